@@ -1,0 +1,68 @@
+"""Every error a user can cause, each naming the thing and the mend.
+
+EmdistillError
+├── ConfigError            an option, a recipe or a method that cannot be used as written
+├── DataError              a file, column, row or label; names file and line
+├── ModelError             a folder that is no loadable encoder or tokenizer
+│   ├── LayerCountError    layers are named that the encoder does not have
+│   ├── TokenizerError     teacher and student do not read the same tokens
+│   └── CaptureError       states the objective needs cannot be had from this encoder
+├── TeacherError           a teacher that would teach nonsense: near chance, labels in another order
+├── TransportError         costs or masses that make no transport problem
+├── OutputError            an output folder that holds something already
+└── TrainingError          training cannot go on: a NaN or infinite loss
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class EmdistillError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class ConfigError(EmdistillError):
+    """An option, a recipe or a method that cannot be used as written."""
+
+
+class DataError(EmdistillError):
+    """A file, column, row or label that cannot be used; the message opens with `file:line`."""
+
+    def __init__(self, message: str, *, file: str | Path | None = None, line: int | None = None) -> None:
+        place = "" if file is None else f"{file}: " if line is None else f"{file}:{line}: "
+        super().__init__(place + message)
+        self.file = file
+        self.line = line
+
+
+class ModelError(EmdistillError):
+    """A folder or hub id that is no loadable encoder or tokenizer."""
+
+
+class LayerCountError(ModelError):
+    """Layers are named that the encoder does not have."""
+
+
+class TokenizerError(ModelError):
+    """Teacher and student do not read the same tokens."""
+
+
+class CaptureError(ModelError):
+    """States that the objective needs cannot be had from this encoder."""
+
+
+class TeacherError(EmdistillError):
+    """A teacher that would teach nonsense: near chance, or its labels in another order."""
+
+
+class TransportError(EmdistillError):
+    """Costs or masses that make no transport problem."""
+
+
+class OutputError(EmdistillError):
+    """An output folder that already holds something."""
+
+
+class TrainingError(EmdistillError):
+    """Training cannot go on: a loss became NaN or infinite."""

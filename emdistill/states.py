@@ -1,0 +1,34 @@
+"""What passes between encoders and losses: the states of one forward pass, and an encoder's shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class EncoderShape:
+    """The three numbers by which layers of two encoders are compared."""
+
+    layers: int
+    width: int
+    heads: int
+
+
+@dataclass(frozen=True)
+class EncoderStates:
+    """The states of one forward pass; whatever the objective does not need is absent.
+
+    logits            [B, C]
+    mask              [B, L], 1 = token, 0 = padding
+    embeddings        [B, L, d], the input of the first Transformer layer
+    hidden            one [B, L, d] a layer, after each Transformer layer
+    attention_scores  one [B, h, L, L] a layer: q·k / sqrt(head size), before mask and softmax
+    """
+
+    logits: Tensor
+    mask: Tensor
+    embeddings: Tensor | None = None
+    hidden: tuple[Tensor, ...] = ()
+    attention_scores: tuple[Tensor, ...] = ()
