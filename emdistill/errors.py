@@ -15,6 +15,8 @@ EmdistillError
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -66,3 +68,10 @@ class OutputError(EmdistillError):
 
 class TrainingError(EmdistillError):
     """Training cannot go on: a loss became NaN or infinite."""
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """' Did you mean …?' with the most similar name, or nothing where none is similar."""
+    by_lower = {known.lower(): known for known in names}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return f" Did you mean {by_lower[close[0]]!r}?" if close else ""

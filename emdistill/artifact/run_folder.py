@@ -1,0 +1,116 @@
+"""The run folder: what stands in it, when it may be written, and its run.json.
+
+RUN/
+├── student/            plain transformers model and tokenizer, with a model card
+├── run.json            resolved configuration, seed, versions, hashes, scores, timings
+├── flows.jsonl         flows and layer weights over the steps (format: artifact/flows.py)
+├── flows.png           the last flow of each layer term
+├── layer_weights.png   layer weights over the steps
+├── tensorboard/        the training log
+└── checkpoints/        while the run is under way (kept afterwards with --keep-checkpoints)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from emdistill.data.task import TaskData
+from emdistill.errors import OutputError
+
+RUN_FILE = "run.json"
+OWN_FILES = ("student", RUN_FILE, "flows.jsonl", "flows.png", "layer_weights.png", "tensorboard", "checkpoints")
+
+
+def check_output(folder: Path, *, overwrite: bool, resume: bool) -> None:
+    """Refuse a folder that holds something, unless told what to do with it; writes nothing.
+
+    Raises OutputError: both flags, a folder with a run and no flag, a folder with something else, nothing to resume.
+    """
+    if overwrite and resume:
+        raise OutputError("--overwrite and --resume exclude each other: replace the run, or go on with it")
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file; --output names a folder")
+    has_run = (folder / RUN_FILE).exists()
+    if resume and not has_run:
+        raise OutputError(f"{folder} holds no run to resume; leave out --resume to start one")
+    if has_run and not (overwrite or resume):
+        raise OutputError(f"{folder} already holds a run; --resume goes on with it, --overwrite replaces it")
+    if not has_run and folder.is_dir() and any(folder.iterdir()):
+        raise OutputError(f"{folder} is not empty and holds no run of emdistill; choose another --output")
+
+
+def clear_run(folder: Path, *, only: tuple[str, ...] = OWN_FILES) -> None:
+    """Remove a run's own files from `folder`, and nothing else."""
+    for name in only:
+        place = folder / name
+        if place.is_dir():
+            shutil.rmtree(place)
+        else:
+            place.unlink(missing_ok=True)
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """run.json of a run folder; raises OutputError where it is missing or broken."""
+    path = folder / RUN_FILE
+    try:
+        run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise OutputError(f"{folder} holds no {RUN_FILE}: it is no run folder") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise OutputError(f"{path} is broken ({error}); start again with --overwrite") from None
+    return run
+
+
+def write_run(folder: Path, run: dict[str, Any]) -> None:
+    """Write run.json whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"{RUN_FILE}.part"
+    part.write_text(json.dumps(run, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(part, folder / RUN_FILE)
+
+
+def check_same_run(folder: Path, run: dict[str, Any]) -> None:
+    """Refuse to resume a run that was started with another configuration, teacher or data.
+
+    Raises OutputError that lists what differs.
+    """
+    before = read_run(folder)
+    differs = [
+        f"{section}.{name}: {before.get(section, {}).get(name)!r} then, {value!r} now"
+        for section in ("config", "hashes")
+        for name, value in run[section].items()
+        if before.get(section, {}).get(name) != json.loads(json.dumps(value))
+    ]
+    if differs:
+        raise OutputError(
+            f"{folder} holds a run of another configuration:\n  "
+            + "\n  ".join(differs)
+            + "\nresume it as it was started, or replace it with --overwrite"
+        )
+
+
+def versions() -> dict[str, str]:
+    """The versions that decide a result, and when it was made."""
+    packages = {name: version(name) for name in ("emdistill", "torch", "transformers", "datasets", "POT", "numpy")}
+    return {**packages, "python": platform.python_version(), "date": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+def describe_data(data: TaskData) -> dict[str, Any]:
+    """The task and its data as plain values."""
+    return {
+        "name": data.task.name,
+        "kind": data.task.kind,
+        "labels": list(data.task.labels),
+        "metrics": list(data.task.metrics),
+        "train_rows": len(data.train),
+        "evaluation_rows": {name: len(part) for name, part in data.evaluation.items()},
+        "files": [{"name": file.path.name, "rows": file.rows, "sha256": file.sha256} for file in data.files],
+        "held_out": data.held_out,
+    }

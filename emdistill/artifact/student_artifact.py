@@ -1,0 +1,45 @@
+"""What comes out of a run: a folder that explains itself, and the handle on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from emdistill.artifact.flows import FlowRecord, read_flows
+from emdistill.artifact.run_folder import read_run
+from emdistill.models.encoder import load_classifier, load_tokenizer
+
+
+@dataclass(frozen=True)
+class StudentArtifact:
+    """A finished run on disk; everything is read when asked for."""
+
+    folder: Path
+
+    @property
+    def student_folder(self) -> Path:
+        """The plain transformers model, for from_pretrained and pipeline."""
+        return self.folder / "student"
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """run.json: configuration, versions, hashes, scores, timings."""
+        return read_run(self.folder)
+
+    @property
+    def scores(self) -> dict[str, dict[str, float]]:
+        """{'teacher': {metric: value}, 'student': {metric: value}}."""
+        scores: dict[str, dict[str, float]] = self.run["scores"]
+        return scores
+
+    def flows(self) -> list[FlowRecord]:
+        """The recorded flows and layer weights; empty for a method without layer mapping."""
+        path = self.folder / "flows.jsonl"
+        return read_flows(path) if path.exists() else []
+
+    def load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """The student and its tokenizer."""
+        return load_classifier(self.student_folder), load_tokenizer(self.student_folder)

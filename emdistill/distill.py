@@ -1,0 +1,235 @@
+"""The spine: from a teacher and sentences to a student, in the order the README tells it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+
+from emdistill.artifact.figures import draw_flows, draw_layer_weights
+from emdistill.artifact.flow_recorder import FlowRecorder
+from emdistill.artifact.flows import read_flows
+from emdistill.artifact.latency import model_size, parameter_count
+from emdistill.artifact.model_card import CardFacts, DataFacts, model_card
+from emdistill.artifact.reading import remember_reading
+from emdistill.artifact.run_folder import (
+    check_output,
+    check_same_run,
+    clear_run,
+    describe_data,
+    read_run,
+    versions,
+    write_run,
+)
+from emdistill.artifact.student_artifact import StudentArtifact
+from emdistill.config import RunConfig, config_dict, load_config, load_method
+from emdistill.data.metrics import chance, score
+from emdistill.data.read import read_task_data
+from emdistill.data.task import Task, TaskData
+from emdistill.models.encoder import encoder_shape, load_classifier, load_tokenizer, save_student
+from emdistill.models.teacher import Teacher, check_above_chance
+from emdistill.students import make_student
+from emdistill.training import Stage, evaluate
+from emdistill.training.run_stages import run_stages, stage_arguments
+from emdistill.training.splits import Splits, make_splits
+
+
+def distill(config: RunConfig | None = None, *, examples: TaskData | None = None, **options: Any) -> StudentArtifact:
+    """Distil a teacher into a student and write the run folder.
+
+    config   a RunConfig, or its fields as keywords: distill(teacher="teacher/", task="mrpc", data="glue/MRPC",
+             student="3", output="run/", objective={"beta": 10}, training={"num_train_epochs": 3})
+    examples   task and examples where they are read already; config.data then only names them
+    Raises an EmdistillError before any training where an input cannot be used; Interrupted after Ctrl-C.
+    """
+    config = config if config is not None else load_config(**options)
+    console = Console()
+    folder = Path(config.output)
+    check_output(folder, overwrite=config.overwrite, resume=config.resume)
+
+    data = examples or read_task_data(
+        config.data,
+        task=config.task,
+        text=config.text,
+        text_pair=config.text_pair,
+        label=config.label,
+        dev=config.dev,
+        kind=config.kind,
+    )
+    task = data.task
+    regression = task.kind == "regression"
+    teacher = Teacher(load_classifier(config.teacher), load_tokenizer(config.teacher))
+    teacher.check_labels(task.labels)
+    student, tokenizer = make_student(
+        config.student,
+        teacher.model,
+        teacher.tokenizer,
+        labels=task.labels,
+        regression=regression,
+        seed=config.seed,
+        source=config.student_source,
+    )
+    set_seed(config.seed)
+    stages = load_method(config.method)(
+        encoder_shape(student), teacher.shape, regression=regression, **config.objective
+    )
+    splits = make_splits(
+        data,
+        tokenizer,
+        select=config.select,
+        max_length=config.max_length,
+        batch_size=int(config.training.get("per_device_train_batch_size", 32)),
+    )
+    arguments = [
+        stage_arguments(
+            stage,
+            config.training,
+            folder=folder,
+            choose=splits.choose_on is not None,
+            metric=task.metrics[0],
+            seed=config.seed,
+        )
+        for stage in stages
+    ]
+    run = _describe(config, data, teacher, student, stages, splits)
+    if config.resume:
+        check_same_run(folder, run)
+        if read_run(folder)["status"] == "finished":
+            console.print(f"{folder} is finished already; nothing to do")
+            return StudentArtifact(folder)
+    console.print(_say_what_runs(run, task))
+
+    started = time.perf_counter()
+    teacher_scores = _score(teacher.model, teacher.tokenizer, data, config, "teacher on dev")
+    console.print(f"teacher on dev: {_say(teacher_scores)}")
+    if config.check_teacher:
+        dev = next(iter(data.evaluation.values()))
+        metric = task.metrics[0]
+        check_above_chance(teacher_scores[metric], chance(task, dev["label"]), metric)
+    run["scores"] = {"teacher": teacher_scores}
+    run["timings"] = {"teacher_evaluation_seconds": time.perf_counter() - started}
+
+    if not config.resume:
+        clear_run(folder)
+    write_run(folder, run)
+    recorder = FlowRecorder(folder / "flows.jsonl", stages)
+    started = time.perf_counter()
+    run["log"] = run_stages(
+        student,
+        tokenizer,
+        stages,
+        arguments,
+        teacher=teacher,
+        train=splits.train,
+        choose_on=splits.choose_on,
+        score=lambda logits, labels: score(task, logits, labels),
+        folder=folder,
+        resume=config.resume,
+        callbacks=[recorder],
+    )
+    run["timings"]["training_seconds"] = time.perf_counter() - started
+    run["scores"]["student"] = _score(student, tokenizer, data, config, "student on dev")
+    console.print(f"student on dev: {_say(run['scores']['student'])}")
+    run["status"] = "finished"
+    _write_artifact(folder, run, student, tokenizer, config, task)
+    return StudentArtifact(folder)
+
+
+def _score(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: TaskData, config: RunConfig, description: str
+) -> dict[str, float]:
+    return evaluate(model, tokenizer, data.task, data.evaluation, max_length=config.max_length, description=description)
+
+
+def _describe(
+    config: RunConfig, data: TaskData, teacher: Teacher, student: PreTrainedModel, stages: list[Stage], splits: Splits
+) -> dict[str, Any]:
+    return {
+        "status": "running",
+        "config": config_dict(config),
+        "seed": config.seed,
+        "versions": versions(),
+        "hashes": {"teacher": teacher.fingerprint, **{Path(f.path).name: f.sha256 for f in data.files}},
+        "task": describe_data(data),
+        "selection": splits.selection,
+        "rows": {"train": len(splits.train), "chosen on": 0 if splits.choose_on is None else len(splits.choose_on)},
+        "texts_cut_at_max_length": splits.cut,
+        "share_of_padding": splits.padding,
+        "objective": {stage.name: str(stage.objective) for stage in stages},
+        "teacher": {"parameters": parameter_count(teacher.model), "bytes": model_size(teacher.model)},
+        "student": {"parameters": parameter_count(student), "bytes": model_size(student)},
+    }
+
+
+def _say_what_runs(run: dict[str, Any], task: Task) -> str:
+    rows = run["rows"]["train"]
+    held_out = f"; {run['task']['held_out']}" if run["task"]["held_out"] else ""
+    return (
+        f"{task.name}: {rows} rows to learn from{held_out}; {run['selection']}\n"
+        + "\n".join(f"{name}: {equation}" for name, equation in run["objective"].items())
+        + f"\nteacher {run['teacher']['parameters']:,} parameters, student {run['student']['parameters']:,}"
+    )
+
+
+def _say(scores: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+
+
+def _write_artifact(
+    folder: Path,
+    run: dict[str, Any],
+    student: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    config: RunConfig,
+    task: Task,
+) -> None:
+    remember_reading(student, tokenizer, task, config.max_length)
+    save_student(student, tokenizer, folder / "student")
+    (folder / "student" / "README.md").write_text(model_card(_card_facts(run, config, task)), encoding="utf-8")
+    flows = folder / "flows.jsonl"
+    if flows.exists() and (records := read_flows(flows)):
+        draw_flows(records, folder / "flows.png")
+        draw_layer_weights(records, folder / "layer_weights.png")
+    if not config.keep_checkpoints:
+        clear_run(folder, only=("checkpoints",))
+    write_run(folder, run)
+
+
+def _card_facts(run: dict[str, Any], config: RunConfig, task: Task) -> CardFacts:
+    by_set = list(run["task"]["evaluation_rows"])
+    return CardFacts(
+        name=Path(config.output).name,
+        task=task.name,
+        description=task.description,
+        kind=task.kind,
+        labels=task.labels,
+        pairs=task.text_pair is not None,
+        student=config.student,
+        teacher=config.teacher,
+        method=config.method,
+        equation="; ".join(run["objective"].values()),
+        seed=config.seed,
+        settings=config.training,
+        data=[DataFacts(file["name"], file["rows"], file["sha256"]) for file in run["task"]["files"]],
+        held_out=run["task"]["held_out"],
+        teacher_scores=_by_set(run["scores"]["teacher"], by_set),
+        student_scores=_by_set(run["scores"]["student"], by_set),
+        checkpoint=run["selection"],
+        teacher_parameters=run["teacher"]["parameters"],
+        student_parameters=run["student"]["parameters"],
+        teacher_size=run["teacher"]["bytes"],
+        student_size=run["student"]["bytes"],
+        max_length=config.max_length,
+        versions={name: run["versions"][name] for name in ("emdistill", "torch", "transformers")},
+    )
+
+
+def _by_set(scores: dict[str, float], sets: list[str]) -> dict[str, dict[str, float]]:
+    first, *others = sets
+    return {first: {name: value for name, value in scores.items() if "/" not in name}} | {
+        other: {name.removeprefix(f"{other}/"): value for name, value in scores.items() if name.startswith(f"{other}/")}
+        for other in others
+    }

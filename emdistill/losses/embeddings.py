@@ -1,0 +1,26 @@
+"""The embedding loss: MSE(E^student W, E^teacher) over unpadded tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from emdistill.errors import CaptureError
+from emdistill.losses.loss import Loss
+from emdistill.mapping import layer_costs
+from emdistill.states import EncoderStates
+
+
+class EmbeddingLoss(Loss):
+    """L = MSE(E^student W, E^teacher) over unpadded tokens.
+
+    Source: TinyBERT (Jiao et al., 2020) equation 9; BERT-EMD takes it over.
+    """
+
+    needs = frozenset({"embeddings"})
+
+    def forward(self, student: EncoderStates, teacher: EncoderStates, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if student.embeddings is None or teacher.embeddings is None:
+            raise CaptureError("the embeddings loss needs captured embeddings; switch it off: --objective.embeddings 0")
+        return {"embeddings": layer_costs([student.embeddings], [teacher.embeddings], student.mask)[0, 0]}

@@ -1,0 +1,22 @@
+"""Hidden-state costs: D[i, j] = MSE(H_i^student W, H_j^teacher) over unpadded tokens."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from emdistill.mapping import layer_costs
+from emdistill.states import EncoderStates
+
+
+class HiddenStateCosts:
+    """D[i, j] = mean over tokens and width of (student layer i - teacher layer j)², [M, N].
+
+    The student's states arrive projected to the teacher's width (losses/projection.py).
+    Source: BERT-EMD (Li et al., EMNLP 2020), section 3.2.
+    """
+
+    name = "hidden_states"
+    needs = frozenset({"hidden"})
+
+    def __call__(self, student: EncoderStates, teacher: EncoderStates) -> Tensor:
+        return layer_costs(student.hidden, teacher.hidden, student.mask)

@@ -1,0 +1,25 @@
+"""The one base of all losses."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from emdistill.states import EncoderStates
+
+
+class Loss(nn.Module, ABC):
+    """One or more named terms computed from states, never from models.
+
+    needs     which states must be captured: a subset of {"embeddings", "hidden", "attention"}
+    taught    whether the teacher's states are read at all
+    """
+
+    needs: frozenset[str] = frozenset()
+    taught: bool = True
+
+    @abstractmethod
+    def forward(self, student: EncoderStates, teacher: EncoderStates, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Term name -> scalar, each averaged so that padding and batch size do not change its scale."""

@@ -1,0 +1,66 @@
+"""The objective: a weighted sum of loss terms that prints its own equation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from emdistill.errors import ConfigError
+from emdistill.losses.layers import LayerLoss
+from emdistill.losses.loss import Loss
+from emdistill.losses.projection import Projection
+from emdistill.states import EncoderStates
+
+
+class Objective(nn.Module):
+    """L = Σ_t weight_t · L_t over the terms of its losses.
+
+    losses      each yields one or more named terms
+    weights     term name -> weight; every term needs one
+    projection  applied to the student's states before any loss sees them
+    What is learned for training only (projections, layer weights) lives here, not in the student.
+    """
+
+    def __init__(
+        self, losses: Sequence[Loss], weights: Mapping[str, float], projection: Projection | None = None
+    ) -> None:
+        super().__init__()
+        if not losses:
+            raise ConfigError("the objective has no loss: give at least one term a weight above 0")
+        self.losses = nn.ModuleList(losses)
+        self.weights = dict(weights)
+        self.projection = projection
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The states that capture must record."""
+        return frozenset().union(*(loss.needs for loss in self._losses()))
+
+    @property
+    def taught(self) -> bool:
+        """Whether any loss reads the teacher."""
+        return any(loss.taught for loss in self._losses())
+
+    def forward(
+        self, student: EncoderStates, teacher: EncoderStates, batch: Mapping[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The total, and each term with its weight applied (they sum to the total)."""
+        if self.projection is not None:
+            student = self.projection(student)
+        terms: dict[str, Tensor] = {}
+        for loss in self._losses():
+            terms |= loss(student, teacher, batch)
+        weighted = {name: self.weights[name] * value for name, value in terms.items()}
+        return torch.stack(list(weighted.values())).sum(), weighted
+
+    def layer_losses(self) -> list[LayerLoss]:
+        """The losses that map layers to layers, for whoever records their flows."""
+        return [loss for loss in self._losses() if isinstance(loss, LayerLoss)]
+
+    def _losses(self) -> list[Loss]:
+        return [loss for loss in self.losses if isinstance(loss, Loss)]
+
+    def __str__(self) -> str:
+        return "L = " + " + ".join(f"{weight:g}·{name}" for name, weight in self.weights.items())

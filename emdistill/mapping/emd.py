@@ -1,0 +1,206 @@
+"""BERT-EMD's layer mapping: an optimal transport plan, and the cost attention that sets its layer weights."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Literal, get_args
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from emdistill.errors import ConfigError, TransportError
+from emdistill.mapping.transport import solve_transport
+
+CostAttention = Literal["inverse", "softmax", "off"]
+
+# Below it the softmax rule oscillates or collapses on random costs.
+STEADY_TEMPERATURE = 10.0
+# A unit cost this small a share of the mean is as good as none; less would overflow its inverse.
+SMALLEST_COST_FLOOR = 1e-12
+
+
+class EmdMapping(nn.Module):
+    """Flow from student to teacher layers by exact transport, between layer weights that cost attention moves.
+
+    forward: costs [..., M, N] -> flow [..., M, N], detached, of total mass 1, one plan a matrix, between the
+    weights as they are. In training mode `cost_attention_update` then replaces the weights by their mean over the
+    matrices (stack the costs of several losses to couple them; build one mapping a loss to keep them apart) and
+    over the processes of torch.distributed. Buffers student_weights [M] and teacher_weights [N] start uniform.
+    Settings are those of `cost_attention_update`; "off" keeps the weights.
+    Raises ConfigError for settings out of range, TransportError for costs that are no transport problem.
+    Source: Li et al., BERT-EMD, EMNLP 2020 (arXiv 2010.06133).
+    """
+
+    mass: float = 1.0
+    student_weights: Tensor
+    teacher_weights: Tensor
+
+    def __init__(
+        self,
+        student_layers: int,
+        teacher_layers: int,
+        *,
+        cost_attention: CostAttention = "inverse",
+        temperature: float = 10.0,
+        weight_floor: float = 1e-3,
+        cost_floor: float = 1e-2,
+        smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        _check_settings(
+            student_layers, teacher_layers, cost_attention, temperature, weight_floor, cost_floor, smoothing
+        )
+        if cost_attention == "softmax" and temperature < STEADY_TEMPERATURE:
+            warnings.warn(
+                f"cost attention by softmax at temperature {temperature:g} may oscillate or collapse; "
+                f"use {STEADY_TEMPERATURE:g} or more, or cost_attention='inverse'",
+                stacklevel=2,
+            )
+        self.student_layers = student_layers
+        self.teacher_layers = teacher_layers
+        self.cost_attention: CostAttention = cost_attention
+        self.temperature = temperature
+        self.weight_floor = weight_floor
+        self.cost_floor = cost_floor
+        self.smoothing = smoothing
+        self.register_buffer("student_weights", torch.full((student_layers,), 1 / student_layers))
+        self.register_buffer("teacher_weights", torch.full((teacher_layers,), 1 / teacher_layers))
+
+    @torch.no_grad()
+    def forward(self, costs: Tensor) -> Tensor:
+        layers = (self.student_layers, self.teacher_layers)
+        if costs.ndim < 2 or tuple(costs.shape[-2:]) != layers or costs.numel() == 0:
+            raise TransportError(
+                f"costs have shape {tuple(costs.shape)}; this mapping, built for {layers[0]} student and "
+                f"{layers[1]} teacher layers, needs [..., {layers[0]}, {layers[1]}]"
+            )
+        matrices, student, teacher = self._on_cpu(costs)
+        plans = [solve_transport(matrix, student, teacher).flow for matrix in matrices]
+        flow = torch.stack(plans)
+        if self.training and self.cost_attention != "off":
+            self._update_weights(flow, matrices, student, teacher)
+        return flow.view(costs.shape).to(costs.device, costs.dtype)
+
+    def extra_repr(self) -> str:
+        shape = f"student_layers={self.student_layers}, teacher_layers={self.teacher_layers}"
+        if self.cost_attention == "off":
+            return f"{shape}, cost_attention='off'"
+        temperature = f", temperature={self.temperature:g}" if self.cost_attention == "softmax" else ""
+        return (
+            f"{shape}, cost_attention='{self.cost_attention}'{temperature}, weight_floor={self.weight_floor:g}, "
+            f"cost_floor={self.cost_floor:g}, smoothing={self.smoothing:g}"
+        )
+
+    def _on_cpu(self, costs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Cost matrices [K, M, N] and both weights, normalised, in float64; one copy: each is a wait."""
+        dtype = torch.promote_types(costs.dtype, self.student_weights.dtype)
+        values = torch.cat([v.to(costs.device, dtype).flatten() for v in (costs, *self.buffers())]).cpu().double()
+        matrices, student, teacher = torch.split(values, [costs.numel(), self.student_layers, self.teacher_layers])
+        return (
+            matrices.view(-1, self.student_layers, self.teacher_layers),
+            student / student.sum(),
+            teacher / teacher.sum(),
+        )
+
+    def _update_weights(self, flow: Tensor, costs: Tensor, student: Tensor, teacher: Tensor) -> None:
+        new_student, new_teacher = cost_attention_update(
+            flow,
+            costs,
+            student,
+            teacher,
+            cost_attention=self.cost_attention,
+            temperature=self.temperature,
+            weight_floor=self.weight_floor,
+            cost_floor=self.cost_floor,
+            smoothing=self.smoothing,
+        )
+        weights = torch.cat([new_student.mean(dim=0), new_teacher.mean(dim=0)]).to(self.student_weights)
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            dist.all_reduce(weights)
+            weights /= dist.get_world_size()
+        self.student_weights.copy_(weights[: self.student_layers])
+        self.teacher_weights.copy_(weights[self.student_layers :])
+
+
+def cost_attention_update(
+    flow: Tensor,
+    costs: Tensor,
+    student_weights: Tensor,
+    teacher_weights: Tensor,
+    *,
+    cost_attention: CostAttention = "inverse",
+    temperature: float = 10.0,
+    weight_floor: float = 1e-3,
+    cost_floor: float = 1e-2,
+    smoothing: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """The next layer weights: the cheaper a layer's mass was moved, the more it weighs; float64, no gradient.
+
+    c_i = Σ_j F_ij D_ij / w_i, at least cost_floor · mean(c);  u_i = Σ c / c_i
+    w_i = u_i / Σ u ("inverse") or softmax(u / temperature)_i ("softmax")
+    then w = smoothing · old + (1 − smoothing) · w, each at least weight_floor, divided by the sum.
+
+    flow, costs [..., M, N]; student_weights [M], teacher_weights [N], the masses that flow moves; returns
+    [..., M] and [..., N]. The teacher's side takes sums over i. All costs 0: uniform. A layer without mass
+    is rated by its cheapest pair.
+    """
+    flow, costs = flow.detach().double(), costs.detach().double()
+    updated = []
+    for dim, old in ((-1, student_weights), (-2, teacher_weights)):
+        old = old.detach().double().expand(*flow.shape[:-2], -1)
+        if cost_attention == "off":
+            updated.append(old.clone())
+            continue
+        attraction = _attraction(_unit_costs(flow, costs, dim), cost_floor)
+        if cost_attention == "inverse":
+            new = attraction / attraction.sum(dim=-1, keepdim=True)
+        else:
+            new = torch.softmax(attraction / temperature, dim=-1)
+        new = (smoothing * old + (1 - smoothing) * new).clamp_min(weight_floor)
+        updated.append(new / new.sum(dim=-1, keepdim=True))
+    return updated[0], updated[1]
+
+
+def _unit_costs(flow: Tensor, costs: Tensor, dim: int) -> Tensor:
+    """What one unit of each layer's mass paid, c; the masses are the flow's own sums, so that no rounding shows."""
+    mass = flow.sum(dim=dim)
+    paid = (flow * costs).sum(dim=dim) / torch.where(mass > 0, mass, 1)
+    return torch.where(mass > 0, paid, costs.amin(dim=dim))
+
+
+def _attraction(unit_costs: Tensor, cost_floor: float) -> Tensor:
+    """u = Σ c / c with c floored; bounded by layers / cost_floor, and uniform where every layer is free."""
+    largest = unit_costs.amax(dim=-1, keepdim=True)
+    relative = torch.where(largest > 0, unit_costs / torch.where(largest > 0, largest, 1), 1)
+    floored = torch.maximum(relative, cost_floor * relative.mean(dim=-1, keepdim=True))
+    return floored.sum(dim=-1, keepdim=True) / floored
+
+
+def _check_settings(
+    student_layers: int,
+    teacher_layers: int,
+    cost_attention: str,
+    temperature: float,
+    weight_floor: float,
+    cost_floor: float,
+    smoothing: float,
+) -> None:
+    for name, layers in (("student_layers", student_layers), ("teacher_layers", teacher_layers)):
+        if layers < 1:
+            raise ConfigError(f"{name}={layers} must be 1 or more")
+    if cost_attention not in get_args(CostAttention):
+        options = ", ".join(get_args(CostAttention))
+        raise ConfigError(f"cost_attention={cost_attention!r} is unknown; choose one of {options}")
+    if not 0 < temperature < math.inf:
+        raise ConfigError(f"temperature={temperature:g} must be positive and finite")
+    most = 1 / max(student_layers, teacher_layers)
+    if not 0 <= weight_floor <= most:
+        raise ConfigError(f"weight_floor={weight_floor:g} must lie between 0 and {most:g}, the uniform weight")
+    if not SMALLEST_COST_FLOOR <= cost_floor <= 1:
+        raise ConfigError(
+            f"cost_floor={cost_floor:g} must lie between {SMALLEST_COST_FLOOR:g} and 1, as a share of the mean"
+        )
+    if not 0 <= smoothing < 1:
+        raise ConfigError(f"smoothing={smoothing:g} must lie in [0, 1): it is the share of the old weights that stays")

@@ -1,0 +1,141 @@
+"""Exact optimal transport between two sets of weighted layers; knows nothing of encoders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ot
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from emdistill.errors import TransportError
+
+Array = NDArray[Any]
+
+# Marginals of the returned plan are checked to this, as a share of the total mass.
+MARGINAL_TOLERANCE = 1e-12
+# Flows below it, of masses that sum to 1, are rounding: the true ones are 0 where the optimum is degenerate.
+DUST = 1e-15
+# Masses in a coarser type than float64 may miss their sum by this many roundings.
+ROUNDINGS = 8
+
+
+@dataclass(frozen=True)
+class TransportPlan:
+    """flow [M, N]: the mass moved from row i to column j; cost: Σ_ij flow · costs, a scalar."""
+
+    flow: Tensor
+    cost: Tensor
+
+
+def solve_transport(
+    costs: Tensor | Array, student_weights: Tensor | Array, teacher_weights: Tensor | Array
+) -> TransportPlan:
+    """The cheapest way to move the student's masses onto the teacher's: exact, balanced.
+
+    F = argmin Σ_ij F_ij D_ij,  F ≥ 0,  Σ_j F_ij = student_weights_i,  Σ_i F_ij = teacher_weights_j
+
+    costs [M, N]; student_weights [M]; teacher_weights [N]; tensors of any type and device, or arrays. Solved in
+    float64 by the network simplex (at most M+N−1 flows are non-zero); flow and cost come back in the type and on
+    the device of the costs. No gradient passes. Sums that differ by rounding only are evened out on the teacher's side.
+    Raises TransportError for shapes that disagree, NaN, infinite or negative entries, no mass, and unequal sums.
+    """
+    costs, student_weights, teacher_weights = map(_as_tensor, (costs, student_weights, teacher_weights))
+    _check_shapes(costs, student_weights, teacher_weights)
+    matrix, student, teacher = map(_to_float64, (costs, student_weights, teacher_weights))
+    _check_entries("costs", matrix)
+    _check_entries("student_weights", student)
+    _check_entries("teacher_weights", teacher)
+    total = _common_total(student, teacher, _sum_tolerance(student_weights, teacher_weights))
+    flow = _solve(matrix, student / student.sum(), teacher / teacher.sum()) * total
+    dtype = costs.dtype if costs.is_floating_point() else torch.float64
+    return TransportPlan(
+        flow=torch.from_numpy(flow).to(costs.device, dtype),
+        cost=torch.tensor(np.vdot(flow, matrix), dtype=dtype, device=costs.device),
+    )
+
+
+def _as_tensor(values: Tensor | Array) -> Tensor:
+    return values if isinstance(values, Tensor) else torch.tensor(values)
+
+
+def _to_float64(values: Tensor) -> Array:
+    array: Array = values.detach().to("cpu", torch.float64).numpy()
+    return array
+
+
+def _check_shapes(costs: Tensor, student_weights: Tensor, teacher_weights: Tensor) -> None:
+    if costs.ndim != 2 or 0 in costs.shape:
+        raise TransportError(f"costs have shape {tuple(costs.shape)}; they must be a matrix [M, N] with M, N ≥ 1")
+    for name, weights, size in (
+        ("student_weights", student_weights, costs.shape[0]),
+        ("teacher_weights", teacher_weights, costs.shape[1]),
+    ):
+        if tuple(weights.shape) != (size,):
+            raise TransportError(
+                f"{name} have shape {tuple(weights.shape)}, but costs {tuple(costs.shape)} need ({size},)"
+            )
+
+
+def _check_entries(name: str, values: Array) -> None:
+    if values.min() >= 0 and np.isfinite(values).all():  # min() is NaN where anything is
+        return
+    bad = tuple(np.argwhere(~np.isfinite(values) | (values < 0))[0].tolist())
+    mend = "look for states or losses that overflowed" if name == "costs" else "masses are shares of layers"
+    raise TransportError(
+        f"{name}[{', '.join(map(str, bad))}] is {values[bad]:g}; it must be finite and not negative ({mend})"
+    )
+
+
+def _sum_tolerance(*weights: Tensor) -> float:
+    coarsest = max((torch.finfo(w.dtype).eps for w in weights if w.is_floating_point()), default=0.0)
+    return max(MARGINAL_TOLERANCE, ROUNDINGS * coarsest)
+
+
+def _common_total(student: Array, teacher: Array, tolerance: float) -> float:
+    student_total, teacher_total = float(student.sum()), float(teacher.sum())
+    if not (0 < student_total < np.inf and teacher_total > 0):
+        raise TransportError(
+            f"student_weights sum to {student_total:g} and teacher_weights to {teacher_total:g}; both must be positive"
+        )
+    if abs(student_total - teacher_total) > tolerance * student_total:
+        raise TransportError(
+            f"student_weights sum to {student_total:.9g}, teacher_weights to {teacher_total:.9g}; "
+            "balanced transport needs equal sums: divide each by its sum"
+        )
+    return student_total
+
+
+def _solve(costs: Array, student: Array, teacher: Array) -> Array:
+    """The plan for masses that sum to 1, however far apart the costs are.
+
+    The solver's rounding is a share of the largest cost. So where some cost exceeds (M + N) · c, c the largest
+    that the plan uses, such costs are cut to that and the problem is solved again: one cell given up then pays for
+    all that can replace it in a cycle, so no optimum uses one, before the cut or after.
+    """
+    while True:
+        largest = float(costs.max())
+        plan = _network_simplex(costs / largest if largest > 0 else costs, student, teacher)
+        limit = sum(costs.shape) * float(costs[plan > 0].max())
+        if not 0 < limit < largest:
+            return plan
+        costs = np.minimum(costs, limit)
+
+
+def _network_simplex(costs: Array, student: Array, teacher: Array) -> Array:
+    """One call of the solver, its answer checked to be a flow with the marginals asked for."""
+    try:
+        flow, log = ot.emd(student, teacher, costs, log=True, center_dual=False, check_marginals=False)
+    except Warning as warning:  # where warnings are errors, the solver's own come as exceptions
+        raise TransportError(f"the transport solver failed: {warning}") from warning
+    if log["warning"] is not None:
+        raise TransportError(f"the transport solver failed: {log['warning']}")
+    flow[flow < np.minimum(DUST, np.minimum.outer(student, teacher) / 2)] = 0
+    error = max(np.abs(flow.sum(axis=1) - student).max(), np.abs(flow.sum(axis=0) - teacher).max())
+    if not error <= MARGINAL_TOLERANCE:  # NaN fails too
+        raise TransportError(f"the transport solver returned a plan whose marginals are wrong by {error:g}")
+    plan: Array = flow
+    return plan

@@ -1,0 +1,172 @@
+"""One forward pass → EncoderStates, recording only what is needed.
+
+Attention scores are read where transformers hands queries and keys to its attention function. For the length of one
+captured pass the model's implementation, say `sdpa`, is renamed to `sdpa+emdistill`: a function that calls `sdpa` for
+the output and, beside it, keeps q·kᵀ·scaling. So capture changes no output, and every other pass runs as before.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig, PreTrainedModel
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from emdistill.errors import CaptureError
+from emdistill.states import EncoderStates
+
+STATES = frozenset({"hidden", "attention", "embeddings"})
+SUFFIX = "+emdistill"
+
+
+def capture(model: nn.Module, inputs: Mapping[str, Tensor], needs: Collection[str]) -> EncoderStates:
+    """Run one forward pass and keep its states: logits and mask always, the rest as `needs` says.
+
+    model   a sequence classifier of transformers, also inside a wrapper (DistributedDataParallel)
+    inputs  the tokenizer's tensors, [B, L]; `labels` are not passed on; without `attention_mask` all are tokens
+    needs   any of "hidden", "attention", "embeddings"
+
+    Gradients flow through all states. The output, dropout included, is that of an uncaptured pass, bit for bit.
+    Raises CaptureError where a state cannot be had from this model.
+    """
+    encoder = _encoder(model)
+    if unknown := sorted(set(needs) - STATES):
+        raise CaptureError(f"there is no state {unknown[0]!r} to capture; the states are {', '.join(sorted(STATES))}")
+    arguments = {name: value for name, value in inputs.items() if name != "labels"}
+    with_hidden = "hidden" in needs or "embeddings" in needs
+    forward = partial(model, **arguments, output_hidden_states=with_hidden, return_dict=True)
+    if "attention" in needs:
+        outputs, scores = _forward_with_scores(encoder, forward)
+    else:
+        outputs, scores = forward(), ()
+    if "logits" not in outputs:
+        raise CaptureError(
+            f"{type(encoder).__name__} returns no logits; load it with AutoModelForSequenceClassification"
+        )
+    hidden = _hidden_states(encoder, outputs) if with_hidden else ()
+    return EncoderStates(
+        logits=outputs["logits"],
+        mask=_mask(arguments),
+        embeddings=hidden[0] if "embeddings" in needs else None,
+        hidden=hidden[1:] if "hidden" in needs else (),
+        attention_scores=scores,
+    )
+
+
+@dataclass(frozen=True)
+class _Recorder:
+    """The scores of one captured pass, in the order of the layers; only this model's modules may add to them."""
+
+    modules: frozenset[nn.Module]
+    scores: list[Tensor] = field(default_factory=list)
+
+
+_recorder: ContextVar[_Recorder | None] = ContextVar("emdistill_recorder", default=None)
+
+
+def _forward_with_scores(encoder: PreTrainedModel, forward: Callable[[], Any]) -> tuple[Any, tuple[Tensor, ...]]:
+    if encoder.training and torch.is_grad_enabled() and _is_checkpointed(encoder):
+        # The recomputation in the backward pass runs outside the capture and would lose the scores' gradient.
+        raise CaptureError(
+            "attention scores cannot be captured with gradient checkpointing; "
+            "switch that off, or the loss: --objective.attention_scores 0"
+        )
+    recorder = _Recorder(frozenset(encoder.modules()))
+    configs = {id(part.config): part.config for part in encoder.modules() if isinstance(part, PreTrainedModel)}
+    token = _recorder.set(recorder)
+    try:
+        with _recording(configs.values()):
+            outputs = forward()
+    finally:
+        _recorder.reset(token)
+    if len(recorder.scores) != encoder.config.num_hidden_layers:
+        raise CaptureError(
+            f"the attention scores of this {encoder.config.model_type!r} model cannot be had: "
+            f"{len(recorder.scores)} of its {encoder.config.num_hidden_layers} layers use transformers' attention "
+            "interface; switch off the attention_scores loss: --objective.attention_scores 0"
+        )
+    return outputs, tuple(recorder.scores)
+
+
+@contextmanager
+def _recording(configs: Iterable[PreTrainedConfig]) -> Iterator[None]:
+    """Rename the attention implementation of every config to its recording twin, and back whatever happens."""
+    with ExitStack() as stack:
+        for config in configs:
+            implementation = str(config._attn_implementation).removesuffix(SUFFIX)
+            AttentionInterface.register(implementation + SUFFIX, partial(_recording_attention, implementation))
+            # An implementation without an entry gets no mask from transformers; its twin then gets none either.
+            if implementation in ALL_MASK_ATTENTION_FUNCTIONS:
+                AttentionMaskInterface.register(implementation + SUFFIX, ALL_MASK_ATTENTION_FUNCTIONS[implementation])
+            stack.enter_context(_implementation(config, implementation + SUFFIX))
+        yield
+
+
+@contextmanager
+def _implementation(config: PreTrainedConfig, name: str) -> Iterator[None]:
+    before = config._attn_implementation
+    config._attn_implementation = name
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def _recording_attention(
+    implementation: str, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
+) -> Any:
+    """The model's own attention; beside it q·kᵀ·scaling, [B, h, L, L], goes to the recorder of a captured model."""
+    recorder = _recorder.get()
+    if recorder is not None and module in recorder.modules:
+        scaling = kwargs.get("scaling")
+        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+        # Scaling the query first keeps half-precision products small.
+        recorder.scores.append(torch.matmul(query * scaling, key.transpose(-1, -2)))
+    attend = ALL_ATTENTION_FUNCTIONS.get(implementation) or _eager_attention(module)
+    config: Any = module.config
+    with _implementation(config, implementation):  # flash attention reads its own name from the config
+        return attend(module, query, key, value, *args, **kwargs)
+
+
+def _eager_attention(module: nn.Module) -> Callable[..., Any]:
+    """Eager attention is in no table: each model file has its own, which its attention's forward sees as a global."""
+    attend: Callable[..., Any] = inspect.unwrap(type(module).forward).__globals__["eager_attention_forward"]
+    return attend
+
+
+def _hidden_states(encoder: PreTrainedModel, outputs: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    hidden: tuple[Tensor, ...] = tuple(outputs.get("hidden_states") or ())
+    layers = encoder.config.num_hidden_layers
+    if len(hidden) != layers + 1:
+        raise CaptureError(
+            f"this {encoder.config.model_type!r} model of {layers} layers returns {len(hidden)} hidden states instead "
+            f"of {layers + 1}; switch off the losses on them: --objective.hidden_states 0 --objective.embeddings 0"
+        )
+    return hidden
+
+
+def _mask(inputs: Mapping[str, Tensor]) -> Tensor:
+    if "attention_mask" in inputs:
+        return inputs["attention_mask"]
+    tokens = inputs["input_ids"] if "input_ids" in inputs else inputs["inputs_embeds"]
+    return torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
+
+
+def _encoder(model: nn.Module) -> PreTrainedModel:
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel):
+            return module
+    raise CaptureError(f"{type(model).__name__} holds no transformers model; pass one, or a wrapper around one")
+
+
+def _is_checkpointed(encoder: PreTrainedModel) -> bool:
+    return any(getattr(module, "gradient_checkpointing", False) for module in encoder.modules())

@@ -1,0 +1,269 @@
+"""Load and save Hugging Face encoders: safetensors only, no remote code, always float32."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import (
+    MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from emdistill.errors import ConfigError, ModelError, TokenizerError
+from emdistill.states import EncoderShape
+
+Source = str | Path
+
+# Where each family keeps its Transformer layers, below the base model.
+LAYERS = {
+    "bert": "encoder.layer",
+    "roberta": "encoder.layer",
+    "electra": "encoder.layer",
+    "distilbert": "transformer.layer",
+}
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+PROBES = (
+    "The quick brown fox jumps over the lazy dog.",
+    "Don't panic: it's only 3.14 % (or so)!",
+    "naïve CAFÉ, Straße, 北京, 🙂",
+    "  two  spaces\tand a tab ",
+)
+
+
+def load_classifier(
+    source: Source, *, labels: Sequence[str] | None = None, outputs: int | None = None, regression: bool = False
+) -> PreTrainedModel:
+    """Load an encoder with its sequence-classification head, in float32 and eval mode.
+
+    Without `labels`, `outputs` or `regression` the model is taken as it was stored and must have a head.
+    With them it is meant to be trained: its outputs get these names, and where the stored head is absent
+    or of another size a fresh one is drawn from torch's random generator (seed it before).
+
+    Raises ModelError: no such folder, no safetensors, a broken file, no encoder, no head;
+    ConfigError: `labels` and `outputs` disagree.
+    """
+    folder = local_folder(source)
+    config = _load_config(source, folder)
+    to_train = bool(labels) or outputs is not None or regression
+    if to_train:
+        name_outputs(config, labels=labels or (), outputs=outputs, regression=regression)
+    if folder is not None:
+        _check_weight_files(folder)
+    model: PreTrainedModel
+    try:
+        with _quiet_transformers():
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                folder or str(source),
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=folder is not None,
+                ignore_mismatched_sizes=True,  # sizes are judged below, where encoder and head are told apart
+                output_loading_info=True,
+            )
+    except SafetensorError as error:
+        raise ModelError(f"{source}: its safetensors file is damaged or cut short ({error}); copy it again") from error
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(f"{source}: its weights cannot be loaded: {error}") from error
+    absent = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    _check_complete(source, model, absent, to_train)
+    return model
+
+
+def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
+    """Load the tokenizer that lies beside an encoder; raises ModelError where there is none."""
+    folder = local_folder(source)
+    if folder is not None and not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise ModelError(f"{source} holds no tokenizer (one of {', '.join(TOKENIZER_FILES)}); save it there as well")
+    tokenizer: PreTrainedTokenizerBase
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder or str(source), trust_remote_code=False, local_files_only=folder is not None
+        )
+    except Exception as error:  # the tokenizers library raises bare Exception for a broken tokenizer.json
+        raise ModelError(f"{source}: its tokenizer cannot be loaded: {error}") from error
+    return tokenizer
+
+
+def save_student(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Source) -> None:
+    """Save a plain transformers model (safetensors) and tokenizer, loadable where emdistill is not installed."""
+    with _quiet_transformers():
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def name_outputs(
+    config: PreTrainedConfig, *, labels: Sequence[str] = (), outputs: int | None = None, regression: bool = False
+) -> None:
+    """Write into `config` what the logits mean: their number, the label names, the kind of problem.
+
+    Raises ConfigError where `labels`, `outputs` and `regression` contradict each other or say nothing.
+    """
+    count = outputs if outputs is not None else 1 if regression else len(labels)
+    if count < 1 or (labels and len(labels) != count) or (regression and count != 1):
+        raise ConfigError(
+            f"{count} outputs, {len(labels)} labels and regression={regression} do not fit together; "
+            "give one label name an output, or regression=True with a single output and no labels"
+        )
+    config.num_labels = count
+    if labels:
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {name: index for index, name in enumerate(labels)}
+    config.problem_type = "regression" if regression else "single_label_classification"
+
+
+def encoder_shape(encoder: PreTrainedModel | PreTrainedConfig) -> EncoderShape:
+    """Number of Transformer layers, width and attention heads; raises ModelError where the config lacks them."""
+    config = encoder.config if isinstance(encoder, PreTrainedModel) else encoder
+    try:
+        return EncoderShape(config.num_hidden_layers, config.hidden_size, config.num_attention_heads)
+    except AttributeError as error:
+        raise ModelError(f"a {config.model_type!r} config does not say its layers, width and heads: {error}") from error
+
+
+def encoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+    """The Transformer layers of a BERT, RoBERTa, DistilBERT or ELECTRA model; raises ModelError for others."""
+    family = model.config.model_type
+    if family not in LAYERS:
+        raise ModelError(
+            f"the layers of a {family!r} model cannot be taken apart; families that can: {', '.join(LAYERS)}"
+        )
+    layers = model.base_model.get_submodule(LAYERS[family])
+    if not isinstance(layers, nn.ModuleList):
+        raise ModelError(f"{LAYERS[family]!r} of this {family!r} model is no list of layers")
+    return layers
+
+
+def same_tokens(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase) -> None:
+    """Raise TokenizerError unless both tokenizers give the same ids: vocabulary, special tokens and probe sentences."""
+    teacher_vocabulary, student_vocabulary = teacher.get_vocab(), student.get_vocab()
+    mend = "; take a student encoder with the teacher's tokenizer, or let it keep the teacher's layers"
+    differing = [
+        token
+        for token in sorted(teacher_vocabulary.keys() | student_vocabulary.keys())
+        if teacher_vocabulary.get(token) != student_vocabulary.get(token)
+    ]
+    if differing:
+        token = differing[0]
+        raise TokenizerError(
+            f"teacher ({len(teacher_vocabulary)} tokens) and student ({len(student_vocabulary)} tokens) differ in the "
+            f"ids of {len(differing)} tokens, e.g. {token!r}: {teacher_vocabulary.get(token)} and "
+            f"{student_vocabulary.get(token)}{mend}"
+        )
+    if teacher.special_tokens_map != student.special_tokens_map:
+        raise TokenizerError(
+            "teacher and student have different special tokens: "
+            f"{teacher.special_tokens_map} and {student.special_tokens_map}{mend}"
+        )
+    for probe in PROBES:
+        teacher_ids, student_ids = teacher(probe, PROBES[0])["input_ids"], student(probe, PROBES[0])["input_ids"]
+        if teacher_ids != student_ids:
+            raise TokenizerError(
+                f"teacher and student split {probe!r} differently: {teacher.convert_ids_to_tokens(teacher_ids)} "
+                f"and {student.convert_ids_to_tokens(student_ids)}{mend}"
+            )
+
+
+def fingerprint(model: nn.Module) -> str:
+    """SHA-256 over the name, type, shape and bytes of every tensor in the state dict, as 64 hex digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def local_folder(source: Source) -> Path | None:
+    """The folder that `source` names, or None where it can only be a hub id; raises ModelError for anything else."""
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.is_file():
+        raise ModelError(f"{source} is a file; name the folder of the encoder, which holds config.json")
+    if isinstance(source, Path) or not HUB_ID.fullmatch(source):
+        raise ModelError(f"there is no folder {source}; name a folder with an encoder in it, or a hub id")
+    return None
+
+
+def _load_config(source: Source, folder: Path | None) -> PreTrainedConfig:
+    if folder is not None and not (folder / "config.json").is_file():
+        raise ModelError(f"{source} holds no config.json, so no encoder; name the folder that save_pretrained wrote")
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            folder or str(source), trust_remote_code=False, local_files_only=folder is not None
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if folder is None:
+            raise ModelError(f"{source} is neither a folder nor a model the hub can give: {error}") from error
+        raise ModelError(f"{folder / 'config.json'} cannot be used: {error}") from error
+    # Of the models that can classify sequences, those that can also fill masks are encoders.
+    encoder = type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING and type(config) in MODEL_FOR_MASKED_LM_MAPPING
+    if not encoder or config.is_encoder_decoder:
+        raise ModelError(
+            f"{source} is a {config.model_type!r} model, no encoder with a sequence-classification head; "
+            f"supported families: {', '.join(LAYERS)}"
+        )
+    return config
+
+
+def _check_weight_files(folder: Path) -> None:
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").is_file():
+        return
+    if index.is_file():
+        parts = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        if absent := [part for part in parts if not (folder / part).is_file()]:
+            raise ModelError(f"{index} names {', '.join(absent)}, which is not there; copy the whole folder")
+        return
+    if pickles := sorted(path.name for path in folder.glob("*.bin")):
+        raise ModelError(
+            f"{folder} has its weights only in {pickles[0]}, a pickle, which is never loaded; convert it where you "
+            "trust it: load the model with transformers and save_pretrained() it, which writes model.safetensors"
+        )
+    raise ModelError(f"{folder} holds no weights (model.safetensors)")
+
+
+def _check_complete(source: Source, model: PreTrainedModel, absent: set[str], to_train: bool) -> None:
+    """Only a head (and the pooler below it) may be fresh, and only in a model that is yet to be trained."""
+    encoder_keys = {key for key in absent if key.startswith(f"{model.base_model_prefix}.") and "pooler" not in key}
+    if encoder_keys:
+        raise ModelError(
+            f"{source}: {len(encoder_keys)} of the encoder's tensors are absent or of another size than config.json "
+            f"says, e.g. {min(encoder_keys)}; config.json and the weights do not belong together"
+        )
+    if absent and not to_train:
+        raise ModelError(
+            f"{source} has no trained classification head ({min(absent)} is absent or of another size); "
+            "fine-tune it first: emdistill finetune"
+        )
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No progress bars, and no notice of fresh heads: which weights are fresh is checked, with an error."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

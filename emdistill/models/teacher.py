@@ -1,0 +1,114 @@
+"""Teacher: a frozen encoder, in eval mode and without gradients, that is checked before it teaches."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from emdistill.errors import TeacherError
+from emdistill.models.capture import capture
+from emdistill.models.encoder import encoder_shape, fingerprint
+from emdistill.states import EncoderShape, EncoderStates
+
+GENERIC_NAME = re.compile(r"label_\d+", re.IGNORECASE)
+
+
+class Teacher:
+    """A fine-tuned encoder whose outputs are constants for the student.
+
+    Not an nn.Module, so that no trainer puts it into train mode, optimizes it or saves it with the student.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+        self.model = model.requires_grad_(False)
+        self.model.eval()  # type: ignore[no-untyped-call]
+        self.tokenizer = tokenizer
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the teacher to the student's device."""
+        self.model.to(device)  # type: ignore[arg-type]
+        return self
+
+    def __call__(self, inputs: Mapping[str, Tensor], needs: Collection[str] = ()) -> EncoderStates:
+        """The teacher's states for one batch, as `capture` gives them, without gradient."""
+        self.model.eval()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            return capture(self.model, inputs, needs)
+
+    @property
+    def _config(self) -> Any:
+        return self.model.config
+
+    @property
+    def shape(self) -> EncoderShape:
+        """Layers, width and heads."""
+        return encoder_shape(self.model)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights; they are frozen, so it is computed once."""
+        return fingerprint(self.model)
+
+    @property
+    def outputs(self) -> int:
+        """The width of the logits."""
+        count: int = self._config.num_labels
+        return count
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether the teacher gives a score rather than classes."""
+        problem = self._config.problem_type
+        return problem == "regression" or (problem is None and self.outputs == 1)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Label names in the order of the logits; empty for regression and where they are generic (LABEL_0)."""
+        names = tuple(str(self._config.id2label[index]) for index in range(self.outputs))
+        return () if self.is_regression or any(GENERIC_NAME.fullmatch(name) for name in names) else names
+
+    def check_labels(self, task_labels: Sequence[str]) -> None:
+        """Check that logit i means the task's label i; `task_labels` is empty for regression.
+
+        Names are compared without regard to case; those that only one side knows, and generic ones, say nothing.
+        Raises TeacherError: regression against classes, another number of outputs, the same names in another order.
+        """
+        if self._config.problem_type == "multi_label_classification":
+            raise TeacherError("the teacher gives several labels at once, the task one; take a teacher of this task")
+        if self.is_regression != (not task_labels):
+            teaches, asks = ("a score", "classes") if self.is_regression else ("classes", "a score")
+            raise TeacherError(
+                f"the teacher gives {teaches}, the task asks for {asks}; take a teacher of this task, "
+                "or say what the labels are: --kind"
+            )
+        if task_labels and self.outputs != len(task_labels):
+            raise TeacherError(
+                f"the teacher tells {self.outputs} classes apart, the data has {len(task_labels)} "
+                f"({', '.join(task_labels)}); take a teacher that was fine-tuned on this task"
+            )
+        place = {name.casefold(): index for index, name in enumerate(self.labels)}
+        if any(place.get(name.casefold(), index) != index for index, name in enumerate(task_labels)):
+            raise TeacherError(
+                "teacher and data have their labels in another order: the teacher's logits are "
+                f"({', '.join(self.labels)}), the data's labels ({', '.join(task_labels)}); fine-tune the teacher on "
+                "this data (emdistill finetune), or correct id2label in its config.json if only the names are wrong"
+            )
+
+
+def check_above_chance(score: float, chance: float, metric: str) -> None:
+    """Raise TeacherError unless the teacher has come a tenth of the way from chance to perfection.
+
+    score ≥ chance + 0.1 · (1 − chance), for a metric whose best value is 1; a NaN score is not above chance.
+    """
+    floor = chance + 0.1 * (1.0 - chance)
+    if not score >= floor:
+        raise TeacherError(
+            f"the teacher's {metric} is {score:.3f}, guessing gives {chance:.3f}: it has nothing to teach (at least "
+            f"{floor:.3f} is asked for); check that it was fine-tuned on this task and that its labels are the data's"
+        )

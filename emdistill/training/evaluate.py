@@ -1,0 +1,62 @@
+"""Scores of a model on a task: plain, in float32, without the objective."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from datasets import Dataset
+from rich.progress import track
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from emdistill.data.batches import padding_collator, tokenise
+from emdistill.data.metrics import score
+from emdistill.data.task import Task
+
+
+def predict_logits(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Dataset,
+    *,
+    max_length: int,
+    batch_size: int = 64,
+    description: str = "",
+) -> np.ndarray:
+    """Logits [rows, C] in the order of `examples` (columns `text`, `text_pair`), in eval mode, longest first inside."""
+    encoded = tokenise(
+        examples.select_columns([n for n in ("text", "text_pair") if n in examples.column_names]), tokenizer, max_length
+    )
+    order = sorted(range(len(encoded)), key=lambda row: -encoded[row]["length"])
+    encoded = encoded.remove_columns("length")
+    collate = padding_collator(tokenizer)
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    logits = np.zeros((len(encoded), model.config.num_labels), dtype=np.float32)
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        for rows in track(batches, description=description, transient=True, disable=not description):
+            inputs = collate([encoded[row] for row in rows]).to(model.device)
+            logits[rows] = model(**inputs).logits.float().cpu().numpy()
+    model.train(was_training)
+    return logits
+
+
+def evaluate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    evaluation: dict[str, Dataset],
+    *,
+    max_length: int,
+    batch_size: int = 64,
+    description: str = "",
+) -> dict[str, float]:
+    """Metric name -> value; the first set's metrics under their own names, further sets' as `set/metric`."""
+    scores: dict[str, float] = {}
+    for place, (name, examples) in enumerate(evaluation.items()):
+        logits = predict_logits(
+            model, tokenizer, examples, max_length=max_length, batch_size=batch_size, description=description
+        )
+        found = score(task, logits, np.asarray(examples["label"]))
+        scores |= found if place == 0 else {f"{name}/{metric}": value for metric, value in found.items()}
+    return scores

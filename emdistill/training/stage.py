@@ -1,0 +1,21 @@
+"""A stage of training: an objective, and what it changes in the training arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from emdistill.losses import Objective
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One objective trained once; a method is a list of stages, run in order on the same student.
+
+    training   TrainingArguments this stage sets for itself, over the recipe's (epochs, learning rate, schedule)
+    """
+
+    name: str
+    objective: Objective
+    training: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,117 @@
+"""Tiny random models for all tests: `tiny_encoder(family, ...)` makes one, `tiny_tokenizer` reads any ASCII text."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    DistilBertConfig,
+    ElectraConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+)
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+WORDS = ("the", "a", "good", "bad", "movie", "book", "was", "is", "not", "very", "it", "and", "of", "to", "in")
+CHARACTERS = string.ascii_lowercase + string.digits
+VOCABULARY = (
+    *SPECIAL_TOKENS,
+    *string.punctuation,
+    *CHARACTERS,
+    *(f"##{character}" for character in CHARACTERS),
+    *(word for word in WORDS if len(word) > 1),
+)
+POSITIONS = 128
+
+
+def make_tokenizer(vocabulary: tuple[str, ...] = VOCABULARY) -> PreTrainedTokenizerFast:
+    """A lower-casing WordPiece tokenizer in BERT's manner: [CLS] a [SEP] b [SEP]."""
+    ids = {token: index for index, token in enumerate(vocabulary)}
+    wordpiece = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+    wordpiece.normalizer = normalizers.BertNormalizer(lowercase=True)
+    wordpiece.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    wordpiece.decoder = decoders.WordPiece()
+    wordpiece.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=wordpiece,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=POSITIONS - 2,  # RoBERTa spends two positions on padding
+    )
+
+
+def make_encoder(
+    family: str = "bert",
+    *,
+    layers: int = 2,
+    width: int = 32,
+    heads: int = 4,
+    labels: int = 2,
+    seed: int = 0,
+    **options: object,
+) -> PreTrainedModel:
+    """A random sequence classifier in eval mode; `options` go to its config. labels=1 makes a regression model."""
+    shared = {
+        "vocab_size": len(VOCABULARY),
+        "max_position_embeddings": POSITIONS,
+        "num_labels": labels,
+        "problem_type": "regression" if labels == 1 else "single_label_classification",
+        "pad_token_id": 0,
+        "initializer_range": 0.2,  # large enough for attention to differ between tokens
+    }
+    sizes = {
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "intermediate_size": 2 * width,
+    }
+    if family == "bert":
+        config = BertConfig(**shared | sizes | options)
+    elif family == "roberta":
+        config = RobertaConfig(**shared | sizes | {"type_vocab_size": 2} | options)
+    elif family == "electra":
+        config = ElectraConfig(**shared | sizes | {"embedding_size": width // 2} | options)
+    else:
+        sizes = {"dim": width, "n_layers": layers, "n_heads": heads, "hidden_dim": 2 * width}
+        config = DistilBertConfig(**shared | sizes | options)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AutoModelForSequenceClassification.from_config(config).eval()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Tiny tensors gain nothing from threads, and one thread adds in one order."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def tiny_encoder() -> Callable[..., PreTrainedModel]:
+    """Factory: tiny_encoder("bert", layers=2, width=32, heads=4, labels=2, seed=0), or roberta, distilbert, electra."""
+    return make_encoder
+
+
+@pytest.fixture
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """A WordPiece tokenizer over VOCABULARY with BERT's special tokens; its ids fit every tiny_encoder."""
+    return make_tokenizer()
+
+
+@pytest.fixture
+def tokenizer_factory() -> Callable[..., PreTrainedTokenizerFast]:
+    """Factory: tokenizer_factory(vocabulary) for tokenizers that differ from tiny_tokenizer."""
+    return make_tokenizer

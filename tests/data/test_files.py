@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from emdistill.data.files import read_inputs
+from emdistill.data.read import class_names, find_kind, read_task_data
+from emdistill.data.task import TaskData
+from emdistill.errors import DataError
+
+ROWS = [
+    {"body": "good, very", "stars": "5"},
+    {"body": 'a "plain" one', "stars": "3"},
+    {"body": "bäd\n2nd", "stars": "1"},
+]
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def read(path: Path, dev: Path | None = None, **options: str) -> TaskData:
+    """Reads with a development set, so that train stays whole."""
+    return read_task_data(str(path), dev=str(dev or path), **options)  # type: ignore[arg-type]
+
+
+def message(path: Path, **options: str) -> str:
+    with pytest.raises(DataError) as caught:
+        read(path, **options)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "json", "parquet"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_all_formats_give_the_same_examples(tmp_path: Path, suffix: str, mark: bytes, end: str) -> None:
+    path = tmp_path / f"reviews.{suffix}"
+    if suffix == "csv":
+        lines = ["body,stars", '"good, very",5', '"a ""plain"" one",3', '"bäd\n2nd",1']
+        write(path, mark + end.join(lines).encode())
+    elif suffix == "parquet":
+        pq.write_table(pa.Table.from_pylist(ROWS), path)
+    else:
+        write(path, mark + end.join(json.dumps(row) for row in ROWS).encode())
+    found = read(path, text="body", label="stars")
+    assert found.train["text"][:] == [row["body"] for row in ROWS]
+    assert found.task.labels == ("1", "3", "5")
+    assert [found.task.labels[index] for index in found.train["label"]] == ["5", "3", "1"]
+    assert (found.task.name, found.task.text, found.task.label) == ("reviews", "body", "stars")
+    assert found.task.metrics == ("accuracy", "macro_f1")
+    assert found.held_out is None
+    assert found.files[0].sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert found.files[0].rows == 3
+
+
+def test_tsv_takes_quotes_as_text_and_keeps_blanks(tmp_path: Path) -> None:
+    path = write(tmp_path / "pairs.tsv", 'a\tb\tlabel\r\n" one\t two \tyes\r\n\r\n"x"\ty\tno')
+    found = read(path, text="a", text_pair="b")
+    assert found.train["text"][:] == ['" one', '"x"']
+    assert found.train["text_pair"][:] == [" two ", "y"]
+    assert found.task.labels == ("no", "yes")
+    assert found.train["label"][:] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind"),
+    [
+        (["pos", "neg"], "classification"),
+        (["1", "5", "3"], "classification"),
+        (["1.0", "5.0"], "classification"),
+        (["0.5", "1", "2"], "regression"),
+        ([str(value) for value in range(20)], "classification"),
+        ([str(value) for value in range(21)], "regression"),
+        (["3.5", "4.25", "n/a"], "regression"),
+        (["a", "b", "1.5"], "classification"),
+    ],
+)
+def test_the_kind_is_found_from_the_labels(labels: list[str], kind: str) -> None:
+    assert find_kind(labels) == kind
+
+
+def test_class_names_are_sorted_as_numbers_or_letters() -> None:
+    assert class_names(["10", "9", "1.0", "1"]) == ("1", "9", "10")
+    assert class_names(["b", "a", "10", "9"]) == ("10", "9", "a", "b")
+
+
+@pytest.mark.parametrize("value", [1, 1.0, "1", "1.0", "01"])
+def test_labels_of_other_types_are_the_same_classes(tmp_path: Path, value: object) -> None:
+    train = write(tmp_path / "train.csv", "text,label\na,0\nb,1\n")
+    rows = [{"text": "x", "label": value}, {"text": "y", "label": 0}]
+    dev = write(tmp_path / "dev.jsonl", "\n".join(map(json.dumps, rows)))
+    assert read(train, dev).evaluation["dev"]["label"][:] == [1, 0]
+
+
+def test_scores_are_floats_and_the_kind_can_be_said(tmp_path: Path) -> None:
+    path = write(tmp_path / "scores.csv", "text,label\na,1\nb,2\nc,4\n")
+    assert read(path).task.kind == "classification"
+    found = read(path, kind="regression")
+    assert found.train["label"][:] == [1.0, 2.0, 4.0]
+    assert (found.task.labels, found.task.outputs, found.task.metrics) == ((), 1, ("pearson", "spearman"))
+    halves = write(tmp_path / "halves.csv", "text,label\na,1.5\nb,0.5\n")
+    assert read(halves, kind="classification").task.labels == ("0.5", "1.5")
+
+
+# ---------------------------------------------------------------------------------------------- what is refused
+
+
+def test_bad_rows_are_named_by_their_line_at_most_five_at_once(tmp_path: Path) -> None:
+    good = '"two\nlines",a\n'  # physical lines 2-3
+    path = write(tmp_path / "x.csv", f"text,label\n{good} ,a\nx\ny,\n\nz,a,b\n,b\n, \nfine,b\n,a\n")
+    assert message(path).split("\n") == [
+        f"{path}:4: column 'text' is empty",
+        f"{path}:5: 1 cells, but there are 2 columns (text, label)",
+        f"{path}:6: there is no label in column 'label'",
+        f"{path}:8: 3 cells, but there are 2 columns (text, label)",
+        f"{path}:9: column 'text' is empty",
+        "… and 2 more like these",
+    ]
+
+
+@pytest.mark.parametrize("score", ["many", "nan", "inf", "-inf", "1_000", "1,5"])
+def test_a_score_that_is_no_finite_number_is_refused(tmp_path: Path, score: str) -> None:
+    path = write(tmp_path / "x.csv", f'text,label\na,1.5\nb,2.5\nc,"{score}"\nd,3.5\n')
+    assert message(path).startswith(f"{path}:4: label {score!r} is no number")
+
+
+def test_missing_columns_are_named_with_the_nearest(tmp_path: Path) -> None:
+    path = write(tmp_path / "reviews.csv", "body,Star\na,1\nb,2\n")
+    found = message(path, text="body", label="stars")
+    assert found == f"{path}: column 'stars' is not in reviews.csv; its columns are: body, Star. Did you mean 'Star'?"
+    assert "Name yours with --text" in message(path)
+    semicolons = write(tmp_path / "excel.csv", "text;label\na;1\n")
+    assert "separated by something else" in message(semicolons)
+    twice = write(tmp_path / "twice.csv", "text,text,label\na,b,c\n")
+    assert message(twice) == f"{twice}:1: column 'text' occurs twice in the header"
+
+
+def test_broken_bytes_are_named_with_line_and_byte(tmp_path: Path) -> None:
+    for suffix in ("csv", "tsv", "jsonl"):
+        first = b'{"text": "a", "label": 1}' if suffix == "jsonl" else b"text,label"
+        path = write(tmp_path / f"x.{suffix}", first + b"\nok\xe9,a\n")
+        assert message(path).startswith(f"{path}:2: byte 3 of this line (0xe9) is not UTF-8")
+
+
+def test_broken_json_and_csv_are_named_by_line(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "x.jsonl", '{"text": "a", "label": 1}\n{"text": \n[1]\n{"label": 2}\n{"text": 7, "label": 2}\n'
+    )
+    found = message(path).split("\n")
+    assert found[0].startswith(f"{path}:2: not valid JSON")
+    assert found[1].startswith(f"{path}:3: every line must be one JSON object")
+    assert found[2:] == [f"{path}:4: column 'text' is absent", f"{path}:5: column 'text' holds 7, which is no text"]
+    listed = write(tmp_path / "list.json", '[\n{"text": "a"}]')
+    assert "JSON list" in message(listed)
+    half = write(tmp_path / "half.jsonl", '{"text": "\\ud800", "label": 1}\n{"text": "b", "label": 2}')
+    assert "surrogate" in message(half)
+    open_quote = write(tmp_path / "x.csv", 'text,label\na,1\n"b,2\nc,3\n')
+    assert message(open_quote).startswith(f"{open_quote}:3: the row that begins here is not CSV")
+    parquet = write(tmp_path / "x.parquet", "no parquet at all")
+    assert "no readable Parquet" in message(parquet)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("", "the file is empty"),
+        ("text,label\n", "there are no rows"),
+        ("text,label\na,x\nb,x\n", "every label is 'x'; at least two classes"),
+        ("text,label\na,1.5\nb,1.50\n", "at least two different scores"),
+        ("text,label\n" + "".join(f"t{i},unique {i}\n" for i in range(150)), "150 different labels in 150 rows"),
+    ],
+)
+def test_files_that_teach_nothing_are_refused(tmp_path: Path, content: str, problem: str) -> None:
+    path = write(tmp_path / "x.csv", content)
+    assert message(path).startswith(f"{path}: ")
+    assert problem in message(path)
+
+
+def test_dev_may_not_hold_unseen_labels(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.csv", "text,label\na,good\nb,bad\n")
+    dev = write(tmp_path / "dev.csv", "text,label\na,good\nb,goood\n")
+    with pytest.raises(DataError) as caught:
+        read(train, dev)
+    found = f"{dev}:3: label 'goood' is unknown; the task's labels are: bad, good. Did you mean 'good'?"
+    assert str(caught.value) == found
+
+
+def test_missing_and_unknown_files_are_named(tmp_path: Path) -> None:
+    write(tmp_path / "reviews.csv", "text,label\na,1\n")
+    assert message(tmp_path / "review.csv").endswith("there is no such file. Did you mean 'reviews.csv'?")
+    assert "'.xlsx' are not read; these are: .csv" in message(write(tmp_path / "x.xlsx", "x"))
+
+
+# -------------------------------------------------------------------------------------------- rows to predict
+
+
+def test_inputs_keep_their_columns_and_need_no_labels(tmp_path: Path) -> None:
+    path = write(tmp_path / "new.jsonl", '{"id": 7, "text": "a"}\n{"id": 8, "text": "b", "more": [1]}\n')
+    assert read_inputs(path) == [{"id": 7, "text": "a"}, {"id": 8, "text": "b", "more": [1]}]
+    plain = write(tmp_path / "new.txt", "one, sentence\r\n\n two \n")
+    assert read_inputs(plain) == [{"text": "one, sentence"}, {"text": " two "}]
+    with pytest.raises(DataError, match=r"new\.jsonl:1: column 'text' is empty"):
+        read_inputs(write(path, '{"text": ""}\n'))
+    with pytest.raises(DataError, match="column 'pair' is not in"):
+        read_inputs(plain, "text", "pair")
+    with pytest.raises(DataError, match="there is no such file"):
+        read_inputs(tmp_path / "absent.txt")

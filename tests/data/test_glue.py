@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from datasets import ClassLabel, Dataset, Features, Value
+
+from emdistill.data.glue import GLUE, glue_task, recognise
+from emdistill.data.metrics import METRICS
+from emdistill.data.read import read_task_data
+from emdistill.errors import ConfigError, DataError
+
+REAL = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "glue"
+
+# what the official downloads look like: header, two rows of train
+OFFICIAL = {
+    "sst2": ("sentence\tlabel", 'a " fine film \t1', "dull \t0"),
+    "cola": (None, "gj04\t1\t\tThey drank.", "gj04\t0\t*\tThem drank."),
+    "mrpc": ("Quality\t#1 ID\t#2 ID\t#1 String\t#2 String", '1\t10\t11\t" Yes .\tYes .', "0\t12\t13\tNo .\tYes ."),
+    "qqp": ("id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate", "0\t1\t2\tWhy?\tHow?\t0", "1\t3\t4\tWho?\tWho?\t1"),
+    "stsb": (
+        "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore",
+        "0\tg\tf\ty\t1\tn\tn\tA plane.\tAn air plane.\t5.000",
+        "1\tg\tf\ty\t4\tn\tn\tA man.\tA dog.\t0.250",
+    ),
+    "mnli": (
+        "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\t"
+        "sentence2_parse\tsentence1\tsentence2\tlabel1\tgold_label",
+        "0\t1\t1n\tfiction\t(\t(\t(\t(\tIt rains.\tIt is wet.\tneutral\tneutral",
+        "1\t2\t2c\tfiction\t(\t(\t(\t(\tIt rains.\tIt is dry.\tcontradiction\tcontradiction",
+    ),
+    "qnli": ("index\tquestion\tsentence\tlabel", "0\tWhen?\tNever.\tentailment", "1\tWho?\tNo.\tnot_entailment"),
+    "rte": ("index\tsentence1\tsentence2\tlabel", "0\ta\tb\tnot_entailment", "1\tc\td\tentailment"),
+    "wnli": ("index\tsentence1\tsentence2\tlabel", "0\ta\tb\t1", "1\tc\td\t0"),
+}
+LABELS = {
+    "sst2": [1, 0],
+    "cola": [1, 0],
+    "mrpc": [1, 0],
+    "qqp": [0, 1],
+    "stsb": [5.0, 0.25],
+    "mnli": [1, 2],
+    "qnli": [0, 1],
+    "rte": [1, 0],
+    "wnli": [1, 0],
+}
+
+
+def folder(parent: Path, name: str) -> Path:
+    """A folder as downloaded, with a byte-order mark, Windows line ends, and no line end after the last row."""
+    path = parent / GLUE[name].folder
+    path.mkdir(parents=True)
+    lines = [line for line in OFFICIAL[name] if line is not None]
+    for file in ("train.tsv", *(file for _, file, _ in GLUE[name].evaluation)):
+        (path / file).write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    return path
+
+
+@pytest.mark.parametrize("name", GLUE)
+def test_official_layouts_are_read_from_the_folder_and_its_parent(tmp_path: Path, name: str) -> None:
+    path = folder(tmp_path, name)
+    found = read_task_data(str(path), task=name)
+    glue = GLUE[name]
+    assert found.train["label"][:] == LABELS[name]
+    header, *rows = OFFICIAL[name]
+    columns = header.split("\t") if header else list(glue.header or ())
+    assert found.train["text"][:] == [row.split("\t")[columns.index(glue.columns.text)] for row in rows]
+    if glue.columns.text_pair:
+        expected = [row.split("\t")[columns.index(glue.columns.text_pair)] for row in rows]
+        assert found.train["text_pair"][:] == expected
+    assert list(found.evaluation) == (["dev", "mismatched"] if name == "mnli" else ["dev"])
+    assert found.held_out is None
+    assert len(found.files) == 1 + len(glue.evaluation)
+    by_parent = read_task_data(str(tmp_path), task=glue.folder.lower())
+    assert by_parent.train.to_dict() == found.train.to_dict()
+
+
+@pytest.mark.parametrize("name", GLUE)
+def test_a_folder_of_another_task_is_recognised_and_refused(tmp_path: Path, name: str) -> None:
+    path = folder(tmp_path, name)
+    assert recognise(path / "train.tsv") is GLUE[name]
+    for asked in set(GLUE) - {name}:
+        with pytest.raises(DataError, match=f"this looks like {GLUE[name].folder}, you asked for {asked}"):
+            read_task_data(str(path), task=asked)
+    with pytest.raises(ConfigError, match=f"looks like the GLUE task {GLUE[name].folder}; say --task {name}"):
+        read_task_data(str(path))
+    with pytest.raises(ConfigError, match=f"holds the GLUE tasks {GLUE[name].folder}"):
+        read_task_data(str(tmp_path))
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"neither train\.tsv nor MRPC/train\.tsv is in this folder; it holds nothing"):
+        read_task_data(str(tmp_path), task="mrpc")
+    (tmp_path / "train.tsv").write_text("text\tanswer\na\tb\n")
+    with pytest.raises(DataError, match="has not the columns of MRPC, you asked for mrpc"):
+        read_task_data(str(tmp_path), task="mrpc")
+    with pytest.raises(DataError, match="is read from its folder; say --data"):
+        read_task_data(str(tmp_path / "train.tsv"), task="mrpc")
+    with pytest.raises(DataError, match=r"there is no such folder\."):
+        read_task_data(str(tmp_path / "absent"), task="mrpc")
+
+
+def test_torn_rows_are_left_out_of_qqp_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("qqp", "qnli"):
+        train = folder(tmp_path, name) / "train.tsv"
+        train.write_text(train.read_text() + "\r\n\tWhat is it?\t0\r\n")
+    found = read_task_data(str(tmp_path), task="qqp")
+    assert len(found.train) == 2
+    assert "1 rows that are torn apart" in caplog.text
+    with pytest.raises(DataError, match=r"QNLI.train\.tsv:4: 3 cells, but there are 4 columns"):
+        read_task_data(str(tmp_path), task="qnli")
+
+
+def test_unknown_label_words_and_scores_are_refused_by_line(tmp_path: Path) -> None:
+    for name, row, problem in (
+        ("rte", "2\te\tf\tentails", r"train\.tsv:4: label 'entails' is unknown.*Did you mean 'entailment'"),
+        ("stsb", "2\tg\tf\ty\t1\tn\tn\tA\tB\thigh", r"train\.tsv:4: label 'high' is no number"),
+        ("mrpc", "2\t10\t11\tA\tB", r"train\.tsv:4: label '2' is unknown"),
+        ("sst2", " \t1", r"train\.tsv:4: column 'sentence' is empty"),
+    ):
+        train = folder(tmp_path, name) / "train.tsv"
+        train.write_text(train.read_text() + "\n" + row)
+        with pytest.raises(DataError, match=problem):
+            read_task_data(str(tmp_path), task=name)
+
+
+def test_a_dev_file_of_the_same_layout_may_be_given(tmp_path: Path) -> None:
+    path = folder(tmp_path, "mnli")
+    found = read_task_data(str(path), task="mnli", dev=str(path / "dev_mismatched.tsv"))
+    assert list(found.evaluation) == ["dev"]
+    assert found.files[1].path == path / "dev_mismatched.tsv"
+
+
+def test_task_names_are_forgiving_and_unknown_ones_get_the_nearest() -> None:
+    assert glue_task("SST-2") is glue_task("sst_2") is GLUE["sst2"]
+    assert glue_task("STS-B") is GLUE["stsb"]
+    with pytest.raises(ConfigError, match=r"no task 'mprc'.*Did you mean 'mrpc'"):
+        glue_task("mprc")
+
+
+def test_the_table_agrees_with_itself() -> None:
+    for name, glue in GLUE.items():
+        assert glue.task.name == name
+        assert glue_task(glue.folder) is glue
+        assert set(glue.task.metrics) <= set(METRICS)
+        assert bool(glue.columns.labels) == (glue.task.kind == "classification")
+
+
+# ------------------------------------------------------------------------------------------------------ the hub
+
+
+def hub_split(name: str) -> Dataset:
+    task = GLUE[name].task
+    text, pair, label = task.text, task.text_pair, task.label
+    labels = GLUE[name].task.labels
+    columns = {text: ["a", "b"], "idx": [0, 1], label: [0, len(labels) - 1] if labels else [0.5, 4.0]}
+    features = {text: Value("string"), "idx": Value("int32"), label: Value("float32")}
+    if labels:
+        features[label] = ClassLabel(names=list(labels))
+    if pair:
+        columns[pair], features[pair] = ["c", "d"], Value("string")
+    return Dataset.from_dict(columns, features=Features(features))
+
+
+@pytest.mark.parametrize("name", GLUE)
+def test_the_hub_gives_the_same_tasks(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    asked = []
+
+    def load_dataset(*arguments: str) -> dict[str, Dataset]:
+        asked.append(arguments)
+        splits = ["train", *(split for _, _, split in GLUE[name].evaluation), "test"]
+        return {split: hub_split(name) for split in splits}
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    found = read_task_data("nyu-mll/glue", task=name)
+    assert asked == [("nyu-mll/glue", name)]
+    assert found.task is GLUE[name].task
+    assert list(found.evaluation) == (["dev", "mismatched"] if name == "mnli" else ["dev"])
+    assert found.train["text"][:] == ["a", "b"]
+    assert found.train["label"][:] == [0, len(found.task.labels) - 1] if found.task.labels else [0.5, 4.0]
+
+
+# ------------------------------------------------------------------------------------------------ the real files
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the GLUE files are not here")
+@pytest.mark.parametrize(
+    ("name", "train", "dev"),
+    [
+        ("SST-2", 67_349, 872),
+        ("MRPC", 3_668, 408),
+        ("RTE", 2_490, 277),
+        ("CoLA", 8_551, 1_043),
+        ("STS-B", 5_749, 1_500),
+    ],
+)
+def test_the_real_files_are_read_whole(name: str, train: int, dev: int) -> None:
+    found = read_task_data(str(REAL), task=name)
+    assert (len(found.train), len(found.evaluation["dev"])) == (train, dev)
+    for split, dataset in (("train", found.train), ("dev", found.evaluation["dev"])):
+        with (REAL / name / f"{split}.tsv").open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+        header = ["source", "label", "mark", "sentence"] if name == "CoLA" else rows.pop(0)
+        assert dataset["text"][:] == [row[header.index(GLUE[found.task.name].columns.text)] for row in rows]
+        labels = [row[header.index(GLUE[found.task.name].columns.label)] for row in rows]
+        if name == "STS-B":
+            assert dataset["label"][:] == [float(label) for label in labels]
+        elif name == "RTE":
+            assert dataset["label"][:] == [int(label == "not_entailment") for label in labels]
+        else:
+            assert dataset["label"][:] == [int(label) for label in labels]

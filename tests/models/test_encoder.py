@@ -1,0 +1,217 @@
+"""Loading and saving encoders, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, BertModel, GPT2Config
+from transformers.utils import logging as transformers_logging
+
+from emdistill.errors import ConfigError, ModelError, TokenizerError
+from emdistill.models import (
+    encoder_layers,
+    encoder_shape,
+    fingerprint,
+    load_classifier,
+    load_tokenizer,
+    same_tokens,
+    save_student,
+)
+from emdistill.states import EncoderShape
+
+FAMILIES = ("bert", "roberta", "distilbert", "electra")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_saved_and_loaded_unchanged(tiny_encoder, tiny_tokenizer, tmp_path, family):
+    model = tiny_encoder(family, labels=3)
+    save_student(model, tiny_tokenizer, tmp_path)
+    loaded = load_classifier(tmp_path)
+    assert not loaded.training
+    assert fingerprint(loaded) == fingerprint(model)
+    assert (tmp_path / "model.safetensors").is_file()
+    assert not list(tmp_path.glob("*.bin"))
+    same_tokens(tiny_tokenizer, load_tokenizer(str(tmp_path)))
+
+
+def test_half_precision_weights_are_loaded_in_float32(tiny_encoder, tmp_path):
+    tiny_encoder().half().save_pretrained(tmp_path)
+    assert {parameter.dtype for parameter in load_classifier(tmp_path).parameters()} == {torch.float32}
+
+
+def test_an_encoder_without_a_head_gets_a_fresh_one_only_for_training(tiny_encoder, tmp_path, capfd):
+    model = tiny_encoder()
+    encoder = BertModel(model.config)
+    encoder.load_state_dict(model.base_model.state_dict())
+    encoder.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"no trained classification head.*emdistill finetune"):
+        load_classifier(tmp_path)
+
+    capfd.readouterr()
+    verbosity = transformers_logging.get_verbosity()
+    torch.manual_seed(3)
+    loaded = load_classifier(tmp_path, labels=["bad", "so-so", "good"])
+    assert capfd.readouterr() == ("", "")
+    assert transformers_logging.get_verbosity() == verbosity
+    assert logging.getLogger("transformers").level == verbosity
+    assert fingerprint(loaded.base_model) == fingerprint(encoder)
+    assert loaded.config.id2label == {0: "bad", 1: "so-so", 2: "good"}
+    assert loaded.config.label2id == {"bad": 0, "so-so": 1, "good": 2}
+    assert loaded.config.problem_type == "single_label_classification"
+    assert loaded.classifier.out_features == 3
+    assert loaded.classifier.weight.std() > 0
+    torch.manual_seed(3)
+    assert fingerprint(load_classifier(tmp_path, outputs=3)) == fingerprint(loaded)
+
+
+def test_a_head_of_another_size_is_replaced_and_one_that_fits_is_kept(tiny_encoder, tmp_path):
+    model = tiny_encoder()
+    model.save_pretrained(tmp_path)
+    score = load_classifier(tmp_path, regression=True)
+    assert (score.config.num_labels, score.config.problem_type, score.classifier.out_features) == (1, "regression", 1)
+    assert fingerprint(score.base_model) == fingerprint(model.base_model)
+    kept = load_classifier(tmp_path, labels=["no", "yes"])
+    assert fingerprint(kept) == fingerprint(model)
+    assert kept.config.id2label == {0: "no", 1: "yes"}
+
+
+def test_contradicting_outputs(tiny_encoder, tmp_path):
+    tiny_encoder().save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="3 outputs, 2 labels"):
+        load_classifier(tmp_path, labels=["a", "b"], outputs=3)
+    with pytest.raises(ConfigError, match="1 outputs, 2 labels and regression=True"):
+        load_classifier(tmp_path, labels=["a", "b"], regression=True)
+
+
+def test_folders_that_are_no_encoder(tmp_path):
+    with pytest.raises(ModelError, match=r"there is no folder .*absent"):
+        load_classifier(tmp_path / "absent")
+    with pytest.raises(ModelError, match=r"there is no folder \./absent/"):
+        load_classifier("./absent/")
+    with pytest.raises(ModelError, match=r"holds no config\.json"):
+        load_classifier(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text("{ not json")
+    with pytest.raises(ModelError, match=r"config\.json cannot be used"):
+        load_classifier(tmp_path)
+    with pytest.raises(ModelError, match="is a file"):
+        load_classifier(str(config))
+    config.write_text(json.dumps({"model_type": "nothing-known"}))
+    with pytest.raises(ModelError, match=r"config\.json cannot be used"):
+        load_classifier(tmp_path)
+    config.write_text(json.dumps({"model_type": "bert-of-mine", "auto_map": {"AutoConfig": "mine.Config"}}))
+    (tmp_path / "mine.py").write_text("raise SystemExit('remote code was run')")
+    with pytest.raises(ModelError, match=r"config\.json cannot be used"):
+        load_classifier(tmp_path)
+    for decoder in (GPT2Config(), {"model_type": "t5"}, {"model_type": "bart"}):
+        config.write_text(json.dumps(decoder if isinstance(decoder, dict) else decoder.to_dict()))
+        with pytest.raises(ModelError, match="no encoder with a sequence-classification head; supported"):
+            load_classifier(tmp_path)
+
+
+def test_weights_that_cannot_be_used(tiny_encoder, tmp_path):
+    model = tiny_encoder(layers=2)
+    model.save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match="damaged or cut short"):
+        load_classifier(tmp_path)
+    weights.write_bytes(b"")
+    with pytest.raises(ModelError, match="damaged or cut short"):
+        load_classifier(tmp_path)
+    weights.unlink()
+    with pytest.raises(ModelError, match="holds no weights"):
+        load_classifier(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"only in pytorch_model\.bin, a pickle.*save_pretrained"):
+        load_classifier(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"num_hidden_layers": 3}, {"vocab_size": 7}, {"hidden_size": 16}])
+def test_weights_that_are_not_the_configs(tiny_encoder, tmp_path, change):
+    tiny_encoder(layers=2).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(ModelError, match="do not belong together"):
+        load_classifier(tmp_path, labels=["a", "b"])
+
+
+def test_a_part_of_sharded_weights_is_missing(tiny_encoder, tmp_path):
+    model = tiny_encoder(layers=3)
+    model.save_pretrained(tmp_path, max_shard_size="30KB")
+    parts = sorted(tmp_path.glob("model-*.safetensors"))
+    assert len(parts) > 1
+    assert fingerprint(load_classifier(tmp_path)) == fingerprint(model)
+    parts[-1].unlink()
+    with pytest.raises(ModelError, match=parts[-1].name):
+        load_classifier(tmp_path)
+
+
+def test_a_hub_id_that_cannot_be_had(monkeypatch):
+    def offline(*_arguments, **_options):
+        raise OSError("no connection")
+
+    monkeypatch.setattr("emdistill.models.encoder.AutoConfig.from_pretrained", offline)
+    with pytest.raises(ModelError, match="someone/model is neither a folder nor a model the hub can give: no conn"):
+        load_classifier("someone/model")
+
+
+def test_tokenizers_that_are_not_there(tmp_path):
+    with pytest.raises(ModelError, match="holds no tokenizer"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelError, match="its tokenizer cannot be loaded"):
+        load_tokenizer(tmp_path)
+
+
+def test_same_tokens(tiny_tokenizer, tokenizer_factory):
+    same_tokens(tiny_tokenizer, tokenizer_factory())
+    vocabulary = tuple(sorted(tiny_tokenizer.get_vocab(), key=tiny_tokenizer.get_vocab().get))
+    count = len(vocabulary)
+    with pytest.raises(TokenizerError, match=rf"{count} tokens.*{count + 1} tokens.*'extra': None"):
+        same_tokens(tiny_tokenizer, tokenizer_factory((*vocabulary, "extra")))
+    with pytest.raises(TokenizerError, match=r"differ in the ids of 2 tokens, e\.g\. "):
+        same_tokens(tiny_tokenizer, tokenizer_factory((*vocabulary[:-2], vocabulary[-1], vocabulary[-2])))
+    other_mask = tokenizer_factory()
+    other_mask.mask_token = "[UNK]"
+    with pytest.raises(TokenizerError, match="different special tokens"):
+        same_tokens(tiny_tokenizer, other_mask)
+    cased = tokenizer_factory()
+    cased.backend_tokenizer.normalizer = None
+    with pytest.raises(TokenizerError, match="split 'The quick brown fox"):
+        same_tokens(tiny_tokenizer, cased)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shape_and_layers(tiny_encoder, family):
+    model = tiny_encoder(family, layers=3, width=24, heads=2)
+    assert encoder_shape(model) == encoder_shape(model.config) == EncoderShape(layers=3, width=24, heads=2)
+    assert len(encoder_layers(model)) == 3
+
+
+def test_layers_of_an_unsupported_family(tiny_encoder):
+    model = tiny_encoder()
+    model.config.model_type = "deberta"
+    with pytest.raises(ModelError, match=r"'deberta'.*bert, roberta, electra, distilbert"):
+        encoder_layers(model)
+
+
+def test_fingerprint_sees_every_bit(tiny_encoder):
+    model = tiny_encoder()
+    before = fingerprint(model)
+    assert before == fingerprint(tiny_encoder())
+    assert len(before) == 64
+    assert before != fingerprint(tiny_encoder(seed=1))
+    with torch.no_grad():
+        model.classifier.bias[0] = -0.0  # equal to 0.0, another bit
+    assert fingerprint(model) != before
+
+
+def test_auto_classes_load_what_was_saved(tiny_encoder, tiny_tokenizer, tmp_path):
+    save_student(tiny_encoder(), tiny_tokenizer, tmp_path)
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert fingerprint(plain) == fingerprint(load_classifier(tmp_path))

@@ -1,0 +1,87 @@
+"""Teacher: frozen, always in eval mode, and refused where it would teach nonsense."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from emdistill.errors import TeacherError
+from emdistill.models import Teacher, check_above_chance, fingerprint
+from emdistill.states import EncoderShape
+
+BATCH = {"input_ids": torch.tensor([[2, 40, 41, 42, 3]]), "attention_mask": torch.ones(1, 5, dtype=torch.long)}
+
+
+def named(model, names):
+    model.config.id2label = dict(enumerate(names))
+    model.config.label2id = {name: index for index, name in enumerate(names)}
+    return Teacher(model)
+
+
+def test_outputs_are_constants_without_dropout(tiny_encoder):
+    model = tiny_encoder()
+    expected = model(**BATCH).logits
+    teacher = Teacher(model.train())
+    first = teacher(BATCH, {"hidden", "attention"})
+    model.train()  # somebody switches it; the next call switches it back
+    second = teacher(BATCH, {"hidden", "attention"})
+    assert torch.equal(first.logits, expected)
+    assert torch.equal(second.logits, expected)
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    constants = (second.logits, *second.hidden, *second.attention_scores)
+    assert not any(tensor.requires_grad or tensor.is_inference() for tensor in constants)
+    student = torch.zeros_like(second.logits, requires_grad=True)
+    (student * second.logits).sum().backward()  # usable in autograd
+    assert torch.equal(student.grad, second.logits)
+
+
+def test_is_no_module_and_knows_its_shape(tiny_encoder):
+    model = tiny_encoder("distilbert", layers=3)
+    teacher = Teacher(model)
+    assert not isinstance(teacher, torch.nn.Module)
+    assert teacher.to("cpu") is teacher
+    assert teacher.shape == EncoderShape(layers=3, width=32, heads=4)
+    assert teacher.fingerprint == fingerprint(model)
+    assert (teacher.labels, teacher.outputs, teacher.is_regression) == ((), 2, False)
+
+
+def test_label_order_is_matched_by_name(tiny_encoder):
+    teacher = named(tiny_encoder(labels=3), ["Entailment", "Neutral", "Contradiction"])
+    assert teacher.labels == ("Entailment", "Neutral", "Contradiction")
+    teacher.check_labels(["entailment", "neutral", "contradiction"])
+    with pytest.raises(TeacherError, match=r"\(Entailment, Neutral, Contradiction\).*\(contradiction, neutral, ent"):
+        teacher.check_labels(["contradiction", "neutral", "entailment"])
+    teacher.check_labels(["yes", "maybe", "no"])  # other names say nothing about the order
+
+
+def test_generic_names_are_no_names(tiny_encoder):
+    teacher = Teacher(tiny_encoder())
+    teacher.check_labels(["LABEL_1", "LABEL_0"])
+    teacher.check_labels(["good", "bad"])
+
+
+def test_number_and_kind_of_outputs(tiny_encoder):
+    with pytest.raises(TeacherError, match=r"2 classes apart, the data has 3 \(a, b, c\)"):
+        Teacher(tiny_encoder()).check_labels(["a", "b", "c"])
+    with pytest.raises(TeacherError, match="the teacher gives classes, the task asks for a score"):
+        Teacher(tiny_encoder()).check_labels([])
+    regression = Teacher(tiny_encoder(labels=1))
+    assert regression.labels == ()
+    regression.check_labels([])
+    with pytest.raises(TeacherError, match="the teacher gives a score, the task asks for classes"):
+        regression.check_labels(["good", "bad"])
+    several = tiny_encoder(problem_type="multi_label_classification")
+    with pytest.raises(TeacherError, match="several labels at once"):
+        Teacher(several).check_labels(["good", "bad"])
+
+
+@pytest.mark.parametrize(("score", "chance"), [(0.54, 0.5), (0.0, 0.0), (0.09, 0.0), (float("nan"), 0.5), (0.75, 0.75)])
+def test_near_chance_is_refused(score, chance):
+    with pytest.raises(TeacherError, match=r"matthews.*nothing to teach"):
+        check_above_chance(score, chance, "matthews")
+
+
+@pytest.mark.parametrize(("score", "chance"), [(0.56, 0.5), (0.11, 0.0), (1.0, 0.99)])
+def test_clearly_above_chance_passes(score, chance):
+    check_above_chance(score, chance, "accuracy")
