@@ -1,7 +1,7 @@
 """emdistill: distil a fine-tuned BERT-family encoder into a small, fast student that keeps its quality.
 
-    from emdistill import distill, DistillationTrainer, DistillationArguments
-    from emdistill.mapping import layer_costs, solve_transport, EmdMapping
+from emdistill import distill, DistillationTrainer, DistillationArguments
+from emdistill.mapping import layer_costs, solve_transport, EmdMapping
 """
 
 from emdistill.artifact.student_artifact import StudentArtifact

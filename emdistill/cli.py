@@ -111,9 +111,9 @@ def _parser(verb: str, words: list[str]) -> ArgumentParser:
         return distill_parser(_method(words))
     if verb == "finetune":
         return finetune_parser()
-    function: Callable[..., Any] = {"evaluate": evaluate_model, "predict": predict_file, "demo": demo}[verb]
+    functions: dict[str, Callable[..., Any]] = {"evaluate": evaluate_model, "predict": predict_file, "demo": demo}
     parser = ArgumentParser(exit_on_error=False, description=VERBS[verb])
-    parser.add_function_arguments(function)
+    parser.add_function_arguments(functions[verb])
     return parser
 
 

@@ -134,7 +134,7 @@ def distill_parser(method: str) -> ArgumentParser:
     function = load_method(method)
     parser = ArgumentParser(exit_on_error=False, print_config="--print-%s", description="Distil a student.")
     parser.add_class_arguments(RunConfig, skip={"objective"})
-    parser.add_function_arguments(function, "objective", skip=GIVEN_BY_THE_RUN)
+    parser.add_function_arguments(function, "objective", skip={*GIVEN_BY_THE_RUN})
     parser.add_argument("--config", action="config", help="YAML file of options, over the recipe's.")
     recipe = RECIPES / f"{method}.yaml"
     parser.set_defaults({"method": method, **(_flat_defaults(recipe) if recipe.exists() else {})})

@@ -61,12 +61,13 @@ def distill(config: RunConfig | None = None, *, examples: TaskData | None = None
     )
     task = data.task
     regression = task.kind == "regression"
-    teacher = Teacher(load_classifier(config.teacher), load_tokenizer(config.teacher))
+    teacher = Teacher(load_classifier(config.teacher))
     teacher.check_labels(task.labels)
+    teacher_tokenizer = load_tokenizer(config.teacher)
     student, tokenizer = make_student(
         config.student,
         teacher.model,
-        teacher.tokenizer,
+        teacher_tokenizer,
         labels=task.labels,
         regression=regression,
         seed=config.seed,
@@ -103,7 +104,7 @@ def distill(config: RunConfig | None = None, *, examples: TaskData | None = None
     console.print(_say_what_runs(run, task))
 
     started = time.perf_counter()
-    teacher_scores = _score(teacher.model, teacher.tokenizer, data, config, "teacher on dev")
+    teacher_scores = _score(teacher.model, teacher_tokenizer, data, config, "teacher on dev")
     console.print(f"teacher on dev: {_say(teacher_scores)}")
     if config.check_teacher:
         dev = next(iter(data.evaluation.values()))

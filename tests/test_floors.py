@@ -24,6 +24,7 @@ FLOORS = {
     "artifact": 4,
     "config": 5,
     "distill": 5,
+    "finetune": 5,
     "demo": 5,
     "cli": 6,
     "__main__": 6,
@@ -35,8 +36,10 @@ NEIGHBOURS = {
     ("students", "models"),
     ("students", "mapping"),
     ("distill", "config"),
+    ("finetune", "config"),
     ("demo", "config"),
     ("demo", "distill"),
+    ("demo", "finetune"),
     ("__main__", "cli"),
 }
 ROOMS = {
@@ -95,7 +98,7 @@ def faults(package: Path) -> list[str]:
             reason = fault(path.as_posix(), module)
             if reason:
                 found.append(f"{path.as_posix()}:{line}: {reason}")
-    return found
+    return list(dict.fromkeys(found))
 
 
 def parts(package: Path) -> set[str]:

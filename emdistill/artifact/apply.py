@@ -116,7 +116,7 @@ def predict_file(
         description="predicting",
     )
     regression = Teacher(encoder).is_regression
-    predictions = _scores(logits) if regression else _classes(logits, encoder.config.id2label)
+    predictions = _scores(logits) if regression else _classes(logits, dict(encoder.config.id2label or {}))
     _write_rows(place, [{**row, **prediction} for row, prediction in zip(rows, predictions, strict=True)])
     return len(rows)
 
@@ -129,7 +129,7 @@ def _whole_file(data: TaskData, labels: Sequence[str]) -> TaskData:
         unknown = [name for name in task.labels if name not in labels]
         if unknown:
             raise DataError(
-                f"the label '{unknown[0]}' is none of the model's: {', '.join(labels)}; score it on data of its own task"
+                f"the label '{unknown[0]}' is none of the model's ({', '.join(labels)}); score it on data of its task"
             )
         places = [labels.index(name) for name in task.labels]
         rows = rows.remove_columns("label").add_column("label", [places[label] for label in rows["label"]])

@@ -12,7 +12,7 @@ from emdistill.artifact.flows import FlowRecord, append_flows, truncate_flows
 from emdistill.training import Stage
 
 
-class FlowRecorder(TrainerCallback):  # type: ignore[misc]
+class FlowRecorder(TrainerCallback):
     """Appends the flows of every layer loss to `path` each `flow_steps` steps, and at a stage's last step."""
 
     def __init__(self, path: Path, stages: list[Stage]) -> None:

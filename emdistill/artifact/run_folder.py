@@ -13,7 +13,6 @@ RUN/
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shutil
 from datetime import UTC, datetime
@@ -73,7 +72,7 @@ def write_run(folder: Path, run: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{RUN_FILE}.part"
     part.write_text(json.dumps(run, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(part, folder / RUN_FILE)
+    part.replace(folder / RUN_FILE)
 
 
 def check_same_run(folder: Path, run: dict[str, Any]) -> None:

@@ -176,9 +176,7 @@ def read_glue_from_hub(glue: GlueTask, name: str, dev: Path | None = None) -> Ta
         if split not in splits:
             raise DataError(f"there is no split {split!r}; there are: {listing(splits)}", file=name)
         source = f"{name} ({glue.task.name}, {split})"
-        return _dataset(
-            glue, source, hub_rows(splits[split], glue.task.label), _hub_columns(glue), BadRows(source)
-        )
+        return _dataset(glue, source, hub_rows(splits[split], glue.task.label), _hub_columns(glue), BadRows(source))
 
     if dev:
         dataset, file = _read_file(glue, dev)

@@ -33,12 +33,12 @@ class Projection(nn.Module):
         self.kind = kind
         count = {"shared": 1, "per_layer": student.layers + 1, "none": 0}[kind]
         self.weights = nn.ModuleList(nn.Linear(student.width, teacher.width, bias=False) for _ in range(count))
-        for linear in self.weights:
+        for weight in self.parameters():
             if student.width == teacher.width:
                 # At equal widths the states are comparable from the start: begin there, not in a random frame.
-                nn.init.eye_(linear.weight)
+                nn.init.eye_(weight)
             else:
-                nn.init.normal_(linear.weight, std=student.width**-0.5)
+                nn.init.normal_(weight, std=student.width**-0.5)
 
     def forward(self, student: EncoderStates) -> EncoderStates:
         """The student's states, embeddings and hidden layers projected; the rest is passed through."""

@@ -30,12 +30,13 @@ def predict_logits(
     encoded = encoded.remove_columns("length")
     collate = padding_collator(tokenizer)
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    logits = np.zeros((len(encoded), model.config.num_labels), dtype=np.float32)
+    logits = np.zeros((len(encoded), int(model.config.num_labels or 1)), dtype=np.float32)
     was_training = model.training
-    model.eval()
+    model.train(False)
     with torch.inference_mode():
         for rows in track(batches, description=description, transient=True, disable=not description):
-            inputs = collate([encoded[row] for row in rows]).to(model.device)
+            inputs = collate([encoded[row] for row in rows])
+            inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
             logits[rows] = model(**inputs).logits.float().cpu().numpy()
     model.train(was_training)
     return logits

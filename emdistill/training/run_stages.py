@@ -24,7 +24,7 @@ from transformers import (
     TrainerState,
     set_seed,
 )
-from transformers.integrations import TensorBoardCallback
+from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -84,11 +84,11 @@ def run_stages(
         )
         if not settings.report_to:
             writer = SummaryWriter(str(folder / "tensorboard" / stage.name))
-            trainer.add_callback(TensorBoardCallback(writer))
+            trainer.add_callback(TensorBoardCallback(writer))  # type: ignore[no-untyped-call]
         trainer.remove_callback(ProgressCallback)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(ProgressWithLoss if not settings.disable_tqdm else QuietLog)
-        last = get_last_checkpoint(str(checkpoints)) if resume and checkpoints.is_dir() else None
+        last = get_last_checkpoint(str(checkpoints)) if resume and checkpoints.is_dir() else None  # type: ignore[no-untyped-call]
         with _checkpoint_on_interrupt() as stop:
             trainer.add_callback(stop)
             trainer.train(resume_from_checkpoint=last)
@@ -99,7 +99,7 @@ def run_stages(
             checkpoints.mkdir(parents=True, exist_ok=True)
             weights = {name: value.detach().cpu().contiguous() for name, value in student.state_dict().items()}
             save_file(weights, finished, metadata={"format": "pt"})
-    student.eval()
+    student.train(False)
     return histories
 
 
@@ -139,7 +139,7 @@ def training_options() -> list[str]:
     return [field.name for field in fields(DistillationArguments) if field.init and field.name != "output_dir"]
 
 
-class ProgressWithLoss(ProgressCallback):  # type: ignore[misc]
+class ProgressWithLoss(ProgressCallback):
     """transformers' progress bar, with the loss and score beside it instead of a line of JSON a log."""
 
     def on_log(
@@ -154,11 +154,11 @@ class ProgressWithLoss(ProgressCallback):  # type: ignore[misc]
         self.training_bar.set_postfix(known)
 
 
-class QuietLog(TrainerCallback):  # type: ignore[misc]
+class QuietLog(TrainerCallback):
     """No progress bar: nothing is printed; the log is in TensorBoard and run.json all the same."""
 
 
-class StopOnRequest(TrainerCallback):  # type: ignore[misc]
+class StopOnRequest(TrainerCallback):
     """Ends training after the step under way, with a checkpoint, once `requested` is set."""
 
     def __init__(self) -> None:

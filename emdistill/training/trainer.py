@@ -39,7 +39,7 @@ class StudentWithObjective(nn.Module):
         return total, terms
 
 
-class DistillationTrainer(Trainer):  # type: ignore[misc]
+class DistillationTrainer(Trainer):
     """Trains `model` (the student) on `objective` under `teacher`.
 
     model          the student, a plain transformers encoder with a head; `trainer.student` afterwards
@@ -79,8 +79,10 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
             **options,
         )
         self.model_accepts_loss_kwargs = False
+        self.args: DistillationArguments = args
+        self.tokenizer = processing_class
         self.student = model
-        self.objective = objective
+        self.objective: Objective = objective
         self.teacher = Teacher(teacher) if isinstance(teacher, nn.Module) else teacher
         if self.teacher is not None:
             self.teacher.to(args.device)
@@ -110,7 +112,7 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
             raise TrainingError(f"step {step}: {error}; {self._last_good_checkpoint()}") from None
         self._check_finite(step, total, terms)
         self._note_terms(terms)
-        return total
+        return total  # type: ignore[no-any-return]
 
     def prediction_step(
         self,
@@ -139,12 +141,12 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
         if _internal_call:
             super().save_model(output_dir, _internal_call=True)
         elif self.is_world_process_zero():
-            save_student(self.student, self.processing_class, output_dir or self.args.output_dir)
+            save_student(self.student, self.tokenizer, output_dir or self.args.output_dir or "student")
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | None:
         # transformers' own grouping draws from the global generator: an epoch resumed half-way would be reordered.
         if self.args.train_sampling_strategy != "group_by_length":
-            return super()._get_train_sampler(train_dataset)  # type: ignore[no-any-return]
+            return super()._get_train_sampler(train_dataset)
         return LengthGroupedSampler(self._lengths, self.args.train_batch_size, self.args.seed)
 
     def _check_finite(self, step: int, total: Tensor, terms: Mapping[str, Tensor]) -> None:
