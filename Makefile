@@ -1,7 +1,7 @@
 # Two commands: `make demo` and `make test`. Both set up .venv on the first run and install nothing on the next.
 
 PYTHON ?= python3
-# torch's CPU build: a tenth of the CUDA build's size. With a GPU: make demo TORCH_INDEX=https://pypi.org/simple
+# torch without the CUDA libraries. With a GPU: make clean, then make demo TORCH_INDEX=https://pypi.org/simple
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # Further options of `emdistill demo`: make demo ARGS='--seed 1'
 ARGS ?=
@@ -26,16 +26,13 @@ test: $(INSTALLED)
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-# torch comes first and alone, so that its own index is asked for nothing else; where that index cannot be reached,
-# pip goes on to the configured ones.
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "emdistill needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo not found)." >&2; \
 	  echo "Name another: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@echo "Setting up .venv, once: 2 GB, a few minutes"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --retries 1 --no-deps --extra-index-url $(TORCH_INDEX) -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[demo,dev]'
+	$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) -c constraints.txt -e '.[demo,dev]'
 	@touch $@
 
 clean:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from rich.console import Console
-from rich.table import Table
 
 from emdistill.artifact.apply import evaluate_model, predict_file
 from emdistill.config import (
@@ -17,9 +19,12 @@ from emdistill.config import (
     RunConfig,
     config_values,
     distill_parser,
+    explain,
     finetune_parser,
+    flatten,
     read_yaml,
     refuse_unknown,
+    switches,
 )
 from emdistill.data import TASKS
 from emdistill.demo import demo
@@ -45,15 +50,17 @@ VERBS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; 0 on success, 2 for a user's error, 130 when interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    console = Console(stderr=True)
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
         return _run(words)
-    except EmdistillError as error:
+    except (EmdistillError, OSError) as error:
+        # An OSError that reaches this place is the machine's: a full disk, a folder that may not be written.
         console.print(f"[bold red]{type(error).__name__}[/]: ", end="")
-        console.print(str(error), markup=False, highlight=False)
+        console.print(str(error), markup=False)
         return 2
     except Interrupted as stop:
-        console.print(f"{stop}; the same command with --resume goes on from there", markup=False)
+        goes_on = "the same command goes on" if words[0] == "demo" else "the same command with --resume goes on"
+        console.print(f"{stop}; {goes_on} from there", markup=False)
         return 130
     except KeyboardInterrupt:
         console.print("interrupted; checkpoints already written are kept")
@@ -68,6 +75,8 @@ def _run(words: list[str]) -> int:
     if verb not in VERBS:
         raise ConfigError(f"there is no command '{verb}'; `emdistill --help` lists them.{nearest(verb, VERBS)}")
     if verb in LISTS:
+        if unknown := set(options) - {"-h", "--help"}:
+            raise ConfigError(f"`emdistill {verb}` takes no options, not {min(unknown)}")
         _print_list(LISTS[verb]())
         return 0
     values = _parse(verb, options)
@@ -77,7 +86,7 @@ def _run(words: list[str]) -> int:
         artifact = distill(RunConfig(**values))
         print(f"{artifact.folder}: student/ is the model, run.json the record")
     elif verb == "finetune":
-        finetune(FinetuneConfig(**values))
+        print(f"{finetune(FinetuneConfig(**values))}: the fine-tuned model, with its run.json")
     elif verb == "evaluate":
         for name, value in evaluate_model(**values).items():
             print(f"{name}\t{value:.4f}")
@@ -89,40 +98,41 @@ def _run(words: list[str]) -> int:
 
 
 def _parse(verb: str, words: list[str]) -> dict[str, Any] | None:
-    """The verb's options as keyword arguments; None where the parser has answered already (--help, --print-config)."""
-    parser = _parser(verb, words)
+    """The verb's options as keyword arguments; None where all is said already (--help, --print-config)."""
+    file = _value_of("--config", words) if verb in ("distill", "finetune") else None
+    from_file = {} if file is None else read_yaml(Path(file))
+    parser = _parser(verb, words, from_file)
     parser.prog = f"emdistill {verb}"
-    words = [_with_underscores(word) for word in words]
-    asks = {"-h", "--help"} & set(words) or any(word.startswith("--print-config") for word in words)
+    words = _spell_out([_with_underscores(word) for word in words], parser)
+    if {"-h", "--help"} & set(words):
+        print(OPTION.sub(lambda option: option[0].replace("_", "-"), parser.format_help()), end="")
+        return None
     given = [word[2:].partition("=")[0] for word in words if word.startswith("--") and len(word) > 2]
-    refuse_unknown([name for name in given if name not in ("help", "config", "print-config")], parser)
+    refuse_unknown(dict.fromkeys(flatten(from_file), f" in {file}") | dict.fromkeys(given, ""), parser)
+    words = [*(_as_word(name, value) for name, value in flatten(from_file).items()), *words]
+    shows = "--print_config" in words
+    if shows:  # what is required and not given stands there by its name
+        words = [f"--{action.dest}={action.dest.upper()}" for action in parser._actions if action.required] + words
+        words.remove("--print_config")
     try:
-        return config_values(parser.parse_args(words))
+        values = config_values(parser.parse_args(words))
     except ArgumentError as error:
-        raise ConfigError(f"{error}\n`emdistill {verb} --help` lists the options") from None
-    except SystemExit as leave:
-        if asks and not leave.code:
-            return None
-        raise
+        raise ConfigError(f"{explain(error, parser)}\n`emdistill {verb} --help` lists the options") from None
+    if shows:
+        print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), end="")
+    return None if shows else values
 
 
-def _parser(verb: str, words: list[str]) -> ArgumentParser:
+def _parser(verb: str, words: list[str], from_file: dict[str, Any]) -> ArgumentParser:
     if verb == "distill":
-        return distill_parser(_method(words))
+        # The method decides which options there are, so it is read before the others.
+        return distill_parser(_value_of("--method", words) or from_file.get("method") or RunConfig.method)
     if verb == "finetune":
         return finetune_parser()
     functions: dict[str, Callable[..., Any]] = {"evaluate": evaluate_model, "predict": predict_file, "demo": demo}
-    parser = ArgumentParser(exit_on_error=False, description=VERBS[verb])
+    parser = ArgumentParser(exit_on_error=False)
     parser.add_function_arguments(functions[verb])
     return parser
-
-
-def _method(words: list[str]) -> str:
-    """The method decides which options there are, so it is read before the others."""
-    found = _value_of("--method", words)
-    if found is None and (file := _value_of("--config", words)) is not None:
-        found = read_yaml(Path(file)).get("method")
-    return found or "bert-emd"
 
 
 def _value_of(option: str, words: list[str]) -> str | None:
@@ -133,13 +143,29 @@ def _value_of(option: str, words: list[str]) -> str | None:
     return None
 
 
+def _as_word(name: str, value: Any) -> str:
+    """An option of a file, as it would be given on the command line."""
+    return f"--{name}={value if isinstance(value, str) else json.dumps(value)}"
+
+
 def _with_underscores(word: str) -> str:
     """--text-pair is written for --text_pair, wherever it stands."""
-    if not word.startswith("--") or word.startswith("--print-config"):
+    if not word.startswith("--"):
         return word
     name, equals, value = word[2:].partition("=")
     return f"--{name.replace('-', '_')}{equals}{value}"
 
+
+def _spell_out(words: list[str], parser: ArgumentParser) -> list[str]:
+    """--overwrite is short for --overwrite true."""
+    short = {f"--{name}" for name in switches(parser)}
+    return [
+        f"{word}=true" if word in short and not {"true", "false"} & set(words[place : place + 1]) else word
+        for place, word in enumerate(words, start=1)
+    ]
+
+
+OPTION = re.compile(r"--[a-z_]+(?![\w.])")  # those of the sections are Python's names
 
 LISTS: dict[str, Callable[[], dict[str, str]]] = {
     "methods": lambda: {name: (method.__doc__ or "").strip().splitlines()[0] for name, method in METHODS.items()},
@@ -149,10 +175,10 @@ LISTS: dict[str, Callable[[], dict[str, str]]] = {
 
 
 def _print_list(lines: dict[str, str]) -> None:
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    """A line each, whatever the terminal's width: lists are also read by other programs."""
+    width = max(map(len, lines))
     for name, text in lines.items():
-        table.add_row(name, text)
-    Console().print(table)
+        print(f"{name:<{width}}  {text}")
 
 
 def _print_help() -> None:

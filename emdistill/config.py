@@ -1,17 +1,19 @@
 """Configuration flows once: recipe, then file, then command line or keywords -> FinetuneConfig or RunConfig.
 
-The parser is derived from the typed signatures: of the configuration classes, and of the method's function
-(`--objective.*`). The training section is checked against DistillationArguments (`--training.*`).
+The parsers are derived from typed signatures: of the configuration classes, of the method's function
+(`--objective.*`), and of DistillationArguments (`--training.*`).
 """
 
 from __future__ import annotations
 
 import importlib.util
 import inspect
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
@@ -19,10 +21,12 @@ from jsonargparse import ArgumentError, ArgumentParser
 from emdistill.data.task import Kind
 from emdistill.errors import ConfigError, nearest
 from emdistill.methods import METHODS, Method
-from emdistill.training.run_stages import training_options
+from emdistill.training.arguments import DistillationArguments
 
 RECIPES = Path(__file__).parent / "recipes"
 GIVEN_BY_THE_RUN = {"student", "teacher", "regression"}
+SECTIONS = ("objective", "training")
+WRONG_VALUE = re.compile(r'Parser key "([^"]+)":.*?(?:Got|Given) value: (.*)', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -117,56 +121,74 @@ class FinetuneConfig:
     resume: bool = False
 
 
-def load_config(**options: Any) -> RunConfig:
-    """RunConfig from keywords over the method's recipe; raises ConfigError naming every unknown key at once."""
-    parser = distill_parser(options.get("method", "bert-emd"))
-    options = {**options, "student": str(options.get("student", RunConfig.student))}
-    return RunConfig(**_parse(parser, options))
+def load_config(config: str | Path | None = None, **options: Any) -> RunConfig:
+    """RunConfig from keywords, over the YAML file `config`, over the method's recipe.
+
+    Sections are dictionaries, objective={"beta": 10}, or dotted keys: **{"objective.beta": 10}.
+    Raises ConfigError naming every unknown key at once, or a value of a wrong type.
+    """
+    file = {} if config is None else read_yaml(Path(config))
+    parser = distill_parser(options.get("method") or file.get("method") or RunConfig.method)
+    return RunConfig(**_resolve(parser, config, file, options))
 
 
-def load_finetune_config(**options: Any) -> FinetuneConfig:
-    """FinetuneConfig from keywords over recipes/finetune.yaml; raises ConfigError as load_config does."""
-    return FinetuneConfig(**_parse(finetune_parser(), options))
+def load_finetune_config(config: str | Path | None = None, **options: Any) -> FinetuneConfig:
+    """FinetuneConfig from keywords, over the YAML file `config`, over recipes/finetune.yaml; errors as load_config."""
+    file = {} if config is None else read_yaml(Path(config))
+    return FinetuneConfig(**_resolve(finetune_parser(), config, file, options))
 
 
 def distill_parser(method: str) -> ArgumentParser:
     """The parser of `distill` for one method: RunConfig, and the method's own signature under --objective."""
     function = load_method(method)
-    parser = ArgumentParser(exit_on_error=False, print_config="--print-%s", description="Distil a student.")
+    parser = ArgumentParser(exit_on_error=False, description="Distil a fine-tuned teacher into a student.")
     parser.add_class_arguments(RunConfig, skip={"objective"})
     parser.add_function_arguments(function, "objective", skip={*GIVEN_BY_THE_RUN})
-    parser.add_argument("--config", action="config", help="YAML file of options, over the recipe's.")
+    _add_file_options(parser)
     recipe = RECIPES / f"{method}.yaml"
-    parser.set_defaults({"method": method, **(_flat_defaults(recipe) if recipe.exists() else {})})
+    parser.set_defaults({"method": method, **(_defaults(recipe) if recipe.exists() else {})})
     return parser
 
 
 def finetune_parser() -> ArgumentParser:
     """The parser of `finetune`: FinetuneConfig over its recipe."""
-    parser = ArgumentParser(exit_on_error=False, print_config="--print-%s", description="Fine-tune a teacher.")
+    parser = ArgumentParser(exit_on_error=False, description="Fine-tune a pretrained encoder: make a teacher.")
     parser.add_class_arguments(FinetuneConfig)
-    parser.add_argument("--config", action="config", help="YAML file of options, over the recipe's.")
-    parser.set_defaults(_flat_defaults(RECIPES / "finetune.yaml"))
+    _add_file_options(parser)
+    parser.set_defaults(_defaults(RECIPES / "finetune.yaml"))
     return parser
+
+
+def _defaults(recipe: Path) -> dict[str, Any]:
+    read = read_yaml(recipe)
+    return {**flatten({**read, "training": {}}), "training": read.get("training") or {}}
+
+
+def _add_file_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="FILE", help="YAML file of options, over the recipe's.")
+    parser.add_argument("--print-config", action="store_true", help="print what would run, as such a file, and stop.")
 
 
 def load_method(name: str) -> Method:
     """The method of that name, or `path.py:function`."""
     if name in METHODS:
         return METHODS[name]
-    path, _, function = name.rpartition(":")
+    path, _, function = str(name).rpartition(":")
     if not path.endswith(".py"):
-        raise ConfigError(f"there is no method '{name}'; `emdistill methods` lists them.{nearest(name, METHODS)}")
+        raise ConfigError(f"there is no method '{name}'; `emdistill methods` lists them.{nearest(str(name), METHODS)}")
     if not Path(path).is_file():
         raise ConfigError(f"--method {name}: there is no file {path}")
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"--method {name}: {path} cannot be imported")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever the user's own file raises
+        raise ConfigError(f"--method {name}: {path} cannot be imported: {type(error).__name__}: {error}") from error
     found = vars(module).get(function)
     if not callable(found):
-        raise ConfigError(f"--method {name}: {path} has no function '{function}'")
+        raise ConfigError(f"--method {name}: {path} has no function '{function}'.{nearest(function, vars(module))}")
     missing = GIVEN_BY_THE_RUN - inspect.signature(found).parameters.keys()
     if missing:
         raise ConfigError(f"--method {name}: the function must take {', '.join(sorted(missing))}")
@@ -176,26 +198,52 @@ def load_method(name: str) -> Method:
 def known_options(parser: ArgumentParser) -> list[str]:
     """Every option of `parser`, dotted, those of the training section included."""
     names = {action.dest for action in parser._actions if action.option_strings}
-    return sorted((names - {"training"}) | {f"training.{name}" for name in training_options()})
+    training = {f"training.{name}" for name in _types(training_parser())} if "training" in names else set()
+    return sorted((names - set(SECTIONS)) | training)
 
 
-def refuse_unknown(names: Iterable[str], parser: ArgumentParser) -> None:
-    """Raises ConfigError that lists every unknown option with the nearest valid one."""
+def switches(parser: ArgumentParser) -> set[str]:
+    """The options of `parser` that are true or false."""
+    names = {name for name, hint in _types(parser).items() if hint is bool}
+    training = {f"training.{name}" for name, hint in _types(training_parser()).items() if hint is bool}
+    return names | training if "training" in _types(parser) else names
+
+
+def _types(parser: ArgumentParser) -> dict[str, Any]:
+    return {action.dest: vars(action).get("_typehint") for action in parser._actions}
+
+
+def refuse_unknown(names: Mapping[str, str], parser: ArgumentParser) -> None:
+    """Raises ConfigError that lists every unknown option with the nearest valid one; `names` says where each stands."""
     known = known_options(parser)
-    sections = {name.rpartition(".")[0] for name in known} | {"training", "objective"}
-    wrong = [name for name in names if name not in known and name not in sections]
+    # Dictionaries among the training options may be given by their keys.
+    valid = {*known, *(name for name in names if name.count(".") > 1 and name.rpartition(".")[0] in known)}
+    unknown = [name for name in names if name not in valid and name not in SECTIONS]
+    wrong = [f"unknown option '{name}'{names[name]}.{_nearest_option(name, known)}" for name in unknown]
+    for section in set(SECTIONS) & set(names):
+        wrong.append(f"'{section}'{names[section]} is a section; set its options one by one: {section}.NAME")
     if wrong:
-        raise ConfigError("\n".join(f"unknown option '{name}'.{nearest(name, known)}" for name in wrong))
+        raise ConfigError("\n".join(wrong))
 
 
-def flatten(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{'a': {'b': 1}} -> {'a.b': 1}, one level of sections."""
+def _nearest_option(name: str, known: Iterable[str]) -> str:
+    """Names of its own section first: 'training.lr' is meant for another training option."""
+    section = name.rpartition(".")[0]
+    same = {option.rpartition(".")[2]: option for option in known if option.rpartition(".")[0] == section}
+    found = nearest(name.rpartition(".")[2], same)
+    if found:
+        return found if not section else found.replace("mean '", f"mean '{section}.")
+    return nearest(name, known)
+
+
+def flatten(options: Mapping[str, Any]) -> dict[str, Any]:
+    """{'training': {'seed': 1}, 'text': 'a'} -> {'training.seed': 1, 'text': 'a'}."""
     flat: dict[str, Any] = {}
     for name, value in options.items():
-        if not prefix and name in ("objective", "training") and isinstance(value, Mapping):
-            flat |= flatten(value, f"{name}.")
+        if name in SECTIONS and (value is None or isinstance(value, Mapping)):
+            flat |= {f"{name}.{key}": inner for key, inner in (value or {}).items()}
         else:
-            flat[f"{prefix}{name}"] = value
+            flat[name] = value
     return flat
 
 
@@ -205,36 +253,87 @@ def read_yaml(path: Path) -> dict[str, Any]:
         read = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"there is no configuration file {path}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
         raise ConfigError(f"{path} is not readable YAML: {error}") from None
     if not isinstance(read, dict):
         raise ConfigError(f"{path} must hold options as 'name: value'")
     return read
 
 
-def _flat_defaults(recipe: Path) -> dict[str, Any]:
-    read = read_yaml(recipe)
-    flat = {f"objective.{name}": value for name, value in (read.pop("objective", None) or {}).items()}
-    return {**read, **flat}
-
-
-def _parse(parser: ArgumentParser, options: Mapping[str, Any]) -> dict[str, Any]:
-    refuse_unknown(flatten(options), parser)
-    given = dict(options)
-    given["training"] = {**(parser.get_defaults().get("training") or {}), **(given.get("training") or {})}
+def _resolve(
+    parser: ArgumentParser, file: str | Path | None, from_file: Mapping[str, Any], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    flat = {**flatten(from_file), **flatten(options)}
+    refuse_unknown(dict.fromkeys(flatten(from_file), f" in {file}") | dict.fromkeys(flatten(options), ""), parser)
+    given: dict[str, Any] = {"training": dict(parser.get_defaults().get("training") or {})}
+    for name, value in _texts(flat, parser).items():
+        section, _, inner = name.rpartition(".")
+        (given.setdefault(section, {}) if section else given)[inner] = value
     try:
         return config_values(parser.parse_object(given))
     except ArgumentError as error:
-        raise ConfigError(str(error)) from None
+        raise ConfigError(explain(error, parser)) from None
 
 
 def config_values(parsed: Any) -> dict[str, Any]:
-    """What a parser returned, as the keyword arguments of its configuration class."""
+    """What a parser returned, checked, as the keyword arguments of its configuration class."""
     values: dict[str, Any] = parsed.clone().as_dict()
-    values.pop("config", None)
-    if values.get("training") is None:
-        values["training"] = {}
+    for name in ("config", "print_config"):
+        values.pop(name, None)
+    if "training" in values:
+        values["training"] = _checked_training(values["training"] or {})
+    for name, (least, most) in {"seed": (0, 2**32 - 1), "max_length": (3, 1_000_000)}.items():
+        if values.get(name) is not None and not least <= values[name] <= most:
+            raise ConfigError(f"--{name} must lie between {least} and {most}, not {values[name]}")
     return values
+
+
+@cache
+def training_parser() -> ArgumentParser:
+    """The options of the training section, with their types."""
+    parser = ArgumentParser(exit_on_error=False, add_help=False)
+    parser.add_class_arguments(DistillationArguments, skip={"output_dir"})
+    return parser
+
+
+def _checked_training(training: Mapping[str, Any]) -> dict[str, Any]:
+    """The section with every value of its declared type; raises ConfigError with all that are not."""
+    checked: dict[str, Any] = {}
+    wrong: list[str] = []
+    for name, value in training.items():
+        if isinstance(value, dict):  # given key by key on the command line, its values are still as written
+            value = {key: yaml.safe_load(inner) if isinstance(inner, str) else inner for key, inner in value.items()}
+        try:
+            checked |= training_parser().parse_object({name: value}, defaults=False).as_dict()
+        except ArgumentError as error:
+            wrong.append(explain(error, training_parser(), "training."))
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+    return checked
+
+
+def explain(error: ArgumentError, parser: ArgumentParser, prefix: str = "") -> str:
+    """The parser's message; for a wrong value: the option, what it takes, and what was given."""
+    found = WRONG_VALUE.search(str(error))
+    types = _types(parser)
+    if not found or types.get(found[1]) is None:
+        return str(error)
+    return f"--{prefix}{found[1]} takes {_say_type(types[found[1]])}, not '{found[2].strip()}'"
+
+
+def _say_type(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(str, get_args(hint)))
+    if get_args(hint) and get_origin(hint) not in (dict, list):
+        return " or ".join(_say_type(part) for part in get_args(hint) if part is not type(None))
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    return names.get(hint, str(hint))
+
+
+def _texts(flat: Mapping[str, Any], parser: ArgumentParser) -> dict[str, Any]:
+    """Numbers given for options that are texts: student=3, or `label: 2` in a file."""
+    texts = {name for name, hint in _types(parser).items() if hint is str or str in get_args(hint)}
+    return {name: str(value) if name in texts and type(value) is int else value for name, value in flat.items()}
 
 
 def config_dict(config: RunConfig | FinetuneConfig) -> dict[str, Any]:

@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from emdistill.artifact.figures import draw_flows, draw_layer_weights
 from emdistill.artifact.flow_recorder import FlowRecorder
 from emdistill.artifact.flows import read_flows
 from emdistill.artifact.latency import model_size, parameter_count
 from emdistill.artifact.model_card import CardFacts, DataFacts, model_card
-from emdistill.artifact.reading import remember_reading
 from emdistill.artifact.run_folder import (
     check_output,
     check_same_run,
     clear_run,
     describe_data,
+    file_hashes,
     read_run,
     versions,
     write_run,
 )
-from emdistill.artifact.student_artifact import StudentArtifact
+from emdistill.artifact.student_artifact import StudentArtifact, write_student
 from emdistill.config import RunConfig, config_dict, load_config, load_method
 from emdistill.data.metrics import chance, score
 from emdistill.data.read import read_task_data
 from emdistill.data.task import Task, TaskData
-from emdistill.models.encoder import encoder_shape, load_classifier, load_tokenizer, save_student
+from emdistill.models.encoder import encoder_shape, load_classifier, load_tokenizer
 from emdistill.models.teacher import Teacher, check_above_chance
 from emdistill.students import make_student
 from emdistill.training import Stage, evaluate
-from emdistill.training.run_stages import run_stages, stage_arguments
-from emdistill.training.splits import Splits, make_splits
+from emdistill.training.run_stages import run_stages, seed_everything, stage_arguments
+from emdistill.training.splits import Splits, check_max_length, make_splits
 
 
 def distill(config: RunConfig | None = None, *, examples: TaskData | None = None, **options: Any) -> StudentArtifact:
@@ -46,9 +46,10 @@ def distill(config: RunConfig | None = None, *, examples: TaskData | None = None
     Raises an EmdistillError before any training where an input cannot be used; Interrupted after Ctrl-C.
     """
     config = config if config is not None else load_config(**options)
-    console = Console()
+    console = Console(soft_wrap=True, markup=False, highlight=False)
     folder = Path(config.output)
-    check_output(folder, overwrite=config.overwrite, resume=config.resume)
+    reads = (config.teacher, config.data, config.dev, config.student, config.student_source)
+    check_output(folder, overwrite=config.overwrite, resume=config.resume, inputs=reads)
 
     data = examples or read_task_data(
         config.data,
@@ -73,7 +74,8 @@ def distill(config: RunConfig | None = None, *, examples: TaskData | None = None
         seed=config.seed,
         source=config.student_source,
     )
-    set_seed(config.seed)
+    check_max_length(config.max_length, teacher.model, student)
+    seed_everything(config.seed)
     stages = load_method(config.method)(
         encoder_shape(student), teacher.shape, regression=regression, **config.objective
     )
@@ -95,7 +97,8 @@ def distill(config: RunConfig | None = None, *, examples: TaskData | None = None
         )
         for stage in stages
     ]
-    run = _describe(config, data, teacher, student, stages, splits)
+    run = _describe(config, data, teacher, stages, splits)
+    run["student"] = {"parameters": parameter_count(student), "bytes": model_size(student)}
     if config.resume:
         check_same_run(folder, run)
         if read_run(folder)["status"] == "finished":
@@ -104,7 +107,9 @@ def distill(config: RunConfig | None = None, *, examples: TaskData | None = None
     console.print(_say_what_runs(run, task))
 
     started = time.perf_counter()
-    teacher_scores = _score(teacher.model, teacher_tokenizer, data, config, "teacher on dev")
+    evaluate_on_dev = partial(evaluate, task=task, evaluation=data.evaluation, max_length=config.max_length)
+    teacher.to(arguments[0].device)
+    teacher_scores = evaluate_on_dev(teacher.model, teacher_tokenizer, description="teacher on dev")
     console.print(f"teacher on dev: {_say(teacher_scores)}")
     if config.check_teacher:
         dev = next(iter(data.evaluation.values()))
@@ -132,28 +137,26 @@ def distill(config: RunConfig | None = None, *, examples: TaskData | None = None
         callbacks=[recorder],
     )
     run["timings"]["training_seconds"] = time.perf_counter() - started
-    run["scores"]["student"] = _score(student, tokenizer, data, config, "student on dev")
+    run["scores"]["student"] = evaluate_on_dev(student, tokenizer, description="student on dev")
     console.print(f"student on dev: {_say(run['scores']['student'])}")
-    run["status"] = "finished"
-    _write_artifact(folder, run, student, tokenizer, config, task)
+    card = model_card(_card_facts(run, config, task))
+    write_student(folder, student, tokenizer, task=task, max_length=config.max_length, card=card)
+    _draw(folder)
+    if not config.keep_checkpoints:
+        clear_run(folder, only=("checkpoints",))
+    write_run(folder, run | {"status": "finished"})
     return StudentArtifact(folder)
 
 
-def _score(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: TaskData, config: RunConfig, description: str
-) -> dict[str, float]:
-    return evaluate(model, tokenizer, data.task, data.evaluation, max_length=config.max_length, description=description)
-
-
 def _describe(
-    config: RunConfig, data: TaskData, teacher: Teacher, student: PreTrainedModel, stages: list[Stage], splits: Splits
+    config: RunConfig, data: TaskData, teacher: Teacher, stages: list[Stage], splits: Splits
 ) -> dict[str, Any]:
     return {
         "status": "running",
         "config": config_dict(config),
         "seed": config.seed,
         "versions": versions(),
-        "hashes": {"teacher": teacher.fingerprint, **{Path(f.path).name: f.sha256 for f in data.files}},
+        "hashes": {"teacher": teacher.fingerprint, **file_hashes(data)},
         "task": describe_data(data),
         "selection": splits.selection,
         "rows": {"train": len(splits.train), "chosen on": 0 if splits.choose_on is None else len(splits.choose_on)},
@@ -161,7 +164,6 @@ def _describe(
         "share_of_padding": splits.padding,
         "objective": {stage.name: str(stage.objective) for stage in stages},
         "teacher": {"parameters": parameter_count(teacher.model), "bytes": model_size(teacher.model)},
-        "student": {"parameters": parameter_count(student), "bytes": model_size(student)},
     }
 
 
@@ -179,24 +181,11 @@ def _say(scores: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
 
 
-def _write_artifact(
-    folder: Path,
-    run: dict[str, Any],
-    student: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    config: RunConfig,
-    task: Task,
-) -> None:
-    remember_reading(student, tokenizer, task, config.max_length)
-    save_student(student, tokenizer, folder / "student")
-    (folder / "student" / "README.md").write_text(model_card(_card_facts(run, config, task)), encoding="utf-8")
+def _draw(folder: Path) -> None:
     flows = folder / "flows.jsonl"
     if flows.exists() and (records := read_flows(flows)):
         draw_flows(records, folder / "flows.png")
         draw_layer_weights(records, folder / "layer_weights.png")
-    if not config.keep_checkpoints:
-        clear_run(folder, only=("checkpoints",))
-    write_run(folder, run)
 
 
 def _card_facts(run: dict[str, Any], config: RunConfig, task: Task) -> CardFacts:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from transformers import set_seed
 
 from emdistill.artifact.reading import remember_reading
 from emdistill.artifact.run_folder import (
@@ -15,6 +14,7 @@ from emdistill.artifact.run_folder import (
     check_same_run,
     clear_run,
     describe_data,
+    file_hashes,
     read_run,
     versions,
     write_run,
@@ -26,8 +26,8 @@ from emdistill.data.task import TaskData
 from emdistill.methods import METHODS
 from emdistill.models.encoder import encoder_shape, fingerprint, load_classifier, load_tokenizer, save_student
 from emdistill.training import evaluate
-from emdistill.training.run_stages import run_stages, stage_arguments
-from emdistill.training.splits import make_splits
+from emdistill.training.run_stages import run_stages, seed_everything, stage_arguments
+from emdistill.training.splits import check_max_length, make_splits
 
 
 def finetune(config: FinetuneConfig | None = None, *, examples: TaskData | None = None, **options: Any) -> Path:
@@ -38,9 +38,10 @@ def finetune(config: FinetuneConfig | None = None, *, examples: TaskData | None 
     Raises an EmdistillError before any training where an input cannot be used; Interrupted after Ctrl-C.
     """
     config = config if config is not None else load_finetune_config(**options)
-    console = Console()
+    console = Console(soft_wrap=True, markup=False, highlight=False)
     folder = Path(config.output)
-    check_output(folder, overwrite=config.overwrite, resume=config.resume)
+    reads = (config.model, config.data, config.dev)
+    check_output(folder, overwrite=config.overwrite, resume=config.resume, inputs=reads)
 
     data = examples or read_task_data(
         config.data,
@@ -53,8 +54,9 @@ def finetune(config: FinetuneConfig | None = None, *, examples: TaskData | None 
     )
     task = data.task
     regression = task.kind == "regression"
-    set_seed(config.seed)
+    seed_everything(config.seed)
     model = load_classifier(config.model, labels=task.labels, regression=regression)
+    check_max_length(config.max_length, model)
     tokenizer = load_tokenizer(config.model)
     splits = make_splits(
         data,
@@ -81,7 +83,7 @@ def finetune(config: FinetuneConfig | None = None, *, examples: TaskData | None 
         "config": config_dict(config),
         "seed": config.seed,
         "versions": versions(),
-        "hashes": {"model": fingerprint(model), **{file.path.name: file.sha256 for file in data.files}},
+        "hashes": {"model": fingerprint(model), **file_hashes(data)},
         "task": describe_data(data),
         "selection": splits.selection,
         "rows": {"train": len(splits.train), "chosen on": 0 if splits.choose_on is None else len(splits.choose_on)},

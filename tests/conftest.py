@@ -99,7 +99,7 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_encoder() -> Callable[..., PreTrainedModel]:
     """Factory: tiny_encoder("bert", layers=2, width=32, heads=4, labels=2, seed=0), or roberta, distilbert, electra."""
     return make_encoder
@@ -111,7 +111,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     return make_tokenizer()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tokenizer_factory() -> Callable[..., PreTrainedTokenizerFast]:
     """Factory: tokenizer_factory(vocabulary) for tokenizers that differ from tiny_tokenizer."""
     return make_tokenizer

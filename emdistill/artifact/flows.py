@@ -11,7 +11,8 @@ step             optimizer steps done in this stage when the flow was recorded
 stage            the training stage's name
 flows            a matrix a loss term: rows are student layers, columns teacher layers, entries the mass moved;
                  a transport plan sums to 1, a fixed mapping to whatever mass it states
-student_weights  layer weights a term, one number a student layer; coupled terms repeat the same numbers
+student_weights  layer weights a term after the step's cost attention, one number a student layer, so that the flow's
+                 row sums are the weights before it; coupled terms repeat the same numbers
 teacher_weights  the same, one number a teacher layer; a mapping without layer weights leaves both empty
 
 Numbers carry 7 significant digits. A crash can cut off the last line only; readers drop such a line.

@@ -13,8 +13,10 @@ RUN/
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -25,17 +27,24 @@ from emdistill.errors import OutputError
 
 RUN_FILE = "run.json"
 OWN_FILES = ("student", RUN_FILE, "flows.jsonl", "flows.png", "layer_weights.png", "tensorboard", "checkpoints")
+# What a run may be resumed with another value of: names of places, where contents count (they are compared by hash).
+PLACES = ("output", "teacher", "model", "data", "dev", "keep_checkpoints")
 
 
-def check_output(folder: Path, *, overwrite: bool, resume: bool) -> None:
+def check_output(folder: Path, *, overwrite: bool, resume: bool, inputs: Iterable[str | None] = ()) -> None:
     """Refuse a folder that holds something, unless told what to do with it; writes nothing.
 
-    Raises OutputError: both flags, a folder with a run and no flag, a folder with something else, nothing to resume.
+    inputs   what the run reads: a model or file that the run's own files would replace is refused
+    Raises OutputError: both flags, a folder with a run and no flag, a folder with something else, nothing to resume,
+    a place that cannot be written.
     """
     if overwrite and resume:
         raise OutputError("--overwrite and --resume exclude each other: replace the run, or go on with it")
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder} is a file; --output names a folder")
+    nearest_folder = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not nearest_folder.is_dir():
+        raise OutputError(f"{nearest_folder} is a file; --output names a folder")
+    if not os.access(nearest_folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{nearest_folder} may not be written to; choose another --output")
     has_run = (folder / RUN_FILE).exists()
     if resume and not has_run:
         raise OutputError(f"{folder} holds no run to resume; leave out --resume to start one")
@@ -43,6 +52,11 @@ def check_output(folder: Path, *, overwrite: bool, resume: bool) -> None:
         raise OutputError(f"{folder} already holds a run; --resume goes on with it, --overwrite replaces it")
     if not has_run and folder.is_dir() and any(folder.iterdir()):
         raise OutputError(f"{folder} is not empty and holds no run of emdistill; choose another --output")
+    own = [folder.resolve() / name for name in OWN_FILES]
+    for name in filter(None, inputs):
+        place = Path(name).resolve()
+        if place == folder.resolve() or any(place.is_relative_to(file) for file in own):
+            raise OutputError(f"{name} is read by this run, whose output would replace it; choose another --output")
 
 
 def clear_run(folder: Path, *, only: tuple[str, ...] = OWN_FILES) -> None:
@@ -85,7 +99,8 @@ def check_same_run(folder: Path, run: dict[str, Any]) -> None:
         f"{section}.{name}: {before.get(section, {}).get(name)!r} then, {value!r} now"
         for section in ("config", "hashes")
         for name, value in run[section].items()
-        if before.get(section, {}).get(name) != json.loads(json.dumps(value))
+        if (section == "hashes" or name not in PLACES)
+        and before.get(section, {}).get(name) != json.loads(json.dumps(value))
     ]
     if differs:
         raise OutputError(
@@ -99,6 +114,12 @@ def versions() -> dict[str, str]:
     """The versions that decide a result, and when it was made."""
     packages = {name: version(name) for name in ("emdistill", "torch", "transformers", "datasets", "POT", "numpy")}
     return {**packages, "python": platform.python_version(), "date": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+def file_hashes(data: TaskData) -> dict[str, str]:
+    """File name -> SHA-256; the whole path where two files have one name."""
+    names = [file.path.name for file in data.files]
+    return {str(f.path) if names.count(f.path.name) > 1 else f.path.name: f.sha256 for f in data.files}
 
 
 def describe_data(data: TaskData) -> dict[str, Any]:

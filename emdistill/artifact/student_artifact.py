@@ -9,8 +9,19 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emdistill.artifact.flows import FlowRecord, read_flows
+from emdistill.artifact.reading import remember_reading
 from emdistill.artifact.run_folder import read_run
-from emdistill.models.encoder import load_classifier, load_tokenizer
+from emdistill.data.task import Task
+from emdistill.models.encoder import load_classifier, load_tokenizer, save_student
+
+
+def write_student(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, task: Task, max_length: int, card: str
+) -> None:
+    """Write a run's student/: the plain transformers model, its tokenizer, and the model card as README.md."""
+    remember_reading(model, tokenizer, task, max_length)
+    save_student(model, tokenizer, folder / "student")
+    (folder / "student" / "README.md").write_text(card, encoding="utf-8")
 
 
 @dataclass(frozen=True)

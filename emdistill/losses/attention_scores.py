@@ -26,4 +26,5 @@ class AttentionScoreCosts:
         self.heads = heads
 
     def __call__(self, student: EncoderStates, teacher: EncoderStates) -> Tensor:
-        return layer_costs(student.attention_scores, teacher.attention_scores, student.mask, heads=self.heads)
+        teacher_scores = [layer.detach() for layer in teacher.attention_scores]
+        return layer_costs(student.attention_scores, teacher_scores, student.mask, heads=self.heads)

@@ -23,4 +23,5 @@ class EmbeddingLoss(Loss):
     def forward(self, student: EncoderStates, teacher: EncoderStates, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if student.embeddings is None or teacher.embeddings is None:
             raise CaptureError("the embeddings loss needs captured embeddings; switch it off: --objective.embeddings 0")
-        return {"embeddings": layer_costs([student.embeddings], [teacher.embeddings], student.mask)[0, 0]}
+        costs = layer_costs([student.embeddings], [teacher.embeddings.detach()], student.mask)
+        return {"embeddings": costs[0, 0]}

@@ -19,4 +19,4 @@ class HiddenStateCosts:
     needs = frozenset({"hidden"})
 
     def __call__(self, student: EncoderStates, teacher: EncoderStates) -> Tensor:
-        return layer_costs(student.hidden, teacher.hidden, student.mask)
+        return layer_costs(student.hidden, [layer.detach() for layer in teacher.hidden], student.mask)

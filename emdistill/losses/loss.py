@@ -11,7 +11,7 @@ from emdistill.states import EncoderStates
 
 
 class Loss(nn.Module, ABC):
-    """One or more named terms computed from states, never from models.
+    """One or more named terms computed from states, never from models; the teacher's are constants.
 
     needs     which states must be captured: a subset of {"embeddings", "hidden", "attention"}
     taught    whether the teacher's states are read at all

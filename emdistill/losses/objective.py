@@ -21,6 +21,7 @@ class Objective(nn.Module):
     weights     term name -> weight; every term needs one
     projection  applied to the student's states before any loss sees them
     What is learned for training only (projections, layer weights) lives here, not in the student.
+    Raises ConfigError for no loss, a term of two losses, and terms that are not those of the weights.
     """
 
     def __init__(
@@ -51,7 +52,15 @@ class Objective(nn.Module):
             student = self.projection(student)
         terms: dict[str, Tensor] = {}
         for loss in self._losses():
-            terms |= loss(student, teacher, batch)
+            found = loss(student, teacher, batch)
+            if twice := terms.keys() & found.keys():
+                raise ConfigError(f"two losses yield the term {', '.join(sorted(twice))}: each term must come from one")
+            terms |= found
+        if terms.keys() != self.weights.keys():
+            raise ConfigError(
+                f"the losses yield the terms {', '.join(terms)}, the weights name {', '.join(self.weights) or 'none'}: "
+                f"give every term a weight, and no other"
+            )
         weighted = {name: self.weights[name] * value for name, value in terms.items()}
         return torch.stack(list(weighted.values())).sum(), weighted
 

@@ -42,14 +42,17 @@ class Projection(nn.Module):
 
     def forward(self, student: EncoderStates) -> EncoderStates:
         """The student's states, embeddings and hidden layers projected; the rest is passed through."""
-        embeddings = None if student.embeddings is None else self._project(0, student.embeddings)
-        hidden = tuple(self._project(layer, states) for layer, states in enumerate(student.hidden, start=1))
+        padding = (student.mask == 0)[..., None]
+        embeddings = None if student.embeddings is None else self._project(0, student.embeddings, padding)
+        hidden = tuple(self._project(layer, states, padding) for layer, states in enumerate(student.hidden, start=1))
         return replace(student, embeddings=embeddings, hidden=hidden)
 
-    def _project(self, layer: int, states: Tensor) -> Tensor:
+    def _project(self, layer: int, states: Tensor, padding: Tensor) -> Tensor:
         if self.kind == "none":
             return states
-        projected: Tensor = self.weights[0 if self.kind == "shared" else layer](states)
+        # Zero, because W's gradient multiplies padded states, whatever they hold, by their zero gradients.
+        tokens = states.masked_fill(padding, 0)
+        projected: Tensor = self.weights[0 if self.kind == "shared" else layer](tokens)
         return projected
 
     def extra_repr(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -17,18 +18,18 @@ class SoftTargets(Loss):
 
     Regression: mean over the batch of (z^student - z^teacher)², without temperature.
     temperature  T > 0; T² keeps the gradient's scale independent of T
-    Source: Hinton et al., 2015, section 2; the released BERT-EMD code averages over classes too and halves.
+    Source: Hinton et al., 2015, section 2; the released BERT-EMD code averages over classes too.
     """
 
     def __init__(self, *, temperature: float = 1.0, regression: bool = False) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise ConfigError(f"the temperature must be above 0, not {temperature}")
+        if not 0 < temperature < math.inf:
+            raise ConfigError(f"the temperature must be above 0 and finite, not {temperature}")
         self.temperature = temperature
         self.regression = regression
 
     def forward(self, student: EncoderStates, teacher: EncoderStates, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        student_logits, teacher_logits = student.logits.float(), teacher.logits.float()
+        student_logits, teacher_logits = student.logits.float(), teacher.logits.detach().float()
         if self.regression:
             return {"soft_targets": functional.mse_loss(student_logits, teacher_logits)}
         targets = (teacher_logits / self.temperature).softmax(dim=-1)

@@ -9,23 +9,24 @@ Cost attention moves the layer weights after every flow: layers that are cheap t
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from emdistill.errors import ConfigError
 from emdistill.losses import (
     AttentionScoreCosts,
     EmbeddingLoss,
-    HardLabels,
     HiddenStateCosts,
     LayerLoss,
     Loss,
     Objective,
     Projection,
-    SoftTargets,
 )
 from emdistill.losses.layers import LayerCosts
 from emdistill.losses.projection import ProjectionKind
 from emdistill.mapping import EmdMapping
+from emdistill.methods.soft_targets import PREDICTION_TERMS, prediction_losses, prediction_weights
 from emdistill.states import EncoderShape
 from emdistill.training.stage import Stage
 
@@ -55,7 +56,9 @@ def bert_emd(
     intermediate_epochs: float = 5.0,
     intermediate_learning_rate: float = 5e-5,
 ) -> list[Stage]:
-    """BERT-EMD as one joint stage, or as an intermediate stage followed by a prediction stage.
+    """Many-to-many layer mapping with Earth Mover's Distance and cost attention (BERT-EMD, Li et al., 2020).
+
+    One joint stage, or an intermediate stage followed by a prediction stage.
 
     Args:
         student: the student's layers, width and heads.
@@ -81,8 +84,7 @@ def bert_emd(
         intermediate_epochs: epochs of the intermediate phase of two-phase.
         intermediate_learning_rate: learning rate of the intermediate phase of two-phase.
     """
-    if not 0 <= alpha <= 1:
-        raise ConfigError(f"--objective.alpha is a share between 0 and 1, not {alpha}")
+    weights = _weights(beta, theta, attention_scores, hidden_states, embeddings, prediction, alpha)
 
     def mapping() -> EmdMapping:
         return EmdMapping(
@@ -95,45 +97,79 @@ def bert_emd(
             smoothing=smoothing,
         )
 
+    kinds: list[LayerCosts] = []
+    if "attention_scores" in weights:
+        _check_heads(student, teacher, heads)
+        kinds.append(AttentionScoreCosts(heads))
+    if "hidden_states" in weights:
+        kinds.append(HiddenStateCosts())
+    groups = [kinds] if coupled else [[kind] for kind in kinds]
+    intermediate: list[Loss] = [LayerLoss(group, mapping()) for group in groups if group]
+    if "embeddings" in weights:
+        intermediate.append(EmbeddingLoss())
+    project = Projection(student, teacher, projection) if {"hidden_states", "embeddings"} & weights.keys() else None
+    final = prediction_losses(weights, temperature=temperature, regression=regression)
+
+    if schedule == "joint":
+        return [Stage("joint", Objective([*intermediate, *final], weights, project))]
+    _check_phases({"intermediate": intermediate, "prediction": final})
+    first = {name: weight for name, weight in weights.items() if name not in PREDICTION_TERMS}
+    last = {name: weight for name, weight in weights.items() if name in PREDICTION_TERMS}
+    setting = {
+        "num_train_epochs": intermediate_epochs,
+        "learning_rate": intermediate_learning_rate,
+        # The task's score says nothing yet: the prediction loss has not been trained.
+        "load_best_model_at_end": False,
+        "early_stopping_patience": None,
+    }
+    return [
+        Stage("intermediate", Objective(intermediate, first, project), setting),
+        Stage("prediction", Objective(final, last)),
+    ]
+
+
+def _weights(
+    beta: float,
+    theta: float,
+    attention_scores: float,
+    hidden_states: float,
+    embeddings: float,
+    prediction: float,
+    alpha: float,
+) -> dict[str, float]:
+    """Term name -> weight of every term that is on: the equation above, multiplied out."""
+    factors = {
+        "beta": beta,
+        "theta": theta,
+        "attention_scores": attention_scores,
+        "hidden_states": hidden_states,
+        "embeddings": embeddings,
+        "prediction": prediction,
+    }
+    wrong = [f"--objective.{name} {factor:g}" for name, factor in factors.items() if not 0 <= factor < math.inf]
+    if wrong:
+        raise ConfigError(f"{', '.join(wrong)}: a weight is 0 (off) or above, and finite")
     weights = {
         "attention_scores": beta * theta * attention_scores,
         "hidden_states": beta * theta * hidden_states,
         "embeddings": beta * embeddings,
-        "soft_targets": prediction * alpha,
-        "hard_labels": prediction * (1 - alpha),
+        **{name: prediction * share for name, share in prediction_weights(alpha).items()},
     }
-    negative = [name for name, weight in weights.items() if weight < 0]
-    if negative:
-        raise ConfigError(f"the weight of {', '.join(negative)} is negative; weights are 0 (off) or above")
-    active = {name: weight for name, weight in weights.items() if weight > 0}
+    return {name: weight for name, weight in weights.items() if weight > 0}
 
-    kinds: list[LayerCosts] = []
-    if "attention_scores" in active:
-        if heads == "equal" and student.heads != teacher.heads:
+
+def _check_heads(student: EncoderShape, teacher: EncoderShape, heads: str) -> None:
+    if heads == "equal" and student.heads != teacher.heads:
+        raise ConfigError(
+            f"the student has {student.heads} attention heads and the teacher {teacher.heads}: choose "
+            f"--objective.heads mean or match, or switch the term off with --objective.attention_scores 0"
+        )
+
+
+def _check_phases(phases: Mapping[str, Sequence[Loss]]) -> None:
+    for phase, losses in phases.items():
+        if not losses:
             raise ConfigError(
-                f"the student has {student.heads} attention heads and the teacher {teacher.heads}: choose "
-                f"--objective.heads mean or match, or switch the term off with --objective.attention_scores 0"
+                f"--objective.schedule two-phase has no loss for its {phase} phase, every {phase} term is off: "
+                f"give one a weight above 0, or choose --objective.schedule joint"
             )
-        kinds.append(AttentionScoreCosts(heads))
-    if "hidden_states" in active:
-        kinds.append(HiddenStateCosts())
-    groups = [kinds] if coupled else [[kind] for kind in kinds]
-    intermediate: list[Loss] = [LayerLoss(group, mapping()) for group in groups if group]
-    if "embeddings" in active:
-        intermediate.append(EmbeddingLoss())
-    projected = {"hidden_states", "embeddings"} & active.keys()
-    project = Projection(student, teacher, projection) if projected else None
-
-    final: list[Loss] = []
-    if "soft_targets" in active:
-        final.append(SoftTargets(temperature=temperature, regression=regression))
-    if "hard_labels" in active:
-        final.append(HardLabels(regression=regression))
-
-    if schedule == "joint":
-        return [Stage("joint", Objective([*intermediate, *final], active, project))]
-    ends = {"soft_targets", "hard_labels"}
-    first = Objective(intermediate, {name: w for name, w in active.items() if name not in ends}, project)
-    second = Objective(final, {name: w for name, w in active.items() if name in ends})
-    setting = {"num_train_epochs": intermediate_epochs, "learning_rate": intermediate_learning_rate}
-    return [Stage("intermediate", first, setting), Stage("prediction", second)]

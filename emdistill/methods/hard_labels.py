@@ -11,7 +11,7 @@ from emdistill.training.stage import Stage
 
 
 def hard_labels(student: EncoderShape, teacher: EncoderShape, *, regression: bool = False) -> list[Stage]:
-    """One stage on the data's labels.
+    """The data's labels only, without a teacher: the baseline at equal budget.
 
     Args:
         student: the student's shape (any).

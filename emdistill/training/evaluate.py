@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from datasets import Dataset
+from rich.console import Console
 from rich.progress import track
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -26,7 +29,8 @@ def predict_logits(
     encoded = tokenise(
         examples.select_columns([n for n in ("text", "text_pair") if n in examples.column_names]), tokenizer, max_length
     )
-    order = sorted(range(len(encoded)), key=lambda row: -encoded[row]["length"])
+    lengths = list(encoded["length"])
+    order = sorted(range(len(encoded)), key=lambda row: -lengths[row])
     encoded = encoded.remove_columns("length")
     collate = padding_collator(tokenizer)
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
@@ -34,12 +38,19 @@ def predict_logits(
     was_training = model.training
     model.train(False)
     with torch.inference_mode():
-        for rows in track(batches, description=description, transient=True, disable=not description):
+        for rows in _with_bar(batches, description):
             inputs = collate([encoded[row] for row in rows])
             inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
             logits[rows] = model(**inputs).logits.float().cpu().numpy()
     model.train(was_training)
     return logits
+
+
+def _with_bar(batches: list[list[int]], description: str) -> Iterable[list[int]]:
+    """A progress bar on stderr: results go to stdout."""
+    return track(
+        batches, description=description, transient=True, disable=not description, console=Console(stderr=True)
+    )
 
 
 def evaluate(

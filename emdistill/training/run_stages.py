@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from safetensors import safe_open
 from safetensors.torch import load_model, save_file
 from torch.utils.tensorboard import SummaryWriter
 from transformers import (
@@ -26,7 +28,6 @@ from transformers import (
 )
 from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.trainer_utils import get_last_checkpoint
 
 from emdistill.errors import ConfigError
 from emdistill.models.teacher import Teacher
@@ -36,9 +37,29 @@ from emdistill.training.trainer import DistillationTrainer, metrics_from
 
 Score = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 
+STATE_FILE = "trainer_state.json"  # what transformers writes last into a checkpoint
+LEAST = {
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "early_stopping_patience": 1,
+    "num_train_epochs": 1e-9,
+    "learning_rate": 0,
+    "weight_decay": 0,
+    "warmup_steps": 0,
+    "max_grad_norm": 0,
+    "gradient_norm_steps": 0,
+    "flow_steps": 0,
+}
+
 
 class Interrupted(Exception):
     """The user stopped the run; a checkpoint of the step reached is written."""
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, NumPy's and torch's generators."""
+    set_seed(seed)
 
 
 def run_stages(
@@ -64,10 +85,10 @@ def run_stages(
     """
     histories = []
     for stage, settings in zip(stages, arguments, strict=True):
-        checkpoints = folder / "checkpoints" / stage.name
+        checkpoints = Path(str(settings.output_dir))
         finished = checkpoints / "finished.safetensors"
         if resume and finished.exists():
-            load_model(student, finished)
+            histories.append({"stage": stage.name, "log": _load_finished(student, finished)})
             continue
         # The order of random draws must not depend on what came before, or a resumed run would differ.
         set_seed(settings.seed)
@@ -82,25 +103,42 @@ def run_stages(
             compute_metrics=metrics_from(score),
             callbacks=list(callbacks),
         )
-        if not settings.report_to:
-            writer = SummaryWriter(str(folder / "tensorboard" / stage.name))
-            trainer.add_callback(TensorBoardCallback(writer))  # type: ignore[no-untyped-call]
         trainer.remove_callback(ProgressCallback)
         trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(ProgressWithLoss if not settings.disable_tqdm else QuietLog)
-        last = get_last_checkpoint(str(checkpoints)) if resume and checkpoints.is_dir() else None  # type: ignore[no-untyped-call]
-        with _checkpoint_on_interrupt() as stop:
+        if not settings.disable_tqdm:
+            trainer.add_callback(ProgressWithLoss())
+        with _tensorboard(trainer, folder / "tensorboard" / stage.name), _stop_on_interrupt(stage.name) as stop:
             trainer.add_callback(stop)
-            trainer.train(resume_from_checkpoint=last)
-        if stop.requested:
-            raise Interrupted(f"stopped at step {trainer.state.global_step} of stage '{stage.name}'")
+            trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints) if resume else None)
         histories.append({"stage": stage.name, "log": trainer.state.log_history})
-        if len(stages) > 1:
-            checkpoints.mkdir(parents=True, exist_ok=True)
-            weights = {name: value.detach().cpu().contiguous() for name, value in student.state_dict().items()}
-            save_file(weights, finished, metadata={"format": "pt"})
+        _save_finished(student, finished, trainer.state.log_history)
+        if stop.requested:
+            raise Interrupted(f"stopped after stage '{stage.name}'")
     student.train(False)
     return histories
+
+
+def _last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end."""
+    whole = {
+        int(state.parent.name.rpartition("-")[2]): state.parent for state in folder.glob(f"checkpoint-*/{STATE_FILE}")
+    }
+    return str(whole[max(whole)]) if whole else None
+
+
+def _save_finished(student: PreTrainedModel, path: Path, log: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.detach().cpu().contiguous() for name, value in student.state_dict().items()}
+    part = path.with_name(path.name + ".part")
+    save_file(weights, part, metadata={"format": "pt", "log": json.dumps(log)})
+    part.replace(path)
+
+
+def _load_finished(student: PreTrainedModel, path: Path) -> list[dict[str, Any]]:
+    load_model(student, path)
+    with safe_open(path, framework="pt") as file:
+        log: list[dict[str, Any]] = json.loads(file.metadata()["log"])
+    return log
 
 
 def stage_arguments(
@@ -109,15 +147,17 @@ def stage_arguments(
     """The recipe's training section, and over it the stage's own, as DistillationArguments.
 
     choose   whether checkpoints are scored by `metric` and the best one is kept
-    Raises ConfigError where transformers refuses a value.
+    Raises ConfigError for a number out of range and where transformers refuses a value.
     """
     settings: dict[str, Any] = {
-        "output_dir": str(folder / "checkpoints" / stage.name),
+        # Absolute, for transformers notes the best checkpoint's place in the others.
+        "output_dir": str((folder / "checkpoints" / stage.name).resolve()),
         # transformers asks for this where mixed precision is wanted and no accelerator is there.
         "use_cpu": not torch.accelerator.is_available(),
         "seed": seed,
         "save_strategy": "epoch",
         "save_total_limit": 1,
+        "restore_callback_states_from_checkpoint": True,  # the patience of early stopping
         "report_to": "none",
         "eval_strategy": "epoch" if choose else "no",
         "load_best_model_at_end": choose,
@@ -128,53 +168,63 @@ def stage_arguments(
     }
     if not choose and settings.get("early_stopping_patience") is not None:
         raise ConfigError("early stopping needs something to choose on: use --select held-out or dev, not last")
+    wrong = [
+        f"--training.{name} must be at least {least:g}, not {settings[name]}"
+        for name, least in LEAST.items()
+        if settings.get(name) is not None and not settings[name] >= least
+    ]
+    if wrong:
+        raise ConfigError("\n".join(wrong))
     try:
         return DistillationArguments(**settings)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"the training section cannot be used: {error}") from None
 
 
-def training_options() -> list[str]:
-    """Every option the training section may set: transformers' TrainingArguments and this project's own."""
-    return [field.name for field in fields(DistillationArguments) if field.init and field.name != "output_dir"]
-
-
 class ProgressWithLoss(ProgressCallback):
     """transformers' progress bar, with the loss and score beside it instead of a line of JSON a log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: dict[str, str] = {}
 
     def on_log(
         self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
     ) -> None:
         if self.training_bar is None or logs is None:
             return
-        shown = {name.removeprefix("eval_"): value for name, value in logs.items() if isinstance(value, float)}
+        values = {name.removeprefix("eval_"): value for name, value in logs.items() if isinstance(value, float)}
         keep = ("loss", "accuracy", "f1", "matthews_corrcoef", "pearson")
-        known = {**getattr(self, "shown", {}), **{name: f"{shown[name]:.3f}" for name in keep if name in shown}}
-        self.shown = known
-        self.training_bar.set_postfix(known)
-
-
-class QuietLog(TrainerCallback):
-    """No progress bar: nothing is printed; the log is in TensorBoard and run.json all the same."""
+        self.shown |= {name: f"{values[name]:.3f}" for name in keep if name in values}
+        self.training_bar.set_postfix(self.shown)
 
 
 class StopOnRequest(TrainerCallback):
-    """Ends training after the step under way, with a checkpoint, once `requested` is set."""
+    """Once `requested` is set: a checkpoint after the step under way, then Interrupted.
 
-    def __init__(self) -> None:
+    At the end of an epoch its evaluation and checkpoint come first, and what is complete is not cut short.
+    """
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
         self.requested = False
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
-        if self.requested:
+        if self.requested and not control.should_training_stop and not float(state.epoch or 0).is_integer():
             control.should_save = True
-            control.should_training_stop = True
         return control
+
+    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.requested and not control.should_training_stop and state.global_step < state.max_steps:
+            # Not by should_training_stop: transformers would go on to score the half epoch as if it were one,
+            # and remove this checkpoint where another one is the best.
+            raise Interrupted(f"stopped at step {state.global_step} of {state.max_steps} of stage '{self.stage}'")
 
 
 @contextlib.contextmanager
-def _checkpoint_on_interrupt() -> Iterator[StopOnRequest]:
+def _stop_on_interrupt(stage: str) -> Iterator[StopOnRequest]:
     """While open, the first Ctrl-C asks for a checkpoint and a stop; the second one is the usual interrupt."""
-    stop = StopOnRequest()
+    stop = StopOnRequest(stage)
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
@@ -182,9 +232,21 @@ def _checkpoint_on_interrupt() -> Iterator[StopOnRequest]:
     def on_signal(number: int, frame: FrameType | None) -> None:
         stop.requested = True
         signal.signal(signal.SIGINT, previous)
+        print("\nstopping with a checkpoint; press Ctrl-C again to stop at once", file=sys.stderr)
 
     previous = signal.signal(signal.SIGINT, on_signal)
     try:
         yield stop
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+@contextlib.contextmanager
+def _tensorboard(trainer: DistillationTrainer, folder: Path) -> Iterator[None]:
+    """Log to `folder`, unless the user has named loggers of their own."""
+    if trainer.args.report_to:
+        yield
+        return
+    with SummaryWriter(str(folder)) as writer:
+        trainer.add_callback(TensorBoardCallback(writer))  # type: ignore[no-untyped-call]
+        yield

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emdistill.data.batches import LengthGroupedSampler, share_of_padding, tokenise
 from emdistill.data.read import hold_out
 from emdistill.data.task import TaskData
+from emdistill.errors import ConfigError
 
 Selection = Literal["held-out", "dev", "last"]
 
@@ -35,6 +37,21 @@ class Splits:
     selection: str
     padding: float
     cut: int
+
+
+def longest_text(model: PreTrainedModel) -> int:
+    """How many tokens, special ones included, the encoder has positions for."""
+    config: Any = model.config
+    # RoBERTa counts positions from the one after its padding token's id.
+    offset = config.pad_token_id + 1 if config.model_type == "roberta" else 0
+    return int(config.max_position_embeddings) - offset
+
+
+def check_max_length(max_length: int, *models: PreTrainedModel) -> None:
+    """Raise ConfigError where an encoder has no positions for `max_length` tokens."""
+    longest = min(longest_text(model) for model in models)
+    if max_length > longest:
+        raise ConfigError(f"--max_length {max_length}: this encoder reads {longest} tokens at most; give that or less")
 
 
 def make_splits(
@@ -62,11 +79,16 @@ def make_splits(
             f"chosen by, and flatters"
         )
     encoded = tokenise(train, tokenizer, max_length, regression=regression)
+    choose_on = None
+    if chosen is not None:
+        choose_on = tokenise(chosen, tokenizer, max_length, regression=regression)
+        # Longest first: like lengths share a batch, and the order does not matter.
+        choose_on = choose_on.select(np.argsort(choose_on["length"])[::-1])
     lengths = list(encoded["length"])
     batches = LengthGroupedSampler(lengths, batch_size, seed=0).batches()
     return Splits(
         train=encoded,
-        choose_on=None if chosen is None else tokenise(chosen, tokenizer, max_length, regression=regression),
+        choose_on=choose_on,
         selection=selection,
         padding=share_of_padding(lengths, batches),
         cut=sum(length >= max_length for length in lengths),

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
-from torch.utils.data import Sampler
+from torch.utils.data import Sampler, SequentialSampler
 from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from transformers.trainer_utils import get_last_checkpoint
 
 from emdistill.data.batches import LengthGroupedSampler, padding_collator
 from emdistill.errors import ConfigError, TrainingError
@@ -45,7 +46,7 @@ class DistillationTrainer(Trainer):
     model          the student, a plain transformers encoder with a head; `trainer.student` afterwards
     teacher        a Teacher, or a model that becomes one; None where the objective reads labels only
     objective      the losses; what they learn is in the optimizer and in every checkpoint
-    train_dataset  tokenised: input_ids, attention_mask, labels, length (data/batches.py)
+    train_dataset  tokenised: input_ids, attention_mask, labels (data/batches.py)
     The rest is transformers.Trainer's. `save_model()` writes the plain student.
     Raises TrainingError, naming step and term, when a loss is NaN or infinite.
     """
@@ -68,6 +69,8 @@ class DistillationTrainer(Trainer):
         # The objective's losses take whole batches as dicts; nothing may be dropped by signature.
         args.remove_unused_columns = False
         args.label_names = ["labels"]
+        # One process a GPU: nn.DataParallel would copy the layer weights and lose their updates.
+        args._n_gpu = min(args.n_gpu, 1)
         options.setdefault("data_collator", padding_collator(processing_class))
         super().__init__(
             model=StudentWithObjective(model, objective),
@@ -86,7 +89,7 @@ class DistillationTrainer(Trainer):
         self.teacher = Teacher(teacher) if isinstance(teacher, nn.Module) else teacher
         if self.teacher is not None:
             self.teacher.to(args.device)
-        self._lengths = list(train_dataset["length"]) if train_dataset is not None else []
+        self._lengths = [] if train_dataset is None else _lengths(train_dataset)
         self._term_sums: dict[str, Tensor] = {}
         self._term_steps = 0
         self._gradient_norms: dict[str, float] = {}
@@ -149,20 +152,22 @@ class DistillationTrainer(Trainer):
             return super()._get_train_sampler(train_dataset)
         return LengthGroupedSampler(self._lengths, self.args.train_batch_size, self.args.seed)
 
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler[int] | None:
+        # transformers would group these by length too: predictions in another order than the examples.
+        return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
+
     def _check_finite(self, step: int, total: Tensor, terms: Mapping[str, Tensor]) -> None:
         if torch.isfinite(total):
             return
-        wrong = [name for name, value in terms.items() if not torch.isfinite(value)]
+        wrong = [name for name, value in terms.items() if not torch.isfinite(value)] or list(terms)
         raise TrainingError(
-            f"step {step}: the loss term {', '.join(wrong)} is NaN or infinite; "
-            f"{self._last_good_checkpoint()}. Lower the learning rate or that term's weight."
+            f"step {step}: the loss term {', '.join(wrong)} is NaN or infinite; {self._last_good_checkpoint()}. "
+            "Lower --training.learning_rate or that term's weight."
         )
 
     def _last_good_checkpoint(self) -> str:
-        best = self.state.best_model_checkpoint
-        if best is not None:
-            return f"the best checkpoint so far is kept in {best}"
-        return "checkpoints already written are kept"
+        kept = self.state.best_model_checkpoint or get_last_checkpoint(self.args.output_dir)  # type: ignore[no-untyped-call]
+        return f"the last good checkpoint is kept: {kept}" if kept else "no checkpoint was written before it"
 
     def _note_terms(self, terms: Mapping[str, Tensor]) -> None:
         for name, value in terms.items():
@@ -184,6 +189,11 @@ def gradient_norms(terms: Mapping[str, Tensor], student: nn.Module) -> dict[str,
         gradients = torch.autograd.grad(term, weights, retain_graph=True, allow_unused=True)
         norms[name] = torch.stack([g.float().norm() for g in gradients if g is not None]).norm().item()
     return norms
+
+
+def _lengths(dataset: Dataset) -> list[int]:
+    """Tokens an example, whether they are counted already or not."""
+    return list(dataset["length"]) if "length" in dataset.column_names else [len(ids) for ids in dataset["input_ids"]]
 
 
 def _model_inputs(dataset: Dataset | dict[str, Dataset] | None) -> Dataset | dict[str, Dataset] | None:

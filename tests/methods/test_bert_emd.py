@@ -1,0 +1,181 @@
+"""BERT-EMD as a composition: its stages, its weights, what each switch takes away, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emdistill.errors import ConfigError
+from emdistill.losses import EmbeddingLoss, HardLabels, LayerLoss, SoftTargets
+from emdistill.methods.bert_emd import bert_emd
+from emdistill.states import EncoderShape
+from emdistill.training.run_stages import stage_arguments
+from emdistill.training.stage import Stage
+
+STUDENT, TEACHER = EncoderShape(layers=3, width=8, heads=2), EncoderShape(layers=7, width=16, heads=2)
+INTERMEDIATE = {"attention_scores": 0, "hidden_states": 0, "embeddings": 0}
+
+
+def build(student: EncoderShape = STUDENT, **settings: Any) -> list[Stage]:
+    return bert_emd(student, TEACHER, **settings)
+
+
+def test_joint_is_one_stage_with_every_loss() -> None:
+    (stage,) = build(alpha=0.5)
+    assert stage.name == "joint"
+    assert stage.training == {}
+    assert [type(loss) for loss in stage.objective.losses] == [LayerLoss, EmbeddingLoss, SoftTargets, HardLabels]
+    assert stage.objective.needs == {"attention", "hidden", "embeddings"}
+    assert stage.objective.projection is not None
+
+
+def test_two_phases() -> None:
+    first, second = build(schedule="two-phase", alpha=0.5, intermediate_epochs=2.5, intermediate_learning_rate=3e-4)
+    assert (first.name, second.name) == ("intermediate", "prediction")
+    assert first.training["num_train_epochs"] == 2.5
+    assert first.training["learning_rate"] == 3e-4
+    assert second.training == {}
+    assert [type(loss) for loss in first.objective.losses] == [LayerLoss, EmbeddingLoss]
+    assert [type(loss) for loss in second.objective.losses] == [SoftTargets, HardLabels]
+    assert set(first.objective.weights) == {"attention_scores", "hidden_states", "embeddings"}
+    assert set(second.objective.weights) == {"soft_targets", "hard_labels"}
+    assert first.objective.projection is not None
+    assert second.objective.projection is None
+    assert second.objective.needs == set()
+
+
+def test_the_intermediate_phase_is_not_chosen_by_a_score_that_nothing_trains(tmp_path: Path) -> None:
+    stages = build(schedule="two-phase")
+    training = {"early_stopping_patience": 2, "num_train_epochs": 9}
+    first, second = (
+        stage_arguments(stage, training, folder=tmp_path, choose=True, metric="accuracy", seed=0) for stage in stages
+    )
+    assert (first.load_best_model_at_end, first.early_stopping_patience) == (False, None)
+    assert (second.load_best_model_at_end, second.early_stopping_patience) == (True, 2)
+    assert (first.num_train_epochs, second.num_train_epochs) == (5, 9)
+
+
+def test_weights_follow_the_equation() -> None:
+    """L = β · (θ · (L_attention_scores + L_hidden_states) + L_embeddings) + L_prediction."""
+    beta, theta, attention, hidden, embeddings, prediction, alpha = 3.0, 0.5, 0.25, 2.0, 0.75, 4.0, 0.9
+    (stage,) = build(
+        beta=beta,
+        theta=theta,
+        attention_scores=attention,
+        hidden_states=hidden,
+        embeddings=embeddings,
+        prediction=prediction,
+        alpha=alpha,
+    )
+    assert stage.objective.weights == pytest.approx(
+        {
+            "attention_scores": beta * theta * attention,
+            "hidden_states": beta * theta * hidden,
+            "embeddings": beta * embeddings,
+            "soft_targets": prediction * alpha,
+            "hard_labels": prediction * (1 - alpha),
+        }
+    )
+    assert str(build(beta=2.0, theta=0.5)[0].objective) == (
+        "L = 1·attention_scores + 1·hidden_states + 2·embeddings + 1·soft_targets"
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "terms", "needs"),
+    [
+        ({"attention_scores": 0}, {"hidden_states", "embeddings", "soft_targets"}, {"hidden", "embeddings"}),
+        ({"hidden_states": 0}, {"attention_scores", "embeddings", "soft_targets"}, {"attention", "embeddings"}),
+        ({"embeddings": 0}, {"attention_scores", "hidden_states", "soft_targets"}, {"attention", "hidden"}),
+        ({"prediction": 0}, {"attention_scores", "hidden_states", "embeddings"}, {"attention", "hidden", "embeddings"}),
+        ({"theta": 0}, {"embeddings", "soft_targets"}, {"embeddings"}),
+        ({"beta": 0}, {"soft_targets"}, set()),
+        ({"beta": 0, "alpha": 0}, {"hard_labels"}, set()),
+        ({"beta": 0, "alpha": 0.5}, {"soft_targets", "hard_labels"}, set()),
+        ({"attention_scores": 0, "embeddings": 0}, {"hidden_states", "soft_targets"}, {"hidden"}),
+    ],
+)
+def test_a_weight_of_0_switches_a_term_off_and_captures_nothing_for_it(
+    settings: dict[str, float], terms: set[str], needs: set[str]
+) -> None:
+    (stage,) = build(**settings)
+    assert set(stage.objective.weights) == terms
+    assert stage.objective.needs == needs
+    assert (stage.objective.projection is not None) == bool(terms & {"hidden_states", "embeddings"})
+    assert stage.objective.taught == (terms != {"hard_labels"})
+
+
+def test_coupled_and_separate_layer_weights() -> None:
+    (together,) = build()[0].objective.layer_losses()
+    apart = build(coupled=False)[0].objective.layer_losses()
+    assert [kind.name for kind in together.costs] == ["attention_scores", "hidden_states"]
+    assert [[kind.name for kind in loss.costs] for loss in apart] == [["attention_scores"], ["hidden_states"]]
+    assert apart[0].mapping is not apart[1].mapping
+    (alone,) = build(coupled=False, attention_scores=0)[0].objective.layer_losses()
+    assert [kind.name for kind in alone.costs] == ["hidden_states"]
+
+
+def test_mapping_settings_arrive() -> None:
+    settings = {"weight_floor": 0.02, "cost_floor": 0.1, "smoothing": 0.9}
+    (loss,) = build(cost_attention="softmax", cost_attention_temperature=25.0, **settings)[0].objective.layer_losses()
+    assert str(loss.mapping) == (
+        "EmdMapping(student_layers=3, teacher_layers=7, cost_attention='softmax', temperature=25, weight_floor=0.02, "
+        "cost_floor=0.1, smoothing=0.9)"
+    )
+
+
+def test_regression_and_temperature_arrive() -> None:
+    soft, hard = list(build(beta=0, alpha=0.5, temperature=3.0, regression=True)[0].objective.losses)
+    assert isinstance(soft, SoftTargets)
+    assert isinstance(hard, HardLabels)
+    assert (soft.temperature, soft.regression, hard.regression) == (3.0, True, True)
+
+
+def test_unequal_heads_need_a_choice() -> None:
+    student = replace(STUDENT, heads=4)
+    with pytest.raises(ConfigError, match=r"4 attention heads and the teacher 2: choose --objective\.heads mean or"):
+        build(student)
+    for settings in ({"heads": "mean"}, {"heads": "match"}, {"attention_scores": 0}, {"beta": 0}):
+        assert build(student, **settings)
+
+
+def test_no_projection_needs_equal_widths() -> None:
+    with pytest.raises(ConfigError, match="projection 'none' needs equal widths"):
+        build(projection="none")
+    assert build(replace(STUDENT, width=TEACHER.width), projection="none")
+    assert build(projection="none", hidden_states=0, embeddings=0)[0].objective.projection is None
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["beta", "theta", "attention_scores", "hidden_states", "embeddings", "prediction"])
+def test_impossible_weights(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=rf"--objective\.{name} {value:g}: a weight is 0 \(off\) or above, and fin"):
+        build(**{name: value})
+
+
+def test_two_negative_weights_do_not_make_a_positive_one() -> None:
+    with pytest.raises(ConfigError, match=r"--objective\.beta -1, --objective\.theta -1: "):
+        build(beta=-1.0, theta=-1.0, embeddings=0)
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan")])
+def test_alpha_is_a_share(alpha: float) -> None:
+    with pytest.raises(ConfigError, match=r"--objective\.alpha is a share between 0 and 1"):
+        build(alpha=alpha)
+
+
+@pytest.mark.parametrize(("settings", "phase"), [(INTERMEDIATE, "intermediate"), ({"prediction": 0}, "prediction")])
+def test_two_phases_with_an_empty_one(settings: dict[str, float], phase: str) -> None:
+    message = f"two-phase has no loss for its {phase} phase, every {phase} term is off: .*--objective.schedule joint"
+    with pytest.raises(ConfigError, match=message):
+        build(schedule="two-phase", **settings)
+    assert build(schedule="joint", **settings)
+
+
+@pytest.mark.parametrize("schedule", ["joint", "two-phase"])
+def test_everything_off(schedule: str) -> None:
+    with pytest.raises(ConfigError, match="no loss"):
+        build(schedule=schedule, prediction=0, **INTERMEDIATE)

@@ -1,0 +1,287 @@
+"""The README and docs/ tell the truth: commands parse, Python runs, links lead somewhere, the tree is the folder."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import functools
+import importlib
+import inspect
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from emdistill import cli
+from emdistill.artifact.flows import FlowRecord, read_flows
+from emdistill.config import SECTIONS, distill_parser, finetune_parser, known_options, load_config, load_method
+from emdistill.data import TASKS
+from emdistill.methods import METHODS
+from emdistill.methods.bert_emd import bert_emd
+from emdistill.states import EncoderShape
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+NAMED_FILE = re.compile(r"# ([\w.]+\.(?:py|yaml))\n")
+
+
+class Block(NamedTuple):
+    """A fenced block: the page it stands in, its language, its text."""
+
+    page: str
+    language: str
+    text: str
+
+
+def blocks(language: str) -> list[Block]:
+    found = [Block(page.relative_to(ROOT).as_posix(), *match) for page in PAGES for match in FENCE.findall(read(page))]
+    return [block for block in found if block.language == language]
+
+
+def read(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """(page, command) of every `emdistill …` line, in sh blocks and in running text."""
+    for block in blocks("sh"):
+        for line in block.text.replace("\\\n", " ").splitlines():
+            if line.startswith("emdistill "):
+                yield block.page, re.sub(r" +", " ", line)
+    for page in PAGES:
+        for inline in inline_code(page):
+            if re.match(r"emdistill \w+ --", inline):
+                yield page.relative_to(ROOT).as_posix(), inline
+
+
+def inline_code(page: Path) -> list[str]:
+    return re.findall(r"`([^`]+)`", FENCE.sub("", read(page)))
+
+
+def named(blocks: list[Block]) -> dict[str, str]:
+    """File name -> text of the blocks that begin with a comment of their file's name."""
+    return {match[1]: block.text for block in blocks if (match := NAMED_FILE.match(block.text))}
+
+
+def python_with(words: str) -> str:
+    """The one Python block that holds these words."""
+    (block,) = [block for block in blocks("python") if words in block.text]
+    return block.text
+
+
+@pytest.fixture
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder with the files that the pages show."""
+    for name, text in named(blocks("python") + blocks("yaml")).items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# ------------------------------------------------------------------------------------------------------ commands
+
+
+@pytest.mark.parametrize(("page", "command"), list(dict.fromkeys(commands())))
+def test_command_parses_and_binds(
+    page: str, command: str, in_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for verb in ("distill", "finetune", "evaluate_model", "predict_file", "demo"):
+        monkeypatch.setattr(cli, verb, binding(vars(cli)[verb]))
+    assert cli.main(shlex.split(command)[1:]) == 0, f"{page}: {command}\n{capsys.readouterr().err}"
+
+
+def binding(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A stand-in with the signature of `function`, which checks the call and does nothing else."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def stand_in(*arguments: Any, **options: Any) -> dict[str, float]:
+        signature.bind(*arguments, **options)
+        return Nothing()
+
+    return stand_in
+
+
+class Nothing(dict[str, float]):
+    """What a stand-in returns: no scores, and an artifact's folder."""
+
+    folder = Path("run")
+
+
+def test_pages_show_every_verb() -> None:
+    shown = {command.split()[1] for _, command in commands()}
+    assert shown >= set(cli.VERBS) - {"demo"}  # make demo runs it
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_named_options_and_verbs_are_there(page: Path) -> None:
+    options = {*known_options(distill_parser("bert-emd")), *known_options(finetune_parser()), *SECTIONS}
+    for code in inline_code(page):
+        if code.startswith("tensorboard"):
+            continue
+        for name in re.findall(r"--([a-z][a-z_.-]*)", code):
+            assert name.rstrip(".").replace("-", "_") in options, f"{page.name}: there is no option --{name}"
+        for verb in re.findall(r"\bemdistill (\w+)", code):
+            assert verb in cli.VERBS, f"{page.name}: there is no command {verb}"
+
+
+def test_shown_options_reach_the_configuration(in_folder: Path) -> None:
+    config = load_config(config="options.yaml", output="run/", objective={"beta": 10.0})
+    assert (config.text, config.label, config.student) == ("body", "stars", "3")
+    assert config.objective["beta"] == 10.0
+    assert config.training["num_train_epochs"] == 5
+
+
+# -------------------------------------------------------------------------------------------------------- Python
+
+
+@pytest.mark.parametrize("block", blocks("python"), ids=lambda block: block.page)
+def test_python_compiles_and_imports_resolve(block: Block) -> None:
+    compile(block.text, block.page, "exec")
+    for node in ast.walk(ast.parse(block.text)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("emdistill"):
+            module = importlib.import_module(node.module or "")
+            for alias in node.names:
+                assert alias.name in vars(module), f"{block.page}: {node.module} has no {alias.name}"
+
+
+def test_parts_in_the_readme_run() -> None:
+    generator = torch.Generator().manual_seed(0)
+    student = [torch.randn(2, 5, 8, generator=generator, requires_grad=True) for _ in range(3)]
+    names: dict[str, Any] = {
+        "student_layers": student,
+        "teacher_layers": [torch.randn(2, 5, 8, generator=generator) for _ in range(6)],
+        "mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
+        "student_weights": torch.full((3,), 1 / 3),
+        "teacher_weights": torch.full((6,), 1 / 6),
+    }
+    exec(python_with("plan = solve_transport"), names)
+    assert names["costs"].shape == names["plan"].flow.shape == names["flow"].shape == (3, 6)
+    torch.testing.assert_close(names["loss"], names["plan"].cost)
+    names["loss"].backward()
+    assert all(layer.grad is not None for layer in student)
+
+
+def test_method_of_your_own_is_a_method(in_folder: Path) -> None:
+    method = load_method("my_method.py:hidden_only")
+    (stage,) = method(EncoderShape(3, 32, 4), EncoderShape(6, 32, 4), beta=5.0)
+    assert str(stage.objective) == "L = 5·hidden_states + 1·soft_targets"
+    assert stage.objective.needs == {"hidden"}
+
+
+@pytest.mark.parametrize("words", ["optimizer = torch.optim.AdamW", "trainer = DistillationTrainer"])
+def test_training_examples_run(
+    words: str, in_folder: Path, tiny_encoder: Callable[..., Any], tiny_tokenizer: PreTrainedTokenizerBase
+) -> None:
+    teacher = tiny_encoder("bert", layers=6, width=16, heads=2)
+    teacher.config.id2label = dict(enumerate(TASKS["mrpc"].labels))
+    teacher.save_pretrained("teacher")
+    tiny_tokenizer.save_pretrained("teacher")
+    write_mrpc(in_folder / "glue" / "MRPC")
+    code = python_with(words).replace("num_train_epochs=3", "num_train_epochs=1, use_cpu=True, disable_tqdm=True")
+    names: dict[str, Any] = {}
+    exec(code, names)
+    saved = (in_folder / "student" / "config.json").read_text(encoding="utf-8")
+    assert '"num_hidden_layers": 3' in saved
+    assert not teacher.training
+    with torch.no_grad():
+        before = dict(teacher.named_parameters())
+        assert all(torch.equal(value, before[name]) for name, value in names["teacher"].model.named_parameters())
+
+
+def write_mrpc(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for part, rows in (("train", 40), ("dev", 8)):
+        with (folder / f"{part}.tsv").open("w", encoding="utf-8", newline="") as file:
+            table = csv.writer(file, delimiter="\t", lineterminator="\n")
+            table.writerow(["Quality", "#1 ID", "#2 ID", "#1 String", "#2 String"])
+            table.writerows([row % 2, row, row, f"the book {row}", f"a good movie {row}"] for row in range(rows))
+
+
+# ------------------------------------------------------------------------------------- what the pages say is there
+
+
+def test_tree_is_the_folder() -> None:
+    (tree,) = [block for block in blocks("text") if block.text.startswith("emdistill/")]
+    listed = tree_paths(tree.text)
+    for path, phrase in listed.items():
+        assert (ROOT / path).exists(), f"the README's tree names {path}, which is not there"
+        assert phrase, f"the README's tree says nothing of {path}"
+    there = {path.relative_to(ROOT).as_posix() for path in (ROOT / "emdistill").rglob("*") if path.suffix in SHOWN}
+    assert there == {path for path in listed if path.endswith(SHOWN)}
+
+
+SHOWN = (".py", ".yaml")
+
+
+def tree_paths(tree: str) -> dict[str, str]:
+    """Path -> phrase, from a tree that is indented by two blanks a level."""
+    paths: dict[str, str] = {}
+    parents: list[str] = []
+    for line in tree.splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        name, _, phrase = line.strip().partition(" ")
+        parents = [*parents[:depth], name]
+        paths["".join(parents)] = phrase.strip()
+    return paths
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)\s]+)\)", read(page)):
+            if target.startswith("https://") or target == "docs/flow.png":
+                continue
+            place, _, anchor = target.partition("#")
+            file = (page.parent / place) if place else page
+            assert file.exists(), f"{page.name} links to {target}"
+            if anchor:
+                assert anchor in anchors(file), f"{page.name} links to {target}; there are: {anchors(file)}"
+
+
+def anchors(page: Path) -> list[str]:
+    """The names under which headings can be linked to: lower case, no punctuation, hyphens for blanks."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", read(page)), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+def test_every_setting_of_bert_emd_is_explained() -> None:
+    page = read(ROOT / "docs" / "methods" / "bert-emd.md")
+    settings = set(inspect.signature(bert_emd).parameters) - {"student", "teacher", "regression"}
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == settings
+
+
+def test_every_method_has_a_page() -> None:
+    assert {page.stem for page in (ROOT / "docs" / "methods").glob("*.md")} == set(METHODS)
+
+
+def test_flows_page_shows_the_format(tmp_path: Path) -> None:
+    (example,) = [block.text for block in blocks("json") if '"flows"' in block.text]
+    (tmp_path / "flows.jsonl").write_text(example.replace("\n", " ").strip() + "\n", encoding="utf-8")
+    (record,) = read_flows(tmp_path / "flows.jsonl")
+    assert isinstance(record, FlowRecord)
+    page = read(ROOT / "docs" / "flows-file.md")
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(vars(record))
+    for flow in record.flows.values():
+        assert sum(map(sum, flow)) == pytest.approx(1, abs=1e-6)
+
+
+def test_released_weight_in_this_normalisation() -> None:
+    """The page's factors: the released loss averages over the classes too (and halves): β = C · β' (2C · β')."""
+    generator = torch.Generator().manual_seed(0)
+    for classes in (2, 3):
+        teacher, student = torch.randn(2, 7, classes, generator=generator, dtype=torch.float64)
+        products = -teacher.softmax(-1) * student.log_softmax(-1)
+        ours, released = products.sum(-1).mean(), products.mean()
+        torch.testing.assert_close(ours, classes * released)
+        torch.testing.assert_close(ours, 2 * classes * (released / 2))
+    page = read(ROOT / "docs" / "methods" / "bert-emd.md")
+    for weight in (0.001, 0.005):
+        row = [weight, 2 * weight, 4 * weight, 3 * weight, 6 * weight]
+        cells = [f"{value:.3f}".rstrip("0").lstrip("0") for value in row]
+        assert f"| {cells[0]} | {cells[1]} | {cells[2]} | {cells[3]}, {cells[4]} |" in page

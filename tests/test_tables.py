@@ -1,0 +1,119 @@
+"""The visible tables against their folders: what a folder publishes is in its table, and the other way round."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from types import FunctionType, ModuleType
+
+import pytest
+from torch import nn
+
+import emdistill
+import emdistill.losses as losses
+from emdistill.cli import main
+from emdistill.data import TASKS
+from emdistill.data.glue import GLUE, GlueTask
+from emdistill.data.task import Task
+from emdistill.losses import Loss
+from emdistill.mapping import MAPPINGS
+from emdistill.methods import METHODS
+from emdistill.students import STUDENTS
+
+PACKAGE = Path(emdistill.__file__).parent
+
+
+def public_modules(folder: str) -> dict[str, ModuleType]:
+    """File stem -> module, for every file of a folder whose name does not begin with an underscore."""
+    stems = sorted(path.stem for path in (PACKAGE / folder).glob("*.py") if not path.stem.startswith("_"))
+    assert stems
+    return {stem: importlib.import_module(f"emdistill.{folder}.{stem}") for stem in stems}
+
+
+def own(module: ModuleType) -> Iterator[tuple[str, object]]:
+    """The public classes and functions that are written in this module."""
+    for name, part in vars(module).items():
+        if not name.startswith("_") and getattr(part, "__module__", None) == module.__name__:
+            yield name, part
+
+
+def reached(function: FunctionType, package: str, seen: set[FunctionType] | None = None) -> set[FunctionType]:
+    """The functions of `package` that `function` names, and those that these name."""
+    seen = set() if seen is None else seen
+    if function not in seen and function.__module__.startswith(package):
+        seen.add(function)
+        for name in function.__code__.co_names:
+            part = function.__globals__.get(name)
+            if isinstance(part, FunctionType):
+                reached(part, package, seen)
+    return seen
+
+
+def test_every_file_of_methods_is_a_method() -> None:
+    modules = public_modules("methods")
+    assert {stem.replace("_", "-") for stem in modules} == set(METHODS)
+    for stem, module in modules.items():
+        assert METHODS[stem.replace("_", "-")] is vars(module)[stem]
+
+
+def test_every_mapping_is_in_its_table() -> None:
+    written = {
+        part
+        for module in public_modules("mapping").values()
+        for _, part in own(module)
+        if inspect.isclass(part) and issubclass(part, nn.Module) and not inspect.isabstract(part)
+    }
+    assert written == set(MAPPINGS.values())
+
+
+def test_every_file_of_students_is_reached_from_its_table() -> None:
+    modules = {module.__name__ for module in public_modules("students").values()}
+    builders = [reached(kind.build, "emdistill.students") for kind in STUDENTS.values()]  # type: ignore[arg-type]
+    assert {function.__module__ for function in set().union(*builders)} == modules | {"emdistill.students"}
+    assert all({function.__module__ for function in functions} & modules for functions in builders)
+
+
+def test_every_task_of_data_is_in_its_table() -> None:
+    found: list[Task] = []
+    for module in public_modules("data").values():
+        for value in vars(module).values():
+            values = value.values() if isinstance(value, dict) else [value]
+            found += [part.task if isinstance(part, GlueTask) else part for part in values if _is_task(part)]
+    assert {task.name for task in found} == set(TASKS)
+    assert all(TASKS[task.name] is task for task in found)
+
+
+def _is_task(part: object) -> bool:
+    return isinstance(part, Task | GlueTask)
+
+
+def test_the_glue_tasks() -> None:
+    assert list(GLUE) == ["sst2", "cola", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli"]
+    assert all(glue.task.name == name and TASKS[name] is glue.task for name, glue in GLUE.items())
+
+
+def test_every_loss_is_published() -> None:
+    written = {
+        name
+        for module in public_modules("losses").values()
+        for name, part in own(module)
+        if inspect.isclass(part) and (issubclass(part, Loss) or isinstance(vars(part).get("needs"), frozenset))
+    }
+    assert written <= set(losses.__all__)
+    assert sorted(losses.__all__) == losses.__all__
+
+
+@pytest.mark.parametrize(
+    ("verb", "rows"),
+    [
+        ("methods", list(METHODS)),
+        ("tasks", list(TASKS)),
+        ("students", [kind.example for kind in STUDENTS.values()]),
+    ],
+)
+def test_the_command_line_lists_every_row(verb: str, rows: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed if line[:1].strip()] == rows

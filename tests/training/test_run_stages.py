@@ -1,0 +1,340 @@
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+from transformers import TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from emdistill.artifact.flows import read_flows
+from emdistill.errors import ConfigError, ModelError, TrainingError
+from emdistill.training.run_stages import Interrupted, stage_arguments
+
+TWO_PHASES = {"schedule": "two-phase", "intermediate_epochs": 2, "intermediate_learning_rate": 1e-3}
+STEPS_AN_EPOCH = 6  # 48 rows in batches of 8
+
+
+class AtStep(TrainerCallback):
+    """Does something once, when a step of a stage begins."""
+
+    def __init__(self, step: int, action: Callable[[], Any], stage: str | None = None) -> None:
+        self.step = step
+        self.action = action
+        self.stage = stage
+        self.done = False
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        here = self.stage is None or Path(args.output_dir).name == self.stage
+        if here and state.global_step == self.step and not self.done:
+            self.done = True
+            self.action()
+
+
+def press_ctrl_c() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def same_tensors(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def same_models(one: nn.Module, other: nn.Module) -> bool:
+    return same_tensors(one.state_dict(), other.state_dict())
+
+
+def assert_same_outcome(one, other) -> None:
+    """Student, projections, layer weights and flows are equal bit for bit."""
+    assert same_models(one.student, other.student)
+    for stage, again in zip(one.stages, other.stages, strict=True):
+        assert same_models(stage.objective, again.objective)
+    assert (one.folder / "flows.jsonl").read_bytes() == (other.folder / "flows.jsonl").read_bytes()
+
+
+def test_the_same_seed_gives_the_same_student_bit_for_bit_and_training_changes_it(new_run) -> None:
+    one, other, before = new_run("one"), new_run("other"), new_run("before")
+    one.go()
+    other.go()
+    assert_same_outcome(one, other)
+    assert not same_models(one.student, before.student)
+    assert not same_models(one.stages[0].objective, before.stages[0].objective)
+
+
+def test_another_seed_gives_another_student(new_run) -> None:
+    one, other = new_run("one"), new_run("other", seed=4)
+    one.go()
+    other.go()
+    assert not same_models(one.student, other.student)
+
+
+@pytest.mark.parametrize(
+    ("step", "choose"), [(3, False), (8, True), (STEPS_AN_EPOCH - 1, True), (STEPS_AN_EPOCH - 1, False)]
+)
+def test_a_run_resumed_after_ctrl_c_ends_as_if_uninterrupted(new_run, step: int, choose: bool) -> None:
+    """In the middle of either epoch, and at the last step of one."""
+    whole = new_run("whole", flow_steps=2)
+    whole_log = whole.go(choose=choose)
+    with pytest.raises(Interrupted, match="stopped"):
+        new_run("parts", flow_steps=2).go(choose=choose, callbacks=(AtStep(step, press_ctrl_c),))
+    resumed = new_run("parts", flow_steps=2)
+    log = resumed.go(choose=choose, resume=True)
+    assert_same_outcome(whole, resumed)
+    if choose:
+        scores = [
+            [entry["eval_accuracy"] for entry in run[0]["log"] if "eval_accuracy" in entry] for run in (whole_log, log)
+        ]
+        assert scores[0] == scores[1]
+    else:
+        last = [torch.load(Path(get_last_checkpoint(str(run.folder / "checkpoints" / "joint"))) / "optimizer.pt",
+                           weights_only=True) for run in (whole, resumed)]  # fmt: skip
+        for one, other in zip(last[0]["state"].values(), last[1]["state"].values(), strict=True):
+            assert same_tensors(one, other)
+
+
+def test_a_run_stopped_at_its_very_last_step_has_its_student(new_run) -> None:
+    whole = new_run("whole")
+    whole.go()
+    with pytest.raises(Interrupted, match="stopped after stage 'joint'"):
+        new_run("parts").go(callbacks=(AtStep(2 * STEPS_AN_EPOCH - 1, press_ctrl_c),))
+    resumed = new_run("parts")
+    resumed.go(resume=True)
+    assert same_models(whole.student, resumed.student)
+    assert (whole.folder / "flows.jsonl").read_bytes() == (resumed.folder / "flows.jsonl").read_bytes()
+
+
+def test_the_checkpoint_of_an_interruption_is_kept_beside_a_better_one(new_run) -> None:
+    run = new_run()
+    with pytest.raises(Interrupted, match=r"stopped at step 9 of 12 of stage 'joint'"):
+        run.go(choose=True, callbacks=(AtStep(8, press_ctrl_c),))
+    checkpoints = run.folder / "checkpoints" / "joint"
+    state = json.loads((checkpoints / "checkpoint-9" / "trainer_state.json").read_text())
+    assert state["best_model_checkpoint"] == str(checkpoints / "checkpoint-6")
+    assert (checkpoints / "checkpoint-6" / "model.safetensors").is_file()
+    # the half epoch was not scored
+    assert [entry["step"] for entry in state["log_history"] if "eval_accuracy" in entry] == [6]
+
+
+@pytest.mark.parametrize(("stage", "step"), [("intermediate", 4), ("prediction", 0), ("prediction", 7)])
+def test_a_two_phase_run_is_resumed_in_either_phase(new_run, stage: str, step: int) -> None:
+    whole = new_run("whole", objective=TWO_PHASES)
+    whole_log = whole.go()
+    with pytest.raises(Interrupted):
+        new_run("parts", objective=TWO_PHASES).go(callbacks=(AtStep(step, press_ctrl_c, stage),))
+    resumed = new_run("parts", objective=TWO_PHASES)
+    log = resumed.go(resume=True)
+    assert same_models(whole.student, resumed.student)
+    assert (whole.folder / "flows.jsonl").read_bytes() == (resumed.folder / "flows.jsonl").read_bytes()
+    assert [part["stage"] for part in log] == [part["stage"] for part in whole_log] == ["intermediate", "prediction"]
+    assert all(part["log"] for part in log)
+
+
+def test_each_phase_trains_on_its_own_terms_and_settings(new_run) -> None:
+    run = new_run(objective=TWO_PHASES, logging_steps=1, learning_rate=2e-3, warmup_steps=0)
+    first, second = run.go()
+    terms = [{key for entry in part["log"] for key in entry if key.startswith("terms/")} for part in (first, second)]
+    assert terms == [{"terms/attention_scores", "terms/hidden_states", "terms/embeddings"}, {"terms/soft_targets"}]
+    assert first["log"][0]["learning_rate"] == pytest.approx(1e-3)
+    assert second["log"][0]["learning_rate"] == pytest.approx(2e-3)
+
+
+def test_a_run_that_ends_by_max_steps_is_not_trained_further_by_a_resume(new_run) -> None:
+    whole = new_run("whole", max_steps=8)
+    whole.go()
+    with pytest.raises(Interrupted):
+        new_run("parts", max_steps=8).go(callbacks=(AtStep(7, press_ctrl_c),))
+    resumed = new_run("parts", max_steps=8)
+    resumed.go(resume=True)
+    assert same_models(whole.student, resumed.student)
+
+
+def test_a_checkpoint_that_was_cut_off_while_being_written_is_passed_over(new_run) -> None:
+    whole = new_run("whole")
+    whole.go()
+    parts = new_run("parts")
+    with pytest.raises(Interrupted):
+        parts.go(callbacks=(AtStep(3, press_ctrl_c),))
+    broken = parts.folder / "checkpoints" / "joint" / "checkpoint-5"
+    broken.mkdir()
+    (broken / "model.safetensors").write_bytes(b"half of it")
+    resumed = new_run("parts")
+    resumed.go(resume=True)
+    assert_same_outcome(whole, resumed)
+
+
+def test_a_second_ctrl_c_stops_at_once(new_run) -> None:
+    def twice() -> None:
+        press_ctrl_c()
+        press_ctrl_c()
+
+    with pytest.raises(KeyboardInterrupt):
+        new_run().go(callbacks=(AtStep(3, twice),))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def falling_scores(values: list[float]) -> Callable[..., dict[str, float]]:
+    """A score a call, whatever the logits."""
+    left = iter(values)
+    return lambda logits, labels: {"accuracy": next(left)}
+
+
+def test_the_best_checkpoint_is_kept_and_not_the_last(new_run) -> None:
+    one = new_run("one", num_train_epochs=3, lr_scheduler_type="constant", warmup_steps=0)
+    one.score = falling_scores([0.5, 0.9, 0.1])
+    one.go(choose=True)
+    two = new_run("two", num_train_epochs=2, lr_scheduler_type="constant", warmup_steps=0)
+    two.score = falling_scores([0.5, 0.9])
+    two.go(choose=True)
+    assert same_models(one.student, two.student)  # the second epoch's, at a constant learning rate
+    assert same_models(one.stages[0].objective, two.stages[0].objective)
+
+
+def test_early_stopping_counts_on_after_a_resume(new_run) -> None:
+    settings = {"num_train_epochs": 6, "early_stopping_patience": 2}
+    whole = new_run("whole", **settings)
+    whole.score = falling_scores([0.9, 0.5, 0.4, 0.3, 0.2, 0.1])
+    whole_log = whole.go(choose=True)
+    assert max(entry["epoch"] for entry in whole_log[0]["log"]) == 3
+    parts = new_run("parts", **settings)
+    parts.score = falling_scores([0.9, 0.5])
+    with pytest.raises(Interrupted):
+        parts.go(choose=True, callbacks=(AtStep(2 * STEPS_AN_EPOCH + 2, press_ctrl_c),))
+    resumed = new_run("parts", **settings)
+    resumed.score = falling_scores([0.4, 0.3, 0.2, 0.1])
+    log = resumed.go(choose=True, resume=True)
+    assert max(entry["epoch"] for entry in log[0]["log"]) == 3
+    assert same_models(whole.student, resumed.student)
+
+
+def test_a_nan_loss_stops_with_step_and_term_and_keeps_the_last_good_checkpoint(new_run) -> None:
+    run = new_run(method="soft-targets")
+
+    def spoil() -> None:
+        with torch.no_grad():
+            run.student.classifier.weight.fill_(float("nan"))
+
+    with pytest.raises(TrainingError, match=r"step 9: the loss term soft_targets is NaN or infinite; .*checkpoint-6"):
+        run.go(callbacks=(AtStep(8, spoil),))
+    kept = load_file(run.folder / "checkpoints" / "prediction" / "checkpoint-6" / "model.safetensors")
+    assert all(torch.isfinite(tensor).all() for tensor in kept.values())
+
+
+def test_nan_layer_costs_are_named_with_their_step(new_run) -> None:
+    run = new_run()
+
+    def spoil() -> None:
+        with torch.no_grad():
+            run.student.bert.encoder.layer[0].output.dense.weight.fill_(float("inf"))
+
+    with pytest.raises(TrainingError, match=r"step 3: the layer costs of \w+ are NaN or infinite; no checkpoint"):
+        run.go(callbacks=(AtStep(2, spoil),))
+
+
+def test_nan_logits_at_evaluation_leave_the_earlier_checkpoint(new_run) -> None:
+    run = new_run(method="soft-targets")
+    calls = []
+
+    def score(logits: Any, labels: Any) -> dict[str, float]:
+        calls.append(1)
+        if len(calls) == 2:
+            raise ModelError("the model's outputs are NaN")
+        return {"accuracy": 0.5}
+
+    run.score = score
+    with pytest.raises(ModelError):
+        run.go(choose=True)
+    assert (run.folder / "checkpoints" / "prediction" / "checkpoint-6" / "model.safetensors").is_file()
+
+
+def test_a_checkpoint_holds_student_and_objective_and_the_optimizer_learns_both(new_run) -> None:
+    run = new_run()
+    run.go()
+    checkpoint = Path(get_last_checkpoint(str(run.folder / "checkpoints" / "joint")))
+    saved = load_file(checkpoint / "model.safetensors")
+    assert {name.partition(".")[0] for name in saved} == {"student", "objective"}
+    student = {name.removeprefix("student."): tensor for name, tensor in saved.items() if name.startswith("student.")}
+    assert same_tensors(student, run.student.state_dict())
+    buffers = dict(run.stages[0].objective.named_buffers())
+    (weights,) = [name for name in buffers if name.endswith("student_weights")]
+    assert torch.equal(saved[f"objective.{weights}"], buffers[weights])
+    assert buffers[weights].unique().numel() > 1  # cost attention has moved them
+    optimizer = torch.load(checkpoint / "optimizer.pt", weights_only=True)
+    learned = sum(len(group["params"]) for group in optimizer["param_groups"])
+    objective = list(run.stages[0].objective.parameters())
+    assert len(objective) == 1  # the shared projection
+    assert learned == len(list(run.student.parameters())) + len(objective)
+
+
+def test_tensorboard_gets_loss_terms_norms_and_scores(new_run) -> None:
+    run = new_run(logging_steps=2, gradient_norm_steps=2)
+    run.go(choose=True)
+    events = EventAccumulator(str(run.folder / "tensorboard" / "joint"))
+    events.Reload()
+    tags = set(events.Tags()["scalars"])
+    for name in ("attention_scores", "hidden_states", "embeddings", "soft_targets"):
+        assert {f"train/terms/{name}", f"train/gradient_norms/{name}"} <= tags
+    assert {"train/loss", "train/learning_rate", "eval/accuracy"} <= tags
+    assert [event.step for event in events.Scalars("train/loss")] == [2, 4, 6, 8, 10, 12]
+
+
+def test_flows_are_recorded_at_the_first_the_regular_and_the_last_step(new_run) -> None:
+    run = new_run(flow_steps=5)
+    run.go()
+    records = read_flows(run.folder / "flows.jsonl")
+    assert [record.step for record in records] == [1, 5, 10, 12]
+    for record in records:
+        for name in ("attention_scores", "hidden_states"):
+            flow = torch.tensor(record.flows[name])
+            assert flow.shape == (2, 3)
+            assert flow.sum().item() == pytest.approx(1, abs=1e-6)
+
+
+def test_no_flows_are_recorded_when_switched_off(new_run) -> None:
+    run = new_run(flow_steps=0)
+    run.go()
+    assert not (run.folder / "flows.jsonl").exists()
+
+
+@pytest.mark.parametrize("scheduler", ["linear", "cosine", "constant", "constant_with_warmup"])
+def test_schedules_warm_up_and_decay(new_run, scheduler: str) -> None:
+    run = new_run(method="soft-targets", lr_scheduler_type=scheduler, warmup_steps=0.25, logging_steps=1)
+    rates = [entry["learning_rate"] for entry in run.go()[0]["log"] if "learning_rate" in entry]
+    assert len(rates) == 12
+    assert rates[3] == pytest.approx(1e-3)  # after a quarter of 12 steps
+    if scheduler != "constant":
+        assert rates[0] < rates[1] < rates[2] < rates[3]
+    if scheduler in ("linear", "cosine"):
+        assert rates[3] > rates[6] > rates[9] > rates[11] > 0
+    else:
+        assert set(rates[4:]) == {rates[3]}
+
+
+def test_bf16_trains_on_a_cpu(new_run) -> None:
+    run = new_run(bf16=True, logging_steps=1)
+    losses = [entry["loss"] for entry in run.go(choose=True)[0]["log"] if "loss" in entry]
+    assert all(map(torch.isfinite, map(torch.tensor, losses)))
+    assert all(weight.dtype is torch.float32 for weight in run.student.parameters())
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        ({"learning_rate": -1e-4}, "--training.learning_rate must be at least 0, not -0.0001"),
+        ({"learning_rate": float("nan")}, "--training.learning_rate must be at least 0, not nan"),
+        ({"per_device_train_batch_size": 0}, "--training.per_device_train_batch_size must be at least 1"),
+        ({"num_train_epochs": 0}, "--training.num_train_epochs"),
+        ({"lr_scheduler_type": "lin"}, "training section cannot be used: lin is not a valid"),
+        ({"early_stopping_patience": 2}, "--select held-out or dev"),
+    ],
+)
+def test_settings_that_cannot_train_are_refused(new_run, training: dict[str, Any], message: str) -> None:
+    run = new_run()
+    with pytest.raises(ConfigError, match=message):
+        stage_arguments(run.stages[0], training, folder=run.folder, choose=False, metric="accuracy", seed=1)
+    assert not run.folder.exists()

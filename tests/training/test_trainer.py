@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    pipeline,
+)
+
+from emdistill import DistillationArguments, DistillationTrainer, Teacher, capture
+from emdistill.data.batches import padding_collator, tokenise
+from emdistill.errors import ConfigError
+from emdistill.losses import HardLabels, Objective, SoftTargets
+from emdistill.methods import METHODS
+from emdistill.models.encoder import encoder_shape
+from emdistill.training.trainer import gradient_norms
+
+SENTENCES = ("the movie was good", "it is bad and very bad", "a good book", "the book was not very good", "bad")
+
+
+def examples(labels: list[Any], *, pairs: bool = False, text: str | None = None) -> Dataset:
+    """A row a label; every sentence is `text`, or they differ in length."""
+    texts = [text or SENTENCES[row % len(SENTENCES)] for row in range(len(labels))]
+    columns = {"text": texts, "label": labels}
+    return Dataset.from_dict({**columns, "text_pair": texts[::-1]} if pairs else columns)
+
+
+@pytest.fixture
+def new_trainer(
+    tmp_path: Path, tiny_encoder: Callable[..., PreTrainedModel], tiny_tokenizer: PreTrainedTokenizerBase
+) -> Callable[..., DistillationTrainer]:
+    """Factory of trainers over a 3-layer teacher and a 2-layer student of half its width."""
+
+    def make(
+        data: Dataset,
+        *,
+        outputs: int = 2,
+        method: str = "bert-emd",
+        objective: dict[str, Any] | None = None,
+        dropout: float = 0.0,
+        teacher: Any = None,
+        **settings: Any,
+    ) -> DistillationTrainer:
+        still = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+        model = tiny_encoder(layers=3, width=16, heads=2, seed=1, labels=outputs)
+        student = tiny_encoder(layers=2, width=8, heads=2, seed=2, labels=outputs, **still)
+        torch.manual_seed(0)
+        (stage,) = METHODS[method](
+            encoder_shape(student), encoder_shape(model), regression=outputs == 1, **(objective or {})
+        )
+        defaults = {"per_device_train_batch_size": 8, "max_steps": 1, "save_strategy": "no", "disable_tqdm": True}
+        return DistillationTrainer(
+            student,
+            teacher=teacher or model,
+            objective=stage.objective,
+            args=DistillationArguments(
+                output_dir=str(tmp_path / "out"), use_cpu=True, report_to="none", **{**defaults, **settings}
+            ),
+            processing_class=tiny_tokenizer,
+            train_dataset=data,
+        )
+
+    return make
+
+
+def rows(data: Dataset, tokenizer: PreTrainedTokenizerBase, *, regression: bool = False) -> Dataset:
+    return tokenise(data, tokenizer, 64, regression=regression)
+
+
+class Watch(TrainerCallback):
+    """Calls a function at the end of every step."""
+
+    def __init__(self, look: Callable[[], None]) -> None:
+        self.look = look
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.look()
+
+
+def test_the_teacher_is_frozen_and_in_eval_mode_whatever_the_trainer_does(new_trainer, tiny_tokenizer) -> None:
+    trainer = new_trainer(rows(examples([0, 1] * 12), tiny_tokenizer), max_steps=4, learning_rate=1e-2)
+    teacher = trainer.teacher.model
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    modes = []
+    trainer.add_callback(Watch(lambda: modes.append((teacher.training, trainer.student.training))))
+    teacher.train()  # somebody else's doing
+    trainer.train()
+    assert modes == [(False, True)] * 4
+    assert not any(weight.requires_grad or weight.grad is not None for weight in teacher.parameters())
+    assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
+    optimized = {id(weight) for group in trainer.optimizer.param_groups for weight in group["params"]}
+    assert not optimized & {id(weight) for weight in teacher.parameters()}
+    assert optimized == {id(weight) for weight in trainer.model.parameters()}
+
+
+def test_logged_terms_sum_to_the_loss_and_norms_are_those_of_autograd(new_trainer, tiny_tokenizer) -> None:
+    data = rows(examples([0, 1] * 4), tiny_tokenizer)
+    weights = {"beta": 0.5, "theta": 2.0, "embeddings": 3.0, "alpha": 0.7}
+    trainer = new_trainer(data, objective=weights, logging_steps=1, gradient_norm_steps=1)
+    batch = padding_collator(tiny_tokenizer)([{k: v for k, v in row.items() if k != "length"} for row in data])
+    objective, student = trainer.objective, trainer.student
+    layer_weights = {name: buffer.clone() for name, buffer in objective.named_buffers()}
+    with torch.no_grad():
+        expected_teacher = capture(trainer.teacher.model, batch, objective.needs)
+    expected = {}
+    for name in ("attention_scores", "hidden_states", "embeddings", "soft_targets", "hard_labels"):
+        student.zero_grad()
+        for key, buffer in objective.named_buffers():  # the forward pass moves them
+            buffer.copy_(layer_weights[key])
+        objective(capture(student.train(), batch, objective.needs), expected_teacher, batch)[1][name].backward()
+        squares = [weight.grad.square().sum() for weight in student.parameters() if weight.grad is not None]
+        expected[name] = torch.stack(squares).sum().sqrt().item()
+    student.zero_grad()
+    objective.zero_grad()
+    for key, buffer in objective.named_buffers():
+        buffer.copy_(layer_weights[key])
+    trainer.train()
+    log = trainer.state.log_history[0]
+    terms = {name.removeprefix("terms/"): value for name, value in log.items() if name.startswith("terms/")}
+    assert terms.keys() == expected.keys()
+    assert sum(terms.values()) == pytest.approx(log["loss"], rel=1e-4)
+    for name, norm in expected.items():
+        assert log[f"gradient_norms/{name}"] == pytest.approx(norm, rel=1e-4), name
+
+
+def test_gradient_norms_of_a_term_without_gradient_are_zero() -> None:
+    layer = torch.nn.Linear(2, 1)
+    (value,) = layer(torch.ones(1, 2))[0]
+    norms = gradient_norms({"constant": torch.tensor(3.0), "linear": 2 * value}, layer)
+    assert norms == {"constant": 0.0, "linear": pytest.approx(2 * 3**0.5)}
+
+
+@pytest.mark.parametrize("method", ["bert-emd", "hard-labels"])
+def test_two_batches_accumulated_equal_one_of_twice_the_size(new_trainer, tiny_tokenizer, method: str) -> None:
+    """Without dropout and cost attention, on sentences of one length, the two are one sum in another order."""
+    data = rows(examples([0, 1] * 16, text="the movie was very good"), tiny_tokenizer)
+    fixed = {"cost_attention": "off"} if method == "bert-emd" else {}
+    outcomes = []
+    for size, accumulation in ((32, 1), (16, 2)):
+        trainer = new_trainer(
+            data,
+            method=method,
+            objective=fixed,
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=accumulation,
+            logging_steps=1,
+            warmup_steps=0,
+        )
+        trainer.train()
+        log = trainer.state.log_history[0]
+        outcomes.append((log["loss"], log["grad_norm"], sum(log[k] for k in log if k.startswith("terms/"))))
+    assert outcomes[1] == pytest.approx(outcomes[0], rel=1e-4)
+    assert outcomes[0][0] == pytest.approx(outcomes[0][2], rel=1e-4)
+
+
+def test_it_works_as_a_plain_trainer_and_its_student_stands_alone(tmp_path: Path, tiny_encoder, tiny_tokenizer) -> None:
+    """From the readme: a plain model as teacher, save_model() for a plain student."""
+    teacher = tiny_encoder(layers=3, width=16, heads=2, seed=1)
+    student = tiny_encoder(layers=1, width=8, heads=2, seed=2)
+    data = rows(examples([0, 1] * 8), tiny_tokenizer)
+    trainer = DistillationTrainer(
+        student,
+        teacher=teacher,
+        objective=Objective([SoftTargets(temperature=2.0), HardLabels()], {"soft_targets": 0.5, "hard_labels": 0.5}),
+        args=DistillationArguments(
+            output_dir=str(tmp_path / "out"), num_train_epochs=1, report_to="none", use_cpu=True, disable_tqdm=True
+        ),
+        processing_class=tiny_tokenizer,
+        train_dataset=data.remove_columns("length"),
+        eval_dataset=data.remove_columns("length"),
+        compute_metrics=lambda found: {"accuracy": float((found.predictions.argmax(-1) == found.label_ids).mean())},
+    )
+    trainer.train()
+    assert 0 <= trainer.evaluate()["eval_accuracy"] <= 1
+    trainer.save_model(str(tmp_path / "student"))
+    loaded, report = AutoModelForSequenceClassification.from_pretrained(tmp_path / "student", output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), trainer.student.parameters(), strict=True))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "student")
+    (found,) = pipeline("text-classification", model=loaded, tokenizer=tokenizer, device="cpu")(["a good movie"])
+    assert found["label"] in loaded.config.label2id
+
+
+def test_the_exported_student_has_no_trace_of_the_objective(tmp_path: Path, new_trainer, tiny_tokenizer) -> None:
+    trainer = new_trainer(rows(examples([0, 1] * 4), tiny_tokenizer))
+    trainer.train()
+    trainer.save_model(str(tmp_path / "student"))
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "student")
+    assert loaded.state_dict().keys() == trainer.student.state_dict().keys()
+    files = {path.name for path in (tmp_path / "student").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= files
+    assert not {name for name in files if name.endswith((".bin", ".pt", ".pkl"))}
+
+
+def test_evaluation_needs_neither_teacher_nor_lengths_and_leaves_layer_weights(new_trainer, tiny_tokenizer) -> None:
+    data = rows(examples([0, 1] * 4), tiny_tokenizer)
+    trainer = new_trainer(data)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.teacher = None
+    with_length = trainer.predict(data)
+    without = trainer.predict(data.remove_columns("length"))
+    assert np.array_equal(with_length.predictions, without.predictions)
+    assert with_length.label_ids.tolist() == [0, 1] * 4
+    assert all(torch.equal(before[name], value) for name, value in trainer.model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("labels", "outputs", "pairs"),
+    [([0.0, 2.5, 5.0, 1.0] * 2, 1, False), (list(range(20)), 20, False), ([0, 1, 2] * 4, 3, True)],
+    ids=["a score", "many classes", "pairs"],
+)
+def test_every_kind_of_task_trains(new_trainer, tiny_tokenizer, labels: list[Any], outputs: int, pairs: bool) -> None:
+    data = rows(examples(labels, pairs=pairs), tiny_tokenizer, regression=outputs == 1)
+    trainer = new_trainer(data, outputs=outputs, objective={"alpha": 0.5}, num_train_epochs=2, max_steps=-1)
+    before = [weight.clone() for weight in trainer.student.parameters()]
+    trainer.train()
+    assert np.isfinite(trainer.state.log_history[-1]["train_loss"])
+    assert any(not torch.equal(a, b) for a, b in zip(before, trainer.student.parameters(), strict=True))
+    assert trainer.predict(data).predictions.shape == (len(labels), outputs)
+
+
+def test_hard_labels_need_no_teacher_and_others_say_that_they_do(tmp_path: Path, tiny_encoder, tiny_tokenizer) -> None:
+    arguments = DistillationArguments(
+        output_dir=str(tmp_path), use_cpu=True, report_to="none", max_steps=1, disable_tqdm=True
+    )
+    shared = {"args": arguments, "processing_class": tiny_tokenizer}
+    data = rows(examples([0, 1] * 4), tiny_tokenizer)
+    hard = Objective([HardLabels()], {"hard_labels": 1.0})
+    DistillationTrainer(tiny_encoder(), objective=hard, train_dataset=data, **shared).train()
+    with pytest.raises(ConfigError, match=r"1·soft_targets reads a teacher: pass teacher="):
+        DistillationTrainer(tiny_encoder(), objective=Objective([SoftTargets()], {"soft_targets": 1.0}), **shared)
+
+
+def test_a_teacher_may_come_as_a_teacher(new_trainer, tiny_encoder, tiny_tokenizer) -> None:
+    teacher = Teacher(tiny_encoder(layers=3, width=16, heads=2, seed=1))
+    trainer = new_trainer(rows(examples([0, 1] * 4), tiny_tokenizer), teacher=teacher)
+    assert trainer.teacher is teacher
+    trainer.train()
+
+
+def test_other_sampling_strategies_of_transformers_still_work(new_trainer, tiny_tokenizer) -> None:
+    data = rows(examples([0, 1] * 4), tiny_tokenizer)
+    trainer = new_trainer(data, train_sampling_strategy="random", num_train_epochs=1, max_steps=-1)
+    trainer.train()
+    assert trainer.state.global_step == 1
