@@ -39,6 +39,8 @@ def main(
     student: str = "3",
     precision: str = "bf16",
     training: dict[str, Any] | None = None,
+    teacher_training: dict[str, Any] | None = None,
+    check_teacher: bool = True,
 ) -> None:
     """Run what is missing and print the table.
 
@@ -52,22 +54,30 @@ def main(
         student: the student, as for `emdistill distill --student`.
         precision: bf16 (autocast in training, scores in float32) or fp32, the same for every run.
         training: further training options, the same for teacher and students.
+        teacher_training: training options of the teacher only.
+        check_teacher: refuse a teacher near chance (MiniLM on RTE is one).
     """
     options = {"bf16": precision == "bf16", "disable_tqdm": True, **(training or {})}
     folder = Path(output)
     for task in tasks.split(","):
         place = sst2_part(Path(data), folder) if task == "sst2" else Path(data)
-        common = {"task": task, "data": str(place), "training": options}
+        common = {"task": task, "data": str(place)}
         teacher = folder / task / "teacher"
         started = time.perf_counter()
-        finetune(load_finetune_config(model=encoder, output=str(teacher), seed=0, resume=begun(teacher), **common))
+        finetune(
+            load_finetune_config(
+                model=encoder, output=str(teacher), seed=0, resume=begun(teacher),
+                training={**options, **(teacher_training or {})}, **common,
+            )
+        )  # fmt: skip
         for seed in seeds.split(","):
             for method in methods.split(","):
                 run = folder / task / f"{method}-{student}-{seed}"
                 distill(
                     load_config(
                         teacher=str(teacher), output=str(run), method=method, student=student, seed=int(seed),
-                        resume=begun(run), **common,
+                        resume=begun(run), training=options,
+                        check_teacher=check_teacher, **common,
                     )
                 )  # fmt: skip
                 print(f"{task} {method} seed {seed}: {time.perf_counter() - started:.0f} s since the task began")

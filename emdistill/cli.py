@@ -159,9 +159,10 @@ def _with_underscores(word: str) -> str:
 def _spell_out(words: list[str], parser: ArgumentParser) -> list[str]:
     """--overwrite is short for --overwrite true."""
     short = {f"--{name}" for name in switches(parser)}
+    following = [*words[1:], "--"]
     return [
-        f"{word}=true" if word in short and not {"true", "false"} & set(words[place : place + 1]) else word
-        for place, word in enumerate(words, start=1)
+        f"{word}=true" if word in short and after.startswith("--") else word
+        for word, after in zip(words, following, strict=False)
     ]
 
 

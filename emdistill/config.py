@@ -204,9 +204,10 @@ def known_options(parser: ArgumentParser) -> list[str]:
 
 def switches(parser: ArgumentParser) -> set[str]:
     """The options of `parser` that are true or false."""
-    names = {name for name, hint in _types(parser).items() if hint is bool}
-    training = {f"training.{name}" for name, hint in _types(training_parser()).items() if hint is bool}
-    return names | training if "training" in _types(parser) else names
+    types = _types(parser)
+    if "training" in types:
+        types |= {f"training.{name}": hint for name, hint in _types(training_parser()).items()}
+    return {name for name, hint in types.items() if bool in (hint, *get_args(hint))}
 
 
 def _types(parser: ArgumentParser) -> dict[str, Any]:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from emdistill.artifact.figures import draw_flows, draw_layer_weights
+from emdistill.artifact.explain import draw_run, run_card
 from emdistill.artifact.flow_recorder import FlowRecorder
-from emdistill.artifact.flows import read_flows
 from emdistill.artifact.latency import model_size, parameter_count
-from emdistill.artifact.model_card import CardFacts, DataFacts, model_card
 from emdistill.artifact.run_folder import (
     check_output,
     check_same_run,
@@ -79,26 +78,30 @@ def distill(config: RunConfig | None = None, *, examples: TaskData | None = None
     stages = load_method(config.method)(
         encoder_shape(student), teacher.shape, regression=regression, **config.objective
     )
-    splits = make_splits(
-        data,
-        tokenizer,
-        select=config.select,
-        max_length=config.max_length,
-        batch_size=int(config.training.get("per_device_train_batch_size", 32)),
-    )
     arguments = [
         stage_arguments(
             stage,
             config.training,
             folder=folder,
-            choose=splits.choose_on is not None,
+            choose=config.select != "last",
             metric=task.metrics[0],
             seed=config.seed,
         )
         for stage in stages
     ]
+    splits = make_splits(
+        data,
+        tokenizer,
+        select=config.select,
+        max_length=config.max_length,
+        batch_size=arguments[0].per_device_train_batch_size,
+    )
     run = _describe(config, data, teacher, stages, splits)
-    run["student"] = {"parameters": parameter_count(student), "bytes": model_size(student)}
+    run["student"] = {
+        "parameters": parameter_count(student),
+        "bytes": model_size(student),
+        "shape": asdict(encoder_shape(student)),
+    }
     if config.resume:
         check_same_run(folder, run)
         if read_run(folder)["status"] == "finished":
@@ -139,9 +142,8 @@ def distill(config: RunConfig | None = None, *, examples: TaskData | None = None
     run["timings"]["training_seconds"] = time.perf_counter() - started
     run["scores"]["student"] = evaluate_on_dev(student, tokenizer, description="student on dev")
     console.print(f"student on dev: {_say(run['scores']['student'])}")
-    card = model_card(_card_facts(run, config, task))
-    write_student(folder, student, tokenizer, task=task, max_length=config.max_length, card=card)
-    _draw(folder)
+    write_student(folder, student, tokenizer, task=task, max_length=config.max_length, card=run_card(run))
+    draw_run(folder, run)
     if not config.keep_checkpoints:
         clear_run(folder, only=("checkpoints",))
     write_run(folder, run | {"status": "finished"})
@@ -163,7 +165,11 @@ def _describe(
         "texts_cut_at_max_length": splits.cut,
         "share_of_padding": splits.padding,
         "objective": {stage.name: str(stage.objective) for stage in stages},
-        "teacher": {"parameters": parameter_count(teacher.model), "bytes": model_size(teacher.model)},
+        "teacher": {
+            "parameters": parameter_count(teacher.model),
+            "bytes": model_size(teacher.model),
+            "shape": asdict(teacher.shape),
+        },
     }
 
 
@@ -179,47 +185,3 @@ def _say_what_runs(run: dict[str, Any], task: Task) -> str:
 
 def _say(scores: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
-
-
-def _draw(folder: Path) -> None:
-    flows = folder / "flows.jsonl"
-    if flows.exists() and (records := read_flows(flows)):
-        draw_flows(records, folder / "flows.png")
-        draw_layer_weights(records, folder / "layer_weights.png")
-
-
-def _card_facts(run: dict[str, Any], config: RunConfig, task: Task) -> CardFacts:
-    by_set = list(run["task"]["evaluation_rows"])
-    return CardFacts(
-        name=Path(config.output).name,
-        task=task.name,
-        description=task.description,
-        kind=task.kind,
-        labels=task.labels,
-        pairs=task.text_pair is not None,
-        student=config.student,
-        teacher=config.teacher,
-        method=config.method,
-        equation="; ".join(run["objective"].values()),
-        seed=config.seed,
-        settings=config.training,
-        data=[DataFacts(file["name"], file["rows"], file["sha256"]) for file in run["task"]["files"]],
-        held_out=run["task"]["held_out"],
-        teacher_scores=_by_set(run["scores"]["teacher"], by_set),
-        student_scores=_by_set(run["scores"]["student"], by_set),
-        checkpoint=run["selection"],
-        teacher_parameters=run["teacher"]["parameters"],
-        student_parameters=run["student"]["parameters"],
-        teacher_size=run["teacher"]["bytes"],
-        student_size=run["student"]["bytes"],
-        max_length=config.max_length,
-        versions={name: run["versions"][name] for name in ("emdistill", "torch", "transformers")},
-    )
-
-
-def _by_set(scores: dict[str, float], sets: list[str]) -> dict[str, dict[str, float]]:
-    first, *others = sets
-    return {first: {name: value for name, value in scores.items() if "/" not in name}} | {
-        other: {name.removeprefix(f"{other}/"): value for name, value in scores.items() if name.startswith(f"{other}/")}
-        for other in others
-    }

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from emdistill.artifact.reading import remember_reading
 from emdistill.artifact.run_folder import (
+    OWN_FILES,
     check_output,
     check_same_run,
     clear_run,
@@ -58,13 +59,6 @@ def finetune(config: FinetuneConfig | None = None, *, examples: TaskData | None 
     model = load_classifier(config.model, labels=task.labels, regression=regression)
     check_max_length(config.max_length, model)
     tokenizer = load_tokenizer(config.model)
-    splits = make_splits(
-        data,
-        tokenizer,
-        select=config.select,
-        max_length=config.max_length,
-        batch_size=int(config.training.get("per_device_train_batch_size", 32)),
-    )
     shape = encoder_shape(model)
     stages = METHODS["hard-labels"](shape, shape, regression=regression)
     arguments = [
@@ -72,12 +66,19 @@ def finetune(config: FinetuneConfig | None = None, *, examples: TaskData | None 
             stage,
             config.training,
             folder=folder,
-            choose=splits.choose_on is not None,
+            choose=config.select != "last",
             metric=task.metrics[0],
             seed=config.seed,
         )
         for stage in stages
     ]
+    splits = make_splits(
+        data,
+        tokenizer,
+        select=config.select,
+        max_length=config.max_length,
+        batch_size=arguments[0].per_device_train_batch_size,
+    )
     run: dict[str, Any] = {
         "status": "running",
         "config": config_dict(config),
@@ -94,7 +95,7 @@ def finetune(config: FinetuneConfig | None = None, *, examples: TaskData | None 
             console.print(f"{folder} is finished already; nothing to do")
             return folder
     else:
-        clear_run(folder)
+        clear_run(folder, only=(*OWN_FILES, "model.safetensors"))  # a half-trained run must not pass for the old one
     console.print(f"{task.name}: {len(splits.train)} rows to learn from; {splits.selection}")
     write_run(folder, run)
 

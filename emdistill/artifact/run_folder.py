@@ -6,6 +6,7 @@ RUN/
 ├── flows.jsonl         flows and layer weights over the steps (format: artifact/flows.py)
 ├── flows.png           the last flow of each layer term
 ├── layer_weights.png   layer weights over the steps
+├── report.html         scores, sizes and pictures on one page
 ├── tensorboard/        the training log
 └── checkpoints/        while the run is under way (kept afterwards with --keep-checkpoints)
 """
@@ -26,7 +27,8 @@ from emdistill.data.task import TaskData
 from emdistill.errors import OutputError
 
 RUN_FILE = "run.json"
-OWN_FILES = ("student", RUN_FILE, "flows.jsonl", "flows.png", "layer_weights.png", "tensorboard", "checkpoints")
+PICTURES = ("flows.png", "layer_weights.png", "report.html")
+OWN_FILES = ("student", RUN_FILE, "flows.jsonl", *PICTURES, "tensorboard", "checkpoints")
 # What a run may be resumed with another value of: names of places, where contents count (they are compared by hash).
 PLACES = ("output", "teacher", "model", "data", "dev", "keep_checkpoints")
 
@@ -126,6 +128,8 @@ def describe_data(data: TaskData) -> dict[str, Any]:
     """The task and its data as plain values."""
     return {
         "name": data.task.name,
+        "description": data.task.description,
+        "pairs": data.task.text_pair is not None,
         "kind": data.task.kind,
         "labels": list(data.task.labels),
         "metrics": list(data.task.metrics),

@@ -14,7 +14,8 @@ class DistillationArguments(TrainingArguments):
     gradient_norm_steps      log each term's gradient norm over the student's weights every so many optimizer
                              steps (each costs one more backward pass a term); 0 = never
     flow_steps               record flows and layer weights every so many optimizer steps; 0 = never
-    early_stopping_patience  stop after so many evaluations without a better metric; None = never
+    early_stopping_patience  stop after so many evaluations without a better metric; None = never, nor with
+                             --select last, where nothing is scored
     """
 
     per_device_train_batch_size: int = field(default=32)

@@ -28,6 +28,7 @@ from transformers import (
 )
 from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.utils import logging as transformers_logging
 
 from emdistill.errors import ConfigError
 from emdistill.models.teacher import Teacher
@@ -107,7 +108,8 @@ def run_stages(
         trainer.remove_callback(PrinterCallback)
         if not settings.disable_tqdm:
             trainer.add_callback(ProgressWithLoss())
-        with _tensorboard(trainer, folder / "tensorboard" / stage.name), _stop_on_interrupt(stage.name) as stop:
+        logs = folder / "tensorboard" / stage.name
+        with _quiet_transformers(), _tensorboard(trainer, logs), _stop_on_interrupt(stage.name) as stop:
             trainer.add_callback(stop)
             trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints) if resume else None)
         histories.append({"stage": stage.name, "log": trainer.state.log_history})
@@ -146,7 +148,7 @@ def stage_arguments(
 ) -> DistillationArguments:
     """The recipe's training section, and over it the stage's own, as DistillationArguments.
 
-    choose   whether checkpoints are scored by `metric` and the best one is kept
+    choose   whether checkpoints are scored by `metric` and the best one is kept; without, nothing stops early
     Raises ConfigError for a number out of range and where transformers refuses a value.
     """
     settings: dict[str, Any] = {
@@ -166,8 +168,8 @@ def stage_arguments(
         **training,
         **stage.training,
     }
-    if not choose and settings.get("early_stopping_patience") is not None:
-        raise ConfigError("early stopping needs something to choose on: use --select held-out or dev, not last")
+    if not choose:
+        settings["early_stopping_patience"] = None
     wrong = [
         f"--training.{name} must be at least {least:g}, not {settings[name]}"
         for name, least in LEAST.items()
@@ -239,6 +241,17 @@ def _stop_on_interrupt(stage: str) -> Iterator[StopOnRequest]:
         yield stop
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Errors only: the notes on file times and restored callbacks are not the user's business."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
 
 
 @contextlib.contextmanager

@@ -144,7 +144,7 @@ def test_the_table_agrees_with_itself() -> None:
         assert glue.task.name == name
         assert glue_task(glue.folder) is glue
         assert set(glue.task.metrics) <= set(METRICS)
-        assert bool(glue.columns.labels) == (glue.task.kind == "classification")
+        assert bool(glue.task.labels) == (glue.task.kind == "classification")
 
 
 # ------------------------------------------------------------------------------------------------------ the hub

@@ -330,7 +330,6 @@ def test_bf16_trains_on_a_cpu(new_run) -> None:
         ({"per_device_train_batch_size": 0}, "--training.per_device_train_batch_size must be at least 1"),
         ({"num_train_epochs": 0}, "--training.num_train_epochs"),
         ({"lr_scheduler_type": "lin"}, "training section cannot be used: lin is not a valid"),
-        ({"early_stopping_patience": 2}, "--select held-out or dev"),
     ],
 )
 def test_settings_that_cannot_train_are_refused(new_run, training: dict[str, Any], message: str) -> None:

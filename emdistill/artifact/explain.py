@@ -1,0 +1,88 @@
+"""What a finished run tells people: the model card, the pictures, the page; all from the run folder's own record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from emdistill.artifact.figures import draw_flows, draw_layer_weights
+from emdistill.artifact.flows import read_flows
+from emdistill.artifact.model_card import CardFacts, DataFacts, model_card
+from emdistill.artifact.page import Picture, write_page
+from emdistill.artifact.report import ReportRow
+
+
+def run_card(run: dict[str, Any]) -> str:
+    """The model card of a run's student."""
+    config, task = run["config"], run["task"]
+    sets = list(task["evaluation_rows"])
+    return model_card(
+        CardFacts(
+            name=Path(config["output"]).name,
+            task=task["name"],
+            description=task["description"],
+            kind=task["kind"],
+            labels=task["labels"],
+            pairs=task["pairs"],
+            student=_make(run),
+            teacher=config["teacher"],
+            method=config["method"],
+            equation="; ".join(run["objective"].values()),
+            seed=run["seed"],
+            settings=config["training"],
+            data=[DataFacts(file["name"], file["rows"], file["sha256"]) for file in task["files"]],
+            held_out=task["held_out"],
+            teacher_scores=_by_set(run["scores"]["teacher"], sets),
+            student_scores=_by_set(run["scores"]["student"], sets),
+            checkpoint=run["selection"],
+            teacher_parameters=run["teacher"]["parameters"],
+            student_parameters=run["student"]["parameters"],
+            teacher_size=run["teacher"]["bytes"],
+            student_size=run["student"]["bytes"],
+            max_length=config["max_length"],
+            versions={name: run["versions"][name] for name in ("emdistill", "torch", "transformers")},
+        )
+    )
+
+
+def draw_run(folder: Path, run: dict[str, Any]) -> None:
+    """flows.png and layer_weights.png where the method maps layers, and report.html."""
+    flows = folder / "flows.jsonl"
+    if flows.exists() and (records := read_flows(flows)):
+        draw_flows(records, folder / "flows.png")
+        draw_layer_weights(records, folder / "layer_weights.png")
+    config, task = run["config"], run["task"]
+    rows = [
+        ReportRow(name, run["scores"][name], run[name]["parameters"], run[name]["bytes"])
+        for name in ("teacher", "student")
+    ]
+    write_page(
+        folder / "report.html",
+        title=f"{task['name']}: a {config['method']} student",
+        rows=rows,
+        pictures=[
+            Picture(folder / "flows.png", "Which teacher layer taught which student layer, at the last step."),
+            Picture(folder / "layer_weights.png", "The layers' weights over the steps (cost attention)."),
+        ],
+        notes=[
+            f"student: {_make(run)}",
+            *(f"stage {name}: {equation}" for name, equation in run["objective"].items()),
+            f"{run['rows']['train']} rows learned from; {run['selection']}",
+            *([task["held_out"]] if task["held_out"] else []),
+            f"seed {run['seed']}; {run['timings']['training_seconds']:.0f} seconds of training",
+        ],
+        command=f"emdistill predict --model {folder / 'student'} --input new.jsonl --output scored.jsonl",
+    )
+
+
+def _make(run: dict[str, Any]) -> str:
+    shape = run["student"]["shape"]
+    return f"{shape['layers']} layers × {shape['width']} (--student {run['config']['student']})"
+
+
+def _by_set(scores: dict[str, float], sets: list[str]) -> dict[str, dict[str, float]]:
+    first, *others = sets
+    return {first: {name: value for name, value in scores.items() if "/" not in name}} | {
+        other: {name.removeprefix(f"{other}/"): value for name, value in scores.items() if name.startswith(f"{other}/")}
+        for other in others
+    }

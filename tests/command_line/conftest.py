@@ -1,0 +1,72 @@
+"""A place with a random encoder, data, a fine-tuned teacher and a distilled student, made once by the command line."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import PreTrainedModel
+
+from emdistill.cli import main
+
+
+@dataclass(frozen=True)
+class Place:
+    """`folder` holds encoder/, teacher/, run/, reviews.csv, new.csv and SST-2/; leave it as it is."""
+
+    folder: Path
+    fast = ("--training.learning_rate=5e-3", "--training.per_device_train_batch_size=16")
+    quiet = ("--training.disable_tqdm",)
+    reviews = ("--text", "body", "--label", "stars")
+
+    def distill(self, *words: str) -> list[str]:
+        """A short distillation of the teacher; `words` come last, and the last one of an option counts."""
+        files = ["--teacher", f"{self.folder}/teacher", "--data", f"{self.folder}/reviews.csv"]
+        short = ["--student", "2", "--training.num_train_epochs=1"]
+        return ["distill", *files, *self.reviews, *short, *self.fast, *self.quiet, *words]
+
+    @staticmethod
+    def sentences(count: int) -> list[tuple[str, str]]:
+        """(text, label); the label is told by one word."""
+        nouns, fillers = ("the movie", "a book", "it", "the book of it"), ("", "very ", "not in a ", "and ")
+        found = []
+        for row in range(count):
+            word = ("bad", "good")[row % 2]
+            found.append((f"{nouns[row // 2 % 4]} was {fillers[row // 8 % 4]}{word}", word))
+        return found
+
+    @staticmethod
+    def write_csv(path: Path, rows: list[list[str]], header: tuple[str, ...] = ("id", "body", "stars")) -> Path:
+        """A CSV file with a header."""
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([header, *rows])
+        return path
+
+
+@pytest.fixture(scope="session")
+def place(
+    tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Callable[..., PreTrainedModel], tokenizer_factory: Any
+) -> Place:
+    folder = tmp_path_factory.mktemp("place")
+    place = Place(folder)
+    tiny_encoder("bert", layers=4, width=24, heads=4, seed=1).save_pretrained(folder / "encoder")
+    tokenizer_factory().save_pretrained(folder / "encoder")
+    place.write_csv(folder / "reviews.csv", [[str(i), *pair] for i, pair in enumerate(place.sentences(160))])
+    place.write_csv(
+        folder / "new.csv", [[str(i), text] for i, (text, _) in enumerate(place.sentences(8))], ("id", "body")
+    )
+    glue = folder / "SST-2"
+    glue.mkdir()
+    for name, rows in (("train", place.sentences(120)), ("dev", place.sentences(20))):
+        lines = [f"{text}\t{int(label == 'good')}" for text, label in rows]
+        (glue / f"{name}.tsv").write_text("\n".join(["sentence\tlabel", *lines]) + "\n", encoding="utf-8")
+    words = ["--model", f"{folder}/encoder", "--data", f"{folder}/reviews.csv", *place.reviews, *place.fast]
+    words += [*place.quiet, "--output", f"{folder}/teacher", "--training.num_train_epochs=8"]
+    assert main(["finetune", *words]) == 0
+    words = ["--training.flow_steps=2", "--training.logging_steps=2", "--training.num_train_epochs=3"]
+    assert main(place.distill("--output", f"{folder}/run", *words)) == 0
+    return place
