@@ -18,7 +18,8 @@ from typing import Any, Literal, get_args, get_origin
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from emdistill.data.task import Kind
+from emdistill.data.read import read_task_data
+from emdistill.data.task import Kind, TaskData
 from emdistill.errors import ConfigError, nearest
 from emdistill.methods import METHODS, Method
 from emdistill.training.arguments import DistillationArguments
@@ -29,12 +30,11 @@ SECTIONS = ("objective", "training")
 WRONG_VALUE = re.compile(r'Parser key "([^"]+)":.*?(?:Got|Given) value: (.*)', re.DOTALL)
 
 
-@dataclass(frozen=True)
-class RunConfig:
-    """Everything that decides a distillation.
+@dataclass(frozen=True, kw_only=True)
+class LearningConfig:
+    """What a distillation and a fine-tuning are both told.
 
     Args:
-        teacher: folder or hub id of the fine-tuned teacher.
         data: a GLUE folder, a CSV, TSV, JSONL or Parquet file, a hub dataset, or 'docstrings'.
         output: folder of the run.
         task: a task's name (see `emdistill tasks`); files of your own need none.
@@ -43,21 +43,15 @@ class RunConfig:
         label: column of the label.
         dev: file of the development set; without it a stratified part of the data is held out.
         kind: what the label is; found from the data if not given.
-        student: 3 (so many teacher layers), 1,3,5 (these), 4x312 (layers x width, fresh), or a folder or hub id.
-        student_source: encoder whose layers the student keeps instead of the teacher's, a folder or hub id.
-        method: a method's name (see `emdistill methods`), or path.py:function for your own.
-        objective: the method's own settings.
         training: transformers' TrainingArguments and gradient_norm_steps, flow_steps, early_stopping_patience.
         select: which checkpoint is kept: the best on a held-out part of train, the best on dev, or the last.
         max_length: tokens a sentence or pair at most.
         seed: seed of initial weights, order and dropout.
-        check_teacher: refuse a teacher that scores near chance.
         keep_checkpoints: leave the checkpoints in the run folder when the run has finished.
         overwrite: replace a run that stands in the output folder.
         resume: go on with the run that stands in the output folder.
     """
 
-    teacher: str
     data: str
     output: str
     task: str | None = None
@@ -66,59 +60,58 @@ class RunConfig:
     label: str = "label"
     dev: str | None = None
     kind: Kind | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+    select: Literal["held-out", "dev", "last"] = "held-out"
+    max_length: int = 128
+    seed: int = 42
+    keep_checkpoints: bool = False
+    overwrite: bool = False
+    resume: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(LearningConfig):
+    """Everything that decides a distillation.
+
+    Args:
+        teacher: folder or hub id of the fine-tuned teacher.
+        student: 3 (so many teacher layers), 1,3,5 (these), 4x312 (layers x width, fresh), or a folder or hub id.
+        student_source: encoder whose layers the student keeps instead of the teacher's, a folder or hub id.
+        method: a method's name (see `emdistill methods`), or path.py:function for your own.
+        objective: the method's own settings.
+        check_teacher: refuse a teacher that scores near chance.
+    """
+
+    teacher: str
     student: str = "3"
     student_source: str | None = None
     method: str = "bert-emd"
     objective: dict[str, Any] = field(default_factory=dict)
-    training: dict[str, Any] = field(default_factory=dict)
-    select: Literal["held-out", "dev", "last"] = "held-out"
-    max_length: int = 128
-    seed: int = 42
     check_teacher: bool = True
-    keep_checkpoints: bool = False
-    overwrite: bool = False
-    resume: bool = False
 
 
-@dataclass(frozen=True)
-class FinetuneConfig:
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(LearningConfig):
     """Everything that decides the fine-tuning of a teacher.
 
     Args:
         model: folder or hub id of a pretrained encoder.
-        data: a GLUE folder, a CSV, TSV, JSONL or Parquet file, a hub dataset, or 'docstrings'.
-        output: folder the fine-tuned model is written to.
-        task: a task's name (see `emdistill tasks`); files of your own need none.
-        text: column of the text.
-        text_pair: column of the second text of a pair.
-        label: column of the label.
-        dev: file of the development set; without it a stratified part of the data is held out.
-        kind: what the label is; found from the data if not given.
-        training: transformers' TrainingArguments and gradient_norm_steps, early_stopping_patience.
-        select: which checkpoint is kept: the best on a held-out part of train, the best on dev, or the last.
-        max_length: tokens a sentence or pair at most.
-        seed: seed of the head's initial weights, order and dropout.
-        keep_checkpoints: leave the checkpoints in the output folder when the run has finished.
-        overwrite: replace a run that stands in the output folder.
-        resume: go on with the run that stands in the output folder.
     """
 
     model: str
-    data: str
-    output: str
-    task: str | None = None
-    text: str = "text"
-    text_pair: str | None = None
-    label: str = "label"
-    dev: str | None = None
-    kind: Kind | None = None
-    training: dict[str, Any] = field(default_factory=dict)
-    select: Literal["held-out", "dev", "last"] = "held-out"
-    max_length: int = 128
-    seed: int = 42
-    keep_checkpoints: bool = False
-    overwrite: bool = False
-    resume: bool = False
+
+
+def read_data(config: LearningConfig) -> TaskData:
+    """The task and examples that a configuration names."""
+    return read_task_data(
+        config.data,
+        task=config.task,
+        text=config.text,
+        text_pair=config.text_pair,
+        label=config.label,
+        dev=config.dev,
+        kind=config.kind,
+    )
 
 
 def load_config(config: str | Path | None = None, **options: Any) -> RunConfig:

@@ -32,7 +32,7 @@ emdistill finetune --model {ENCODER_HUB_ID} --data reviews.csv --text body --lab
 emdistill distill  --teacher teacher/ --data reviews.csv --text body --label stars --student 3 --output run/"""
 
 
-def demo(output: str = "demo-run", train_size: int = 6000, epochs: float = 2.0, seed: int = 42) -> None:
+def demo(output: str = "demo-run", train_size: int = 9100, epochs: float = 2.0, seed: int = 42) -> None:
     """Fine-tune all-MiniLM-L6-v2, distil 3 of its layers with BERT-EMD, and compare with labels alone.
 
     Args:

@@ -24,9 +24,8 @@ from emdistill.artifact.run_folder import (
     write_run,
 )
 from emdistill.artifact.student_artifact import StudentArtifact, write_student
-from emdistill.config import RunConfig, config_dict, load_config, load_method
+from emdistill.config import RunConfig, config_dict, load_config, load_method, read_data
 from emdistill.data.metrics import chance, score
-from emdistill.data.read import read_task_data
 from emdistill.data.task import Task, TaskData
 from emdistill.models.encoder import encoder_shape, load_classifier, load_tokenizer
 from emdistill.models.teacher import Teacher, check_above_chance
@@ -50,15 +49,7 @@ def distill(config: RunConfig | None = None, *, examples: TaskData | None = None
     reads = (config.teacher, config.data, config.dev, config.student, config.student_source)
     check_output(folder, overwrite=config.overwrite, resume=config.resume, inputs=reads)
 
-    data = examples or read_task_data(
-        config.data,
-        task=config.task,
-        text=config.text,
-        text_pair=config.text_pair,
-        label=config.label,
-        dev=config.dev,
-        kind=config.kind,
-    )
+    data = examples or read_data(config)
     task = data.task
     regression = task.kind == "regression"
     teacher = Teacher(load_classifier(config.teacher))

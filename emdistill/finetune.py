@@ -20,9 +20,8 @@ from emdistill.artifact.run_folder import (
     versions,
     write_run,
 )
-from emdistill.config import FinetuneConfig, config_dict, load_finetune_config
+from emdistill.config import FinetuneConfig, config_dict, load_finetune_config, read_data
 from emdistill.data.metrics import score
-from emdistill.data.read import read_task_data
 from emdistill.data.task import TaskData
 from emdistill.methods import METHODS
 from emdistill.models.encoder import encoder_shape, fingerprint, load_classifier, load_tokenizer, save_student
@@ -44,15 +43,7 @@ def finetune(config: FinetuneConfig | None = None, *, examples: TaskData | None 
     reads = (config.model, config.data, config.dev)
     check_output(folder, overwrite=config.overwrite, resume=config.resume, inputs=reads)
 
-    data = examples or read_task_data(
-        config.data,
-        task=config.task,
-        text=config.text,
-        text_pair=config.text_pair,
-        label=config.label,
-        dev=config.dev,
-        kind=config.kind,
-    )
+    data = examples or read_data(config)
     task = data.task
     regression = task.kind == "regression"
     seed_everything(config.seed)

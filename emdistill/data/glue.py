@@ -15,20 +15,8 @@ from typing import Any
 
 from datasets import Dataset
 
-from emdistill.data.files import (
-    BadRows,
-    Columns,
-    Examples,
-    Row,
-    data_file,
-    hub_rows,
-    listing,
-    load_hub,
-    read_examples,
-    read_rows,
-    to_dataset,
-    tsv_cells,
-)
+from emdistill.data.files import Columns, Examples, hub_rows, load_hub, read_examples, to_dataset
+from emdistill.data.rows import BadRows, Row, data_file, listing, read_rows, tsv_cells
 from emdistill.data.task import DataFile, Kind, Task, TaskData
 from emdistill.errors import ConfigError, DataError, nearest
 

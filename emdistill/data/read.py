@@ -14,20 +14,17 @@ from numpy.typing import NDArray
 from emdistill.data.docstrings import DOCSTRINGS, read_docstrings
 from emdistill.data.files import (
     MOST_DISTINCT_CLASSES,
-    SUFFIXES,
-    BadRows,
     Columns,
     Examples,
-    data_file,
     hub_rows,
     load_hub,
     number,
     read_examples,
-    read_rows,
     to_dataset,
     whole_number,
 )
 from emdistill.data.glue import glue_folders, glue_task, read_glue, read_glue_from_hub, recognise
+from emdistill.data.rows import SUFFIXES, BadRows, data_file, read_rows
 from emdistill.data.task import Kind, Task, TaskData
 from emdistill.errors import ConfigError, DataError
 

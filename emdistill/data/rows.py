@@ -1,0 +1,174 @@
+"""Files into rows: CSV, TSV, JSON Lines and Parquet, each row with the line on which it begins.
+
+CSV is read as RFC 4180 has it (a quoted cell may hold commas and line ends); in TSV quotes are plain text
+and a line is a row, as in GLUE. All text is UTF-8, with or without a byte-order mark; blank lines are no rows.
+A row is named by the file's line on which it begins; rows of Parquet files are counted from 1.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow
+import pyarrow.parquet
+
+from emdistill.data.task import DataFile
+from emdistill.errors import DataError, nearest
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+_SHOWN_ROWS = 5
+_SHOWN_NAMES = 20
+
+
+class Row(NamedTuple):
+    """One row and the line on which it begins."""
+
+    line: int
+    cells: dict[str, Any]
+
+
+class BadRows:
+    """Collects what is wrong with the rows of one source, to be said in one message."""
+
+    def __init__(self, source: str | Path) -> None:
+        self.source = source
+        self.problems: list[tuple[int, str]] = []
+
+    def add(self, line: int, problem: str) -> None:
+        self.problems.append((line, problem))
+
+    def check(self) -> None:
+        """Raises DataError with the first five bad rows, each with its line, and the number of the others."""
+        if not self.problems:
+            return
+        shown = sorted(self.problems)[:_SHOWN_ROWS]
+        (first_line, first), others = shown[0], shown[1:]
+        message = [first, *(f"{self.source}:{line}: {problem}" for line, problem in others)]
+        if len(self.problems) > len(shown):
+            message.append(f"… and {len(self.problems) - len(shown)} more like these")
+        raise DataError("\n".join(message), file=self.source, line=first_line)
+
+
+# ------------------------------------------------------------------------------------------ names in messages
+
+
+def listing(names: Iterable[str]) -> str:
+    """The first twenty names, and how many there are besides."""
+    every = list(names)
+    more = f", … ({len(every)} in all)" if len(every) > _SHOWN_NAMES else ""
+    return ", ".join(every[:_SHOWN_NAMES]) + more
+
+
+# ------------------------------------------------------------------------------------------ from bytes to rows
+
+
+def read_rows(path: Path, bad: BadRows, header: tuple[str, ...] | None = None) -> Iterator[Row]:
+    """The rows of a file, chosen by its extension; rows that are no rows go to `bad`.
+
+    header   the columns' names of a CSV or TSV file that has no header line
+    Raises DataError for a file that is missing, empty, of unknown type, not UTF-8 or broken as a whole.
+    """
+    if not path.is_file():
+        neighbours = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise DataError(f"there is no such file.{nearest(path.name, neighbours)}", file=path)
+    if path.stat().st_size == 0:
+        raise DataError("the file is empty", file=path)
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
+        return _table_rows(path, _csv_cells(path), bad, header)
+    if suffix == ".tsv":
+        return _table_rows(path, tsv_cells(path), bad, header)
+    if suffix in (".jsonl", ".json"):
+        return _json_rows(path, bad)
+    if suffix == ".parquet":
+        return _parquet_rows(path)
+    raise DataError(f"files of type {suffix!r} are not read; these are: {', '.join(SUFFIXES)}", file=path)
+
+
+def text_lines(path: Path) -> Iterator[str]:
+    """Decoded one by one, so that a broken byte is named with its line; line ends stay on."""
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            content = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
+            try:
+                line = content.decode("utf-8")
+            except UnicodeDecodeError as error:
+                problem = f"byte {error.start + 1} of this line (0x{content[error.start]:02x}) is not UTF-8"
+                raise DataError(f"{problem}; save the file as UTF-8", file=path, line=number) from None
+            yield line
+
+
+def tsv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """(line, cells) of every line that is not blank; quotes are plain text."""
+    for number, line in enumerate(text_lines(path), start=1):
+        if content := line.rstrip("\r\n"):
+            yield number, content.split("\t")
+
+
+def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(text_lines(path), strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            problem = f"the row that begins here is not CSV ({error}); is a quote left open?"
+            raise DataError(problem, file=path, line=line) from None
+        if cells not in ([], [""]):
+            yield line, cells
+
+
+def _table_rows(
+    path: Path, rows: Iterator[tuple[int, list[str]]], bad: BadRows, header: tuple[str, ...] | None
+) -> Iterator[Row]:
+    for line, cells in rows:
+        if header is None:
+            header = tuple(cells)
+            twice = sorted({name for name in header if name and header.count(name) > 1})
+            if twice:
+                raise DataError(f"column {twice[0]!r} occurs twice in the header", file=path, line=line)
+        elif len(cells) != len(header):
+            bad.add(line, f"{len(cells)} cells, but there are {len(header)} columns ({listing(header)})")
+        else:
+            yield Row(line, dict(zip(header, cells, strict=True)))
+
+
+def _json_rows(path: Path, bad: BadRows) -> Iterator[Row]:
+    for number, line in enumerate(text_lines(path), start=1):
+        if number == 1 and line.lstrip().startswith("["):
+            raise DataError("this is a JSON list; write one JSON object a line instead", file=path, line=1)
+        if not line.strip():
+            continue
+        try:
+            cells = json.loads(line)
+        except ValueError as error:
+            bad.add(number, f"not valid JSON ({error}); every line must be one JSON object")
+            continue
+        if isinstance(cells, dict):
+            yield Row(number, cells)
+        else:
+            bad.add(number, "every line must be one JSON object, with the columns' names as keys")
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            rows = itertools.chain.from_iterable(batch.to_pylist() for batch in file.iter_batches())
+            yield from (Row(number, cells) for number, cells in enumerate(rows, start=1))
+    except pyarrow.ArrowException as error:
+        raise DataError(f"this is no readable Parquet file ({error})", file=path) from None
+
+
+def data_file(path: Path, rows: int) -> DataFile:
+    """What is recorded of a file that was read."""
+    with path.open("rb") as file:
+        return DataFile(path, rows, hashlib.file_digest(file, "sha256").hexdigest())
