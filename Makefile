@@ -1,8 +1,8 @@
 # Two commands: `make demo` and `make test`. Both set up .venv on the first run and install nothing on the next.
 
 PYTHON ?= python3
-# torch without the CUDA libraries. With a GPU: make clean, then make demo TORCH_INDEX=https://pypi.org/simple
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# Options for pip, such as the index of PyTorch's CPU builds: make test PIP_OPTIONS='--extra-index-url URL'
+PIP_OPTIONS ?=
 # Further options of `emdistill demo`: make demo ARGS='--seed 1'
 ARGS ?=
 
