@@ -16,7 +16,7 @@ class AttentionScoreCosts:
     The scores are those before the softmax, scaled by 1/sqrt(head size), without mask values.
     heads   "equal": the head counts must agree; "mean": both sides averaged over heads;
             "match": heads matched by a second small transport
-    Source: BERT-EMD (Li et al., EMNLP 2020), section 3.2.
+    Source: BERT-EMD (Li et al., EMNLP 2020).
     """
 
     name = "attention_scores"

@@ -12,7 +12,7 @@ class HiddenStateCosts:
     """D[i, j] = mean over tokens and width of (student layer i - teacher layer j)², [M, N].
 
     The student's states arrive projected to the teacher's width (losses/projection.py).
-    Source: BERT-EMD (Li et al., EMNLP 2020), section 3.2.
+    Source: BERT-EMD (Li et al., EMNLP 2020).
     """
 
     name = "hidden_states"

@@ -29,7 +29,7 @@ class LayerLoss(Loss):
              these by the average over the kinds ("coupled"). Separate weights: two LayerLosses.
     mapping  costs [K, M, N] -> flow [K, M, N]; the flow is a constant for the gradient (envelope theorem)
     Raises TrainingError, naming the kind, where a cost is NaN or infinite.
-    Source: BERT-EMD (Li et al., EMNLP 2020), equations 4 to 10.
+    Source: BERT-EMD (Li et al., EMNLP 2020).
     """
 
     def __init__(self, costs: Sequence[LayerCosts], mapping: nn.Module) -> None:

@@ -20,7 +20,7 @@ class Projection(nn.Module):
     per_layer  one W a layer and one for the embeddings
     none       the states as they are; needs equal widths
     Raises ConfigError where `none` meets unequal widths.
-    Source: BERT-EMD section 3.2; TinyBERT (Jiao et al., 2020) equation 8.
+    Source: BERT-EMD (Li et al., EMNLP 2020); TinyBERT (Jiao et al., 2020) equation 8.
     """
 
     def __init__(self, student: EncoderShape, teacher: EncoderShape, kind: ProjectionKind) -> None:
