@@ -1,6 +1,9 @@
 """How much the intermediate terms should weigh (β) in our normalisation, measured on the docstrings task.
 
     python benchmarks/intermediate_weight.py --output runs/weight --betas 0,0.1,0.3,1,3,10 --seeds 0
+    # another factor on attention scores than the recipe's, in a folder of its own
+    python benchmarks/intermediate_weight.py --output runs/weight-1 --betas 1,10 --objective '{"attention_scores": 1}'
+    python benchmarks/intermediate_weight.py --output runs/weight-0 --betas 10,30 --objective '{"attention_scores": 0}'
 
 The score is on 2,100 rows held out of train, never on the task's dev set, so that choosing β by it leaves dev clean.
 β = 0 is the student that learns from the teacher's predictions alone.
