@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -18,7 +19,7 @@ class EncoderShape:
 
 @dataclass(frozen=True)
 class EncoderStates:
-    """The states of one forward pass; whatever the objective does not need is absent.
+    """The states of one forward pass; whatever the objective does not need is absent, a layer of it None.
 
     logits            [B, C]
     mask              [B, L], 1 = token, 0 = padding
@@ -30,5 +31,10 @@ class EncoderStates:
     logits: Tensor
     mask: Tensor
     embeddings: Tensor | None = None
-    hidden: tuple[Tensor, ...] = ()
-    attention_scores: tuple[Tensor, ...] = ()
+    hidden: tuple[Tensor | None, ...] = ()
+    attention_scores: tuple[Tensor | None, ...] = ()
+
+
+def constants(layers: Iterable[Tensor | None]) -> list[Tensor | None]:
+    """The same layers, constant for the gradient."""
+    return [None if layer is None else layer.detach() for layer in layers]

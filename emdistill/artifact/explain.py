@@ -46,11 +46,12 @@ def run_card(run: dict[str, Any]) -> str:
 
 
 def draw_run(folder: Path, run: dict[str, Any]) -> None:
-    """flows.png and layer_weights.png where the method maps layers, and report.html."""
+    """flows.png where the method maps layers, layer_weights.png where that mapping has any, and report.html."""
     flows = folder / "flows.jsonl"
     if flows.exists() and (records := read_flows(flows)):
         draw_flows(records, folder / "flows.png")
-        draw_layer_weights(records, folder / "layer_weights.png")
+        if any(record.student_weights for record in records):  # a fixed mapping has none
+            draw_layer_weights(records, folder / "layer_weights.png")
     config, task = run["config"], run["task"]
     rows = [
         ReportRow(name, run["scores"][name], run[name]["parameters"], run[name]["bytes"])

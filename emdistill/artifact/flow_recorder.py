@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from emdistill.artifact.flows import FlowRecord, append_flows, truncate_flows
@@ -39,12 +38,9 @@ class FlowRecorder(TrainerCallback):
         for loss in stage.objective.layer_losses():
             for name, flow in loss.last_flows.items():
                 flows[name] = flow.tolist()
-                student_weights[name] = _weights(loss.mapping, "student_weights")
-                teacher_weights[name] = _weights(loss.mapping, "teacher_weights")
+                buffers = dict(loss.mapping.named_buffers())
+                if "student_weights" in buffers:  # a fixed mapping has none
+                    student_weights[name] = buffers["student_weights"].tolist()
+                    teacher_weights[name] = buffers["teacher_weights"].tolist()
         if flows:
             append_flows(self.path, FlowRecord(step, stage.name, flows, student_weights, teacher_weights))
-
-
-def _weights(mapping: nn.Module, name: str) -> list[float]:
-    weights: list[float] = dict(mapping.named_buffers())[name].tolist()
-    return weights

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor
 
-from emdistill.mapping import layer_costs
-from emdistill.states import EncoderStates
+from emdistill.mapping import Pair, layer_costs
+from emdistill.states import EncoderStates, constants
 
 
 class AttentionScoreCosts:
@@ -25,6 +26,18 @@ class AttentionScoreCosts:
     def __init__(self, heads: Literal["equal", "mean", "match"] = "equal") -> None:
         self.heads = heads
 
-    def __call__(self, student: EncoderStates, teacher: EncoderStates) -> Tensor:
-        teacher_scores = [layer.detach() for layer in teacher.attention_scores]
-        return layer_costs(student.attention_scores, teacher_scores, student.mask, heads=self.heads)
+    def __call__(
+        self,
+        student: EncoderStates,
+        teacher: EncoderStates,
+        pairs: Sequence[Pair] | None = None,
+        compiled: bool = False,
+    ) -> Tensor:
+        return layer_costs(
+            student.attention_scores,
+            constants(teacher.attention_scores),
+            student.mask,
+            heads=self.heads,
+            pairs=pairs,
+            compiled=compiled,
+        )

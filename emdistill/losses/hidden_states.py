@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
-from emdistill.mapping import layer_costs
-from emdistill.states import EncoderStates
+from emdistill.mapping import Pair, layer_costs
+from emdistill.states import EncoderStates, constants
 
 
 class HiddenStateCosts:
@@ -18,5 +20,11 @@ class HiddenStateCosts:
     name = "hidden_states"
     needs = frozenset({"hidden"})
 
-    def __call__(self, student: EncoderStates, teacher: EncoderStates) -> Tensor:
-        return layer_costs(student.hidden, [layer.detach() for layer in teacher.hidden], student.mask)
+    def __call__(
+        self,
+        student: EncoderStates,
+        teacher: EncoderStates,
+        pairs: Sequence[Pair] | None = None,
+        compiled: bool = False,
+    ) -> Tensor:
+        return layer_costs(student.hidden, constants(teacher.hidden), student.mask, pairs=pairs, compiled=compiled)

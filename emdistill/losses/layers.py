@@ -6,46 +6,72 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from emdistill.errors import TrainingError
 from emdistill.losses.loss import Loss
+from emdistill.mapping import HostCopy, LayerMapping, Pair
 from emdistill.states import EncoderStates
 
 
 class LayerCosts(Protocol):
-    """A kind of layer state that can be compared: its name, what it needs captured, its costs [M, N]."""
+    """A kind of layer state that can be compared: its name, what it needs captured, its costs [M, N].
+
+    pairs     the (i, j) to compute, None: all; compiled: as `layer_costs`
+    """
 
     name: str
     needs: frozenset[str]
 
-    def __call__(self, student: EncoderStates, teacher: EncoderStates) -> Tensor: ...
+    def __call__(
+        self, student: EncoderStates, teacher: EncoderStates, pairs: Sequence[Pair] | None, compiled: bool
+    ) -> Tensor: ...
 
 
 class LayerLoss(Loss):
     """L_k = Σ_ij F^k[i, j] · D^k[i, j] for every kind k of layer state (hidden states, attention scores).
 
-    costs    the kinds; with several, their flows come from one set of layer weights, and cost attention moves
-             these by the average over the kinds ("coupled"). Separate weights: two LayerLosses.
-    mapping  costs [K, M, N] -> flow [K, M, N]; the flow is a constant for the gradient (envelope theorem)
-    Raises TrainingError, naming the kind, where a cost is NaN or infinite.
+    costs     the kinds; with several, their flows come from one set of layer weights, and cost attention moves
+              these by the average over the kinds ("coupled"). Separate weights: two LayerLosses.
+    mapping   costs [K, M, N] -> flow [K, M, N]; the flow is a constant for the gradient (envelope theorem)
+    compiled  compute the costs by compiled kernels
+    Raises TrainingError, naming the kind, where a cost that decides a flow is NaN or infinite.
     Source: BERT-EMD (Li et al., EMNLP 2020).
     """
 
-    def __init__(self, costs: Sequence[LayerCosts], mapping: nn.Module) -> None:
+    def __init__(self, costs: Sequence[LayerCosts], mapping: LayerMapping, *, compiled: bool = False) -> None:
         super().__init__()
         self.costs = tuple(costs)
         self.mapping = mapping
+        self.compiled = compiled
         self.needs = frozenset().union(*(kind.needs for kind in self.costs))
+        if mapping.pairs is not None:
+            self.student_layers = frozenset(i for i, _ in mapping.pairs)
+            self.teacher_layers = frozenset(j for _, j in mapping.pairs)
         self.last_flows: dict[str, Tensor] = {}
 
     def forward(self, student: EncoderStates, teacher: EncoderStates, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        costs = {kind.name: kind(student, teacher) for kind in self.costs}
-        stacked = torch.stack(list(costs.values()))
-        finite = torch.isfinite(stacked).flatten(1).all(dim=1).tolist()
-        for name, fine in zip(costs, finite, strict=True):
-            if not fine:
-                raise TrainingError(f"the layer costs of {name} are NaN or infinite")
-        flows = self.mapping(stacked.detach())
-        self.last_flows = dict(zip(costs, flows, strict=True))
-        return {name: (self.last_flows[name] * costs[name]).sum() for name in costs}
+        costs = self.layer_costs(student, teacher)
+        return self.terms(costs, HostCopy(self.host_inputs(costs)).wait())
+
+    def layer_costs(self, student: EncoderStates, teacher: EncoderStates) -> Tensor:
+        """The costs of all kinds, [K, M, N]: the part of the loss that the flow is not needed for."""
+        return torch.stack([kind(student, teacher, self.mapping.pairs, self.compiled) for kind in self.costs])
+
+    def host_inputs(self, costs: Tensor) -> list[Tensor]:
+        """What `terms` reads on the CPU."""
+        return self.mapping.host_inputs(costs.detach())
+
+    def terms(self, costs: Tensor, host: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The loss, given the copies of `host_inputs`."""
+        for values in host:
+            if values.shape == costs.shape and not torch.isfinite(values).all():
+                wrong = [
+                    kind.name for kind, matrix in zip(self.costs, values, strict=True) if not matrix.isfinite().all()
+                ]
+                raise TrainingError(f"the layer costs of {', '.join(wrong)} are NaN or infinite")
+        with torch.no_grad():
+            flows = self.mapping.flow(costs.detach(), host)
+        names = [kind.name for kind in self.costs]
+        self.last_flows = dict(zip(names, flows, strict=True))
+        return dict(zip(names, (flows * costs).sum(dim=(1, 2)), strict=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from emdistill.errors import ConfigError
 from emdistill.losses.layers import LayerLoss
 from emdistill.losses.loss import Loss
 from emdistill.losses.projection import Projection
+from emdistill.mapping import HostCopy
 from emdistill.states import EncoderStates
 
 
@@ -40,19 +41,47 @@ class Objective(nn.Module):
         return frozenset().union(*(loss.needs for loss in self._losses()))
 
     @property
+    def student_layers(self) -> frozenset[int] | None:
+        """The student's layers whose hidden states or scores must be recorded; None: all."""
+        return _union(loss.student_layers for loss in self._losses() if loss.needs - {"embeddings"})
+
+    @property
+    def teacher_layers(self) -> frozenset[int] | None:
+        """The teacher's layers whose hidden states or scores must be recorded; None: all."""
+        return _union(loss.teacher_layers for loss in self._losses() if loss.needs - {"embeddings"})
+
+    @property
     def taught(self) -> bool:
         """Whether any loss reads the teacher."""
         return any(loss.taught for loss in self._losses())
 
     def forward(
-        self, student: EncoderStates, teacher: EncoderStates, batch: Mapping[str, Tensor]
+        self,
+        student: EncoderStates,
+        teacher: EncoderStates,
+        batch: Mapping[str, Tensor],
+        meanwhile: Callable[[], object] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The total, and each term with its weight applied (they sum to the total)."""
+        """The total, and each term with its weight applied (they sum to the total).
+
+        meanwhile   called once all costs are on their way to the CPU, before they are waited for: what it gives an
+                    accelerator to do covers the time in which flows are solved
+        """
         if self.projection is not None:
             student = self.projection(student)
+        costs = {loss: loss.layer_costs(student, teacher) for loss in self.layer_losses()}
+        inputs = {loss: loss.host_inputs(matrices) for loss, matrices in costs.items()}
+        copy = HostCopy([tensor for tensors in inputs.values() for tensor in tensors])
+        others = {loss: loss(student, teacher, batch) for loss in self._losses() if loss not in costs}
+        if meanwhile is not None:
+            meanwhile()
+        arrived = iter(copy.wait())
         terms: dict[str, Tensor] = {}
         for loss in self._losses():
-            found = loss(student, teacher, batch)
+            if isinstance(loss, LayerLoss):
+                found = loss.terms(costs[loss], [next(arrived) for _ in inputs[loss]])
+            else:
+                found = others[loss]
             if twice := terms.keys() & found.keys():
                 raise ConfigError(f"two losses yield the term {', '.join(sorted(twice))}: each term must come from one")
             terms |= found
@@ -73,3 +102,13 @@ class Objective(nn.Module):
 
     def __str__(self) -> str:
         return "L = " + " + ".join(f"{weight:g}·{name}" for name, weight in self.weights.items())
+
+
+def _union(parts: Iterable[frozenset[int] | None]) -> frozenset[int] | None:
+    """All numbers of the parts; None, which stands for all there are, where a part is None."""
+    union: frozenset[int] = frozenset()
+    for part in parts:
+        if part is None:
+            return None
+        union |= part
+    return union

@@ -44,7 +44,10 @@ class Projection(nn.Module):
         """The student's states, embeddings and hidden layers projected; the rest is passed through."""
         padding = (student.mask == 0)[..., None]
         embeddings = None if student.embeddings is None else self._project(0, student.embeddings, padding)
-        hidden = tuple(self._project(layer, states, padding) for layer, states in enumerate(student.hidden, start=1))
+        hidden = tuple(
+            None if states is None else self._project(layer, states, padding)
+            for layer, states in enumerate(student.hidden, start=1)
+        )
         return replace(student, embeddings=embeddings, hidden=hidden)
 
     def _project(self, layer: int, states: Tensor, padding: Tensor) -> Tensor:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from emdistill.errors import ConfigError, TransportError
+from emdistill.errors import ConfigError
+from emdistill.mapping.mapping import LayerMapping
 from emdistill.mapping.transport import solve_transport
 
 CostAttention = Literal["inverse", "softmax", "off"]
@@ -21,7 +23,7 @@ STEADY_TEMPERATURE = 10.0
 SMALLEST_COST_FLOOR = 1e-12
 
 
-class EmdMapping(nn.Module):
+class EmdMapping(LayerMapping):
     """Flow from student to teacher layers by exact transport, between layer weights that cost attention moves.
 
     forward: costs [..., M, N] -> flow [..., M, N], detached, of total mass 1, one plan a matrix, between the
@@ -33,7 +35,7 @@ class EmdMapping(nn.Module):
     Source: Li et al., BERT-EMD, EMNLP 2020 (arXiv 2010.06133).
     """
 
-    mass: float = 1.0
+    mass = 1.0
     student_weights: Tensor
     teacher_weights: Tensor
 
@@ -48,7 +50,7 @@ class EmdMapping(nn.Module):
         cost_floor: float = 1e-2,
         smoothing: float = 0.0,
     ) -> None:
-        super().__init__()
+        super().__init__(student_layers, teacher_layers)
         _check_settings(
             student_layers, teacher_layers, cost_attention, temperature, weight_floor, cost_floor, smoothing
         )
@@ -58,8 +60,6 @@ class EmdMapping(nn.Module):
                 f"use {STEADY_TEMPERATURE:g} or more, or cost_attention='inverse'",
                 stacklevel=2,
             )
-        self.student_layers = student_layers
-        self.teacher_layers = teacher_layers
         self.cost_attention: CostAttention = cost_attention
         self.temperature = temperature
         self.weight_floor = weight_floor
@@ -68,20 +68,20 @@ class EmdMapping(nn.Module):
         self.register_buffer("student_weights", torch.full((student_layers,), 1 / student_layers))
         self.register_buffer("teacher_weights", torch.full((teacher_layers,), 1 / teacher_layers))
 
+    def host_inputs(self, costs: Tensor) -> list[Tensor]:
+        self.check_shape(costs)
+        return [costs, self.student_weights, self.teacher_weights]
+
     @torch.no_grad()
-    def forward(self, costs: Tensor) -> Tensor:
-        layers = (self.student_layers, self.teacher_layers)
-        if costs.ndim < 2 or tuple(costs.shape[-2:]) != layers or costs.numel() == 0:
-            raise TransportError(
-                f"costs have shape {tuple(costs.shape)}; this mapping, built for {layers[0]} student and "
-                f"{layers[1]} teacher layers, needs [..., {layers[0]}, {layers[1]}]"
-            )
-        matrices, student, teacher = self._on_cpu(costs)
-        plans = [solve_transport(matrix, student, teacher).flow for matrix in matrices]
-        flow = torch.stack(plans)
+    def flow(self, costs: Tensor, host: Sequence[Tensor]) -> Tensor:
+        matrices, student, teacher = (values.double() for values in host)
+        matrices = matrices.view(-1, self.student_layers, self.teacher_layers)
+        student, teacher = student / student.sum(), teacher / teacher.sum()
+        flow = torch.stack([solve_transport(matrix, student, teacher).flow for matrix in matrices])
         if self.training and self.cost_attention != "off":
             self._update_weights(flow, matrices, student, teacher)
-        return flow.view(costs.shape).to(costs.device, costs.dtype)
+        # Not blocking: a copy that waits for the device would wait for all that was queued meanwhile.
+        return flow.view(costs.shape).to(costs.dtype).to(costs.device, non_blocking=True)
 
     def extra_repr(self) -> str:
         shape = f"student_layers={self.student_layers}, teacher_layers={self.teacher_layers}"
@@ -91,17 +91,6 @@ class EmdMapping(nn.Module):
         return (
             f"{shape}, cost_attention='{self.cost_attention}'{temperature}, weight_floor={self.weight_floor:g}, "
             f"cost_floor={self.cost_floor:g}, smoothing={self.smoothing:g}"
-        )
-
-    def _on_cpu(self, costs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Cost matrices [K, M, N] and both weights, normalised, in float64; one copy: each is a wait."""
-        dtype = torch.promote_types(costs.dtype, self.student_weights.dtype)
-        values = torch.cat([v.to(costs.device, dtype).flatten() for v in (costs, *self.buffers())]).cpu().double()
-        matrices, student, teacher = torch.split(values, [costs.numel(), self.student_layers, self.teacher_layers])
-        return (
-            matrices.view(-1, self.student_layers, self.teacher_layers),
-            student / student.sum(),
-            teacher / teacher.sum(),
         )
 
     def _update_weights(self, flow: Tensor, costs: Tensor, student: Tensor, teacher: Tensor) -> None:
@@ -116,7 +105,8 @@ class EmdMapping(nn.Module):
             cost_floor=self.cost_floor,
             smoothing=self.smoothing,
         )
-        weights = torch.cat([new_student.mean(dim=0), new_teacher.mean(dim=0)]).to(self.student_weights)
+        weights = torch.cat([new_student.mean(dim=0), new_teacher.mean(dim=0)]).to(self.student_weights.dtype)
+        weights = weights.to(self.student_weights.device, non_blocking=True)
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             dist.all_reduce(weights)
             weights /= dist.get_world_size()

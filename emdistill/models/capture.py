@@ -1,8 +1,9 @@
 """One forward pass → EncoderStates, recording only what is needed.
 
 Attention scores are read where transformers hands queries and keys to its attention function. For the length of one
-captured pass the model's implementation, say `sdpa`, is renamed to `sdpa+emdistill`: a function that calls `sdpa` for
-the output and, beside it, keeps q·kᵀ·scaling. So capture changes no output, and every other pass runs as before.
+captured pass the model's implementation, say `sdpa`, is renamed to `sdpa+emdistill`: a function that computes
+q·kᵀ·scaling of the layers asked for, keeps it, and goes on from there to the output; layers not asked for, and every
+other pass, run on `sdpa` as before. Outputs are the same up to rounding.
 """
 
 from __future__ import annotations
@@ -21,31 +22,37 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedC
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from emdistill.errors import CaptureError
+from emdistill.errors import CaptureError, LayerCountError
 from emdistill.states import EncoderStates
 
 STATES = frozenset({"hidden", "attention", "embeddings"})
+NOT_FOR_THE_MODEL = frozenset({"labels", "row"})  # row: the number of an example in its data set
 SUFFIX = "+emdistill"
 
 
-def capture(model: nn.Module, inputs: Mapping[str, Tensor], needs: Collection[str]) -> EncoderStates:
-    """Run one forward pass and keep its states: logits and mask always, the rest as `needs` says.
+def capture(
+    model: nn.Module, inputs: Mapping[str, Tensor], needs: Collection[str], layers: Collection[int] | None = None
+) -> EncoderStates:
+    """Run one forward pass and keep its states: logits and mask always, the rest as `needs` and `layers` say.
 
     model   a sequence classifier of transformers, also inside a wrapper (DistributedDataParallel)
-    inputs  the tokenizer's tensors, [B, L]; `labels` are not passed on; without `attention_mask` all are tokens
+    inputs  the tokenizer's tensors, [B, L]; `labels` and `row` are not passed on; without `attention_mask` all are
+            tokens
     needs   any of "hidden", "attention", "embeddings"
+    layers  the numbers of the layers to keep; None: all
 
-    Gradients flow through all states. The output, dropout included, is that of an uncaptured pass, bit for bit.
+    Gradients flow through all states. The output is that of an uncaptured pass, up to rounding.
     Raises CaptureError where a state cannot be had from this model.
     """
     encoder = _encoder(model)
     if unknown := sorted(set(needs) - STATES):
         raise CaptureError(f"there is no state {unknown[0]!r} to capture; the states are {', '.join(sorted(STATES))}")
-    arguments = {name: value for name, value in inputs.items() if name != "labels"}
+    arguments = {name: value for name, value in inputs.items() if name not in NOT_FOR_THE_MODEL}
+    wanted = _wanted_layers(encoder, layers)
     with_hidden = "hidden" in needs or "embeddings" in needs
     forward = partial(model, **arguments, output_hidden_states=with_hidden, return_dict=True)
     if "attention" in needs:
-        outputs, scores = _forward_with_scores(encoder, forward)
+        outputs, scores = _forward_with_scores(encoder, forward, wanted)
     else:
         outputs, scores = forward(), ()
     if "logits" not in outputs:
@@ -57,7 +64,7 @@ def capture(model: nn.Module, inputs: Mapping[str, Tensor], needs: Collection[st
         logits=outputs["logits"],
         mask=_mask(arguments),
         embeddings=hidden[0] if "embeddings" in needs else None,
-        hidden=hidden[1:] if "hidden" in needs else (),
+        hidden=_only(wanted, hidden[1:]) if "hidden" in needs else (),
         attention_scores=scores,
     )
 
@@ -67,20 +74,31 @@ class _Recorder:
     """The scores of one captured pass, in the order of the layers; only this model's modules may add to them."""
 
     modules: frozenset[nn.Module]
-    scores: list[Tensor] = field(default_factory=list)
+    wanted: frozenset[int]
+    scores: list[Tensor | None] = field(default_factory=list)
+
+    def note(self, query: Tensor, key: Tensor, scaling: float) -> Tensor | None:
+        """Keep q·kᵀ·scaling of the layer whose turn it is, if it is wanted; the others cost nothing."""
+        wanted = len(self.scores) in self.wanted
+        # Scaling the query first keeps half-precision products small.
+        scores = torch.matmul(query * scaling, key.transpose(-1, -2)) if wanted else None
+        self.scores.append(scores)
+        return scores
 
 
 _recorder: ContextVar[_Recorder | None] = ContextVar("emdistill_recorder", default=None)
 
 
-def _forward_with_scores(encoder: PreTrainedModel, forward: Callable[[], Any]) -> tuple[Any, tuple[Tensor, ...]]:
+def _forward_with_scores(
+    encoder: PreTrainedModel, forward: Callable[[], Any], wanted: frozenset[int]
+) -> tuple[Any, tuple[Tensor | None, ...]]:
     if encoder.training and torch.is_grad_enabled() and _is_checkpointed(encoder):
         # The recomputation in the backward pass runs outside the capture and would lose the scores' gradient.
         raise CaptureError(
             "attention scores cannot be captured with gradient checkpointing; "
             "switch that off, or the loss: --objective.attention_scores 0"
         )
-    recorder = _Recorder(frozenset(encoder.modules()))
+    recorder = _Recorder(frozenset(encoder.modules()), wanted)
     configs = {id(part.config): part.config for part in encoder.modules() if isinstance(part, PreTrainedModel)}
     token = _recorder.set(recorder)
     try:
@@ -122,19 +140,41 @@ def _implementation(config: PreTrainedConfig, name: str) -> Iterator[None]:
 
 
 def _recording_attention(
-    implementation: str, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
+    implementation: str,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **further: Any,
 ) -> Any:
-    """The model's own attention; beside it q·kᵀ·scaling, [B, h, L, L], goes to the recorder of a captured model."""
+    """The model's own attention; of a captured model, q·kᵀ·scaling, [B, h, L, L], goes to the recorder."""
     recorder = _recorder.get()
     if recorder is not None and module in recorder.modules:
-        scaling = kwargs.get("scaling")
-        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-        # Scaling the query first keeps half-precision products small.
-        recorder.scores.append(torch.matmul(query * scaling, key.transpose(-1, -2)))
+        scores = recorder.note(query, key, query.shape[-1] ** -0.5 if scaling is None else scaling)
+        if scores is not None and implementation in ("sdpa", "eager") and not _biased(further):
+            return _attend_by(scores, value, attention_mask, dropout if module.training else 0.0)
     attend = ALL_ATTENTION_FUNCTIONS.get(implementation) or _eager_attention(module)
     config: Any = module.config
     with _implementation(config, implementation):  # flash attention reads its own name from the config
-        return attend(module, query, key, value, *args, **kwargs)
+        return attend(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **further)
+
+
+def _biased(further: Mapping[str, Any]) -> bool:
+    """Whether something that the plain formula does not know enters the attention."""
+    return any(further.get(name) is not None for name in ("position_bias", "cache", "softcap"))
+
+
+def _attend_by(scores: Tensor, value: Tensor, mask: Tensor | None, dropout: float) -> tuple[Tensor, Tensor]:
+    """softmax(scores, masked) · value, [B, L, h, head size]; mask is added, or True where keys are attended to."""
+    if mask is not None:
+        boolean = mask.dtype == torch.bool
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min) if boolean else scores + mask
+    probabilities = torch.dropout(scores.softmax(dim=-1), dropout, dropout > 0).to(value.dtype)
+    return torch.matmul(probabilities, value).transpose(1, 2).contiguous(), probabilities
 
 
 def _eager_attention(module: nn.Module) -> Callable[..., Any]:
@@ -152,6 +192,18 @@ def _hidden_states(encoder: PreTrainedModel, outputs: Mapping[str, Any]) -> tupl
             f"of {layers + 1}; switch off the losses on them: --objective.hidden_states 0 --objective.embeddings 0"
         )
     return hidden
+
+
+def _wanted_layers(encoder: PreTrainedModel, layers: Collection[int] | None) -> frozenset[int]:
+    count = encoder.config.num_hidden_layers
+    wanted = frozenset(range(count) if layers is None else layers)
+    if wanted and not 0 <= min(wanted) <= max(wanted) < count:
+        raise LayerCountError(f"layers {sorted(wanted)} are asked for, but this encoder has {count} (0..{count - 1})")
+    return wanted
+
+
+def _only(wanted: Collection[int], states: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
+    return tuple(state if layer in wanted else None for layer, state in enumerate(states))
 
 
 def _mask(inputs: Mapping[str, Tensor]) -> Tensor:

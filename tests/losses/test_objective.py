@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from emdistill.errors import CaptureError, ConfigError
+from emdistill.errors import CaptureError, ConfigError, TrainingError
 from emdistill.losses import (
     AttentionScoreCosts,
     EmbeddingLoss,
@@ -20,7 +20,7 @@ from emdistill.losses import (
     Projection,
     SoftTargets,
 )
-from emdistill.mapping import EmdMapping
+from emdistill.mapping import EmdMapping, FixedMapping, uniform_mapping
 from emdistill.states import EncoderShape, EncoderStates
 
 SHAPE = EncoderShape(layers=2, width=4, heads=2)
@@ -131,3 +131,87 @@ def test_temperature_keeps_the_gradients_scale() -> None:
     expected = (torch.tensor([[0.03, 0.0, -0.03]]) - teacher.logits) / 3
     for gradient in gradients:
         torch.testing.assert_close(gradient, expected, rtol=0.02, atol=2e-4)
+
+
+def random_states(layers: int, seed: int) -> EncoderStates:
+    draw = torch.Generator().manual_seed(seed)
+    hidden = tuple(torch.randn(2, 4, 6, generator=draw, requires_grad=True) for _ in range(layers))
+    scores = tuple(torch.randn(2, 2, 4, 4, generator=draw, requires_grad=True) for _ in range(layers))
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+    return EncoderStates(torch.randn(2, 3, generator=draw), mask, hidden=hidden, attention_scores=scores)
+
+
+def several_layer_losses() -> list[Loss]:
+    """Of separate layer weights, fixed flows and both kinds; the second lies between losses of other kinds."""
+    hidden, scores, fixed = HiddenStateCosts(), AttentionScoreCosts(), HiddenStateCosts()
+    fixed.name = "fixed"
+    return [
+        LayerLoss([hidden], EmdMapping(2, 3, weight_floor=0.01)),
+        SoftTargets(),
+        LayerLoss([fixed], uniform_mapping(2, 3)),
+        LayerLoss([scores], EmdMapping(2, 3, cost_attention="softmax")),
+        HardLabels(),
+    ]
+
+
+def test_several_layer_losses_each_get_their_own_costs_and_weights_back() -> None:
+    """All share one copy to the CPU; each must then do what it does alone, twice, for its layer weights move."""
+    together, alone = several_layer_losses(), several_layer_losses()
+    weights = dict.fromkeys(("hidden_states", "soft_targets", "fixed", "attention_scores", "hard_labels"), 1.0)
+    objective = Objective(together, weights)
+    for seed in (1, 2):
+        student, teacher = random_states(2, seed), random_states(3, 10 + seed)
+        total, terms = objective(student, teacher, BATCH)
+        expected: dict[str, Tensor] = {}
+        for loss in alone:
+            expected |= loss(student, teacher, BATCH)
+        assert list(terms) == list(expected) == list(weights)
+        for name, value in expected.items():
+            assert torch.equal(terms[name], value), name
+        for one, other in zip(together, alone, strict=True):
+            assert one.state_dict().keys() == other.state_dict().keys()
+            assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
+        gradients = torch.autograd.grad(total, student.hidden + student.attention_scores)
+        wanted = torch.autograd.grad(sum(expected.values()), student.hidden + student.attention_scores)
+        for gradient, other in zip(gradients, wanted, strict=True):
+            torch.testing.assert_close(gradient, other)
+
+
+def test_meanwhile_comes_once_after_all_costs_and_before_any_flow() -> None:
+    losses = several_layer_losses()
+    events: list[str] = []
+    for loss in losses:
+        if isinstance(loss, LayerLoss):
+            costs, flow = loss.layer_costs, loss.mapping.flow
+            loss.layer_costs = lambda *states, costs=costs: events.append("costs") or costs(*states)
+            loss.mapping.flow = lambda *given, flow=flow: events.append("flow") or flow(*given)
+    weights = dict.fromkeys(("hidden_states", "soft_targets", "fixed", "attention_scores", "hard_labels"), 1.0)
+    objective = Objective(losses, weights)
+    objective(random_states(2, 1), random_states(3, 2), BATCH, lambda: events.append("meanwhile"))
+    assert events == ["costs"] * 3 + ["meanwhile"] + ["flow"] * 3
+    calls: list[int] = []
+    Objective([SoftTargets()], {"soft_targets": 1.0})(STATES, STATES, BATCH, lambda: calls.append(1))
+    assert calls == [1]  # without layers too
+
+
+def test_meanwhile_changes_no_number() -> None:
+    student, teacher = random_states(2, 1), random_states(3, 2)
+    weights = dict.fromkeys(("hidden_states", "soft_targets", "fixed", "attention_scores", "hard_labels"), 0.5)
+    outcomes = [
+        Objective(several_layer_losses(), weights)(student, teacher, BATCH, *more) for more in ((), (lambda: None,))
+    ]
+    assert torch.equal(outcomes[0][0], outcomes[1][0])
+
+
+def test_a_flow_that_decides_nothing_may_meet_costs_that_are_not_finite() -> None:
+    """The trainer finds the term; a plan cannot be solved, so that its costs are refused at once and by name."""
+    student, teacher = random_states(2, 1), random_states(3, 2)
+    with torch.no_grad():
+        teacher.hidden[2].fill_(float("nan"))
+    (term,) = LayerLoss([HiddenStateCosts()], FixedMapping(torch.eye(2, 3)))(student, teacher, {}).values()
+    assert term.isfinite()  # layer 2 is in no pair
+    (term,) = LayerLoss([HiddenStateCosts()], uniform_mapping(2, 3))(student, teacher, {}).values()
+    assert term.isnan()
+    moving = LayerLoss([AttentionScoreCosts(), HiddenStateCosts()], EmdMapping(2, 3))
+    with pytest.raises(TrainingError, match="the layer costs of hidden_states are NaN or infinite"):
+        moving(student, teacher, {})

@@ -1,0 +1,173 @@
+"""Fixed mappings: the flow as given, its mass and pairs; the layer loss over it asks for nothing else."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from emdistill.errors import ConfigError, TransportError
+from emdistill.losses import AttentionScoreCosts, HiddenStateCosts, LayerLoss, Objective
+from emdistill.mapping import EmdMapping, FixedMapping, uniform_mapping
+from emdistill.states import EncoderStates
+
+NAN = float("nan")
+FLOW = torch.tensor([[0.0, 0.25, 0.0, 0.5], [0.0, 0.0, 0.0, 2.0]])
+
+
+def test_the_flow_is_as_given_whatever_the_costs() -> None:
+    mapping = FixedMapping(FLOW)
+    for costs in (torch.zeros(2, 4), torch.full((2, 4), NAN), torch.rand(2, 4, requires_grad=True)):
+        flow = mapping(costs)
+        assert torch.equal(flow, FLOW)
+        assert not flow.requires_grad
+    assert torch.equal(mapping(torch.rand(3, 2, 4)), FLOW.expand(3, 2, 4))
+    assert mapping(torch.rand(2, 4, dtype=torch.float64)).dtype == torch.float64
+    assert mapping.mass == 2.75
+    assert mapping.pairs == ((0, 1), (0, 3), (1, 3))
+    assert (mapping.student_layers, mapping.teacher_layers) == (2, 4)
+    assert repr(mapping) == "FixedMapping(pairs=[(0, 1), (0, 3), (1, 3)])"
+
+
+def test_later_changes_of_the_given_matrix_change_nothing() -> None:
+    given = FLOW.clone().requires_grad_()
+    mapping = FixedMapping(given)
+    with torch.no_grad():
+        given.zero_()
+    assert torch.equal(mapping(torch.zeros(2, 4)), FLOW)
+    assert not list(mapping.parameters())
+
+
+def test_whole_and_double_precision_shares_are_taken() -> None:
+    assert torch.equal(FixedMapping(torch.eye(3, dtype=torch.long))(torch.zeros(3, 3)), torch.eye(3))
+    assert FixedMapping(torch.eye(2, dtype=torch.float64)).fixed_flow.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "flow",
+    [
+        torch.zeros(2, 3),
+        torch.ones(3),
+        torch.ones(1, 2, 3),
+        torch.empty(0, 3),
+        torch.tensor([[1.0, -0.1]]),
+        torch.tensor([[1.0, NAN]]),
+        torch.tensor([[1.0, float("inf")]]),
+    ],
+    ids=["all 0", "a vector", "three dimensions", "empty", "negative", "NaN", "infinite"],
+)
+def test_flows_that_are_none_are_refused(flow: Tensor) -> None:
+    with pytest.raises(ConfigError, match=r"a fixed flow is a matrix \[student layers, teacher layers\] of shares"):
+        FixedMapping(flow)
+
+
+def test_costs_of_other_layers_are_refused() -> None:
+    with pytest.raises(TransportError, match=r"built for 2 student and 4 teacher layers, needs \[\.\.\., 2, 4\]"):
+        FixedMapping(FLOW)(torch.zeros(4, 2))
+
+
+def test_the_flow_is_a_buffer_that_is_saved_and_moved() -> None:
+    mapping, other = FixedMapping(FLOW), FixedMapping(2 * FLOW)
+    assert mapping.state_dict().keys() == {"fixed_flow"}
+    other.load_state_dict(mapping.state_dict())
+    assert torch.equal(other(torch.zeros(2, 4)), FLOW)
+    assert mapping.to("meta").fixed_flow.device.type == "meta"
+
+
+@pytest.mark.parametrize(
+    ("layers", "pairs"),
+    [
+        ((3, 12), [(0, 3), (1, 7), (2, 11)]),  # M | N: every fourth
+        ((4, 4), [(0, 0), (1, 1), (2, 2), (3, 3)]),
+        ((1, 5), [(0, 4)]),
+        ((4, 6), [(0, 1), (1, 2), (2, 4), (3, 5)]),  # M does not divide N
+        ((3, 2), [(0, 0), (1, 1), (2, 1)]),  # M > N: teacher layers teach several
+        ((5, 1), [(0, 0), (1, 0), (2, 0), (3, 0), (4, 0)]),
+    ],
+)
+def test_uniform(layers: tuple[int, int], pairs: list[tuple[int, int]]) -> None:
+    mapping = uniform_mapping(*layers)
+    assert mapping.pairs == tuple(pairs)
+    assert mapping.mass == layers[0]
+    flow = mapping(torch.zeros(layers))
+    assert flow.sum(dim=1).tolist() == [1.0] * layers[0]
+    assert flow[-1, -1] == 1  # the last layer learns from the last
+
+
+def random_states(layers: int, seed: int, dtype: torch.dtype = torch.float32) -> EncoderStates:
+    draw = torch.Generator().manual_seed(seed)
+
+    def tensors(*shape: int) -> tuple[Tensor, ...]:
+        return tuple(torch.randn(shape, generator=draw, dtype=dtype).requires_grad_() for _ in range(layers))
+
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 0, 0, 0, 0]])
+    return EncoderStates(torch.zeros(3, 2), mask, hidden=tensors(3, 5, 6), attention_scores=tensors(3, 2, 5, 5))
+
+
+def plain_costs(student: EncoderStates, teacher: EncoderStates, kind: str, i: int, j: int) -> Tensor:
+    """One pair, in float64 and by indexing alone."""
+    token = student.mask.bool()
+    valid = token if kind == "hidden" else (token[:, :, None] & token[:, None, :])
+    own, other = getattr(student, kind)[i].double(), getattr(teacher, kind)[j].detach().double()
+    difference = own - other if kind == "hidden" else (own - other).permute(0, 2, 3, 1)
+    return difference[valid].square().mean()
+
+
+def only(states: EncoderStates, layers: set[int]) -> EncoderStates:
+    """What a capture of these layers holds."""
+
+    def keep(tensors: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
+        return tuple(tensor if layer in layers else None for layer, tensor in enumerate(tensors))
+
+    return EncoderStates(
+        states.logits, states.mask, hidden=keep(states.hidden), attention_scores=keep(states.attention_scores)
+    )
+
+
+def test_the_layer_loss_is_that_of_its_pairs_and_asks_for_no_other_layer() -> None:
+    flow = torch.tensor([[0.0, 0.25, 0.0, 0.5], [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 2.0]])
+    loss = LayerLoss([HiddenStateCosts(), AttentionScoreCosts()], FixedMapping(flow))
+    assert (loss.student_layers, loss.teacher_layers) == ({0, 2}, {1, 3})
+    student, teacher = random_states(3, 1), random_states(4, 2)
+    terms = loss(only(student, {0, 2}), only(teacher, {1, 3}), {})
+    for name, kind in (("hidden_states", "hidden"), ("attention_scores", "attention_scores")):
+        pairs = [(i, j) for i in range(3) for j in range(4) if flow[i, j] > 0]
+        expected = sum(flow[i, j].double() * plain_costs(student, teacher, kind, i, j) for i, j in pairs)
+        torch.testing.assert_close(terms[name].double(), expected, rtol=1e-6, atol=0)
+        tensors = getattr(student, kind)
+        found = torch.autograd.grad(terms[name], [tensors[0], tensors[2]], retain_graph=True)
+        wanted = torch.autograd.grad(expected, [tensors[0], tensors[2]])
+        for one, other in zip(found, wanted, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+        assert torch.equal(loss.last_flows[name], flow)
+
+
+def test_costs_outside_the_pairs_are_not_computed() -> None:
+    """NaN in every layer that no pair names, and in those that are named with others only, does no harm."""
+    student, teacher = random_states(2, 1), random_states(3, 2)
+    with torch.no_grad():
+        for tensors in (teacher.hidden, teacher.attention_scores):
+            tensors[1].fill_(NAN)
+        for tensors in (student.hidden, student.attention_scores):
+            tensors[0].fill_(NAN)
+    mapping = FixedMapping(torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 1.0]]))
+    loss = LayerLoss([HiddenStateCosts(), AttentionScoreCosts()], mapping)
+    costs = loss.layer_costs(student, teacher)
+    assert costs.isfinite().all()
+    assert (costs[:, 0] == 0).all()
+    assert (costs[:, 1, 1] == 0).all()
+    assert all(term.isfinite() for term in loss(student, teacher, {}).values())
+
+
+def test_objectives_ask_for_the_layers_of_all_their_losses() -> None:
+    def hidden(flow: Tensor) -> LayerLoss:
+        return LayerLoss([HiddenStateCosts()], FixedMapping(flow))
+
+    first, second = torch.zeros(3, 4), torch.zeros(3, 4)
+    first[0, 1] = second[2, 3] = 1
+    assert Objective([hidden(first)], {}).student_layers == {0}
+    both = Objective([hidden(first), hidden(second)], {})
+    assert (both.student_layers, both.teacher_layers) == ({0, 2}, {1, 3})
+    moving = LayerLoss([AttentionScoreCosts()], EmdMapping(3, 4))
+    assert Objective([hidden(first), moving], {}).student_layers is None
+    assert Objective([hidden(first), moving], {}).teacher_layers is None
