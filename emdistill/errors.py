@@ -9,6 +9,7 @@ EmdistillError
 │   └── CaptureError       states the objective needs cannot be had from this encoder
 ├── TeacherError           a teacher that would teach nonsense: near chance, labels in another order
 ├── TransportError         costs or masses that make no transport problem
+├── CacheError             teacher outputs that do not fit on the disk or in half precision, or were not kept
 ├── OutputError            an output folder that holds something already
 └── TrainingError          training cannot go on: a NaN or infinite loss
 """
@@ -60,6 +61,10 @@ class TeacherError(EmdistillError):
 
 class TransportError(EmdistillError):
     """Costs or masses that make no transport problem."""
+
+
+class CacheError(EmdistillError):
+    """Teacher outputs that do not fit on the disk or in half precision, or were not kept."""
 
 
 class OutputError(EmdistillError):

@@ -53,7 +53,7 @@ def evaluate_model(
     """
     encoder = _load(model)
     reading = recall_reading(encoder)
-    judge = Teacher(encoder, load_tokenizer(model))
+    judge = Teacher(encoder)
     given = Path(data).is_file()
     found = read_task_data(
         data,

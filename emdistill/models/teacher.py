@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from emdistill.errors import TeacherError
 from emdistill.models.capture import capture
@@ -19,27 +19,43 @@ from emdistill.states import EncoderShape, EncoderStates
 GENERIC_NAME = re.compile(r"label_\d+", re.IGNORECASE)
 
 
+class TeacherSource(Protocol):
+    """Whatever gives a teacher's states for a batch: a Teacher, which computes them, or a TeacherCache."""
+
+    @property
+    def shape(self) -> EncoderShape: ...
+
+    def __call__(
+        self, inputs: Mapping[str, Tensor], needs: Collection[str] = (), layers: Collection[int] | None = None
+    ) -> EncoderStates: ...
+
+
 class Teacher:
     """A fine-tuned encoder whose outputs are constants for the student.
 
+    dtype   what its matrix products are computed in: float32, or bfloat16 or float16 by autocast
     Not an nn.Module, so that no trainer puts it into train mode, optimizes it or saves it with the student.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+    def __init__(self, model: PreTrainedModel, *, dtype: torch.dtype = torch.float32) -> None:
         self.model = model.requires_grad_(False)
         self.model.eval()  # type: ignore[no-untyped-call]
-        self.tokenizer = tokenizer
+        self.dtype = dtype
 
     def to(self, device: torch.device | str) -> Self:
         """Move the teacher to the student's device."""
         self.model.to(device)  # type: ignore[arg-type]
         return self
 
-    def __call__(self, inputs: Mapping[str, Tensor], needs: Collection[str] = ()) -> EncoderStates:
+    def __call__(
+        self, inputs: Mapping[str, Tensor], needs: Collection[str] = (), layers: Collection[int] | None = None
+    ) -> EncoderStates:
         """The teacher's states for one batch, as `capture` gives them, without gradient."""
-        self.model.eval()  # type: ignore[no-untyped-call]
-        with torch.no_grad():
-            return capture(self.model, inputs, needs)
+        if self.model.training:
+            self.model.eval()  # type: ignore[no-untyped-call]
+        reduced = self.dtype != torch.float32
+        with torch.no_grad(), torch.autocast(self.model.device.type, self.dtype if reduced else None, enabled=reduced):
+            return capture(self.model, inputs, needs, layers)
 
     @property
     def _config(self) -> Any:

@@ -1,0 +1,275 @@
+"""The teacher cache on disk: one raw file a kind of states and layer, and an index that vouches for them.
+
+    FOLDER/index.json         key of the teacher and its examples; kind, layer, type, shape and bytes of every file
+    FOLDER/logits.bin         float32 [rows, C]
+    FOLDER/embeddings.bin     float16 [tokens, d]
+    FOLDER/hidden-3.bin       float16 [tokens, d], after layer 3
+    FOLDER/attention-3.bin    float16, h·l·l scores for an example of l tokens
+
+Examples stand without padding, longest first: the order in which they are written. So files are only appended to, where
+a full disk is an error (through a memory map it would be the end of the process), and an example is one read a file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import sys
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from emdistill.errors import CacheError, CaptureError, LayerCountError
+from emdistill.models.capture import STATES
+from emdistill.states import EncoderShape, EncoderStates
+
+FORMAT = 1
+GIB = 2**30
+
+
+class Part(NamedTuple):
+    """What one file holds: logits, embeddings, or the hidden states or attention scores of one layer."""
+
+    kind: str
+    layer: int | None = None
+
+    @property
+    def file(self) -> str:
+        """The file's name in the cache folder."""
+        return f"{self.kind}.bin" if self.layer is None else f"{self.kind}-{self.layer}.bin"
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Logits are kept as they are, states in half precision."""
+        return np.dtype(np.float32 if self.kind == "logits" else np.float16)
+
+    def __str__(self) -> str:
+        return self.kind if self.layer is None else f"{self.kind} of layer {self.layer}"
+
+
+def parts_of(shape: EncoderShape, needs: Collection[str], layers: Collection[int] | None) -> list[Part]:
+    """The files that hold logits and the states `needs` of `layers` (None: all).
+
+    Raises CaptureError for a state that there is not, LayerCountError for a layer that the teacher lacks.
+    """
+    if unknown := sorted(set(needs) - STATES):
+        raise CaptureError(f"there is no state {unknown[0]!r} to cache; the states are {', '.join(sorted(STATES))}")
+    chosen = sorted(set(range(shape.layers) if layers is None else layers))
+    if chosen and not 0 <= chosen[0] <= chosen[-1] < shape.layers:
+        raise LayerCountError(
+            f"layers {chosen} are asked for, but the teacher has {shape.layers} (0..{shape.layers - 1})"
+        )
+    flat = [Part("logits")] + [Part("embeddings")] * ("embeddings" in needs)
+    return flat + [Part(kind, layer) for kind in ("hidden", "attention") if kind in needs for layer in chosen]
+
+
+class Layout:
+    """Where the values of each example lie in the files: a function of the sizes and the examples' lengths alone."""
+
+    def __init__(self, shape: EncoderShape, outputs: int, lengths: Sequence[int]) -> None:
+        self.shape = shape
+        self.outputs = outputs
+        self.lengths = np.asarray(lengths, dtype=np.int64)
+        self.order = np.argsort(-self.lengths, kind="stable")
+
+    def state_shape(self, kind: str, length: int) -> tuple[int, ...]:
+        """The shape of one example's state over `length` positions."""
+        if kind == "logits":
+            return (self.outputs,)
+        return (self.shape.heads, length, length) if kind == "attention" else (length, self.shape.width)
+
+    def values(self, kind: str) -> np.ndarray:
+        """Numbers an example, [rows]."""
+        if kind == "logits":
+            return np.full_like(self.lengths, self.outputs)
+        return self.shape.heads * self.lengths**2 if kind == "attention" else self.shape.width * self.lengths
+
+    @cached_property
+    def starts(self) -> dict[str, np.ndarray]:
+        """Kind -> where each example's numbers begin in its files, [rows]."""
+        starts = {}
+        for kind in ("logits", *STATES):
+            in_order = self.values(kind)[self.order]
+            starts[kind] = np.empty_like(in_order)
+            starts[kind][self.order] = np.cumsum(in_order) - in_order
+        return starts
+
+    def file_shape(self, kind: str) -> tuple[int, ...]:
+        """Rows × outputs, tokens × width, or the number of scores."""
+        if kind == "logits":
+            return (len(self.lengths), self.outputs)
+        return (int(self.values(kind).sum()),) if kind == "attention" else (int(self.lengths.sum()), self.shape.width)
+
+    def file_bytes(self, part: Part) -> int:
+        """The exact size of a file."""
+        return math.prod(self.file_shape(part.kind)) * part.dtype.itemsize
+
+    def token_spans(self, rows: np.ndarray, mask: Tensor) -> list[slice]:
+        """Where the tokens of each row of a batch stand; `mask` [B, L].
+
+        Raises CacheError for rows and tokens that are not those of the cached examples.
+        """
+        tokens = mask.detach().cpu().numpy() != 0
+        if not ((rows >= 0) & (rows < len(self.lengths))).all():
+            raise CacheError(
+                f"rows {rows.min()}..{rows.max()} are asked for, but {len(self.lengths)} examples are cached"
+            )
+        counts, first = tokens.sum(axis=1), tokens.argmax(axis=1)
+        for place in np.flatnonzero(counts != self.lengths[rows]):
+            raise CacheError(
+                f"example {rows[place]} has {counts[place]} tokens in the batch and {self.lengths[rows[place]]} in the "
+                "teacher cache; batches must be made of the very examples that the cache was opened with"
+            )
+        spans = [slice(start, start + count) for start, count in zip(first.tolist(), counts.tolist(), strict=True)]
+        for row, of_row, span in zip(rows, tokens, spans, strict=True):
+            if not of_row[span].all():
+                raise CacheError(
+                    f"the tokens of example {row} have padding between them; a cache needs them side by side"
+                )
+        return spans
+
+
+def within(kind: str, span: slice) -> tuple[slice, ...]:
+    """The place of an example's tokens in its padded state."""
+    return {"logits": (), "attention": (slice(None), span, span)}.get(kind, (span,))
+
+
+class CacheFiles:
+    """The folder of one teacher and one sequence of examples, which together are its key."""
+
+    def __init__(self, folder: Path, key: str, layout: Layout) -> None:
+        self.folder = folder
+        self.key = key
+        self.layout = layout
+
+    def open(self, part: Part) -> np.ndarray:
+        """The flat numbers of one file, memory-mapped."""
+        return np.asarray(np.memmap(self.folder / part.file, dtype=part.dtype, mode="r"))
+
+    def lacking(self, parts: Collection[Part], *, explain: bool = False) -> list[Part]:
+        """Those of `parts` that are not there, or not to be trusted; the latter are explained on stderr."""
+        trusted = self._trusted(explain)
+        return [part for part in parts if part not in trusted]
+
+    def check_space(self, parts: Collection[Part]) -> None:
+        """Raise CacheError unless `parts` fit on the disk, with 1 GiB or 5 % of the free space to spare."""
+        size = sum(self.layout.file_bytes(part) for part in parts)
+        free = shutil.disk_usage(self.folder).free
+        if size > free - min(GIB, 0.05 * free):
+            raise CacheError(
+                f"the teacher's outputs would take {size / GIB:.2f} GiB in {self.folder}, where {free / GIB:.2f} GiB "
+                "are free; cache the logits only: --teacher_cache logits, or in another folder: --teacher_cache_folder"
+            )
+
+    def clear(self, parts: Collection[Part]) -> None:
+        """Remove what is about to be written anew, and what a crash left unfinished."""
+        for path in [*(self.folder / part.file for part in parts), *self.folder.glob("*.part")]:
+            path.unlink(missing_ok=True)
+
+    @contextmanager
+    def writing(self, parts: Sequence[Part]) -> Iterator[Callable[[np.ndarray, EncoderStates], None]]:
+        """Write `parts`, whole or not at all: yields append(rows, states), to be called in the layout's order."""
+        unfinished = {part: self.folder / f"{part.file}.part" for part in parts}
+        try:
+            with ExitStack() as stack:
+                files = {part: stack.enter_context(path.open("wb")) for part, path in unfinished.items()}
+
+                def append(rows: np.ndarray, states: EncoderStates) -> None:
+                    spans = self.layout.token_spans(rows, states.mask)
+                    for part, file in files.items():
+                        for values in self._values(part, rows, spans, states):
+                            file.write(values.data)
+
+                yield append
+                for file in files.values():
+                    file.flush()
+                    os.fsync(file.fileno())
+            for part, path in unfinished.items():
+                path.replace(self.folder / part.file)
+            self._write_index(self._trusted() | set(parts))
+        finally:
+            for path in unfinished.values():
+                path.unlink(missing_ok=True)
+
+    def _values(self, part: Part, rows: np.ndarray, spans: list[slice], states: EncoderStates) -> Iterator[np.ndarray]:
+        """The numbers of one file for one batch, example by example."""
+        state = _state(part, states)
+        stored = (state.float() if part.kind == "logits" else state.half()).cpu().numpy()
+        for row, padded, span in zip(rows, stored, spans, strict=True):
+            values = np.ascontiguousarray(padded[within(part.kind, span)])
+            shape = self.layout.state_shape(part.kind, int(self.layout.lengths[row]))
+            if values.shape != shape:
+                raise CacheError(f"{part}: the teacher gives {values.shape} for example {row}, its config says {shape}")
+            if not np.isfinite(values).all():
+                raise CacheError(
+                    f"{part}: example {row} has a value that is NaN or beyond the range of {part.dtype} "
+                    f"(±{np.finfo(part.dtype).max:.0f}); cache the logits only: --teacher_cache logits, or none"
+                )
+            yield values
+
+    def _trusted(self, explain: bool = False) -> set[Part]:
+        """The files that the index lists and that have the size they must have."""
+        path = self.folder / "index.json"
+        try:
+            index = json.loads(path.read_text(encoding="utf-8"))
+            if (index["format"], index["key"]) != (FORMAT, self.key):
+                raise ValueError("it belongs to another teacher or other examples")
+            listed = {Part(entry["kind"], entry["layer"]) for entry in index["files"]}
+            sizes = {part: self._size(part) for part in listed}
+            right = {part for part, size in sizes.items() if size == self.layout.file_bytes(part)}
+        except FileNotFoundError:
+            return set()
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if explain:
+                _say(f"{path} cannot be used ({error!r}); the teacher's outputs are cached anew")
+            return set()
+        for part in sorted(listed - right, key=str) if explain else ():
+            _say(
+                f"{self.folder / part.file} has {sizes[part]} bytes instead of {self.layout.file_bytes(part)}; "
+                "it is not used, and written anew where it is needed"
+            )
+        return right
+
+    def _size(self, part: Part) -> int:
+        path = self.folder / part.file
+        return path.stat().st_size if path.is_file() else 0
+
+    def _write_index(self, parts: Collection[Part]) -> None:
+        lengths = self.layout.lengths
+        files = [
+            {
+                "file": part.file,
+                "kind": part.kind,
+                "layer": part.layer,
+                "dtype": part.dtype.name,
+                "shape": self.layout.file_shape(part.kind),
+                "bytes": self.layout.file_bytes(part),
+            }
+            for part in sorted(parts, key=lambda part: part.file)
+        ]
+        index = {"format": FORMAT, "key": self.key, "rows": len(lengths), "tokens": int(lengths.sum()), "files": files}
+        path = self.folder / "index.json"
+        unfinished = path.with_name("index.json.part")
+        unfinished.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+        unfinished.replace(path)
+
+
+def _state(part: Part, states: EncoderStates) -> Tensor:
+    state: Tensor | None
+    if part.layer is None:
+        state = states.logits if part.kind == "logits" else states.embeddings
+    else:
+        state = (states.hidden if part.kind == "hidden" else states.attention_scores)[part.layer]
+    assert state is not None, part
+    return state
+
+
+def _say(text: str) -> None:
+    print(f"teacher cache: {text}", file=sys.stderr)

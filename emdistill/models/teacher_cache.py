@@ -1,0 +1,198 @@
+"""The teacher's outputs, computed once: written when they are first asked for, memory-mapped from then on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from emdistill.errors import CacheError
+from emdistill.models.cache_files import FORMAT, CacheFiles, Layout, Part, parts_of, within
+from emdistill.models.teacher import Teacher
+from emdistill.states import EncoderShape, EncoderStates
+
+Collate = Callable[[list[dict[str, Any]]], Mapping[str, Tensor]]
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+# What a config holds beside what decides the outputs; the precision stands in the key by itself.
+NAMES = {"_name_or_path", "_commit_hash", "architectures", "transformers_version", "dtype", "torch_dtype"}
+LABELS = {"id2label", "label2id", "problem_type"}
+
+
+class TeacherCache:
+    """Called like a Teacher: its states of the cached examples, read from disk."""
+
+    def __init__(self, files: CacheFiles, parts: Collection[Part]) -> None:
+        self.layout = files.layout
+        self.shape = files.layout.shape
+        self._numbers = {part: files.open(part) for part in parts}
+
+    def __call__(
+        self, inputs: Mapping[str, Tensor], needs: Collection[str] = (), layers: Collection[int] | None = None
+    ) -> EncoderStates:
+        """The states of one batch on the device of its mask, zero at padding: logits float32, all others float16.
+
+        inputs  row [B], which example each row of the batch is; attention_mask [B, L], where its tokens stand
+        needs, layers  as for a Teacher; layers that are not asked for are None
+
+        Raises CacheError for states that were not cached and for tokens that are not those of the cached example.
+        """
+        if absent := {"row", "attention_mask"} - set(inputs):
+            raise CacheError(f"a batch for the teacher cache lacks {', '.join(sorted(absent))}; its examples need both")
+        parts = parts_of(self.layout.shape, needs, layers)
+        if lacking := [str(part) for part in parts if part not in self._numbers]:
+            raise CacheError(f"the teacher cache was opened without {', '.join(lacking)}; open it with these states")
+        mask, rows = inputs["attention_mask"], inputs["row"].cpu().numpy()
+        spans = self.layout.token_spans(rows, mask)
+        states = {part: self._read(part, rows, spans, mask.shape[1]).to(mask.device) for part in parts}
+
+        def by_layer(kind: str) -> tuple[Tensor | None, ...]:
+            every = range(self.layout.shape.layers) if kind in needs else ()
+            return tuple(states.get(Part(kind, layer)) for layer in every)
+
+        return EncoderStates(
+            logits=states[Part("logits")],
+            mask=mask,
+            embeddings=states.get(Part("embeddings")),
+            hidden=by_layer("hidden"),
+            attention_scores=by_layer("attention"),
+        )
+
+    def _read(self, part: Part, rows: np.ndarray, spans: list[slice], length: int) -> Tensor:
+        numbers, starts, sizes = self._numbers[part], self.layout.starts[part.kind], self.layout.values(part.kind)
+        padded = np.zeros((len(rows), *self.layout.state_shape(part.kind, length)), part.dtype)
+        for place, (start, size, span) in enumerate(zip(starts[rows], sizes[rows], spans, strict=True)):
+            shape = self.layout.state_shape(part.kind, span.stop - span.start)
+            padded[place][within(part.kind, span)] = numbers[start : start + size].reshape(shape)
+        return torch.from_numpy(padded)
+
+
+def open_teacher_cache(
+    teacher: Teacher,
+    examples: Dataset,
+    folder: Path,
+    *,
+    needs: Collection[str] = (),
+    layers: Collection[int] | None = None,
+    collate: Collate,
+    tokens_per_batch: int = 8192,
+    description: str = "",
+) -> TeacherCache:
+    """The logits of all examples and the states `needs` of `layers` (None: all), as cached; what is lacking is written.
+
+    examples  tokenised, unpadded: input_ids, attention_mask, perhaps token_type_ids; other columns are ignored
+    folder    holds a folder for every teacher, precision and sequence of examples, and in it a file a kind and layer
+    collate   pads a list of rows to a batch
+    tokens_per_batch  rows × longest, at most, while writing; description  of the progress bar on stderr; '': no bar
+
+    Two runs at once write once: the second waits. A crash leaves nothing that is taken for a cache.
+    Raises CacheError where the outputs do not fit on the disk or in half precision, or the folder cannot be written to.
+    """
+    encoded = examples.select_columns([name for name in INPUTS if name in examples.column_names]).with_format(None)
+    if not len(encoded):
+        raise CacheError("there are no examples to cache the teacher's outputs of")
+    with_mask = "attention_mask" in encoded.column_names
+    lengths = [sum(mask) for mask in encoded["attention_mask"]] if with_mask else [*map(len, encoded["input_ids"])]
+    layout = Layout(teacher.shape, teacher.outputs, lengths)
+    parts = parts_of(teacher.shape, needs, layers)
+    key = _key(teacher, encoded)
+    files = CacheFiles(folder / key[:16], key, layout)
+    try:
+        if files.lacking(parts):
+            files.folder.mkdir(parents=True, exist_ok=True)
+            with _locked(folder / f"{key[:16]}.lock"):
+                lacking = files.lacking(parts, explain=True)  # another run may have written them meanwhile
+                if lacking:
+                    files.clear(lacking)
+                    files.check_space(lacking)
+                    _write(files, lacking, teacher, encoded, collate, tokens_per_batch, description)
+        return TeacherCache(files, parts)
+    except OSError as error:
+        raise CacheError(
+            f"the teacher's outputs cannot be kept in {folder}: {error}; "
+            "name another folder: --teacher_cache_folder, or cache less: --teacher_cache logits or none"
+        ) from error
+
+
+def cache_bytes(
+    shape: EncoderShape,
+    outputs: int,
+    lengths: Sequence[int],
+    needs: Collection[str] = (),
+    layers: Collection[int] | None = None,
+) -> int:
+    """The exact size of the data files.
+
+    4·C·rows + 2·Σ over the layers chosen of (d·Σl for hidden states, h·Σl² for scores) + 2·d·Σl for embeddings
+    """
+    layout = Layout(shape, outputs, lengths)
+    return sum(layout.file_bytes(part) for part in parts_of(shape, needs, layers))
+
+
+def _write(
+    files: CacheFiles,
+    parts: Sequence[Part],
+    teacher: Teacher,
+    encoded: Dataset,
+    collate: Collate,
+    tokens_per_batch: int,
+    description: str,
+) -> None:
+    needs = {part.kind for part in parts} - {"logits"}
+    layers = {part.layer for part in parts if part.layer is not None}
+    batches = list(_batches(files.layout, tokens_per_batch))
+    console = Console(stderr=True)
+    with files.writing(parts) as append:
+        for rows in track(batches, description, transient=True, disable=not description, console=console):
+            inputs = collate([encoded[row] for row in rows.tolist()])
+            inputs = {name: tensor.to(teacher.model.device) for name, tensor in inputs.items()}
+            append(rows, teacher(inputs, needs, layers))
+
+
+def _batches(layout: Layout, tokens: int) -> Iterator[np.ndarray]:
+    """Examples in the order of the files, as many at a time as keep rows × longest within `tokens`; one at least."""
+    start = 0
+    while start < len(layout.order):
+        longest = max(1, int(layout.lengths[layout.order[start]]))
+        count = max(1, tokens // longest)
+        yield layout.order[start : start + count]
+        start += count
+
+
+def _key(teacher: Teacher, encoded: Dataset) -> str:
+    """SHA-256 of all that decides the outputs: weights, config, precision, and the token ids in their order."""
+    config = {name: value for name, value in teacher.model.config.to_dict().items() if name not in NAMES | LABELS}
+    of_teacher = [FORMAT, teacher.fingerprint, str(teacher.dtype), config]
+    digest = hashlib.sha256(json.dumps(of_teacher, sort_keys=True, default=str).encode())
+    for name in encoded.column_names:
+        digest.update(name.encode())
+        for ids in encoded[name]:
+            digest.update(np.asarray([len(ids), *ids], dtype=np.int64).tobytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Only one run at a time; the others say that they wait. The lock of a run that was killed is free again."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"teacher cache: another run is writing {path.with_suffix('')}; waiting for it", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,509 @@
+"""The teacher cache: what is read equals what the live teacher says, and nothing half-written is ever read."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import threading
+from collections import namedtuple
+
+import pytest
+import torch
+from datasets import Dataset
+from filelock import FileLock
+
+from emdistill.data.batches import padding_collator, tokenise
+from emdistill.errors import CacheError, CaptureError, LayerCountError
+from emdistill.models import Teacher
+from emdistill.models.teacher_cache import cache_bytes, open_teacher_cache
+from emdistill.states import EncoderShape
+
+TEXTS = ("a good movie", "bad", "it was not a very good book of the movie", "the book is good and bad", "it", "x7! y")
+PAIRS = ("it was", "the movie is a book, is it not", "bad", "a", "to the good book", "of")
+STATES = ("embeddings", "hidden", "attention")
+FAMILIES = ("bert", "roberta", "electra", "distilbert")
+
+
+def forks(test):
+    """Runs itself in forked processes."""
+    test = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")(test)
+    return pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")(test)
+
+
+class CountingTeacher(Teacher):
+    """Counts its passes; the `fails_at`-th fails."""
+
+    passes = 0
+    fails_at = 0
+
+    def __call__(self, inputs, needs=(), layers=None):
+        self.passes += 1
+        if self.passes == self.fails_at:
+            self.fail()
+        return super().__call__(inputs, needs, layers)
+
+    def fail(self):
+        raise KeyboardInterrupt
+
+
+def encode(tokenizer, texts=TEXTS, pairs=None, family="bert"):
+    columns = {"text": list(texts), "label": [0] * len(texts)} | ({"text_pair": list(pairs)} if pairs else {})
+    segments = [] if family == "distilbert" else ["token_type_ids"]
+    tokenizer.model_input_names = ["input_ids", *segments, "attention_mask"]
+    return tokenise(Dataset.from_dict(columns), tokenizer, 64)
+
+
+def make_batch(examples, tokenizer, rows):
+    names = [name for name in examples.column_names if name not in {"length", "labels"}]
+    inputs = padding_collator(tokenizer)([examples.select_columns(names)[row] for row in rows])
+    return dict(inputs) | {"row": torch.tensor(rows), "labels": torch.zeros(len(rows))}
+
+
+def assert_like_live(cached, live):
+    """Logits to 1e-5, states to half precision, zeros at padding."""
+    assert cached.logits.dtype == torch.float32
+    torch.testing.assert_close(cached.logits, live.logits, rtol=1e-5, atol=1e-5)
+    assert torch.equal(cached.mask, live.mask)
+    token = live.mask.bool()
+    pairs = token[:, None, :, None] & token[:, None, None, :]
+    places = [(token[:, :, None], cached.embeddings, live.embeddings)]
+    places += [(token[:, :, None], *states) for states in zip(cached.hidden, live.hidden, strict=True)]
+    places += [(pairs, *states) for states in zip(cached.attention_scores, live.attention_scores, strict=True)]
+    for place, state, expected in places:
+        assert (state is None) == (expected is None)
+        if expected is not None:
+            assert state.dtype == torch.float16
+            expected = expected * place
+            assert ((state.float() - expected).abs() <= 2**-10 * expected.abs() + 1e-6).all()
+            assert not state[~place.expand_as(state)].any()
+
+
+@pytest.fixture
+def setting(tiny_encoder, tiny_tokenizer, tmp_path):
+    """open(needs, layers, **changes) over one teacher, its examples and one folder."""
+
+    class Setting:
+        teacher = CountingTeacher(tiny_encoder(layers=3))
+        tokenizer = tiny_tokenizer
+        examples = encode(tiny_tokenizer)
+        folder = tmp_path / "cache"
+
+        def open(self, needs=(), layers=None, **changes):
+            options = {"teacher": self.teacher, "examples": self.examples, "folder": self.folder} | changes
+            collate = padding_collator(self.tokenizer)
+            return open_teacher_cache(
+                **{"collate": collate, "tokens_per_batch": 12} | options, needs=needs, layers=layers
+            )
+
+        def batch(self, *rows):
+            return make_batch(self.examples, self.tokenizer, list(rows))
+
+        def check(self, cache, needs=(), layers=None, rows=(2, 4, 0)):
+            inputs = self.batch(*rows)
+            assert_like_live(cache(inputs, needs, layers), Teacher(self.teacher.model)(inputs, needs, layers))
+
+        @property
+        def files(self):
+            return sorted(path.name for path in self.folder.glob("*/*"))
+
+        def file(self, name):
+            (path,) = self.folder.glob(f"*/{name}")
+            return path
+
+    return Setting()
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_cached_states_are_the_live_ones(family, side, tiny_encoder, tiny_tokenizer, tmp_path):
+    teacher = Teacher(tiny_encoder(family, layers=2))
+    examples = encode(tiny_tokenizer, pairs=PAIRS, family=family)
+    options = {"needs": STATES, "collate": padding_collator(tiny_tokenizer)}
+    for tokens in (1, 40, 8192):  # one example a pass, a few, all
+        cache = open_teacher_cache(teacher, examples, tmp_path / str(tokens), tokens_per_batch=tokens, **options)
+        for rows in ([0, 1, 2, 3, 4, 5], [3, 3, 1], [5]):
+            inputs = make_batch(examples, tiny_tokenizer, rows)
+            live = teacher(inputs, STATES)
+            if (
+                side == "left"
+            ):  # most families count positions from the left: live padding moves the tokens, cached does not
+                inputs, live = flipped(inputs, live)
+            assert_like_live(cache(inputs, STATES), live)
+
+
+def flipped(inputs, live):
+    """The same tokens with their padding on the left: every padded position is rolled to the front."""
+    shifts = (inputs["attention_mask"] == 0).sum(1).tolist()
+
+    def roll(tensor, dims):
+        return torch.stack([row.roll([shift] * len(dims), dims) for row, shift in zip(tensor, shifts, strict=True)])
+
+    names = ("input_ids", "attention_mask")
+    inputs = inputs | {name: roll(inputs[name], (0,)) for name in names}
+    hidden = tuple(roll(state, (0,)) for state in live.hidden)
+    scores = tuple(roll(state, (1, 2)) for state in live.attention_scores)
+    moved = {"mask": inputs["attention_mask"], "embeddings": roll(live.embeddings, (0,))}
+    return inputs, type(live)(live.logits, **moved, hidden=hidden, attention_scores=scores)
+
+
+def test_left_padding_while_writing(tiny_encoder, tiny_tokenizer, tmp_path):
+    tiny_tokenizer.padding_side = "left"
+    teacher = Teacher(tiny_encoder("roberta"))  # counts positions from the first token
+    examples = encode(tiny_tokenizer)
+    cache = open_teacher_cache(teacher, examples, tmp_path, needs=STATES, collate=padding_collator(tiny_tokenizer))
+    inputs = make_batch(examples, tiny_tokenizer, [1, 2, 3])
+    assert inputs["attention_mask"][0, 0] == 0
+    assert_like_live(cache(inputs, STATES), teacher(inputs, STATES))
+
+
+def test_a_regression_teacher(setting, tiny_encoder):
+    setting.teacher = Teacher(tiny_encoder(labels=1))
+    setting.check(setting.open())
+
+
+def test_padding_within_examples_is_not_stored(setting):
+    padded = setting.examples.map(
+        lambda row: {"input_ids": [*row["input_ids"], 0, 0], "attention_mask": [*row["attention_mask"], 0, 0]},
+        remove_columns="token_type_ids",
+    )
+    cache = setting.open(STATES, examples=padded)
+    inputs = make_batch(padded, setting.tokenizer, [0, 1])
+    assert_like_live(cache(inputs, STATES), setting.teacher(inputs, STATES))
+    assert cache.layout.lengths.tolist() == list(setting.examples["length"])
+
+
+@pytest.mark.parametrize(
+    ("needs", "layers"), [((), None), (STATES, None), (("hidden",), [0, 2]), (("attention", "hidden"), [1])]
+)
+def test_size_is_known_beforehand(setting, needs, layers):
+    lengths = list(setting.examples["length"])
+    cache = setting.open(needs, layers)
+    setting.check(cache, needs, layers)
+    size = cache_bytes(setting.teacher.shape, setting.teacher.outputs, lengths, needs, layers)
+    assert size == sum(path.stat().st_size for path in setting.folder.glob("*/*.bin"))
+    count = 3 if layers is None else len(layers)
+    tokens, squares = sum(lengths), sum(length**2 for length in lengths)
+    by_hand = 4 * 2 * len(lengths) + 2 * 32 * tokens * (("embeddings" in needs) + count * ("hidden" in needs))
+    assert size == by_hand + 2 * 4 * squares * count * ("attention" in needs)
+
+
+def test_bert_base_with_everything_takes_what_was_measured():
+    # 0.67 MB an example of 26 tokens: 12 hidden states and 12 score maps of BERT-base
+    size = cache_bytes(EncoderShape(12, 768, 12), 2, [26], ("hidden", "attention"))
+    assert size == pytest.approx(0.67e6, rel=0.01)
+
+
+def test_it_is_written_once(setting):
+    setting.check(setting.open(STATES), STATES)
+    passes, written = setting.teacher.passes, setting.files
+    assert passes == 4  # lengths 12 | 8 | 6, 5 | 3, 3 in at most 12 positions
+    setting.check(setting.open(STATES), STATES)
+    assert (setting.teacher.passes, setting.files) == (passes, written)
+    assert [path.name for path in setting.folder.iterdir() if path.suffix != ".lock"] == [
+        setting.file("index.json").parent.name
+    ]
+
+
+def test_less_uses_what_is_there_and_more_is_added(setting):
+    setting.check(setting.open(("hidden",), [1]), ("hidden",), [1])
+    first = setting.file("hidden-1.bin").stat().st_mtime_ns
+    passes = setting.teacher.passes
+    setting.check(setting.open())
+    assert setting.teacher.passes == passes
+    wider = setting.open(("hidden", "attention"), [1, 2])
+    assert setting.teacher.passes == 2 * passes
+    setting.check(wider, ("hidden", "attention"), [1, 2])
+    setting.check(wider, ("attention",), [2])
+    assert setting.file("hidden-1.bin").stat().st_mtime_ns == first
+    assert setting.files == [
+        "attention-1.bin",
+        "attention-2.bin",
+        "hidden-1.bin",
+        "hidden-2.bin",
+        "index.json",
+        "logits.bin",
+    ]
+    index = json.loads(setting.file("index.json").read_text())
+    assert {entry["file"]: entry["bytes"] for entry in index["files"]} == {
+        path.name: path.stat().st_size for path in setting.folder.glob("*/*.bin")
+    }
+
+
+def test_the_index_says_what_the_files_hold(setting):
+    setting.open(STATES, [0])
+    index = json.loads(setting.file("index.json").read_text())
+    lengths = list(setting.examples["length"])
+    shapes = {entry["file"]: (entry["dtype"], entry["shape"]) for entry in index["files"]}
+    assert shapes == {
+        "logits.bin": ("float32", [6, 2]),
+        "embeddings.bin": ("float16", [sum(lengths), 32]),
+        "hidden-0.bin": ("float16", [sum(lengths), 32]),
+        "attention-0.bin": ("float16", [4 * sum(length**2 for length in lengths)]),
+    }
+    assert (index["rows"], index["tokens"]) == (6, sum(lengths))
+    assert setting.folder / index["key"][:16] == setting.file("index.json").parent
+
+
+def test_what_was_not_cached_is_refused(setting):
+    cache = setting.open(("hidden",), [0, 2])
+    inputs = setting.batch(0, 1)
+    with pytest.raises(CacheError, match=r"without hidden of layer 1;"):
+        cache(inputs, ("hidden",))
+    with pytest.raises(CacheError, match=r"without embeddings, attention of layer 0;"):
+        cache(inputs, ("embeddings", "attention"), [0])
+    with pytest.raises(CaptureError, match="no state 'values'"):
+        cache(inputs, ("values",))
+    with pytest.raises(CaptureError, match="no state 'values'"):
+        setting.open(("values",))
+    with pytest.raises(LayerCountError, match=r"layers \[1, 3\] are asked for, but the teacher has 3 \(0\.\.2\)"):
+        setting.open(("hidden",), [1, 3])
+
+
+def test_other_examples_are_refused(setting):
+    cache = setting.open()
+    inputs = setting.batch(0, 1)
+    with pytest.raises(CacheError, match="example 2 has 5 tokens in the batch and 12 in the teacher cache"):
+        cache(inputs | {"row": torch.tensor([2, 1])})
+    with pytest.raises(CacheError, match=r"rows 1\.\.6 are asked for, but 6 examples are cached"):
+        cache(inputs | {"row": torch.tensor([6, 1])})
+    with pytest.raises(CacheError, match=r"rows -1\.\.1"):
+        cache(inputs | {"row": torch.tensor([-1, 1])})
+    with pytest.raises(CacheError, match="tokens of example 1 have padding between them"):
+        cache(inputs | {"attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 0, 1, 0, 1]])})
+    with pytest.raises(CacheError, match="lacks row"):
+        cache({"attention_mask": inputs["attention_mask"]})
+    with pytest.raises(CacheError, match="no examples"):
+        setting.open(examples=setting.examples.select([]))
+
+
+def key_of(setting, **changes):
+    shutil.rmtree(setting.folder, ignore_errors=True)
+    setting.open(**changes)
+    return json.loads(setting.file("index.json").read_text())["key"]
+
+
+def test_the_key_is_what_decides_the_outputs(setting, tiny_encoder, tiny_tokenizer):
+    key = key_of(setting)
+    renamed = tiny_encoder(layers=3)
+    renamed.config.id2label = {0: "bad", 1: "good"}
+    renamed.config._name_or_path = "/elsewhere"
+    assert key == key_of(setting, teacher=Teacher(renamed))
+    assert key == key_of(setting, tokens_per_batch=100, needs=("hidden",))
+    assert key == key_of(setting, examples=setting.examples.remove_columns(["labels", "length"]))
+    assert key == key_of(setting, examples=setting.examples.with_format("torch"))
+
+    other_config = tiny_encoder(layers=3)
+    other_config.config.layer_norm_eps = 1e-3
+    segments = setting.examples.map(lambda row: {"token_type_ids": [1] * row["length"]})
+    moved = setting.examples.map(lambda row: {"input_ids": row["input_ids"][::-1]})
+    others = {
+        "weights": {"teacher": Teacher(tiny_encoder(layers=3, seed=1))},
+        "config": {"teacher": Teacher(other_config)},
+        "precision": {"teacher": Teacher(tiny_encoder(layers=3), dtype=torch.bfloat16)},
+        "rounded weights": {"teacher": Teacher(tiny_encoder(layers=3).bfloat16())},
+        "order": {"examples": setting.examples.select([1, 0, 2, 3, 4, 5])},
+        "fewer": {"examples": setting.examples.select(range(5))},
+        "ids": {"examples": moved},
+        "segments": {"examples": segments},
+        "no segments": {"examples": setting.examples.remove_columns("token_type_ids")},
+    }
+    keys = {name: key_of(setting, **changes) for name, changes in others.items()}
+    assert len({key, *keys.values()}) == 1 + len(others), keys
+
+
+def test_a_teacher_in_bfloat16(setting, tiny_encoder):
+    setting.teacher = Teacher(tiny_encoder(layers=3), dtype=torch.bfloat16)
+    cache = setting.open(STATES, tokens_per_batch=1)
+    inputs = setting.batch(2)
+    live, cached = setting.teacher(inputs, STATES), cache(inputs, STATES)
+    assert live.logits.dtype == torch.bfloat16
+    assert torch.equal(cached.logits, live.logits.float())
+    assert torch.equal(cached.hidden[1], live.hidden[1].half())
+
+
+def test_an_interrupted_run_leaves_nothing_and_the_next_succeeds(setting, capsys):
+    setting.open()
+    setting.teacher.fails_at = setting.teacher.passes + 3
+    with pytest.raises(KeyboardInterrupt):
+        setting.open(STATES)
+    assert setting.files == ["index.json", "logits.bin"]
+    setting.check(setting.open())  # what was there is still used
+    setting.check(setting.open(STATES), STATES)
+    assert capsys.readouterr().err == ""
+
+
+@forks
+def test_a_killed_run_is_written_over_and_its_lock_is_free(setting, capsys):
+    setting.open(("hidden",), [0])
+    setting.teacher.passes, setting.teacher.fails_at = 0, 3
+    setting.teacher.fail = lambda: os._exit(9)  # no clean-up of any kind
+    child = multiprocessing.get_context("fork").Process(target=setting.open, args=(STATES,), daemon=True)
+    child.start()
+    child.join(30)
+    assert child.exitcode == 9
+    assert "attention-2.bin.part" in setting.files
+    setting.teacher.fails_at = 0
+    # What a kill between the renaming of the files and that of the index leaves besides.
+    for name in ("hidden-1.bin", "index.json.part"):
+        (setting.file("index.json").parent / name).write_bytes(b"half")
+    setting.check(setting.open(("hidden",)), ("hidden",))
+    assert setting.files == ["hidden-0.bin", "hidden-1.bin", "hidden-2.bin", "index.json", "logits.bin"]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("index.json", b"{", "index.json cannot be used (JSONDecodeError"),
+        ("index.json", b"\xff\xfe", "index.json cannot be used (UnicodeDecodeError"),
+        ("index.json", b"[]", "index.json cannot be used (TypeError"),
+        ("index.json", b"{}", "index.json cannot be used (KeyError"),
+        ("index.json", b'{"format": 1, "key": "0", "files": []}', "it belongs to another teacher or other examples"),
+        ("hidden-1.bin", b"x" * 10, "hidden-1.bin has 10 bytes instead of 2368; it is not used"),
+        ("logits.bin", b"", "logits.bin has 0 bytes instead of 48"),
+        ("hidden-0.bin", None, "hidden-0.bin has 0 bytes instead of 2368"),
+    ],
+)
+def test_damaged_files_are_written_anew(setting, capsys, name, content, said):
+    setting.open(("hidden",))
+    path = setting.file(name)
+    path.unlink() if content is None else path.write_bytes(content)
+    setting.check(setting.open(("hidden",)), ("hidden",))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert said in lines[0]
+    setting.open(("hidden",))
+    assert capsys.readouterr().err == ""
+
+
+def test_what_does_not_fit_on_the_disk_is_refused(setting, monkeypatch):
+    size = cache_bytes(setting.teacher.shape, 2, list(setting.examples["length"]), STATES)
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 0, int(size / 0.95) - 10))
+    with pytest.raises(CacheError, match=r"would take 0\.00 GiB in .*--teacher_cache logits, .*--teacher_cache_folder"):
+        setting.open(STATES)
+    assert setting.files == []
+    setting.check(setting.open())  # the logits fit
+    setting.check(setting.open(STATES), STATES)  # and now the rest does
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 0, 0))
+    setting.open(STATES)  # nothing is to be written
+
+
+def test_a_gibibyte_is_left_free_on_a_large_disk(setting, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**12, 0, 100 * 2**30))
+    monkeypatch.setattr("emdistill.models.cache_files.Layout.file_bytes", lambda *_: 99 * 2**30 + 1)
+    with pytest.raises(CacheError, match=r"would take 99\.00 GiB in .*, where 100\.00 GiB are free"):
+        setting.open()
+
+
+def test_a_disk_that_fills_up_is_an_error(setting, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(CacheError, match=r"No space left on device; name another folder"):
+        setting.open()
+    assert setting.files == []
+
+
+def test_a_folder_that_is_a_file_is_refused(setting):
+    setting.folder.write_text("no folder")
+    with pytest.raises(CacheError, match=r"cannot be kept in .*cache: .*--teacher_cache_folder"):
+        setting.open()
+
+
+@pytest.mark.parametrize(("kind", "value"), [("hidden", float("nan")), ("hidden", 70000.0), ("attention", 1e5)])
+def test_states_beyond_half_precision_are_refused(setting, monkeypatch, kind, value):
+    def spoiled(self, inputs, needs=(), layers=None):
+        states = Teacher.__call__(self, inputs, needs, layers)
+        if kind in needs:  # what stands at padding is not kept and may be anything
+            states.hidden[1][states.mask == 0] = 1e30
+            states.attention_scores[1].masked_fill_(states.mask[:, None, None, :] == 0, 1e30)
+            {"hidden": states.hidden, "attention": states.attention_scores}[kind][1][0, 0, 0] = value
+        return states
+
+    monkeypatch.setattr(CountingTeacher, "__call__", spoiled)
+    with pytest.raises(CacheError, match=rf"{kind} of layer 1: example \d has a value .*\(±65504\)"):
+        setting.open(("hidden", "attention"))
+    assert setting.files == []
+    setting.open()
+
+
+def test_logits_that_are_nan_are_refused(setting):
+    setting.teacher.model.classifier.bias.data[1] = torch.nan
+    with pytest.raises(CacheError, match="logits: example 2 has a value that is NaN"):
+        setting.open()
+
+
+def test_a_second_run_waits_and_finds_the_cache_finished(setting, tiny_encoder, capsys):
+    entered, leave = threading.Event(), threading.Event()
+
+    class Slow(CountingTeacher):
+        def __call__(self, inputs, needs=(), layers=None):
+            entered.set()
+            assert leave.wait(20)
+            return super().__call__(inputs, needs, layers)
+
+    class Unneeded(Teacher):
+        def __call__(self, inputs, needs=(), layers=None):
+            raise AssertionError("the second run has no pass to make")
+
+    first = Slow(tiny_encoder(layers=3))
+    caches = {}
+
+    def run(name, teacher):
+        caches[name] = setting.open(STATES, teacher=teacher)
+
+    threads = [threading.Thread(target=run, args=("first", first), daemon=True)]
+    threads[0].start()
+    assert entered.wait(20)
+    threads.append(threading.Thread(target=run, args=("second", Unneeded(tiny_encoder(layers=3))), daemon=True))
+    threads[1].start()
+    said = ""
+    for _ in range(400):
+        said += capsys.readouterr().err
+        if said:
+            break
+        threads[1].join(0.05)
+    assert said.count("waiting for it\n") == 1
+    leave.set()
+    for thread in threads:
+        thread.join(20)
+    for name in ("first", "second"):
+        setting.check(caches[name], STATES)
+
+
+@forks
+def test_two_processes_at_once(setting):
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(2)
+
+    def run():
+        barrier.wait(20)
+        setting.check(setting.open(STATES), STATES)
+
+    processes = [context.Process(target=run, daemon=True) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(30)
+    assert [process.exitcode for process in processes] == [0, 0]
+    setting.check(setting.open(STATES), STATES)
+    assert setting.teacher.passes == 0  # this process wrote nothing
+
+
+def test_reading_needs_no_lock(setting):
+    setting.open(STATES)
+    with FileLock(setting.file("index.json").parent.with_suffix(".lock")):
+        setting.check(setting.open(("hidden",)), ("hidden",))
+
+
+def test_states_are_copies_of_files_that_cannot_be_written_to(setting):
+    cache = setting.open(STATES)
+    inputs = setting.batch(0, 1)
+    cache(inputs, STATES).hidden[0].add_(1)
+    setting.check(cache, STATES, rows=(0, 1))
+    assert not any(numbers.flags.writeable for numbers in cache._numbers.values())
