@@ -23,6 +23,7 @@ from emdistill.data.task import Kind, TaskData
 from emdistill.errors import ConfigError, nearest
 from emdistill.methods import METHODS, Method
 from emdistill.training.arguments import DistillationArguments
+from emdistill.training.stage_teachers import CacheChoice
 
 RECIPES = Path(__file__).parent / "recipes"
 GIVEN_BY_THE_RUN = {"student", "teacher", "regression"}
@@ -43,7 +44,8 @@ class LearningConfig:
         label: column of the label.
         dev: file of the development set; without it a stratified part of the data is held out.
         kind: what the label is; found from the data if not given.
-        training: transformers' TrainingArguments and gradient_norm_steps, flow_steps, early_stopping_patience.
+        training: transformers' TrainingArguments and gradient_norm_steps, flow_steps, early_stopping_patience,
+            tokens_per_batch, compile_costs, teacher_bf16.
         select: which checkpoint is kept: the best on a held-out part of train, the best on dev, or the last.
         max_length: tokens a sentence or pair at most.
         seed: seed of initial weights, order and dropout.
@@ -80,6 +82,10 @@ class RunConfig(LearningConfig):
         method: a method's name (see `emdistill methods`), or path.py:function for your own.
         objective: the method's own settings.
         check_teacher: refuse a teacher that scores near chance.
+        teacher_cache: which of the teacher's outputs are computed once and kept on disk: its logits, for stages that
+            read nothing else; its logits and the layer states that are read, in half precision; or none.
+        teacher_cache_folder: folder of these; runs that share it share them. Without it they stand in the run folder
+            until the run has finished.
     """
 
     teacher: str
@@ -88,6 +94,8 @@ class RunConfig(LearningConfig):
     method: str = "bert-emd"
     objective: dict[str, Any] = field(default_factory=dict)
     check_teacher: bool = True
+    teacher_cache: CacheChoice = "logits"
+    teacher_cache_folder: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

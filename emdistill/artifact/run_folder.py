@@ -8,7 +8,8 @@ RUN/
 ├── layer_weights.png   layer weights over the steps
 ├── report.html         scores, sizes and pictures on one page
 ├── tensorboard/        the training log
-└── checkpoints/        while the run is under way (kept afterwards with --keep-checkpoints)
+├── checkpoints/        while the run is under way (kept afterwards with --keep-checkpoints)
+└── teacher_cache/      likewise: teacher outputs that are read at every epoch, where no other folder is named
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from emdistill.errors import OutputError
 
 RUN_FILE = "run.json"
 PICTURES = ("flows.png", "layer_weights.png", "report.html")
-OWN_FILES = ("student", RUN_FILE, "flows.jsonl", *PICTURES, "tensorboard", "checkpoints")
+OWN_FILES = ("student", RUN_FILE, "flows.jsonl", *PICTURES, "tensorboard", "checkpoints", "teacher_cache")
 # What a run may be resumed with another value of: names of places, where contents count (they are compared by hash).
-PLACES = ("output", "teacher", "model", "data", "dev", "keep_checkpoints")
+PLACES = ("output", "teacher", "model", "data", "dev", "keep_checkpoints", "teacher_cache_folder")
 
 
 def check_output(folder: Path, *, overwrite: bool, resume: bool, inputs: Iterable[str | None] = ()) -> None:

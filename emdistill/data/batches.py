@@ -10,6 +10,8 @@ from datasets import Dataset
 from torch.utils.data import Sampler
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
+from emdistill.errors import ConfigError
+
 BATCHES_A_POOL = 50
 
 
@@ -69,7 +71,7 @@ class LengthGroupedSampler(Sampler[int]):
 
     def batches(self) -> list[list[int]]:
         """The epoch's batches in order; the one short batch, if any, comes last."""
-        generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
+        generator = _generator(self.seed, self.epoch)
         order = torch.randperm(len(self.lengths), generator=generator).tolist()
         pool = self.batch_size * BATCHES_A_POOL
         grouped: list[int] = []
@@ -83,3 +85,51 @@ class LengthGroupedSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         for batch in self.batches():
             yield from batch
+
+
+class TokenBudgetSampler(Sampler[list[int]]):
+    """Batches of sentences of like length, as many as keep sentences × longest within `tokens`.
+
+    Every index once an epoch, the order a function of (seed, epoch) alone. Sentences of one length change places
+    from epoch to epoch and the batches are shuffled, but their number stays, so that a schedule counts right.
+    Raises ConfigError where one sentence alone exceeds the budget.
+    """
+
+    def __init__(self, lengths: Sequence[int], tokens: int, seed: int) -> None:
+        if max(lengths, default=0) > tokens:
+            raise ConfigError(
+                f"--training.tokens_per_batch {tokens} is less than the longest sentence takes, {max(lengths)}; "
+                "give at least that, or a smaller --max_length"
+            )
+        self.lengths = list(lengths)
+        self.tokens = tokens
+        self.seed = seed
+        self.epoch = 0
+        self._count = len(self.batches())
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order the next iteration follows."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self._count
+
+    def batches(self) -> list[list[int]]:
+        """The epoch's batches in order."""
+        generator = _generator(self.seed, self.epoch)
+        order = torch.randperm(len(self.lengths), generator=generator).tolist()
+        batches: list[list[int]] = []
+        for index in sorted(order, key=lambda index: -self.lengths[index]):
+            longest = self.lengths[batches[-1][0]] if batches else 0
+            if batches and (len(batches[-1]) + 1) * longest <= self.tokens:
+                batches[-1].append(index)
+            else:
+                batches.append([index])
+        return [batches[place] for place in torch.randperm(len(batches), generator=generator).tolist()]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        yield from self.batches()
+
+
+def _generator(seed: int, epoch: int) -> torch.Generator:
+    return torch.Generator().manual_seed(1_000_003 * seed + epoch)

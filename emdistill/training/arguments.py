@@ -1,9 +1,12 @@
-"""How training runs: transformers' TrainingArguments with this project's defaults and three more."""
+"""How training runs: transformers' TrainingArguments with this project's defaults and six more."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+import torch
 from transformers import TrainingArguments
 
 
@@ -16,6 +19,12 @@ class DistillationArguments(TrainingArguments):
     flow_steps               record flows and layer weights every so many optimizer steps; 0 = never
     early_stopping_patience  stop after so many evaluations without a better metric; None = never, nor with
                              --select last, where nothing is scored
+    tokens_per_batch         batches of sentences of like length, as many as keep sentences × longest within it,
+                             instead of per_device_train_batch_size; 0 = off
+    compile_costs            layer costs by compiled kernels; None = where a run is long enough to earn back the
+                             seconds of compilation
+    teacher_bf16             the teacher's matrix products in bfloat16; None = where the processor has instructions for
+                             them, or the student's are too (bf16)
     """
 
     per_device_train_batch_size: int = field(default=32)
@@ -26,6 +35,27 @@ class DistillationArguments(TrainingArguments):
     logging_steps: float = field(default=50)
     train_sampling_strategy: str = field(default="group_by_length")
     dataloader_pin_memory: bool = field(default=False)
+    logging_nan_inf_filter: bool = field(default=False)  # it waits for the device at every step; the trainer checks
     gradient_norm_steps: int = field(default=200)
     flow_steps: int = field(default=20)
     early_stopping_patience: int | None = field(default=None)
+    tokens_per_batch: int = field(default=0)
+    compile_costs: bool | None = field(default=None)
+    teacher_bf16: bool | None = field(default=None)
+
+    @property
+    def teacher_dtype(self) -> torch.dtype:
+        """What the teacher computes in."""
+        if self.teacher_bf16 is None and self.fp16:
+            return torch.float16
+        wanted = self.bf16 or has_bfloat16(self.device) if self.teacher_bf16 is None else self.teacher_bf16
+        return torch.bfloat16 if wanted else torch.float32
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the processor multiplies bfloat16 by instructions of its own; emulated, it is slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # A torch that cannot say what its processor has gets float32.
+    capabilities: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
+    return device.type == "cpu" and any(has for name, has in capabilities().items() if "bf16" in name)

@@ -31,7 +31,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import logging as transformers_logging
 
 from emdistill.errors import ConfigError
-from emdistill.models.teacher import Teacher
+from emdistill.models.teacher import TeacherSource
 from emdistill.training.arguments import DistillationArguments
 from emdistill.training.stage import Stage
 from emdistill.training.trainer import DistillationTrainer, metrics_from
@@ -51,6 +51,7 @@ LEAST = {
     "max_grad_norm": 0,
     "gradient_norm_steps": 0,
     "flow_steps": 0,
+    "tokens_per_batch": 0,
 }
 
 
@@ -69,7 +70,7 @@ def run_stages(
     stages: Sequence[Stage],
     arguments: Sequence[DistillationArguments],
     *,
-    teacher: Teacher | None,
+    teachers: Sequence[TeacherSource | None],
     train: Dataset,
     choose_on: Dataset | None,
     score: Score,
@@ -80,12 +81,13 @@ def run_stages(
     """Train `student` in place through all stages; each stage's log history.
 
     arguments         one a stage, from stage_arguments
+    teachers          one a stage; None where its objective reads labels only
     train, choose_on  tokenised examples; with `choose_on`, each stage keeps its best checkpoint on it
     folder            checkpoints/STAGE/ and tensorboard/STAGE/ come to stand in it
     Raises Interrupted after Ctrl-C, once a checkpoint is written; TrainingError where a loss is not finite.
     """
     histories = []
-    for stage, settings in zip(stages, arguments, strict=True):
+    for stage, settings, teacher in zip(stages, arguments, teachers, strict=True):
         checkpoints = Path(str(settings.output_dir))
         finished = checkpoints / "finished.safetensors"
         if resume and finished.exists():
@@ -156,6 +158,9 @@ def stage_arguments(
         "output_dir": str((folder / "checkpoints" / stage.name).resolve()),
         # transformers asks for this where mixed precision is wanted and no accelerator is there.
         "use_cpu": not torch.accelerator.is_available(),
+        # Without both, every copy of a batch to an accelerator waits for it.
+        "dataloader_pin_memory": torch.accelerator.is_available(),
+        "accelerator_config": {"non_blocking": torch.accelerator.is_available()},
         "seed": seed,
         "save_strategy": "epoch",
         "save_total_limit": 1,

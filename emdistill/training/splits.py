@@ -9,7 +9,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from emdistill.data.batches import LengthGroupedSampler, share_of_padding, tokenise
+from emdistill.data.batches import LengthGroupedSampler, TokenBudgetSampler, share_of_padding, tokenise
 from emdistill.data.read import hold_out
 from emdistill.data.task import TaskData
 from emdistill.errors import ConfigError
@@ -61,6 +61,7 @@ def make_splits(
     select: Selection,
     max_length: int,
     batch_size: int,
+    tokens_per_batch: int = 0,
 ) -> Splits:
     """Hold out a part of train where a checkpoint is to be chosen on it, and tokenise."""
     regression = data.task.kind == "regression"
@@ -85,11 +86,15 @@ def make_splits(
         # Longest first: like lengths share a batch, and the order does not matter.
         choose_on = choose_on.select(np.argsort(choose_on["length"])[::-1])
     lengths = list(encoded["length"])
-    batches = LengthGroupedSampler(lengths, batch_size, seed=0).batches()
+    sampler = (
+        TokenBudgetSampler(lengths, tokens_per_batch, seed=0)
+        if tokens_per_batch
+        else LengthGroupedSampler(lengths, batch_size, seed=0)
+    )
     return Splits(
         train=encoded,
         choose_on=choose_on,
         selection=selection,
-        padding=share_of_padding(lengths, batches),
+        padding=share_of_padding(lengths, sampler.batches()),
         cut=sum(length >= max_length for length in lengths),
     )

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
-from torch.utils.data import Sampler, SequentialSampler
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from transformers.trainer_utils import get_last_checkpoint
 
-from emdistill.data.batches import LengthGroupedSampler, padding_collator
+from emdistill.data.batches import LengthGroupedSampler, TokenBudgetSampler, padding_collator
 from emdistill.errors import ConfigError, TrainingError
-from emdistill.losses import Objective
+from emdistill.losses import LayerLoss, Objective
 from emdistill.models.capture import capture
 from emdistill.models.encoder import save_student
-from emdistill.models.teacher import Teacher
+from emdistill.models.teacher import Teacher, TeacherSource
+from emdistill.models.teacher_cache import TeacherCache
 from emdistill.states import EncoderStates
 from emdistill.training.arguments import DistillationArguments
+from emdistill.training.finite_checks import FiniteChecks, NotFinite
+from emdistill.training.gradient_norms import gradient_norms
+
+# Differences from which on compiled layer costs save more than the half minute that compiling them may take.
+EARNS_COMPILATION = 1e11
 
 ComputeMetrics = Callable[[EvalPrediction], dict[str, float]]
 
@@ -33,10 +41,15 @@ class StudentWithObjective(nn.Module):
         self.student = student
         self.objective = objective
 
-    def forward(self, batch: dict[str, Tensor], teacher: EncoderStates | None) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self,
+        batch: dict[str, Tensor],
+        teacher: EncoderStates | None,
+        meanwhile: Callable[[], object] | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The total loss and its weighted terms; `teacher` may be absent where no loss reads it."""
-        states = capture(self.student, batch, self.objective.needs)
-        total, terms = self.objective(states, states if teacher is None else teacher, batch)
+        states = capture(self.student, batch, self.objective.needs, self.objective.student_layers)
+        total, terms = self.objective(states, states if teacher is None else teacher, batch, meanwhile)
         return total, terms
 
 
@@ -44,11 +57,14 @@ class DistillationTrainer(Trainer):
     """Trains `model` (the student) on `objective` under `teacher`.
 
     model          the student, a plain transformers encoder with a head; `trainer.student` afterwards
-    teacher        a Teacher, or a model that becomes one; None where the objective reads labels only
+    teacher        a Teacher, a TeacherCache of the train_dataset, or a model that becomes a Teacher; None where the
+                   objective reads labels only
     objective      the losses; what they learn is in the optimizer and in every checkpoint
     train_dataset  tokenised: input_ids, attention_mask, labels (data/batches.py)
     The rest is transformers.Trainer's. `save_model()` writes the plain student.
-    Raises TrainingError, naming step and term, when a loss is NaN or infinite.
+    On an accelerator the next batch's teacher pass is queued before the flows of this one are waited for, and whether
+    numbers are finite is looked up one step later; before an evaluation, a checkpoint and the end it is always known.
+    Raises TrainingError, naming step and term, when a loss or a gradient is NaN or infinite.
     """
 
     def __init__(
@@ -58,7 +74,7 @@ class DistillationTrainer(Trainer):
         objective: Objective,
         args: DistillationArguments,
         processing_class: PreTrainedTokenizerBase,
-        teacher: Teacher | PreTrainedModel | None = None,
+        teacher: TeacherSource | PreTrainedModel | None = None,
         train_dataset: Dataset | None = None,
         eval_dataset: Dataset | dict[str, Dataset] | None = None,
         compute_metrics: ComputeMetrics | None = None,
@@ -66,6 +82,7 @@ class DistillationTrainer(Trainer):
     ) -> None:
         if objective.taught and teacher is None:
             raise ConfigError(f"the objective {objective} reads a teacher: pass teacher=")
+        cached = isinstance(teacher, TeacherCache)
         # The objective's losses take whole batches as dicts; nothing may be dropped by signature.
         args.remove_unused_columns = False
         args.label_names = ["labels"]
@@ -75,7 +92,7 @@ class DistillationTrainer(Trainer):
         super().__init__(
             model=StudentWithObjective(model, objective),
             args=args,
-            train_dataset=_model_inputs(train_dataset),
+            train_dataset=_with_rows(_model_inputs(train_dataset)) if cached else _model_inputs(train_dataset),
             eval_dataset=_model_inputs(eval_dataset),
             processing_class=processing_class,
             compute_metrics=compute_metrics,
@@ -86,10 +103,20 @@ class DistillationTrainer(Trainer):
         self.tokenizer = processing_class
         self.student = model
         self.objective: Objective = objective
-        self.teacher = Teacher(teacher) if isinstance(teacher, nn.Module) else teacher
-        if self.teacher is not None:
+        self.teacher: TeacherSource | None = (
+            Teacher(teacher, dtype=args.teacher_dtype) if isinstance(teacher, PreTrainedModel) else teacher
+        )
+        if isinstance(self.teacher, Teacher):
             self.teacher.to(args.device)
+        self._asynchronous = args.device.type != "cpu"
+        self._coming: deque[dict[str, Tensor]] = deque()
+        self._fetched_from: Iterator[dict[str, Tensor]] | None = None
+        self._taught: tuple[Tensor, EncoderStates] | None = None
+        self._finite = FiniteChecks(delayed=self._asynchronous)
         self._lengths = [] if train_dataset is None else _lengths(train_dataset)
+        for loss in objective.layer_losses():
+            differences = self._differences(loss)
+            loss.compiled = differences > EARNS_COMPILATION if args.compile_costs is None else args.compile_costs
         self._term_sums: dict[str, Tensor] = {}
         self._term_steps = 0
         self._gradient_norms: dict[str, float] = {}
@@ -104,18 +131,67 @@ class DistillationTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         """One teacher pass without gradient, one student pass, the objective."""
-        step = self.state.global_step + 1
-        teacher = None
-        if self.teacher is not None and self.objective.taught:
-            with self.accelerator.autocast():
-                teacher = self.teacher(inputs, self.objective.needs)
+        if self._coming:
+            self._coming.popleft()
+        teacher = self._teach(inputs)
         try:
-            total, terms = model(inputs, teacher)
+            total, terms = model(inputs, teacher, self._teach_ahead if self._asynchronous else None)
         except TrainingError as error:
-            raise TrainingError(f"step {step}: {error}; {self._last_good_checkpoint()}") from None
-        self._check_finite(step, total, terms)
+            self._refuse(self._finite.settle())
+            raise self._not_finite(self.state.global_step + 1, str(error)) from None
+        self._check_finite({f"the loss term {name}": value for name, value in terms.items()})
         self._note_terms(terms)
         return total  # type: ignore[no-any-return]
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Tensor]], Tensor | int | None]:
+        """The batches of one update; on an accelerator the batch after them is fetched as well, to be taught ahead."""
+        if not self._asynchronous:
+            return super().get_batch_samples(epoch_iterator, num_batches, device)
+        fetched = list(self._coming) if epoch_iterator is self._fetched_from else []
+        batches = chain(fetched, epoch_iterator)
+        samples, items = super().get_batch_samples(batches, num_batches, device)
+        self._coming, self._fetched_from = deque([*samples, *islice(batches, 1)]), epoch_iterator
+        return samples, items
+
+    def _teach(self, inputs: Mapping[str, Tensor]) -> EncoderStates | None:
+        """The teacher's states of a batch, which may have been computed ahead."""
+        if self.teacher is None or not self.objective.taught:
+            return None
+        taught, self._taught = self._taught, None
+        if taught is not None and taught[0] is inputs["input_ids"]:
+            return taught[1]
+        return self.teacher(inputs, self.objective.needs, self.objective.teacher_layers)
+
+    def _teach_ahead(self) -> None:
+        """Queue the teacher's pass over the batch to come."""
+        if self._coming:
+            inputs = self._prepare_inputs(self._coming[0])
+            states = self._teach(inputs)
+            self._taught = None if states is None else (inputs["input_ids"], states)
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | None = None) -> Tensor | float:
+        # Asked for at every step, whether gradients are clipped or not.
+        norm: Tensor | float = super()._get_grad_norm(model, grad_norm)  # type: ignore[no-untyped-call]
+        if not self.args.fp16:  # there, an infinite gradient only lowers the loss scale
+            self._check_finite({"the gradient": torch.as_tensor(norm)})
+        return norm
+
+    def train(self, *args: Any, **options: Any) -> Any:
+        """As transformers.Trainer's; all that was noted of the last step is known when it returns."""
+        output = super().train(*args, **options)
+        self._refuse(self._finite.settle())
+        return output
+
+    def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
+        """As transformers.Trainer's, of a student that is known to be finite."""
+        self._refuse(self._finite.settle())
+        return super().evaluate(*args, **options)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self._refuse(self._finite.settle())
+        super()._save_checkpoint(model, trial)
 
     def prediction_step(
         self,
@@ -146,6 +222,23 @@ class DistillationTrainer(Trainer):
         elif self.is_world_process_zero():
             save_student(self.student, self.tokenizer, output_dir or self.args.output_dir or "student")
 
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Batches of a number of sentences, or of a number of tokens."""
+        if not self.args.tokens_per_batch or self.train_dataset is None:
+            return super().get_train_dataloader()
+        if self.args.world_size > 1:
+            raise ConfigError("--training.tokens_per_batch works in one process only; set per_device_train_batch_size")
+        loader = DataLoader(
+            self.train_dataset,
+            batch_sampler=TokenBudgetSampler(self._lengths, self.args.tokens_per_batch, self.args.seed),
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+        )
+        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
+        return prepared
+
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | None:
         # transformers' own grouping draws from the global generator: an epoch resumed half-way would be reordered.
         if self.args.train_sampling_strategy != "group_by_length":
@@ -156,18 +249,34 @@ class DistillationTrainer(Trainer):
         # transformers would group these by length too: predictions in another order than the examples.
         return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
 
-    def _check_finite(self, step: int, total: Tensor, terms: Mapping[str, Tensor]) -> None:
-        if torch.isfinite(total):
-            return
-        wrong = [name for name, value in terms.items() if not torch.isfinite(value)] or list(terms)
-        raise TrainingError(
-            f"step {step}: the loss term {', '.join(wrong)} is NaN or infinite; {self._last_good_checkpoint()}. "
-            "Lower --training.learning_rate or that term's weight."
+    def _check_finite(self, values: Mapping[str, Tensor]) -> None:
+        self._refuse(self._finite.note(self.state.global_step + 1, values))
+
+    def _refuse(self, found: NotFinite | None) -> None:
+        if found is not None:
+            raise self._not_finite(found.step, f"{found.name} is NaN or infinite")
+
+    def _not_finite(self, step: int, what: str) -> TrainingError:
+        return TrainingError(
+            f"step {step}: {what}; {self._last_good_checkpoint()}. "
+            "Lower --training.learning_rate or the weight of that term."
         )
 
     def _last_good_checkpoint(self) -> str:
         kept = self.state.best_model_checkpoint or get_last_checkpoint(self.args.output_dir)  # type: ignore[no-untyped-call]
         return f"the last good checkpoint is kept: {kept}" if kept else "no checkpoint was written before it"
+
+    def _differences(self, loss: LayerLoss) -> float:
+        """How many differences of two numbers the layer costs of the whole training take, roughly."""
+        if self.teacher is None or not self._lengths:
+            return 0.0
+        teacher, mapping = self.teacher.shape, loss.mapping
+        pairs = len(mapping.pairs or range(mapping.student_layers * mapping.teacher_layers))
+        states = sum(self._lengths) * teacher.width if "hidden" in loss.needs else 0
+        scores = sum(length**2 for length in self._lengths) * teacher.heads if "attention" in loss.needs else 0
+        steps = self.args.max_steps * self.args.train_batch_size / len(self._lengths)
+        epochs = steps if self.args.max_steps > 0 else self.args.num_train_epochs
+        return float(pairs * (states + scores) * epochs)
 
     def _note_terms(self, terms: Mapping[str, Tensor]) -> None:
         for name, value in terms.items():
@@ -176,19 +285,6 @@ class DistillationTrainer(Trainer):
         every = self.args.gradient_norm_steps
         if every and self.state.global_step % every == 0 and not self._gradient_norms:
             self._gradient_norms = gradient_norms(terms, self.student)
-
-
-def gradient_norms(terms: Mapping[str, Tensor], student: nn.Module) -> dict[str, float]:
-    """‖∂(weight · term)/∂θ‖₂ over the student's weights, one a term: what to balance weights by."""
-    weights = [weight for weight in student.parameters() if weight.requires_grad]
-    norms = {}
-    for name, term in terms.items():
-        if not term.requires_grad:
-            norms[name] = 0.0
-            continue
-        gradients = torch.autograd.grad(term, weights, retain_graph=True, allow_unused=True)
-        norms[name] = torch.stack([g.float().norm() for g in gradients if g is not None]).norm().item()
-    return norms
 
 
 def _lengths(dataset: Dataset) -> list[int]:
@@ -202,6 +298,11 @@ def _model_inputs(dataset: Dataset | dict[str, Dataset] | None) -> Dataset | dic
     if dataset is None or "length" not in dataset.column_names:
         return dataset
     return dataset.remove_columns("length")
+
+
+def _with_rows(dataset: Any) -> Any:
+    """The number of each example beside it, by which a cache finds the teacher's outputs."""
+    return dataset.add_column("row", list(range(len(dataset))))
 
 
 def metrics_from(score: Callable[[np.ndarray, np.ndarray], dict[str, float]]) -> ComputeMetrics:

@@ -19,6 +19,7 @@ from emdistill.models.encoder import encoder_shape
 from emdistill.models.teacher import Teacher
 from emdistill.training import Stage
 from emdistill.training.run_stages import run_stages, seed_everything, stage_arguments
+from emdistill.training.stage_teachers import CacheChoice, stage_teachers
 
 NOUNS = ("movie", "book", "it", "the movie and the book")
 SETTINGS = {"num_train_epochs": 2, "per_device_train_batch_size": 8, "learning_rate": 1e-3, "disable_tqdm": True}
@@ -52,6 +53,12 @@ class Run:
     folder: Path
     settings: dict[str, Any]
     score: Callable[..., dict[str, float]] = accuracy
+    cache: CacheChoice = "none"
+
+    @property
+    def train(self) -> Dataset:
+        """What it learns from, tokenised."""
+        return tokenise(make_examples(), self.tokenizer, 64)
 
     def go(
         self, *, choose: bool = False, resume: bool = False, callbacks: tuple[TrainerCallback, ...] = ()
@@ -61,13 +68,17 @@ class Run:
             stage_arguments(stage, self.settings, folder=self.folder, choose=choose, metric="accuracy", seed=3)
             for stage in self.stages
         ]
+        train = self.train
+        cache_folder = self.folder / "teacher_cache"
         return run_stages(
             self.student,
             self.tokenizer,
             self.stages,
             arguments,
-            teacher=self.teacher,
-            train=tokenise(make_examples(), self.tokenizer, 64),
+            teachers=stage_teachers(
+                self.stages, self.teacher, train, self.tokenizer, cache=self.cache, folder=cache_folder
+            ),
+            train=train,
             choose_on=tokenise(make_examples(24, seed=1), self.tokenizer, 64) if choose else None,
             score=self.score,
             folder=self.folder,

@@ -23,7 +23,8 @@ from emdistill.errors import ConfigError
 from emdistill.losses import HardLabels, Objective, SoftTargets
 from emdistill.methods import METHODS
 from emdistill.models.encoder import encoder_shape
-from emdistill.training.trainer import gradient_norms
+from emdistill.training import arguments
+from emdistill.training.gradient_norms import gradient_norms
 
 SENTENCES = ("the movie was good", "it is bad and very bad", "a good book", "the book was not very good", "bad")
 
@@ -59,6 +60,7 @@ def new_trainer(
             encoder_shape(student), encoder_shape(model), regression=outputs == 1, **(objective or {})
         )
         defaults = {"per_device_train_batch_size": 8, "max_steps": 1, "save_strategy": "no", "disable_tqdm": True}
+        defaults["teacher_bf16"] = False  # the same numbers whatever the processor
         return DistillationTrainer(
             student,
             teacher=teacher or model,
@@ -254,3 +256,97 @@ def test_other_sampling_strategies_of_transformers_still_work(new_trainer, tiny_
     trainer = new_trainer(data, train_sampling_strategy="random", num_train_epochs=1, max_steps=-1)
     trainer.train()
     assert trainer.state.global_step == 1
+
+
+@pytest.mark.parametrize("instructions", [False, True], ids=["without bf16 instructions", "with"])
+@pytest.mark.parametrize(
+    ("student", "teacher_bf16", "expected"),
+    [
+        ({}, None, None),  # what the processor has
+        ({}, True, torch.bfloat16),
+        ({}, False, torch.float32),
+        ({"bf16": True}, None, torch.bfloat16),
+        ({"bf16": True}, True, torch.bfloat16),
+        ({"bf16": True}, False, torch.float32),
+        ({"fp16": True}, None, torch.float16),
+        ({"fp16": True}, True, torch.bfloat16),
+        ({"fp16": True}, False, torch.float32),
+    ],
+)
+def test_the_teachers_precision(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    student: dict[str, bool],
+    teacher_bf16: bool | None,
+    expected: torch.dtype | None,
+    instructions: bool,
+) -> None:
+    monkeypatch.setattr(arguments, "has_bfloat16", lambda device: instructions)
+    found = DistillationArguments(str(tmp_path), use_cpu=True, report_to="none", teacher_bf16=teacher_bf16, **student)
+    assert found.teacher_dtype == (expected or (torch.bfloat16 if instructions else torch.float32))
+
+
+def test_a_plain_models_teacher_computes_in_the_precision_asked_for(new_trainer, tiny_tokenizer) -> None:
+    data = rows(examples([0, 1] * 4), tiny_tokenizer)
+    for wanted, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        assert new_trainer(data, teacher_bf16=wanted).teacher.dtype == dtype
+
+
+def test_a_teacher_in_bfloat16_says_nearly_the_same(tiny_encoder, tiny_tokenizer) -> None:
+    model = tiny_encoder(layers=3, width=16, heads=2, seed=1)
+    batch = tiny_tokenizer(list(SENTENCES), padding=True, return_tensors="pt")
+    needs = {"hidden", "attention", "embeddings"}
+    exact, rough = (Teacher(model, dtype=dtype)(batch, needs) for dtype in (torch.float32, torch.bfloat16))
+    token = batch["attention_mask"].bool()
+    places = [(slice(None), exact.logits, rough.logits), (token, exact.embeddings, rough.embeddings)]
+    places += [(token, *layers) for layers in zip(exact.hidden, rough.hidden, strict=True)]
+    pairs = (token[:, :, None] & token[:, None, :])[:, None].expand(-1, 2, -1, -1)
+    places += [(pairs, *layers) for layers in zip(exact.attention_scores, rough.attention_scores, strict=True)]
+    for place, one, other in places:
+        assert not other.requires_grad
+        error = (one[place] - other[place].float()).norm() / one[place].norm()
+        assert error < 0.02
+    assert not torch.equal(exact.logits, rough.logits.float())
+
+
+def test_a_student_learns_nearly_the_same_from_a_teacher_in_bfloat16(new_trainer, tiny_tokenizer) -> None:
+    losses = []
+    for wanted in (False, True):
+        trainer = new_trainer(rows(examples([0, 1] * 4), tiny_tokenizer), teacher_bf16=wanted, logging_steps=1)
+        trainer.train()
+        losses.append(trainer.state.log_history[0]["loss"])
+        assert all(weight.dtype is torch.float32 for weight in trainer.student.parameters())
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert losses[1] != losses[0]
+
+
+def test_token_budgets_are_for_one_process(new_trainer, tiny_tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = new_trainer(rows(examples([0, 1] * 4), tiny_tokenizer), tokens_per_batch=100)
+    monkeypatch.setattr(DistillationArguments, "world_size", 2)
+    with pytest.raises(ConfigError, match=r"--training\.tokens_per_batch works in one process only"):
+        trainer.get_train_dataloader()
+
+
+def test_examples_without_counted_lengths_train_by_token_budget(new_trainer, tiny_tokenizer) -> None:
+    data = rows(examples([0, 1] * 8), tiny_tokenizer)
+    students = []
+    for given in (data, data.remove_columns("length")):
+        trainer = new_trainer(given, tokens_per_batch=24, num_train_epochs=1, max_steps=-1)
+        trainer.train()
+        assert trainer.state.global_step > 2
+        students.append(trainer.student)
+    for one, other in zip(*(student.parameters() for student in students), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_compiled_costs_are_as_asked_for(new_trainer, tiny_tokenizer, asked: bool) -> None:
+    trainer = new_trainer(rows(examples([0, 1] * 4), tiny_tokenizer), compile_costs=asked)
+    assert [loss.compiled for loss in trainer.objective.layer_losses()] == [asked]
+
+
+def test_costs_are_compiled_where_training_is_long_enough(new_trainer, tiny_tokenizer) -> None:
+    data = rows(examples([0, 1] * 4), tiny_tokenizer)
+    for steps, expected in ((10, False), (10**9, True)):
+        (loss,) = new_trainer(data, max_steps=steps).objective.layer_losses()
+        assert loss.compiled is expected

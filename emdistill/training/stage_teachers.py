@@ -1,0 +1,54 @@
+"""What teaches each stage: the teacher itself, or its outputs, written once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from emdistill.data.batches import padding_collator
+from emdistill.models.teacher import Teacher, TeacherSource
+from emdistill.models.teacher_cache import open_teacher_cache
+from emdistill.training.stage import Stage
+
+CacheChoice = Literal["none", "logits", "states"]
+
+
+def stage_teachers(
+    stages: Sequence[Stage],
+    teacher: Teacher,
+    examples: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    cache: CacheChoice,
+    folder: Path,
+) -> list[TeacherSource | None]:
+    """One teacher a stage, None where labels alone are read; cached outputs are written to `folder` now.
+
+    cache   logits: stages that read nothing but predictions take them from the cache; states: every stage takes all
+            it reads from there, in half precision; none: the teacher runs at every step
+    Raises CacheError where they do not fit.
+    """
+    found: list[TeacherSource | None] = []
+    for stage in stages:
+        needs = stage.objective.needs
+        if not stage.objective.taught:
+            found.append(None)
+        elif cache == "none" or (cache == "logits" and needs):
+            found.append(teacher)
+        else:
+            found.append(
+                open_teacher_cache(
+                    teacher,
+                    examples,
+                    folder,
+                    needs=needs,
+                    layers=stage.objective.teacher_layers,
+                    collate=padding_collator(tokenizer),
+                    description="the teacher's outputs",
+                )
+            )
+    return found

@@ -1,0 +1,103 @@
+"""Batches: every example once an epoch, little padding, an order that is a function of seed and epoch alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from emdistill.data.batches import LengthGroupedSampler, TokenBudgetSampler, share_of_padding
+from emdistill.data.task import Task, TaskData
+from emdistill.errors import ConfigError
+from emdistill.training.splits import make_splits
+
+
+def skewed_lengths(rows: int, seed: int = 0) -> list[int]:
+    """Mostly short, a few long, 3 to 128."""
+    draw = np.random.default_rng(seed)
+    return np.clip(draw.lognormal(2.8, 0.7, rows), 3, 128).astype(int).tolist()
+
+
+def epochs(sampler: TokenBudgetSampler | LengthGroupedSampler, count: int) -> list[list[list[int]]]:
+    found = []
+    for epoch in range(count):
+        sampler.set_epoch(epoch)
+        found.append(sampler.batches())
+    return found
+
+
+@pytest.mark.parametrize("lengths", [skewed_lengths(500), [7] * 100, [128], list(range(1, 129))])
+@pytest.mark.parametrize("tokens", [128, 1000, 10**6])
+def test_every_sentence_once_an_epoch_and_no_batch_over_the_budget(lengths: list[int], tokens: int) -> None:
+    sampler = TokenBudgetSampler(lengths, tokens, seed=3)
+    for epoch, batches in enumerate(epochs(sampler, 4)):
+        assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+        assert all(batch and len(batch) * max(lengths[index] for index in batch) <= tokens for batch in batches)
+        assert len(batches) == len(sampler)  # a schedule counts on it
+        sampler.set_epoch(epoch)
+        assert list(sampler) == batches
+
+
+def test_a_batch_is_closed_only_when_the_next_sentence_would_not_fit() -> None:
+    """Longest first, the batches are the greedy ones: nothing smaller is possible without splitting neighbours."""
+    lengths = [9, 1, 4, 4, 9, 5, 1]
+    batches = sorted(TokenBudgetSampler(lengths, 10, seed=0).batches(), key=lambda batch: -lengths[batch[0]])
+    assert [sorted((lengths[index] for index in batch), reverse=True) for batch in batches] == [
+        [9], [9], [5, 4], [4, 1], [1],
+    ]  # fmt: skip
+
+
+def test_token_budgets_change_from_epoch_to_epoch_and_with_the_seed_and_repeat() -> None:
+    lengths = skewed_lengths(500)
+    first, second = epochs(TokenBudgetSampler(lengths, 600, seed=3), 2)
+    together = [{frozenset(batch) for batch in batches} for batches in (first, second)]
+    assert len(together[0] & together[1]) < len(first) / 2  # other sentences share a batch
+    assert [max(lengths[i] for i in batch) for batch in first] != [max(lengths[i] for i in batch) for batch in second]
+    assert epochs(TokenBudgetSampler(lengths, 600, seed=3), 2) == [first, second]
+    assert TokenBudgetSampler(lengths, 600, seed=4).batches() != first
+
+
+def test_a_budget_below_the_longest_sentence_is_refused() -> None:
+    message = r"--training.tokens_per_batch 99 is less than the longest sentence takes, 100; give at least that, or a s"
+    with pytest.raises(ConfigError, match=message):
+        TokenBudgetSampler([5, 100, 7], 99, seed=0)
+    assert len(TokenBudgetSampler([5, 100, 7], 100, seed=0)) == 2
+    assert len(TokenBudgetSampler([], 100, seed=0)) == 0
+
+
+@pytest.mark.parametrize("tokens", [256, 1024, 4096])
+def test_token_budgets_pad_no_more_than_as_many_batches_of_equal_size(tokens: int) -> None:
+    lengths = skewed_lengths(3000)
+    by_tokens = TokenBudgetSampler(lengths, tokens, seed=0)
+    by_sentences = LengthGroupedSampler(lengths, -(-len(lengths) // len(by_tokens)), seed=0)
+    assert share_of_padding(lengths, by_tokens.batches()) <= share_of_padding(lengths, by_sentences.batches())
+
+
+def test_length_groups_hold_every_sentence_once_and_repeat() -> None:
+    lengths = skewed_lengths(503)
+    sampler = LengthGroupedSampler(lengths, 16, seed=3)
+    first, second = epochs(sampler, 2)
+    assert [len(batch) for batch in first] == [16] * 31 + [7]
+    for batches in (first, second):
+        assert sorted(index for batch in batches for index in batch) == list(range(503))
+    assert first != second
+    assert epochs(LengthGroupedSampler(lengths, 16, seed=3), 2) == [first, second]
+    unordered = np.random.default_rng(0).permutation(503)[:496].reshape(-1, 16).tolist()
+    assert share_of_padding(lengths, first) < share_of_padding(lengths, unordered) / 4
+
+
+def test_padding_is_counted_by_hand() -> None:
+    assert share_of_padding([2, 4, 3], [[0, 1], [2]]) == pytest.approx(2 / 11)
+
+
+def test_splits_report_the_padding_of_the_batches_that_training_draws(tiny_tokenizer) -> None:
+    texts = [" ".join(["very"] * (row % 7)) + f" good {row}" for row in range(60)]
+    examples = Dataset.from_dict({"text": texts, "label": [row % 2 for row in range(60)]})
+    data = TaskData(Task("reviews", "classification", ("bad", "good"), ("accuracy",)), examples, {"dev": examples})
+    options = {"select": "last", "max_length": 32, "batch_size": 8}
+    splits = make_splits(data, tiny_tokenizer, tokens_per_batch=60, **options)
+    lengths = list(splits.train["length"])
+    assert splits.padding == share_of_padding(lengths, TokenBudgetSampler(lengths, 60, seed=5).batches())
+    assert splits.padding != make_splits(data, tiny_tokenizer, **options).padding
+    with pytest.raises(ConfigError, match="tokens_per_batch 5 is less than"):
+        make_splits(data, tiny_tokenizer, tokens_per_batch=5, **options)

@@ -1,0 +1,191 @@
+"""NaN and infinity are named with their step, at once or one step later, and never reach a checkpoint or a student."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from emdistill.errors import TrainingError
+from emdistill.losses import Objective, SoftTargets
+from emdistill.training import Stage, run_stages
+from emdistill.training.finite_checks import FiniteChecks, NotFinite
+from emdistill.training.trainer import DistillationTrainer
+
+NAN, INFINITY = float("nan"), float("inf")
+STEPS_AN_EPOCH = 6  # 48 rows in batches of 8
+
+
+def values(**numbers: float) -> dict[str, Tensor]:
+    return {name: torch.tensor(number) for name, number in numbers.items()}
+
+
+def test_at_once_the_first_bad_value_is_named_with_its_step() -> None:
+    checks = FiniteChecks(delayed=False)
+    assert checks.note(1, values(one=1.0, two=-2.0)) is None
+    assert checks.note(2, values(one=1.0, two=NAN, three=INFINITY)) == NotFinite(2, "two")
+    assert checks.note(3, values(one=-INFINITY)) == NotFinite(3, "one")
+    assert checks.settle() is None
+
+
+def test_delayed_a_step_answers_for_those_before_it() -> None:
+    checks = FiniteChecks(delayed=True)
+    assert checks.note(1, values(loss=1.0)) is None
+    assert checks.note(2, values(loss=NAN)) is None
+    assert checks.note(2, values(gradient=NAN)) is None  # still the same step
+    assert checks.note(3, values(loss=NAN)) == NotFinite(2, "loss")
+    assert checks.settle() == NotFinite(3, "loss")
+    assert checks.settle() is None
+
+
+def test_delayed_everything_noted_is_known_once_settled() -> None:
+    checks = FiniteChecks(delayed=True)
+    assert checks.note(7, values(loss=1.0)) is None
+    assert checks.note(7, values(gradient=INFINITY)) is None
+    assert checks.settle() == NotFinite(7, "gradient")
+
+
+def test_values_of_any_type_and_with_gradient_are_noted() -> None:
+    checks = FiniteChecks(delayed=False)
+    noted = {"half": torch.tensor(1.0, dtype=torch.float16), "double": torch.tensor(1.0, dtype=torch.float64)}
+    assert checks.note(1, noted | {"learned": torch.tensor(2.0, requires_grad=True)}) is None
+
+
+class Spoiled(SoftTargets):
+    """Soft targets whose value or gradient is spoiled at one call."""
+
+    def __init__(self, call: int, *, value: float = 1.0, gradient: float = 1.0) -> None:
+        super().__init__()
+        self.call, self.value, self.gradient = call, value, gradient
+        self.calls = 0
+
+    def forward(self, *states: Any) -> dict[str, Tensor]:
+        (loss,) = super().forward(*states).values()
+        self.calls += 1
+        if self.calls == self.call:
+            loss = loss * self.value
+            loss.register_hook(lambda gradient: gradient * self.gradient)
+        return {"soft_targets": loss}
+
+
+@pytest.fixture
+def spoiled_run(new_run) -> Callable[..., Any]:
+    """Factory: spoiled_run(call, value=..., gradient=..., **training) trains on Spoiled."""
+
+    def make(call: int, *, value: float = 1.0, gradient: float = 1.0, **training: Any) -> Any:
+        run = new_run(method="soft-targets", gradient_norm_steps=0, **training)
+        loss = Spoiled(call, value=value, gradient=gradient)
+        run.stages = [Stage("prediction", Objective([loss], {"soft_targets": 1.0}))]
+        return run
+
+    return make
+
+
+class Delayed(DistillationTrainer):
+    """The schedule of an accelerator, on whatever there is."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._asynchronous = self._finite.delayed = True
+
+
+@pytest.fixture(params=[False, True], ids=["at once", "delayed"])
+def schedule(request, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param:
+        monkeypatch.setattr(run_stages, "DistillationTrainer", Delayed)
+
+
+def weights_at_every_step(run: Any) -> list[Tensor]:
+    """The classifier's weights before each forward pass of training."""
+    found: list[Tensor] = []
+    run.student.register_forward_pre_hook(lambda model, _: found.append(model.classifier.weight.detach().clone()))
+    return found
+
+
+@pytest.mark.parametrize("gradient", [NAN, INFINITY])
+@pytest.mark.parametrize("limit", [1.0, 0.0], ids=["clipped", "not clipped"])
+def test_a_bad_gradient_is_refused_before_the_optimizer_uses_it(spoiled_run, gradient: float, limit: float) -> None:
+    run = spoiled_run(3, gradient=gradient, max_grad_norm=limit)
+    seen = weights_at_every_step(run)
+    with pytest.raises(TrainingError, match=r"step 3: the gradient is NaN or infinite; no checkpoint was written"):
+        run.go()
+    assert len(seen) == 3
+    assert torch.equal(run.student.classifier.weight, seen[-1])
+
+
+@pytest.mark.parametrize("saved", ["epoch", "no"])
+@pytest.mark.parametrize("step", [STEPS_AN_EPOCH, 2 * STEPS_AN_EPOCH])
+def test_a_bad_gradient_in_the_last_step_of_an_epoch_is_refused(
+    spoiled_run, schedule: None, step: int, saved: str
+) -> None:
+    """Where the last checkpoint is kept, nothing else would look at the student again."""
+    run = spoiled_run(step, gradient=NAN, save_strategy=saved)
+    with pytest.raises(TrainingError, match=rf"step {step}: the gradient is NaN or infinite"):
+        run.go()
+    assert not list(run.folder.glob("checkpoints/*/finished.safetensors"))
+    assert_checkpoints_are_finite(run.folder)
+
+
+def assert_checkpoints_are_finite(folder: Path) -> list[str]:
+    files = sorted(folder.glob("checkpoints/*/checkpoint-*/model.safetensors"))
+    for file in files:
+        assert all(torch.isfinite(tensor).all() for tensor in load_file(file).values()), file
+    return [file.parent.name for file in files]
+
+
+@pytest.mark.parametrize("kind", ["value", "gradient"])
+@pytest.mark.parametrize("step", [1, 4, STEPS_AN_EPOCH])
+def test_no_checkpoint_holds_nan_though_every_step_writes_one(
+    spoiled_run, schedule: None, step: int, kind: str
+) -> None:
+    saving = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 20}
+    run = spoiled_run(step, **{kind: NAN}, num_train_epochs=1, **saving)
+    what = {"value": "the loss term soft_targets", "gradient": "the gradient"}[kind]
+    kept = rf"checkpoint-{step - 1}\." if step > 1 else "no checkpoint was written before it"
+    with pytest.raises(TrainingError, match=rf"step {step}: {what} is NaN or infinite; .*{kept}"):
+        run.go()
+    assert set(assert_checkpoints_are_finite(run.folder)) == {f"checkpoint-{number}" for number in range(1, step)}
+
+
+@pytest.mark.parametrize("step", [3, STEPS_AN_EPOCH])
+def test_the_step_is_named_although_it_is_noticed_later(spoiled_run, monkeypatch, step: int) -> None:
+    """In the middle of an epoch in the next step, at its end before the student is scored."""
+    monkeypatch.setattr(run_stages, "DistillationTrainer", Delayed)
+    run = spoiled_run(step, value=NAN)
+    seen = weights_at_every_step(run)
+    with pytest.raises(TrainingError, match=rf"step {step}: the loss term soft_targets is NaN or infinite"):
+        run.go(choose=True)
+    assert len(seen) == (step + 1 if step < STEPS_AN_EPOCH else step)
+    assert not list(run.folder.glob("checkpoints/*/checkpoint-*"))
+
+
+def test_with_accumulation_the_step_of_the_optimizer_is_named(spoiled_run, schedule: None) -> None:
+    run = spoiled_run(3, value=NAN, per_device_train_batch_size=4, gradient_accumulation_steps=2)
+    with pytest.raises(TrainingError, match="step 2: the loss term soft_targets is NaN or infinite"):
+        run.go()
+
+
+def test_an_infinite_gradient_in_float16_only_lowers_the_loss_scale(
+    tmp_path: Path, new_run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no float16 training on a CPU: the trainer's own question alone is asked."""
+    asked = []
+
+    class Asked(DistillationTrainer):
+        def train(self, *args: Any, **options: Any) -> None:
+            self.create_accelerator_and_postprocess()
+            for weight in self.model.parameters():
+                weight.grad = torch.full_like(weight, INFINITY)
+            for half in (True, False):
+                self.args.fp16 = half
+                asked.append(float(self._get_grad_norm(self.model)))
+
+    monkeypatch.setattr(run_stages, "DistillationTrainer", Asked)
+    with pytest.raises(TrainingError, match="step 1: the gradient is NaN or infinite"):
+        new_run(method="soft-targets").go()
+    assert asked == [INFINITY]
