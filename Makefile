@@ -1,20 +1,25 @@
-# Two commands: `make demo` and `make test`. Both set up .venv on the first run and install nothing on the next.
+# `make demo`, `make test` and `make bench` set up .venv on their first run and install nothing on the next.
 
 PYTHON ?= python3
 # Options for pip, such as the index of PyTorch's CPU builds: make test PIP_OPTIONS='--extra-index-url URL'
 PIP_OPTIONS ?=
 # Further options of `emdistill demo`: make demo ARGS='--seed 1'
 ARGS ?=
+# Folder of GLUE folders, for the benchmarks that need real sentences; they are left out where it is absent.
+GLUE ?= ../shared/data/glue
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
+BENCH_INSTALLED := .venv/bench-installed
+BENCHMARKS := transport layer_costs precision growth step inference
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test clean
+.PHONY: help demo test bench clean
 
 help:
 	@echo "make demo    distil the built-in task's teacher, offline; at most 10 minutes on 2 cores after installation"
 	@echo "make test    linter, formatter, type checker, tests: all that continuous integration runs"
+	@echo "make bench   a short form of every speed benchmark: that they run, and rough figures; some five minutes"
 	@echo "make clean   remove .venv, demo-run and every cache"
 
 demo: $(INSTALLED)
@@ -25,6 +30,15 @@ test: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+bench: $(BENCH_INSTALLED)
+	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py --short || exit 1; done
+	@if [ -d "$(GLUE)" ]; then echo "== epoch"; $(BIN)/python benchmarks/epoch.py --short --data "$(GLUE)"; \
+	  else echo "epoch left out: no folder $(GLUE); make bench GLUE=FOLDER names another"; fi
+
+$(BENCH_INSTALLED): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) -c constraints.txt -e '.[bench]'
+	@touch $@
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
