@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from measure import arguments, interleave, print_table, save
-from textbrewer_peer import LOSSES
+from textbrewer_peer import peers
 from training_steps import Inputs, ReferenceStep, Step, models, our_steps, peer_steps
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -69,7 +69,7 @@ def encode(
 
 
 def time_batches(steps: Mapping[str, Step], batches: Sequence[Inputs]) -> Seconds:
-    """Seconds of every contender on every batch; batch by batch, in rotating order."""
+    """Seconds of every contender on every batch; batch by batch, in an order drawn anew."""
 
     def walk(step: Step, remaining: Any) -> None:
         step(next(remaining))
@@ -137,7 +137,7 @@ def measure_epoch(
 def show_epoch(task: str, facts: Mapping[str, float], epochs: Mapping[str, dict[str, float]]) -> dict[str, Any]:
     """Print and return the epochs and how many times faster they are."""
     baselines = {name: "reference approach" for name in epochs if name.startswith("ours")}
-    baselines |= {f"ours, {losses}": f"TextBrewer, {losses}" for losses in LOSSES if f"ours, {losses}" in epochs}
+    baselines |= peers(epochs)
     faster = {name: epochs[than]["seconds"] / epochs[name]["seconds"] for name, than in baselines.items()}
     rows = []
     for name, epoch in epochs.items():

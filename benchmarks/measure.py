@@ -12,6 +12,7 @@ import ctypes
 import json
 import os
 import platform
+import random
 import statistics
 import subprocess
 import sys
@@ -44,12 +45,12 @@ def arguments(description: str, **extra: dict[str, Any]) -> argparse.ArgumentPar
 
 
 def interleave(contenders: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
-    """Seconds of each contender in each round; the order rotates, so that none always runs after the same one."""
+    """Seconds of each contender in each round, in an order drawn anew each round: none always follows another."""
     names = list(contenders)
     seconds: dict[str, list[float]] = {name: [] for name in names}
+    order = random.Random(0)
     for turn in range(-warmup, rounds):
-        start = turn % len(names)
-        for name in names[start:] + names[:start]:
+        for name in order.sample(names, len(names)):
             began = time.perf_counter()
             contenders[name]()
             took = time.perf_counter() - began

@@ -7,21 +7,23 @@ Teacher: BERT-base's shape with random weights, 2 labels; student: 4×312; batch
 What a step is stands in training_steps.py; TextBrewer, and ours with the same losses, in textbrewer_peer.py.
 "Cached teacher" reads its states from a teacher cache on disk, in half precision.
 
+"MKL" is ours with float32 products as PyTorch takes them; without that word they are oneDNN's (models/arithmetic.py).
 The floor is the FLOPs of the matrix products of one teacher forward and, three times, of one student forward, over
-the rate of a 1024³ product timed in every round; projections and elementwise work are not counted in it.
+the rate of a 1024³ product timed in every round, by either library; projections and elementwise work are not counted.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from measure import arguments, interleave, print_table, ratio, save, shown, summary
-from textbrewer_peer import LOSSES
+from textbrewer_peer import peers
 from torch import Tensor
 from training_steps import (
     Inputs,
@@ -37,6 +39,7 @@ from training_steps import (
 )
 from transformers import PreTrainedModel
 
+from emdistill.models.arithmetic import fast_float32
 from emdistill.models.teacher import Teacher
 from emdistill.models.teacher_cache import TeacherCache, open_teacher_cache
 
@@ -65,13 +68,14 @@ def cache_of(teacher: Teacher, inputs: Inputs, folder: Path) -> TeacherCache:
     return open_teacher_cache(teacher, Dataset.from_dict(columns), folder, needs=needs, collate=collate)
 
 
-def gemm() -> Callable[[], None]:
+def gemm(arithmetic: Callable[[], AbstractContextManager[None]]) -> Callable[[], None]:
     """Some products by which the floor is set."""
     left, right, out = (torch.rand(GEMM_SIZE, GEMM_SIZE) for _ in range(3))
 
     def products() -> None:
-        for _ in range(GEMM_REPEATS):
-            torch.mm(left, right, out=out)
+        with arithmetic():
+            for _ in range(GEMM_REPEATS):
+                torch.mm(left, right, out=out)
 
     return products
 
@@ -89,10 +93,11 @@ def measure_case(
         **peer_steps(teacher, student),
     }
     contenders = {name: lambda step=step: step(inputs) for name, step in steps.items()}
-    seconds = interleave({**contenders, "GEMM": gemm()}, rounds)
+    seconds = interleave({**contenders, "floor, MKL": gemm(nullcontext), "floor": gemm(fast_float32)}, rounds)
     flops = product_flops(teacher, batch, length) + 3 * product_flops(student, batch, length)
     share = flops / (GEMM_REPEATS * 2 * GEMM_SIZE**3)
-    seconds["floor"] = [share * products for products in seconds.pop("GEMM")]
+    for floor in ("floor, MKL", "floor"):
+        seconds[floor] = [share * products for products in seconds[floor]]
     stages = [ours["ours"].stages(inputs) for _ in range(rounds)]
     return show_case(f"{batch}×{length}", seconds, {name: [took[name] for took in stages] for name in stages[0]})
 
@@ -100,9 +105,10 @@ def measure_case(
 def show_case(title: str, seconds: dict[str, list[float]], stages: dict[str, list[float]]) -> dict[str, Any]:
     """Print and return times, ratios and stages of one case."""
     baselines = {name: "reference approach" for name in seconds if name.startswith("ours")}
-    baselines |= {f"ours, {losses}": f"TextBrewer, {losses}" for losses in LOSSES if f"ours, {losses}" in seconds}
+    baselines |= peers(seconds)
     ratios = {name: ratio(seconds[baseline], seconds[name]) for name, baseline in baselines.items()}
-    above_floor = ratio(seconds["ours"], seconds["floor"])
+    pairs = (("ours", "floor"), ("ours, MKL", "floor, MKL"), ("ours", "floor, MKL"))
+    above_floor = {f"{ours} / {floor}": ratio(seconds[ours], seconds[floor]) for ours, floor in pairs}
     rows = []
     for name, values in seconds.items():
         faster = f"{shown(ratios[name])} × {baselines[name]}" if name in ratios else ""
@@ -110,7 +116,7 @@ def show_case(title: str, seconds: dict[str, list[float]], stages: dict[str, lis
     print_table(f"One training step, {title}", ["", "ms", "faster than"], rows)
     rows = [(name, shown(summary(values))) for name, values in stages.items()]
     print_table(f"Where the time of ours goes, {title}", ["", "ms"], rows)
-    print(f"ours / floor: {shown(above_floor)}\n")
+    print("; ".join(f"{name}: {shown(figures)}" for name, figures in above_floor.items()), end="\n\n")
     return {
         "milliseconds": {name: summary(values) for name, values in seconds.items()},
         "faster": {name: {"than": baselines[name], **figures} for name, figures in ratios.items()},

@@ -27,7 +27,7 @@ from __future__ import annotations
 import copy
 import io
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import redirect_stderr
 from dataclasses import replace
 from importlib.util import find_spec
@@ -99,6 +99,12 @@ class PeerModel(nn.Module):
         if self.projections is not None:
             hidden = [project(states) for project, states in zip(self.projections, hidden, strict=True)]
         return {"logits": outputs.logits, "hidden": hidden, "attention": outputs.attentions}
+
+
+def peers(contenders: Collection[str]) -> dict[str, str]:
+    """Of these contenders: ours -> the one of TextBrewer that has the same losses."""
+    pairs = {f"ours, {losses}{products}": f"TextBrewer, {losses}" for losses in LOSSES for products in ("", ", MKL")}
+    return {ours: theirs for ours, theirs in pairs.items() if ours in contenders}
 
 
 def textbrewer_step(teacher: PreTrainedModel, student: PreTrainedModel, losses: str) -> Callable[[Batch], None]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from transformers.masking_utils import eager_mask
 from emdistill.losses import Objective
 from emdistill.mapping import EmdMapping
 from emdistill.methods.bert_emd import bert_emd
+from emdistill.models.arithmetic import fast_float32
 from emdistill.models.capture import capture
 from emdistill.models.encoder import encoder_shape
 from emdistill.models.teacher import Teacher, TeacherSource
@@ -53,18 +55,22 @@ def models(short: bool) -> tuple[PreTrainedModel, PreTrainedModel]:
 
 
 class OurStep:
-    """emdistill's step as its trainer takes it: compiled costs, and only the teacher's layers that the losses read."""
+    """emdistill's step as its trainer takes it: compiled costs, only the teacher's layers that the losses read, and
+    float32 products by oneDNN, or by MKL as PyTorch takes them (`mkl`).
+    """
 
-    def __init__(self, teach: TeacherSource, student: PreTrainedModel, objective: Objective) -> None:
+    def __init__(self, teach: TeacherSource, student: PreTrainedModel, objective: Objective, mkl: bool = False) -> None:
         self.teach = teach
+        self.arithmetic = nullcontext if mkl else fast_float32
         self.model = StudentWithObjective(copy.deepcopy(student), copy.deepcopy(objective)).train()
         for loss in self.model.objective.layer_losses():
             loss.compiled = True
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=LEARNING_RATE, fused=True)
 
     def __call__(self, inputs: Inputs) -> Tensor:
-        loss, _ = self.model(inputs, self.teacher_states(inputs))
-        loss.backward()
+        with self.arithmetic():
+            loss, _ = self.model(inputs, self.teacher_states(inputs))
+            loss.backward()
         self.update()
         return loss.detach()
 
@@ -78,6 +84,10 @@ class OurStep:
 
     def stages(self, inputs: Inputs) -> dict[str, float]:
         """Seconds of each part of one step."""
+        with self.arithmetic():
+            return self._stages(inputs)
+
+    def _stages(self, inputs: Inputs) -> dict[str, float]:
         marks = [time.perf_counter()]
 
         def mark(*_: object) -> None:
@@ -162,7 +172,8 @@ def our_steps(teacher: PreTrainedModel, student: PreTrainedModel, cache: Teacher
         "ours, cached teacher": cache,
     }
     objective = emd_objective(student, teacher)
-    return {name: OurStep(teach, student, objective) for name, teach in teachers.items()}
+    steps = {name: OurStep(teach, student, objective) for name, teach in teachers.items()}
+    return {**steps, "ours, MKL": OurStep(Teacher(teacher), student, objective, mkl=True)}
 
 
 def peer_steps(teacher: PreTrainedModel, student: PreTrainedModel) -> dict[str, Step]:
@@ -174,7 +185,9 @@ def peer_steps(teacher: PreTrainedModel, student: PreTrainedModel) -> dict[str, 
     for losses in LOSSES:
         theirs = textbrewer_step(teacher, student, losses)
         steps[f"TextBrewer, {losses}"] = lambda inputs, theirs=theirs: theirs(without_row(inputs))
-        steps[f"ours, {losses}"] = OurStep(Teacher(teacher), student, our_objective(losses, student, teacher))
+        objective = our_objective(losses, student, teacher)
+        steps[f"ours, {losses}"] = OurStep(Teacher(teacher), student, objective)
+        steps[f"ours, {losses}, MKL"] = OurStep(Teacher(teacher), student, objective, mkl=True)
     return steps
 
 

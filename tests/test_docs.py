@@ -125,7 +125,7 @@ def test_named_options_and_verbs_are_there(page: Path) -> None:
     for code in inline_code(page):
         if code.startswith("tensorboard"):
             continue
-        for name in re.findall(r"--([a-z][a-z_.-]*)", code):
+        for name in re.findall(r"--([a-z][a-z0-9_.-]*)", code):
             assert name.rstrip(".").replace("-", "_") in options, f"{page.name}: there is no option --{name}"
         for verb in re.findall(r"\bemdistill (\w+)", code):
             assert verb in cli.VERBS, f"{page.name}: there is no command {verb}"

@@ -19,6 +19,7 @@ from rich.progress import track
 from torch import Tensor
 
 from emdistill.errors import CacheError
+from emdistill.models.arithmetic import fast_float32
 from emdistill.models.cache_files import FORMAT, CacheFiles, Layout, Part, parts_of, within
 from emdistill.models.teacher import Teacher
 from emdistill.states import EncoderShape, EncoderStates
@@ -154,7 +155,7 @@ def _write(
     layers = {part.layer for part in parts if part.layer is not None}
     batches = list(_batches(files.layout, tokens_per_batch))
     console = Console(stderr=True)
-    with files.writing(parts) as append:
+    with files.writing(parts) as append, fast_float32():
         for rows in track(batches, description, transient=True, disable=not description, console=console):
             inputs = collate([encoded[row] for row in rows.tolist()])
             inputs = {name: tensor.to(teacher.model.device) for name, tensor in inputs.items()}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from transformers import TrainingArguments
+
+from emdistill.models.arithmetic import has_bfloat16
 
 
 @dataclass
@@ -50,12 +50,3 @@ class DistillationArguments(TrainingArguments):
             return torch.float16
         wanted = self.bf16 or has_bfloat16(self.device) if self.teacher_bf16 is None else self.teacher_bf16
         return torch.bfloat16 if wanted else torch.float32
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether the processor multiplies bfloat16 by instructions of its own; emulated, it is slower than float32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # A torch that cannot say what its processor has gets float32.
-    capabilities: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
-    return device.type == "cpu" and any(has for name, has in capabilities().items() if "bf16" in name)

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from emdistill.data.batches import padding_collator, tokenise
 from emdistill.data.metrics import score
 from emdistill.data.task import Task
+from emdistill.models.arithmetic import fast_float32
 
 
 def predict_logits(
@@ -37,7 +38,7 @@ def predict_logits(
     logits = np.zeros((len(encoded), int(model.config.num_labels or 1)), dtype=np.float32)
     was_training = model.training
     model.train(False)
-    with torch.inference_mode():
+    with torch.inference_mode(), fast_float32():
         for rows in _with_bar(batches, description):
             inputs = collate([encoded[row] for row in rows])
             inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}

@@ -18,6 +18,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from emdistill.data.batches import LengthGroupedSampler, TokenBudgetSampler, padding_collator
 from emdistill.errors import ConfigError, TrainingError
 from emdistill.losses import LayerLoss, Objective
+from emdistill.models.arithmetic import fast_float32
 from emdistill.models.capture import capture
 from emdistill.models.encoder import save_student
 from emdistill.models.teacher import Teacher, TeacherSource
@@ -180,7 +181,8 @@ class DistillationTrainer(Trainer):
 
     def train(self, *args: Any, **options: Any) -> Any:
         """As transformers.Trainer's; all that was noted of the last step is known when it returns."""
-        output = super().train(*args, **options)
+        with fast_float32():
+            output = super().train(*args, **options)
         self._refuse(self._finite.settle())
         return output
 
