@@ -8,9 +8,10 @@ extra). Ours and TextBrewer take the same batches: those of an epoch of LengthGr
 tokenising are left out on all sides.
 
 An epoch of the reference takes hours, so epochs are estimated. The epoch's batches are put in the order of their size
-and every k-th is timed, once by each contender in turn; total = mean × batches. The standard error is that of a
-systematic sample: Σ (difference of neighbours)² / 2(n − 1) in place of the variance. The reference's batches all have
-one shape: four are timed, spread over the run. --rounds has no effect here: --batches says how much is timed.
+and every k-th is timed, once by each contender in turn, which has taken it once untimed just before; total = mean ×
+batches. The standard error is that of a systematic sample: Σ (difference of neighbours)² / 2(n − 1) in place of the
+variance. The reference's batches all have one shape: four are timed, spread over the run. --rounds has no effect here:
+--batches says how much is timed.
 """
 
 from __future__ import annotations
@@ -74,23 +75,22 @@ def time_batches(steps: Mapping[str, Step], batches: Sequence[Inputs]) -> Second
     def walk(step: Step, remaining: Any) -> None:
         step(next(remaining))
 
-    walks = {name: partial(walk, step, iter(batches)) for name, step in steps.items()}
-    return interleave(walks, len(batches), warmup=0)
+    twice = [batch for batch in batches for _ in range(2)]  # the first time untimed
+    walks = {name: partial(walk, step, iter(twice)) for name, step in steps.items()}
+    return interleave(walks, len(batches), warmup=0, settle=True)
 
 
 def time_all(steps: Mapping[str, Step], reference: Step, batches: Sequence[Inputs], padded: Inputs) -> Seconds:
     """Time the batches of a shuffled order, so that drift is not mistaken for size; returned in the order given."""
     order = random.Random(0).sample(range(len(batches)), len(batches))
-    for step in (*steps.values(), *steps.values()):  # twice: the second meets another shape
+    for step in steps.values():  # what is compiled is compiled before
         step(batches[order[0]])
-        order.reverse()
-    reference(padded)
     timings = min(REFERENCE_TIMINGS, len(batches))
     bounds = [round(part * len(batches) / timings) for part in range(timings + 1)]
     seconds: Seconds = {name: [0.0] * len(batches) for name in steps}
     reference_seconds = []
     for start, end in pairwise(bounds):
-        reference_seconds += interleave({"reference": lambda: reference(padded)}, 1, warmup=0)["reference"]
+        reference_seconds += interleave({"reference": lambda: reference(padded)}, 1, warmup=0, settle=True)["reference"]
         part = time_batches(steps, [batches[place] for place in order[start:end]])
         for name, values in part.items():
             for place, value in zip(order[start:end], values, strict=True):

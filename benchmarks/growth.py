@@ -130,7 +130,7 @@ def training_step(teacher: PreTrainedModel, sizes: Sizes, layers: int) -> OurSte
 
 def fitted(contenders: Mapping[int, Callable[[], object]], rounds: int) -> dict[str, Any]:
     """The medians of a series and the least-squares line through them."""
-    seconds = interleave({str(x): step for x, step in contenders.items()}, rounds, warmup=2)
+    seconds = interleave({str(x): step for x, step in contenders.items()}, rounds, settle=True)
     times = {x: summarised(values) for x, values in seconds.items()}
     return {"ms": times, **line(list(contenders), [ms["median"] for ms in times.values()])}
 

@@ -114,7 +114,7 @@ def exact_stage(layers: Layers) -> Result:
 def time_stages(layers: Layers, rounds: int) -> dict[str, Any]:
     """Milliseconds of every contender, and how many times faster than the reference."""
     contenders: dict[str, Callable[[], object]] = {name: partial(stage, name, layers) for name in CONTENDERS}
-    seconds = interleave(contenders, rounds, warmup=2)
+    seconds = interleave(contenders, rounds, settle=True)
     return {
         "ms": {name: summarised(values) for name, values in seconds.items()},
         "speedup": {name: ratio(seconds["reference"], seconds[name]) for name in CONTENDERS[1:]},

@@ -44,13 +44,21 @@ def arguments(description: str, **extra: dict[str, Any]) -> argparse.ArgumentPar
     return parser
 
 
-def interleave(contenders: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
-    """Seconds of each contender in each round, in an order drawn anew each round: none always follows another."""
+def interleave(
+    contenders: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1, settle: bool = False
+) -> dict[str, list[float]]:
+    """Seconds of each contender in each round, in an order drawn anew each round: none always follows another.
+
+    settle: call each once untimed before its timed call, so that caches and the memory it is given are those of a
+    loop of its own, not what another contender left
+    """
     names = list(contenders)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     order = random.Random(0)
     for turn in range(-warmup, rounds):
         for name in order.sample(names, len(names)):
+            if settle and turn >= 0:
+                contenders[name]()
             began = time.perf_counter()
             contenders[name]()
             took = time.perf_counter() - began

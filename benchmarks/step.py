@@ -93,7 +93,8 @@ def measure_case(
         **peer_steps(teacher, student),
     }
     contenders = {name: lambda step=step: step(inputs) for name, step in steps.items()}
-    seconds = interleave({**contenders, "floor, MKL": gemm(nullcontext), "floor": gemm(fast_float32)}, rounds)
+    contenders |= {"floor, MKL": gemm(nullcontext), "floor": gemm(fast_float32)}
+    seconds = interleave(contenders, rounds, settle=True)
     flops = product_flops(teacher, batch, length) + 3 * product_flops(student, batch, length)
     share = flops / (GEMM_REPEATS * 2 * GEMM_SIZE**3)
     for floor in ("floor, MKL", "floor"):
