@@ -119,11 +119,19 @@ def test_pages_show_every_verb() -> None:
     assert shown >= set(cli.VERBS) - {"demo"}  # make demo runs it
 
 
+def test_named_benchmarks_are_there_with_their_options() -> None:
+    for page in PAGES:
+        for script, options in re.findall(r"`python benchmarks/(\w+\.py)([^`]*)`", read(page)):
+            source = read(ROOT / "benchmarks" / script) + read(ROOT / "benchmarks" / "measure.py")
+            for name in re.findall(r"--(\w+)", options):
+                assert re.search(rf"--{name}|\b{name}=", source), f"{page.name}: {script} has no option --{name}"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_named_options_and_verbs_are_there(page: Path) -> None:
     options = {*known_options(distill_parser("bert-emd")), *known_options(finetune_parser()), *SECTIONS}
     for code in inline_code(page):
-        if code.startswith("tensorboard"):
+        if code.startswith(("tensorboard", "python benchmarks/")):
             continue
         for name in re.findall(r"--([a-z][a-z0-9_.-]*)", code):
             assert name.rstrip(".").replace("-", "_") in options, f"{page.name}: there is no option --{name}"

@@ -10,7 +10,8 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from itertools import pairwise
-from typing import Any
+from types import FunctionType
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -200,7 +201,9 @@ def _compile(
     others = [torch.zeros(shape, dtype=other_type, device=device) for _ in range(other)]
     weights = torch.zeros(own, other, dtype=accumulation_dtype([*layers, *others]), device=device)
     valid = torch.ones(BATCH, *([1] * (dimensions - 3)), LENGTH, shape[-1] if dimensions == 4 else 1, device=device)
-    kernel: Kernel = torch.compile(function, dynamic=True, fullgraph=True)
+    # Code of its own: torch.compile keeps a handful of variants of one code object and then gives up.
+    code = cast(FunctionType, function).__code__.replace(co_name=f"costs_{own}x{other}")
+    kernel: Kernel = torch.compile(FunctionType(code, globals()), dynamic=True, fullgraph=True)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the compiler's own notes
