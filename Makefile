@@ -19,7 +19,7 @@ BENCHMARKS := transport layer_costs precision growth step inference
 help:
 	@echo "make demo    distil the built-in task's teacher, offline; about 5 minutes on 2 cores after installation"
 	@echo "make test    linter, formatter, type checker, tests: all that continuous integration runs"
-	@echo "make bench   a short form of every speed benchmark: that they run, and rough figures; some five minutes"
+	@echo "make bench   a short form of every speed benchmark: that they run, and rough figures; two to three minutes"
 	@echo "make clean   remove .venv, demo-run and every cache"
 
 demo: $(INSTALLED)
