@@ -32,7 +32,9 @@ Result = tuple[Tensor, list[Tensor]]  # loss, gradients of the student's layers
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Time, errors and memory; with --child, only the memory of one contender."""
-    parser = arguments(__doc__, child={"choices": CONTENDERS, "help": "print one contender's MB (for this script)"})
+    child = {"choices": CONTENDERS, "help": "print one contender's MB (for this script)"}
+    cold = {"action": "store_true", "help": "no untimed call before each timed one: memory as another left it"}
+    parser = arguments(__doc__, child=child, cold=cold)
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     # Fewer pairs compile faster.
@@ -50,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for kinds in (("hidden",), ("scores",), ("hidden", "scores")):
             layers = {kind: inputs[kind] for kind in kinds}
             case = f"{' + '.join(kinds)} {batch}×{length}"
-            times[case] = time_stages(layers, options.rounds or rounds)
+            times[case] = time_stages(layers, options.rounds or rounds, settle=not options.cold)
             errors[case] = error_stages(layers) if len(kinds) == 1 else None
     flags = ["--short"] if options.short else []
     flags += ["--threads", str(options.threads)]
@@ -111,10 +113,10 @@ def exact_stage(layers: Layers) -> Result:
     return total, grads
 
 
-def time_stages(layers: Layers, rounds: int) -> dict[str, Any]:
+def time_stages(layers: Layers, rounds: int, settle: bool) -> dict[str, Any]:
     """Milliseconds of every contender, and how many times faster than the reference."""
     contenders: dict[str, Callable[[], object]] = {name: partial(stage, name, layers) for name in CONTENDERS}
-    seconds = interleave(contenders, rounds, settle=True)
+    seconds = interleave(contenders, rounds, settle=settle)
     return {
         "ms": {name: summarised(values) for name, values in seconds.items()},
         "speedup": {name: ratio(seconds["reference"], seconds[name]) for name in CONTENDERS[1:]},

@@ -41,7 +41,8 @@ def layer_costs(
     shape = len(student_layers), len(teacher_layers)
     if 0 in shape:
         raise ConfigError(f"no {'student' if shape[0] == 0 else 'teacher'} layers: give at least one tensor")
-    pairs = [(i, j) for i in range(shape[0]) for j in range(shape[1])] if pairs is None else list(pairs)
+    every = [(i, j) for i in range(shape[0]) for j in range(shape[1])]
+    pairs = every if pairs is None else list(pairs)
     rows, students = _chosen("student", student_layers, [i for i, _ in pairs])
     columns, teachers = _chosen("teacher", teacher_layers, [j for _, j in pairs])
     _check(students, teachers, mask, heads)
@@ -52,10 +53,10 @@ def layer_costs(
         found = _matched_head_costs(students, teachers, mask, local, compiled)
     else:
         found = _pair_costs(students, teachers, mask, local, compiled)
-    if len(pairs) == shape[0] * shape[1]:
+    if pairs == every:
         return found.view(shape)
     costs, none = dict(zip(pairs, found.unbind(), strict=True)), found.new_zeros(())
-    return torch.stack([costs.get((i, j), none) for i in range(shape[0]) for j in range(shape[1])]).view(shape)
+    return torch.stack([costs.get(pair, none) for pair in every]).view(shape)
 
 
 def _pair_costs(

@@ -94,6 +94,14 @@ def test_without_a_compiler_the_numbers_are_the_same_and_it_is_said_once(monkeyp
             assert torch.equal(ours, plain)
 
 
+@pytest.mark.parametrize("pairs", [[(1, 1), (1, 0), (0, 1), (0, 0)], [(0, 0), (0, 0), (1, 1), (1, 1)]])
+def test_pairs_may_stand_in_any_order_and_twice(pairs: list[tuple[int, int]]) -> None:
+    student, teacher, mask = layers(2, (3, 7, 5), 1), layers(2, (3, 7, 5), 2), torch.ones(3, 7)
+    every, found = layer_costs(student, teacher, mask), layer_costs(student, teacher, mask, pairs=pairs)
+    for pair in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        assert found[pair] == (every[pair] if pair in pairs else 0)
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_only_the_pairs_asked_for(compiled: bool) -> None:
     """The others stay 0 and send no gradient; layers in no pair may be absent."""
