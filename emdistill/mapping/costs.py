@@ -34,7 +34,7 @@ def layer_costs(
     hold, NaN included, changes nothing. The result is float32, or float64 where a layer is; differentiable once.
     heads     for scores: "equal" needs equal head counts; "mean" averages the heads on both sides; "match" moves the
               heads of each layer pair onto each other by a transport with uniform masses, a constant for the gradient
-    pairs     the (i, j) to compute, the others stay 0; layers in none of them may be None
+    pairs     the (i, j) to compute, the others stay 0; layers in none of them may be None; no pair: all 0
     compiled  by a compiled kernel, which takes seconds to make once and is several times faster; same numbers
     Raises ConfigError where the layers or the mask do not fit each other.
     """
@@ -43,6 +43,8 @@ def layer_costs(
         raise ConfigError(f"no {'student' if shape[0] == 0 else 'teacher'} layers: give at least one tensor")
     every = [(i, j) for i in range(shape[0]) for j in range(shape[1])]
     pairs = every if pairs is None else list(pairs)
+    if not pairs:
+        return torch.zeros(shape, device=mask.device)
     rows, students = _chosen("student", student_layers, [i for i, _ in pairs])
     columns, teachers = _chosen("teacher", teacher_layers, [j for _, j in pairs])
     _check(students, teachers, mask, heads)
@@ -145,8 +147,6 @@ def _count(layer: Tensor, tokens: Tensor) -> Tensor:
 
 def _chosen(side: str, layers: Sequence[Tensor | None], numbers: Sequence[int]) -> tuple[list[int], list[Tensor]]:
     """The layers that some pair names, and their numbers."""
-    if not numbers:
-        raise ConfigError("no pair of layers to compare: name at least one (student layer, teacher layer)")
     used = sorted(set(numbers))
     if not 0 <= used[0] <= used[-1] < len(layers):
         raise ConfigError(f"the pairs name {side} layers {used}, but there are {len(layers)} (0..{len(layers) - 1})")

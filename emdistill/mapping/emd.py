@@ -52,7 +52,7 @@ class EmdMapping(LayerMapping):
     ) -> None:
         super().__init__(student_layers, teacher_layers)
         _check_settings(
-            student_layers, teacher_layers, cost_attention, temperature, weight_floor, cost_floor, smoothing
+            max(student_layers, teacher_layers), cost_attention, temperature, weight_floor, cost_floor, smoothing
         )
         if cost_attention == "softmax" and temperature < STEADY_TEMPERATURE:
             warnings.warn(
@@ -169,23 +169,19 @@ def _attraction(unit_costs: Tensor, cost_floor: float) -> Tensor:
 
 
 def _check_settings(
-    student_layers: int,
-    teacher_layers: int,
+    most_layers: int,
     cost_attention: str,
     temperature: float,
     weight_floor: float,
     cost_floor: float,
     smoothing: float,
 ) -> None:
-    for name, layers in (("student_layers", student_layers), ("teacher_layers", teacher_layers)):
-        if layers < 1:
-            raise ConfigError(f"{name}={layers} must be 1 or more")
     if cost_attention not in get_args(CostAttention):
         options = ", ".join(get_args(CostAttention))
         raise ConfigError(f"cost_attention={cost_attention!r} is unknown; choose one of {options}")
     if not 0 < temperature < math.inf:
         raise ConfigError(f"temperature={temperature:g} must be positive and finite")
-    most = 1 / max(student_layers, teacher_layers)
+    most = 1 / most_layers
     if not 0 <= weight_floor <= most:
         raise ConfigError(f"weight_floor={weight_floor:g} must lie between 0 and {most:g}, the uniform weight")
     if not SMALLEST_COST_FLOOR <= cost_floor <= 1:

@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from emdistill.errors import TransportError
+from emdistill.errors import ConfigError, LayerCountError, TransportError
 from emdistill.mapping.host_copy import HostCopy
 from emdistill.mapping.kernels import Pair
 
 
 class LayerMapping(nn.Module, ABC):
-    """costs [..., M, N] -> flow [..., M, N], detached: how much each student layer learns from each teacher layer.
+    """costs [..., M, N] -> flow [..., M, N]: how much each student layer learns from each teacher layer.
 
-    mass    what a flow sums to
-    pairs   the (i, j) that may carry flow; None: all. The costs of others need not be computed.
+    mass            what a flow sums to
+    pairs           the (i, j) that may carry flow; None: all. The costs of others need not be computed.
+    differentiable  whether gradients pass through the flow to the costs; else it is detached, a constant
+    Raises ConfigError where a side has no layer.
     """
 
     mass: float
     pairs: tuple[Pair, ...] | None = None
+    differentiable: bool = False
 
     def __init__(self, student_layers: int, teacher_layers: int) -> None:
         super().__init__()
+        check_layer_counts(student_layers, teacher_layers)
         self.student_layers = student_layers
         self.teacher_layers = teacher_layers
 
-    @torch.no_grad()
+    @property
+    def taught_layers(self) -> int:
+        """How many student layers may receive flow."""
+        return self.student_layers if self.pairs is None else len({i for i, _ in self.pairs})
+
     def forward(self, costs: Tensor) -> Tensor:
-        return self.flow(costs, HostCopy(self.host_inputs(costs)).wait())
+        with torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled()):
+            return self.flow(costs, HostCopy(self.host_inputs(costs)).wait())
 
     def host_inputs(self, costs: Tensor) -> list[Tensor]:
         """What `flow` reads on the CPU; a caller may copy it there together with other things."""
@@ -48,3 +57,25 @@ class LayerMapping(nn.Module, ABC):
                 f"costs have shape {tuple(costs.shape)}; this mapping, built for {layers[0]} student and "
                 f"{layers[1]} teacher layers, needs [..., {layers[0]}, {layers[1]}]"
             )
+
+
+def check_layer_counts(student_layers: int, teacher_layers: int) -> None:
+    """Raise ConfigError where a side has no layer."""
+    for name, layers in (("student_layers", student_layers), ("teacher_layers", teacher_layers)):
+        if layers < 1:
+            raise ConfigError(f"{name}={layers} must be 1 or more")
+
+
+def check_pair(i: int, j: int, student_layers: int, teacher_layers: int, place: str = "the mapping") -> None:
+    """Raise LayerCountError unless student layer i and teacher layer j are there; `place` is what names them."""
+    for side, layer, layers in (("student", i, student_layers), ("teacher", j, teacher_layers)):
+        if not 0 <= layer < layers:
+            there = f"(0..{layers - 1})" if layers > 1 else "(0)"
+            raise LayerCountError(f"{place} names {side} layer {layer}, but this {side} has {layers} {there}")
+
+
+def flow_of_each(solve: Callable[[Tensor], Tensor], matrices: Tensor, costs: Tensor) -> Tensor:
+    """What `solve` makes of each matrix of `matrices`, copies of the costs on the CPU; in their shape, type, device."""
+    solved = [solve(matrix) for matrix in matrices.reshape(-1, *matrices.shape[-2:])]
+    # Not blocking: a copy that waits for the device would wait for all that was queued meanwhile.
+    return torch.stack(solved).view(costs.shape).to(costs.dtype).to(costs.device, non_blocking=True)

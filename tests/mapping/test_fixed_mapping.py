@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
-from emdistill.errors import ConfigError, TransportError
+from emdistill.errors import ConfigError, LayerCountError, TransportError
 from emdistill.losses import AttentionScoreCosts, HiddenStateCosts, LayerLoss, Objective
-from emdistill.mapping import EmdMapping, FixedMapping, uniform_mapping
+from emdistill.mapping import (
+    MAPPINGS,
+    EmdMapping,
+    FixedMapping,
+    LayerMapping,
+    final_mapping,
+    first_mapping,
+    last_mapping,
+    layer_costs,
+    skip_mapping,
+    uniform_mapping,
+)
 from emdistill.states import EncoderStates
 
 NAN = float("nan")
@@ -46,15 +59,15 @@ def test_whole_and_double_precision_shares_are_taken() -> None:
 @pytest.mark.parametrize(
     "flow",
     [
-        torch.zeros(2, 3),
         torch.ones(3),
         torch.ones(1, 2, 3),
         torch.empty(0, 3),
         torch.tensor([[1.0, -0.1]]),
         torch.tensor([[1.0, NAN]]),
         torch.tensor([[1.0, float("inf")]]),
+        torch.tensor([[1e300]], dtype=torch.float64),
     ],
-    ids=["all 0", "a vector", "three dimensions", "empty", "negative", "NaN", "infinite"],
+    ids=["a vector", "three dimensions", "empty", "negative", "NaN", "infinite", "beyond float32"],
 )
 def test_flows_that_are_none_are_refused(flow: Tensor) -> None:
     with pytest.raises(ConfigError, match=r"a fixed flow is a matrix \[student layers, teacher layers\] of shares"):
@@ -92,6 +105,75 @@ def test_uniform(layers: tuple[int, int], pairs: list[tuple[int, int]]) -> None:
     flow = mapping(torch.zeros(layers))
     assert flow.sum(dim=1).tolist() == [1.0] * layers[0]
     assert flow[-1, -1] == 1  # the last layer learns from the last
+
+
+@pytest.mark.parametrize(
+    ("build", "layers", "teachers"),
+    [
+        (last_mapping, (3, 12), [9, 10, 11]),
+        (last_mapping, (3, 3), [0, 1, 2]),
+        (last_mapping, (5, 3), [0, 0, 0, 1, 2]),  # deeper than its teacher: the first teaches several
+        (last_mapping, (1, 4), [3]),
+        (first_mapping, (3, 12), [0, 1, 2]),
+        (first_mapping, (5, 3), [0, 1, 2, 2, 2]),  # the last teaches several
+        (first_mapping, (1, 4), [0]),
+        (skip_mapping, (6, 12), [1, 3, 5, 7, 9, None]),  # the paper's 6 of 12: its layers 2, 4, 6, 8, 10
+        (skip_mapping, (3, 12), [3, 7, None]),
+        (skip_mapping, (4, 6), [1, 2, 4, None]),  # M does not divide N
+        (skip_mapping, (5, 3), [0, 1, 1, 2, None]),
+        (skip_mapping, (2, 2), [0, None]),
+        (skip_mapping, (1, 6), [5]),  # nothing would be left to learn
+        (final_mapping, (3, 12), [None, None, 11]),
+        (final_mapping, (5, 3), [None, None, None, None, 2]),
+        (final_mapping, (1, 1), [0]),
+    ],
+)
+def test_which_layer_teaches_each(
+    build: Callable[[int, int], FixedMapping], layers: tuple[int, int], teachers: list[int | None]
+) -> None:
+    mapping = build(*layers)
+    taught = [(i, j) for i, j in enumerate(teachers) if j is not None]
+    assert mapping.pairs == tuple(taught)
+    assert mapping.mass == mapping.taught_layers == len(taught)
+    assert mapping(torch.zeros(layers)).sum(dim=1).tolist() == [float(j is not None) for j in teachers]
+
+
+@pytest.mark.parametrize("build", MAPPINGS.values(), ids=list(MAPPINGS))
+@pytest.mark.parametrize(("layers", "side"), [((0, 3), "student_layers=0"), ((3, -1), "teacher_layers=-1")])
+def test_no_mapping_is_made_without_layers(
+    build: Callable[[int, int], LayerMapping], layers: tuple[int, int], side: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"{side} must be 1 or more"):
+        build(*layers)
+
+
+def test_pairs_may_be_given_instead_of_a_matrix() -> None:
+    mapping = FixedMapping.of_pairs([(1, 3), (0, 1), (1, 0)], 3, 4)
+    assert mapping.pairs == ((0, 1), (1, 0), (1, 3))
+    assert (mapping.mass, mapping.taught_layers) == (3, 2)
+    for pair, message in (((3, 0), r"student layer 3, but this student has 3 \(0..2\)"),
+                          ((0, -1), r"teacher layer -1, but this teacher has 4 \(0..3\)")):  # fmt: skip
+        with pytest.raises(LayerCountError, match=f"the mapping names {message}"):
+            FixedMapping.of_pairs([(0, 0), pair], 3, 4)
+
+
+def test_layers_that_may_be_taught_are_counted() -> None:
+    assert EmdMapping(3, 6).taught_layers == 3
+    assert FixedMapping(FLOW).taught_layers == 2
+
+
+def test_a_mapping_may_teach_nothing() -> None:
+    """Layers that nothing asks for are not even recorded; other terms of an objective still teach."""
+    mapping = FixedMapping(torch.zeros(3, 4))
+    assert (mapping.mass, mapping.pairs, mapping.taught_layers) == (0, (), 0)
+    assert not mapping(torch.rand(2, 3, 4)).any()
+    loss = LayerLoss([HiddenStateCosts(), AttentionScoreCosts()], mapping)
+    student, teacher = only(random_states(3, 1), set()), only(random_states(4, 2), set())
+    costs = layer_costs(student.hidden, teacher.hidden, student.mask, pairs=mapping.pairs)
+    assert torch.equal(costs, torch.zeros(3, 4))
+    assert [term.item() for term in loss(student, teacher, {}).values()] == [0, 0]
+    objective = Objective([loss], dict.fromkeys(("hidden_states", "attention_scores"), 1.0))
+    assert objective.student_layers == objective.teacher_layers == frozenset()
 
 
 def random_states(layers: int, seed: int, dtype: torch.dtype = torch.float32) -> EncoderStates:

@@ -126,7 +126,6 @@ def test_only_the_pairs_asked_for(compiled: bool) -> None:
     [
         ([True, True], [(0, 5)], r"the pairs name teacher layers \[5\], but there are 3 \(0..2\)"),
         ([True, False], [(1, 0)], "student layer 1 was not recorded"),
-        ([True, True], [], "no pair of layers"),
     ],
 )
 def test_pairs_that_cannot_be_computed_are_refused(

@@ -1,0 +1,153 @@
+"""Layer mappings in files, JSON or YAML: the pairs of layers as somebody chose them, or as a search found them.
+
+    {"student_layers": 3, "teacher_layers": 6, "pairs": [[0, 1], [1, 3, 0.5], [2, 5]]}
+
+Layers are counted from 0. A pair is [student layer, teacher layer] or [student layer, teacher layer, weight], of weight
+1 where none is given; no pair teaches nothing. `about`, optional, holds notes for the reader: any keys and values.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from emdistill.errors import ConfigError, LayerCountError, nearest
+from emdistill.mapping.fixed import FixedMapping
+from emdistill.mapping.kernels import Pair
+from emdistill.mapping.mapping import check_layer_counts, check_pair
+
+WeightedPair = tuple[int, int, float]
+
+COUNTS = ("student_layers", "teacher_layers")
+KEYS = (*COUNTS, "pairs", "about")
+FORM = "[student layer, teacher layer] or [student layer, teacher layer, weight]"
+MAPPING_SUFFIXES = (".json", ".yaml", ".yml")
+
+
+def read_mapping(path: str | Path, student_layers: int, teacher_layers: int) -> FixedMapping:
+    """The mapping that a file holds, F[i, j] = the pair's weight, for encoders of these numbers of layers.
+
+    Raises ConfigError, naming file, place and mend, for a file that is not there, not readable or of another form;
+    LayerCountError for a file made for other numbers of layers, and for layers that these encoders do not have.
+    """
+    path = Path(path)
+    read = _read(path)
+    _check_keys(path, read)
+    made_for = read["student_layers"], read["teacher_layers"]
+    if made_for != (student_layers, teacher_layers):
+        raise LayerCountError(
+            f"{path}: the mapping is for {made_for[0]} student and {made_for[1]} teacher layers, but this student has "
+            f"{student_layers} and this teacher {teacher_layers}: choose a mapping made for them, or rewrite it"
+        )
+    flow = torch.zeros(student_layers, teacher_layers)
+    for i, j, weight in _checked_pairs(path, read["pairs"], student_layers, teacher_layers):
+        flow[i, j] = weight
+    return FixedMapping(flow)
+
+
+def write_mapping(
+    path: str | Path,
+    pairs: Sequence[Pair | WeightedPair],
+    student_layers: int,
+    teacher_layers: int,
+    *,
+    about: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a file that `read_mapping` reads, JSON where its name ends in .json, else YAML; what is there is replaced.
+
+    about   notes to keep with the mapping (who found it, and how well it did); of what JSON can hold
+    Raises ConfigError and LayerCountError as `read_mapping`, before anything is written.
+    """
+    path = Path(path)
+    check_layer_counts(student_layers, teacher_layers)
+    checked = _checked_pairs(path, [list(pair) for pair in pairs], student_layers, teacher_layers)
+    content: dict[str, Any] = {
+        "student_layers": student_layers,
+        "teacher_layers": teacher_layers,
+        "pairs": [[i, j] if weight == 1 else [i, j, weight] for i, j, weight in checked],
+    }
+    if about:
+        content["about"] = dict(about)
+    try:
+        lines = [f"  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in content.items()]
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: `about` holds what JSON cannot: {error}") from None
+    text = "{\n" + ",\n".join(lines) + "\n}\n"
+    if path.suffix.lower() != ".json":
+        text = yaml.safe_dump(json.loads(text), sort_keys=False, allow_unicode=True, default_flow_style=None)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What the file holds, under its keys."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        # YAML would read JSON as well, but takes its number 1e-3 for text.
+        read = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+    except FileNotFoundError:
+        raise ConfigError(f"{path} is not there: name a mapping file that is") from None
+    except (yaml.YAMLError, ValueError, OSError) as error:  # ValueError: JSON, UTF-8, and YAML's dates
+        raise ConfigError(f"{path} is not readable as a mapping file, JSON or YAML: {error}") from None
+    if not isinstance(read, dict):
+        raise ConfigError(f"{path} must hold the keys {', '.join(KEYS[:3])}; it holds {_shown(read)}")
+    return read
+
+
+def _check_keys(path: Path, read: Mapping[str, Any]) -> None:
+    for key in read:
+        if key not in KEYS:
+            raise ConfigError(
+                f"{path}: {key!r} is no key of a mapping file, which are {', '.join(KEYS)}; notes go under 'about'."
+                f"{nearest(str(key), KEYS)}"
+            )
+    for key in KEYS[:3]:
+        if key not in read:
+            raise ConfigError(f"{path} has no {key!r}: a mapping file needs {', '.join(KEYS[:3])}")
+    for key in COUNTS:
+        if not _is_whole(read[key]) or read[key] < 1:
+            raise ConfigError(f"{path}: {key} is {_shown(read[key])}; it must be a whole number from 1")
+    if not isinstance(read.get("about", {}), dict | None):
+        raise ConfigError(f"{path}: about is {_shown(read['about'])}; it must hold keys and values")
+
+
+def _checked_pairs(path: Path, pairs: Any, student_layers: int, teacher_layers: int) -> list[WeightedPair]:
+    """The pairs with their weights, each as it must be."""
+    if not isinstance(pairs, list):
+        raise ConfigError(f"{path}: pairs is {_shown(pairs)}; it must be a list of {FORM}")
+    found: dict[Pair, WeightedPair] = {}
+    for number, pair in enumerate(pairs):
+        place = f"{path}: pairs[{number}], {_shown(pair)},"
+        if not isinstance(pair, list) or len(pair) not in (2, 3) or not all(map(_is_whole, pair[:2])):
+            raise ConfigError(f"{place} must be {FORM}, layers being whole numbers from 0")
+        i, j = pair[:2]
+        check_pair(i, j, student_layers, teacher_layers, place)
+        weight = pair[2] if len(pair) == 3 else 1.0
+        if not _is_weight(weight):
+            mend = "; YAML takes 1e-3 for text: write 0.001" if isinstance(weight, str) else ""
+            raise ConfigError(f"{place} has the weight {_shown(weight)}; it must be a number from 0, and finite{mend}")
+        if (i, j) in found:
+            raise ConfigError(f"{place} names student layer {i} and teacher layer {j} again: leave one of the two out")
+        found[i, j] = (i, j, float(weight))
+    return list(found.values())
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_weight(value: object) -> bool:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return 0 <= value <= torch.finfo(torch.float32).max  # NaN is not
+
+
+def _shown(value: object) -> str:
+    """A value as it stands in a file, cut where it is long."""
+    text = "nothing" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
