@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+NOT_MASKED = -100  # the label of a position whose word is not asked for, as torch and transformers have it
+
 
 @dataclass(frozen=True)
 class EncoderShape:
@@ -21,11 +23,12 @@ class EncoderShape:
 class EncoderStates:
     """The states of one forward pass; whatever the objective does not need is absent, a layer of it None.
 
-    logits            [B, C]
+    logits            [B, C]; [P, V] at the P masked positions of a masked-LM; [B, 0] of an encoder without a head
     mask              [B, L], 1 = token, 0 = padding
     embeddings        [B, L, d], the input of the first Transformer layer
     hidden            one [B, L, d] a layer, after each Transformer layer
     attention_scores  one [B, h, L, L] a layer: q·k / sqrt(head size), before mask and softmax
+    queries, keys, values  one [B, L, d] a layer, all heads side by side
     """
 
     logits: Tensor
@@ -33,6 +36,9 @@ class EncoderStates:
     embeddings: Tensor | None = None
     hidden: tuple[Tensor | None, ...] = ()
     attention_scores: tuple[Tensor | None, ...] = ()
+    queries: tuple[Tensor | None, ...] = ()
+    keys: tuple[Tensor | None, ...] = ()
+    values: tuple[Tensor | None, ...] = ()
 
 
 def constants(layers: Iterable[Tensor | None]) -> list[Tensor | None]:

@@ -9,6 +9,10 @@ from typing import Literal
 from datasets import Dataset
 
 Kind = Literal["classification", "regression"]
+# What a student predicts: classes, a score, the words behind masks, or nothing (an encoder without a head).
+Predictions = Literal["classes", "score", "words", "none"]
+
+RAW_TEXT = "text"  # the name of the task that is none: learning from raw text, for any task to come
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,11 @@ class Task:
     def outputs(self) -> int:
         """The width of the logits: one a class, or one for a score."""
         return len(self.labels) if self.kind == "classification" else 1
+
+    @property
+    def predictions(self) -> Predictions:
+        """What a model of this task predicts."""
+        return "score" if self.kind == "regression" else "classes"
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,29 @@
 """What the student pays: losses over states, and the objective that sums them."""
 
 from emdistill.losses.attention_scores import AttentionScoreCosts
+from emdistill.losses.cosine import CosineCosts
 from emdistill.losses.embeddings import EmbeddingLoss
+from emdistill.losses.first_token import FirstTokenCosts
 from emdistill.losses.hard_labels import HardLabels
 from emdistill.losses.hidden_states import HiddenStateCosts
 from emdistill.losses.layers import LayerLoss
 from emdistill.losses.loss import Loss
 from emdistill.losses.objective import Objective
 from emdistill.losses.projection import Projection
+from emdistill.losses.relations import RelationCosts
 from emdistill.losses.soft_targets import SoftTargets
 
 __all__ = [
     "AttentionScoreCosts",
+    "CosineCosts",
     "EmbeddingLoss",
+    "FirstTokenCosts",
     "HardLabels",
     "HiddenStateCosts",
     "LayerLoss",
     "Loss",
     "Objective",
     "Projection",
+    "RelationCosts",
     "SoftTargets",
 ]

@@ -31,16 +31,28 @@ class LayerCosts(Protocol):
 class LayerLoss(Loss):
     """L_k = Σ_ij F^k[i, j] · D^k[i, j] for every kind k of layer state (hidden states, attention scores).
 
-    costs     the kinds; with several, their flows come from one set of layer weights, and cost attention moves
-              these by the average over the kinds ("coupled"). Separate weights: two LayerLosses.
-    mapping   costs [K, M, N] -> flow [K, M, N]; the flow is a constant for the gradient (envelope theorem)
-    compiled  compute the costs by compiled kernels
+    costs       the kinds; with several, their flows come from one set of layer weights, and cost attention moves
+                these by the average over the kinds ("coupled"). Separate weights: two LayerLosses.
+    mapping     costs [K, M, N] -> flow [K, M, N]; the flow is a constant for the gradient (envelope theorem)
+    layer_mass  flows are scaled so that they sum to this much for each student layer that is taught: 1 adds up the
+                layers as TinyBERT does, 1/M averages them; None leaves them as the mapping gives them
+    compiled    compute the costs by compiled kernels
     Raises TrainingError, naming the kind, where a cost that decides a flow is NaN or infinite.
     Source: BERT-EMD (Li et al., EMNLP 2020).
     """
 
-    def __init__(self, costs: Sequence[LayerCosts], mapping: LayerMapping, *, compiled: bool = False) -> None:
+    def __init__(
+        self,
+        costs: Sequence[LayerCosts],
+        mapping: LayerMapping,
+        *,
+        layer_mass: float | None = None,
+        compiled: bool = False,
+    ) -> None:
         super().__init__()
+        self.scale = 1.0
+        if layer_mass is not None and mapping.mass > 0:
+            self.scale = layer_mass * mapping.taught_layers / mapping.mass
         self.costs = tuple(costs)
         self.mapping = mapping
         self.compiled = compiled
@@ -70,8 +82,11 @@ class LayerLoss(Loss):
                     kind.name for kind, matrix in zip(self.costs, values, strict=True) if not matrix.isfinite().all()
                 ]
                 raise TrainingError(f"the layer costs of {', '.join(wrong)} are NaN or infinite")
-        with torch.no_grad():
-            flows = self.mapping.flow(costs.detach(), host)
+        if self.mapping.differentiable:
+            flows = self.mapping.flow(costs, host)
+        else:
+            with torch.no_grad():
+                flows = self.mapping.flow(costs.detach(), host)
         names = [kind.name for kind in self.costs]
-        self.last_flows = dict(zip(names, flows, strict=True))
-        return dict(zip(names, (flows * costs).sum(dim=(1, 2)), strict=True))
+        self.last_flows = dict(zip(names, flows.detach(), strict=True))
+        return dict(zip(names, self.scale * (flows * costs).sum(dim=(1, 2)), strict=True))

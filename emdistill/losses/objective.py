@@ -55,6 +55,11 @@ class Objective(nn.Module):
         """Whether any loss reads the teacher."""
         return any(loss.taught for loss in self._losses())
 
+    @property
+    def predicts(self) -> bool:
+        """Whether any loss reads logits."""
+        return any(loss.predicts for loss in self._losses())
+
     def forward(
         self,
         student: EncoderStates,

@@ -5,6 +5,7 @@
     FOLDER/embeddings.bin     float16 [tokens, d]
     FOLDER/hidden-3.bin       float16 [tokens, d], after layer 3
     FOLDER/attention-3.bin    float16, h·l·l scores for an example of l tokens
+    FOLDER/queries-3.bin      float16 [tokens, d], and likewise keys-3.bin and values-3.bin
 
 Examples stand without padding, longest first: the order in which they are written. So files are only appended to, where
 a full disk is an error (through a memory map it would be the end of the process), and an example is one read a file.
@@ -27,15 +28,16 @@ import numpy as np
 from torch import Tensor
 
 from emdistill.errors import CacheError, CaptureError, LayerCountError
-from emdistill.models.capture import STATES
+from emdistill.models.capture import OF_ATTENTION, STATES
 from emdistill.states import EncoderShape, EncoderStates
 
+OF_LAYERS = ("hidden", *OF_ATTENTION)
 FORMAT = 1
 GIB = 2**30
 
 
 class Part(NamedTuple):
-    """What one file holds: logits, embeddings, or the hidden states or attention scores of one layer."""
+    """What one file holds: logits, embeddings, or one of the states of one layer."""
 
     kind: str
     layer: int | None = None
@@ -67,7 +69,7 @@ def parts_of(shape: EncoderShape, needs: Collection[str], layers: Collection[int
             f"layers {chosen} are asked for, but the teacher has {shape.layers} (0..{shape.layers - 1})"
         )
     flat = [Part("logits")] + [Part("embeddings")] * ("embeddings" in needs)
-    return flat + [Part(kind, layer) for kind in ("hidden", "attention") if kind in needs for layer in chosen]
+    return flat + [Part(kind, layer) for kind in OF_LAYERS if kind in needs for layer in chosen]
 
 
 class Layout:
@@ -266,7 +268,14 @@ def _state(part: Part, states: EncoderStates) -> Tensor:
     if part.layer is None:
         state = states.logits if part.kind == "logits" else states.embeddings
     else:
-        state = (states.hidden if part.kind == "hidden" else states.attention_scores)[part.layer]
+        by_layer = {
+            "hidden": states.hidden,
+            "attention": states.attention_scores,
+            "queries": states.queries,
+            "keys": states.keys,
+            "values": states.values,
+        }
+        state = by_layer[part.kind][part.layer]
     assert state is not None, part
     return state
 

@@ -1,9 +1,9 @@
 """One forward pass → EncoderStates, recording only what is needed.
 
-Attention scores are read where transformers hands queries and keys to its attention function. For the length of one
-captured pass the model's implementation, say `sdpa`, is renamed to `sdpa+emdistill`: a function that computes
-q·kᵀ·scaling of the layers asked for, keeps it, and goes on from there to the output; layers not asked for, and every
-other pass, run on `sdpa` as before. Outputs are the same up to rounding.
+Queries, keys, values and attention scores are read where transformers hands the first three to its attention function.
+For the length of one captured pass the model's implementation, say `sdpa`, is renamed to `sdpa+emdistill`: a function
+that keeps what is asked for of the layers asked for. Where scores are, it computes q·kᵀ·scaling and goes on from there
+to the output; all else runs on `sdpa` as before. Outputs are the same up to rounding.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from emdistill.errors import CaptureError, LayerCountError
+from emdistill.models.masked_lm import has_masked_lm_head, masked_word_logits
 from emdistill.states import EncoderStates
 
-STATES = frozenset({"hidden", "attention", "embeddings"})
+OF_ATTENTION = ("attention", "queries", "keys", "values")
+STATES = frozenset({"hidden", "embeddings", *OF_ATTENTION})
 NOT_FOR_THE_MODEL = frozenset({"labels", "row"})  # row: the number of an example in its data set
 SUFFIX = "+emdistill"
 
@@ -35,10 +37,11 @@ def capture(
 ) -> EncoderStates:
     """Run one forward pass and keep its states: logits and mask always, the rest as `needs` and `layers` say.
 
-    model   a sequence classifier of transformers, also inside a wrapper (DistributedDataParallel)
+    model   a sequence classifier, masked-LM or bare encoder of transformers, a classifier also inside a wrapper
+            (DistributedDataParallel)
     inputs  the tokenizer's tensors, [B, L]; `labels` and `row` are not passed on; without `attention_mask` all are
-            tokens
-    needs   any of "hidden", "attention", "embeddings"
+            tokens. The logits of a masked-LM are those at the positions whose label is not -100: [P, V]
+    needs   any of "hidden", "embeddings", "attention", "queries", "keys", "values"
     layers  the numbers of the layers to keep; None: all
 
     Gradients flow through all states. The output is that of an uncaptured pass, up to rounding.
@@ -50,55 +53,73 @@ def capture(
     arguments = {name: value for name, value in inputs.items() if name not in NOT_FOR_THE_MODEL}
     wanted = _wanted_layers(encoder, layers)
     with_hidden = "hidden" in needs or "embeddings" in needs
-    forward = partial(model, **arguments, output_hidden_states=with_hidden, return_dict=True)
-    if "attention" in needs:
-        outputs, scores = _forward_with_scores(encoder, forward, wanted)
-    else:
-        outputs, scores = forward(), ()
-    if "logits" not in outputs:
-        raise CaptureError(
-            f"{type(encoder).__name__} returns no logits; load it with AutoModelForSequenceClassification"
-        )
+    runs = encoder.base_model if has_masked_lm_head(encoder) else model
+    forward = partial(runs, **arguments, output_hidden_states=with_hidden, return_dict=True)
+    recorder = _Recorder(frozenset(encoder.modules()), wanted, frozenset(needs) & {*OF_ATTENTION})
+    outputs = _forward_recorded(encoder, forward, recorder) if recorder.needs else forward()
     hidden = _hidden_states(encoder, outputs) if with_hidden else ()
     return EncoderStates(
-        logits=outputs["logits"],
+        logits=_logits(encoder, outputs, inputs),
         mask=_mask(arguments),
         embeddings=hidden[0] if "embeddings" in needs else None,
         hidden=_only(wanted, hidden[1:]) if "hidden" in needs else (),
-        attention_scores=scores,
+        attention_scores=tuple(recorder.kept["attention"]),
+        queries=tuple(recorder.kept["queries"]),
+        keys=tuple(recorder.kept["keys"]),
+        values=tuple(recorder.kept["values"]),
     )
+
+
+def _logits(encoder: PreTrainedModel, outputs: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> Tensor:
+    """What the encoder's head gives; of a masked-LM only where a word is asked for, of a bare encoder nothing."""
+    if "logits" in outputs:
+        logits: Tensor = outputs["logits"]
+        return logits
+    hidden: Tensor = outputs["last_hidden_state"]
+    if has_masked_lm_head(encoder) and "labels" in inputs:
+        return masked_word_logits(encoder, hidden, inputs["labels"])
+    return hidden.new_zeros(len(hidden), 0)
 
 
 @dataclass(frozen=True)
 class _Recorder:
-    """The scores of one captured pass, in the order of the layers; only this model's modules may add to them."""
+    """What is kept of one captured pass, in the order of the layers; only this model's modules may add to it."""
 
     modules: frozenset[nn.Module]
     wanted: frozenset[int]
-    scores: list[Tensor | None] = field(default_factory=list)
+    needs: frozenset[str]
+    kept: dict[str, list[Tensor | None]] = field(default_factory=lambda: {name: [] for name in OF_ATTENTION})
 
-    def note(self, query: Tensor, key: Tensor, scaling: float) -> Tensor | None:
-        """Keep q·kᵀ·scaling of the layer whose turn it is, if it is wanted; the others cost nothing."""
-        wanted = len(self.scores) in self.wanted
+    @property
+    def layers(self) -> int:
+        """How many layers have passed."""
+        return max(map(len, self.kept.values()))
+
+    def note(self, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor | None:
+        """Keep what is needed of the layer whose turn it is, if it is wanted; its scores, where they are computed."""
+        wanted = self.layers in self.wanted
         # Scaling the query first keeps half-precision products small.
-        scores = torch.matmul(query * scaling, key.transpose(-1, -2)) if wanted else None
-        self.scores.append(scores)
+        with_scores = wanted and "attention" in self.needs
+        scores = torch.matmul(query * scaling, key.transpose(-1, -2)) if with_scores else None
+        found = {"attention": scores, "queries": query, "keys": key, "values": value}
+        for name in self.needs:
+            state = found[name] if wanted else None
+            # [B, h, L, head size] -> [B, L, d]
+            in_one = state if state is None or name == "attention" else state.transpose(1, 2).flatten(2)
+            self.kept[name].append(in_one)
         return scores
 
 
 _recorder: ContextVar[_Recorder | None] = ContextVar("emdistill_recorder", default=None)
 
 
-def _forward_with_scores(
-    encoder: PreTrainedModel, forward: Callable[[], Any], wanted: frozenset[int]
-) -> tuple[Any, tuple[Tensor | None, ...]]:
+def _forward_recorded(encoder: PreTrainedModel, forward: Callable[[], Any], recorder: _Recorder) -> Any:
     if encoder.training and torch.is_grad_enabled() and _is_checkpointed(encoder):
-        # The recomputation in the backward pass runs outside the capture and would lose the scores' gradient.
+        # The recomputation in the backward pass runs outside the capture and would lose the states' gradient.
         raise CaptureError(
-            "attention scores cannot be captured with gradient checkpointing; "
+            "states of the attention cannot be captured with gradient checkpointing; "
             "switch that off, or the loss: --objective.attention_scores 0"
         )
-    recorder = _Recorder(frozenset(encoder.modules()), wanted)
     configs = {id(part.config): part.config for part in encoder.modules() if isinstance(part, PreTrainedModel)}
     token = _recorder.set(recorder)
     try:
@@ -106,13 +127,13 @@ def _forward_with_scores(
             outputs = forward()
     finally:
         _recorder.reset(token)
-    if len(recorder.scores) != encoder.config.num_hidden_layers:
+    if recorder.layers != encoder.config.num_hidden_layers:
         raise CaptureError(
             f"the attention scores of this {encoder.config.model_type!r} model cannot be had: "
-            f"{len(recorder.scores)} of its {encoder.config.num_hidden_layers} layers use transformers' attention "
+            f"{recorder.layers} of its {encoder.config.num_hidden_layers} layers use transformers' attention "
             "interface; switch off the attention_scores loss: --objective.attention_scores 0"
         )
-    return outputs, tuple(recorder.scores)
+    return outputs
 
 
 @contextmanager
@@ -151,10 +172,10 @@ def _recording_attention(
     scaling: float | None = None,
     **further: Any,
 ) -> Any:
-    """The model's own attention; of a captured model, q·kᵀ·scaling, [B, h, L, L], goes to the recorder."""
+    """The model's own attention; of a captured model, what it is given goes to the recorder first."""
     recorder = _recorder.get()
     if recorder is not None and module in recorder.modules:
-        scores = recorder.note(query, key, query.shape[-1] ** -0.5 if scaling is None else scaling)
+        scores = recorder.note(query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling)
         if scores is not None and implementation in ("sdpa", "eager") and not _biased(further):
             return _attend_by(scores, value, attention_mask, dropout if module.training else 0.0)
     attend = ALL_ATTENTION_FUNCTIONS.get(implementation) or _eager_attention(module)

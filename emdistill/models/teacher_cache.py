@@ -69,6 +69,9 @@ class TeacherCache:
             embeddings=states.get(Part("embeddings")),
             hidden=by_layer("hidden"),
             attention_scores=by_layer("attention"),
+            queries=by_layer("queries"),
+            keys=by_layer("keys"),
+            values=by_layer("values"),
         )
 
     def _read(self, part: Part, rows: np.ndarray, spans: list[slice], length: int) -> Tensor:
@@ -136,7 +139,8 @@ def cache_bytes(
 ) -> int:
     """The exact size of the data files.
 
-    4·C·rows + 2·Σ over the layers chosen of (d·Σl for hidden states, h·Σl² for scores) + 2·d·Σl for embeddings
+    4·C·rows + 2·d·Σl for embeddings + 2·Σ over the layers chosen of (d·Σl for each of hidden states, queries, keys
+    and values, h·Σl² for scores)
     """
     layout = Layout(shape, outputs, lengths)
     return sum(layout.file_bytes(part) for part in parts_of(shape, needs, layers))

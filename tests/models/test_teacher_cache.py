@@ -22,7 +22,8 @@ from emdistill.states import EncoderShape
 
 TEXTS = ("a good movie", "bad", "it was not a very good book of the movie", "the book is good and bad", "it", "x7! y")
 PAIRS = ("it was", "the movie is a book, is it not", "bad", "a", "to the good book", "of")
-STATES = ("embeddings", "hidden", "attention")
+VECTORS = ("queries", "keys", "values")
+STATES = ("embeddings", "hidden", "attention", *VECTORS)
 FAMILIES = ("bert", "roberta", "electra", "distilbert")
 
 
@@ -69,7 +70,9 @@ def assert_like_live(cached, live):
     token = live.mask.bool()
     pairs = token[:, None, :, None] & token[:, None, None, :]
     places = [(token[:, :, None], cached.embeddings, live.embeddings)]
-    places += [(token[:, :, None], *states) for states in zip(cached.hidden, live.hidden, strict=True)]
+    for name in ("hidden", *VECTORS):
+        by_layer = zip(getattr(cached, name), getattr(live, name), strict=True)
+        places += [(token[:, :, None], *states) for states in by_layer]
     places += [(pairs, *states) for states in zip(cached.attention_scores, live.attention_scores, strict=True)]
     for place, state, expected in places:
         assert (state is None) == (expected is None)
@@ -144,8 +147,9 @@ def flipped(inputs, live):
     inputs = inputs | {name: roll(inputs[name], (0,)) for name in names}
     hidden = tuple(roll(state, (0,)) for state in live.hidden)
     scores = tuple(roll(state, (1, 2)) for state in live.attention_scores)
+    vectors = {name: tuple(roll(state, (0,)) for state in getattr(live, name)) for name in VECTORS}
     moved = {"mask": inputs["attention_mask"], "embeddings": roll(live.embeddings, (0,))}
-    return inputs, type(live)(live.logits, **moved, hidden=hidden, attention_scores=scores)
+    return inputs, type(live)(live.logits, **moved, hidden=hidden, attention_scores=scores, **vectors)
 
 
 def test_left_padding_while_writing(tiny_encoder, tiny_tokenizer, tmp_path):
@@ -175,7 +179,15 @@ def test_padding_within_examples_is_not_stored(setting):
 
 
 @pytest.mark.parametrize(
-    ("needs", "layers"), [((), None), (STATES, None), (("hidden",), [0, 2]), (("attention", "hidden"), [1])]
+    ("needs", "layers"),
+    [
+        ((), None),
+        (STATES, None),
+        (("hidden",), [0, 2]),
+        (("attention", "hidden"), [1]),
+        (VECTORS, [2]),
+        (["keys"], None),
+    ],
 )
 def test_size_is_known_beforehand(setting, needs, layers):
     lengths = list(setting.examples["length"])
@@ -185,7 +197,8 @@ def test_size_is_known_beforehand(setting, needs, layers):
     assert size == sum(path.stat().st_size for path in setting.folder.glob("*/*.bin"))
     count = 3 if layers is None else len(layers)
     tokens, squares = sum(lengths), sum(length**2 for length in lengths)
-    by_hand = 4 * 2 * len(lengths) + 2 * 32 * tokens * (("embeddings" in needs) + count * ("hidden" in needs))
+    vectors = len({"hidden", *VECTORS} & {*needs})
+    by_hand = 4 * 2 * len(lengths) + 2 * 32 * tokens * (("embeddings" in needs) + count * vectors)
     assert size == by_hand + 2 * 4 * squares * count * ("attention" in needs)
 
 
@@ -231,6 +244,17 @@ def test_less_uses_what_is_there_and_more_is_added(setting):
     }
 
 
+def test_queries_keys_and_values_are_added_to_an_older_cache(setting):
+    setting.open(("hidden", "attention"))
+    before = {name: setting.file(name).stat().st_mtime_ns for name in setting.files if name.endswith(".bin")}
+    setting.check(setting.open(VECTORS, [2]), VECTORS, [2])
+    assert {name: setting.file(name).stat().st_mtime_ns for name in before} == before
+    assert {*setting.files} - {*before, "index.json"} == {"queries-2.bin", "keys-2.bin", "values-2.bin"}
+    cached = setting.open(("values",), [2])(setting.batch(0, 4), ("values",), [2])
+    assert cached.queries == cached.keys == cached.hidden == ()
+    assert [state is None for state in cached.values] == [True, True, False]
+
+
 def test_the_index_says_what_the_files_hold(setting):
     setting.open(STATES, [0])
     index = json.loads(setting.file("index.json").read_text())
@@ -239,7 +263,7 @@ def test_the_index_says_what_the_files_hold(setting):
     assert shapes == {
         "logits.bin": ("float32", [6, 2]),
         "embeddings.bin": ("float16", [sum(lengths), 32]),
-        "hidden-0.bin": ("float16", [sum(lengths), 32]),
+        **{f"{kind}-0.bin": ("float16", [sum(lengths), 32]) for kind in ("hidden", *VECTORS)},
         "attention-0.bin": ("float16", [4 * sum(length**2 for length in lengths)]),
     }
     assert (index["rows"], index["tokens"]) == (6, sum(lengths))
@@ -253,10 +277,12 @@ def test_what_was_not_cached_is_refused(setting):
         cache(inputs, ("hidden",))
     with pytest.raises(CacheError, match=r"without embeddings, attention of layer 0;"):
         cache(inputs, ("embeddings", "attention"), [0])
-    with pytest.raises(CaptureError, match="no state 'values'"):
-        cache(inputs, ("values",))
-    with pytest.raises(CaptureError, match="no state 'values'"):
-        setting.open(("values",))
+    with pytest.raises(CacheError, match=r"without queries of layer 2, values of layer 2;"):
+        cache(inputs, ("values", "queries"), [2])
+    with pytest.raises(CaptureError, match="no state 'scores'"):
+        cache(inputs, ("scores",))
+    with pytest.raises(CaptureError, match="no state 'scores'"):
+        setting.open(("scores",))
     with pytest.raises(LayerCountError, match=r"layers \[1, 3\] are asked for, but the teacher has 3 \(0\.\.2\)"):
         setting.open(("hidden",), [1, 3])
 

@@ -1,0 +1,148 @@
+"""Self-attention relations: how the queries (keys, values) of a text's tokens stand to each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from emdistill.errors import ConfigError
+from emdistill.mapping import Pair
+from emdistill.states import EncoderStates, constants
+
+RELATIONS = ("queries", "keys", "values")
+
+
+class RelationCosts:
+    """D[i, j] = Σ_{A in Q, K, V} 1/(A_r |x|) Σ_heads Σ_tokens KL(R_j^teacher ‖ R_i^student), mean over texts, [M, N].
+
+    R = softmax(a aᵀ / sqrt(d_r)) over the |x| tokens of a text, a [|x|, d_r]: one relation head of A, which is the
+    layer's vectors of all attention heads side by side, split anew into A_r parts of width d_r. So neither widths nor
+    head counts of student and teacher need agree, and nothing is projected.
+    relation_heads  A_r, which must divide both widths
+    relations       which of "queries", "keys", "values" are compared, each with weight 1
+    Raises ConfigError for relation heads that do not divide a width.
+    Source: MiniLMv2 (Wang et al., Findings of ACL 2021), section 3.1; there of one chosen layer on each side.
+    """
+
+    name = "relations"
+    needs = frozenset(RELATIONS)
+
+    def __init__(self, relation_heads: int = 12, relations: Sequence[str] = RELATIONS) -> None:
+        if relation_heads < 1:
+            raise ConfigError(f"the number of relation heads must be 1 or more, not {relation_heads}")
+        if not relations or len(set(relations)) < len(relations) or not set(relations) <= set(RELATIONS):
+            raise ConfigError(
+                f"the relations are some of {', '.join(RELATIONS)}, each once, not {', '.join(relations) or 'none'}"
+            )
+        self.relation_heads = relation_heads
+        self.relations = tuple(relations)
+        self.needs = frozenset(relations)
+
+    def __call__(
+        self,
+        student: EncoderStates,
+        teacher: EncoderStates,
+        pairs: Sequence[Pair] | None = None,
+        compiled: bool = False,
+    ) -> Tensor:
+        """As every LayerCosts; there is no compiled kernel for relations, so that `compiled` changes nothing."""
+        students, teachers = _vectors(student), _vectors(teacher)
+        return torch.stack(
+            [
+                relation_costs(
+                    students[kind], constants(teachers[kind]), student.mask, self.relation_heads, pairs=pairs, kind=kind
+                )
+                for kind in self.relations
+            ]
+        ).sum(dim=0)
+
+
+def relation_costs(
+    student_layers: Sequence[Tensor | None],
+    teacher_layers: Sequence[Tensor | None],
+    mask: Tensor,
+    relation_heads: int,
+    *,
+    pairs: Sequence[Pair] | None = None,
+    kind: str = "vectors",
+) -> Tensor:
+    """1/(A_r |x|) Σ_heads Σ_tokens KL(R_j^teacher ‖ R_i^student), mean over texts, [M, N].
+
+    Layers [B, L, d], of any width that A_r divides; mask [B, L], 1 = token. What padding holds, NaN included, changes
+    nothing. The result is float32, or float64 where the layers are.
+    pairs   the (i, j) to compute, the others stay 0; layers in none of them may be None
+    kind    what the layers hold, for the errors
+    Raises ConfigError where layers lack, or are not as wide as A_r needs.
+    """
+    every = [(i, j) for i in range(len(student_layers)) for j in range(len(teacher_layers))]
+    pairs = every if pairs is None else pairs
+    if not pairs and student_layers and teacher_layers:
+        return torch.zeros(len(student_layers), len(teacher_layers), device=mask.device)
+    students = _recorded("student", kind, student_layers, {i for i, _ in pairs})
+    teachers = _recorded("teacher", kind, teacher_layers, {j for _, j in pairs})
+    for i, j in pairs:
+        check_relation_heads(relation_heads, students[i].shape[-1], teachers[j].shape[-1])
+    tokens = mask != 0
+    with torch.autocast(mask.device.type, enabled=False):
+        own = {i: log_relations(layer, tokens, relation_heads) for i, layer in students.items()}
+        other = {j: log_relations(layer, tokens, relation_heads) for j, layer in teachers.items()}
+        probabilities = {j: logs.exp() for j, logs in other.items()}  # once: backward of every pair keeps them
+        weights = _token_weights(tokens).to(own[pairs[0][0]].dtype)[:, None] / relation_heads
+        found = {(i, j): (weights * (probabilities[j] * (other[j] - own[i])).sum(dim=-1)).sum() for i, j in pairs}
+    none = next(iter(found.values())).new_zeros(())
+    return torch.stack([found.get(pair, none) for pair in every]).view(len(student_layers), len(teacher_layers))
+
+
+def log_relations(vectors: Tensor, tokens: Tensor, relation_heads: int) -> Tensor:
+    """log softmax(a aᵀ / sqrt(d_r)) over unpadded keys, [B, A_r, L, L], of vectors [B, L, A_r · d_r].
+
+    tokens  bool [B, L]; padded keys get 0, what padded queries get is finite; neither has a gradient
+    """
+    precise = vectors if vectors.dtype == torch.float64 else vectors.float()
+    # Zero, because products with what padding holds would enter the gradient.
+    vectors = precise.masked_fill(~tokens[..., None], 0)
+    heads = vectors.reshape(*tokens.shape, relation_heads, -1).transpose(1, 2)
+    scores = torch.matmul(heads / math.sqrt(heads.shape[-1]), heads.transpose(-1, -2))
+    # The smallest number and not -inf, so that a text of padding alone gives no NaN.
+    keys = tokens[:, None, None, :]
+    return scores.masked_fill(~keys, torch.finfo(scores.dtype).min).log_softmax(dim=-1).masked_fill(~keys, 0)
+
+
+def check_relation_heads(relation_heads: int, student_width: int, teacher_width: int) -> None:
+    """Raise ConfigError, naming those that do, where the relation heads do not divide both widths."""
+    common = math.gcd(student_width, teacher_width)
+    if common % relation_heads:
+        divisors = [str(number) for number in range(1, common + 1) if common % number == 0]
+        raise ConfigError(
+            f"{relation_heads} relation heads do not divide the student's width of {student_width} and the teacher's "
+            f"of {teacher_width}; choose --objective.relation_heads from {', '.join(divisors)}"
+        )
+
+
+def _token_weights(tokens: Tensor) -> Tensor:
+    """1/(texts · |x|) at each token of a text x, 0 at padding: so that texts weigh the same."""
+    valid = tokens.double()
+    lengths = valid.sum(dim=1, keepdim=True)
+    return valid / (lengths.clamp(min=1) * (lengths > 0).sum())
+
+
+def _vectors(states: EncoderStates) -> Mapping[str, Sequence[Tensor | None]]:
+    return {"queries": states.queries, "keys": states.keys, "values": states.values}
+
+
+def _recorded(side: str, kind: str, layers: Sequence[Tensor | None], numbers: Collection[int]) -> dict[int, Tensor]:
+    """The layers that some pair names, by number."""
+    if not layers or not numbers:
+        raise ConfigError(
+            f"there are no {kind} of {side} layers to compare: record at least one, and name it in a pair"
+        )
+    chosen: dict[int, Tensor] = {}
+    for number in sorted(numbers):
+        layer = layers[number] if 0 <= number < len(layers) else None
+        if layer is None:
+            raise ConfigError(f"the {kind} of {side} layer {number} were not recorded, but are to be compared")
+        chosen[number] = layer
+    return chosen
