@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from datasets import Dataset
+from torch import Tensor
 from torch.utils.data import Sampler
-from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
+from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from emdistill.errors import ConfigError
+from emdistill.data.corpus import TextEncoder
+from emdistill.errors import ConfigError, TokenizerError
+from emdistill.states import NOT_MASKED
 
 BATCHES_A_POOL = 50
 
@@ -40,6 +45,77 @@ def tokenise(
 def padding_collator(tokenizer: PreTrainedTokenizerBase) -> DataCollatorWithPadding:
     """Pad a batch to its longest sentence."""
     return DataCollatorWithPadding(tokenizer)
+
+
+def text_encoder(tokenizer: PreTrainedTokenizerBase) -> TextEncoder:
+    """The tokenizer as a corpus needs it: long texts are not cut, and special tokens stand apart."""
+
+    def encode(texts: list[str]) -> list[list[int]]:
+        ids: list[list[int]] = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
+
+    (bare,) = encode(["a"])
+    whole: list[int] = tokenizer("a")["input_ids"]
+    place = whole.index(bare[0])
+    return TextEncoder(encode, tuple(whole[:place]), tuple(whole[place + len(bare) :]), _tokenizer_key(tokenizer))
+
+
+def _tokenizer_key(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 of the vocabulary, the special tokens and, where they can be had, all rules of splitting."""
+    rules: dict[str, Any] = {}
+    if isinstance(tokenizer, PreTrainedTokenizerFast):
+        rules = json.loads(tokenizer.backend_tokenizer.to_str())
+        # These two are left behind by the last call and change no ids here.
+        rules.pop("truncation", None)
+        rules.pop("padding", None)
+    decides = [type(tokenizer).__name__, tokenizer.get_vocab(), tokenizer.all_special_ids, rules]
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+class MaskingCollator:
+    """Pads a batch, masks words of it as BERT does, and asks for them in `labels`: [B, L], -100 at all other positions.
+
+    share   of a text's tokens, at least one of them, special tokens and padding apart: of these 80 % become [MASK],
+            10 % a random token, 10 % stay as they are
+    What is drawn is a function of `seed` and the batch's tokens: a resumed run masks as an uninterrupted one, unseen
+    text is masked alike at every evaluation, and an epoch whose batches are put together anew is masked anew.
+    Raises TokenizerError for a tokenizer without a mask token, ConfigError for a share that is none.
+    Source: Devlin et al., NAACL 2019, section 3.1.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, share: float = 0.15, seed: int = 0) -> None:
+        if tokenizer.mask_token_id is None:
+            raise TokenizerError("this tokenizer has no mask token, so no words can be masked; take an encoder's own")
+        if not 0 < share <= 1:
+            raise ConfigError(f"the share of tokens that are masked lies between 0 and 1, not at {share}")
+        self.share = share
+        self.seed = seed
+        self._pad = padding_collator(tokenizer)
+        self._mask = int(tokenizer.mask_token_id)
+        self._special = torch.tensor(sorted(set(tokenizer.all_special_ids)))
+        self._words = torch.tensor(sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)))
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Tokenised rows, unpadded -> input_ids, attention_mask, whatever else they hold, and labels."""
+        batch: dict[str, Tensor] = dict(self._pad(rows))
+        ids = batch["input_ids"]
+        generator = torch.Generator().manual_seed(self._seed_of(ids))
+        maskable = ~torch.isin(ids, self._special)
+        counts = (self.share * maskable.sum(-1, keepdim=True)).round().clamp(min=1)
+        # The `counts` positions of a text that drew the smallest numbers.
+        ranks = torch.rand(ids.shape, generator=generator).masked_fill(~maskable, 2).argsort(-1).argsort(-1)
+        chosen = maskable & (ranks < counts)
+        fate = torch.rand(ids.shape, generator=generator)
+        random_words = self._words[torch.randint(len(self._words), ids.shape, generator=generator)]
+        masked = ids.masked_fill(chosen & (fate < 0.8), self._mask)
+        batch["input_ids"] = torch.where(chosen & (fate >= 0.9), random_words, masked)
+        batch["labels"] = ids.masked_fill(~chosen, NOT_MASKED)
+        return batch
+
+    def _seed_of(self, ids: Tensor) -> int:
+        tokens = hashlib.blake2b(f"{self.seed} {tuple(ids.shape)}".encode(), digest_size=8)
+        tokens.update(ids.contiguous().numpy().data)
+        return int.from_bytes(tokens.digest(), "big") >> 1
 
 
 def share_of_padding(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:

@@ -16,6 +16,8 @@ from transformers import (
     MODEL_FOR_MASKED_LM_MAPPING,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedConfig,
@@ -63,27 +65,28 @@ def load_classifier(
     to_train = bool(labels) or outputs is not None or regression
     if to_train:
         name_outputs(config, labels=labels or (), outputs=outputs, regression=regression)
-    if folder is not None:
-        _check_weight_files(folder)
-    model: PreTrainedModel
-    try:
-        with _quiet_transformers():
-            model, report = AutoModelForSequenceClassification.from_pretrained(
-                folder or str(source),
-                config=config,
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=folder is not None,
-                ignore_mismatched_sizes=True,  # sizes are judged below, where encoder and head are told apart
-                output_loading_info=True,
-            )
-    except SafetensorError as error:
-        raise ModelError(f"{source}: its safetensors file is damaged or cut short ({error}); copy it again") from error
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ModelError(f"{source}: its weights cannot be loaded: {error}") from error
-    absent = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    model, absent = _load_weights(AutoModelForSequenceClassification, source, folder, config)
     _check_complete(source, model, absent, to_train)
+    return model
+
+
+def load_encoder(source: Source) -> PreTrainedModel:
+    """Load an encoder without a task, in float32 and eval mode: with its masked-LM head where a trained one is stored.
+
+    Else, as from a fine-tuned classifier, the bare encoder, with its pooler only where one is stored. Nothing in it is
+    fresh, and torch's random state is left as it was.
+
+    Raises ModelError: no such folder, no safetensors, a broken file, no encoder.
+    """
+    folder = local_folder(source)
+    config = _load_config(source, folder)
+    with torch.random.fork_rng(devices=[]):  # absent weights are drawn before they are found to be absent
+        model, absent = _load_weights(AutoModelForMaskedLM, source, folder, config)
+        if absent:
+            model, absent = _load_weights(AutoModel, source, folder, config)
+    _check_encoder(source, absent)
+    if absent:
+        model.register_module("pooler", None)
     return model
 
 
@@ -223,6 +226,35 @@ def _load_config(source: Source, folder: Path | None) -> PreTrainedConfig:
     return config
 
 
+def _load_weights(
+    kind: type[AutoModelForSequenceClassification | AutoModelForMaskedLM | AutoModel],
+    source: Source,
+    folder: Path | None,
+    config: PreTrainedConfig,
+) -> tuple[PreTrainedModel, set[str]]:
+    """The model, and the names of its tensors that were not stored or have another size: these are fresh."""
+    if folder is not None:
+        _check_weight_files(folder)
+    model: PreTrainedModel
+    try:
+        with _quiet_transformers():
+            model, report = kind.from_pretrained(
+                folder or str(source),
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=folder is not None,
+                ignore_mismatched_sizes=True,  # sizes are judged below, where encoder and head are told apart
+                output_loading_info=True,
+            )
+    except SafetensorError as error:
+        raise ModelError(f"{source}: its safetensors file is damaged or cut short ({error}); copy it again") from error
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(f"{source}: its weights cannot be loaded: {error}") from error
+    return model, {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+
+
 def _check_weight_files(folder: Path) -> None:
     index = folder / "model.safetensors.index.json"
     if (folder / "model.safetensors").is_file():
@@ -242,16 +274,21 @@ def _check_weight_files(folder: Path) -> None:
 
 def _check_complete(source: Source, model: PreTrainedModel, absent: set[str], to_train: bool) -> None:
     """Only a head (and the pooler below it) may be fresh, and only in a model that is yet to be trained."""
-    encoder_keys = {key for key in absent if key.startswith(f"{model.base_model_prefix}.") and "pooler" not in key}
-    if encoder_keys:
-        raise ModelError(
-            f"{source}: {len(encoder_keys)} of the encoder's tensors are absent or of another size than config.json "
-            f"says, e.g. {min(encoder_keys)}; config.json and the weights do not belong together"
-        )
+    _check_encoder(source, {key for key in absent if key.startswith(f"{model.base_model_prefix}.")})
     if absent and not to_train:
         raise ModelError(
             f"{source} has no trained classification head ({min(absent)} is absent or of another size); "
             "fine-tune it first: emdistill finetune"
+        )
+
+
+def _check_encoder(source: Source, absent: set[str]) -> None:
+    """Of a bare encoder's tensors only those of the pooler may be absent."""
+    encoder_keys = {key for key in absent if "pooler" not in key}
+    if encoder_keys:
+        raise ModelError(
+            f"{source}: {len(encoder_keys)} of the encoder's tensors are absent or of another size than config.json "
+            f"says, e.g. {min(encoder_keys)}; config.json and the weights do not belong together"
         )
 
 

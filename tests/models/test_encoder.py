@@ -7,7 +7,15 @@ import logging
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, BertModel, GPT2Config
+from transformers import (
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    BertForPreTraining,
+    BertModel,
+    ElectraForPreTraining,
+    GPT2Config,
+)
 from transformers.utils import logging as transformers_logging
 
 from emdistill.errors import ConfigError, ModelError, TokenizerError
@@ -20,6 +28,8 @@ from emdistill.models import (
     same_tokens,
     save_student,
 )
+from emdistill.models.encoder import load_encoder
+from emdistill.models.masked_lm import has_masked_lm_head
 from emdistill.states import EncoderShape
 
 FAMILIES = ("bert", "roberta", "distilbert", "electra")
@@ -215,3 +225,106 @@ def test_auto_classes_load_what_was_saved(tiny_encoder, tiny_tokenizer, tmp_path
     save_student(tiny_encoder(), tiny_tokenizer, tmp_path)
     plain = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     assert fingerprint(plain) == fingerprint(load_classifier(tmp_path))
+
+
+# --------------------------------------------------------------------------------------- encoders without a task
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_masked_lm_is_loaded_with_its_head(tiny_encoder, tmp_path, capfd, family):
+    model = AutoModelForMaskedLM.from_config(tiny_encoder(family).config)
+    model.half().save_pretrained(tmp_path)
+    capfd.readouterr()
+    random_state = torch.get_rng_state()
+    loaded = load_encoder(str(tmp_path))
+    assert capfd.readouterr() == ("", "")
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert type(loaded) is type(model)
+    assert has_masked_lm_head(loaded)
+    assert not loaded.training
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+    assert fingerprint(loaded) == fingerprint(model.float())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_classifier_gives_its_bare_encoder_and_nothing_fresh(tiny_encoder, tiny_tokenizer, tmp_path, capfd, family):
+    model = tiny_encoder(family)
+    model.save_pretrained(tmp_path / "classifier")
+    capfd.readouterr()
+    random_state = torch.get_rng_state()
+    loaded = load_encoder(tmp_path / "classifier")
+    assert capfd.readouterr() == ("", "")
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert type(loaded) is type(model.base_model)
+    assert not has_masked_lm_head(loaded)
+    assert fingerprint(loaded) == fingerprint(model.base_model)
+
+    save_student(loaded, tiny_tokenizer, tmp_path / "student")
+    plain = AutoModel.from_pretrained(tmp_path / "student")
+    stored, found = loaded.state_dict(), plain.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in stored.items())
+    assert all("pooler" in name for name in found.keys() - stored.keys())
+    assert fingerprint(load_encoder(tmp_path / "student")) == fingerprint(loaded)
+    classifier = load_classifier(tmp_path / "student", labels=["a", "b"])
+    assert fingerprint(classifier.base_model) == fingerprint(loaded)
+
+
+def test_a_pooler_is_loaded_where_it_is_stored_and_left_out_where_it_is_not(tiny_encoder, tmp_path):
+    config = tiny_encoder().config
+    with_pooler, without = BertModel(config), BertModel(config, add_pooling_layer=False)
+    with_pooler.save_pretrained(tmp_path / "with")
+    without.save_pretrained(tmp_path / "without")
+    assert fingerprint(load_encoder(tmp_path / "with")) == fingerprint(with_pooler)
+    loaded = load_encoder(tmp_path / "without").eval()
+    assert fingerprint(loaded) == fingerprint(without)
+    ids = torch.tensor([[2, 9, 11, 3]])
+    outputs = loaded(ids)
+    assert outputs.pooler_output is None
+    assert torch.equal(outputs.last_hidden_state, without.eval()(ids).last_hidden_state)
+
+
+def test_pre_training_checkpoints(tiny_encoder, tmp_path):
+    """BERT's holds a masked-LM head beside another; ELECTRA's discriminator holds none."""
+    bert = BertForPreTraining(tiny_encoder().config)
+    bert.save_pretrained(tmp_path / "bert")
+    loaded = load_encoder(tmp_path / "bert")
+    assert has_masked_lm_head(loaded)
+    assert torch.equal(loaded.cls.predictions.transform.dense.weight, bert.cls.predictions.transform.dense.weight)
+    discriminator = ElectraForPreTraining(tiny_encoder("electra").config)
+    discriminator.save_pretrained(tmp_path / "electra")
+    assert fingerprint(load_encoder(tmp_path / "electra")) == fingerprint(discriminator.electra)
+
+
+def test_half_a_masked_lm_head_is_none(tiny_encoder, tmp_path):
+    model = AutoModelForMaskedLM.from_config(tiny_encoder().config)
+    kept = {name: tensor for name, tensor in model.state_dict().items() if "cls.predictions.transform" not in name}
+    model.save_pretrained(tmp_path, state_dict=kept)
+    assert fingerprint(load_encoder(tmp_path)) == fingerprint(model.bert)
+
+
+@pytest.mark.parametrize("change", [{"num_hidden_layers": 3}, {"vocab_size": 7}, {"hidden_size": 16}])
+@pytest.mark.parametrize("kind", [AutoModel, AutoModelForMaskedLM])
+def test_encoder_weights_that_are_not_the_configs(tiny_encoder, tmp_path, kind, change):
+    kind.from_config(tiny_encoder(layers=2).config).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(ModelError, match="do not belong together"):
+        load_encoder(tmp_path)
+
+
+def test_encoders_that_cannot_be_loaded(tiny_encoder, tmp_path):
+    with pytest.raises(ModelError, match=r"there is no folder .*absent"):
+        load_encoder(tmp_path / "absent")
+    model = AutoModelForMaskedLM.from_config(tiny_encoder().config)
+    model.save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="damaged or cut short"):
+        load_encoder(tmp_path)
+    weights.unlink()
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"only in pytorch_model\.bin, a pickle"):
+        load_encoder(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(GPT2Config().to_dict()))
+    with pytest.raises(ModelError, match="no encoder"):
+        load_encoder(tmp_path)

@@ -1,0 +1,261 @@
+"""Raw text to learn from: pieces of tokens cut from a corpus, kept on disk and memory-mapped.
+
+The consecutive paragraphs of a document are joined and cut into pieces of `max_length` tokens, special tokens included,
+so that only the last piece of a document is shorter; it is left out where it holds fewer than 8 tokens of text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset
+from filelock import FileLock, Timeout
+
+from emdistill.data.paragraphs import Paragraph, read_corpus, unreadable
+from emdistill.errors import ConfigError, DataError
+
+SHORTEST_PIECE = 8  # tokens of text
+HELD_OUT_AT_MOST = 1000  # pieces
+CHARACTERS_A_BATCH = 2**18
+PIECES_A_BATCH = 1000
+FORMAT = 1
+PIECES = pa.schema([("input_ids", pa.list_(pa.int32())), ("length", pa.int32()), ("document", pa.int32())])
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """How text becomes token ids.
+
+    encode       texts -> their ids, without special tokens
+    start, end   the special tokens' ids before and after every piece
+    key          names the tokenizer: whatever decides the ids decides it
+    """
+
+    encode: Callable[[list[str]], list[list[int]]]
+    start: tuple[int, ...]
+    end: tuple[int, ...]
+    key: str
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus that was read: where, the hash of its bytes, and what was found in the part that was read.
+
+    tokens   in all pieces, special ones included;  dropped   tokens of documents' ends that were too short
+    """
+
+    path: Path
+    sha256: str
+    documents: int
+    paragraphs: int
+    pieces: int
+    tokens: int
+    dropped: int
+
+
+class CorpusSplits(NamedTuple):
+    """Pieces to learn from and unseen ones, with the columns input_ids and length; and the corpus they come from."""
+
+    train: Dataset
+    held_out: Dataset
+    corpus: Corpus
+
+
+def corpus_dataset(
+    path: str | Path,
+    encoder: TextEncoder,
+    *,
+    max_length: int,
+    folder: Path,
+    seed: int,
+    rows: int | None = None,
+    held_out: float = 0.01,
+    description: str = "",
+) -> CorpusSplits:
+    """The pieces of a corpus, cut once and kept in `folder` for the same file, tokenizer, max_length and rows.
+
+    rows       only the first so many pieces; reading stops there
+    held_out   share of the pieces, at most 1000, that is kept apart: of whole documents drawn by `seed`, whose other
+               pieces are not learned from either; of single pieces where documents are too few and long for that
+    Two runs at once write once: the second waits. A crash leaves nothing that is taken for the pieces.
+    Raises DataError as read_corpus does, for a corpus of fewer than 2 pieces, and where `folder` cannot be written to;
+    ConfigError for numbers that make no pieces.
+    """
+    path = Path(path)
+    room = max_length - len(encoder.start) - len(encoder.end)
+    _check_numbers(max_length, room, rows, held_out)
+    paragraphs = read_corpus(path, description=description)
+    sha256 = _sha256(path)
+    key = hashlib.sha256(json.dumps([FORMAT, sha256, encoder.key, max_length, rows]).encode()).hexdigest()[:16]
+    kept = folder / f"{key}.arrow"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder / f"{key}.lock"):
+            counts = _trusted_counts(kept) or _cut_and_write(kept, paragraphs, encoder, room, rows)
+    except OSError as error:
+        raise DataError(f"the tokens of {path} cannot be kept here: {error}", file=folder) from error
+    corpus = Corpus(path, sha256, **counts)
+    if corpus.pieces < 2:
+        raise DataError(f"its text makes {corpus.pieces} piece of {max_length} tokens; 2 are the least", file=path)
+    pieces = Dataset.from_file(str(kept))
+    count = min(HELD_OUT_AT_MOST, max(1, round(held_out * len(pieces))), len(pieces) - 1) if held_out else 0
+    train, unseen = _hold_out(pieces.data.column("document").to_numpy(), count, seed)
+    pieces = pieces.remove_columns("document")
+    return CorpusSplits(pieces.select(train), pieces.select(unseen), corpus)
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise unreadable(path, "at all", error) from error
+
+
+def _check_numbers(max_length: int, room: int, rows: int | None, held_out: float) -> None:
+    if room < SHORTEST_PIECE:
+        least = max_length - room + SHORTEST_PIECE
+        raise ConfigError(f"--max_length {max_length} leaves {room} tokens for text; give at least {least}")
+    if rows is not None and rows < 2:
+        raise ConfigError(f"of a corpus at least 2 pieces are needed, not {rows}")
+    if not 0 <= held_out < 1:
+        raise ConfigError(f"the share that is held out lies between 0 and 1, not at {held_out}")
+
+
+class _Piece(NamedTuple):
+    """The ids of one piece, special tokens included, and the document it was cut from."""
+
+    document: int
+    ids: list[int]
+
+
+def _pieces(
+    paragraphs: Generator[Paragraph, None, None], encoder: TextEncoder, room: int, counts: Counter[str]
+) -> Generator[_Piece, None, None]:
+    """The text of each document in pieces of `room` tokens; what was read and dropped is added to `counts`."""
+    document, waiting = 0, list[int]()
+
+    def cut(least: int) -> Iterator[_Piece]:
+        """Pieces from the front of what waits, as long as `least` tokens are left."""
+        done = 0
+        while len(waiting) - done >= least:
+            ids = waiting[done : done + room]
+            yield _Piece(document, [*encoder.start, *ids, *encoder.end])
+            done += len(ids)
+        del waiting[:done]
+
+    def finish() -> Iterator[_Piece]:
+        yield from cut(SHORTEST_PIECE)
+        counts["dropped"] += len(waiting)
+        waiting.clear()
+
+    with closing(paragraphs):
+        for paragraph, ids in _encoded(paragraphs, encoder.encode):
+            if paragraph.document != document:
+                yield from finish()
+                document = paragraph.document
+            counts["documents"] = document + 1
+            counts["paragraphs"] += 1
+            waiting += ids
+            yield from cut(room)
+    yield from finish()
+
+
+def _encoded(
+    paragraphs: Iterable[Paragraph], encode: Callable[[list[str]], list[list[int]]]
+) -> Iterator[tuple[Paragraph, list[int]]]:
+    """Each paragraph with its ids; tokenizers are fast on many texts at once."""
+    batch, characters = list[Paragraph](), 0
+    for paragraph in paragraphs:
+        batch.append(paragraph)
+        characters += len(paragraph.text)
+        if characters >= CHARACTERS_A_BATCH:
+            yield from zip(batch, encode([member.text for member in batch]), strict=True)
+            batch, characters = [], 0
+    if batch:
+        yield from zip(batch, encode([member.text for member in batch]), strict=True)
+
+
+# ------------------------------------------------------------------------------------------------- on disk, and apart
+
+
+def _cut_and_write(
+    kept: Path, paragraphs: Generator[Paragraph, None, None], encoder: TextEncoder, room: int, rows: int | None
+) -> dict[str, int]:
+    """Write the pieces and, last, what was counted beside them: the file that makes them trusted."""
+    counts = Counter[str](dict.fromkeys(("documents", "paragraphs", "pieces", "tokens", "dropped"), 0))
+    with closing(_pieces(paragraphs, encoder, room, counts)) as pieces:
+        _write(kept, islice(pieces, rows), counts)
+    index = kept.with_suffix(".json.part")
+    index.write_text(json.dumps({"bytes": kept.stat().st_size, "counts": counts}) + "\n", encoding="utf-8")
+    index.replace(kept.with_suffix(".json"))
+    return counts
+
+
+def _write(kept: Path, pieces: Iterator[_Piece], counts: Counter[str]) -> None:
+    """Write the pieces as an Arrow stream, whole or not at all."""
+    unfinished = kept.with_suffix(".part")
+    try:
+        with unfinished.open("wb") as file:
+            with pa.ipc.new_stream(file, PIECES) as writer:
+                while batch := list(islice(pieces, PIECES_A_BATCH)):
+                    lengths = [len(piece.ids) for piece in batch]
+                    columns = [[piece.ids for piece in batch], lengths, [piece.document for piece in batch]]
+                    writer.write_batch(pa.record_batch(columns, schema=PIECES))
+                    counts["pieces"] += len(batch)
+                    counts["tokens"] += sum(lengths)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(kept)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _trusted_counts(kept: Path) -> dict[str, int] | None:
+    """What was counted when the pieces were written, or None where they are not whole."""
+    try:
+        index = json.loads(kept.with_suffix(".json").read_text(encoding="utf-8"))
+        counts: dict[str, int] = index["counts"]
+        return counts if index["bytes"] == kept.stat().st_size else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _hold_out(documents: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of the pieces to learn from, and of `count` unseen ones; documents [pieces], each one's document."""
+    draw = np.random.default_rng(seed)
+    numbers, sizes = np.unique(documents, return_counts=True)
+    order = draw.permutation(len(numbers))
+    enough = np.searchsorted(np.cumsum(sizes[order]), count) + 1 if count else 0
+    apart = np.isin(documents, numbers[order[:enough]])
+    if apart.sum() > count + 0.1 * len(documents) or apart.all():
+        apart = np.zeros(len(documents), dtype=bool)
+        apart[draw.choice(len(documents), count, replace=False)] = True
+    return np.flatnonzero(~apart), np.flatnonzero(apart)[:count]
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Only one run at a time; the others say that they wait. The lock of a run that was killed is free again."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"corpus: another run is writing {path.with_suffix('.arrow')}; waiting for it", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
