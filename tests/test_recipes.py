@@ -76,8 +76,8 @@ def test_every_key_is_read(name: str) -> None:
         assert "objective" not in recipe
         return
     objective = recipe.get("objective", {})
-    inspect.signature(METHODS[name]).bind(STUDENT, TEACHER, regression=False, **objective)
-    assert not {"student", "teacher", "regression"} & objective.keys()
+    inspect.signature(METHODS[name]).bind(STUDENT, TEACHER, predictions="classes", **objective)
+    assert not {"student", "teacher", "predictions", "mapping"} & objective.keys()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -87,8 +87,11 @@ def test_its_numbers_are_accepted(name: str, tmp_path: Path) -> None:
     training = recipe.get("training", {})
     for stage in stages:
         arguments = stage_arguments(stage, training, folder=tmp_path, choose=True, metric="accuracy", seed=0)
-        for key, value in {**training, **stage.training}.items():
-            assert getattr(arguments, key) == value
+        expected = {**training, **stage.training}
+        expected["num_train_epochs"] *= stage.share
+        for key, value in expected.items():
+            assert getattr(arguments, key) == pytest.approx(value), key
+    assert sum(stage.share for stage in stages) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("name", NAMES)

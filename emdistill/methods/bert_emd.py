@@ -9,11 +9,9 @@ Cost attention moves the layer weights after every flow: layers that are cheap t
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from emdistill.errors import ConfigError
+from emdistill.data.task import Predictions
 from emdistill.losses import (
     AttentionScoreCosts,
     EmbeddingLoss,
@@ -25,8 +23,8 @@ from emdistill.losses import (
 )
 from emdistill.losses.layers import LayerCosts
 from emdistill.losses.projection import ProjectionKind
-from emdistill.mapping import EmdMapping
-from emdistill.methods.soft_targets import PREDICTION_TERMS, prediction_losses, prediction_weights
+from emdistill.mapping import EmdMapping, LayerMapping, make_mapping
+from emdistill.methods._parts import check_factors, check_heads, prediction_losses, prediction_weights, two_phases
 from emdistill.states import EncoderShape
 from emdistill.training.stage import Stage
 
@@ -35,7 +33,8 @@ def bert_emd(
     student: EncoderShape,
     teacher: EncoderShape,
     *,
-    regression: bool = False,
+    predictions: Predictions = "classes",
+    mapping: str = "emd",
     beta: float = 1.0,
     theta: float = 1.0,
     attention_scores: float = 1.0,
@@ -53,7 +52,7 @@ def bert_emd(
     cost_floor: float = 1e-2,
     smoothing: float = 0.0,
     schedule: Literal["joint", "two-phase"] = "joint",
-    intermediate_epochs: float = 5.0,
+    intermediate_share: float = 0.6,
     intermediate_learning_rate: float = 5e-5,
 ) -> list[Stage]:
     """Many-to-many layer mapping with Earth Mover's Distance and cost attention (BERT-EMD, Li et al., 2020).
@@ -63,7 +62,8 @@ def bert_emd(
     Args:
         student: the student's layers, width and heads.
         teacher: the teacher's layers, width and heads.
-        regression: whether the task is a score rather than classes.
+        predictions: what the student predicts.
+        mapping: which layer learns from which: a mapping's name, or a file of pairs.
         beta: weight of all intermediate terms (β).
         theta: weight of the two layer terms within them (θ).
         attention_scores: further factor on the attention-score term; 0 switches it off.
@@ -81,12 +81,16 @@ def bert_emd(
         cost_floor: smallest unit cost, relative to the mean.
         smoothing: share of the old layer weights kept at each update, 0 to 1.
         schedule: joint, or two-phase (intermediate terms first, then the prediction loss alone).
-        intermediate_epochs: epochs of the intermediate phase of two-phase.
+        intermediate_share: share of the epochs that the intermediate phase of two-phase gets.
         intermediate_learning_rate: learning rate of the intermediate phase of two-phase.
     """
-    weights = _weights(beta, theta, attention_scores, hidden_states, embeddings, prediction, alpha)
+    weights = _weights(beta, theta, attention_scores, hidden_states, embeddings)
+    check_factors({"prediction": prediction})
+    weights |= prediction_weights(alpha, prediction, predictions)
 
-    def mapping() -> EmdMapping:
+    def layer_mapping() -> LayerMapping:
+        if mapping != "emd":
+            return make_mapping(mapping, student.layers, teacher.layers)
         return EmdMapping(
             student.layers,
             teacher.layers,
@@ -99,77 +103,42 @@ def bert_emd(
 
     kinds: list[LayerCosts] = []
     if "attention_scores" in weights:
-        _check_heads(student, teacher, heads)
+        check_heads(student, teacher, heads)
         kinds.append(AttentionScoreCosts(heads))
     if "hidden_states" in weights:
         kinds.append(HiddenStateCosts())
     groups = [kinds] if coupled else [[kind] for kind in kinds]
-    intermediate: list[Loss] = [LayerLoss(group, mapping()) for group in groups if group]
+    # However a mapping counts, its flows sum to 1 where every student layer is taught, as a transport plan's do.
+    share = 1 / student.layers
+    intermediate: list[Loss] = [LayerLoss(group, layer_mapping(), layer_mass=share) for group in groups if group]
     if "embeddings" in weights:
         intermediate.append(EmbeddingLoss())
     project = Projection(student, teacher, projection) if {"hidden_states", "embeddings"} & weights.keys() else None
-    final = prediction_losses(weights, temperature=temperature, regression=regression)
+    final = prediction_losses(weights, temperature=temperature, predictions=predictions)
 
-    if schedule == "joint":
+    if schedule == "joint" or predictions == "none":
         return [Stage("joint", Objective([*intermediate, *final], weights, project))]
-    _check_phases({"intermediate": intermediate, "prediction": final})
-    first = {name: weight for name, weight in weights.items() if name not in PREDICTION_TERMS}
-    last = {name: weight for name, weight in weights.items() if name in PREDICTION_TERMS}
-    setting = {
-        "num_train_epochs": intermediate_epochs,
-        "learning_rate": intermediate_learning_rate,
-        # The task's score says nothing yet: the prediction loss has not been trained.
-        "load_best_model_at_end": False,
-        "early_stopping_patience": None,
-    }
-    return [
-        Stage("intermediate", Objective(intermediate, first, project), setting),
-        Stage("prediction", Objective(final, last)),
-    ]
+    return two_phases(
+        intermediate, final, weights, project, share=intermediate_share, learning_rate=intermediate_learning_rate
+    )
 
 
 def _weights(
-    beta: float,
-    theta: float,
-    attention_scores: float,
-    hidden_states: float,
-    embeddings: float,
-    prediction: float,
-    alpha: float,
+    beta: float, theta: float, attention_scores: float, hidden_states: float, embeddings: float
 ) -> dict[str, float]:
-    """Term name -> weight of every term that is on: the equation above, multiplied out."""
-    factors = {
-        "beta": beta,
-        "theta": theta,
-        "attention_scores": attention_scores,
-        "hidden_states": hidden_states,
-        "embeddings": embeddings,
-        "prediction": prediction,
-    }
-    wrong = [f"--objective.{name} {factor:g}" for name, factor in factors.items() if not 0 <= factor < math.inf]
-    if wrong:
-        raise ConfigError(f"{', '.join(wrong)}: a weight is 0 (off) or above, and finite")
+    """Term name -> weight of every intermediate term that is on: the equation above, multiplied out."""
+    check_factors(
+        {
+            "beta": beta,
+            "theta": theta,
+            "attention_scores": attention_scores,
+            "hidden_states": hidden_states,
+            "embeddings": embeddings,
+        }
+    )
     weights = {
         "attention_scores": beta * theta * attention_scores,
         "hidden_states": beta * theta * hidden_states,
         "embeddings": beta * embeddings,
-        **{name: prediction * share for name, share in prediction_weights(alpha).items()},
     }
     return {name: weight for name, weight in weights.items() if weight > 0}
-
-
-def _check_heads(student: EncoderShape, teacher: EncoderShape, heads: str) -> None:
-    if heads == "equal" and student.heads != teacher.heads:
-        raise ConfigError(
-            f"the student has {student.heads} attention heads and the teacher {teacher.heads}: choose "
-            f"--objective.heads mean or match, or switch the term off with --objective.attention_scores 0"
-        )
-
-
-def _check_phases(phases: Mapping[str, Sequence[Loss]]) -> None:
-    for phase, losses in phases.items():
-        if not losses:
-            raise ConfigError(
-                f"--objective.schedule two-phase has no loss for its {phase} phase, every {phase} term is off: "
-                f"give one a weight above 0, or choose --objective.schedule joint"
-            )

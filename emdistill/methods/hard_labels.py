@@ -1,21 +1,28 @@
 """Hard labels only: no teacher, the baseline that every distillation has to beat at equal budget.
 
-L = cross-entropy with the gold class, or (z - score)²
+L = cross-entropy with the gold class, or (z - score)²; on raw text, with the words behind the masks
 """
 
 from __future__ import annotations
 
+from emdistill.data.task import Predictions
+from emdistill.errors import ConfigError
 from emdistill.losses import HardLabels, Objective
 from emdistill.states import EncoderShape
 from emdistill.training.stage import Stage
 
 
-def hard_labels(student: EncoderShape, teacher: EncoderShape, *, regression: bool = False) -> list[Stage]:
+def hard_labels(student: EncoderShape, teacher: EncoderShape, *, predictions: Predictions = "classes") -> list[Stage]:
     """The data's labels only, without a teacher: the baseline at equal budget.
 
     Args:
         student: the student's shape (any).
         teacher: the teacher's shape; not used.
-        regression: whether the task is a score rather than classes.
+        predictions: what the student predicts.
     """
-    return [Stage("labels", Objective([HardLabels(regression=regression)], {"hard_labels": 1.0}))]
+    if predictions == "none":
+        raise ConfigError(
+            "hard-labels on raw text learns the words behind masks, but an encoder without a masked-LM head cannot "
+            "say them; take one with such a head"
+        )
+    return [Stage("labels", Objective([HardLabels(regression=predictions == "score")], {"hard_labels": 1.0}))]

@@ -5,21 +5,19 @@ L = α · T² · CE(softmax(z^teacher / T), softmax(z^student / T)) + (1 - α) �
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
+from emdistill.data.task import Predictions
 from emdistill.errors import ConfigError
-from emdistill.losses import HardLabels, Loss, Objective, SoftTargets
+from emdistill.losses import Objective
+from emdistill.methods._parts import prediction_losses, prediction_weights
 from emdistill.states import EncoderShape
 from emdistill.training.stage import Stage
-
-PREDICTION_TERMS = ("soft_targets", "hard_labels")
 
 
 def soft_targets(
     student: EncoderShape,
     teacher: EncoderShape,
     *,
-    regression: bool = False,
+    predictions: Predictions = "classes",
     alpha: float = 1.0,
     temperature: float = 1.0,
 ) -> list[Stage]:
@@ -28,27 +26,15 @@ def soft_targets(
     Args:
         student: the student's shape (any).
         teacher: the teacher's shape (any).
-        regression: whether the task is a score rather than classes.
+        predictions: what the student predicts.
         alpha: share of soft targets, the rest is hard labels.
         temperature: temperature of the soft targets.
     """
+    if predictions == "none":
+        raise ConfigError(
+            "soft-targets learns from predictions, but this teacher has no masked-LM head to make them with; take a "
+            "method that learns from layers (tinybert, minilm, bert-emd), or a teacher with such a head"
+        )
     weights = prediction_weights(alpha)
-    losses = prediction_losses(weights, temperature=temperature, regression=regression)
+    losses = prediction_losses(weights, temperature=temperature, predictions=predictions)
     return [Stage("prediction", Objective(losses, weights))]
-
-
-def prediction_weights(alpha: float) -> dict[str, float]:
-    """Term name -> weight: α on soft targets, 1 - α on hard labels; what weighs nothing is left out."""
-    if not 0 <= alpha <= 1:
-        raise ConfigError(f"--objective.alpha is a share between 0 and 1, not {alpha}")
-    return {name: share for name, share in zip(PREDICTION_TERMS, (alpha, 1 - alpha), strict=True) if share > 0}
-
-
-def prediction_losses(weights: Collection[str], *, temperature: float, regression: bool) -> list[Loss]:
-    """The prediction losses whose terms have a weight."""
-    losses: list[Loss] = []
-    if "soft_targets" in weights:
-        losses.append(SoftTargets(temperature=temperature, regression=regression))
-    if "hard_labels" in weights:
-        losses.append(HardLabels(regression=regression))
-    return losses

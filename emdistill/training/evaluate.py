@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
 from rich.console import Console
 from rich.progress import track
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emdistill.data.batches import padding_collator, tokenise
 from emdistill.data.metrics import score
 from emdistill.data.task import Task
+from emdistill.losses import Objective
 from emdistill.models.arithmetic import fast_float32
+from emdistill.models.capture import capture
+from emdistill.models.teacher import TeacherSource
+
+Collate = Callable[[list[dict[str, Any]]], Mapping[str, Tensor]]
 
 
 def predict_logits(
@@ -73,3 +80,36 @@ def evaluate(
         found = score(task, logits, np.asarray(examples["label"]))
         scores |= found if place == 0 else {f"{name}/{metric}": value for metric, value in found.items()}
     return scores
+
+
+def mean_terms(
+    student: PreTrainedModel,
+    teacher: TeacherSource,
+    objective: Objective,
+    examples: Dataset,
+    collate: Collate,
+    *,
+    batch_size: int = 32,
+    description: str = "",
+) -> dict[str, float]:
+    """Term name -> its mean over the batches of `examples`, with its weight; everything in eval mode."""
+    lengths = list(examples["length"])
+    order = sorted(range(len(examples)), key=lambda row: -lengths[row])
+    encoded = examples.remove_columns("length")
+    sums: dict[str, float] = {}
+    was_training = student.training, objective.training
+    student.train(False)
+    objective.train(False)
+    device = student.device
+    objective.to(device)
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    with torch.inference_mode(), fast_float32():
+        for rows in _with_bar(batches, description):
+            inputs = {name: tensor.to(device) for name, tensor in collate([encoded[row] for row in rows]).items()}
+            states = capture(student, inputs, objective.needs, objective.student_layers)
+            taught = teacher(inputs, objective.needs, objective.teacher_layers) if objective.taught else states
+            for name, value in objective(states, taught, inputs)[1].items():
+                sums[name] = sums.get(name, 0.0) + value.item() * len(rows) / len(order)
+    student.train(was_training[0])
+    objective.train(was_training[1])
+    return sums

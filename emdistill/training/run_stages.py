@@ -30,6 +30,7 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import logging as transformers_logging
 
+from emdistill.data.batches import padding_collator
 from emdistill.errors import ConfigError
 from emdistill.models.teacher import TeacherSource
 from emdistill.training.arguments import DistillationArguments
@@ -37,6 +38,7 @@ from emdistill.training.stage import Stage
 from emdistill.training.trainer import DistillationTrainer, metrics_from
 
 Score = Callable[[np.ndarray, np.ndarray], dict[str, float]]
+Collator = Callable[[list[dict[str, Any]]], Any]
 
 STATE_FILE = "trainer_state.json"  # what transformers writes last into a checkpoint
 LEAST = {
@@ -53,6 +55,9 @@ LEAST = {
     "flow_steps": 0,
     "tokens_per_batch": 0,
 }
+
+
+DEFAULT_EPOCHS = 3.0  # transformers' own
 
 
 class Interrupted(Exception):
@@ -73,16 +78,18 @@ def run_stages(
     teachers: Sequence[TeacherSource | None],
     train: Dataset,
     choose_on: Dataset | None,
-    score: Score,
+    score: Score | None,
     folder: Path,
     resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
+    collator: Collator | None = None,
 ) -> list[dict[str, Any]]:
     """Train `student` in place through all stages; each stage's log history.
 
     arguments         one a stage, from stage_arguments
     teachers          one a stage; None where its objective reads labels only
     train, choose_on  tokenised examples; with `choose_on`, each stage keeps its best checkpoint on it
+    collator          makes a batch of examples; by default it pads them
     folder            checkpoints/STAGE/ and tensorboard/STAGE/ come to stand in it
     Raises Interrupted after Ctrl-C, once a checkpoint is written; TrainingError where a loss is not finite.
     """
@@ -103,7 +110,8 @@ def run_stages(
             processing_class=tokenizer,
             train_dataset=train,
             eval_dataset=choose_on,
-            compute_metrics=metrics_from(score),
+            compute_metrics=None if score is None else metrics_from(score),
+            data_collator=collator or padding_collator(tokenizer),
             callbacks=list(callbacks),
         )
         trainer.remove_callback(ProgressCallback)
@@ -175,6 +183,9 @@ def stage_arguments(
     }
     if not choose:
         settings["early_stopping_patience"] = None
+    settings["num_train_epochs"] = round(stage.share * settings.get("num_train_epochs", DEFAULT_EPOCHS), 6)
+    if settings.get("max_steps", -1) > 0:
+        settings["max_steps"] = max(1, round(stage.share * settings["max_steps"]))
     wrong = [
         f"--training.{name} must be at least {least:g}, not {settings[name]}"
         for name, least in LEAST.items()

@@ -6,10 +6,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from emdistill.data.batches import LengthGroupedSampler, TokenBudgetSampler, share_of_padding, tokenise
+from emdistill.data.batches import (
+    LengthGroupedSampler,
+    TokenBudgetSampler,
+    padding_collator,
+    share_of_padding,
+    tokenise,
+)
 from emdistill.data.read import hold_out
 from emdistill.data.task import TaskData
 from emdistill.errors import ConfigError
@@ -18,6 +25,7 @@ Selection = Literal["held-out", "dev", "last"]
 
 HELD_OUT_SHARE = 0.1
 HELD_OUT_AT_MOST = 1000
+SAMPLE_ROWS = 256
 HELD_OUT_SEED = 42  # fixed: the same rows for every run seed, and for a teacher and its students
 
 
@@ -62,13 +70,22 @@ def make_splits(
     max_length: int,
     batch_size: int,
     tokens_per_batch: int = 0,
+    rows: int | None = None,
+    augmented: Dataset | None = None,
 ) -> Splits:
-    """Hold out a part of train where a checkpoint is to be chosen on it, and tokenise."""
+    """Hold out a part of train where a checkpoint is to be chosen on it, and tokenise.
+
+    rows       learn from so many rows at most, drawn with a fixed seed
+    augmented  further rows to learn from, `row` being the training row that each was made of; those made of rows
+               that are not learned from are left out
+    """
     regression = data.task.kind == "regression"
     dev_name, dev = next(iter(data.evaluation.items()))
     train, chosen, selection = data.train, None, "the last checkpoint is kept; nothing was chosen on any score"
+    if augmented is not None:
+        train = train.add_column("row", list(range(len(train))))
     if select == "held-out":
-        train, chosen = hold_out(data.train, data.task, HELD_OUT_SHARE, HELD_OUT_SEED, HELD_OUT_AT_MOST)
+        train, chosen = hold_out(train, data.task, HELD_OUT_SHARE, HELD_OUT_SEED, HELD_OUT_AT_MOST)
         selection = (
             f"the best checkpoint by {data.task.metrics[0]} on {len(chosen)} rows held out of train "
             f"(not trained on; seed {HELD_OUT_SEED})"
@@ -79,6 +96,13 @@ def make_splits(
             f"the best checkpoint by {data.task.metrics[0]} on {dev_name}: the {dev_name} score is the score it was "
             f"chosen by, and flatters"
         )
+    if rows is not None and rows < len(train):
+        _, train = hold_out(train, data.task, rows / len(train), HELD_OUT_SEED, rows)
+    if augmented is not None:
+        learned = set(train["row"])
+        kept = [place for place, row in enumerate(augmented["row"]) if row in learned]
+        # Only what both have: the columns of texts and labels.
+        train = concatenate_datasets([train, augmented.select(kept).cast(train.features)]).remove_columns("row")
     encoded = tokenise(train, tokenizer, max_length, regression=regression)
     choose_on = None
     if chosen is not None:
@@ -98,3 +122,16 @@ def make_splits(
         padding=share_of_padding(lengths, sampler.batches()),
         cut=sum(length >= max_length for length in lengths),
     )
+
+
+def sample_batches(
+    data: TaskData, tokenizer: PreTrainedTokenizerBase, *, max_length: int, batch_size: int = 32
+) -> list[dict[str, Tensor]]:
+    """A few batches of training rows with their labels, always the same ones: what importance is measured on."""
+    rows = np.random.default_rng(HELD_OUT_SEED).permutation(len(data.train))[:SAMPLE_ROWS]
+    encoded = tokenise(data.train.select(rows), tokenizer, max_length, regression=data.task.kind == "regression").sort(
+        "length"
+    )
+    examples = encoded.remove_columns("length").to_list()
+    collate = padding_collator(tokenizer)
+    return [dict(collate(examples[start : start + batch_size])) for start in range(0, len(examples), batch_size)]

@@ -13,9 +13,11 @@ from emdistill.losses import Objective
 class Stage:
     """One objective trained once; a method is a list of stages, run in order on the same student.
 
-    training   TrainingArguments this stage sets for itself, over the recipe's (epochs, learning rate, schedule)
+    training   TrainingArguments this stage sets for itself, over the recipe's (learning rate, schedule)
+    share      its share of the run's epochs or steps: num_train_epochs is what all stages of a method have together
     """
 
     name: str
     objective: Objective
     training: Mapping[str, Any] = field(default_factory=dict)
+    share: float = 1.0

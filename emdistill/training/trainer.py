@@ -273,7 +273,8 @@ class DistillationTrainer(Trainer):
         if self.teacher is None or not self._lengths:
             return 0.0
         teacher, mapping = self.teacher.shape, loss.mapping
-        pairs = len(mapping.pairs or range(mapping.student_layers * mapping.teacher_layers))
+        every = mapping.student_layers * mapping.teacher_layers
+        pairs = every if mapping.pairs is None else len(mapping.pairs)
         states = sum(self._lengths) * teacher.width if "hidden" in loss.needs else 0
         scores = sum(length**2 for length in self._lengths) * teacher.heads if "attention" in loss.needs else 0
         steps = self.args.max_steps * self.args.train_batch_size / len(self._lengths)

@@ -18,7 +18,7 @@ from emdistill.artifact.flows import read_flows
 from emdistill.errors import ConfigError, ModelError, TrainingError
 from emdistill.training.run_stages import Interrupted, stage_arguments
 
-TWO_PHASES = {"schedule": "two-phase", "intermediate_epochs": 2, "intermediate_learning_rate": 1e-3}
+TWO_PHASES = {"schedule": "two-phase", "intermediate_share": 0.5, "intermediate_learning_rate": 1e-3}
 STEPS_AN_EPOCH = 6  # 48 rows in batches of 8
 
 
@@ -123,11 +123,11 @@ def test_the_checkpoint_of_an_interruption_is_kept_beside_a_better_one(new_run) 
 
 @pytest.mark.parametrize(("stage", "step"), [("intermediate", 4), ("prediction", 0), ("prediction", 7)])
 def test_a_two_phase_run_is_resumed_in_either_phase(new_run, stage: str, step: int) -> None:
-    whole = new_run("whole", objective=TWO_PHASES)
+    whole = new_run("whole", objective=TWO_PHASES, num_train_epochs=4)
     whole_log = whole.go()
     with pytest.raises(Interrupted):
-        new_run("parts", objective=TWO_PHASES).go(callbacks=(AtStep(step, press_ctrl_c, stage),))
-    resumed = new_run("parts", objective=TWO_PHASES)
+        new_run("parts", objective=TWO_PHASES, num_train_epochs=4).go(callbacks=(AtStep(step, press_ctrl_c, stage),))
+    resumed = new_run("parts", objective=TWO_PHASES, num_train_epochs=4)
     log = resumed.go(resume=True)
     assert same_models(whole.student, resumed.student)
     assert (whole.folder / "flows.jsonl").read_bytes() == (resumed.folder / "flows.jsonl").read_bytes()

@@ -247,7 +247,7 @@ def test_a_run_taught_ahead_is_resumed_as_if_uninterrupted(
 
 
 def test_separate_layer_weights_and_two_phases_train_alike(new_run, asynchronous: Callable[[], None]) -> None:
-    objective = {"coupled": False, "schedule": "two-phase", "intermediate_epochs": 1}
+    objective = {"coupled": False, "schedule": "two-phase", "intermediate_share": 0.5}
     plain = new_run("plain", objective=objective, num_train_epochs=1)
     plain.go()
     asynchronous()

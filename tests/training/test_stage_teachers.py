@@ -23,7 +23,7 @@ from emdistill.training.stage_teachers import stage_teachers
 from emdistill.training.trainer import DistillationTrainer
 
 ROWS, BATCHES = 48, 6  # an epoch, in batches of 8
-TWO_PHASES = {"schedule": "two-phase", "intermediate_epochs": 2, "intermediate_learning_rate": 1e-3}
+TWO_PHASES = {"schedule": "two-phase", "intermediate_share": 0.5, "intermediate_learning_rate": 1e-3}
 
 
 class CountingTeacher(Teacher):
@@ -115,14 +115,14 @@ def test_cached_states_begin_with_the_same_losses_in_half_precision(cached_run) 
 
 def test_phases_that_read_predictions_alone_never_run_the_teacher(cached_run) -> None:
     """Cached first, then live in the intermediate phase, never in the prediction phase."""
-    run = cached_run("logits", objective=TWO_PHASES)
+    run = cached_run("logits", objective=TWO_PHASES, num_train_epochs=4)
     run.go()
     asked = [needs for needs, _ in run.teacher.passes]
     states = {"hidden", "attention", "embeddings"}
     caching = len(asked) - 2 * BATCHES
     assert asked == [frozenset()] * caching + [frozenset(states)] * 2 * BATCHES
     assert sum(rows for needs, rows in run.teacher.passes if not needs) == ROWS
-    live = cached_run("none", objective=TWO_PHASES)
+    live = cached_run("none", objective=TWO_PHASES, num_train_epochs=4)
     live.go()
     assert len(live.teacher.passes) == 4 * BATCHES
     assert_close(run.student, live.student, 1e-5)
@@ -134,8 +134,8 @@ def test_phases_that_read_predictions_alone_never_run_the_teacher(cached_run) ->
         ("logits", {"method": "soft-targets"}, "prediction", 8),
         ("states", {}, "joint", 3),
         ("states", {"tokens_per_batch": 80}, "joint", 3),
-        ("logits", {"objective": TWO_PHASES}, "prediction", 7),
-        ("states", {"objective": TWO_PHASES}, "intermediate", 4),
+        ("logits", {"objective": TWO_PHASES, "num_train_epochs": 4}, "prediction", 7),
+        ("states", {"objective": TWO_PHASES, "num_train_epochs": 4}, "intermediate", 4),
     ],
 )
 def test_a_cached_run_is_resumed_as_if_uninterrupted(

@@ -56,8 +56,9 @@ def new_trainer(
         model = tiny_encoder(layers=3, width=16, heads=2, seed=1, labels=outputs)
         student = tiny_encoder(layers=2, width=8, heads=2, seed=2, labels=outputs, **still)
         torch.manual_seed(0)
+        predictions = "score" if outputs == 1 else "classes"
         (stage,) = METHODS[method](
-            encoder_shape(student), encoder_shape(model), regression=outputs == 1, **(objective or {})
+            encoder_shape(student), encoder_shape(model), predictions=predictions, **(objective or {})
         )
         defaults = {"per_device_train_batch_size": 8, "max_steps": 1, "save_strategy": "no", "disable_tqdm": True}
         defaults["teacher_bf16"] = False  # the same numbers whatever the processor

@@ -1,0 +1,87 @@
+"""What several methods are composed of: the prediction loss, the two phases, and checks of weights and heads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+
+from emdistill.data.task import Predictions
+from emdistill.errors import ConfigError
+from emdistill.losses import HardLabels, Loss, Objective, SoftTargets
+from emdistill.losses.projection import Projection
+from emdistill.states import EncoderShape
+from emdistill.training.stage import Stage
+
+PREDICTION_TERMS = ("soft_targets", "hard_labels")
+
+
+def prediction_weights(alpha: float, factor: float = 1.0, predictions: Predictions = "classes") -> dict[str, float]:
+    """Term name -> weight: α on soft targets, 1 - α on hard labels, times the factor; what weighs nothing is left out.
+
+    Without predictions there are no terms.
+    """
+    if not 0 <= alpha <= 1:
+        raise ConfigError(f"--objective.alpha is a share between 0 and 1, not {alpha}")
+    shares = zip(PREDICTION_TERMS, (alpha, 1 - alpha), strict=True)
+    return {name: factor * share for name, share in shares if factor * share > 0 and predictions != "none"}
+
+
+def prediction_losses(weights: Collection[str], *, temperature: float, predictions: Predictions) -> list[Loss]:
+    """The prediction losses whose terms have a weight."""
+    regression = predictions == "score"
+    losses: list[Loss] = []
+    if "soft_targets" in weights:
+        losses.append(SoftTargets(temperature=temperature, regression=regression))
+    if "hard_labels" in weights:
+        losses.append(HardLabels(regression=regression))
+    return losses
+
+
+def check_factors(factors: Mapping[str, float]) -> None:
+    """Raise ConfigError, naming every option, where a factor is negative or not finite."""
+    wrong = [f"--objective.{name} {factor:g}" for name, factor in factors.items() if not 0 <= factor < math.inf]
+    if wrong:
+        raise ConfigError(f"{', '.join(wrong)}: a weight is 0 (off) or above, and finite")
+
+
+def check_heads(student: EncoderShape, teacher: EncoderShape, heads: str) -> None:
+    """Raise ConfigError where attention scores of unequal head counts are to be compared head by head."""
+    if heads == "equal" and student.heads != teacher.heads:
+        raise ConfigError(
+            f"the student has {student.heads} attention heads and the teacher {teacher.heads}: choose "
+            f"--objective.heads mean or match, or switch the term off with --objective.attention_scores 0"
+        )
+
+
+def two_phases(
+    intermediate: Sequence[Loss],
+    prediction: Sequence[Loss],
+    weights: Mapping[str, float],
+    projection: Projection | None,
+    *,
+    share: float,
+    learning_rate: float,
+) -> list[Stage]:
+    """First the intermediate terms, for `share` of the epochs, then the prediction loss alone, for the rest.
+
+    Raises ConfigError where a phase has no loss, or no epochs.
+    """
+    if not 0 < share < 1:
+        raise ConfigError(f"--objective.intermediate_share {share:g}: both phases need a part of the epochs, so 0 to 1")
+    for phase, losses in {"intermediate": intermediate, "prediction": prediction}.items():
+        if not losses:
+            raise ConfigError(
+                f"two phases, but no loss for the {phase} phase: every {phase} term is off; give one a weight above 0"
+            )
+    first = {name: weight for name, weight in weights.items() if name not in PREDICTION_TERMS}
+    last = {name: weight for name, weight in weights.items() if name in PREDICTION_TERMS}
+    setting = {
+        "learning_rate": learning_rate,
+        # The task's score says nothing yet: the prediction loss has not been trained.
+        "load_best_model_at_end": False,
+        "early_stopping_patience": None,
+    }
+    return [
+        Stage("intermediate", Objective(intermediate, first, projection), setting, share),
+        Stage("prediction", Objective(prediction, last), share=1 - share),
+    ]

@@ -1,0 +1,79 @@
+"""MiniLM: the self-attention relations of one teacher layer (MiniLMv2, Wang et al., 2021, arXiv 2012.15828).
+
+    L = β · Σ over queries, keys, values of KL(R^teacher || R^student) + L_prediction
+    R = softmax(x xᵀ / sqrt(d_r)) over the tokens, for each of A_r relation heads of width d_r
+
+x are a layer's queries, keys or values, cut into relation heads whatever the models' own heads and widths are: no
+projection is needed. The student's last layer learns from one teacher layer. On raw text, as in the paper, the
+relations are all there is; on a task the prediction loss is added.
+"""
+
+from __future__ import annotations
+
+import math
+
+from emdistill.data.task import Predictions
+from emdistill.errors import ConfigError, LayerCountError
+from emdistill.losses import LayerLoss, Loss, Objective, RelationCosts
+from emdistill.mapping import FixedMapping, LayerMapping, make_mapping
+from emdistill.methods._parts import check_factors, prediction_losses, prediction_weights
+from emdistill.states import EncoderShape
+from emdistill.training.stage import Stage
+
+USUAL_HEADS = 12
+
+
+def minilm(
+    student: EncoderShape,
+    teacher: EncoderShape,
+    *,
+    predictions: Predictions = "classes",
+    mapping: str = "final",
+    beta: float = 1.0,
+    relation_heads: int | None = None,
+    teacher_layer: int | None = None,
+    alpha: float = 1.0,
+    temperature: float = 1.0,
+) -> list[Stage]:
+    """Query, key and value relations of one teacher layer, whatever the head counts (MiniLM, Wang et al., 2021).
+
+    Args:
+        student: the student's layers, width and heads.
+        teacher: the teacher's layers, width and heads.
+        predictions: what the student predicts.
+        mapping: which layer learns from which: a mapping's name, or a file of pairs.
+        beta: weight of the relations; 0 switches them off.
+        relation_heads: into how many heads queries, keys and values are cut, which divides both widths; by default 12
+            where that does, else the greatest common divisor of the head counts.
+        teacher_layer: the teacher layer that teaches the student's last one, counted from 0; by default the last.
+        alpha: share of soft targets in the prediction loss, the rest is hard labels.
+        temperature: temperature of the soft targets.
+    """
+    check_factors({"beta": beta})
+    weights = {"relations": beta} if beta > 0 else {}
+    losses: list[Loss] = []
+    if weights:
+        layers = _layers(student, teacher, mapping, teacher_layer)
+        heads = _relation_heads(student, teacher) if relation_heads is None else relation_heads
+        losses.append(LayerLoss([RelationCosts(heads)], layers, layer_mass=1))
+    if predictions in ("classes", "score"):
+        weights |= prediction_weights(alpha)
+        losses += prediction_losses(weights, temperature=temperature, predictions=predictions)
+    return [Stage("joint", Objective(losses, weights))]
+
+
+def _relation_heads(student: EncoderShape, teacher: EncoderShape) -> int:
+    usual = student.width % USUAL_HEADS == teacher.width % USUAL_HEADS == 0
+    return USUAL_HEADS if usual else math.gcd(student.heads, teacher.heads)
+
+
+def _layers(student: EncoderShape, teacher: EncoderShape, mapping: str, teacher_layer: int | None) -> LayerMapping:
+    if teacher_layer is None:
+        return make_mapping(mapping, student.layers, teacher.layers)
+    if mapping != "final":
+        raise ConfigError("--objective.teacher_layer and --mapping exclude each other: both say which layer teaches")
+    if not 0 <= teacher_layer < teacher.layers:
+        raise LayerCountError(
+            f"--objective.teacher_layer {teacher_layer}: this teacher has {teacher.layers} (0..{teacher.layers - 1})"
+        )
+    return FixedMapping.of_pairs([(student.layers - 1, teacher_layer)], student.layers, teacher.layers)

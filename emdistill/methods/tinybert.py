@@ -1,0 +1,88 @@
+"""TinyBERT: a fixed layer mapping, intermediate layers first, predictions last (Jiao et al., 2020, arXiv 1909.10351).
+
+    L_intermediate = L_embeddings + Σ_m (L_hidden_states(m, g(m)) + L_attention_scores(m, g(m)))
+    L_prediction   = T² · CE(softmax(z^teacher / T), softmax(z^student / T))
+
+g maps student layer m to a teacher layer, every k-th by default; each L is a mean squared difference, the student's
+states projected to the teacher's width; attention scores are those before the softmax. On raw text (general
+distillation) there is the first phase alone.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from emdistill.data.task import Predictions
+from emdistill.losses import (
+    AttentionScoreCosts,
+    EmbeddingLoss,
+    HiddenStateCosts,
+    LayerLoss,
+    Loss,
+    Objective,
+    Projection,
+)
+from emdistill.losses.layers import LayerCosts
+from emdistill.losses.projection import ProjectionKind
+from emdistill.mapping import make_mapping
+from emdistill.methods._parts import check_factors, check_heads, prediction_losses, prediction_weights, two_phases
+from emdistill.states import EncoderShape
+from emdistill.training.stage import Stage
+
+
+def tinybert(
+    student: EncoderShape,
+    teacher: EncoderShape,
+    *,
+    predictions: Predictions = "classes",
+    mapping: str = "uniform",
+    attention_scores: float = 1.0,
+    hidden_states: float = 1.0,
+    embeddings: float = 1.0,
+    alpha: float = 1.0,
+    temperature: float = 1.0,
+    projection: ProjectionKind = "shared",
+    heads: Literal["equal", "mean", "match"] = "equal",
+    intermediate_share: float = 0.6,
+    intermediate_learning_rate: float = 1e-4,
+) -> list[Stage]:
+    """Every k-th teacher layer, intermediate layers first, predictions last (TinyBERT, Jiao et al., 2020).
+
+    Args:
+        student: the student's layers, width and heads.
+        teacher: the teacher's layers, width and heads.
+        predictions: what the student predicts.
+        mapping: which layer learns from which: a mapping's name, or a file of pairs.
+        attention_scores: factor on the attention-score term; 0 switches it off.
+        hidden_states: factor on the hidden-state term; 0 switches it off.
+        embeddings: factor on the embedding term; 0 switches it off.
+        alpha: share of soft targets in the prediction loss, the rest is hard labels.
+        temperature: temperature of the soft targets.
+        projection: one projection shared by all layers and the embeddings, one per_layer, or none.
+        heads: unequal head counts: an error (equal), averaged (mean) or matched by a small transport (match).
+        intermediate_share: share of the epochs that the intermediate phase gets.
+        intermediate_learning_rate: learning rate of the intermediate phase.
+    """
+    factors = {"attention_scores": attention_scores, "hidden_states": hidden_states, "embeddings": embeddings}
+    check_factors(factors)
+    weights = {name: factor for name, factor in factors.items() if factor > 0}
+    kinds: list[LayerCosts] = []
+    if "attention_scores" in weights:
+        check_heads(student, teacher, heads)
+        kinds.append(AttentionScoreCosts(heads))
+    if "hidden_states" in weights:
+        kinds.append(HiddenStateCosts())
+    intermediate: list[Loss] = []
+    if kinds:
+        intermediate.append(LayerLoss(kinds, make_mapping(mapping, student.layers, teacher.layers), layer_mass=1))
+    if "embeddings" in weights:
+        intermediate.append(EmbeddingLoss())
+    project = Projection(student, teacher, projection) if {"hidden_states", "embeddings"} & weights.keys() else None
+
+    if predictions in ("words", "none"):
+        return [Stage("general", Objective(intermediate, weights, project))]
+    weights |= prediction_weights(alpha)
+    final = prediction_losses(weights, temperature=temperature, predictions=predictions)
+    return two_phases(
+        intermediate, final, weights, project, share=intermediate_share, learning_rate=intermediate_learning_rate
+    )
