@@ -1,0 +1,242 @@
+"""TinyBERT's data augmentation: words replaced by candidates, and the file in which the variants are kept.
+
+Which candidates a word has is found elsewhere (models/word_candidates.py); here they are only drawn. A word that
+carries meaning is replaced with probability 0.4 by one of its candidates; a pair has one side altered, the other stays
+as it was written. Variants go to one JSON Lines file, a header first, and are labelled by the teacher.
+
+Source: TinyBERT (Jiao et al., Findings EMNLP 2020), section 4.2 and appendix. Its code pairs an altered second text
+with the *last altered* first text; here the other side is the original. It also makes N variants of each side of a
+pair; here N is the number for the pair, the sides taking turns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, Features, Value
+
+from emdistill.data.files import text_problem
+from emdistill.data.rows import BadRows, Row, listing, read_rows
+from emdistill.data.task import Task, TaskData
+from emdistill.errors import DataError, nearest
+
+FORMAT = "emdistill augmented rows, version 1"
+
+# Letters, digits and combining accents, and what apostrophes join: "don't" is one word, and no candidate for a change.
+WORD = re.compile(r"([\w\u0300-\u036f]+(?:['’][\w\u0300-\u036f]+)*)")
+LETTERS = re.compile(r"[a-z]{2,}")  # single letters are mostly what is left of contractions, initials and lists
+
+# English function words: they carry grammar rather than meaning, and some (not, no, nor) turn it round.
+FUNCTION_WORDS = (
+    "an the this that these those each every either neither both all any some such no none not nor only own same",
+    "me my mine myself we us our ours ourselves you your yours yourself yourselves he him his himself she her hers",
+    "herself it its itself they them their theirs themselves one ones who whom whose which what whatever whoever",
+    "am is are was were be been being have has had having do does did doing done can could will would shall should",
+    "may might must ought cannot ca wo ain don didn doesn isn aren wasn weren hasn haven hadn wouldn couldn shouldn",
+    "ll re ve nt and or but if then than because as while until since unless although though whether so yet",
+    "of at by for with without about against between among into onto through throughout during before after above",
+    "below to from up down in out on off over under upon within across toward towards per via again further once",
+    "here there when where why how too very just also even still now ever never more most less least few many much",
+    "other others another",
+)
+STOP_WORDS = frozenset(word for line in FUNCTION_WORDS for word in line.split())
+
+Candidates = Mapping[int, Sequence[str]]
+Side = tuple[Sequence[str], Candidates]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A training row with some words replaced.
+
+    row       the row's number in TaskData.train
+    texts     one text, or the two of a pair
+    side      which of them was altered
+    replaced  how many of its `words` were replaced
+    """
+
+    row: int
+    texts: tuple[str, ...]
+    side: int
+    replaced: int
+    words: int
+
+
+# ------------------------------------------------------------------------------------------------------- words
+
+
+def split_words(text: str) -> list[str]:
+    """Words and what stands between them, in turns: the words have odd places, and joined they are the text."""
+    return WORD.split(text)
+
+
+def replaceable(pieces: Sequence[str]) -> list[int]:
+    """The places of the words that may be replaced: lower-cased [a-z]+ of two letters or more, and no stop word."""
+    words = ((place, pieces[place].lower()) for place in range(1, len(pieces), 2))
+    return [place for place, word in words if LETTERS.fullmatch(word) and word not in STOP_WORDS]
+
+
+def augment_text(
+    pieces: Sequence[str], candidates: Candidates, generator: np.random.Generator, replace: float = 0.4
+) -> list[str]:
+    """The same pieces, each word that has candidates replaced with probability `replace` by one of them.
+
+    An initial capital is kept. All candidates of a word are equally probable.
+    """
+    altered = list(pieces)
+    for place in sorted(candidates):
+        if generator.random() < replace:
+            chosen = candidates[place][int(generator.integers(len(candidates[place])))]
+            altered[place] = chosen[0].upper() + chosen[1:] if pieces[place][0].isupper() else chosen
+    return altered
+
+
+def augment_row(row: int, sides: Sequence[Side], *, copies: int, replace: float, seed: int) -> list[Variant]:
+    """At most `copies` different variants of a row, none of them the row itself; a function of (seed, row) alone.
+
+    sides   one text or the two of a pair: its pieces, and the candidates by place
+    The sides of a pair take turns; a side without candidates leaves its turns to the other.
+    """
+    generator = np.random.default_rng((seed, row))
+    original = tuple("".join(pieces) for pieces, _ in sides)
+    open_sides = [side for side, (_, candidates) in enumerate(sides) if candidates]
+    found: dict[tuple[str, ...], Variant] = {}
+    for copy in range(copies if open_sides else 0):
+        side = open_sides[(row + copy) % len(open_sides)]
+        pieces, candidates = sides[side]
+        altered = augment_text(pieces, candidates, generator, replace)
+        texts = (*original[:side], "".join(altered), *original[side + 1 :])
+        if texts != original and texts not in found:
+            replaced = sum(before != after for before, after in zip(pieces, altered, strict=True))
+            found[texts] = Variant(row, texts, side, replaced, len(pieces) // 2)
+    return list(found.values())
+
+
+# -------------------------------------------------------------------------------------------------- the file
+
+
+def train_texts(data: TaskData) -> list[tuple[str, ...]]:
+    """The text, or the two texts, of every training row."""
+    names = [name for name in ("text", "text_pair") if name in data.train.column_names]
+    return list(zip(*(data.train[name][:] for name in names), strict=True))
+
+
+def describe_train(data: TaskData) -> dict[str, Any]:
+    """What a file of variants is bound to: the kind of task, and the training texts in their order.
+
+    The hash does not depend on the format or the name of the file that the rows were read from.
+    """
+    digest = hashlib.sha256()
+    for texts in train_texts(data):
+        digest.update(json.dumps(texts).encode() + b"\n")
+    task = data.task
+    return {
+        "task": {"name": task.name, "kind": task.kind, "labels": list(task.labels)},
+        "train": {"rows": len(data.train), "sha256": digest.hexdigest()},
+    }
+
+
+def write_augmented(path: Path, header: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> None:
+    """The header, then a row a line (`row`, `text`, `text_pair` of a pair, `label`); whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.write(json.dumps({"format": FORMAT, **header}, ensure_ascii=False) + "\n")
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The header of a file of variants; raises DataError where the file is none."""
+    header = next(_rows(path, BadRows(path)), None)
+    if header is None or header.cells.get("format") != FORMAT:
+        raise DataError("its first line is no header of augmented rows; write it with: emdistill augment", file=path)
+    return header.cells
+
+
+def read_augmented(path: str | Path, data: TaskData, *, teacher: str | None = None) -> Dataset:
+    """The variants of `data.train`, with the columns of `data.train` and `row`, the row each was made from.
+
+    teacher   fingerprint of the teacher that must have labelled them; None: any
+    Raises DataError: another kind of task, other training rows, another teacher, a bad or missing line.
+    """
+    path = Path(path)
+    header = read_header(path)
+    _check_same_data(path, header, data)
+    if teacher not in (None, header.get("teacher")):
+        raise DataError(f"another teacher labelled these rows; {_MEND}", file=path)
+    bad = BadRows(path)
+    pairs = "text_pair" in data.train.column_names
+    index = {name: place for place, name in enumerate(data.task.labels)}
+    read: dict[str, list[Any]] = {name: [] for name in ("text", *(["text_pair"] if pairs else []), "label", "row")}
+    lines = _rows(path, bad)
+    next(lines)
+    for line in lines:
+        if problem := _row_problem(line, data, pairs, index):
+            bad.add(line.line, problem)
+            continue
+        for name, values in read.items():
+            values.append(line.cells[name])
+    bad.check()
+    if len(read["row"]) != header.get("variants"):
+        problem = f"holds {len(read['row'])} rows, and its header promises {header.get('variants')}"
+        raise DataError(f"{problem}: it was cut short or added to; {_MEND}", file=path)
+    read["label"] = [index[name] for name in read["label"]] if index else [float(value) for value in read["label"]]
+    types = {name: Value("string") for name in read} | {"row": Value("int64")}
+    types["label"] = Value("int64" if data.task.kind == "classification" else "float64")
+    return Dataset.from_dict(read, features=Features(types))
+
+
+_MEND = "write it again: emdistill augment --overwrite"
+
+
+def _rows(path: Path, bad: BadRows) -> Iterator[Row]:
+    if path.is_file() and path.suffix.lower() not in (".jsonl", ".json"):
+        raise DataError("augmented rows are JSON Lines, in a file named .jsonl", file=path)
+    return read_rows(path, bad)
+
+
+def _check_same_data(path: Path, header: Mapping[str, Any], data: TaskData) -> None:
+    before, now = header, describe_train(data)
+    asked = {name: before.get("task", {}).get(name) for name in ("kind", "labels")}
+    if asked != {name: now["task"][name] for name in asked}:
+        raise DataError(
+            f"these rows were made for a {asked['kind']} task with labels ({listing(asked['labels'] or [])}), and "
+            f"this is a {data.task.kind} task with labels ({listing(data.task.labels)}); {_MEND}",
+            file=path,
+        )
+    if before.get("train") != now["train"]:
+        raise DataError(
+            f"these rows were made from {before.get('train', {}).get('rows')} training rows, and the "
+            f"{now['train']['rows']} training rows of {data.task.name} are others, or in another order; {_MEND}",
+            file=path,
+        )
+
+
+def _row_problem(line: Row, data: TaskData, pairs: bool, index: Mapping[str, int]) -> str:
+    """What is wrong with a line, or ''."""
+    problems = [text_problem(line, name) for name in ("text", "text_pair")[: 1 + pairs]]
+    row, label = line.cells.get("row"), line.cells.get("label")
+    if type(row) is not int or not 0 <= row < len(data.train):
+        problems.append(f"row {row!r} is none of the {len(data.train)} training rows (0 is the first)")
+    problems.append(_label_problem(label, data.task, index))
+    return "; ".join(filter(None, problems))
+
+
+def _label_problem(label: object, task: Task, index: Mapping[str, int]) -> str:
+    if task.kind == "classification":
+        known = isinstance(label, str) and label in index
+        hint = nearest(str(label), index)
+        return "" if known else f"label {label!r} is unknown; the task's labels are: {listing(index)}.{hint}"
+    number = isinstance(label, int | float) and not isinstance(label, bool) and math.isfinite(label)
+    return "" if number else f"label {label!r} is no number, but the labels are scores"

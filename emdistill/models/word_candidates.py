@@ -1,0 +1,179 @@
+"""What a word may be replaced by: a masked-LM's predictions in its context, or its neighbours among the embeddings.
+
+Both read word-pieces as BERT writes them ("##" goes on with a word) and give whole words of letters only.
+Source: TinyBERT (Jiao et al., Findings EMNLP 2020), data augmentation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from emdistill.errors import ModelError, TokenizerError
+from emdistill.models.arithmetic import fast_float32
+from emdistill.models.encoder import LAYERS, Source, load_encoder
+from emdistill.models.masked_lm import has_masked_lm_head, masked_word_logits
+from emdistill.states import NOT_MASKED
+
+CONTINUATION = "##"
+WHOLE_WORD = re.compile(r"[A-Za-z]{2,}")
+WORDS_AT_ONCE = 256
+
+
+def load_masked_lm(source: Source) -> PreTrainedModel:
+    """An encoder with its trained masked-LM head, frozen, in float32 and eval mode.
+
+    Raises ModelError where no such head is stored (sentence encoders and fine-tuned classifiers have none: nothing is
+    ever predicted by a fresh one), and where the encoder cannot be loaded.
+    """
+    model = load_encoder(source)
+    if not has_masked_lm_head(model):
+        raise ModelError(
+            f"{source} holds no trained masked-LM head, so it predicts no words; name an encoder that has one, such as "
+            "bert-base-uncased, or leave out --masked-lm: neighbours in the teacher's embedding table then replace "
+            "all words"
+        )
+    return model.requires_grad_(False)
+
+
+def check_word_pieces(tokenizer: PreTrainedTokenizerBase, source: Source) -> None:
+    """Raise TokenizerError unless the tokenizer of `source` writes word-pieces as BERT does, with "##"."""
+    if not any(token.startswith(CONTINUATION) for token in tokenizer.get_vocab()):
+        families = ", ".join(name for name in LAYERS if name != "roberta")
+        raise TokenizerError(
+            f"the tokenizer of {source} has no word-pieces that begin with {CONTINUATION!r}, so it does not say which "
+            f"of its tokens are whole words (byte-level BPE, as RoBERTa's, is not supported here); take an encoder "
+            f"with BERT's kind of vocabulary ({families})"
+        )
+
+
+class MaskedWordCandidates:
+    """The `count` likeliest words in a word's place, as a masked-LM has it, for words of one word-piece.
+
+    The model reads "text with [MASK] [SEP] text as it is", as published; of a text too long for that, the tokens
+    around the word. Predictions that continue a word, are no letters, or are the word itself are passed over.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, count: int = 15, *, batch_size: int = 64
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.count = count
+        self.batch_size = batch_size
+        config: Any = model.config
+        self.words = _whole_words(tokenizer, config.vocab_size)
+        self.admitted = torch.zeros(config.vocab_size, dtype=torch.bool, device=model.device)
+        self.admitted[list(self.words)] = True
+        # [CLS] a [SEP] b [SEP]; RoBERTa-like positions are not read here, so there are as many as the config says.
+        self.room = (min(config.max_position_embeddings, tokenizer.model_max_length) - 3) // 2
+        self.reads_segments = config.to_dict().get("type_vocab_size", 1) > 1
+
+    def __call__(self, pieces: Sequence[str], places: Sequence[int]) -> dict[int, tuple[str, ...]]:
+        """The candidates of those words that are one word-piece, by place.
+
+        pieces  a text taken apart (joined they are the text);  places  of the words to replace
+        """
+        ids = self.tokenizer(list(pieces), add_special_tokens=False)["input_ids"]
+        starts = [0]
+        for piece in ids:
+            starts.append(starts[-1] + len(piece))
+        tokens = [token for piece in ids for token in piece]
+        single = [place for place in places if len(ids[place]) == 1 and ids[place][0] != self.tokenizer.unk_token_id]
+        found = {}
+        for start in range(0, len(single), self.batch_size):
+            batch = single[start : start + self.batch_size]
+            ranked = self._predict(tokens, [starts[place] for place in batch])
+            for place, predicted in zip(batch, ranked, strict=True):
+                words = (self.words[token] for token in predicted)
+                others = [word for word in words if word.lower() != pieces[place].lower()]
+                found[place] = tuple(others[: self.count])
+        return found
+
+    def _predict(self, tokens: list[int], masked: list[int]) -> list[list[int]]:
+        """The likeliest whole words at each of the `masked` tokens; all rows are of one length, so none is padded."""
+        length = min(len(tokens), self.room)
+        cls, sep = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
+        rows, labels = [], []
+        for place in masked:
+            start = min(max(place - length // 2, 0), len(tokens) - length)
+            original = tokens[start : start + length]
+            hidden = [*original]
+            hidden[place - start] = self.tokenizer.mask_token_id
+            rows.append([cls, *hidden, sep, *original, sep])
+            labels.append([NOT_MASKED] * len(rows[-1]))
+            labels[-1][1 + place - start] = tokens[place]
+        inputs = {"input_ids": torch.tensor(rows, device=self.model.device)}
+        if self.reads_segments:
+            segments = [0] * (length + 2) + [1] * (length + 1)
+            inputs["token_type_ids"] = torch.tensor([segments] * len(rows), device=self.model.device)
+        with torch.inference_mode(), fast_float32():
+            states = self.model.base_model(**inputs).last_hidden_state
+            logits = masked_word_logits(self.model, states, torch.tensor(labels, device=self.model.device))
+            # More than are asked for: the word itself may be among them, in three spellings where case counts.
+            wanted = min(self.count + 3, len(self.words))
+            best: list[list[int]] = logits.masked_fill(~self.admitted, -torch.inf).topk(wanted).indices.tolist()
+        return best
+
+
+class NeighbourCandidates:
+    """The `count` whole words of the vocabulary whose embeddings are nearest to a word's, by cosine.
+
+    table    [V, d], the word embeddings of an encoder, in place of the GloVe vectors of the published code
+    without  words that are nobody's neighbours
+    A word of several word-pieces stands at the mean of its pieces, which says less of it than GloVe would; these and
+    the word itself are no neighbours. What was looked up once is kept.
+    """
+
+    def __init__(
+        self, table: Tensor, tokenizer: PreTrainedTokenizerBase, count: int = 15, *, without: Collection[str] = ()
+    ) -> None:
+        self.table = table.detach().float().cpu()
+        self.tokenizer = tokenizer
+        self.count = count
+        whole = _whole_words(tokenizer, len(table))
+        # Tokens of two letters are mostly parts of words or abbreviations; in a context they can be told, here not.
+        tokens = sorted(t for t, word in whole.items() if word.islower() and len(word) > 2 and word not in without)
+        self.words = [whole[token] for token in tokens]
+        self.columns = {token: place for place, token in enumerate(tokens)}
+        self.directions = functional.normalize(self.table[tokens], dim=-1)
+        self._known: dict[str, tuple[str, ...]] = {}
+
+    def __call__(self, words: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """The neighbours of each word, the nearest first; none of a word that the vocabulary cannot spell."""
+        asked = list(dict.fromkeys(words))
+        new = [word for word in asked if word not in self._known]
+        for start in range(0, len(new), WORDS_AT_ONCE):
+            self._look_up(new[start : start + WORDS_AT_ONCE])
+        return {word: self._known[word] for word in asked}
+
+    def _look_up(self, words: list[str]) -> None:
+        ids = self.tokenizer(words, add_special_tokens=False)["input_ids"]
+        means = torch.stack([self.table[pieces].mean(0) for pieces in ids])
+        with fast_float32():
+            cosines = functional.normalize(means, dim=-1) @ self.directions.T
+        for row, pieces in zip(cosines, ids, strict=True):
+            row[[self.columns[token] for token in pieces if token in self.columns]] = -torch.inf
+        nearest = cosines.topk(min(self.count + 1, len(self.words)))
+        for word, pieces, values, found in zip(words, ids, nearest.values, nearest.indices.tolist(), strict=True):
+            spelt = self.tokenizer.unk_token_id not in pieces
+            others = [self.words[place] for place, value in zip(found, values, strict=True) if value > -torch.inf]
+            self._known[word] = tuple(other for other in others if other != word.lower())[: self.count * spelt]
+
+
+def _whole_words(tokenizer: PreTrainedTokenizerBase, size: int) -> dict[int, str]:
+    """Token id -> word, of all tokens that are whole words of two letters or more."""
+    vocabulary = tokenizer.get_vocab()
+    if max(vocabulary.values()) >= size:
+        raise ModelError(
+            f"the tokenizer of {tokenizer.name_or_path} has token {max(vocabulary.values())}, and its encoder knows "
+            f"{size} tokens; encoder and tokenizer do not belong together"
+        )
+    special = set(tokenizer.all_special_ids)
+    return {id: token for token, id in vocabulary.items() if WHOLE_WORD.fullmatch(token) and id not in special}
