@@ -47,11 +47,7 @@ def run_card(run: dict[str, Any]) -> str:
 
 def draw_run(folder: Path, run: dict[str, Any]) -> None:
     """flows.png where the method maps layers, layer_weights.png where that mapping has any, and report.html."""
-    flows = folder / "flows.jsonl"
-    if flows.exists() and (records := read_flows(flows)):
-        draw_flows(records, folder / "flows.png")
-        if any(record.student_weights for record in records):  # a fixed mapping has none
-            draw_layer_weights(records, folder / "layer_weights.png")
+    pictures = draw_flow_pictures(folder)
     config, task = run["config"], run["task"]
     rows = [
         ReportRow(name, run["scores"][name], run[name]["parameters"], run[name]["bytes"])
@@ -61,10 +57,7 @@ def draw_run(folder: Path, run: dict[str, Any]) -> None:
         folder / "report.html",
         title=f"{task['name']}: a {config['method']} student",
         rows=rows,
-        pictures=[
-            Picture(folder / "flows.png", "Which teacher layer taught which student layer, at the last step."),
-            Picture(folder / "layer_weights.png", "The layers' weights over the steps (cost attention)."),
-        ],
+        pictures=pictures,
         notes=[
             f"student: {_make(run)}",
             *(f"stage {name}: {equation}" for name, equation in run["objective"].items()),
@@ -74,6 +67,19 @@ def draw_run(folder: Path, run: dict[str, Any]) -> None:
         ],
         command=f"emdistill predict --model {folder / 'student'} --input new.jsonl --output scored.jsonl",
     )
+
+
+def draw_flow_pictures(folder: Path) -> list[Picture]:
+    """flows.png where the method maps layers, layer_weights.png where that mapping has any."""
+    flows = folder / "flows.jsonl"
+    if flows.exists() and (records := read_flows(flows)):
+        draw_flows(records, folder / "flows.png")
+        if any(record.student_weights for record in records):  # a fixed mapping has none
+            draw_layer_weights(records, folder / "layer_weights.png")
+    return [
+        Picture(folder / "flows.png", "Which teacher layer taught which student layer, at the last step."),
+        Picture(folder / "layer_weights.png", "The layers' weights over the steps (cost attention)."),
+    ]
 
 
 def _make(run: dict[str, Any]) -> str:

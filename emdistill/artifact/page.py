@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from emdistill.artifact.report import TABLE_CAPTION, ReportRow, table_cells, table_headings
+from emdistill.artifact.report import ABSENT, TABLE_CAPTION, ReportRow, table_cells, table_headings
 from emdistill.errors import DataError
 
 IMAGE_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
@@ -106,13 +106,19 @@ def _page(title: str, body: str) -> str:
 
 
 def _table(rows: Sequence[ReportRow]) -> str:
-    headings = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in table_headings(rows))
+    columns = [
+        (heading, cells)
+        for heading, *cells in zip(table_headings(rows), *table_cells(rows), strict=True)
+        if any(cell != ABSENT for cell in cells)
+    ]
+    headings = "".join(f'<th scope="col">{escape(heading)}</th>' for heading, _ in columns)
     lines = "".join(
         f'<tr><th scope="row">{escape(model)}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>\n"
-        for model, *cells in table_cells(rows)
+        for model, *cells in zip(*(cells for _, cells in columns), strict=True)
     )
     table = f"<table>\n<thead>\n<tr>{headings}</tr>\n</thead>\n<tbody>\n{lines}</tbody>\n</table>\n"
-    return f'<div class="wide" tabindex="0">\n{table}</div>\n<p class="small">{escape(TABLE_CAPTION)}</p>\n'
+    caption = f'<p class="small">{escape(TABLE_CAPTION)}</p>\n' if any(row.latency for row in rows) else ""
+    return f'<div class="wide" tabindex="0">\n{table}</div>\n{caption}'
 
 
 def _figure(picture: Picture) -> str:

@@ -11,8 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from emdistill.artifact.flows import FlowRecord, read_flows
 from emdistill.artifact.reading import remember_reading
 from emdistill.artifact.run_folder import read_run
-from emdistill.data.task import Task
-from emdistill.models.encoder import load_classifier, load_tokenizer, save_student
+from emdistill.data.task import RAW_TEXT, Task
+from emdistill.models.encoder import load_classifier, load_encoder, load_tokenizer, save_student
 
 
 def write_student(
@@ -53,4 +53,5 @@ class StudentArtifact:
 
     def load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """The student and its tokenizer."""
-        return load_classifier(self.student_folder), load_tokenizer(self.student_folder)
+        load = load_encoder if self.run["config"]["task"] == RAW_TEXT else load_classifier
+        return load(self.student_folder), load_tokenizer(self.student_folder)
