@@ -14,9 +14,12 @@ from jsonargparse import ArgumentError, ArgumentParser
 from rich.console import Console
 
 from emdistill.artifact.apply import evaluate_model, predict_file
+from emdistill.augment import augment
+from emdistill.compare import compare
 from emdistill.config import (
     FinetuneConfig,
     RunConfig,
+    compare_parser,
     config_values,
     distill_parser,
     explain,
@@ -27,11 +30,14 @@ from emdistill.config import (
     switches,
 )
 from emdistill.data import TASKS
+from emdistill.data.task import RAW_TEXT
 from emdistill.demo import demo
 from emdistill.distill import distill
 from emdistill.errors import ConfigError, EmdistillError, nearest
 from emdistill.finetune import finetune
+from emdistill.mapping import MAPPINGS
 from emdistill.methods import METHODS
+from emdistill.search_mapping import search_mapping
 from emdistill.students import STUDENTS
 from emdistill.training.run_stages import Interrupted
 
@@ -40,8 +46,12 @@ VERBS = {
     "finetune": "fine-tune a pretrained encoder: make a teacher",
     "evaluate": "score a model on labelled data",
     "predict": "label new sentences with a model",
+    "compare": "distil by several methods at equal budget, over several seeds, and say what the difference is",
+    "search-mapping": "search for the mapping of layers that teaches best, by a genetic algorithm",
+    "augment": "make further sentences to learn from, labelled by the teacher",
     "demo": "a whole distillation on documentation sentences, without data of your own",
     "methods": "list the methods",
+    "mappings": "list the ways to map student layers to teacher layers",
     "tasks": "list the built-in tasks",
     "students": "list the ways to name a student",
 }
@@ -59,8 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(str(error), markup=False)
         return 2
     except Interrupted as stop:
-        goes_on = "the same command goes on" if words[0] == "demo" else "the same command with --resume goes on"
-        console.print(f"{stop}; {goes_on} from there", markup=False)
+        with_resume = "" if words[0] in ("demo", "compare", "search-mapping") else " with --resume"
+        console.print(f"{stop}; the same command{with_resume} goes on from there", markup=False)
         return 130
     except KeyboardInterrupt:
         console.print("interrupted; checkpoints already written are kept")
@@ -82,7 +92,10 @@ def _run(words: list[str]) -> int:
     values = _parse(verb, options)
     if values is None:
         return 0
-    if verb == "distill":
+    if verb == "compare":
+        compare(**values)
+        print(f"{values['output']}: report.html is the comparison, comparison.json its numbers")
+    elif verb == "distill":
         artifact = distill(RunConfig(**values))
         print(f"{artifact.folder}: student/ is the model, run.json the record")
     elif verb == "finetune":
@@ -92,6 +105,10 @@ def _run(words: list[str]) -> int:
             print(f"{name}\t{value:.4f}")
     elif verb == "predict":
         print(f"{predict_file(**values)} rows written to {values['output']}")
+    elif verb == "search-mapping":
+        search_mapping(**values)
+    elif verb == "augment":
+        augment(**values)
     else:
         demo(**values)
     return 0
@@ -99,7 +116,7 @@ def _run(words: list[str]) -> int:
 
 def _parse(verb: str, words: list[str]) -> dict[str, Any] | None:
     """The verb's options as keyword arguments; None where all is said already (--help, --print-config)."""
-    file = _value_of("--config", words) if verb in ("distill", "finetune") else None
+    file = _value_of("--config", words) if verb in ("distill", "finetune", "compare") else None
     from_file = {} if file is None else read_yaml(Path(file))
     parser = _parser(verb, words, from_file)
     parser.prog = f"emdistill {verb}"
@@ -118,6 +135,9 @@ def _parse(verb: str, words: list[str]) -> dict[str, Any] | None:
         values = config_values(parser.parse_args(words))
     except ArgumentError as error:
         raise ConfigError(f"{explain(error, parser)}\n`emdistill {verb} --help` lists the options") from None
+    if verb == "compare":  # what is not given is each recipe's own
+        kept = {name.partition(".")[0] for name in (*flatten(from_file), *given)}
+        values = {name: value for name, value in values.items() if name in kept}
     if shows:
         print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), end="")
     return None if shows else values
@@ -129,7 +149,15 @@ def _parser(verb: str, words: list[str], from_file: dict[str, Any]) -> ArgumentP
         return distill_parser(_value_of("--method", words) or from_file.get("method") or RunConfig.method)
     if verb == "finetune":
         return finetune_parser()
-    functions: dict[str, Callable[..., Any]] = {"evaluate": evaluate_model, "predict": predict_file, "demo": demo}
+    if verb == "compare":
+        return compare_parser()
+    functions: dict[str, Callable[..., Any]] = {
+        "evaluate": evaluate_model,
+        "predict": predict_file,
+        "augment": augment,
+        "search-mapping": search_mapping,
+        "demo": demo,
+    }
     parser = ArgumentParser(exit_on_error=False)
     parser.add_function_arguments(functions[verb])
     return parser
@@ -166,13 +194,19 @@ def _spell_out(words: list[str], parser: ArgumentParser) -> list[str]:
     ]
 
 
+GENERAL = "no task: raw text, for a student of any task to come (general distillation)"
 OPTION = re.compile(r"--[a-z_]+(?![\w.])")  # those of the sections are Python's names
 
 LISTS: dict[str, Callable[[], dict[str, str]]] = {
-    "methods": lambda: {name: (method.__doc__ or "").strip().splitlines()[0] for name, method in METHODS.items()},
-    "tasks": lambda: {name: task.description for name, task in TASKS.items()},
+    "methods": lambda: {name: _first_line(method) for name, method in METHODS.items()},
+    "mappings": lambda: {name: _first_line(build) for name, build in MAPPINGS.items()},
+    "tasks": lambda: {name: task.description for name, task in TASKS.items()} | {RAW_TEXT: GENERAL},
     "students": lambda: {kind.example: kind.description for kind in STUDENTS.values()},
 }
+
+
+def _first_line(documented: Any) -> str:
+    return (documented.__doc__ or "").strip().splitlines()[0]
 
 
 def _print_list(lines: dict[str, str]) -> None:

@@ -288,12 +288,14 @@ def state_of(run: PlannedRun, *, overwrite: bool) -> State:
 def _run_all(plan: Sequence[PlannedRun], data: TaskData, overwrite: bool, console: Console) -> None:
     """Finish every run; those that another process is at are come back to."""
     left, done, waits = list(plan), 0, False
+    teacher_scores: dict[str, float] | None = None  # of the first run; all have one teacher and one dev
     while left:
         elsewhere: list[PlannedRun] = []
         for run in left:
             try:
                 with FileLock(f"{run.config.output}.lock", timeout=0):
-                    reused = _finish(run, data, overwrite=overwrite)
+                    reused = _finish(run, data, teacher_scores, overwrite=overwrite)
+                teacher_scores = read_run(Path(run.config.output))["scores"]["teacher"]
             except Timeout:
                 elsewhere.append(run)
                 continue
@@ -310,13 +312,15 @@ def _run_all(plan: Sequence[PlannedRun], data: TaskData, overwrite: bool, consol
         left = elsewhere
 
 
-def _finish(run: PlannedRun, data: TaskData, *, overwrite: bool) -> bool:
+def _finish(
+    run: PlannedRun, data: TaskData, teacher_scores: dict[str, float] | None, *, overwrite: bool
+) -> bool:
     """Run it to its end, from wherever it is; whether it was there already."""
     state = state_of(run, overwrite=overwrite)
     if state != "finished":
         config = replace(run.config, resume=state == "begun", overwrite=state == "other")
         try:
-            distill(config, examples=data, quiet=True)
+            distill(config, examples=data, teacher_scores=teacher_scores, quiet=True)
         except Interrupted as stop:
             raise Interrupted(f"{run}: {stop}") from None
     return state == "finished"

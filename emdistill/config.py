@@ -19,14 +19,16 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from emdistill.data.read import read_task_data
-from emdistill.data.task import Kind, TaskData
+from emdistill.data.task import Kind, Predictions, TaskData
 from emdistill.errors import ConfigError, nearest
 from emdistill.methods import METHODS, Method
+from emdistill.states import EncoderShape
 from emdistill.training.arguments import DistillationArguments
+from emdistill.training.stage import Stage
 from emdistill.training.stage_teachers import CacheChoice
 
 RECIPES = Path(__file__).parent / "recipes"
-GIVEN_BY_THE_RUN = {"student", "teacher", "regression"}
+GIVEN_BY_THE_RUN = {"student", "teacher", "predictions"}
 SECTIONS = ("objective", "training")
 WRONG_VALUE = re.compile(r'Parser key "([^"]+)":.*?(?:Got|Given) value: (.*)', re.DOTALL)
 
@@ -36,9 +38,10 @@ class LearningConfig:
     """What a distillation and a fine-tuning are both told.
 
     Args:
-        data: a GLUE folder, a CSV, TSV, JSONL or Parquet file, a hub dataset, or 'docstrings'.
+        data: a GLUE folder, a CSV, TSV, JSONL or Parquet file, a hub dataset, or 'docstrings'; raw text for task text.
         output: folder of the run.
         task: a task's name (see `emdistill tasks`); files of your own need none.
+        rows: learn from so many training rows at most, drawn once for all seeds; of raw text, so many pieces.
         text: column of the text.
         text_pair: column of the second text of a pair.
         label: column of the label.
@@ -57,6 +60,7 @@ class LearningConfig:
     data: str
     output: str
     task: str | None = None
+    rows: int | None = None
     text: str = "text"
     text_pair: str | None = None
     label: str = "label"
@@ -77,22 +81,28 @@ class RunConfig(LearningConfig):
 
     Args:
         teacher: folder or hub id of the fine-tuned teacher.
-        student: 3 (so many teacher layers), 1,3,5 (these), 4x312 (layers x width, fresh), or a folder or hub id.
+        student: 3 (so many teacher layers), 1,3,5 (these), 4x312 (layers x width), or a folder or hub id.
+        student_birth: a student given as layers x width is cut from the teacher, by importance or at random, or fresh.
         student_source: encoder whose layers the student keeps instead of the teacher's, a folder or hub id.
         method: a method's name (see `emdistill methods`), or path.py:function for your own.
+        mapping: which layer learns from which: a mapping's name (see `emdistill mappings`), or a file of pairs.
         objective: the method's own settings.
+        augmented: further rows to learn from, made by `emdistill augment`.
         check_teacher: refuse a teacher that scores near chance.
         teacher_cache: which of the teacher's outputs are computed once and kept on disk: its logits, for stages that
             read nothing else; its logits and the layer states that are read, in half precision; or none.
         teacher_cache_folder: folder of these; runs that share it share them. Without it they stand in the run folder
-            until the run has finished.
+            until the run has finished. The tokens of a raw text stand there too.
     """
 
     teacher: str
     student: str = "3"
+    student_birth: Literal["importance", "random", "fresh"] = "importance"
     student_source: str | None = None
     method: str = "bert-emd"
+    mapping: str | None = None
     objective: dict[str, Any] = field(default_factory=dict)
+    augmented: str | None = None
     check_teacher: bool = True
     teacher_cache: CacheChoice = "logits"
     teacher_cache_folder: str | None = None
@@ -144,7 +154,7 @@ def distill_parser(method: str) -> ArgumentParser:
     function = load_method(method)
     parser = ArgumentParser(exit_on_error=False, description="Distil a fine-tuned teacher into a student.")
     parser.add_class_arguments(RunConfig, skip={"objective"})
-    parser.add_function_arguments(function, "objective", skip={*GIVEN_BY_THE_RUN})
+    parser.add_function_arguments(function, "objective", skip={*GIVEN_BY_THE_RUN, "mapping"})
     _add_file_options(parser)
     recipe = RECIPES / f"{method}.yaml"
     parser.set_defaults({"method": method, **(_defaults(recipe) if recipe.exists() else {})})
@@ -157,6 +167,17 @@ def finetune_parser() -> ArgumentParser:
     parser.add_class_arguments(FinetuneConfig)
     _add_file_options(parser)
     parser.set_defaults(_defaults(RECIPES / "finetune.yaml"))
+    return parser
+
+
+def compare_parser() -> ArgumentParser:
+    """The parser of `compare`: its own options, and those of `distill` that are the same for all its runs."""
+    parser = ArgumentParser(exit_on_error=False, description="Distil by several methods at equal budget, over seeds.")
+    parser.add_argument("--methods", type=str, required=True, help="names, METHOD@MAPPING or YAML files: a,b,…")
+    parser.add_argument("--seeds", type=str, default="5", help="so many seeds (5: from 0 to 4), or these: 3,7,11.")
+    parser.add_argument("--baseline", type=str | None, help="what the others are compared with; by default the first.")
+    parser.add_class_arguments(RunConfig, skip={"objective", "method", "mapping", "seed", "resume"})
+    _add_file_options(parser)
     return parser
 
 
@@ -196,6 +217,17 @@ def load_method(name: str) -> Method:
     return found  # type: ignore[no-any-return]
 
 
+def compose_stages(
+    config: RunConfig, student: EncoderShape, teacher: EncoderShape, predictions: Predictions
+) -> list[Stage]:
+    """The stages of the method that the configuration names, for these two encoders."""
+    method = load_method(config.method)
+    mapping = {} if config.mapping is None else {"mapping": config.mapping}
+    if mapping and "mapping" not in inspect.signature(method).parameters:
+        raise ConfigError(f"--mapping {config.mapping}: the method {config.method} maps no layers; leave it out")
+    return method(student, teacher, predictions=predictions, **mapping, **config.objective)
+
+
 def known_options(parser: ArgumentParser) -> list[str]:
     """Every option of `parser`, dotted, those of the training section included."""
     names = {action.dest for action in parser._actions if action.option_strings}
@@ -219,6 +251,8 @@ def refuse_unknown(names: Mapping[str, str], parser: ArgumentParser) -> None:
     """Raises ConfigError that lists every unknown option with the nearest valid one; `names` says where each stands."""
     known = known_options(parser)
     # Dictionaries among the training options may be given by their keys.
+    if _types(parser).get("objective") is not None:  # of any method, whose own parser knows them
+        names = {name: place for name, place in names.items() if not name.startswith("objective.")}
     valid = {*known, *(name for name in names if name.count(".") > 1 and name.rpartition(".")[0] in known)}
     unknown = [name for name in names if name not in valid and name not in SECTIONS]
     wrong = [f"unknown option '{name}'{names[name]}.{_nearest_option(name, known)}" for name in unknown]
@@ -284,7 +318,7 @@ def config_values(parsed: Any) -> dict[str, Any]:
         values.pop(name, None)
     if "training" in values:
         values["training"] = _checked_training(values["training"] or {})
-    for name, (least, most) in {"seed": (0, 2**32 - 1), "max_length": (3, 1_000_000)}.items():
+    for name, (least, most) in {"seed": (0, 2**32 - 1), "max_length": (3, 1_000_000), "rows": (1, 2**62)}.items():
         if values.get(name) is not None and not least <= values[name] <= most:
             raise ConfigError(f"--{name} must lie between {least} and {most}, not {values[name]}")
     return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import asdict
 from functools import partial
@@ -24,53 +25,68 @@ from emdistill.artifact.run_folder import (
     write_run,
 )
 from emdistill.artifact.student_artifact import StudentArtifact, write_student
-from emdistill.config import RunConfig, config_dict, load_config, load_method, read_data
+from emdistill.config import RunConfig, compose_stages, config_dict, load_config, read_data
+from emdistill.data.augmentation import read_augmented
 from emdistill.data.metrics import chance, score
-from emdistill.data.task import Task, TaskData
+from emdistill.data.task import RAW_TEXT, Task, TaskData
+from emdistill.distill_text import distill_text
 from emdistill.models.arithmetic import onednn_keeps_float32
 from emdistill.models.encoder import encoder_shape, load_classifier, load_tokenizer
 from emdistill.models.teacher import Teacher, check_above_chance
 from emdistill.students import make_student
 from emdistill.training import DistillationArguments, Stage, evaluate
 from emdistill.training.run_stages import run_stages, seed_everything, stage_arguments
-from emdistill.training.splits import Splits, check_max_length, make_splits
+from emdistill.training.splits import Splits, check_max_length, make_splits, sample_batches
 from emdistill.training.stage_teachers import stage_teachers
 
 
-def distill(config: RunConfig | None = None, *, examples: TaskData | None = None, **options: Any) -> StudentArtifact:
+def distill(
+    config: RunConfig | None = None,
+    *,
+    examples: TaskData | None = None,
+    teacher_scores: dict[str, float] | None = None,
+    quiet: bool = False,
+    **options: Any,
+) -> StudentArtifact:
     """Distil a teacher into a student and write the run folder.
 
     config   a RunConfig, or its fields as keywords: distill(teacher="teacher/", task="mrpc", data="glue/MRPC",
              student="3", output="run/", objective={"beta": 10}, training={"num_train_epochs": 3})
     examples   task and examples where they are read already; config.data then only names them
+    teacher_scores   the teacher's scores on the development set, where they are known already
+    quiet      print nothing about the run but the bar of its training
     Raises an EmdistillError before any training where an input cannot be used; Interrupted after Ctrl-C.
     """
     config = config if config is not None else load_config(**options)
-    console = Console(soft_wrap=True, markup=False, highlight=False)
+    if config.task == RAW_TEXT:
+        return distill_text(config, quiet=quiet)
+    console = Console(soft_wrap=True, markup=False, highlight=False, quiet=quiet)
     folder = Path(config.output)
-    reads = (config.teacher, config.data, config.dev, config.student, config.student_source)
+    reads = (config.teacher, config.data, config.dev, config.student, config.student_source, config.augmented)
     check_output(folder, overwrite=config.overwrite, resume=config.resume, inputs=reads)
 
     data = examples or read_data(config)
     task = data.task
-    regression = task.kind == "regression"
     teacher = Teacher(load_classifier(config.teacher))
     teacher.check_labels(task.labels)
+    augmented = None
+    if config.augmented is not None:
+        augmented = read_augmented(Path(config.augmented), data, teacher=teacher.fingerprint)
     teacher_tokenizer = load_tokenizer(config.teacher)
     student, tokenizer = make_student(
         config.student,
         teacher.model,
         teacher_tokenizer,
         labels=task.labels,
-        regression=regression,
+        predictions=task.predictions,
         seed=config.seed,
         source=config.student_source,
+        birth=config.student_birth,
+        sample=lambda: sample_batches(data, teacher_tokenizer, max_length=config.max_length),
     )
     check_max_length(config.max_length, teacher.model, student)
     seed_everything(config.seed)
-    stages = load_method(config.method)(
-        encoder_shape(student), teacher.shape, regression=regression, **config.objective
-    )
+    stages = compose_stages(config, encoder_shape(student), teacher.shape, task.predictions)
     arguments = [
         stage_arguments(
             stage,
@@ -89,6 +105,8 @@ def distill(config: RunConfig | None = None, *, examples: TaskData | None = None
         max_length=config.max_length,
         batch_size=arguments[0].per_device_train_batch_size,
         tokens_per_batch=arguments[0].tokens_per_batch,
+        rows=config.rows,
+        augmented=augmented,
     )
     run = _describe(config, data, teacher, stages, arguments, splits)
     run["student"] = {
@@ -106,7 +124,9 @@ def distill(config: RunConfig | None = None, *, examples: TaskData | None = None
     started = time.perf_counter()
     evaluate_on_dev = partial(evaluate, task=task, evaluation=data.evaluation, max_length=config.max_length)
     teacher.to(arguments[0].device)
-    teacher_scores = evaluate_on_dev(teacher.model, teacher_tokenizer, description="teacher on dev")
+    if teacher_scores is None:
+        description = "" if quiet else "teacher on dev"
+        teacher_scores = evaluate_on_dev(teacher.model, teacher_tokenizer, description=description)
     console.print(f"teacher on dev: {_say(teacher_scores)}")
     if config.check_teacher:
         dev = next(iter(data.evaluation.values()))
@@ -145,7 +165,9 @@ def distill(config: RunConfig | None = None, *, examples: TaskData | None = None
         callbacks=[recorder],
     )
     run["timings"]["training_seconds"] = time.perf_counter() - started
-    run["scores"]["student"] = evaluate_on_dev(student, tokenizer, description="student on dev")
+    run["scores"]["student"] = evaluate_on_dev(
+        student, tokenizer, description="" if quiet else "student on dev"
+    )
     console.print(f"student on dev: {_say(run['scores']['student'])}")
     write_student(folder, student, tokenizer, task=task, max_length=config.max_length, card=run_card(run))
     draw_run(folder, run)
@@ -153,6 +175,16 @@ def distill(config: RunConfig | None = None, *, examples: TaskData | None = None
         clear_run(folder, only=("checkpoints", "teacher_cache"))
     write_run(folder, run | {"status": "finished"})
     return StudentArtifact(folder)
+
+
+def input_hashes(config: RunConfig, teacher: Teacher, data: TaskData) -> dict[str, str]:
+    """SHA-256 of all that a run reads, by name: what two runs of one configuration may still differ in."""
+    files = {name: Path(place) for name in ("mapping", "augmented") if (place := getattr(config, name))}
+    return {
+        "teacher": teacher.fingerprint,
+        **file_hashes(data),
+        **{name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items() if file.is_file()},
+    }
 
 
 def _describe(
@@ -168,7 +200,7 @@ def _describe(
         "config": config_dict(config),
         "seed": config.seed,
         "versions": versions(),
-        "hashes": {"teacher": teacher.fingerprint, **file_hashes(data)},
+        "hashes": input_hashes(config, teacher, data),
         "task": describe_data(data),
         "selection": splits.selection,
         "rows": {"train": len(splits.train), "chosen on": 0 if splits.choose_on is None else len(splits.choose_on)},

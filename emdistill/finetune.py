@@ -51,7 +51,7 @@ def finetune(config: FinetuneConfig | None = None, *, examples: TaskData | None 
     check_max_length(config.max_length, model)
     tokenizer = load_tokenizer(config.model)
     shape = encoder_shape(model)
-    stages = METHODS["hard-labels"](shape, shape, regression=regression)
+    stages = METHODS["hard-labels"](shape, shape, predictions=task.predictions)
     arguments = [
         stage_arguments(
             stage,
@@ -68,6 +68,7 @@ def finetune(config: FinetuneConfig | None = None, *, examples: TaskData | None 
         tokenizer,
         select=config.select,
         max_length=config.max_length,
+        rows=config.rows,
         batch_size=arguments[0].per_device_train_batch_size,
         tokens_per_batch=arguments[0].tokens_per_batch,
     )

@@ -201,8 +201,8 @@ OWN_METHOD = """
 from emdistill.methods.soft_targets import soft_targets
 
 
-def mine(student, teacher, *, regression: bool = False, warmth: float = 3.0):
-    return soft_targets(student, teacher, regression=regression, temperature=warmth)
+def mine(student, teacher, *, predictions: str = "classes", warmth: float = 3.0):
+    return soft_targets(student, teacher, predictions=predictions, temperature=warmth)
 
 
 def other(student, teacher):
@@ -221,7 +221,7 @@ def test_a_method_of_ones_own_brings_its_own_options(tmp_path: Path, capsys) -> 
     )
     with pytest.raises(ConfigError, match=r"has no function 'min'. Did you mean 'mine'"):
         load_config(**NEEDED, method=f"{file}:min")
-    with pytest.raises(ConfigError, match="the function must take regression"):
+    with pytest.raises(ConfigError, match="the function must take predictions"):
         load_config(**NEEDED, method=f"{file}:other")
     file.write_text("import nothing_of_this_name")
     with pytest.raises(ConfigError, match="cannot be imported: ModuleNotFoundError"):

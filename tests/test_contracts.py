@@ -37,6 +37,7 @@ from emdistill.training.run_stages import stage_arguments
 # The three things a model can be asked for, as label names: a score has none.
 KINDS = {"regression": (), "2 classes": ("no", "yes"), "many classes": tuple("abcdefg")}
 NEEDS = {"embeddings": "embeddings", "hidden": "hidden", "attention": "attention_scores"}
+NEEDS |= {name: name for name in ("queries", "keys", "values")}
 TEXTS = ("the movie was good", "a bad book", "it is not very good and it was not the book", "a movie")
 
 
@@ -78,11 +79,15 @@ def random_states(layers: int, outputs: int, mask: Tensor, seed: int) -> Encoder
         embeddings=normal(batch, length, 8),
         hidden=tuple(normal(batch, length, 8) for _ in range(layers)),
         attention_scores=tuple(normal(batch, 2, length, length) for _ in range(layers)),
+        queries=tuple(normal(batch, length, 24) for _ in range(layers)),  # a width for 12 relation heads
+        keys=tuple(normal(batch, length, 24) for _ in range(layers)),
+        values=tuple(normal(batch, length, 24) for _ in range(layers)),
     )
 
 
 def tensors(states: EncoderStates) -> list[Tensor]:
     found = [states.logits, states.embeddings, *states.hidden, *states.attention_scores]
+    found += [*states.queries, *states.keys, *states.values]
     return [tensor for tensor in found if tensor is not None]
 
 
@@ -93,6 +98,9 @@ def mapped(states: EncoderStates, change: Callable[[Tensor], Tensor]) -> Encoder
         embeddings=None if states.embeddings is None else change(states.embeddings),
         hidden=tuple(map(change, states.hidden)),
         attention_scores=tuple(map(change, states.attention_scores)),
+        queries=tuple(map(change, states.queries)),
+        keys=tuple(map(change, states.keys)),
+        values=tuple(map(change, states.values)),
     )
 
 
@@ -274,10 +282,18 @@ def test_student_is_a_stock_model(
     outputs = max(1, len(KINDS[kind]))
     teacher = named(tiny_encoder(layers=6, labels=outputs), kind)
     save_student(tiny_encoder(layers=1, width=16), tiny_tokenizer, tmp_path / "small")
-    spec = STUDENTS[form].example.replace("DIR_OR_HUB_ID", str(tmp_path / "small"))
+    # 4x24: of a shape that is a part of this teacher, so that it can be cut from it.
+    spec = STUDENTS[form].example.replace("DIR_OR_HUB_ID", str(tmp_path / "small")).replace("4x312", "4x24")
+    sample = tiny_tokenizer(list(TEXTS), padding=True, return_tensors="pt")
     before = fingerprint(teacher)
     student, tokenizer = make_student(
-        spec, teacher, tiny_tokenizer, labels=KINDS[kind], regression=kind == "regression", seed=3
+        spec,
+        teacher,
+        tiny_tokenizer,
+        labels=KINDS[kind],
+        predictions="score" if kind == "regression" else "classes",
+        seed=3,
+        sample=lambda: [{**sample, "labels": torch.zeros(len(TEXTS), dtype=torch.long)}],
     )
     inputs = tokenizer(list(TEXTS), padding=True, return_tensors="pt")
     student.eval()
@@ -339,7 +355,8 @@ def test_a_step_of_every_method_teaches_the_student_and_leaves_the_teacher(
     teacher = Teacher(named(tiny_encoder(layers=3, width=16, heads=2, labels=outputs), kind))
     student = named(tiny_encoder(layers=2, width=8, heads=2, labels=outputs, seed=1), kind)
     taught, stock = teacher.fingerprint, set(student.state_dict())
-    stages = METHODS[method](encoder_shape(student), teacher.shape, regression=kind == "regression")
+    predictions = "score" if kind == "regression" else "classes"
+    stages = METHODS[method](encoder_shape(student), teacher.shape, predictions=predictions)
     assert len({stage.name for stage in stages}) == len(stages) > 0
     for stage in stages:
         before = fingerprint(student)
@@ -370,7 +387,7 @@ def test_method_says_what_it_is_and_documents_every_setting(method: str) -> None
     first, *rest = documentation.splitlines()
     assert first.endswith(".")
     parameters = inspect.signature(function).parameters
-    assert {"student", "teacher", "regression"} <= parameters.keys()
+    assert {"student", "teacher", "predictions"} <= parameters.keys()
     documented = {line.strip().partition(":")[0] for line in rest}
     assert parameters.keys() <= documented
     settings = [parameter for name, parameter in parameters.items() if name not in ("student", "teacher")]

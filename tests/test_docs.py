@@ -19,10 +19,13 @@ from transformers import PreTrainedTokenizerBase
 
 from emdistill import cli
 from emdistill.artifact.flows import FlowRecord, read_flows
+from emdistill.augment import augment
+from emdistill.compare import compare
 from emdistill.config import SECTIONS, distill_parser, finetune_parser, known_options, load_config, load_method
 from emdistill.data import TASKS
 from emdistill.methods import METHODS
 from emdistill.methods.bert_emd import bert_emd
+from emdistill.search_mapping import search_mapping
 from emdistill.states import EncoderShape
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,7 +94,7 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_command_parses_and_binds(
     page: str, command: str, in_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for verb in ("distill", "finetune", "evaluate_model", "predict_file", "demo"):
+    for verb in ("distill", "finetune", "evaluate_model", "predict_file", "compare", "search_mapping", "augment", "demo"):
         monkeypatch.setattr(cli, verb, binding(vars(cli)[verb]))
     assert cli.main(shlex.split(command)[1:]) == 0, f"{page}: {command}\n{capsys.readouterr().err}"
 
@@ -129,13 +132,15 @@ def test_named_benchmarks_are_there_with_their_options() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_named_options_and_verbs_are_there(page: Path) -> None:
+    functions = (compare, search_mapping, augment)
     options = {*known_options(distill_parser("bert-emd")), *known_options(finetune_parser()), *SECTIONS}
+    options |= {name for function in functions for name in inspect.signature(function).parameters}
     for code in inline_code(page):
         if code.startswith(("tensorboard", "python benchmarks/")):
             continue
         for name in re.findall(r"--([a-z][a-z0-9_.-]*)", code):
             assert name.rstrip(".").replace("-", "_") in options, f"{page.name}: there is no option --{name}"
-        for verb in re.findall(r"\bemdistill (\w+)", code):
+        for verb in re.findall(r"\bemdistill ([\w-]+)", code):
             assert verb in cli.VERBS, f"{page.name}: there is no command {verb}"
 
 
@@ -260,7 +265,7 @@ def anchors(page: Path) -> list[str]:
 
 def test_every_setting_of_bert_emd_is_explained() -> None:
     page = read(ROOT / "docs" / "methods" / "bert-emd.md")
-    settings = set(inspect.signature(bert_emd).parameters) - {"student", "teacher", "regression"}
+    settings = set(inspect.signature(bert_emd).parameters) - {"student", "teacher", "predictions"}
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == settings
 
 

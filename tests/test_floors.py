@@ -26,6 +26,10 @@ FLOORS = {
     "distill": 5,
     "finetune": 5,
     "demo": 5,
+    "distill_text": 5,
+    "search_mapping": 5,
+    "compare": 5,
+    "augment": 5,
     "cli": 6,
     "__main__": 6,
 }
@@ -40,6 +44,12 @@ NEIGHBOURS = {
     ("demo", "config"),
     ("demo", "distill"),
     ("demo", "finetune"),
+    ("distill", "distill_text"),
+    ("distill_text", "config"),
+    ("search_mapping", "config"),
+    ("search_mapping", "distill"),
+    ("compare", "config"),
+    ("compare", "distill"),
     ("__main__", "cli"),
 }
 ROOMS = {

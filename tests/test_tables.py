@@ -16,7 +16,7 @@ import emdistill.losses as losses
 from emdistill.cli import main
 from emdistill.data import TASKS
 from emdistill.data.glue import GLUE, GlueTask
-from emdistill.data.task import Task
+from emdistill.data.task import RAW_TEXT, Task
 from emdistill.losses import Loss
 from emdistill.mapping import MAPPINGS
 from emdistill.methods import METHODS
@@ -109,7 +109,8 @@ def test_every_loss_is_published() -> None:
     ("verb", "rows"),
     [
         ("methods", list(METHODS)),
-        ("tasks", list(TASKS)),
+        ("mappings", list(MAPPINGS)),
+        ("tasks", [*TASKS, RAW_TEXT]),
         ("students", [kind.example for kind in STUDENTS.values()]),
     ],
 )

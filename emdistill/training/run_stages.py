@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from safetensors import safe_open
-from safetensors.torch import load_model, save_file
+from safetensors.torch import load_model, save_model
 from torch.utils.tensorboard import SummaryWriter
 from transformers import (
     PreTrainedModel,
@@ -140,9 +140,8 @@ def _last_checkpoint(folder: Path) -> str | None:
 
 def _save_finished(student: PreTrainedModel, path: Path, log: list[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.detach().cpu().contiguous() for name, value in student.state_dict().items()}
     part = path.with_name(path.name + ".part")
-    save_file(weights, part, metadata={"format": "pt", "log": json.dumps(log)})
+    save_model(student, str(part), metadata={"format": "pt", "log": json.dumps(log)})
     part.replace(path)
 
 

@@ -41,6 +41,8 @@ class StudentWithObjective(nn.Module):
         super().__init__()
         self.student = student
         self.objective = objective
+        self.register_state_dict_post_hook(_leave_out_second_names)
+        self.register_load_state_dict_post_hook(_miss_no_second_names)
 
     def forward(
         self,
@@ -52,6 +54,23 @@ class StudentWithObjective(nn.Module):
         states = capture(self.student, batch, self.objective.needs, self.objective.student_layers)
         total, terms = self.objective(states, states if teacher is None else teacher, batch, meanwhile)
         return total, terms
+
+
+def _second_names(module: nn.Module) -> list[str]:
+    """The names under which a tied weight (a masked-LM's decoder) is met again."""
+    first = {id(weight): name for name, weight in module.named_parameters()}
+    return [name for name, weight in module.named_parameters(remove_duplicate=False) if first[id(weight)] != name]
+
+
+def _leave_out_second_names(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: Any) -> None:
+    """safetensors writes no tensor twice."""
+    for name in _second_names(module):
+        state.pop(prefix + name, None)
+
+
+def _miss_no_second_names(module: nn.Module, incompatible: Any) -> None:
+    for name in {*_second_names(module)} & {*incompatible.missing_keys}:
+        incompatible.missing_keys.remove(name)
 
 
 class DistillationTrainer(Trainer):
