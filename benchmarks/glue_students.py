@@ -89,15 +89,15 @@ def begun(run: Path) -> bool:
     return (run / RUN_FILE).exists()
 
 
-def sst2_part(data: Path, folder: Path) -> Path:
-    """A GLUE folder with 20,000 of SST-2's training rows (drawn with seed 0, in the file's order) and its whole dev."""
+def sst2_part(data: Path, folder: Path, rows: int = SST2_ROWS) -> Path:
+    """A GLUE folder with so many of SST-2's training rows (drawn with seed 0, in their order) and its whole dev."""
     part = folder / "data" / "SST-2"
     if not (part / "train.tsv").exists():
         part.mkdir(parents=True, exist_ok=True)
-        header, *rows = (data / "SST-2" / "train.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
-        chosen = sorted(random.Random(0).sample(range(len(rows)), SST2_ROWS))
+        header, *lines = (data / "SST-2" / "train.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
+        chosen = sorted(random.Random(0).sample(range(len(lines)), rows))
         (part / "dev.tsv").write_bytes((data / "SST-2" / "dev.tsv").read_bytes())
-        (part / "train.tsv").write_text(header + "".join(rows[row] for row in chosen), encoding="utf-8")
+        (part / "train.tsv").write_text(header + "".join(lines[row] for row in chosen), encoding="utf-8")
     return part
 
 
