@@ -312,9 +312,7 @@ def _run_all(plan: Sequence[PlannedRun], data: TaskData, overwrite: bool, consol
         left = elsewhere
 
 
-def _finish(
-    run: PlannedRun, data: TaskData, teacher_scores: dict[str, float] | None, *, overwrite: bool
-) -> bool:
+def _finish(run: PlannedRun, data: TaskData, teacher_scores: dict[str, float] | None, *, overwrite: bool) -> bool:
     """Run it to its end, from wherever it is; whether it was there already."""
     state = state_of(run, overwrite=overwrite)
     if state != "finished":

@@ -33,7 +33,7 @@ from emdistill.distill_text import distill_text
 from emdistill.models.arithmetic import onednn_keeps_float32
 from emdistill.models.encoder import encoder_shape, load_classifier, load_tokenizer
 from emdistill.models.teacher import Teacher, check_above_chance
-from emdistill.students import make_student
+from emdistill.students import ExtractionPlan, make_student
 from emdistill.training import DistillationArguments, Stage, evaluate
 from emdistill.training.run_stages import run_stages, seed_everything, stage_arguments
 from emdistill.training.splits import Splits, check_max_length, make_splits, sample_batches
@@ -73,6 +73,7 @@ def distill(
     if config.augmented is not None:
         augmented = read_augmented(Path(config.augmented), data, teacher=teacher.fingerprint)
     teacher_tokenizer = load_tokenizer(config.teacher)
+    plans: list[ExtractionPlan] = []
     student, tokenizer = make_student(
         config.student,
         teacher.model,
@@ -83,6 +84,7 @@ def distill(
         source=config.student_source,
         birth=config.student_birth,
         sample=lambda: sample_batches(data, teacher_tokenizer, max_length=config.max_length),
+        record=plans.append,
     )
     check_max_length(config.max_length, teacher.model, student)
     seed_everything(config.seed)
@@ -113,6 +115,7 @@ def distill(
         "parameters": parameter_count(student),
         "bytes": model_size(student),
         "shape": asdict(encoder_shape(student)),
+        "cut_out": [{"layers": plan.layers, "heads": plan.heads} for plan in plans],
     }
     if config.resume:
         check_same_run(folder, run)
@@ -165,9 +168,7 @@ def distill(
         callbacks=[recorder],
     )
     run["timings"]["training_seconds"] = time.perf_counter() - started
-    run["scores"]["student"] = evaluate_on_dev(
-        student, tokenizer, description="" if quiet else "student on dev"
-    )
+    run["scores"]["student"] = evaluate_on_dev(student, tokenizer, description="" if quiet else "student on dev")
     console.print(f"student on dev: {_say(run['scores']['student'])}")
     write_student(folder, student, tokenizer, task=task, max_length=config.max_length, card=run_card(run))
     draw_run(folder, run)

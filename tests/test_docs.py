@@ -94,7 +94,16 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_command_parses_and_binds(
     page: str, command: str, in_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for verb in ("distill", "finetune", "evaluate_model", "predict_file", "compare", "search_mapping", "augment", "demo"):
+    for verb in (
+        "distill",
+        "finetune",
+        "evaluate_model",
+        "predict_file",
+        "compare",
+        "search_mapping",
+        "augment",
+        "demo",
+    ):
         monkeypatch.setattr(cli, verb, binding(vars(cli)[verb]))
     assert cli.main(shlex.split(command)[1:]) == 0, f"{page}: {command}\n{capsys.readouterr().err}"
 

@@ -6,16 +6,24 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from emdistill.data.task import Predictions
 from emdistill.errors import ConfigError, ModelError
-from emdistill.models.encoder import HUB_ID, Source, encoder_layers, name_outputs
+from emdistill.models.encoder import HUB_ID, Source, encoder_layers
+from emdistill.students.extract import ExtractionPlan, check_part, cut_out, extract_student, plan_extraction
 from emdistill.students.fresh import fresh_student
+from emdistill.students.importance import Importance, random_importance, taylor_importance
 from emdistill.students.keep_layers import evenly_spaced, keep_layers
 from emdistill.students.pretrained import pretrained_student
+from emdistill.students.shape import StudentShape, complete_shape, name_predictions
 
 Student = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+Birth = Literal["importance", "random", "fresh"]
+Sample = Callable[[], list[dict[str, Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -23,15 +31,21 @@ class StudentRequest:
     """What a student is made from: the `--student` text, the teacher, the task's outputs, a seed.
 
     source   an encoder to keep layers of instead of the teacher's, e.g. the one it was fine-tuned from
+    birth    where the weights of a student of a given shape come from
+    sample   gives the batches on which the importance of the teacher's units and the means of states are measured
+    record   is told which units were kept of a student that was cut from the teacher
     """
 
     spec: str
     teacher: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     labels: tuple[str, ...]
-    regression: bool
+    predictions: Predictions
     seed: int
     source: Source | None
+    birth: Birth
+    sample: Sample | None
+    record: Callable[[ExtractionPlan], object] | None
 
 
 @dataclass(frozen=True)
@@ -50,19 +64,41 @@ def make_student(
     teacher_tokenizer: PreTrainedTokenizerBase,
     *,
     labels: Sequence[str] = (),
-    regression: bool = False,
+    predictions: Predictions = "classes",
     seed: int = 0,
     source: Source | None = None,
+    birth: Birth = "importance",
+    sample: Sample | None = None,
+    record: Callable[[ExtractionPlan], object] | None = None,
 ) -> Student:
     """The student that `spec` describes, trainable and apart from the teacher, with its tokenizer.
 
     The forms of `spec` are those of STUDENTS. With `source` the kept layers, embeddings, pooler and head come from
     that encoder, which must have the teacher's tokens. The same seed gives the same weights.
-    Raises ConfigError for a spec of no form, LayerCountError for layers that are not there,
-    ModelError and TokenizerError for an encoder that cannot be used.
+
+    birth    weights of a student of a given shape (4x312): the teacher's units, those of highest importance or drawn
+             at random, or fresh ones
+    sample   called only where the student is cut from the teacher: batches of the tokenizer's tensors with `labels`;
+             importance needs them, units drawn at random can do without
+    record   called with the ExtractionPlan of a student that is cut from the teacher
+    Raises ConfigError for a spec of no form and a shape that is no part of the teacher, LayerCountError for layers
+    that are not there, ModelError and TokenizerError for an encoder that cannot be used.
     """
     kind = STUDENTS[student_kind(spec)]
-    return kind.build(StudentRequest(spec, teacher_model, teacher_tokenizer, tuple(labels), regression, seed, source))
+    return kind.build(
+        StudentRequest(
+            spec,
+            teacher_model,
+            teacher_tokenizer,
+            tuple(labels),
+            predictions,
+            seed,
+            source,
+            birth,
+            sample,
+            record,
+        )
+    )
 
 
 def student_kind(spec: str) -> str:
@@ -88,14 +124,21 @@ def _keep_list(request: StudentRequest) -> Student:
 
 def _keep(request: StudentRequest, encoder: PreTrainedModel, layers: Sequence[int]) -> Student:
     student = keep_layers(encoder, layers)
-    outputs = 1 if request.regression else len(request.labels)
+    _check_outputs(request, student)
+    name_predictions(student.config, request.labels, request.predictions)
+    return student, request.tokenizer
+
+
+def _check_outputs(request: StudentRequest, student: PreTrainedModel) -> None:
+    """A head that is the teacher's must be one for this task."""
+    if request.predictions in ("words", "none"):
+        return
+    outputs = 1 if request.predictions == "score" else len(request.labels)
     if student.config.num_labels != outputs:
         raise ModelError(
             f"the teacher's head has {student.config.num_labels} outputs, the task {outputs}; "
             "take a teacher that was fine-tuned on this task"
         )
-    name_outputs(student.config, labels=request.labels, regression=request.regression)
-    return student, request.tokenizer
 
 
 def _kept_from(request: StudentRequest) -> PreTrainedModel:
@@ -103,24 +146,48 @@ def _kept_from(request: StudentRequest) -> PreTrainedModel:
     if request.source is None:
         return request.teacher
     encoder, _ = pretrained_student(
-        request.source, request.tokenizer, labels=request.labels, regression=request.regression, seed=request.seed
+        request.source, request.tokenizer, labels=request.labels, predictions=request.predictions, seed=request.seed
     )
     return encoder
 
 
-def _fresh(request: StudentRequest) -> Student:
+def _shape(request: StudentRequest) -> Student:
     _refuse_source(request)
     sizes = [int(number) for number in request.spec.split("x")]
-    student = fresh_student(
-        request.teacher, *sizes, labels=request.labels, regression=request.regression, seed=request.seed
-    )
+    if request.birth == "fresh":
+        student = fresh_student(
+            request.teacher, *sizes, labels=request.labels, predictions=request.predictions, seed=request.seed
+        )
+        return student, request.tokenizer
+    teacher = request.teacher
+    encoder_layers(teacher)  # the family must be one whose layers can be taken apart
+    shape = complete_shape(teacher.config, *sizes)
+    check_part(teacher, shape)  # before the sample is made
+    batches = [] if request.sample is None else request.sample()
+    plan = plan_extraction(teacher, shape, _importance(request, batches))
+    student = cut_out(teacher, plan, batches)
+    _check_outputs(request, student)
+    name_predictions(student.config, request.labels, request.predictions)
+    if request.record is not None:
+        request.record(plan)
     return student, request.tokenizer
+
+
+def _importance(request: StudentRequest, batches: list[dict[str, Tensor]]) -> Importance:
+    if request.birth == "random":
+        return random_importance(request.teacher, request.seed)
+    if not batches:
+        raise ConfigError(
+            f"--student {request.spec}: which units of the teacher matter is measured on a sample of texts, and there "
+            "is none; give make_student a sample, or choose --student_birth random or fresh"
+        )
+    return taylor_importance(request.teacher, batches, seed=request.seed)
 
 
 def _pretrained(request: StudentRequest) -> Student:
     _refuse_source(request)
     return pretrained_student(
-        request.spec, request.tokenizer, labels=request.labels, regression=request.regression, seed=request.seed
+        request.spec, request.tokenizer, labels=request.labels, predictions=request.predictions, seed=request.seed
     )
 
 
@@ -142,11 +209,12 @@ STUDENTS = {
     "layer-list": StudentKind(
         "1,3,5", re.compile(r"\d+(,\d+)+|\d+,"), "these of the teacher's layers, counted from 0", _keep_list
     ),
-    "fresh": StudentKind(
+    "shape": StudentKind(
         "4x312",
         re.compile(r"\d+x\d+(x\d+x\d+)?"),
-        "layers × width, fresh weights (4x312x12x1200 names heads and feed-forward width too)",
-        _fresh,
+        "layers × width, cut from the teacher, or fresh: --student_birth (4x312x12x1200 names heads and feed-forward "
+        "width too)",
+        _shape,
     ),
     "pretrained": StudentKind(
         "DIR_OR_HUB_ID",
@@ -159,10 +227,16 @@ STUDENTS = {
 
 __all__ = [
     "STUDENTS",
+    "Birth",
+    "ExtractionPlan",
+    "Importance",
+    "Sample",
     "Student",
     "StudentKind",
     "StudentRequest",
+    "StudentShape",
     "evenly_spaced",
+    "extract_student",
     "fresh_student",
     "keep_layers",
     "make_student",

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from emdistill.errors import ConfigError, LayerCountError
 from emdistill.models.encoder import LAYERS, encoder_layers
@@ -37,15 +37,33 @@ def keep_layers(encoder: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMo
         raise ConfigError(f"--student {','.join(map(str, layers))}: name each layer once, in increasing order")
     config = copy.deepcopy(encoder.config)
     config.num_hidden_layers = len(layers)
-    with torch.random.fork_rng(devices=[]):
-        student: PreTrainedModel = type(encoder)(config)
+    student = blank_like(encoder, config)
     student.load_state_dict(_kept_tensors(encoder, layers))
     return student
 
 
+def blank_like(encoder: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedModel:
+    """A model of the encoder's class with the sizes of `config` and fresh weights; without a pooler if it has none.
+
+    torch's random state is left as it was; whoever wants the weights seeds it meanwhile.
+    """
+    names = encoder.state_dict().keys()
+    with torch.random.fork_rng(devices=[]):
+        model: PreTrainedModel = type(encoder)(config)
+        if "pooler.dense.weight" in model.state_dict().keys() - names:
+            model = type(encoder)(config, add_pooling_layer=False)
+    return model
+
+
+def layers_prefix(encoder: PreTrainedModel) -> str:
+    """What the names of the layers' tensors begin with, `bert.encoder.layer.`; a bare encoder's lack `bert.`."""
+    below = f"{LAYERS[encoder.config.model_type]}."
+    return below if encoder.base_model is encoder else f"{encoder.base_model_prefix}.{below}"
+
+
 def _kept_tensors(encoder: PreTrainedModel, layers: Sequence[int]) -> dict[str, torch.Tensor]:
     """The encoder's state dict without the other layers; layer `layers[i]` is renamed to layer i."""
-    prefix = f"{encoder.base_model_prefix}.{LAYERS[encoder.config.model_type]}."
+    prefix = layers_prefix(encoder)
     kept = {}
     for name, tensor in encoder.state_dict().items():
         if not name.startswith(prefix):

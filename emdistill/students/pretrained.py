@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from emdistill.models.encoder import Source, load_classifier, load_tokenizer, same_tokens
+from emdistill.data.task import Predictions
+from emdistill.errors import ModelError
+from emdistill.models.encoder import Source, load_classifier, load_encoder, load_tokenizer, same_tokens
+from emdistill.models.masked_lm import has_masked_lm_head
 
 
 def pretrained_student(
@@ -15,17 +19,33 @@ def pretrained_student(
     teacher_tokenizer: PreTrainedTokenizerBase,
     *,
     labels: Sequence[str] = (),
-    regression: bool = False,
+    predictions: Predictions = "classes",
     seed: int = 0,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load the encoder in `source`, with a head for `labels` or a score: its own if it fits, else fresh from `seed`.
 
+    For masked words it must have the head that predicts them; for no predictions it loses such a head.
     torch's random state is left as it was.
-    Raises ModelError where it cannot be loaded, TokenizerError where its tokens are not the teacher's.
+    Raises ModelError where it cannot be loaded or lacks that head, TokenizerError where its tokens are not the
+    teacher's.
     """
     tokenizer = load_tokenizer(source)
     same_tokens(teacher_tokenizer, tokenizer)
+    if predictions in ("words", "none"):
+        return _without_task(source, predictions), tokenizer
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        model = load_classifier(source, labels=labels, regression=regression)
+        model = load_classifier(source, labels=labels, regression=predictions == "score")
     return model, tokenizer
+
+
+def _without_task(source: Source, predictions: Predictions) -> PreTrainedModel:
+    model = load_encoder(source)
+    if predictions == "none":
+        return cast(PreTrainedModel, model.base_model)
+    if not has_masked_lm_head(model):
+        raise ModelError(
+            f"{source} has no head that predicts masked words, and the teacher has one; take an encoder that was saved "
+            "with it (AutoModelForMaskedLM), or keep the teacher's layers: --student 3"
+        )
+    return model

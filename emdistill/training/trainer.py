@@ -41,8 +41,8 @@ class StudentWithObjective(nn.Module):
         super().__init__()
         self.student = student
         self.objective = objective
-        self.register_state_dict_post_hook(_leave_out_second_names)
-        self.register_load_state_dict_post_hook(_miss_no_second_names)
+        self.register_state_dict_post_hook(_leave_out_second_names)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_miss_no_second_names)  # type: ignore[no-untyped-call]
 
     def forward(
         self,

@@ -125,9 +125,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(words, tmp_path: Path, monkeypat
     monkeypatch.undo()
     assert main(words(*further, masked=True, output="parts")) == 2  # neither --resume nor --overwrite
     assert main(words(*further, "--resume", masked=True, output="parts")) == 0
-    one, other = (
-        AutoModelForMaskedLM.from_pretrained(tmp_path / name / "student") for name in ("whole", "parts")
-    )
+    one, other = (AutoModelForMaskedLM.from_pretrained(tmp_path / name / "student") for name in ("whole", "parts"))
     assert fingerprint(one) == fingerprint(other)
     assert record(tmp_path / "whole")["held_out_loss"] == record(tmp_path / "parts")["held_out_loss"]
     assert main(words(*further, "--resume", masked=True, output="parts")) == 0  # finished: left as it is

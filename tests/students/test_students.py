@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertModel, pipeline
+from transformers import (
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertModel,
+    pipeline,
+)
 
 from emdistill.errors import ConfigError, LayerCountError, ModelError, TokenizerError
 from emdistill.models import encoder_layers, encoder_shape, fingerprint, save_student
 from emdistill.states import EncoderShape
 from emdistill.students import STUDENTS, evenly_spaced, keep_layers, make_student, student_kind
-from emdistill.students.fresh import default_feed_forward, default_heads
+from emdistill.students.extract import extract_student
+from emdistill.students.importance import taylor_importance
+from emdistill.students.shape import StudentShape, complete_shape, default_feed_forward, default_heads, shape_of
 
 FAMILIES = ("bert", "roberta", "distilbert", "electra")
 LABELS = ("bad", "good")
@@ -99,7 +108,7 @@ def test_layers_that_are_not_there(tiny_encoder, tiny_tokenizer):
 
 def test_the_published_small_student_has_the_published_size(tiny_encoder, tiny_tokenizer):
     teacher = tiny_encoder(layers=1, vocab_size=30522, max_position_embeddings=512)
-    student, _ = make_student("4x312", teacher, tiny_tokenizer, labels=LABELS)
+    student, _ = make_student("4x312", teacher, tiny_tokenizer, labels=LABELS, birth="fresh")
     assert sum(parameter.numel() for parameter in student.parameters()) == 14_350_874
     assert encoder_shape(student) == EncoderShape(layers=4, width=312, heads=12)
     assert student.config.intermediate_size == 1200
@@ -109,12 +118,13 @@ def test_the_published_small_student_has_the_published_size(tiny_encoder, tiny_t
 def test_fresh_weights_follow_the_seed_and_the_teachers_config(tiny_encoder, tiny_tokenizer, family):
     teacher = tiny_encoder(family, layers=3, hidden_act="relu", activation="relu")
     random_state = torch.get_rng_state()
-    student, _ = make_student("2x24", teacher, tiny_tokenizer, labels=("a", "b", "c"), seed=1)
+    options = {"labels": ("a", "b", "c"), "birth": "fresh"}
+    student, _ = make_student("2x24", teacher, tiny_tokenizer, seed=1, **options)
     assert torch.equal(torch.get_rng_state(), random_state)
-    again, _ = make_student("2x24x12x96", teacher, tiny_tokenizer, labels=("a", "b", "c"), seed=1)
-    other, _ = make_student("2x24", teacher, tiny_tokenizer, labels=("a", "b", "c"), seed=2)
+    again, _ = make_student("2x24x4x64", teacher, tiny_tokenizer, seed=1, **options)
+    other, _ = make_student("2x24", teacher, tiny_tokenizer, seed=2, **options)
     assert type(student) is type(teacher)
-    assert encoder_shape(student) == EncoderShape(layers=2, width=24, heads=12)
+    assert encoder_shape(student) == EncoderShape(layers=2, width=24, heads=4)
     assert fingerprint(student) == fingerprint(again) != fingerprint(other)
     assert student.eval()(**BATCH).logits.shape == (2, 3)
     kept = {"vocab_size", "max_position_embeddings", "initializer_range", "hidden_act", "activation"}
@@ -128,21 +138,143 @@ def test_fresh_weights_follow_the_seed_and_the_teachers_config(tiny_encoder, tin
 def test_electra_keeps_narrow_embeddings_and_widens_equal_ones(tiny_encoder, tiny_tokenizer):
     for embedding_size, expected in ((16, 16), (32, 24)):
         teacher = tiny_encoder("electra", embedding_size=embedding_size)
-        student, _ = make_student("2x24", teacher, tiny_tokenizer, labels=LABELS)
-        assert student.config.embedding_size == expected
+        for birth in ("fresh", "random"):
+            student, _ = make_student("2x24", teacher, tiny_tokenizer, labels=LABELS, birth=birth)
+            assert student.config.embedding_size == expected
+
+
+def test_the_births_of_a_shape(tiny_encoder, tiny_tokenizer):
+    teacher = tiny_encoder(layers=4)
+    sample, plans = [{**BATCH, "labels": torch.tensor([0, 1])}], []
+
+    def born(birth: str, seed: int = 1, batches: list | None = sample):
+        student, tokenizer = make_student(
+            "2x24x4x40",
+            teacher,
+            tiny_tokenizer,
+            labels=LABELS,
+            seed=seed,
+            birth=birth,
+            sample=None if batches is None else lambda: batches,
+            record=plans.append,
+        )
+        assert tokenizer is tiny_tokenizer
+        assert shape_of(student.config) == StudentShape(2, 24, 4, 40)
+        assert student.config.id2label == {0: "bad", 1: "good"}
+        assert all(parameter.requires_grad for parameter in student.parameters())
+        return fingerprint(student)
+
+    best = taylor_importance(teacher, sample)
+    assert born("importance") == born("importance", seed=2)
+    assert born("importance") == fingerprint(extract_student(teacher, 2, 24, 4, 40, importance=best, sample=sample))
+    assert plans[0] == plans[1] == plans[2]
+    assert set(plans[0].residual) == set(best.residual.topk(24).indices.tolist())
+    assert plans[0].layers == (1, 3)
+    assert (
+        born("random") == born("random") == fingerprint(extract_student(teacher, 2, 24, 4, 40, sample=sample, seed=1))
+    )
+    assert born("random", batches=None) == fingerprint(extract_student(teacher, 2, 24, 4, 40, seed=1))
+    assert len({born("importance"), born("random"), born("random", seed=2), born("random", batches=None)}) == 4
+    cut = len(plans)
+    assert born("fresh") not in {born("fresh", seed=2), born("random")}
+    assert len(plans) == cut + 1  # of fresh students there is nothing to record
+    with pytest.raises(ConfigError, match=r"measured on a sample .*, and there is none.*--student_birth random"):
+        born("importance", batches=None)
+    with pytest.raises(ModelError, match="the teacher's head has 2 outputs, the task 3"):
+        make_student("2x24", teacher, tiny_tokenizer, labels=("a", "b", "c"), birth="random")
+
+
+def test_a_student_larger_than_its_teacher_can_only_be_fresh(tiny_encoder, tiny_tokenizer):
+    teacher = tiny_encoder(layers=2)
+
+    def unread() -> list:
+        raise AssertionError("the sample is made before the shape is checked")
+
+    for birth in ("importance", "random"):
+        for spec, sizes in (("3x24", "3x24x4x64"), ("2x48", "2x48x12x192")):
+            expected = f"a student of {sizes} cannot be cut from a teacher of 2x32x4x64 .*--student_birth fresh"
+            with pytest.raises(ConfigError, match=expected):
+                make_student(spec, teacher, tiny_tokenizer, labels=LABELS, birth=birth, sample=unread)
+            student, _ = make_student(spec, teacher, tiny_tokenizer, labels=LABELS, birth="fresh")
+            assert str(shape_of(student.config)) == sizes
 
 
 def test_default_heads_and_feed_forward():
-    heads = {312: 12, 384: 12, 768: 12, 128: 2, 256: 4, 512: 8, 250: 5, 7: 1}
-    assert {width: default_heads(width) for width in heads} == heads
-    assert [default_feed_forward(width) for width in (312, 384, 768)] == [1200, 1536, 3072]
+    """Sizes that are not given: those of the publications, and of a teacher that is as wide, sizes it can give."""
+    small = StudentShape(2, 32, 4, 64)
+    heads = {312: 12, 384: 12, 768: 12, 128: 2, 256: 4, 512: 8, 250: 5, 70: 1}
+    assert {width: default_heads(width, small) for width in heads} == heads
+    assert [default_feed_forward(width, small) for width in (312, 384, 768, 32, 8)] == [1200, 1536, 3072, 64, 32]
+    base, minilm = StudentShape(12, 768, 12, 3072), StudentShape(6, 384, 12, 1536)
+    assert [default_heads(width, base) for width in (768, 384, 312, 256, 192, 128)] == [12, 12, 12, 4, 12, 2]
+    assert [default_heads(width, minilm) for width in (384, 312, 256, 192, 128)] == [12, 12, 8, 12, 4]
+    assert default_heads(128, StudentShape(12, 256, 4, 1024)) == 4
+    assert default_heads(768, StudentShape(24, 1024, 16, 4096)) == 16
+    assert default_heads(13, small) == 1  # nothing that can be cut: 13 heads, or one of 13
+    assert default_feed_forward(312, minilm) == 1200
+    assert default_feed_forward(384, StudentShape(6, 384, 12, 1000)) == 1000
+
+
+def test_all_births_have_one_shape(tiny_encoder, tiny_tokenizer):
+    for family in FAMILIES:
+        teacher = tiny_encoder(family, layers=3)
+        for width in (32, 24, 12):
+            shape = complete_shape(teacher.config, 2, width)
+            for birth in ("random", "fresh"):
+                student, _ = make_student(f"2x{width}", teacher, tiny_tokenizer, labels=LABELS, birth=birth)
+                assert shape_of(student.config) == shape
 
 
 def test_impossible_shapes(tiny_encoder, tiny_tokenizer):
     teacher = tiny_encoder()
     for spec in ("0x312", "4x0", "4x312x7x1200", "4x312x0x1200", "4x312x12x0"):
-        with pytest.raises(ConfigError, match=f"--student {spec.rsplit('x', 2)[0] if spec.count('x') > 1 else spec}"):
+        with pytest.raises(ConfigError, match=f"--student {spec}: "):
             make_student(spec, teacher, tiny_tokenizer, labels=LABELS)
+
+
+@pytest.mark.parametrize("kind", ["words", "none"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_students_of_a_teacher_without_a_task(tiny_encoder, tiny_tokenizer, tmp_path, family, kind):
+    auto = AutoModelForMaskedLM if kind == "words" else AutoModel
+    teacher = auto.from_config(tiny_encoder(family, layers=4).config).eval()
+    small = auto.from_config(tiny_encoder(family, layers=1, width=8).config).eval()
+    save_student(small, tiny_tokenizer, tmp_path / "small")
+    save_student(teacher, tiny_tokenizer, tmp_path / "same")
+    labels = torch.where(BATCH["input_ids"] > 40, BATCH["input_ids"], -100)
+    before = fingerprint(teacher)
+
+    def born(spec: str, **options):
+        batches = [{**BATCH, "labels": labels}] if kind == "words" else [BATCH]
+        student, _ = make_student(
+            spec, teacher, tiny_tokenizer, predictions=kind, sample=lambda: batches, seed=3, **options
+        )
+        assert type(student) is type(teacher)
+        assert torch.isfinite(student.eval()(**BATCH)[0]).all()
+        assert all(parameter.requires_grad for parameter in student.parameters())
+        return student
+
+    for student in (born("2"), born("1,3"), born("2", source=tmp_path / "same")):
+        for kept, layer in zip((1, 3), encoder_layers(student), strict=True):
+            assert fingerprint(layer) == fingerprint(encoder_layers(teacher)[kept])
+    for birth in ("importance", "random", "fresh"):
+        student = born("2x24", birth=birth)
+        assert encoder_shape(student) == EncoderShape(layers=2, width=24, heads=4)
+        save_student(student, tiny_tokenizer, tmp_path / birth)
+        assert fingerprint(auto.from_pretrained(tmp_path / birth)) == fingerprint(student)
+    assert fingerprint(born(str(tmp_path / "small"))) == fingerprint(small)
+    assert fingerprint(teacher) == before
+
+
+def test_a_student_of_a_masked_lm_needs_its_head(tiny_encoder, tiny_tokenizer, tmp_path):
+    config = tiny_encoder().config
+    words, bare = AutoModelForMaskedLM.from_config(config), AutoModel.from_config(config)
+    save_student(words, tiny_tokenizer, tmp_path / "words")
+    save_student(bare, tiny_tokenizer, tmp_path / "bare")
+    with pytest.raises(ModelError, match="has no head that predicts masked words, and the teacher has one"):
+        make_student(str(tmp_path / "bare"), words, tiny_tokenizer, predictions="words")
+    student, _ = make_student(str(tmp_path / "words"), bare, tiny_tokenizer, predictions="none")
+    assert type(student) is BertModel
+    assert fingerprint(student) == fingerprint(words.base_model)
 
 
 def test_a_pretrained_student_keeps_its_weights(tiny_encoder, tiny_tokenizer, tmp_path):
@@ -167,7 +299,7 @@ def test_regression_students(tiny_encoder, tiny_tokenizer, tmp_path):
     teacher = tiny_encoder(labels=1)
     save_student(tiny_encoder(), tiny_tokenizer, tmp_path)
     for spec in ("1", "2x24", str(tmp_path)):
-        student, _ = make_student(spec, teacher, tiny_tokenizer, labels=(), regression=True)
+        student, _ = make_student(spec, teacher, tiny_tokenizer, labels=(), predictions="score", birth="random")
         assert student.config.problem_type == "regression"
         assert student.eval()(**BATCH).logits.shape == (2, 1)
 
@@ -178,8 +310,8 @@ def test_every_form_is_in_the_table(tmp_path):
         "12": "layer-count",
         "1,3,5": "layer-list",
         "5,": "layer-list",
-        "4x312": "fresh",
-        "4x312x12x1200": "fresh",
+        "4x312": "shape",
+        "4x312x12x1200": "shape",
         "bert-base-uncased": "pretrained",
         "google/bert_uncased_L-4_H-312_A-12": "pretrained",
         "0owner/small": "pretrained",

@@ -1,0 +1,258 @@
+"""Extract Then Distill: a narrower, shallower student cut out of its teacher, unit by unit.
+
+    student parameter = teacher parameter [kept rows, kept columns]
+
+One set of units is kept along the residual stream, which embeddings, LayerNorms, every layer's inputs and outputs,
+pooler and head share; each layer keeps its own feed-forward neurons, heads, and neurons inside the heads, queries and
+keys the same ones, values and the output projection the same ones. At the teacher's size the student is the teacher.
+Then the states' means are put right (mean_states.py): without that the errors grow from layer to layer.
+
+Source: Extract Then Distill (Chen et al., arXiv 2104.11928, ICANN 2021).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from emdistill.errors import ConfigError, ModelError
+from emdistill.models.encoder import encoder_layers
+from emdistill.students.importance import Importance, random_importance
+from emdistill.students.keep_layers import blank_like, evenly_spaced, layers_prefix
+from emdistill.students.mean_states import match_means
+from emdistill.students.shape import StudentShape, complete_shape, resize, shape_of
+
+Axes = tuple[str | None, ...]
+# What the axes of a weight count; a bias has the first of them. None: an axis that is kept whole.
+RESIDUAL, EMBEDDING, QUERY_KEY, VALUE, FEED_FORWARD = "residual", "embedding", "query_key", "value", "feed_forward"
+LAYER_AXES: dict[str, Axes] = {
+    "attention.self.query": (QUERY_KEY, RESIDUAL),
+    "attention.self.key": (QUERY_KEY, RESIDUAL),
+    "attention.self.value": (VALUE, RESIDUAL),
+    "attention.output.dense": (RESIDUAL, VALUE),
+    "attention.output.LayerNorm": (RESIDUAL,),
+    "intermediate.dense": (FEED_FORWARD, RESIDUAL),
+    "output.dense": (RESIDUAL, FEED_FORWARD),
+    "output.LayerNorm": (RESIDUAL,),
+    # DistilBERT
+    "attention.q_lin": (QUERY_KEY, RESIDUAL),
+    "attention.k_lin": (QUERY_KEY, RESIDUAL),
+    "attention.v_lin": (VALUE, RESIDUAL),
+    "attention.out_lin": (RESIDUAL, VALUE),
+    "sa_layer_norm": (RESIDUAL,),
+    "ffn.lin1": (FEED_FORWARD, RESIDUAL),
+    "ffn.lin2": (RESIDUAL, FEED_FORWARD),
+    "output_layer_norm": (RESIDUAL,),
+}
+ENCODER_AXES: dict[str, Axes] = {
+    "embeddings.word_embeddings": (None, EMBEDDING),
+    "embeddings.position_embeddings": (None, EMBEDDING),
+    "embeddings.token_type_embeddings": (None, EMBEDDING),
+    "embeddings.LayerNorm": (EMBEDDING,),
+    "embeddings_project": (RESIDUAL, EMBEDDING),
+    "pooler.dense": (RESIDUAL, RESIDUAL),
+}
+HEAD_AXES: dict[str, Axes] = {
+    # classification: BERT and DistilBERT, then RoBERTa and ELECTRA
+    "classifier": (None, RESIDUAL),
+    "pre_classifier": (RESIDUAL, RESIDUAL),
+    "classifier.dense": (RESIDUAL, RESIDUAL),
+    "classifier.out_proj": (None, RESIDUAL),
+    # masked words: BERT, RoBERTa, ELECTRA, DistilBERT
+    "cls.predictions": (None,),
+    "cls.predictions.transform.dense": (RESIDUAL, RESIDUAL),
+    "cls.predictions.transform.LayerNorm": (RESIDUAL,),
+    "cls.predictions.decoder": (None, RESIDUAL),
+    "lm_head": (None,),
+    "lm_head.dense": (RESIDUAL, RESIDUAL),
+    "lm_head.layer_norm": (RESIDUAL,),
+    "lm_head.decoder": (None, RESIDUAL),
+    "generator_predictions.dense": (EMBEDDING, RESIDUAL),
+    "generator_predictions.LayerNorm": (EMBEDDING,),
+    "generator_lm_head": (None, EMBEDDING),
+    "vocab_transform": (RESIDUAL, RESIDUAL),
+    "vocab_layer_norm": (RESIDUAL,),
+    "vocab_projector": (None, RESIDUAL),
+}
+
+
+@dataclass(frozen=True)
+class ExtractionPlan:
+    """Which of the teacher's layers and units make the student: indices from 0, increasing.
+
+    residual       the units along the residual stream
+    layers         the teacher's layers, one a student layer; the following have one entry a student layer, too
+    heads          the heads
+    query_key, value   the neurons of the kept heads, counted over all heads side by side
+    feed_forward   the feed-forward neurons
+    """
+
+    residual: tuple[int, ...]
+    layers: tuple[int, ...]
+    heads: tuple[tuple[int, ...], ...]
+    query_key: tuple[tuple[int, ...], ...]
+    value: tuple[tuple[int, ...], ...]
+    feed_forward: tuple[tuple[int, ...], ...]
+
+
+def extract_student(
+    teacher: PreTrainedModel,
+    layers: int,
+    width: int,
+    heads: int | None = None,
+    feed_forward: int | None = None,
+    *,
+    importance: Importance | None = None,
+    sample: Sequence[Mapping[str, Tensor]] = (),
+    seed: int = 0,
+) -> PreTrainedModel:
+    """The student of this shape cut from the most important units of the teacher; without scores, drawn by `seed`.
+
+    sample   batches of the tokenizer's tensors on which the student's states get the teacher's means (mean_states.py)
+    Sequence classifiers, masked-LM models and bare encoders of BERT, RoBERTa, ELECTRA and DistilBERT; the student is
+    of the teacher's class, has its outputs, is trainable and shares nothing with it.
+    Raises ConfigError for a shape that is no part of the teacher, ModelError for an unsupported family.
+    """
+    encoder_layers(teacher)  # the family must be one whose layers can be taken apart
+    shape = complete_shape(teacher.config, layers, width, heads, feed_forward)
+    return cut_out(teacher, plan_extraction(teacher, shape, importance or random_importance(teacher, seed)), sample)
+
+
+def check_part(teacher: PreTrainedModel, shape: StudentShape) -> None:
+    """Raise ConfigError unless a student of `shape` can be cut out of the teacher."""
+    whole = shape_of(teacher.config)
+    birth = "or start from fresh weights: --student_birth fresh"
+    sizes = (
+        f"a student of {shape} cannot be cut from a teacher of {whole} (layers x width x heads x feed-forward width)"
+    )
+    if shape.layers > whole.layers or shape.width > whole.width or shape.feed_forward > whole.feed_forward:
+        raise ConfigError(f"{sizes}: take a smaller one, {birth}")
+    if shape.heads > whole.heads or shape.head_size > whole.head_size:
+        raise ConfigError(
+            f"{sizes}: its {shape.heads} heads of {shape.head_size} are no part of {whole.heads} heads of "
+            f"{whole.head_size}; name other heads, {birth}"
+        )
+    if _has_narrow_embeddings(teacher) and shape.width == teacher.config.embedding_size:
+        raise ConfigError(
+            f"{sizes}: at the width of its embeddings, {shape.width}, an ELECTRA has no projection between embeddings "
+            f"and layers; take another width, {birth}"
+        )
+
+
+def plan_extraction(teacher: PreTrainedModel, shape: StudentShape, importance: Importance) -> ExtractionPlan:
+    """The units of the highest scores, in the teacher's order; the layers evenly spaced, the last among them.
+
+    Raises ConfigError for a shape that is no part of the teacher.
+    """
+    check_part(teacher, shape)
+    layers = evenly_spaced(shape.layers, len(encoder_layers(teacher)))
+    heads = tuple(_highest(importance.heads[layer], shape.heads) for layer in layers)
+
+    def neurons(scores: Sequence[Tensor]) -> tuple[tuple[int, ...], ...]:
+        """Of each kept head the neurons of the highest scores."""
+        whole = shape_of(teacher.config).head_size
+        return tuple(
+            tuple(
+                head * whole + neuron
+                for head in kept
+                for neuron in _highest(scores[layer][head * whole : (head + 1) * whole], shape.head_size)
+            )
+            for layer, kept in zip(layers, heads, strict=True)
+        )
+
+    return ExtractionPlan(
+        residual=_highest(importance.residual, shape.width),
+        layers=layers,
+        heads=heads,
+        query_key=neurons(importance.query_key),
+        value=neurons(importance.value),
+        feed_forward=tuple(_highest(importance.feed_forward[layer], shape.feed_forward) for layer in layers),
+    )
+
+
+def cut_out(
+    teacher: PreTrainedModel, plan: ExtractionPlan, sample: Sequence[Mapping[str, Tensor]] = ()
+) -> PreTrainedModel:
+    """The student of the planned units, on the CPU; with a sample its states get the teacher's means (mean_states.py).
+
+    Raises ModelError for a parameter that is not in the tables above.
+    """
+    config = copy.deepcopy(teacher.config)
+    shape = StudentShape(len(plan.layers), len(plan.residual), len(plan.heads[0]), len(plan.feed_forward[0]))
+    resize(config, shape)
+    tensors = {}
+    for name, tensor in teacher.state_dict().items():
+        place = parameter_place(teacher, name)
+        if place.layer is None or place.layer in plan.layers:
+            kept = name if place.layer is None else _renumbered(teacher, name, plan.layers.index(place.layer))
+            tensors[kept] = _cut(tensor, place, plan)
+    student = blank_like(teacher, config)
+    student.load_state_dict(tensors)
+    if sample:
+        match_means(student, teacher, sample, layers=plan.layers, residual=plan.residual)
+    return student
+
+
+@dataclass(frozen=True)
+class ParameterPlace:
+    """The layer that a parameter belongs to, if any, and what its axes count."""
+
+    layer: int | None
+    axes: Axes
+
+
+def parameter_place(encoder: PreTrainedModel, name: str) -> ParameterPlace:
+    """Where the parameter of this name stands; raises ModelError for one that is in no table."""
+    module, _, kind = name.rpartition(".")
+    layers = layers_prefix(encoder)
+    if module.startswith(layers):
+        number, _, module = module.removeprefix(layers).partition(".")
+        layer, axes = int(number), LAYER_AXES.get(module)
+    else:
+        layer, axes = None, (ENCODER_AXES | HEAD_AXES).get(module.removeprefix(f"{encoder.base_model_prefix}."))
+    if axes is None:
+        raise ModelError(
+            f"{name} of this {type(encoder).__name__} is no parameter whose units are known, so no student can be cut "
+            "from it; keep whole layers (--student 3), or start from fresh weights: --student_birth fresh"
+        )
+    if not _has_narrow_embeddings(encoder):
+        axes = tuple(RESIDUAL if axis == EMBEDDING else axis for axis in axes)
+    return ParameterPlace(layer, axes[:1] if kind == "bias" else axes)
+
+
+def _cut(tensor: Tensor, place: ParameterPlace, plan: ExtractionPlan) -> Tensor:
+    """The kept rows, and columns, of a parameter."""
+    row = 0 if place.layer is None else plan.layers.index(place.layer)
+    kept = {
+        RESIDUAL: plan.residual,
+        QUERY_KEY: plan.query_key[row],
+        VALUE: plan.value[row],
+        FEED_FORWARD: plan.feed_forward[row],
+    }
+    for number, axis in enumerate(place.axes):
+        if axis in kept:
+            tensor = tensor.index_select(number, torch.tensor(kept[axis], device=tensor.device))
+    return tensor
+
+
+def _renumbered(encoder: PreTrainedModel, name: str, layer: int) -> str:
+    """The parameter's name in student layer `layer`."""
+    prefix = layers_prefix(encoder)
+    return f"{prefix}{layer}.{name.removeprefix(prefix).partition('.')[2]}"
+
+
+def _has_narrow_embeddings(encoder: PreTrainedModel) -> bool:
+    """Whether the embeddings have a width of their own, which an ELECTRA keeps."""
+    config = encoder.config
+    return config.model_type == "electra" and config.embedding_size != config.hidden_size
+
+
+def _highest(scores: Tensor, count: int) -> tuple[int, ...]:
+    """The places of the `count` highest scores, in increasing order; of equal scores the first."""
+    places = scores.argsort(descending=True, stable=True)[:count]
+    return tuple(places.sort().values.tolist())

@@ -1,0 +1,241 @@
+"""How much each unit of an encoder matters: first-order Taylor scores from one pass over a small sample.
+
+    I(a) = Σ over texts, unpadded positions |a · ∂L/∂a|
+
+is, to first order, what the loss L would change were activation a set to 0. L is the model's own loss where it has a
+head and the sample has labels: cross-entropy of classes, squared error of a score, cross-entropy of the masked words.
+Elsewhere it is ⟨last hidden states, r⟩ with random signs r, in several draws: the sensitivity of what the encoder says.
+
+Sources: Extract Then Distill (Chen et al., ICANN 2021); Molchanov et al., CVPR 2019; for heads, Michel et al.,
+NeurIPS 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
+
+from emdistill.errors import ConfigError
+from emdistill.models.capture import NOT_FOR_THE_MODEL
+from emdistill.models.encoder import encoder_layers
+from emdistill.models.masked_lm import has_masked_lm_head, masked_word_logits
+from emdistill.students.shape import shape_of
+
+EXAMPLES = 256
+DRAWS = 4  # of random signs, where there is no loss
+
+
+@dataclass(frozen=True)
+class Importance:
+    """A score for every unit that a student may drop; the higher ones are kept.
+
+    residual       [d], the stream that all layers read and write
+    heads          one [h] a layer
+    query_key      one [d] a layer, neurons of queries and keys, all heads side by side
+    value          one [d] a layer, neurons of values, all heads side by side
+    feed_forward   one [d_ff] a layer
+    """
+
+    residual: Tensor
+    heads: tuple[Tensor, ...]
+    query_key: tuple[Tensor, ...]
+    value: tuple[Tensor, ...]
+    feed_forward: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class LayerModules:
+    """Where one layer of a family computes what is scored."""
+
+    query: str
+    key: str
+    attention_output: str  # its input: the heads' outputs
+    feed_forward_input: str  # its input: the residual stream after attention
+    feed_forward_output: str  # its input: the feed-forward neurons after the activation
+    output_norm: str  # its output: the residual stream after the layer
+
+
+BERT_LAYER = LayerModules(
+    "attention.self.query",
+    "attention.self.key",
+    "attention.output.dense",
+    "intermediate.dense",
+    "output.dense",
+    "output.LayerNorm",
+)
+LAYER_MODULES = {
+    "bert": BERT_LAYER,
+    "roberta": BERT_LAYER,
+    "electra": BERT_LAYER,
+    "distilbert": LayerModules(
+        "attention.q_lin", "attention.k_lin", "attention.out_lin", "ffn.lin1", "ffn.lin2", "output_layer_norm"
+    ),
+}
+
+
+def random_importance(encoder: PreTrainedModel, seed: int) -> Importance:
+    """Uniform random scores from `seed`: the highest of them are units drawn at random."""
+    shape = shape_of(encoder.config)
+    generator = torch.Generator().manual_seed(seed)
+
+    def each_layer(size: int) -> tuple[Tensor, ...]:
+        return tuple(torch.rand(shape.layers, size, generator=generator).unbind())
+
+    return Importance(
+        residual=torch.rand(shape.width, generator=generator),
+        heads=each_layer(shape.heads),
+        query_key=each_layer(shape.width),
+        value=each_layer(shape.width),
+        feed_forward=each_layer(shape.feed_forward),
+    )
+
+
+def taylor_importance(
+    encoder: PreTrainedModel, sample: Iterable[Mapping[str, Tensor]], *, examples: int = EXAMPLES, seed: int = 0
+) -> Importance:
+    """Score every unit by Σ |a · ∂L/∂a| over at most `examples` texts of `sample` (see the head of this file).
+
+    residual       summed over the inputs of all attentions and feed-forward layers, and the last hidden states
+    heads          |Σ over the head's neurons c · ∂L/∂c|, c the head's output before the output projection
+    query_key      |q · ∂L/∂q| + |k · ∂L/∂k|
+    value          |c · ∂L/∂c|
+    feed_forward   after the activation
+
+    sample   batches of the tokenizer's tensors, [B, L], with `labels` where L is the model's loss
+    The encoder is left as it was: weights, mode, gradients and torch's random state.
+    Raises ConfigError for an empty sample, ModelError for an unsupported family.
+    """
+    layers = range(len(encoder_layers(encoder)))
+    generator = torch.Generator().manual_seed(seed)
+    sums: dict[tuple[str, int], Tensor] = {}
+    left = examples
+    with in_eval_mode(encoder), torch.enable_grad():
+        for batch in sample:
+            if left <= 0:
+                break
+            texts = {name: values[:left].to(encoder.device) for name, values in batch.items()}
+            left -= len(texts["input_ids"])
+            for kind, layer, effects in _effects(encoder, texts, generator):
+                total = effects.abs().sum(dim=0, dtype=torch.float64).cpu()
+                sums[kind, layer] = sums[kind, layer] + total if (kind, layer) in sums else total
+    if not sums:
+        raise ConfigError("there is no text to score the teacher's units on; give some, or --student_birth random")
+
+    def each_layer(*kinds: str) -> tuple[Tensor, ...]:
+        return tuple(torch.stack([sums[kind, layer] for kind in kinds]).sum(dim=0) for layer in layers)
+
+    streams = each_layer("layer input", "feed-forward input")
+    return Importance(
+        residual=torch.stack([*streams, sums["last state", layers[-1]]]).sum(dim=0),
+        heads=each_layer("head"),
+        query_key=each_layer("query", "key"),
+        value=each_layer("context"),
+        feed_forward=each_layer("neuron"),
+    )
+
+
+def _effects(
+    encoder: PreTrainedModel, batch: Mapping[str, Tensor], generator: torch.Generator
+) -> Iterator[tuple[str, int, Tensor]]:
+    """Kind, layer and a · ∂L/∂a at every token, [tokens, units], of all that is scored."""
+    with _recording(encoder) as activations:
+        losses = list(_losses(encoder, batch, generator))
+    tokens = token_mask(batch).bool()
+    heads = encoder.config.num_attention_heads
+    for loss in losses:
+        gradients = torch.autograd.grad(loss, list(activations.values()), retain_graph=loss is not losses[-1])
+        for ((kind, layer), activation), gradient in zip(activations.items(), gradients, strict=True):
+            effects = (activation.detach() * gradient)[tokens]
+            yield kind, layer, effects
+            if kind == "context":
+                yield "head", layer, effects.reshape(len(effects), heads, -1).sum(dim=-1)
+
+
+def _losses(encoder: PreTrainedModel, batch: Mapping[str, Tensor], generator: torch.Generator) -> Iterator[Tensor]:
+    """The loss, summed over the texts, so that batches of any size weigh alike; several of them where it is random."""
+    inputs = model_inputs(batch)
+    labels = batch.get("labels")
+    if labels is None or encoder.base_model is encoder:
+        hidden = encoder.base_model(**inputs).last_hidden_state
+        for _ in range(DRAWS):
+            signs = torch.randint(0, 2, hidden.shape, generator=generator) * 2 - 1
+            yield (hidden * signs.to(hidden) * token_mask(batch)[..., None]).sum()
+    elif has_masked_lm_head(encoder):
+        hidden = encoder.base_model(**inputs).last_hidden_state
+        words = labels[labels != -100]
+        yield functional.cross_entropy(masked_word_logits(encoder, hidden, labels), words, reduction="sum")
+    else:
+        logits = encoder(**inputs).logits
+        if encoder.config.num_labels == 1:
+            yield functional.mse_loss(logits.squeeze(-1), labels.float(), reduction="sum")
+        else:
+            yield functional.cross_entropy(logits, labels, reduction="sum")
+
+
+@contextmanager
+def _recording(encoder: PreTrainedModel) -> Iterator[dict[tuple[str, int], Tensor]]:
+    """Keep the activations of one forward pass, with a graph that begins at the embeddings."""
+    activations: dict[tuple[str, int], Tensor] = {}
+    layers = encoder_layers(encoder)
+    names = LAYER_MODULES[encoder.config.model_type]
+
+    def keep_input(module: nn.Module, name: str, kind: str, layer: int) -> RemovableHandle:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            activations[kind, layer] = inputs[0]
+
+        return module.get_submodule(name).register_forward_pre_hook(hook)
+
+    def keep_output(module: nn.Module, name: str, kind: str, layer: int) -> RemovableHandle:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            activations[kind, layer] = output
+
+        return module.get_submodule(name).register_forward_hook(hook)
+
+    def begin_graph(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return output.detach().requires_grad_()
+
+    with ExitStack() as stack:
+        handles = [encoder.base_model.get_submodule("embeddings").register_forward_hook(begin_graph)]
+        for number, layer in enumerate(layers):
+            handles += [
+                keep_input(layer, names.query, "layer input", number),
+                keep_output(layer, names.query, "query", number),
+                keep_output(layer, names.key, "key", number),
+                keep_input(layer, names.attention_output, "context", number),
+                keep_input(layer, names.feed_forward_input, "feed-forward input", number),
+                keep_input(layer, names.feed_forward_output, "neuron", number),
+            ]
+        handles.append(keep_output(layers[-1], names.output_norm, "last state", len(layers) - 1))
+        for handle in handles:
+            stack.callback(handle.remove)
+        yield activations
+
+
+@contextmanager
+def in_eval_mode(encoder: PreTrainedModel) -> Iterator[None]:
+    """No dropout meanwhile; every module is put back into its own mode."""
+    modes = {module: module.training for module in encoder.modules()}
+    encoder.eval()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def token_mask(batch: Mapping[str, Tensor]) -> Tensor:
+    """1 for tokens, 0 for padding, [B, L]."""
+    mask = batch.get("attention_mask")
+    return torch.ones_like(batch["input_ids"]) if mask is None else mask
+
+
+def model_inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a batch that an encoder takes."""
+    return {name: values for name, values in batch.items() if name not in NOT_FOR_THE_MODEL}

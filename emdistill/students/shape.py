@@ -1,0 +1,101 @@
+"""What a student's config says: its size, `4x312x12x1200`, what `4x312` leaves out of it, and its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedConfig
+
+from emdistill.data.task import Predictions
+from emdistill.errors import ConfigError
+from emdistill.models.encoder import encoder_shape, name_outputs
+
+PUBLISHED_FEED_FORWARD = {312: 1200}  # TinyBERT-4 (Jiao et al. 2020); TinyBERT-6 follows the usual 4 × width
+
+
+@dataclass(frozen=True)
+class StudentShape:
+    """Layers, width, attention heads and feed-forward width."""
+
+    layers: int
+    width: int
+    heads: int
+    feed_forward: int
+
+    def __str__(self) -> str:
+        return f"{self.layers}x{self.width}x{self.heads}x{self.feed_forward}"
+
+    @property
+    def head_size(self) -> int:
+        """The neurons of one head."""
+        return self.width // self.heads
+
+
+def shape_of(config: PreTrainedConfig) -> StudentShape:
+    """The four sizes of an encoder, whatever its family calls them; raises ModelError where they are not there."""
+    shape = encoder_shape(config)
+    feed_forward = config.hidden_dim if config.model_type == "distilbert" else config.intermediate_size
+    return StudentShape(shape.layers, shape.width, shape.heads, feed_forward)
+
+
+def complete_shape(
+    teacher: PreTrainedConfig, layers: int, width: int, heads: int | None = None, feed_forward: int | None = None
+) -> StudentShape:
+    """The student's four sizes: those given, and for the others the defaults, which depend on width and teacher alone.
+
+    A student no wider than its teacher gets, where it can, sizes that can be cut from it, so that students cut from
+    the teacher and fresh ones have one shape.
+    Raises ConfigError for impossible sizes.
+    """
+    if layers < 1 or width < 1:
+        raise ConfigError(f"--student {layers}x{width}: layers and width must be at least 1")
+    own = shape_of(teacher)
+    usual = (default_heads(width, own), default_feed_forward(width, own))
+    shape = StudentShape(layers, width, usual[0] if heads is None else heads, feed_forward or usual[1])
+    if shape.heads < 1 or feed_forward == 0 or width % shape.heads:
+        raise ConfigError(
+            f"--student {layers}x{width}x{heads}x{feed_forward}: the width must be a multiple of the number of heads, "
+            f"and the feed-forward width at least 1; {layers}x{width} alone would take {usual[0]} heads and {usual[1]}"
+        )
+    return shape
+
+
+def default_heads(width: int, teacher: StudentShape) -> int:
+    """The teacher's number of heads where the width divides by it, else 12, else heads of about 64.
+
+    Of these, what cannot be cut from the teacher (more or larger heads) gives way to the nearest that can, if any.
+    """
+    divisors = [number for number in range(1, width + 1) if width % number == 0]
+    usual = 12 if width % 12 == 0 else min(divisors, key=lambda number: abs(number - width / 64))
+    if width > teacher.width:
+        return usual
+    possible = [number for number in divisors if number <= teacher.heads and width // number <= teacher.head_size]
+    if teacher.heads in possible:
+        return teacher.heads
+    return min(possible, key=lambda number: abs(number - usual), default=usual)
+
+
+def default_feed_forward(width: int, teacher: StudentShape) -> int:
+    """1200 for the published width of 312, else 4 × width; no more than its teacher has, where that is as wide."""
+    usual = PUBLISHED_FEED_FORWARD.get(width, 4 * width)
+    return usual if width > teacher.width else min(usual, teacher.feed_forward)
+
+
+def resize(config: PreTrainedConfig, shape: StudentShape) -> None:
+    """Write the sizes into `config`, under its family's names."""
+    if config.model_type == "electra" and config.embedding_size == config.hidden_size:
+        config.embedding_size = shape.width  # embeddings that are narrower than the layers keep their width
+    config.num_hidden_layers = shape.layers
+    config.hidden_size = shape.width
+    config.num_attention_heads = shape.heads
+    if config.model_type == "distilbert":
+        config.hidden_dim = shape.feed_forward
+    else:
+        config.intermediate_size = shape.feed_forward
+
+
+def name_predictions(config: PreTrainedConfig, labels: Sequence[str], predictions: Predictions) -> None:
+    """Write into `config` what the logits mean, where they are classes or a score."""
+    if predictions in ("classes", "score"):
+        name_outputs(config, labels=labels, regression=predictions == "score")
