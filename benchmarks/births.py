@@ -44,7 +44,8 @@ def main(
     general: str | None = None,
     student: str = "4x312",
     method: str = "bert-emd",
-    sst2_rows: int = 5000,
+    rows: int | None = None,
+    sst2_rows: int = 20_000,
 ) -> None:
     """Run what is missing and print the tables.
 
@@ -58,7 +59,8 @@ def main(
         general: the student of raw text, for the birth of that name.
         student: the student, layers x width.
         method: the method.
-        sst2_rows: so many of SST-2's training rows.
+        rows: so many training rows of every task, drawn once.
+        sst2_rows: so many of SST-2's training rows to draw them from.
     """
     folder = Path(output)
     runs: dict[tuple[str, str, int], dict[str, Any]] = {}
@@ -69,13 +71,14 @@ def main(
                 run = folder / f"{task}-{birth}-{seed}"
                 config = load_config(
                     teacher=str(Path(teachers) / task / "teacher"), task=task, data=str(place),
-                    method=method, seed=seed, output=str(run), resume=begun(run), select="last",
+                    method=method, seed=seed, output=str(run), resume=begun(run), select="last", rows=rows,
                     check_teacher=False, teacher_cache="states", teacher_cache_folder=str(folder / "teacher_cache"),
                     training={"bf16": True, "disable_tqdm": True, "logging_steps": LOGGED_EVERY,
                               "gradient_norm_steps": 0},
                     **({"student": general} if birth == "general" else {"student": student, "student_birth": birth}),
                 )  # fmt: skip
                 runs[task, birth, seed] = distill(config).run if not done(run) else read_run(run)
+                print(f"{task} {birth} seed {seed}: {runs[task, birth, seed]['scores']['student']}", flush=True)
     report(folder, runs)
 
 

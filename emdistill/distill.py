@@ -35,6 +35,7 @@ from emdistill.models.encoder import encoder_shape, load_classifier, load_tokeni
 from emdistill.models.teacher import Teacher, check_above_chance
 from emdistill.students import ExtractionPlan, make_student
 from emdistill.training import DistillationArguments, Stage, evaluate
+from emdistill.training.projections import fit_projections
 from emdistill.training.run_stages import run_stages, seed_everything, stage_arguments
 from emdistill.training.splits import Splits, check_max_length, make_splits, sample_batches
 from emdistill.training.stage_teachers import stage_teachers
@@ -73,6 +74,7 @@ def distill(
     if config.augmented is not None:
         augmented = read_augmented(Path(config.augmented), data, teacher=teacher.fingerprint)
     teacher_tokenizer = load_tokenizer(config.teacher)
+    sample = partial(sample_batches, data, teacher_tokenizer, max_length=config.max_length)
     plans: list[ExtractionPlan] = []
     student, tokenizer = make_student(
         config.student,
@@ -83,7 +85,7 @@ def distill(
         seed=config.seed,
         source=config.student_source,
         birth=config.student_birth,
-        sample=lambda: sample_batches(data, teacher_tokenizer, max_length=config.max_length),
+        sample=sample,
         record=plans.append,
     )
     check_max_length(config.max_length, teacher.model, student)
@@ -141,6 +143,8 @@ def distill(
     if not config.resume:
         clear_run(folder)
     write_run(folder, run)
+    student.to(arguments[0].device)  # type: ignore[arg-type]
+    fit_projections(stages, student, teacher, sample())
     started = time.perf_counter()
     teacher.dtype = arguments[0].teacher_dtype
     teachers = stage_teachers(

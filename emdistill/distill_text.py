@@ -34,6 +34,7 @@ from emdistill.models.teacher import Teacher
 from emdistill.students import make_student
 from emdistill.training import DistillationArguments, Stage
 from emdistill.training.evaluate import mean_terms
+from emdistill.training.projections import fit_projections
 from emdistill.training.run_stages import run_stages, seed_everything, stage_arguments
 from emdistill.training.splits import HELD_OUT_SEED, check_max_length
 
@@ -122,6 +123,7 @@ def distill_text(config: RunConfig, *, quiet: bool = False) -> StudentArtifact:
             )
         return {"loss": sum(terms.values()), **terms}
 
+    fit_projections(stages, student, teacher, sample())
     run["held_out_loss"] = {"before": held_out_loss("held-out text")}
     started = time.perf_counter()
     run["log"] = run_stages(

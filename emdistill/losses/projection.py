@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from emdistill.errors import ConfigError
 from emdistill.states import EncoderShape, EncoderStates
 
 ProjectionKind = Literal["shared", "per_layer", "none"]
+RIDGE = 1e-4
 
 
 class Projection(nn.Module):
@@ -40,6 +43,27 @@ class Projection(nn.Module):
             else:
                 nn.init.normal_(weight, std=student.width**-0.5)
 
+    @torch.no_grad()
+    def fit(self, batches: Iterable[tuple[EncoderStates, EncoderStates]]) -> None:
+        """Begin where the student's states already say most about the teacher's: W = argmin ‖S W - T‖², by least squares.
+
+        batches   (student's, teacher's) states with embeddings and all hidden layers. S are the unpadded tokens of the
+                  student's embeddings and layers, T those of the teacher's embeddings and evenly spaced layers; of
+                  per_layer projections each has its own rows.
+        """
+        products: dict[int, list[Tensor]] = {}
+        for student, teacher in batches:
+            for layer, (ours, theirs) in enumerate(_pairs(student, teacher)):
+                place = 0 if self.kind == "shared" else layer
+                sums = products.setdefault(place, [ours.new_zeros(()).double(), ours.new_zeros(()).double()])
+                sums[0] = sums[0] + ours.T @ ours
+                sums[1] = sums[1] + ours.T @ theirs
+        for place, (own, cross) in products.items():
+            weight = self.weights[place].weight
+            # A little of the mean variance on the diagonal, for units that never differ.
+            ridge = RIDGE * own.diagonal().mean() * torch.eye(len(own), dtype=own.dtype, device=own.device)
+            weight.copy_(torch.linalg.solve(own + ridge, cross).T)
+
     def forward(self, student: EncoderStates) -> EncoderStates:
         """The student's states, embeddings and hidden layers projected; the rest is passed through."""
         padding = (student.mask == 0)[..., None]
@@ -60,3 +84,13 @@ class Projection(nn.Module):
 
     def extra_repr(self) -> str:
         return self.kind
+
+
+def _pairs(student: EncoderStates, teacher: EncoderStates) -> Iterator[tuple[Tensor, Tensor]]:
+    """Unpadded tokens, [tokens, width] in float64, of the embeddings and of each student layer with its counterpart."""
+    tokens = student.mask != 0
+    count, every = len(student.hidden), len(teacher.hidden)
+    counterparts = [teacher.hidden[-(-(layer + 1) * every // count) - 1] for layer in range(count)]
+    for ours, theirs in zip((student.embeddings, *student.hidden), (teacher.embeddings, *counterparts), strict=True):
+        if ours is not None and theirs is not None:
+            yield ours[tokens].double(), theirs[tokens].double()

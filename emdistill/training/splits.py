@@ -129,9 +129,7 @@ def sample_batches(
 ) -> list[dict[str, Tensor]]:
     """A few batches of training rows with their labels, always the same ones: what importance is measured on."""
     rows = np.random.default_rng(HELD_OUT_SEED).permutation(len(data.train))[:SAMPLE_ROWS]
-    encoded = tokenise(data.train.select(rows), tokenizer, max_length, regression=data.task.kind == "regression").sort(
-        "length"
-    )
-    examples = encoded.remove_columns("length").to_list()
+    encoded = tokenise(data.train.select(rows), tokenizer, max_length, regression=data.task.kind == "regression")
+    examples = encoded.select(np.argsort(encoded["length"])).remove_columns("length").to_list()
     collate = padding_collator(tokenizer)
     return [dict(collate(examples[start : start + batch_size])) for start in range(0, len(examples), batch_size)]

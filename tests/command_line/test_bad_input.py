@@ -149,7 +149,7 @@ def test_a_student_with_another_vocabulary_is_refused(place, tmp_path: Path, cap
         (["--student", "9"], "this teacher has 4 layers; --student asks for 9 of them"),
         (["--student", "1,3,9"], "this teacher has 4 layers (0..3); --student names layer 9"),
         (["--student", "3,1"], "name each layer once, in increasing order"),
-        (["--student", "2x16"], "choose --objective.heads mean or match"),
+        (["--student", "2x16x2x32", "--student-birth", "fresh"], "choose --objective.heads mean or match"),
         (["--student", "2x15x4x30"], "the width must be a multiple of the number of heads"),
         (["--student", "2x16x4x32", "--objective.projection", "none"], "choose --objective.projection shared"),
         (["--student", "./nowhere"], "--student './nowhere' names neither layers, a shape, a folder nor a hub id"),
@@ -232,7 +232,7 @@ class Spoiled(HardLabels):
         return {"hard_labels": value * float("nan") if Spoiled.calls > 10 else value}
 
 
-def method(student, teacher, *, regression: bool = False):
+def method(student, teacher, *, predictions: str = "classes"):
     return [Stage("labels", Objective([Spoiled()], {"hard_labels": 1.0}))]
 """
 

@@ -108,7 +108,7 @@ from emdistill.mapping import uniform_mapping
 from emdistill.training.stage import Stage
 
 
-def method(student, teacher, *, regression: bool = False):
+def method(student, teacher, *, predictions: str = "classes"):
     loss = LayerLoss([HiddenStateCosts(), AttentionScoreCosts()], uniform_mapping(student.layers, teacher.layers))
     weights = {"hidden_states": 1.0, "attention_scores": 1.0}
     return [Stage("layers", Objective([loss], weights, Projection(student, teacher, "shared")))]
