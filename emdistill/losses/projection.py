@@ -45,7 +45,7 @@ class Projection(nn.Module):
 
     @torch.no_grad()
     def fit(self, batches: Iterable[tuple[EncoderStates, EncoderStates]]) -> None:
-        """Begin where the student's states already say most about the teacher's: W = argmin ‖S W - T‖², by least squares.
+        """Begin where the student's states say most about the teacher's: W = argmin ‖S W - T‖², least squares.
 
         batches   (student's, teacher's) states with embeddings and all hidden layers. S are the unpadded tokens of the
                   student's embeddings and layers, T those of the teacher's embeddings and evenly spaced layers; of

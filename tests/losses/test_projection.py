@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from emdistill.errors import ConfigError
 from emdistill.losses import Projection
+from emdistill.methods.bert_emd import bert_emd
+from emdistill.models import Teacher, encoder_shape
+from emdistill.models.capture import capture
 from emdistill.states import EncoderShape, EncoderStates
+from emdistill.students import make_student
+from emdistill.training.projections import fit_projections
 
 NARROW, WIDE = EncoderShape(layers=3, width=4, heads=2), EncoderShape(layers=6, width=8, heads=2)
 
@@ -63,3 +69,61 @@ def test_none_needs_equal_widths() -> None:
     assert list(Projection(NARROW, NARROW, "none").parameters()) == []
     with pytest.raises(ConfigError, match="student is 4 wide and the teacher 8; choose --objective"):
         Projection(NARROW, WIDE, "none")
+
+
+@pytest.mark.parametrize("kind", ["shared", "per_layer"])
+def test_fitted_it_is_the_least_squares_map(kind: str) -> None:
+    """Against numpy's lstsq over the unpadded tokens of embeddings and of layers with their counterparts."""
+    projection = Projection(NARROW, WIDE, kind)  # type: ignore[arg-type]
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    batches = []
+    for seed in range(4):
+        torch.manual_seed(seed)
+        ours, theirs = ([torch.randn(2, 5, shape.width) for _ in range(shape.layers + 1)] for shape in (NARROW, WIDE))
+        ours[1][1, 4] = torch.nan  # padding
+        batches.append(
+            tuple(EncoderStates(torch.zeros(2, 3), mask, part[0], tuple(part[1:])) for part in (ours, theirs))
+        )
+    projection.fit(batches)
+    rows: list[tuple[np.ndarray, np.ndarray]] = []
+    for layer, counterpart in enumerate([0, 2, 4, 6]):  # 0 are the embeddings
+        sides = [
+            torch.cat([[batch[side].embeddings, *batch[side].hidden][place][mask.bool()] for batch in batches]).numpy()
+            for side, place in ((0, layer), (1, counterpart))
+        ]
+        rows.append((sides[0], sides[1]))
+    if kind == "shared":
+        rows = [tuple(np.concatenate(side) for side in zip(*rows, strict=True))]  # type: ignore[list-item]
+    for matrix, (ours, theirs) in zip(projection.parameters(), rows, strict=True):
+        expected = np.linalg.lstsq(ours, theirs, rcond=None)[0]
+        np.testing.assert_allclose(matrix.detach().numpy().T, expected, atol=1e-3)
+
+
+def test_a_student_cut_out_of_the_teacher_begins_at_its_own_units(tiny_encoder, tiny_tokenizer) -> None:
+    teacher = Teacher(tiny_encoder("bert", layers=2, width=32, heads=4))
+    student, _ = make_student("2x24x4x48", teacher.model, tiny_tokenizer, labels=("no", "yes"), birth="random", seed=1)
+    (stage,) = bert_emd(encoder_shape(student), teacher.shape, attention_scores=0)
+    (weight,) = stage.objective.projection.parameters()
+    batch = tiny_tokenizer(["a good movie", "it was not very bad"] * 8, padding=True, return_tensors="pt")
+    needs, states = ("embeddings", "hidden"), teacher(batch, ("embeddings", "hidden"))
+
+    def loss() -> float:
+        projected = stage.objective.projection(capture(student, batch, needs)).embeddings
+        return (projected - states.embeddings)[batch["attention_mask"].bool()].square().mean().item()
+
+    before = loss()
+    fit_projections([stage], student, teacher, [dict(batch)])
+    assert loss() < 0.5 * before
+    assert weight.requires_grad
+    kept = weight.detach().clone()
+    fit_projections([stage], student, teacher, [dict(batch)])
+    assert torch.equal(weight, kept)
+
+
+def test_equal_widths_stay_at_the_identity(tiny_encoder, tiny_tokenizer) -> None:
+    teacher = Teacher(tiny_encoder("bert", layers=2, width=32, heads=4))
+    student = tiny_encoder("bert", layers=1, width=32, heads=4, seed=2)
+    (stage,) = bert_emd(encoder_shape(student), teacher.shape)
+    fit_projections([stage], student, teacher, [dict(tiny_tokenizer(["a book"], return_tensors="pt"))])
+    (weight,) = stage.objective.projection.parameters()
+    assert torch.equal(weight, torch.eye(32))

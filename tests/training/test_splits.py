@@ -8,7 +8,7 @@ from emdistill.data.batches import tokenise
 from emdistill.data.task import Task, TaskData
 from emdistill.errors import ConfigError
 from emdistill.training import evaluate, predict_logits
-from emdistill.training.splits import check_max_length, longest_text, make_splits
+from emdistill.training.splits import check_max_length, longest_text, make_splits, sample_batches
 
 TASK = Task("reviews", "classification", ("bad", "good"), ("accuracy", "macro_f1"))
 
@@ -76,3 +76,47 @@ def test_scores_and_logits_are_in_the_order_of_the_rows(data: TaskData, tiny_enc
 def test_the_progress_bar_goes_to_stderr(data: TaskData, tiny_encoder, tiny_tokenizer, capsys) -> None:
     evaluate(tiny_encoder("bert"), tiny_tokenizer, TASK, data.evaluation, max_length=32, description="dev")
     assert capsys.readouterr().out == ""
+
+
+def test_rows_are_drawn_once_for_all_seeds_with_the_classes_shares(data: TaskData, tiny_tokenizer) -> None:
+    options = {"select": "held-out", "max_length": 32, "batch_size": 8}
+    few, again = (make_splits(data, tiny_tokenizer, rows=20, **options) for _ in range(2))
+    assert few.train["input_ids"] == again.train["input_ids"]
+    assert sorted(few.train["labels"]) == [0] * 10 + [1] * 10
+    every = make_splits(data, tiny_tokenizer, **options)
+    assert ids(few.train) < ids(every.train)
+    assert ids(few.choose_on) == ids(every.choose_on)  # chosen on the same rows, however many are learned from
+    assert len(make_splits(data, tiny_tokenizer, rows=1000, **options).train) == 54
+
+
+def test_augmented_rows_of_what_is_not_learned_from_are_left_out(data: TaskData, tiny_tokenizer) -> None:
+    variants = Dataset.from_dict(
+        {
+            "text": [f"changed {row}" for row in range(60)],
+            "label": [1 - row % 2 for row in range(60)],
+            "row": list(range(60)),
+        }
+    )
+    plain = make_splits(data, tiny_tokenizer, select="held-out", max_length=32, batch_size=8)
+    more = make_splits(data, tiny_tokenizer, select="held-out", max_length=32, batch_size=8, augmented=variants)
+    assert len(more.train) == 2 * len(plain.train) == 108
+    assert ids(more.choose_on) == ids(plain.choose_on)
+    every = enumerate(data.train["text"])
+    learned = {row for row, text in every if tuple(tiny_tokenizer(text)["input_ids"]) in ids(plain.train)}
+    changed = {tuple(tiny_tokenizer(f"changed {row}")["input_ids"]) for row in learned}
+    assert ids(more.train) == ids(plain.train) | changed
+    labels = {tuple(row["input_ids"]): row["labels"] for row in more.train}
+    assert all(labels[tuple(tiny_tokenizer(f"changed {row}")["input_ids"])] == 1 - row % 2 for row in learned)
+
+
+def test_a_sample_is_the_same_rows_whatever_the_seed(data: TaskData, tiny_tokenizer) -> None:
+    batches = sample_batches(data, tiny_tokenizer, max_length=32, batch_size=16)
+    assert [len(batch["labels"]) for batch in batches] == [16, 16, 16, 12]
+    texts = {
+        tuple(tiny_tokenizer(text)["input_ids"]): label
+        for text, label in zip(*data.train.to_dict().values(), strict=True)
+    }
+    for batch in batches:
+        for row, mask, label in zip(batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):
+            assert texts.pop(tuple(row[mask.bool()].tolist())) == label
+    assert not texts
