@@ -74,7 +74,7 @@ def distill(
     if config.augmented is not None:
         augmented = read_augmented(Path(config.augmented), data, teacher=teacher.fingerprint)
     teacher_tokenizer = load_tokenizer(config.teacher)
-    sample = partial(sample_batches, data, teacher_tokenizer, max_length=config.max_length)
+    sample = partial(sample_batches, data, teacher_tokenizer, select=config.select, max_length=config.max_length)
     plans: list[ExtractionPlan] = []
     student, tokenizer = make_student(
         config.student,

@@ -53,7 +53,8 @@ def check_output(folder: Path, *, overwrite: bool, resume: bool, inputs: Iterabl
         raise OutputError(f"{folder} holds no run to resume; leave out --resume to start one")
     if has_run and not (overwrite or resume):
         raise OutputError(f"{folder} already holds a run; --resume goes on with it, --overwrite replaces it")
-    if not has_run and folder.is_dir() and any(folder.iterdir()):
+    # A cache alone is what is left of a run that was stopped, or refused, before it began.
+    if not has_run and folder.is_dir() and {item.name for item in folder.iterdir()} - {"teacher_cache"}:
         raise OutputError(f"{folder} is not empty and holds no run of emdistill; choose another --output")
     own = [folder.resolve() / name for name in OWN_FILES]
     for name in filter(None, inputs):

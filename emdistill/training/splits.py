@@ -125,11 +125,19 @@ def make_splits(
 
 
 def sample_batches(
-    data: TaskData, tokenizer: PreTrainedTokenizerBase, *, max_length: int, batch_size: int = 32
+    data: TaskData,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    select: Selection,
+    max_length: int,
+    batch_size: int = 32,
 ) -> list[dict[str, Tensor]]:
-    """A few batches of training rows with their labels, always the same ones: what importance is measured on."""
-    rows = np.random.default_rng(HELD_OUT_SEED).permutation(len(data.train))[:SAMPLE_ROWS]
-    encoded = tokenise(data.train.select(rows), tokenizer, max_length, regression=data.task.kind == "regression")
+    """A few batches of what is learned from, with labels, always the same rows: what importance is measured on."""
+    train = data.train
+    if select == "held-out":
+        train, _ = hold_out(train, data.task, HELD_OUT_SHARE, HELD_OUT_SEED, HELD_OUT_AT_MOST)
+    rows = np.random.default_rng(HELD_OUT_SEED).permutation(len(train))[:SAMPLE_ROWS]
+    encoded = tokenise(train.select(rows), tokenizer, max_length, regression=data.task.kind == "regression")
     examples = encoded.select(np.argsort(encoded["length"])).remove_columns("length").to_list()
     collate = padding_collator(tokenizer)
     return [dict(collate(examples[start : start + batch_size])) for start in range(0, len(examples), batch_size)]

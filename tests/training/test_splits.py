@@ -110,7 +110,7 @@ def test_augmented_rows_of_what_is_not_learned_from_are_left_out(data: TaskData,
 
 
 def test_a_sample_is_the_same_rows_whatever_the_seed(data: TaskData, tiny_tokenizer) -> None:
-    batches = sample_batches(data, tiny_tokenizer, max_length=32, batch_size=16)
+    batches = sample_batches(data, tiny_tokenizer, select="last", max_length=32, batch_size=16)
     assert [len(batch["labels"]) for batch in batches] == [16, 16, 16, 12]
     texts = {
         tuple(tiny_tokenizer(text)["input_ids"]): label
@@ -120,3 +120,9 @@ def test_a_sample_is_the_same_rows_whatever_the_seed(data: TaskData, tiny_tokeni
         for row, mask, label in zip(batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):
             assert texts.pop(tuple(row[mask.bool()].tolist())) == label
     assert not texts
+    held_out = make_splits(data, tiny_tokenizer, select="held-out", max_length=32, batch_size=8).choose_on
+    fewer = sample_batches(data, tiny_tokenizer, select="held-out", max_length=32, batch_size=16)
+    rows = [pair for batch in fewer for pair in zip(batch["input_ids"], batch["attention_mask"], strict=True)]
+    read = {tuple(row[mask.bool()].tolist()) for row, mask in rows}
+    assert len(read) == 54
+    assert not read & ids(held_out)
