@@ -29,6 +29,7 @@ FLOORS = {
     "distill_text": 5,
     "search_mapping": 5,
     "compare": 5,
+    "compare_entries": 5,
     "augment": 5,
     "cli": 6,
     "__main__": 6,
@@ -48,7 +49,9 @@ NEIGHBOURS = {
     ("distill_text", "config"),
     ("search_mapping", "config"),
     ("search_mapping", "distill"),
+    ("compare", "compare_entries"),
     ("compare", "config"),
+    ("compare_entries", "config"),
     ("compare", "distill"),
     ("__main__", "cli"),
 }

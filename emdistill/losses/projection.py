@@ -59,7 +59,7 @@ class Projection(nn.Module):
                 sums[0] = sums[0] + ours.T @ ours
                 sums[1] = sums[1] + ours.T @ theirs
         for place, (own, cross) in products.items():
-            weight = self.weights[place].weight
+            weight = [*self.parameters()][place]
             # A little of the mean variance on the diagonal, for units that never differ.
             ridge = RIDGE * own.diagonal().mean() * torch.eye(len(own), dtype=own.dtype, device=own.device)
             weight.copy_(torch.linalg.solve(own + ridge, cross).T)

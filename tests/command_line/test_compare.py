@@ -17,8 +17,10 @@ import pytest
 from filelock import FileLock
 
 import emdistill.compare as module
+import emdistill.compare_entries as reading
 from emdistill.artifact.comparison import Comparison
-from emdistill.compare import BUDGET, compare, entry_configs, read_entries, read_seeds
+from emdistill.compare import compare
+from emdistill.compare_entries import BUDGET, entry_configs, read_entries, read_seeds
 from emdistill.distill import distill
 from emdistill.errors import ConfigError, EmdistillError, OutputError
 from emdistill.training.run_stages import Interrupted
@@ -305,14 +307,14 @@ def test_a_mapping_for_other_encoders_is_refused(common, tmp_path: Path) -> None
 
 
 def test_recipes_that_disagree_about_the_budget_are_refused(common, monkeypatch: pytest.MonkeyPatch) -> None:
-    load = module.load_config
+    load = reading.load_config
 
     def longer(**options):
         config = load(**options)
         longer = {"num_train_epochs": 9, "gradient_accumulation_steps": 2}
         return config if config.method == "bert-emd" else module.replace(config, training=longer | config.training)
 
-    monkeypatch.setattr(module, "load_config", longer)
+    monkeypatch.setattr(reading, "load_config", longer)
     entries = read_entries("bert-emd,soft-targets")
     with pytest.raises(ConfigError) as error:
         entry_configs(entries, common | {"training": {"learning_rate": 1e-3}})
@@ -325,7 +327,7 @@ def test_recipes_that_disagree_about_the_budget_are_refused(common, monkeypatch:
 
 
 def test_the_budget_is_made_of_training_arguments() -> None:
-    assert set(BUDGET) <= {setting.name for setting in module.fields(module.DistillationArguments)}
+    assert set(BUDGET) <= {setting.name for setting in reading.fields(reading.DistillationArguments)}
 
 
 def test_a_folder_of_something_else_is_refused(common, tmp_path: Path) -> None:
