@@ -31,7 +31,7 @@ WHOLE = "whole"
 VARIANTS: dict[str, dict[str, Any]] = {
     WHOLE: {},
     "no general distillation": {"student": "4x312", "student_birth": "fresh"},
-    "no general distillation, cut out": {"student": "4x312"},
+    "cut out instead of general distillation": {"student": "4x312"},
     "no augmentation": {"augmented": None},
     "no task distillation": {"method": "hard-labels", "augmented": None, "objective": {}},
     "no embeddings": {"objective": {"embeddings": 0}},
@@ -52,6 +52,7 @@ def main(
     seeds: str = "0,1,2",
     rows: int | None = None,
     max_steps: int = 200,
+    variants: str | None = None,
     teacher_cache_folder: str | None = None,
 ) -> None:
     """Run what is missing and print the table.
@@ -66,14 +67,17 @@ def main(
         seeds: seeds, comma separated.
         rows: so many training rows.
         max_steps: steps of both phases together.
+        variants: some of the variants, separated by commas; all if not given.
         teacher_cache_folder: folder of the teacher's outputs, if runs elsewhere share it.
     """
     folder = Path(output)
     chosen = [int(seed) for seed in seeds.split(",")]
-    scores: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    wanted = {WHOLE, *(VARIANTS if variants is None else variants.split(","))}
+    scores: dict[str, list[float]] = {name: [] for name in VARIANTS if name in wanted}
     for seed in chosen:
-        for name, changes in VARIANTS.items():
-            run = folder / f"{name.replace(' ', '-').replace(',', '')}-{seed}"
+        for name in scores:
+            changes = VARIANTS[name]
+            run = folder / f"{name.replace(' ', '-')}-{seed}"
             options = {
                 "teacher": teacher, "task": task, "data": data, "student": general, "augmented": augmented,
                 "method": "tinybert", "select": "last", "rows": rows, "seed": seed, "check_teacher": False,
