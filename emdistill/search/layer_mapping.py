@@ -95,7 +95,8 @@ def search(
     evaluations, random_evaluations  different genes that the genetic and the random search evaluate (None: as many);
                  both end earlier where there are no more. A gene that another proposer has had is looked up: it
                  counts, or who comes second would see more genes, and costs nothing
-    heuristics   evaluated first, by name; None: heuristic_genes(student_layers, teacher_layers)
+    heuristics   evaluated first, by name, and of the first population; None: heuristic_genes(student_layers,
+                 teacher_layers)
     about        what else decides the fitness; a study of another `about`, seed or algorithm is refused
     report       is called with every trial that this process has ended, and all trials so far
 
@@ -161,17 +162,18 @@ class _Plan:
             if len(own) >= budget:
                 continue
             rng = np.random.default_rng([self.seed, stream, len(own)])
-            parents = self._parents(own) if proposer == "genetic" else []
+            members = [trial for trial in trials if trial.proposer in ("genetic", "heuristic")]
+            parents = self._parents(members) if proposer == "genetic" else []
             proposed = self._new_gene(rng, parents, {trial.gene for trial in own} | running)
             if proposed is not None:
                 return proposed, proposer, ""
         return None
 
-    def _parents(self, own: Sequence[GeneTrial]) -> list[GeneTrial]:
+    def _parents(self, members: Sequence[GeneTrial]) -> list[GeneTrial]:
         """The population: the best so far, once so many have been begun; before that nobody, and genes are drawn."""
-        if len(own) < self.population:
+        if len(members) < self.population:
             return []
-        finished = [trial for trial in own if trial.state == "finished"]
+        finished = [trial for trial in members if trial.state == "finished"]
         return sorted(finished, key=lambda trial: trial.fitness, reverse=True)[: self.population]
 
     def _new_gene(self, rng: np.random.Generator, parents: Sequence[GeneTrial], taken: set[Gene]) -> Gene | None:
