@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset, Features, Value, concatenate_datasets
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -83,7 +83,8 @@ def make_splits(
     dev_name, dev = next(iter(data.evaluation.items()))
     train, chosen, selection = data.train, None, "the last checkpoint is kept; nothing was chosen on any score"
     if augmented is not None:
-        train = train.add_column("row", list(range(len(train))))
+        features = Features({**train.features, "row": Value("int64")})
+        train = Dataset.from_dict({**train.to_dict(), "row": list(range(len(train)))}, features=features)
     if select == "held-out":
         train, chosen = hold_out(train, data.task, HELD_OUT_SHARE, HELD_OUT_SEED, HELD_OUT_AT_MOST)
         selection = (
@@ -100,9 +101,10 @@ def make_splits(
         _, train = hold_out(train, data.task, rows / len(train), HELD_OUT_SEED, rows)
     if augmented is not None:
         learned = set(train["row"])
-        kept = [place for place, row in enumerate(augmented["row"]) if row in learned]
-        # Only what both have: the columns of texts and labels.
-        train = concatenate_datasets([train, augmented.select(kept).cast(train.features)]).remove_columns("row")
+        kept = augmented.select([place for place, row in enumerate(augmented["row"]) if row in learned])
+        columns = {name: kept[name][:] for name in train.column_names}
+        more = Dataset.from_dict(columns, features=train.features)  # as train has them, whatever the file's were
+        train = concatenate_datasets([train, more]).remove_columns("row")
     encoded = tokenise(train, tokenizer, max_length, regression=regression)
     choose_on = None
     if chosen is not None:
