@@ -90,7 +90,7 @@ def _pairs(student: EncoderStates, teacher: EncoderStates) -> Iterator[tuple[Ten
     """Unpadded tokens, [tokens, width] in float64, of the embeddings and of each student layer with its counterpart."""
     tokens = student.mask != 0
     count, every = len(student.hidden), len(teacher.hidden)
-    counterparts = [teacher.hidden[-(-(layer + 1) * every // count) - 1] for layer in range(count)]
+    counterparts = [teacher.hidden[max(0, (layer + 1) * every // count - 1)] for layer in range(count)]
     for ours, theirs in zip((student.embeddings, *student.hidden), (teacher.embeddings, *counterparts), strict=True):
         if ours is not None and theirs is not None:
             yield ours[tokens].double(), theirs[tokens].double()

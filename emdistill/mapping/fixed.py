@@ -53,7 +53,7 @@ class FixedMapping(LayerMapping):
 
 
 def uniform_mapping(student_layers: int, teacher_layers: int) -> FixedMapping:
-    """Every k-th teacher layer, the last one included: F[i, ⌈(i + 1) N / M⌉ − 1] = 1, of mass M.
+    """Every k-th teacher layer, the last one included: F[i, ⌊(i + 1) N / M⌋ − 1] = 1, of mass M.
 
     Source: TinyBERT (Jiao et al., 2020), section 3; there M divides N.
     """
@@ -81,7 +81,7 @@ def first_mapping(student_layers: int, teacher_layers: int) -> FixedMapping:
 
 
 def skip_mapping(student_layers: int, teacher_layers: int) -> FixedMapping:
-    """Every k-th teacher layer without the last, which the head teaches: F[i, ⌈(i + 1) N / M⌉ − 1] = 1, i < M − 1.
+    """Every k-th teacher layer without the last, which the head teaches: F[i, ⌊(i + 1) N / M⌋ − 1] = 1, i < M − 1.
 
     Of mass M − 1: the student's last layer is untaught. A student of one layer learns from the teacher's last.
     Source: PKD-Skip (Sun et al., Patient Knowledge Distillation, EMNLP 2019); there M divides N.
@@ -99,4 +99,5 @@ def final_mapping(student_layers: int, teacher_layers: int) -> FixedMapping:
 
 
 def _every_kth(student_layers: int, teacher_layers: int) -> list[Pair]:
-    return [(i, -(-(i + 1) * teacher_layers // student_layers) - 1) for i in range(student_layers)]
+    """Rounded down, as a student that keeps so many layers is born, so that each is taught by the one it came from."""
+    return [(i, max(0, (i + 1) * teacher_layers // student_layers - 1)) for i in range(student_layers)]

@@ -93,8 +93,8 @@ def test_the_flow_is_a_buffer_that_is_saved_and_moved() -> None:
         ((3, 12), [(0, 3), (1, 7), (2, 11)]),  # M | N: every fourth
         ((4, 4), [(0, 0), (1, 1), (2, 2), (3, 3)]),
         ((1, 5), [(0, 4)]),
-        ((4, 6), [(0, 1), (1, 2), (2, 4), (3, 5)]),  # M does not divide N
-        ((3, 2), [(0, 0), (1, 1), (2, 1)]),  # M > N: teacher layers teach several
+        ((4, 6), [(0, 0), (1, 2), (2, 3), (3, 5)]),  # M does not divide N: as evenly spaced layers are kept
+        ((3, 2), [(0, 0), (1, 0), (2, 1)]),  # M > N: teacher layers teach several
         ((5, 1), [(0, 0), (1, 0), (2, 0), (3, 0), (4, 0)]),
     ],
 )
@@ -119,8 +119,8 @@ def test_uniform(layers: tuple[int, int], pairs: list[tuple[int, int]]) -> None:
         (first_mapping, (1, 4), [0]),
         (skip_mapping, (6, 12), [1, 3, 5, 7, 9, None]),  # the paper's 6 of 12: its layers 2, 4, 6, 8, 10
         (skip_mapping, (3, 12), [3, 7, None]),
-        (skip_mapping, (4, 6), [1, 2, 4, None]),  # M does not divide N
-        (skip_mapping, (5, 3), [0, 1, 1, 2, None]),
+        (skip_mapping, (4, 6), [0, 2, 3, None]),  # M does not divide N
+        (skip_mapping, (5, 3), [0, 0, 0, 1, None]),
         (skip_mapping, (2, 2), [0, None]),
         (skip_mapping, (1, 6), [5]),  # nothing would be left to learn
         (final_mapping, (3, 12), [None, None, 11]),

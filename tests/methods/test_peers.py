@@ -118,11 +118,13 @@ def test_tinybert() -> None:
 
 @pytest.mark.parametrize("predictions", ["words", "none"])
 def test_tinybert_on_raw_text_is_its_first_phase(predictions: Any) -> None:
+    torch.manual_seed(0)  # of the projection
     (stage,) = tinybert(STUDENT, TEACHER, predictions=predictions)
+    torch.manual_seed(0)
+    first, _ = tinybert(STUDENT, TEACHER)
     assert stage.share == 1
     assert not stage.objective.predicts
-    assert terms(stage) == pytest.approx(terms(tinybert(STUDENT, TEACHER)[0]), rel=0.5)  # another random projection
-    assert stage.objective.weights == tinybert(STUDENT, TEACHER)[0].objective.weights
+    assert terms(stage) == pytest.approx(terms(first))
 
 
 def test_patient_kd() -> None:

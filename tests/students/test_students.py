@@ -14,6 +14,7 @@ from transformers import (
 )
 
 from emdistill.errors import ConfigError, LayerCountError, ModelError, TokenizerError
+from emdistill.mapping import uniform_mapping
 from emdistill.models import encoder_layers, encoder_shape, fingerprint, save_student
 from emdistill.states import EncoderShape
 from emdistill.students import STUDENTS, evenly_spaced, keep_layers, make_student, student_kind
@@ -342,3 +343,8 @@ def test_saved_students_load_in_plain_transformers(tiny_encoder, tiny_tokenizer,
     expected = student.eval()(**encoded).logits.softmax(-1)[0]
     answers = {answer["label"]: answer["score"] for answer in classify(["A good movie!"])[0]}
     assert answers == pytest.approx({name: expected[index].item() for index, name in enumerate(LABELS)}, abs=1e-6)
+
+
+@pytest.mark.parametrize(("keep", "layers"), [(3, 6), (4, 6), (5, 12), (4, 12), (1, 3)])
+def test_uniform_mapping_teaches_each_kept_layer_by_the_one_it_came_from(keep: int, layers: int) -> None:
+    assert uniform_mapping(keep, layers).pairs == tuple(enumerate(evenly_spaced(keep, layers)))
