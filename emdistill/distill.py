@@ -144,7 +144,7 @@ def distill(
         clear_run(folder)
     write_run(folder, run)
     student.to(arguments[0].device)  # type: ignore[arg-type]
-    fit_projections(stages, student, teacher, sample())
+    fit_projections(stages, student, teacher, sample)
     started = time.perf_counter()
     teacher.dtype = arguments[0].teacher_dtype
     teachers = stage_teachers(

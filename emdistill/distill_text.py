@@ -123,7 +123,7 @@ def distill_text(config: RunConfig, *, quiet: bool = False) -> StudentArtifact:
             )
         return {"loss": sum(terms.values()), **terms}
 
-    fit_projections(stages, student, teacher, sample())
+    fit_projections(stages, student, teacher, sample)
     run["held_out_loss"] = {"before": held_out_loss("held-out text")}
     started = time.perf_counter()
     run["log"] = run_stages(

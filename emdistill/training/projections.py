@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -19,16 +19,20 @@ NEEDS = ("embeddings", "hidden")
 
 
 def fit_projections(
-    stages: Sequence[Stage], student: PreTrainedModel, teacher: Teacher, batches: Sequence[Mapping[str, Tensor]]
+    stages: Sequence[Stage],
+    student: PreTrainedModel,
+    teacher: Teacher,
+    sample: Callable[[], Sequence[Mapping[str, Tensor]]],
 ) -> None:
-    """Fit every projection between unequal widths to the states of both encoders on `batches`, in eval mode.
+    """Fit every projection between unequal widths to the states of both encoders on a sample, in eval mode.
 
-    At equal widths a projection begins as the identity, and stays so.
+    At equal widths a projection begins as the identity, and stays so; no sample is drawn for it.
     """
     projections = [stage.objective.projection for stage in stages]
     chosen = {projection for projection in projections if projection is not None and _is_between_widths(projection)}
     if not chosen:
         return
+    batches = sample()
     was_training = student.training
     student.train(False)
 
