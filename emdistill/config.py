@@ -23,6 +23,7 @@ from emdistill.data.task import Kind, Predictions, TaskData
 from emdistill.errors import ConfigError, nearest
 from emdistill.methods import METHODS, Method
 from emdistill.states import EncoderShape
+from emdistill.students import Birth
 from emdistill.training.arguments import DistillationArguments
 from emdistill.training.stage import Stage
 from emdistill.training.stage_teachers import CacheChoice
@@ -97,7 +98,7 @@ class RunConfig(LearningConfig):
 
     teacher: str
     student: str = "3"
-    student_birth: Literal["importance", "random", "fresh"] = "importance"
+    student_birth: Birth = "importance"
     student_source: str | None = None
     method: str = "bert-emd"
     mapping: str | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,13 @@ from rich.console import Console
 
 from emdistill.artifact.explain import draw_run, run_card
 from emdistill.artifact.flow_recorder import FlowRecorder
-from emdistill.artifact.latency import model_size, parameter_count
 from emdistill.artifact.run_folder import (
     check_output,
     check_same_run,
     clear_run,
     describe_data,
+    describe_model,
+    describe_teaching,
     file_hashes,
     read_run,
     versions,
@@ -30,7 +30,6 @@ from emdistill.data.augmentation import read_augmented
 from emdistill.data.metrics import chance, score
 from emdistill.data.task import RAW_TEXT, Task, TaskData
 from emdistill.distill_text import distill_text
-from emdistill.models.arithmetic import onednn_keeps_float32
 from emdistill.models.encoder import encoder_shape, load_classifier, load_tokenizer
 from emdistill.models.teacher import Teacher, check_above_chance
 from emdistill.students import ExtractionPlan, make_student
@@ -74,7 +73,9 @@ def distill(
     if config.augmented is not None:
         augmented = read_augmented(Path(config.augmented), data, teacher=teacher.fingerprint)
     teacher_tokenizer = load_tokenizer(config.teacher)
-    sample = partial(sample_batches, data, teacher_tokenizer, select=config.select, max_length=config.max_length)
+    sample = partial(
+        sample_batches, data, teacher_tokenizer, select=config.select, max_length=config.max_length, rows=config.rows
+    )
     plans: list[ExtractionPlan] = []
     student, tokenizer = make_student(
         config.student,
@@ -113,10 +114,7 @@ def distill(
         augmented=augmented,
     )
     run = _describe(config, data, teacher, stages, arguments, splits)
-    run["student"] = {
-        "parameters": parameter_count(student),
-        "bytes": model_size(student),
-        "shape": asdict(encoder_shape(student)),
+    run["student"] = describe_model(student) | {
         "cut_out": [{"layers": plan.layers, "heads": plan.heads} for plan in plans],
     }
     if config.resume:
@@ -211,16 +209,7 @@ def _describe(
         "rows": {"train": len(splits.train), "chosen on": 0 if splits.choose_on is None else len(splits.choose_on)},
         "texts_cut_at_max_length": splits.cut,
         "share_of_padding": splits.padding,
-        "arithmetic": {
-            "teacher": str(arguments[0].teacher_dtype).removeprefix("torch."),
-            "float32 products by oneDNN": onednn_keeps_float32(),
-        },
-        "objective": {stage.name: str(stage.objective) for stage in stages},
-        "teacher": {
-            "parameters": parameter_count(teacher.model),
-            "bytes": model_size(teacher.model),
-            "shape": asdict(teacher.shape),
-        },
+        **describe_teaching(teacher, stages, arguments),
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,13 @@ from rich.console import Console
 
 from emdistill.artifact.flow_recorder import FlowRecorder
 from emdistill.artifact.general import draw_general_run, write_general_student
-from emdistill.artifact.latency import model_size, parameter_count
 from emdistill.artifact.run_folder import (
     OWN_FILES,
     check_output,
     check_same_run,
     clear_run,
+    describe_model,
+    describe_teaching,
     read_run,
     versions,
     write_run,
@@ -27,7 +27,6 @@ from emdistill.data.batches import MaskingCollator, padding_collator, text_encod
 from emdistill.data.corpus import CorpusSplits, corpus_dataset
 from emdistill.data.task import Predictions
 from emdistill.errors import ConfigError
-from emdistill.models.arithmetic import onednn_keeps_float32
 from emdistill.models.encoder import encoder_shape, load_encoder, load_tokenizer
 from emdistill.models.masked_lm import has_masked_lm_head
 from emdistill.models.teacher import Teacher
@@ -95,11 +94,7 @@ def distill_text(config: RunConfig, *, quiet: bool = False) -> StudentArtifact:
     # Words are masked only where an objective asks for them.
     collator = masking if masking is not None and any(stage.objective.predicts for stage in stages) else plain
     run = _describe(config, text, teacher, stages, arguments)
-    run["student"] = {
-        "parameters": parameter_count(student),
-        "bytes": model_size(student),
-        "shape": asdict(encoder_shape(student)),
-    }
+    run["student"] = describe_model(student)
     if config.resume:
         check_same_run(folder, run)
         if read_run(folder)["status"] == "finished":
@@ -179,16 +174,7 @@ def _describe(
         "corpus": {name: getattr(corpus, name) for name in ("documents", "paragraphs", "pieces", "tokens", "dropped")},
         "selection": "the last checkpoint is kept; nothing was chosen on any score",
         "rows": {"train": len(text.train), "held out": len(text.held_out)},
-        "arithmetic": {
-            "teacher": str(arguments[0].teacher_dtype).removeprefix("torch."),
-            "float32 products by oneDNN": onednn_keeps_float32(),
-        },
-        "objective": {stage.name: str(stage.objective) for stage in stages},
-        "teacher": {
-            "parameters": parameter_count(teacher.model),
-            "bytes": model_size(teacher.model),
-            "shape": asdict(teacher.shape),
-        },
+        **describe_teaching(teacher, stages, arguments),
     }
 
 

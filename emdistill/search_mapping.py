@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 
@@ -23,7 +23,7 @@ from emdistill.models.encoder import encoder_shape, load_classifier, load_tokeni
 from emdistill.models.teacher import Teacher
 from emdistill.search import Gene, GeneTrial, SearchResult, check_numbers, gene_name, gene_pairs, search
 from emdistill.search.search_report import draw_search, search_notes, search_table, trial_line, write_record
-from emdistill.students import make_student
+from emdistill.students import Birth, make_student
 from emdistill.training.run_stages import Interrupted
 from emdistill.training.stage_teachers import CacheChoice
 
@@ -64,7 +64,7 @@ def search_mapping(
     text_pair: str | None = None,
     label: str = "label",
     student: str = "3",
-    student_birth: Literal["importance", "random", "fresh"] = "importance",
+    student_birth: Birth = "importance",
     student_source: str | None = None,
     method: str = "tinybert",
     rows: int = 1000,

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "emdistill"
 FLOORS = {
     "errors": 0,
     "states": 0,
+    "locks": 0,
     "data": 1,
     "models": 1,
     "mapping": 1,

@@ -18,14 +18,23 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
+
+from emdistill.artifact.latency import model_size, parameter_count
 from emdistill.data.task import TaskData
 from emdistill.errors import OutputError
+from emdistill.models.arithmetic import onednn_keeps_float32
+from emdistill.models.encoder import encoder_shape
+from emdistill.models.teacher import Teacher
+from emdistill.training.arguments import DistillationArguments
+from emdistill.training.stage import Stage
 
 RUN_FILE = "run.json"
 PICTURES = ("flows.png", "layer_weights.png", "report.html")
@@ -124,6 +133,29 @@ def file_hashes(data: TaskData) -> dict[str, str]:
     """File name -> SHA-256; the whole path where two files have one name."""
     names = [file.path.name for file in data.files]
     return {str(f.path) if names.count(f.path.name) > 1 else f.path.name: f.sha256 for f in data.files}
+
+
+def describe_model(model: PreTrainedModel) -> dict[str, Any]:
+    """A model's size and shape as plain values."""
+    return {
+        "parameters": parameter_count(model),
+        "bytes": model_size(model),
+        "shape": asdict(encoder_shape(model)),
+    }
+
+
+def describe_teaching(
+    teacher: Teacher, stages: Sequence[Stage], arguments: Sequence[DistillationArguments]
+) -> dict[str, Any]:
+    """What teaches, by which objectives, and in which arithmetic."""
+    return {
+        "arithmetic": {
+            "teacher": str(arguments[0].teacher_dtype).removeprefix("torch."),
+            "float32 products by oneDNN": onednn_keeps_float32(),
+        },
+        "objective": {stage.name: str(stage.objective) for stage in stages},
+        "teacher": describe_model(teacher.model),
+    }
 
 
 def describe_data(data: TaskData) -> dict[str, Any]:

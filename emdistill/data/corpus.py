@@ -9,10 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -21,10 +20,10 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset
-from filelock import FileLock, Timeout
 
 from emdistill.data.paragraphs import Paragraph, read_corpus, unreadable
 from emdistill.errors import ConfigError, DataError
+from emdistill.locks import one_at_a_time
 
 SHORTEST_PIECE = 8  # tokens of text
 HELD_OUT_AT_MOST = 1000  # pieces
@@ -102,7 +101,7 @@ def corpus_dataset(
     kept = folder / f"{key}.arrow"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / f"{key}.lock"):
+        with one_at_a_time(folder / f"{key}.lock", f"the tokens of {path}"):
             counts = _trusted_counts(kept) or _cut_and_write(kept, paragraphs, encoder, room, rows)
     except OSError as error:
         raise DataError(f"the tokens of {path} cannot be kept here: {error}", file=folder) from error
@@ -244,18 +243,3 @@ def _hold_out(documents: np.ndarray, count: int, seed: int) -> tuple[np.ndarray,
         apart = np.zeros(len(documents), dtype=bool)
         apart[draw.choice(len(documents), count, replace=False)] = True
     return np.flatnonzero(~apart), np.flatnonzero(apart)[:count]
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Only one run at a time; the others say that they wait. The lock of a run that was killed is free again."""
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"corpus: another run is writing {path.with_suffix('.arrow')}; waiting for it", file=sys.stderr)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
 from emdistill.errors import CacheError
+from emdistill.locks import one_at_a_time
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.cache_files import FORMAT, CacheFiles, Layout, Part, parts_of, within
 from emdistill.models.teacher import Teacher
@@ -116,7 +114,7 @@ def open_teacher_cache(
     try:
         if files.lacking(parts):
             files.folder.mkdir(parents=True, exist_ok=True)
-            with _locked(folder / f"{key[:16]}.lock"):
+            with one_at_a_time(folder / f"{key[:16]}.lock", f"the teacher cache {files.folder}"):
                 lacking = files.lacking(parts, explain=True)  # another run may have written them meanwhile
                 if lacking:
                     files.clear(lacking)
@@ -186,18 +184,3 @@ def _key(teacher: Teacher, encoded: Dataset) -> str:
         for ids in encoded[name]:
             digest.update(np.asarray([len(ids), *ids], dtype=np.int64).tobytes())
     return digest.hexdigest()
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Only one run at a time; the others say that they wait. The lock of a run that was killed is free again."""
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"teacher cache: another run is writing {path.with_suffix('')}; waiting for it", file=sys.stderr)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

@@ -18,7 +18,7 @@ from emdistill.data.batches import (
     tokenise,
 )
 from emdistill.data.read import hold_out
-from emdistill.data.task import TaskData
+from emdistill.data.task import Task, TaskData
 from emdistill.errors import ConfigError
 
 Selection = Literal["held-out", "dev", "last"]
@@ -85,8 +85,9 @@ def make_splits(
     if augmented is not None:
         features = Features({**train.features, "row": Value("int64")})
         train = Dataset.from_dict({**train.to_dict(), "row": list(range(len(train)))}, features=features)
-    if select == "held-out":
-        train, chosen = hold_out(train, data.task, HELD_OUT_SHARE, HELD_OUT_SEED, HELD_OUT_AT_MOST)
+    train, held_out = _learned_and_held_out(train, data.task, select, rows)
+    if held_out is not None:
+        chosen = held_out
         selection = (
             f"the best checkpoint by {data.task.metrics[0]} on {len(chosen)} rows held out of train "
             f"(not trained on; seed {HELD_OUT_SEED})"
@@ -97,8 +98,6 @@ def make_splits(
             f"the best checkpoint by {data.task.metrics[0]} on {dev_name}: the {dev_name} score is the score it was "
             f"chosen by, and flatters"
         )
-    if rows is not None and rows < len(train):
-        _, train = hold_out(train, data.task, rows / len(train), HELD_OUT_SEED, rows)
     if augmented is not None:
         learned = set(train["row"])
         kept = augmented.select([place for place, row in enumerate(augmented["row"]) if row in learned])
@@ -126,20 +125,31 @@ def make_splits(
     )
 
 
+def _learned_and_held_out(
+    train: Dataset, task: Task, select: Selection, rows: int | None
+) -> tuple[Dataset, Dataset | None]:
+    """What is learned from, and what is held out of train to choose a checkpoint on."""
+    held_out = None
+    if select == "held-out":
+        train, held_out = hold_out(train, task, HELD_OUT_SHARE, HELD_OUT_SEED, HELD_OUT_AT_MOST)
+    if rows is not None and rows < len(train):
+        _, train = hold_out(train, task, rows / len(train), HELD_OUT_SEED, rows)
+    return train, held_out
+
+
 def sample_batches(
     data: TaskData,
     tokenizer: PreTrainedTokenizerBase,
     *,
     select: Selection,
     max_length: int,
+    rows: int | None = None,
     batch_size: int = 32,
 ) -> list[dict[str, Tensor]]:
     """A few batches of what is learned from, with labels, always the same rows: what importance is measured on."""
-    train = data.train
-    if select == "held-out":
-        train, _ = hold_out(train, data.task, HELD_OUT_SHARE, HELD_OUT_SEED, HELD_OUT_AT_MOST)
-    rows = np.random.default_rng(HELD_OUT_SEED).permutation(len(train))[:SAMPLE_ROWS]
-    encoded = tokenise(train.select(rows), tokenizer, max_length, regression=data.task.kind == "regression")
+    train, _ = _learned_and_held_out(data.train, data.task, select, rows)
+    chosen = np.random.default_rng(HELD_OUT_SEED).permutation(len(train))[:SAMPLE_ROWS]
+    encoded = tokenise(train.select(chosen), tokenizer, max_length, regression=data.task.kind == "regression")
     examples = encoded.select(np.argsort(encoded["length"])).remove_columns("length").to_list()
     collate = padding_collator(tokenizer)
     return [dict(collate(examples[start : start + batch_size])) for start in range(0, len(examples), batch_size)]

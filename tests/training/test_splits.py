@@ -126,3 +126,7 @@ def test_a_sample_is_the_same_rows_whatever_the_seed(data: TaskData, tiny_tokeni
     read = {tuple(row[mask.bool()].tolist()) for row, mask in rows}
     assert len(read) == 54
     assert not read & ids(held_out)
+    few = make_splits(data, tiny_tokenizer, select="last", max_length=32, batch_size=8, rows=20).train
+    (batch,) = sample_batches(data, tiny_tokenizer, select="last", max_length=32, rows=20)
+    cut = zip(batch["input_ids"], batch["attention_mask"], strict=True)
+    assert {tuple(row[mask.bool()].tolist()) for row, mask in cut} == ids(few)  # and no label of another row
