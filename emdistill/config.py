@@ -85,6 +85,7 @@ class RunConfig(LearningConfig):
         student: 3 (so many teacher layers), 1,3,5 (these), 4x312 (layers x width), or a folder or hub id.
         student_birth: a student given as layers x width is cut from the teacher, by importance or at random, or fresh.
         student_source: encoder whose layers the student keeps instead of the teacher's, a folder or hub id.
+        embedding_rank: numbers a word in the student's embedding tables, fewer than its width; a BERT student only.
         method: a method's name (see `emdistill methods`), or path.py:function for your own.
         mapping: which layer learns from which: a mapping's name (see `emdistill mappings`), or a file of pairs.
         objective: the method's own settings.
@@ -100,6 +101,7 @@ class RunConfig(LearningConfig):
     student: str = "3"
     student_birth: Birth = "importance"
     student_source: str | None = None
+    embedding_rank: int | None = None
     method: str = "bert-emd"
     mapping: str | None = None
     objective: dict[str, Any] = field(default_factory=dict)

@@ -8,8 +8,9 @@ from typing import Any
 
 from rich.console import Console
 
+from emdistill.artifact.explain import draw_run
 from emdistill.artifact.flow_recorder import FlowRecorder
-from emdistill.artifact.general import draw_general_run, write_general_student
+from emdistill.artifact.general import write_general_student
 from emdistill.artifact.run_folder import (
     OWN_FILES,
     check_output,
@@ -82,6 +83,7 @@ def distill_text(config: RunConfig, *, quiet: bool = False) -> StudentArtifact:
         seed=config.seed,
         source=config.student_source,
         birth=config.student_birth,
+        embedding_rank=config.embedding_rank,
         sample=sample,
     )
     check_max_length(config.max_length, student)
@@ -139,7 +141,8 @@ def distill_text(config: RunConfig, *, quiet: bool = False) -> StudentArtifact:
     run["held_out_loss"]["after"] = held_out_loss("held-out text")
     console.print("held-out text: " + _say_loss(run["held_out_loss"]))
     write_general_student(folder, student, tokenizer, run)
-    draw_general_run(folder, run)
+    write_run(folder, run)  # what the page is drawn from
+    draw_run(folder)
     if not config.keep_checkpoints:
         clear_run(folder, only=("checkpoints", "teacher_cache"))
     write_run(folder, run | {"status": "finished"})

@@ -20,7 +20,7 @@ from emdistill.data.task import RAW_TEXT, Task
 from emdistill.losses import Loss
 from emdistill.mapping import MAPPINGS
 from emdistill.methods import METHODS
-from emdistill.students import STUDENTS
+from emdistill.students import STUDENTS, make_student
 
 PACKAGE = Path(emdistill.__file__).parent
 
@@ -71,6 +71,7 @@ def test_every_mapping_is_in_its_table() -> None:
 def test_every_file_of_students_is_reached_from_its_table() -> None:
     modules = {module.__name__ for module in public_modules("students").values()}
     builders = [reached(kind.build, "emdistill.students") for kind in STUDENTS.values()]  # type: ignore[arg-type]
+    builders.append(reached(make_student, "emdistill.students"))  # what is done to a student of any form
     assert {function.__module__ for function in set().union(*builders)} == modules | {"emdistill.students"}
     assert all({function.__module__ for function in functions} & modules for functions in builders)
 

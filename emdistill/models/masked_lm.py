@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 from transformers import (
+    AlbertForMaskedLM,
     BertForMaskedLM,
     DistilBertForMaskedLM,
     ElectraForMaskedLM,
@@ -20,11 +21,12 @@ HEADS: dict[type[PreTrainedModel], tuple[str, ...]] = {
     RobertaForMaskedLM: ("lm_head",),
     DistilBertForMaskedLM: ("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),
     ElectraForMaskedLM: ("generator_predictions", "generator_lm_head"),
+    AlbertForMaskedLM: ("predictions",),
 }
 
 
 def has_masked_lm_head(model: PreTrainedModel) -> bool:
-    """Whether the model is a BERT, RoBERTa, DistilBERT or ELECTRA with its head that predicts masked words."""
+    """Whether the model is a BERT, RoBERTa, DistilBERT, ELECTRA or ALBERT with its head that predicts masked words."""
     return isinstance(model, tuple(HEADS))
 
 

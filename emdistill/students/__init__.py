@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ from emdistill.data.task import Predictions
 from emdistill.errors import ConfigError, ModelError
 from emdistill.models.encoder import HUB_ID, Source, encoder_layers
 from emdistill.students.extract import ExtractionPlan, check_part, cut_out, extract_student, plan_extraction
+from emdistill.students.factorise import check_factorisable, factorise_embeddings
 from emdistill.students.fresh import fresh_student
 from emdistill.students.importance import Importance, random_importance, taylor_importance
 from emdistill.students.keep_layers import evenly_spaced, keep_layers
@@ -68,6 +70,7 @@ def make_student(
     seed: int = 0,
     source: Source | None = None,
     birth: Birth = "importance",
+    embedding_rank: int | None = None,
     sample: Sample | None = None,
     record: Callable[[ExtractionPlan], object] | None = None,
 ) -> Student:
@@ -78,14 +81,18 @@ def make_student(
 
     birth    weights of a student of a given shape (4x312): the teacher's units, those of highest importance or drawn
              at random, or fresh ones
-    sample   called only where the student is cut from the teacher: batches of the tokenizer's tensors with `labels`;
-             importance needs them, units drawn at random can do without
+    embedding_rank   width of factorised embedding tables (factorise.py), which the student, a BERT, gets last; None:
+             they are as wide as its layers
+    sample   called, once, only where the student is cut from the teacher or its embeddings are factorised: batches of
+             the tokenizer's tensors with `labels`; importance needs them, the others can do without
     record   called with the ExtractionPlan of a student that is cut from the teacher
-    Raises ConfigError for a spec of no form and a shape that is no part of the teacher, LayerCountError for layers
-    that are not there, ModelError and TokenizerError for an encoder that cannot be used.
+    Raises ConfigError for a spec of no form, a shape that is no part of the teacher and embeddings that cannot be
+    factorised so, LayerCountError for layers that are not there, ModelError and TokenizerError for an encoder that
+    cannot be used.
     """
     kind = STUDENTS[student_kind(spec)]
-    return kind.build(
+    sample = sample and cache(sample)
+    student, student_tokenizer = kind.build(
         StudentRequest(
             spec,
             teacher_model,
@@ -99,6 +106,10 @@ def make_student(
             record,
         )
     )
+    if embedding_rank is not None:
+        check_factorisable(student, embedding_rank)  # before the sample is made
+        student = factorise_embeddings(student, embedding_rank, sample() if sample else (), seed=seed)
+    return student, student_tokenizer
 
 
 def student_kind(spec: str) -> str:
@@ -237,6 +248,7 @@ __all__ = [
     "StudentShape",
     "evenly_spaced",
     "extract_student",
+    "factorise_embeddings",
     "fresh_student",
     "keep_layers",
     "make_student",
