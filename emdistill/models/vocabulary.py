@@ -1,0 +1,214 @@
+"""A smaller vocabulary: the tokens that a corpus uses, and those of which any other text can still be spelled.
+
+    table' = table[kept]        kept: old ids, increasing; a token's new id is its place among them
+
+The corpus keeps its tokens, whatever else is dropped, because each algorithm's choices are still there and no others:
+WordPiece   takes the longest piece at every step; it is kept, and a longer one would have been taken before. Of a word
+            that becomes [UNK] the pieces before the dead end are kept too, so that it ends there again.
+Unigram     takes the best-scored path; it is kept, and no other scores more than before: single characters stay, hence
+            no new unknown ones, and so does the lowest score, of which that of an unknown character is made.
+BPE         takes the merge of lowest rank at every step; every merge that makes a kept token is kept, with both parts.
+Another text is spelled of smaller pieces: every single character stays, in WordPiece with its continuation "##c".
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from emdistill.errors import ConfigError, ModelError, TokenizerError
+from emdistill.models.encoder import Source, load_classifier, load_encoder, load_tokenizer
+from emdistill.models.tokenizer_rules import pieces_before_dead_ends, read_rules, renumber, spelling
+
+TEXTS_AT_ONCE = 1000
+CHECKED = 64  # tokens
+POSITIONS_FROM_ZERO = ("bert", "distilbert", "electra", "albert")
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A model, with or without a head, and the tokenizer that belongs to it."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def load_with_tokenizer(source: Source) -> Encoder:
+    """A classifier as it is stored; of an encoder without a task, its masked-LM head where a trained one is stored."""
+    try:
+        model = load_classifier(source)
+    except ModelError:
+        model = load_encoder(source)  # raises its own where it is no encoder either
+    return Encoder(model, load_tokenizer(source))
+
+
+def prune(encoder: Encoder, used: Counter[int], *, min_count: int = 1) -> tuple[Encoder, tuple[int, ...]]:
+    """The same encoder over a smaller vocabulary, and the old ids of its tokens.
+
+    used        how often each token is used (used_tokens);  min_count   keep those that are used so often
+    Raises ConfigError for a min_count below 1; TokenizerError as kept_tokens, prune_tokenizer and prune_model do;
+    ModelError for a model that reads its ids otherwise than by its embedding table.
+    """
+    if min_count < 1:
+        raise ConfigError(f"--min_count must be at least 1, not {min_count}")
+    frequent = [id for id, count in used.items() if count >= min_count]
+    kept = kept_tokens(encoder.tokenizer, frequent, fixed=first_free_id(encoder.model))
+    pruned = Encoder(prune_model(encoder.model, kept), prune_tokenizer(encoder.tokenizer, kept))
+    _check_same_states(encoder.model, pruned.model, kept)
+    return pruned, kept
+
+
+def used_tokens(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> Counter[int]:
+    """How often each token stands in the texts: {id: count}, those that are put around a text apart.
+
+    Of words that WordPiece finds no spelling for, the pieces up to the dead end count as well.
+    Raises TokenizerError for a tokenizer whose rules cannot be read.
+    """
+    model = read_rules(tokenizer)["model"]
+    counts = Counter[int]()
+    for batch in _batches(texts):
+        encoded = tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]
+        for text, ids in zip(batch, encoded, strict=True):
+            counts.update(ids)
+            if model["type"] == "WordPiece" and tokenizer.unk_token_id in ids:
+                counts.update(pieces_before_dead_ends(tokenizer, model, text))
+    return counts
+
+
+def kept_tokens(tokenizer: PreTrainedTokenizerBase, used: Collection[int], *, fixed: int = 0) -> tuple[int, ...]:
+    """The ids to keep, increasing: special and added tokens, the used ones, and those that spell everything else.
+
+    fixed   the first so many ids keep their places (first_free_id)
+    Raises TokenizerError for a tokenizer other than WordPiece, Unigram and BPE.
+    """
+    rules = read_rules(tokenizer)
+    vocabulary = tokenizer.get_vocab()
+    names = {id: token for token, id in vocabulary.items()}
+    special = {*tokenizer.all_special_ids, *(token["id"] for token in rules["added_tokens"])}
+    kept = {names[id] for id in {*used, *special, *range(fixed)} if id in names}
+    kept |= spelling(rules["model"], kept)
+    return tuple(sorted({vocabulary[token] for token in kept if token in vocabulary} | set(range(fixed))))
+
+
+def first_free_id(model: PreTrainedModel) -> int:
+    """Ids below this one must keep their places: RoBERTa and its kin count positions from the padding token's id on."""
+    if model.config.model_type in POSITIONS_FROM_ZERO or model.config.pad_token_id is None:
+        return 0
+    return int(model.config.pad_token_id) + 1
+
+
+def prune_tokenizer(tokenizer: PreTrainedTokenizerBase, kept: Sequence[int]) -> PreTrainedTokenizerBase:
+    """The same tokenizer over the kept tokens alone, renumbered by their places in `kept`.
+
+    Raises TokenizerError for a tokenizer whose rules cannot be read, or whose ids cannot be renumbered so.
+    """
+    new_ids = {old: new for new, old in enumerate(kept)}
+    rules = renumber(read_rules(tokenizer), new_ids)
+    with TemporaryDirectory() as folder:  # what else the tokenizer remembers goes with its own files
+        tokenizer.save_pretrained(folder)
+        (Path(folder) / "tokenizer.json").write_text(json.dumps(rules, ensure_ascii=False), encoding="utf-8")
+        pruned = load_tokenizer(folder)
+    if pruned.get_vocab() != {token: new_ids[id] for token, id in tokenizer.get_vocab().items() if id in new_ids}:
+        raise TokenizerError(
+            f"the ids of this {type(tokenizer).__name__} cannot be renumbered without gaps (its added tokens lie among "
+            "its other tokens), so its vocabulary cannot be pruned"
+        )
+    return pruned
+
+
+def prune_model(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
+    """A copy of the model with only these rows of its embedding table, and of its masked-LM head's decoder.
+
+    Decoders tied to the table stay tied; the ids in its config are the new ones.
+    Raises TokenizerError where the tokenizer has ids that the table has not.
+    """
+    rows = model.get_input_embeddings().get_parameter("weight").shape[0]
+    if kept[-1] >= rows:
+        raise TokenizerError(
+            f"the tokenizer has a token of id {kept[-1]}, but the encoder's table has {rows} rows; "
+            "encoder and tokenizer do not belong together"
+        )
+    pruned = copy.deepcopy(model)
+    new_ids = {old: new for new, old in enumerate(kept)}
+    table: Any = pruned.get_input_embeddings()
+    decoder: Any = pruned.get_output_embeddings()  # type: ignore[no-untyped-call]
+    tensors = [*table.parameters(), *([] if decoder is None else _decoder_parameters(pruned, decoder))]
+    for tensor in {id(tensor): tensor for tensor in tensors}.values():  # a tied one stands there twice
+        tensor.data = tensor.data[list(kept)].clone()
+    table.num_embeddings = len(kept)
+    table.padding_idx = new_ids.get(table.padding_idx)
+    if decoder is not None:
+        decoder.out_features = len(kept)
+    for name, value in pruned.config.to_dict().items():
+        if name.endswith("_token_id") and isinstance(value, int):
+            setattr(pruned.config, name, new_ids.get(value))
+    pruned.config.vocab_size = len(kept)
+    return pruned
+
+
+def _decoder_parameters(model: PreTrainedModel, decoder: nn.Module) -> list[nn.Parameter]:
+    """Those of the decoder, and the bias that BERT and RoBERTa keep beside it: another one where nothing is tied."""
+    place = next(name for name, module in model.named_modules() if module is decoder)
+    names = {f"{place}.weight", f"{place}.bias", f"{place.rpartition('.')[0]}.bias"}
+    return [parameter for name, parameter in model.named_parameters(remove_duplicate=False) if name in names]
+
+
+def same_words(
+    tokenizer: PreTrainedTokenizerBase, pruned: PreTrainedTokenizerBase, texts: Iterable[str]
+) -> tuple[int, int]:
+    """(words that both tokenizers split alike, all words) of the texts, every occurrence counted."""
+    new_vocabulary = pruned.get_vocab()
+    new_ids = {id: new_vocabulary.get(token, -1) for token, id in tokenizer.get_vocab().items()}
+    same = total = 0
+    for batch in _batches(texts):
+        before, after = (each(batch, add_special_tokens=False, verbose=False) for each in (tokenizer, pruned))
+        for place in range(len(batch)):
+            old = _by_word([new_ids[id] for id in before["input_ids"][place]], before.word_ids(place))
+            new = _by_word(after["input_ids"][place], after.word_ids(place))
+            total += len(old)
+            same += sum(new.get(word) == ids for word, ids in old.items())
+    return same, total
+
+
+def _by_word(ids: Sequence[int], words: Sequence[int | None]) -> dict[int | None, list[int]]:
+    """The tokens of each word; added tokens that stand in a text belong to none and are taken together."""
+    found: dict[int | None, list[int]] = {}
+    for id, word in zip(ids, words, strict=True):
+        found.setdefault(word, []).append(id)
+    return found
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    remaining = iter(texts)
+    while batch := list(islice(remaining, TEXTS_AT_ONCE)):
+        yield batch
+
+
+def _check_same_states(model: PreTrainedModel, pruned: PreTrainedModel, kept: Sequence[int]) -> None:
+    """Raise ModelError unless kept tokens give the same states, bit for bit, under their old and their new ids."""
+    places = torch.linspace(0, len(kept) - 1, min(CHECKED, len(kept))).round().long()
+    old = torch.tensor(kept)[places]
+    states = []
+    for each, ids in ((model, old), (pruned, places)):
+        training = each.training
+        each.train(False)
+        with torch.inference_mode():
+            text = ids[None].to(each.device)
+            states.append(each.base_model(input_ids=text, attention_mask=torch.ones_like(text))[0])
+        each.train(training)
+    if not torch.equal(*states):
+        raise ModelError(
+            f"a {model.config.model_type!r} model reads token ids otherwise than by its embedding table alone, so its "
+            "vocabulary cannot be pruned"
+        )
