@@ -3,25 +3,21 @@
     python benchmarks/inference.py [--short] [--rounds N] [--threads N] [--output FILE.json]
 
 Random weights in the shapes of BERT-base (12 layers of 768) with a 4×312 student and of MiniLM (6×384) with a 3×384
-student; batches of 1 and 32 sentences of 32 and 128 tokens, none of them padding. ONNX graphs come from PyTorch's
-current exporter with batch and length left open; their logits are compared with PyTorch's on every timed input and on
-the same input padded, and float32 graphs that differ by more than 1e-4 are refused. Float32 graphs get the attention,
-layer-norm and GELU kernels of ONNX Runtime (onnxscript's fusions: the patterns of onnxruntime.transformers do not find
-attention in what this exporter writes); int8 is dynamic quantisation of the graph as exported, which was no slower
-than quantising the fused one. How much int8 costs in accuracy is a question for trained weights, not for this script.
+student; batches of 1 and 32 sentences of 32 and 128 tokens, none of them padding. The graphs are those of `emdistill
+export`: float32, and int8 by dynamic quantisation. Their logits are compared with PyTorch's on every timed input and on
+the same input padded, and float32 graphs that differ by more than 1e-4 are refused. How much int8 costs in accuracy is
+a question for trained weights, not for this script. PyTorch is timed twice: as it comes, and with float32 products by
+oneDNN, which emdistill asks for where the processor then still multiplies in float32.
 
 Models take turns. A turn is one untimed call, that brings the weights back into the processor's caches, and a few timed
-ones. Without onnx, onnxscript and onnxruntime (`pip install emdistill[bench]`), PyTorch is timed alone.
+ones. Without onnx, onnxscript and onnxruntime (`pip install emdistill[onnx]`), PyTorch is timed alone.
 """
 
 from __future__ import annotations
 
-import logging
 import statistics
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,11 +25,15 @@ from typing import Any, NamedTuple
 
 import torch
 from measure import arguments, interleave, print_table, ratio, save
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import BertConfig, BertForSequenceClassification
 
+from emdistill.artifact.shipping.onnx import export_onnx, open_session, session_logits
+from emdistill.artifact.shipping.quantize import quantize_dynamic_int8
+from emdistill.models.arithmetic import fast_float32, onednn_keeps_float32
+
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-TORCH, FLOAT, INT8 = "PyTorch fp32", "ONNX Runtime fp32", "ONNX Runtime int8"
+TORCH, ONEDNN, FLOAT, INT8 = "PyTorch fp32", "PyTorch fp32, oneDNN", "ONNX Runtime fp32", "ONNX Runtime int8"
 TOLERANCE = 1e-4
 LENGTHS = (32, 128)
 TIMED_CALLS = {1: 10, 32: 2}  # in one turn, by batch size
@@ -71,7 +71,7 @@ def main() -> None:
     torch.manual_seed(0)
     missing = [package for package in PACKAGES if find_spec(package) is None]
     if missing:
-        print(f"not installed: {', '.join(missing)} (pip install emdistill[bench] has them); PyTorch is timed alone")
+        print(f"not installed: {', '.join(missing)} (pip install emdistill[onnx]); PyTorch is timed alone")
     rounds = options.rounds or (3 if options.short else 20)
     figures = []
     for name, (teacher, student) in (SHORT_PAIRS if options.short else PAIRS).items():
@@ -99,72 +99,35 @@ def random_model(shape: Shape) -> BertForSequenceClassification:
 
 def contenders(model: BertForSequenceClassification, threads: int, with_onnx: bool) -> dict[str, Contender]:
     """The same model in every runtime at hand, by the runtime's name."""
-    network = Logits(model).eval()
     megabytes = sum(weight.numel() * weight.element_size() for weight in model.parameters()) / 1e6
-    found = {TORCH: Contender(torch.inference_mode()(network), megabytes)}
+
+    @torch.inference_mode()
+    def logits(ids: Tensor, mask: Tensor) -> Tensor:
+        return model(input_ids=ids, attention_mask=mask).logits
+
+    def by_onednn(ids: Tensor, mask: Tensor) -> Tensor:
+        with fast_float32():
+            return logits(ids, mask)
+
+    found = {TORCH: Contender(logits, megabytes)}
+    if onednn_keeps_float32():
+        found[ONEDNN] = Contender(by_onednn, megabytes)
     if with_onnx:
-        with quiet():
-            fused, quantised = export(network)
-        found |= {FLOAT: onnx_contender(fused, threads), INT8: onnx_contender(quantised, threads)}
+        with tempfile.TemporaryDirectory() as folder:
+            graph, quantised = Path(folder) / "model.onnx", Path(folder) / "model_int8.onnx"
+            export_onnx(model, graph, token_types=False)
+            quantize_dynamic_int8(graph, quantised)
+            found |= {FLOAT: onnx_contender(graph, threads), INT8: onnx_contender(quantised, threads)}
     return found
 
 
-class Logits(nn.Module):
-    """A classifier that takes and gives plain tensors, as the exporter wants it."""
-
-    def __init__(self, model: BertForSequenceClassification) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
-
-
-def export(network: nn.Module) -> tuple[bytes, bytes]:
-    """The network as two ONNX graphs: float32 with fused kernels, and int8 weights with activations in turn."""
-    import onnx
-    from onnxruntime.quantization import quantize_dynamic
-    from onnxscript.rewriter.ort_fusions import optimize_for_ort
-
-    # Two tensors: one given twice would be exported as one input.
-    ids, mask = (torch.ones(2, 16, dtype=torch.long) for _ in range(2))
-    axes = {0: torch.export.Dim("batch", min=1, max=4096), 1: torch.export.Dim("length", min=2, max=512)}
-    program = torch.onnx.export(
-        network,
-        (ids, mask),
-        input_names=["input_ids", "attention_mask"],
-        output_names=["logits"],
-        dynamic_shapes=(axes, axes),
-        dynamo=True,
-        verbose=False,
-    )
-    plain = program.model_proto
-    # The quantiser transposes weights and then trips over the shapes noted before; it infers them anew.
-    del plain.graph.value_info[:]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "int8.onnx"
-        quantize_dynamic(plain, path, extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT})
-        quantised = path.read_bytes()
-    optimize_for_ort(program.model)
-    return program.model_proto.SerializeToString(), quantised
-
-
-def onnx_contender(graph: bytes, threads: int) -> Contender:
-    from onnxruntime import InferenceSession, SessionOptions
-
-    options = SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    # Threads that go on waiting busily after a call would take the cores from the next contender.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+def onnx_contender(graph: Path, threads: int) -> Contender:
+    session = open_session(graph, threads=threads)
 
     def logits(ids: Tensor, mask: Tensor) -> Tensor:
-        (output,) = session.run(None, {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})
-        return torch.from_numpy(output)
+        return torch.from_numpy(session_logits(session, {"input_ids": ids.numpy(), "attention_mask": mask.numpy()}))
 
-    return Contender(logits, len(graph) / 1e6)
+    return Contender(logits, graph.stat().st_size / 1e6)
 
 
 def compare(
@@ -243,18 +206,6 @@ def show(title: str, figures: Sequence[Mapping[str, Any]]) -> None:
         for figure in figures
     ]
     print_table(title, columns, rows)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the exporter's and the quantiser's notes about things that are not used here."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
-        try:
-            yield
-        finally:
-            logging.disable(logging.NOTSET)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,21 @@ import pyarrow
 import pyarrow.parquet
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel
 
-from emdistill.artifact.reading import recall_reading
+from emdistill.artifact.reading import Reading, recall_reading
+from emdistill.artifact.shipping.onnx import is_onnx, open_onnx
 from emdistill.data.files import read_inputs
+from emdistill.data.metrics import score
 from emdistill.data.read import read_task_data
 from emdistill.data.task import Kind, TaskData
-from emdistill.errors import ConfigError, DataError, OutputError
+from emdistill.errors import ConfigError, DataError, ModelError, OutputError
 from emdistill.models.encoder import load_classifier, load_tokenizer
-from emdistill.models.teacher import Teacher
-from emdistill.training import evaluate, predict_logits
-from emdistill.training.splits import check_max_length, longest_text
+from emdistill.models.teacher import GENERIC_NAME, Teacher
+from emdistill.training import predict_logits
+from emdistill.training.splits import longest_text
 
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
+EVALUATED_AT_ONCE = 64
 
 
 def evaluate_model(
@@ -42,7 +44,7 @@ def evaluate_model(
     """Score a fine-tuned model or student on the development set of a task, or on every row of a file.
 
     Args:
-        model: folder or hub id of the model.
+        model: folder or hub id of the model; or an .onnx file of an exported folder, or that folder.
         data: a GLUE folder, a CSV, TSV, JSONL or Parquet file, a hub dataset, or 'docstrings'.
         task: a task's name (see `emdistill tasks`); files of your own need none.
         text: column of the text; the column the model was trained on if not given.
@@ -51,9 +53,8 @@ def evaluate_model(
         kind: what the label is; found from the model if not given.
         max_length: tokens a sentence or pair at most; as the model was trained if not given.
     """
-    encoder = _load(model)
-    reading = recall_reading(encoder)
-    judge = Teacher(encoder)
+    judge = _load(model)
+    reading = judge.reading
     given = Path(data).is_file()
     found = read_task_data(
         data,
@@ -67,14 +68,13 @@ def evaluate_model(
     if task is None and given:
         found = _as_the_model_counts(found, judge.labels)
     judge.check_labels(found.task.labels)
-    return evaluate(
-        judge.model,
-        load_tokenizer(model),
-        found.task,
-        found.evaluation,
-        max_length=_length(encoder, max_length),
-        description="evaluating",
-    )
+    length = _length(judge, max_length)
+    scores: dict[str, float] = {}
+    for place, (name, examples) in enumerate(found.evaluation.items()):
+        logits = judge.logits(examples, length, EVALUATED_AT_ONCE, "evaluating")
+        of_set = score(found.task, logits, np.asarray(examples["label"]))
+        scores |= of_set if place == 0 else {f"{name}/{metric}": value for metric, value in of_set.items()}
+    return scores
 
 
 def predict_file(
@@ -90,7 +90,7 @@ def predict_file(
     """Label every row of a file with a model; the output has the input's columns and `prediction`, `probability`.
 
     Args:
-        model: folder or hub id of the model.
+        model: folder or hub id of the model; or an .onnx file of an exported folder, or that folder.
         input: a CSV, TSV, JSONL or Parquet file, or a .txt file with a sentence a line.
         output: file to write: .jsonl, .csv, .tsv or .parquet.
         text: column of the text; the column the model was trained on if not given.
@@ -108,9 +108,8 @@ def predict_file(
         raise OutputError(f"{output} exists already; --overwrite replaces it")
     if not place.absolute().parent.is_dir():
         raise OutputError(f"--output {output}: there is no folder {place.parent}; make it first")
-    encoder = _load(model)
-    tokenizer = load_tokenizer(model)
-    reading = recall_reading(encoder)
+    judge = _load(model)
+    reading = judge.reading
     column, pair = text or reading.text, text_pair or (None if text else reading.text_pair)
     rows = read_inputs(input, column, pair)
     columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -119,32 +118,91 @@ def predict_file(
     texts = {"text": [row[column] for row in rows]}
     if pair is not None:
         texts["text_pair"] = [row[pair] for row in rows]
-    logits = predict_logits(
-        encoder,
-        tokenizer,
-        Dataset.from_dict(texts),
-        max_length=_length(encoder, max_length),
-        batch_size=batch_size,
-        description="predicting",
-    )
-    names = {int(index): str(name) for index, name in (encoder.config.id2label or {}).items()}
-    predictions = _scores(logits) if Teacher(encoder).is_regression else _classes(logits, names)
+    logits = judge.logits(Dataset.from_dict(texts), _length(judge, max_length), batch_size, "predicting")
+    predictions = _scores(logits) if judge.is_regression else _classes(logits, judge.names)
     _write_rows(place, [{**row, **prediction} for row, prediction in zip(rows, predictions, strict=True)])
     return len(rows)
 
 
-def _load(model: str) -> PreTrainedModel:
-    encoder = load_classifier(model)
+@dataclass(frozen=True)
+class _Classifier:
+    """A saved model, in PyTorch or in ONNX Runtime.
+
+    labels        names in the order of the logits; empty for a score, and where they are generic
+    names         what is written for each logit
+    positions     the longest text, in tokens, that it can read
+    logits        (examples, max_length, batch_size, description) -> [rows, C]
+    check_labels  raises where logit i does not mean the task's label i
+    """
+
+    reading: Reading
+    is_regression: bool
+    labels: tuple[str, ...]
+    names: Mapping[int, str]
+    positions: int
+    logits: Callable[[Dataset, int, int, str], np.ndarray]
+    check_labels: Callable[[Sequence[str]], None]
+
+
+def _load(model: str) -> _Classifier:
+    return _load_onnx(Path(model)) if is_onnx(Path(model)) else _load_pytorch(model)
+
+
+def _load_pytorch(model: str) -> _Classifier:
+    encoder, tokenizer = load_classifier(model), load_tokenizer(model)
     encoder.to(torch.accelerator.current_accelerator() or "cpu")  # type: ignore[arg-type]
-    return encoder
+    judge = Teacher(encoder)
+    return _Classifier(
+        reading=recall_reading(encoder),
+        is_regression=judge.is_regression,
+        labels=judge.labels,
+        names={int(index): str(name) for index, name in (encoder.config.id2label or {}).items()},
+        positions=longest_text(encoder),
+        logits=lambda examples, max_length, batch_size, description: predict_logits(
+            encoder, tokenizer, examples, max_length=max_length, batch_size=batch_size, description=description
+        ),
+        check_labels=judge.check_labels,
+    )
 
 
-def _length(encoder: PreTrainedModel, asked: int | None) -> int:
+def _load_onnx(path: Path) -> _Classifier:
+    classifier = open_onnx(path)
+    labels = classifier.labels
+
+    def logits(examples: Dataset, max_length: int, batch_size: int, _: str) -> np.ndarray:
+        pairs = list(examples["text_pair"]) if "text_pair" in examples.column_names else None
+        return classifier.predict_logits(list(examples["text"]), pairs, max_length=max_length, batch_size=batch_size)
+
+    def check_labels(asked: Sequence[str]) -> None:
+        if len(asked) != len(labels):
+            gives = f"classes ({', '.join(labels)})" if labels else "a score"
+            asks = f"classes ({', '.join(asked)})" if asked else "a score"
+            raise ModelError(f"{path} gives {gives}, the task asks for {asks}; score it on data of its own task")
+        place = {name.casefold(): index for index, name in enumerate(labels)}
+        if any(place.get(name.casefold(), index) != index for index, name in enumerate(asked)):
+            raise ModelError(
+                f"{path} has its labels in another order ({', '.join(labels)}) than the data ({', '.join(asked)}); "
+                "score it on data of its own task"
+            )
+
+    return _Classifier(
+        reading=classifier.reading,
+        is_regression=classifier.is_regression,
+        labels=() if any(GENERIC_NAME.fullmatch(name) for name in labels) else labels,
+        names=dict(enumerate(labels)),
+        positions=classifier.config.positions,
+        logits=logits,
+        check_labels=check_labels,
+    )
+
+
+def _length(judge: _Classifier, asked: int | None) -> int:
     """Tokens a text at most: what is asked for, or what the model was trained with."""
-    if asked is None:
-        return min(recall_reading(encoder).max_length, longest_text(encoder))
-    check_max_length(asked, encoder)
-    return asked
+    if asked is not None and asked > judge.positions:
+        raise ConfigError(
+            f"--max_length {asked}: this encoder reads {judge.positions} tokens at most; give that or less"
+        )
+    return min(judge.reading.max_length, judge.positions) if asked is None else asked
 
 
 def _as_the_model_counts(data: TaskData, labels: Sequence[str]) -> TaskData:

@@ -144,11 +144,12 @@ def sample_batches(
     select: Selection,
     max_length: int,
     rows: int | None = None,
+    count: int = SAMPLE_ROWS,
     batch_size: int = 32,
 ) -> list[dict[str, Tensor]]:
-    """A few batches of what is learned from, with labels, always the same rows: what importance is measured on."""
+    """Batches of `count` rows that are learned from, with labels, always the same: what importance is measured on."""
     train, _ = _learned_and_held_out(data.train, data.task, select, rows)
-    chosen = np.random.default_rng(HELD_OUT_SEED).permutation(len(train))[:SAMPLE_ROWS]
+    chosen = np.random.default_rng(HELD_OUT_SEED).permutation(len(train))[:count]
     encoded = tokenise(train.select(chosen), tokenizer, max_length, regression=data.task.kind == "regression")
     examples = encoded.select(np.argsort(encoded["length"])).remove_columns("length").to_list()
     collate = padding_collator(tokenizer)
