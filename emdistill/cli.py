@@ -34,9 +34,12 @@ from emdistill.data.task import RAW_TEXT
 from emdistill.demo import demo
 from emdistill.distill import distill
 from emdistill.errors import ConfigError, EmdistillError, nearest
+from emdistill.export import export
 from emdistill.finetune import finetune
 from emdistill.mapping import MAPPINGS
 from emdistill.methods import METHODS
+from emdistill.prune_vocabulary import prune_vocabulary
+from emdistill.report import report
 from emdistill.search_mapping import search_mapping
 from emdistill.students import STUDENTS
 from emdistill.training.run_stages import Interrupted
@@ -47,6 +50,9 @@ VERBS = {
     "evaluate": "score a model on labelled data",
     "predict": "label new sentences with a model",
     "compare": "distil by several methods at equal budget, over several seeds, and say what the difference is",
+    "export": "ship a student: ONNX, int8, measured here, and a verdict against your limits",
+    "prune-vocabulary": "make a model smaller: keep the tokens that a corpus uses",
+    "report": "write a run's page anew, or one page that compares several runs",
     "search-mapping": "search for the mapping of layers that teaches best, by a genetic algorithm",
     "augment": "make further sentences to learn from, labelled by the teacher",
     "demo": "a whole distillation on documentation sentences, without data of your own",
@@ -56,9 +62,11 @@ VERBS = {
     "students": "list the ways to name a student",
 }
 
+POSITIONAL = ("export",)  # verbs whose required arguments stand without an option: emdistill export RUN
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; 0 on success, 2 for a user's error, 130 when interrupted."""
+    """Run one verb; 0 on success, 1 for a no-go of `export`, 2 for a user's error, 130 when interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
@@ -73,7 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(f"{stop}; the same command{with_resume} goes on from there", markup=False)
         return 130
     except KeyboardInterrupt:
-        console.print("interrupted; checkpoints already written are kept")
+        kept = "nothing was exported" if words[0] == "export" else "checkpoints already written are kept"
+        console.print(f"interrupted; {kept}")
         return 130
 
 
@@ -105,6 +114,12 @@ def _run(words: list[str]) -> int:
             print(f"{name}\t{value:.4f}")
     elif verb == "predict":
         print(f"{predict_file(**values)} rows written to {values['output']}")
+    elif verb == "export":
+        return 0 if export(**values)["verdict"]["go"] else 1
+    elif verb == "prune-vocabulary":
+        print(f"{prune_vocabulary(**values)}: the model over the smaller vocabulary")
+    elif verb == "report":
+        print(f"{report(**values)}: the page, in one file")
     elif verb == "search-mapping":
         search_mapping(**values)
     elif verb == "augment":
@@ -151,15 +166,27 @@ def _parser(verb: str, words: list[str], from_file: dict[str, Any]) -> ArgumentP
         return finetune_parser()
     if verb == "compare":
         return compare_parser()
+    if verb == "report":
+        return _report_parser()
     functions: dict[str, Callable[..., Any]] = {
         "evaluate": evaluate_model,
         "predict": predict_file,
         "augment": augment,
+        "export": export,
+        "prune-vocabulary": prune_vocabulary,
         "search-mapping": search_mapping,
         "demo": demo,
     }
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_function_arguments(functions[verb])
+    parser.add_function_arguments(functions[verb], as_positional=verb in POSITIONAL)
+    return parser
+
+
+def _report_parser() -> ArgumentParser:
+    """RUN RUN … --output FILE: jsonargparse takes lists from signatures as one argument only."""
+    parser = ArgumentParser(exit_on_error=False, description="Write a run's page anew, or compare several runs.")
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="folders of finished runs, or of comparisons.")
+    parser.add_argument("--output", type=str | None, metavar="FILE", help="the comparing page, an .html file.")
     return parser
 
 
@@ -187,9 +214,14 @@ def _with_underscores(word: str) -> str:
 def _spell_out(words: list[str], parser: ArgumentParser) -> list[str]:
     """--overwrite is short for --overwrite true."""
     short = {f"--{name}" for name in switches(parser)}
+    positional = any(not action.option_strings for action in parser._actions)
     following = [*words[1:], "--"]
+
+    def stands_alone(after: str) -> bool:
+        return after.startswith("--") or (positional and after.lower() not in ("true", "false"))
+
     return [
-        f"{word}=true" if word in short and after.startswith("--") else word
+        f"{word}=true" if word in short and stands_alone(after) else word
         for word, after in zip(words, following, strict=False)
     ]
 

@@ -13,7 +13,8 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from emdistill.artifact.comparison import RUNS, Comparison, read_comparison, run_place
-from emdistill.artifact.comparison_report import comparison_notes, differences_table, write_comparison
+from emdistill.artifact.pages.comparison_report import comparison_notes, differences_table, write_comparison
+from emdistill.artifact.predictions import PREDICTIONS, Logits, teacher_logits
 from emdistill.artifact.report import print_table
 from emdistill.artifact.run_folder import RUN_FILE, check_same_run, read_run
 from emdistill.compare_entries import common_options, entry_configs, find_baseline, read_entries, read_seeds
@@ -147,14 +148,14 @@ def state_of(run: PlannedRun, *, overwrite: bool) -> State:
 def _run_all(plan: Sequence[PlannedRun], data: TaskData, overwrite: bool, console: Console) -> None:
     """Finish every run; those that another process is at are come back to."""
     left, done, waits = list(plan), 0, False
-    teacher_scores: dict[str, float] | None = None  # of the first run; all have one teacher and one dev
+    known: dict[str, Logits] | None = None  # the teacher's logits, of the first run; all have one teacher and one dev
     while left:
         elsewhere: list[PlannedRun] = []
         for run in left:
             try:
                 with FileLock(f"{run.config.output}.lock", timeout=0):
-                    reused = _finish(run, data, teacher_scores, overwrite=overwrite)
-                teacher_scores = read_run(Path(run.config.output))["scores"]["teacher"]
+                    reused = _finish(run, data, known, overwrite=overwrite)
+                known = known or teacher_logits(Path(run.config.output) / PREDICTIONS)
             except Timeout:
                 elsewhere.append(run)
                 continue
@@ -171,13 +172,13 @@ def _run_all(plan: Sequence[PlannedRun], data: TaskData, overwrite: bool, consol
         left = elsewhere
 
 
-def _finish(run: PlannedRun, data: TaskData, teacher_scores: dict[str, float] | None, *, overwrite: bool) -> bool:
+def _finish(run: PlannedRun, data: TaskData, known: dict[str, Logits] | None, *, overwrite: bool) -> bool:
     """Run it to its end, from wherever it is; whether it was there already."""
     state = state_of(run, overwrite=overwrite)
     if state != "finished":
         config = replace(run.config, resume=state == "begun", overwrite=state == "other")
         try:
-            distill(config, examples=data, teacher_scores=teacher_scores, quiet=True)
+            distill(config, examples=data, teacher_logits=known, quiet=True)
         except Interrupted as stop:
             raise Interrupted(f"{run}: {stop}") from None
     return state == "finished"

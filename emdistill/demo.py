@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from emdistill.artifact.latency import compare_latency, model_size, parameter_count
-from emdistill.artifact.page import Picture, write_page
+from emdistill.artifact.pages.page import Command, Items, Part, Picture, score_table, write_page
 from emdistill.artifact.report import ReportRow, comparison_table, print_table
 from emdistill.artifact.run_folder import RUN_FILE, read_run
 from emdistill.artifact.student_artifact import StudentArtifact
@@ -73,11 +73,20 @@ def demo(output: str = "demo-run", train_size: int = 9100, epochs: float = 2.0, 
         Picture(distilled.folder / "layer_weights.png", "The layers' weights over the steps (cost attention)."),
     ]
     minutes = (time.perf_counter() - started) / 60
+    note = (
+        f"{len(examples.train)} sentences, {epochs:g} epochs each, seed {seed}; scores on "
+        f"{len(examples.evaluation['dev'])} sentences of other files; nothing was chosen on them."
+    )
     write_page(
-        page, title="A BERT-EMD student on the docstrings task", rows=rows, pictures=pictures, command=OWN_DATA,
-        notes=[f"{len(examples.train)} sentences, {epochs:g} epochs each, seed {seed}; scores on "
-               f"{len(examples.evaluation['dev'])} sentences of other files; nothing was chosen on them."],
-    )  # fmt: skip
+        page,
+        title="A BERT-EMD student on the docstrings task",
+        parts=[
+            Part("", [score_table(rows)]),
+            Part("Notes", [Items([note, f"all of the distilled student: {distilled.folder / 'report.html'}"])]),
+            Part("Pictures", pictures),
+            Part("With your own data", [Command(OWN_DATA)]),
+        ],
+    )
     console.print(f"\nflows: {distilled.folder / 'flows.png'}   the page: {page}   ({minutes:.1f} minutes)")
     console.print("\nwith your own data:\n" + OWN_DATA, highlight=False, soft_wrap=True)
 

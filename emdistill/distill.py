@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from emdistill.artifact.explain import draw_run, run_card
 from emdistill.artifact.flow_recorder import FlowRecorder
+from emdistill.artifact.predictions import PREDICTIONS, write_predictions
 from emdistill.artifact.run_folder import (
     check_output,
     check_same_run,
@@ -33,7 +36,8 @@ from emdistill.distill_text import distill_text
 from emdistill.models.encoder import encoder_shape, load_classifier, load_tokenizer
 from emdistill.models.teacher import Teacher, check_above_chance
 from emdistill.students import ExtractionPlan, make_student
-from emdistill.training import DistillationArguments, Stage, evaluate
+from emdistill.training import DistillationArguments, Stage
+from emdistill.training.evaluate import predict_sets, score_sets
 from emdistill.training.projections import fit_projections
 from emdistill.training.run_stages import run_stages, seed_everything, stage_arguments
 from emdistill.training.splits import Splits, check_max_length, make_splits, sample_batches
@@ -44,7 +48,7 @@ def distill(
     config: RunConfig | None = None,
     *,
     examples: TaskData | None = None,
-    teacher_scores: dict[str, float] | None = None,
+    teacher_logits: Mapping[str, np.ndarray] | None = None,
     quiet: bool = False,
     **options: Any,
 ) -> StudentArtifact:
@@ -53,7 +57,7 @@ def distill(
     config   a RunConfig, or its fields as keywords: distill(teacher="teacher/", task="mrpc", data="glue/MRPC",
              student="3", output="run/", objective={"beta": 10}, training={"num_train_epochs": 3})
     examples   task and examples where they are read already; config.data then only names them
-    teacher_scores   the teacher's scores on the development set, where they are known already
+    teacher_logits   the teacher's logits [rows, C] on each evaluation set, where they are known already
     quiet      print nothing about the run but the bar of its training
     Raises an EmdistillError before any training where an input cannot be used; Interrupted after Ctrl-C.
     """
@@ -86,6 +90,7 @@ def distill(
         seed=config.seed,
         source=config.student_source,
         birth=config.student_birth,
+        embedding_rank=config.embedding_rank,
         sample=sample,
         record=plans.append,
     )
@@ -125,11 +130,11 @@ def distill(
     console.print(_say_what_runs(run, task))
 
     started = time.perf_counter()
-    evaluate_on_dev = partial(evaluate, task=task, evaluation=data.evaluation, max_length=config.max_length)
+    answer_dev = partial(predict_sets, evaluation=data.evaluation, max_length=config.max_length)
     teacher.to(arguments[0].device)
-    if teacher_scores is None:
-        description = "" if quiet else "teacher on dev"
-        teacher_scores = evaluate_on_dev(teacher.model, teacher_tokenizer, description=description)
+    if teacher_logits is None:
+        teacher_logits = answer_dev(teacher.model, teacher_tokenizer, description="" if quiet else "teacher on dev")
+    teacher_scores = score_sets(task, teacher_logits, data.evaluation)
     console.print(f"teacher on dev: {_say(teacher_scores)}")
     if config.check_teacher:
         dev = next(iter(data.evaluation.values()))
@@ -170,10 +175,13 @@ def distill(
         callbacks=[recorder],
     )
     run["timings"]["training_seconds"] = time.perf_counter() - started
-    run["scores"]["student"] = evaluate_on_dev(student, tokenizer, description="" if quiet else "student on dev")
+    student_logits = answer_dev(student, tokenizer, description="" if quiet else "student on dev")
+    run["scores"]["student"] = score_sets(task, student_logits, data.evaluation)
     console.print(f"student on dev: {_say(run['scores']['student'])}")
     write_student(folder, student, tokenizer, task=task, max_length=config.max_length, card=run_card(run))
-    draw_run(folder, run)
+    write_predictions(folder / PREDICTIONS, data.evaluation, teacher_logits, student_logits)
+    write_run(folder, run)  # what the page is drawn from
+    draw_run(folder)
     if not config.keep_checkpoints:
         clear_run(folder, only=("checkpoints", "teacher_cache"))
     write_run(folder, run | {"status": "finished"})

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from emdistill.artifact.predictions import PREDICTIONS, Logits, teacher_logits
 from emdistill.artifact.report import print_table
 from emdistill.artifact.run_folder import OWN_FILES, RUN_FILE, clear_run, file_hashes
 from emdistill.config import RunConfig, compose_stages, load_config, read_data
@@ -144,10 +145,10 @@ def search_mapping(
     }  # fmt: skip
     console = Console(soft_wrap=True, markup=False, highlight=False)
 
-    teacher_scores: dict[str, dict[str, float]] = {}
+    known: dict[str, dict[str, Logits]] = {}
 
     def evaluate(gene: Gene) -> dict[str, float]:
-        return _distil(proxies, gene, folder / TRIALS / gene_name(gene), teacher_scores)
+        return _distil(proxies, gene, folder / TRIALS / gene_name(gene), known)
 
     def report(trial: GeneTrial, so_far: SearchResult) -> None:
         console.print(trial_line(trial, so_far))
@@ -250,11 +251,11 @@ def _clear(folder: Path) -> None:
 
 
 def _distil(
-    proxies: Sequence[ProxyTask], gene: Gene, folder: Path, teacher_scores: dict[str, dict[str, float]]
+    proxies: Sequence[ProxyTask], gene: Gene, folder: Path, known: dict[str, dict[str, Logits]]
 ) -> dict[str, float]:
     """Score by task of short distillations with this gene's mapping; of each run only its run.json is kept.
 
-    teacher_scores   by task, as far as they are known; those of a task's first run are added
+    known   the teachers' logits by task and set; those of a task's first run are added
     """
     shutil.rmtree(folder, ignore_errors=True)  # of a trial that was stopped
     mapping = folder / "mapping.json"
@@ -266,12 +267,13 @@ def _distil(
             artifact = distill(
                 replace(proxy.config, mapping=str(mapping), output=str(run)),
                 examples=proxy.data,
-                teacher_scores=teacher_scores.get(proxy.name),
+                teacher_logits=known.get(proxy.name),
                 quiet=True,
             )
         except Interrupted as stop:
             raise KeyboardInterrupt(str(stop)) from None
-        teacher_scores[proxy.name] = artifact.scores["teacher"]
+        if proxy.name not in known and (found := teacher_logits(run / PREDICTIONS)):
+            known[proxy.name] = found
         scores[proxy.name] = artifact.scores["student"][proxy.metric]
         clear_run(run, only=tuple(name for name in OWN_FILES if name != RUN_FILE))
     return scores

@@ -18,13 +18,17 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from emdistill import cli
+from emdistill.artifact.apply import evaluate_model, predict_file
 from emdistill.artifact.flows import FlowRecord, read_flows
 from emdistill.augment import augment
 from emdistill.compare import compare
 from emdistill.config import SECTIONS, distill_parser, finetune_parser, known_options, load_config, load_method
 from emdistill.data import TASKS
+from emdistill.export import export
 from emdistill.methods import METHODS
 from emdistill.methods.bert_emd import bert_emd
+from emdistill.prune_vocabulary import prune_vocabulary
+from emdistill.report import report
 from emdistill.search_mapping import search_mapping
 from emdistill.states import EncoderShape
 
@@ -59,7 +63,7 @@ def commands() -> Iterator[tuple[str, str]]:
                 yield block.page, re.sub(r" +", " ", line)
     for page in PAGES:
         for inline in inline_code(page):
-            if re.match(r"emdistill \w+ --", inline):
+            if re.match(r"emdistill [\w-]+ (--|[A-Z])", inline):
                 yield page.relative_to(ROOT).as_posix(), inline
 
 
@@ -102,20 +106,23 @@ def test_command_parses_and_binds(
         "compare",
         "search_mapping",
         "augment",
+        "prune_vocabulary",
+        "report",
         "demo",
     ):
         monkeypatch.setattr(cli, verb, binding(vars(cli)[verb]))
+    monkeypatch.setattr(cli, "export", binding(cli.export, {"verdict": {"go": True}}))
     assert cli.main(shlex.split(command)[1:]) == 0, f"{page}: {command}\n{capsys.readouterr().err}"
 
 
-def binding(function: Callable[..., Any]) -> Callable[..., Any]:
+def binding(function: Callable[..., Any], answer: Any = None) -> Callable[..., Any]:
     """A stand-in with the signature of `function`, which checks the call and does nothing else."""
     signature = inspect.signature(function)
 
     @functools.wraps(function)
-    def stand_in(*arguments: Any, **options: Any) -> dict[str, float]:
+    def stand_in(*arguments: Any, **options: Any) -> Any:
         signature.bind(*arguments, **options)
-        return Nothing()
+        return Nothing() if answer is None else answer
 
     return stand_in
 
@@ -141,7 +148,7 @@ def test_named_benchmarks_are_there_with_their_options() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_named_options_and_verbs_are_there(page: Path) -> None:
-    functions = (compare, search_mapping, augment)
+    functions = (compare, search_mapping, augment, export, prune_vocabulary, report, evaluate_model, predict_file)
     options = {*known_options(distill_parser("bert-emd")), *known_options(finetune_parser()), *SECTIONS}
     options |= {name for function in functions for name in inspect.signature(function).parameters}
     for code in inline_code(page):

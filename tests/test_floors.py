@@ -32,6 +32,9 @@ FLOORS = {
     "compare": 5,
     "compare_entries": 5,
     "augment": 5,
+    "export": 5,
+    "report": 5,
+    "prune_vocabulary": 5,
     "cli": 6,
     "__main__": 6,
 }

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from emdistill.artifact.command import distill_command, source_name
 from emdistill.artifact.figures import draw_flows, draw_layer_weights
 from emdistill.artifact.flows import read_flows
 from emdistill.artifact.model_card import CardFacts, DataFacts, model_card
-from emdistill.artifact.page import Picture, write_page
-from emdistill.artifact.report import ReportRow
+from emdistill.artifact.pages.run_report import write_run_report
 
 
 def run_card(run: dict[str, Any]) -> str:
@@ -26,7 +26,7 @@ def run_card(run: dict[str, Any]) -> str:
             pairs=task["pairs"],
             student=_make(run),
             teacher=config["teacher"],
-            method=config["method"],
+            method=source_name(config["method"]),
             equation="; ".join(run["objective"].values()),
             seed=run["seed"],
             settings=config["training"],
@@ -41,45 +41,19 @@ def run_card(run: dict[str, Any]) -> str:
             student_size=run["student"]["bytes"],
             max_length=config["max_length"],
             versions={name: run["versions"][name] for name in ("emdistill", "torch", "transformers")},
+            command=distill_command(config),
         )
     )
 
 
-def draw_run(folder: Path, run: dict[str, Any]) -> None:
+def draw_run(folder: Path) -> None:
     """flows.png where the method maps layers, layer_weights.png where that mapping has any, and report.html."""
-    pictures = draw_flow_pictures(folder)
-    config, task = run["config"], run["task"]
-    rows = [
-        ReportRow(name, run["scores"][name], run[name]["parameters"], run[name]["bytes"])
-        for name in ("teacher", "student")
-    ]
-    write_page(
-        folder / "report.html",
-        title=f"{task['name']}: a {config['method']} student",
-        rows=rows,
-        pictures=pictures,
-        notes=[
-            f"student: {_make(run)}",
-            *(f"stage {name}: {equation}" for name, equation in run["objective"].items()),
-            f"{run['rows']['train']} rows learned from; {run['selection']}",
-            *([task["held_out"]] if task["held_out"] else []),
-            f"seed {run['seed']}; {run['timings']['training_seconds']:.0f} seconds of training",
-        ],
-        command=f"emdistill predict --model {folder / 'student'} --input new.jsonl --output scored.jsonl",
-    )
-
-
-def draw_flow_pictures(folder: Path) -> list[Picture]:
-    """flows.png where the method maps layers, layer_weights.png where that mapping has any."""
     flows = folder / "flows.jsonl"
     if flows.exists() and (records := read_flows(flows)):
         draw_flows(records, folder / "flows.png")
         if any(record.student_weights for record in records):  # a fixed mapping has none
             draw_layer_weights(records, folder / "layer_weights.png")
-    return [
-        Picture(folder / "flows.png", "Which teacher layer taught which student layer, at the last step."),
-        Picture(folder / "layer_weights.png", "The layers' weights over the steps (cost attention)."),
-    ]
+    write_run_report(folder)
 
 
 def _make(run: dict[str, Any]) -> str:

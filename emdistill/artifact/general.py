@@ -1,4 +1,4 @@
-"""What a general distillation leaves: a student without a task, its card and its page."""
+"""What a general distillation leaves: a student without a task, and its card."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import Any
 import yaml
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from emdistill.artifact.explain import draw_flow_pictures
-from emdistill.artifact.page import write_page
-from emdistill.artifact.report import ReportRow
+from emdistill.artifact.command import distill_command, source_name
 from emdistill.models.encoder import save_student
 
 
@@ -22,29 +20,6 @@ def write_general_student(
     (folder / "student" / "README.md").write_text(_card(run), encoding="utf-8")
 
 
-def draw_general_run(folder: Path, run: dict[str, Any]) -> None:
-    """The pictures of the flows, where the method maps layers, and report.html."""
-    before, after = run["held_out_loss"]["before"], run["held_out_loss"]["after"]
-    write_page(
-        folder / "report.html",
-        title=f"A {run['config']['method']} student of raw text",
-        rows=[
-            ReportRow("student as born", before, run["student"]["parameters"], run["student"]["bytes"]),
-            ReportRow("student", after, run["student"]["parameters"], run["student"]["bytes"]),
-        ],
-        pictures=draw_flow_pictures(folder),
-        notes=[
-            "columns: the loss and its terms on text that was not learned from",
-            f"student: {_shape(run)} (--student {run['config']['student']})",
-            f"teacher: {run['teacher']['parameters']:,} parameters",
-            *(f"stage {name}: {equation}" for name, equation in run["objective"].items()),
-            f"{run['rows']['train']:,} pieces of text learned from, {run['rows']['held out']:,} held out",
-            f"seed {run['seed']}; {run['timings']['training_seconds']:.0f} seconds of training",
-        ],
-        command=f"emdistill distill --student {folder / 'student'} --teacher teacher/ --task mrpc --data glue/MRPC",
-    )
-
-
 def _shape(run: dict[str, Any]) -> str:
     shape = run["student"]["shape"]
     return f"{shape['layers']} layers × {shape['width']}"
@@ -52,7 +27,8 @@ def _shape(run: dict[str, Any]) -> str:
 
 def _card(run: dict[str, Any]) -> str:
     config, student = run["config"], run["student"]
-    header = {"library_name": "transformers", "tags": ["emdistill", "knowledge-distillation", config["method"]]}
+    method = source_name(config["method"])
+    header = {"library_name": "transformers", "tags": ["emdistill", "knowledge-distillation", method]}
     equations = "\n".join(f"{name}: {equation}" for name, equation in run["objective"].items())
     losses = "\n".join(
         f"| {name} | {value:.4f} | {run['held_out_loss']['after'][name]:.4f} |"
@@ -65,17 +41,28 @@ def _card(run: dict[str, Any]) -> str:
 # {Path(config["output"]).name}
 
 A small encoder of {_shape(run)}, {student["parameters"]:,} parameters, for no task yet. It was distilled from raw text
-with emdistill's method `{config["method"]}`, and is meant to be distilled or fine-tuned on a task:
+with emdistill's method `{method}`.
 
-```bash
+## Intended use
+
+It is meant to be distilled or fine-tuned on a task; as it stands it answers nothing.
+
+```sh
 emdistill distill --student student/ --teacher teacher/ --task mrpc --data glue/MRPC --output run/
 ```
 
-It is a plain transformers model: `AutoModel.from_pretrained("student")`.
+It is a plain transformers model, and loads where emdistill is not installed:
+
+```python
+from transformers import AutoModel, AutoTokenizer
+
+model = AutoModel.from_pretrained("student")  # the path of this folder
+tokenizer = AutoTokenizer.from_pretrained("student")
+```
 
 ## How it was made
 
-- Teacher: `{Path(config["teacher"]).name}`, {run["teacher"]["parameters"]:,} parameters; frozen while it taught
+- Teacher: `{source_name(config["teacher"])}`, {run["teacher"]["parameters"]:,} parameters; frozen while it taught
 - Text: {source}; {run["rows"]["train"]:,} pieces of at most {config["max_length"]} tokens
 - Seed: {run["seed"]}
 - Versions: emdistill {run["versions"]["emdistill"]}, torch {run["versions"]["torch"]}, \
@@ -87,9 +74,22 @@ The objective it minimised:
 {equations}
 ```
 
+The command that made it, paths cut to their last part:
+
+```sh
+{distill_command(config)}
+```
+
 ## Loss on text that was not learned from
 
 | term | as born | after training |
 | --- | ---: | ---: |
 {losses}
+
+## Limits
+
+- It knows the language and the kind of text it was distilled from; on other text its states mean less.
+- It learned from its teacher and inherits the teacher's errors and biases.
+- It has seen no text of more than {config["max_length"]} tokens.
+- A lower loss here is no score on a task: measure that after it has learned the task.
 """

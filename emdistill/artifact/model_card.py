@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePath, PurePosixPath, PureWindowsPath
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 
+from emdistill.artifact.command import HUB_ID, folder_name, plain, source_name
 from emdistill.artifact.report import ReportRow, markdown_table
-
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
 @dataclass(frozen=True)
@@ -43,6 +40,7 @@ class CardFacts:
     parameters, size, latency   of teacher and student: a count, bytes, milliseconds a sentence at batch size 1
     max_length      tokens beyond which an input is cut off
     versions        {library: version}
+    command         the command that made it (command.py)
     limits          further sentences for the section on limits
     """
 
@@ -73,12 +71,13 @@ class CardFacts:
     student_latency: float | None = None
     max_length: int = 128
     versions: Mapping[str, str] = field(default_factory=dict)
+    command: str = ""
     limits: Sequence[str] = ()
 
 
 def model_card(facts: CardFacts) -> str:
     """The card as Markdown with the Hugging Face YAML front matter."""
-    parts = (_front_matter, _summary, _use, _making, _scores, _cost, _limits)
+    parts = (_front_matter, _summary, _intended_use, _use, _making, _scores, _cost, _limits)
     return "\n".join(section for part in parts if (section := part(facts)))
 
 
@@ -101,18 +100,31 @@ def _summary(facts: CardFacts) -> str:
     reads = "a pair of sentences" if facts.pairs else "a sentence"
     answers = f"one of {len(facts.labels)} labels: {_label_names(facts.labels)}" if facts.labels else "a score"
     return (
-        f"# {_folder(facts.name)}\n\n"
+        f"# {folder_name(facts.name)}\n\n"
         f"A small student for the task `{facts.task}`{asks}. It reads {reads} and answers with {answers}.\n"
-        f"It was distilled from the teacher `{_source(facts.teacher)}` with emdistill's method `{facts.method}`.\n"
+        f"It was distilled from the teacher `{source_name(facts.teacher)}` with emdistill's method `{facts.method}`.\n"
+    )
+
+
+def _intended_use(facts: CardFacts) -> str:
+    what = "pairs of sentences" if facts.pairs else "sentences"
+    does = "scores" if facts.kind == "regression" else "labels"
+    return (
+        "## Intended use\n\n"
+        f"It {does} {what} of the kind it was trained on, where its teacher is too slow or too large.\n"
+        "Score it on labelled text of your own before you rely on it:\n\n"
+        "```sh\nemdistill evaluate --model student --data yours.csv\n```\n\n"
+        "It is not meant for other tasks or languages than its training data's, nor to decide about people without a\n"
+        "person who checks.\n"
     )
 
 
 def _making(facts: CardFacts) -> str:
-    base = f", a descendant of `{_source(facts.base_model)}`" if facts.base_model else ""
+    base = f", a descendant of `{source_name(facts.base_model)}`" if facts.base_model else ""
     source = f" ({facts.citation})" if facts.citation else ""
     lines = [
         f"- Student: {_plain(facts.student)}",
-        f"- Teacher: `{_source(facts.teacher)}`{base}; frozen while it taught",
+        f"- Teacher: `{source_name(facts.teacher)}`{base}; frozen while it taught",
         f"- Method: `{facts.method}`{source}",
         f"- Seed: {facts.seed}",
         *(f"- {_words(name).capitalize()}: {_plain(value)}" for name, value in facts.settings.items()),
@@ -121,15 +133,22 @@ def _making(facts: CardFacts) -> str:
         lines.append("- Versions: " + ", ".join(f"{name} {version}" for name, version in facts.versions.items()))
     return (
         "## How it was made\n\n" + "\n".join(lines) + "\n\n"
-        f"The objective it minimised:\n\n```text\n{facts.equation.strip()}\n```\n{_data(facts)}"
+        f"The objective it minimised:\n\n```text\n{facts.equation.strip()}\n```\n{_command(facts)}{_data(facts)}"
     )
+
+
+def _command(facts: CardFacts) -> str:
+    if not facts.command:
+        return ""
+    return f"\nThe command that made it, paths cut to their last part:\n\n```sh\n{facts.command}\n```\n"
 
 
 def _data(facts: CardFacts) -> str:
     if not facts.data:
         return ""
     rows = [
-        [f"`{_source(item.name)}`", f"{item.rows:,}", f"`{item.sha256}`" if item.sha256 else "–"] for item in facts.data
+        [f"`{source_name(item.name)}`", f"{item.rows:,}", f"`{item.sha256}`" if item.sha256 else "–"]
+        for item in facts.data
     ]
     held_out = f"\nHeld out: {facts.held_out}\n" if facts.held_out else ""
     return "\n" + _table(["data", "rows", "SHA-256"], rows) + held_out
@@ -142,7 +161,9 @@ def _scores(facts: CardFacts) -> str:
         for metric in dict.fromkeys([*student, *teacher]):
             rows.append([name, metric, _score(teacher.get(metric)), _score(student.get(metric))])
     table = _table(["measured on", "metric", "teacher", "student"], rows)
-    return f"## Scores\n\n{table}\nThe checkpoint: {facts.checkpoint}\n"
+    counts = next(((name, next(iter(scores))) for name, scores in facts.student_scores.items() if scores), None)
+    metric = "" if counts is None else f"The metric that counts is {_words(counts[1])} on {counts[0]}.\n"
+    return f"## Scores\n\n{table}\n{metric}The checkpoint: {facts.checkpoint}\n"
 
 
 def _cost(facts: CardFacts) -> str:
@@ -203,25 +224,9 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _folder(place: str) -> str:
-    """The last part of a path of either system."""
-    return PureWindowsPath(place).name
-
-
-def _source(place: str) -> str:
-    """A hub id as it is; of a path, which tells about the machine, only the last part."""
-    return place if HUB_ID.fullmatch(place) else _folder(place)
-
-
-def _plain(value: object) -> str:
+def _plain(value: Any) -> str:
     """A value as text, absolute paths cut to their last part."""
-    if isinstance(value, PurePath):
-        return value.name
-    if isinstance(value, str):
-        absolute = PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute()
-        return _folder(value) if absolute else value
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_plain(item)}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_plain, value))
-    return str(value)
+    cut = plain(value)
+    if isinstance(cut, dict):
+        return ", ".join(f"{key}: {_plain(item)}" for key, item in cut.items())
+    return ", ".join(map(_plain, cut)) if isinstance(cut, list) else str(cut)

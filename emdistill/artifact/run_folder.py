@@ -3,10 +3,12 @@
 RUN/
 ├── student/            plain transformers model and tokenizer, with a model card
 ├── run.json            resolved configuration, seed, versions, hashes, scores, timings
+├── predictions.jsonl   what teacher and student answer to every row of dev (format: artifact/predictions.py)
 ├── flows.jsonl         flows and layer weights over the steps (format: artifact/flows.py)
 ├── flows.png           the last flow of each layer term
 ├── layer_weights.png   layer weights over the steps
-├── report.html         scores, sizes and pictures on one page
+├── report.html         scores, sizes, losses, flows and answers on one page
+├── onnx/               the student for ONNX Runtime, once `emdistill export` has made it
 ├── tensorboard/        the training log
 ├── checkpoints/        while the run is under way (kept afterwards with --keep-checkpoints)
 └── teacher_cache/      likewise: teacher outputs that are read at every epoch, where no other folder is named
@@ -38,7 +40,18 @@ from emdistill.training.stage import Stage
 
 RUN_FILE = "run.json"
 PICTURES = ("flows.png", "layer_weights.png", "report.html")
-OWN_FILES = ("student", RUN_FILE, "flows.jsonl", *PICTURES, "tensorboard", "checkpoints", "teacher_cache")
+GATE = Path("onnx", "gate.json")
+OWN_FILES = (
+    "student",
+    RUN_FILE,
+    "predictions.jsonl",
+    "flows.jsonl",
+    *PICTURES,
+    "onnx",
+    "tensorboard",
+    "checkpoints",
+    "teacher_cache",
+)
 # What a run may be resumed with another value of: names of places, where contents count (they are compared by hash).
 PLACES = ("output", "teacher", "model", "data", "dev", "keep_checkpoints", "teacher_cache_folder")
 
@@ -92,6 +105,22 @@ def read_run(folder: Path) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise OutputError(f"{path} is broken ({error}); start again with --overwrite") from None
     return run
+
+
+def read_gate(folder: Path) -> dict[str, Any] | None:
+    """onnx/gate.json of a run folder; None where nothing was measured, or not to its end.
+
+    Raises OutputError where it is broken.
+    """
+    path = folder / GATE
+    if not path.exists():
+        return None
+    try:
+        gate: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        finished = gate["status"] == "finished" and isinstance(gate["variants"], dict)
+    except (ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"{path} is broken ({error}); measure again: emdistill export {folder} --overwrite") from None
+    return gate if finished else None
 
 
 def write_run(folder: Path, run: dict[str, Any]) -> None:

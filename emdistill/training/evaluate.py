@@ -61,25 +61,48 @@ def _with_bar(batches: list[list[int]], description: str) -> Iterable[list[int]]
     )
 
 
+def predict_sets(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    evaluation: Mapping[str, Dataset],
+    *,
+    max_length: int,
+    batch_size: int = 64,
+    description: str = "",
+) -> dict[str, np.ndarray]:
+    """Logits [rows, C] of every evaluation set, by its name."""
+    return {
+        name: predict_logits(
+            model, tokenizer, examples, max_length=max_length, batch_size=batch_size, description=description
+        )
+        for name, examples in evaluation.items()
+    }
+
+
+def score_sets(task: Task, logits: Mapping[str, np.ndarray], evaluation: Mapping[str, Dataset]) -> dict[str, float]:
+    """Metric name -> value; the first set's metrics under their own names, further sets' as `set/metric`."""
+    scores: dict[str, float] = {}
+    for place, (name, examples) in enumerate(evaluation.items()):
+        found = score(task, logits[name], np.asarray(examples["label"]))
+        scores |= found if place == 0 else {f"{name}/{metric}": value for metric, value in found.items()}
+    return scores
+
+
 def evaluate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     task: Task,
-    evaluation: dict[str, Dataset],
+    evaluation: Mapping[str, Dataset],
     *,
     max_length: int,
     batch_size: int = 64,
     description: str = "",
 ) -> dict[str, float]:
-    """Metric name -> value; the first set's metrics under their own names, further sets' as `set/metric`."""
-    scores: dict[str, float] = {}
-    for place, (name, examples) in enumerate(evaluation.items()):
-        logits = predict_logits(
-            model, tokenizer, examples, max_length=max_length, batch_size=batch_size, description=description
-        )
-        found = score(task, logits, np.asarray(examples["label"]))
-        scores |= found if place == 0 else {f"{name}/{metric}": value for metric, value in found.items()}
-    return scores
+    """The scores of `score_sets` for the logits of `predict_sets`."""
+    logits = predict_sets(
+        model, tokenizer, evaluation, max_length=max_length, batch_size=batch_size, description=description
+    )
+    return score_sets(task, logits, evaluation)
 
 
 def mean_terms(

@@ -25,7 +25,7 @@ from emdistill.artifact.comparison import (
     read_comparison,
     run_place,
 )
-from emdistill.artifact.comparison_report import (
+from emdistill.artifact.pages.comparison_report import (
     comparison_notes,
     comparison_record,
     differences_markdown,

@@ -10,6 +10,7 @@ import yaml
 
 from emdistill.artifact.explain import draw_run, run_card
 from emdistill.artifact.flows import FlowRecord, append_flows
+from emdistill.artifact.run_folder import write_run
 
 
 @pytest.fixture
@@ -21,6 +22,7 @@ def run() -> dict[str, Any]:
             "training": {"learning_rate": 1e-4}, "max_length": 64,
         },
         "seed": 7,
+        "hashes": {"teacher": "cd" * 32, "train.tsv": "ab" * 32},
         "versions": {"emdistill": "0.1", "torch": "2", "transformers": "5"},
         "task": {
             "name": "mnli", "description": "does it follow?", "kind": "classification", "labels": ["yes", "no"],
@@ -55,14 +57,16 @@ def test_pictures_and_page_come_from_the_folder(run: dict[str, Any], tmp_path: P
     weights = {"hidden_states": [0.5, 0.5]}
     teacher_weights = {"hidden_states": [0.25, 0.25, 0.5]}
     append_flows(tmp_path / "flows.jsonl", FlowRecord(1, "joint", {"hidden_states": flow}, weights, teacher_weights))
-    draw_run(tmp_path, run)
+    write_run(tmp_path, run)
+    draw_run(tmp_path)
+    assert all((tmp_path / name).stat().st_size > 1000 for name in ("flows.png", "layer_weights.png"))
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert (tmp_path / "flows.png").stat().st_size > 1000
-    assert page.count("data:image/png;base64") == 2
-    assert "emdistill predict --model" in page
+    assert "Flow: which layer teaches which" in page
+    assert "emdistill distill --teacher" in page
 
 
 def test_a_method_without_mapping_has_a_page_without_pictures(run: dict[str, Any], tmp_path: Path) -> None:
-    draw_run(tmp_path, run)
-    assert "data:image/png" not in (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert not (tmp_path / "flows.png").exists()
+    write_run(tmp_path, run)
+    draw_run(tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["report.html", "run.json"]
+    assert "which layer teaches which" not in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from emdistill import StudentArtifact, distill
+from emdistill.artifact.predictions import read_predictions
 from emdistill.cli import VERBS, main
 from emdistill.models.encoder import fingerprint
 
@@ -32,6 +33,7 @@ def test_the_run_folder_holds_what_it_says(place) -> None:
     assert names == {
         "student",
         "run.json",
+        "predictions.jsonl",
         "flows.jsonl",
         "flows.png",
         "layer_weights.png",
@@ -45,6 +47,14 @@ def test_the_run_folder_holds_what_it_says(place) -> None:
         assert (place.folder / "run" / name).read_bytes().startswith(b"\x89PNG")
     assert [record.step for record in StudentArtifact(place.folder / "run").flows()][:3] == [1, 2, 4]
     assert list((place.folder / "run" / "tensorboard").rglob("events.*"))
+
+
+def test_the_answers_kept_are_those_that_were_scored(place) -> None:
+    run = json.loads((place.folder / "run" / "run.json").read_text(encoding="utf-8"))
+    (found,) = read_predictions(place.folder / "run" / "predictions.jsonl").values()
+    assert len(found) == run["task"]["evaluation_rows"]["dev"]
+    for name, logits in (("teacher", found.teacher), ("student", found.student)):
+        assert run["scores"][name]["accuracy"] == (logits.argmax(axis=1) == found.labels).mean()
 
 
 def test_run_json_tells_how_the_student_was_made(place) -> None:

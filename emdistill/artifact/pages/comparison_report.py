@@ -15,7 +15,7 @@ from rich.text import Text
 
 from emdistill.artifact.comparison import Comparison, EntryResult, PairedDifference
 from emdistill.artifact.figures import BAR_COLOR, DOTS_PER_INCH, FAINT, INK
-from emdistill.artifact.page import Picture, write_page
+from emdistill.artifact.pages.page import Command, Items, Part, Picture, score_table, write_page
 from emdistill.artifact.report import ABSENT, ReportRow
 from emdistill.errors import DataError
 
@@ -37,13 +37,17 @@ def write_comparison(folder: Path, comparison: Comparison, *, command: str = "")
         f"{metric}, difference to {baseline} with the same seed: a dot a seed, their mean, and its 95 % interval. "
         f"An interval that holds 0 shows no difference."
     )
+    rows = [ReportRow("teacher", comparison.teacher), *map(_means, comparison.entries)]
+    sentences = [*(_sentence(entry, difference) for entry, difference in comparison.compared), *notes]
     write_page(
         folder / "report.html",
         title=f"{comparison.task}: {', '.join(entry.name for entry in comparison.entries)}",
-        rows=[ReportRow("teacher", comparison.teacher), *map(_means, comparison.entries)],
-        pictures=[Picture(folder / PICTURE, caption)],
-        notes=[*(_sentence(entry, difference) for entry, difference in comparison.compared), *notes],
-        command=command,
+        parts=[
+            Part("", [score_table(rows)]),
+            Part("Notes", [Items(sentences)]),
+            Part("Differences", [Picture(folder / PICTURE, caption)]),
+            Part("Command", [Command(command)]),
+        ],
     )
 
 
