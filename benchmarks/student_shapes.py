@@ -95,12 +95,11 @@ def time_all(entrants: Mapping[tuple[str, str], Contender], length: int, rounds:
 
 def graphs(model: BertForSequenceClassification, threads: int) -> Iterator[tuple[tuple[str, str], Contender]]:
     """The model's graph with one change more at a time, in float32 and int8."""
-    changes = ("_drop_reshapes", "_read_first_token_only", "_keep_sums_apart")
+    changes = ("_drop_reshapes", "_read_first_token_only")
     steps: dict[str, tuple[BertForSequenceClassification, tuple[str, ...]]] = {
         "as exported": (model, ()),
         "attention as one node": (model, changes[:1]),
-        "last layer for the first token only": (model, changes[:2]),
-        "sums and LayerNorms apart (export)": (model, changes),
+        "last layer for the first token only (export)": (model, changes),
         "heads padded to 32": (padded_heads(model), changes),
     }
     for name, (network, made) in steps.items():

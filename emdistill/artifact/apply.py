@@ -28,7 +28,6 @@ from emdistill.training import predict_logits
 from emdistill.training.splits import longest_text
 
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
-EVALUATED_AT_ONCE = 64
 
 
 def evaluate_model(
@@ -71,7 +70,7 @@ def evaluate_model(
     length = _length(judge, max_length)
     scores: dict[str, float] = {}
     for place, (name, examples) in enumerate(found.evaluation.items()):
-        logits = judge.logits(examples, length, EVALUATED_AT_ONCE, "evaluating")
+        logits = judge.logits(examples, length, judge.at_once, "evaluating")
         of_set = score(found.task, logits, np.asarray(examples["label"]))
         scores |= of_set if place == 0 else {f"{name}/{metric}": value for metric, value in of_set.items()}
     return scores
@@ -83,7 +82,7 @@ def predict_file(
     output: str,
     text: str | None = None,
     text_pair: str | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     max_length: int | None = None,
     overwrite: bool = False,
 ) -> int:
@@ -95,12 +94,13 @@ def predict_file(
         output: file to write: .jsonl, .csv, .tsv or .parquet.
         text: column of the text; the column the model was trained on if not given.
         text_pair: column of the second text of a pair.
-        batch_size: sentences at once.
+        batch_size: sentences at once; if not given 64, and 1 in ONNX, for in int8 an answer depends a little on what
+            else is in its batch.
         max_length: tokens a sentence or pair at most; as the model was trained if not given.
         overwrite: replace the output file if it exists.
     """
     place = Path(output)
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise ConfigError(f"--batch_size must be at least 1, not {batch_size}")
     if place.suffix not in SUFFIXES:
         raise ConfigError(f"--output {output}: write to one of {', '.join(SUFFIXES)}")
@@ -118,7 +118,9 @@ def predict_file(
     texts = {"text": [row[column] for row in rows]}
     if pair is not None:
         texts["text_pair"] = [row[pair] for row in rows]
-    logits = judge.logits(Dataset.from_dict(texts), _length(judge, max_length), batch_size, "predicting")
+    logits = judge.logits(
+        Dataset.from_dict(texts), _length(judge, max_length), batch_size or judge.at_once, "predicting"
+    )
     predictions = _scores(logits) if judge.is_regression else _classes(logits, judge.names)
     _write_rows(place, [{**row, **prediction} for row, prediction in zip(rows, predictions, strict=True)])
     return len(rows)
@@ -131,6 +133,7 @@ class _Classifier:
     labels        names in the order of the logits; empty for a score, and where they are generic
     names         what is written for each logit
     positions     the longest text, in tokens, that it can read
+    at_once       texts in a batch, where nothing else is asked for
     logits        (examples, max_length, batch_size, description) -> [rows, C]
     check_labels  raises where logit i does not mean the task's label i
     """
@@ -140,6 +143,7 @@ class _Classifier:
     labels: tuple[str, ...]
     names: Mapping[int, str]
     positions: int
+    at_once: int
     logits: Callable[[Dataset, int, int, str], np.ndarray]
     check_labels: Callable[[Sequence[str]], None]
 
@@ -158,6 +162,7 @@ def _load_pytorch(model: str) -> _Classifier:
         labels=judge.labels,
         names={int(index): str(name) for index, name in (encoder.config.id2label or {}).items()},
         positions=longest_text(encoder),
+        at_once=64,
         logits=lambda examples, max_length, batch_size, description: predict_logits(
             encoder, tokenizer, examples, max_length=max_length, batch_size=batch_size, description=description
         ),
@@ -191,6 +196,7 @@ def _load_onnx(path: Path) -> _Classifier:
         labels=() if any(GENERIC_NAME.fullmatch(name) for name in labels) else labels,
         names=dict(enumerate(labels)),
         positions=classifier.config.positions,
+        at_once=1,
         logits=logits,
         check_labels=check_labels,
     )

@@ -25,6 +25,7 @@ LENGTHS = (32, 128)
 PARITY = 1e-3  # a float32 graph whose logits are further from PyTorch's computes something else
 RESAMPLES = 200
 ROUNDING = 1e-9
+LEAST_SHOWN = 0.005  # points: what the table shows as 0.00 needs no words
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,7 @@ def _score_notes(variants: Mapping[str, VariantFacts], metric: str, dev_rows: in
         if name not in variants:
             continue
         drop, error = _drop(variants, name, "student", metric), variants[name].drop_error
-        if drop and error is not None and abs(drop) < error:
+        if drop is not None and error is not None and LEAST_SHOWN <= abs(drop) < error:
             way = "below" if drop > 0 else "above"
             notes.append(
                 f"{name} scores {short(abs(drop))} points {way} the PyTorch student, less than the standard error of "

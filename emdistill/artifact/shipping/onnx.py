@@ -242,9 +242,13 @@ class OnnxClassifier:
         pairs: Sequence[str] | None = None,
         *,
         max_length: int | None = None,
-        batch_size: int = 64,
+        batch_size: int = 1,
     ) -> NDArray[np.float32]:
-        """Logits [rows, C] in the order of `texts`, longest first inside; max_length: as trained if not given."""
+        """Logits [rows, C] in the order of `texts`; max_length: as trained if not given.
+
+        In dynamic int8 the ranges of activations are those of the whole batch, so that an answer depends a little on
+        what else is in it; one by one each text is answered as if it came alone.
+        """
         encoded = self.encode(texts, pairs, max_length=max_length or self.reading.max_length)
         order = sorted(range(len(encoded)), key=lambda row: -len(encoded[row]))
         logits = np.zeros((len(encoded), len(self.labels) or 1), dtype=np.float32)

@@ -194,7 +194,7 @@ def _write_config(folder: Path, config: FolderConfig) -> None:
 
 
 def _example(pairs: bool) -> str:
-    texts = "list(zip(sys.argv[1::2], sys.argv[2::2]))" if pairs else "sys.argv[1:]"
+    texts, how = ("zip(sys.argv[1::2], sys.argv[2::2])", "*text") if pairs else ("sys.argv[1:]", "text")
     usage = '"a sentence" "and its partner" …' if pairs else '"a sentence" "another" …'
     return f'''"""python example.py {usage}: needs numpy, onnxruntime and tokenizers."""
 import json, sys
@@ -207,10 +207,11 @@ folder = Path(__file__).resolve().parent
 config = json.loads((folder / "{CONFIG}").read_text(encoding="utf-8"))
 tokenizer = Tokenizer.from_file(str(folder / "{TOKENIZER}"))  # cuts and pads as the model was trained
 session = InferenceSession(str(folder / config["model"]), providers=["CPUExecutionProvider"])
-texts = {texts}
-encoded = tokenizer.encode_batch(texts)
 inputs = {{"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}}
-feed = {{i.name: np.array([getattr(e, inputs[i.name]) for e in encoded], np.int64) for i in session.get_inputs()}}
-for text, logits in zip(texts, session.run(["logits"], feed)[0].tolist()):
+# One by one: in int8 an answer depends a little on what else is in its batch.
+for text in {texts}:
+    encoded = tokenizer.encode({how})
+    feed = {{i.name: np.array([getattr(encoded, inputs[i.name])], np.int64) for i in session.get_inputs()}}
+    logits = session.run(["logits"], feed)[0][0].tolist()
     print(config["labels"][logits.index(max(logits))] if config["labels"] else logits[0], *logits, text, sep="\\t")
 '''

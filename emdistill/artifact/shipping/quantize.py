@@ -36,7 +36,7 @@ FLOAT = 1  # onnx.TensorProto.FLOAT
 FEWEST_OUTPUTS = 16
 MARGIN = 0.95  # static has to take less than this share of dynamic's time to be preferred
 TIMED_ROUNDS = 5
-SOME = 8  # batches that calibrate, rank the groups and are timed
+SOME = 256  # batches that calibrate, rank the groups and are timed
 
 
 @dataclass(frozen=True)

@@ -23,32 +23,35 @@ FAMILIES = ("bert", "roberta", "electra", "distilbert", "albert")
 LAYERS = 3
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=FAMILIES, scope="module")
 def exported(
-    request: pytest.FixtureRequest, tiny_encoder: Callable[..., PreTrainedModel], tmp_path: Path
-) -> tuple[PreTrainedModel, Path]:
+    request: pytest.FixtureRequest,
+    tiny_encoder: Callable[..., PreTrainedModel],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     if request.param == "albert":  # as students with factorised embeddings are
         model = factorise_embeddings(tiny_encoder("bert", layers=LAYERS), 8)
     else:
         model = tiny_encoder(request.param, layers=LAYERS)
-    export_onnx(model, tmp_path / "model.onnx")
-    return model, tmp_path / "model.onnx"
+    path = tmp_path_factory.mktemp(request.param) / "model.onnx"
+    export_onnx(model, path)
+    return path
 
 
-def test_attention_is_one_node_a_layer_and_nothing_is_reshaped(exported: tuple[PreTrainedModel, Path]) -> None:
-    kinds = Counter(node.op_type for node in onnx.load(exported[1]).graph.node)
+def test_attention_is_one_node_a_layer_and_nothing_is_reshaped(exported: Path) -> None:
+    kinds = Counter(node.op_type for node in onnx.load(exported).graph.node)
     assert kinds["MultiHeadAttention"] == LAYERS
     assert not set(kinds) & {"Softmax", "Transpose", "Reshape"}
 
 
-def test_parts_that_stay_in_float32_together_are_named_alike(exported: tuple[PreTrainedModel, Path]) -> None:
+def test_parts_that_stay_in_float32_together_are_named_alike(exported: Path) -> None:
     layers = [f"layer.{layer}.{part}" for layer in range(LAYERS) for part in ("attention", "feed_forward")]
-    assert list(groups(exported[1])) == ["embeddings", *layers, "head"]
+    assert list(groups(exported)) == ["embeddings", *layers, "head"]
 
 
-def test_the_last_layer_computes_the_first_token_only(exported: tuple[PreTrainedModel, Path]) -> None:
+def test_the_last_layer_computes_the_first_token_only(exported: Path) -> None:
     """Read off a run: whatever comes after the last attention has one token, whatever comes before it has all."""
-    graph = onnx.load(exported[1])
+    graph = onnx.load(exported)
     nodes = list(graph.graph.node)
     names = {node.output[0]: node.op_type for node in nodes if node.op_type in ("MatMul", "MultiHeadAttention")}
     graph.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
