@@ -11,7 +11,7 @@ GLUE ?= ../shared/data/glue
 BIN := .venv/bin
 INSTALLED := .venv/installed
 BENCH_INSTALLED := .venv/bench-installed
-BENCHMARKS := transport layer_costs precision growth step inference
+BENCHMARKS := transport layer_costs precision growth step inference student_shapes
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test bench clean

@@ -31,7 +31,8 @@ ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 ENCODER_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 OWN_DATA = f"""\
 emdistill finetune --model {ENCODER_HUB_ID} --data reviews.csv --text body --label stars --output teacher/
-emdistill distill  --teacher teacher/ --data reviews.csv --text body --label stars --student 3 --output run/"""
+emdistill distill  --teacher teacher/ --data reviews.csv --text body --label stars --student 3 --output run/
+emdistill export   run/ --onnx --int8"""
 
 
 def demo(output: str = "demo-run", train_size: int = 9100, epochs: float = 2.0, seed: int = 42) -> None:

@@ -24,6 +24,7 @@ from emdistill.artifact.run_folder import GATE as GATE_FILE
 from emdistill.artifact.run_folder import RUN_FILE, versions
 from emdistill.artifact.shipping.gate import Limits, gate_record
 from emdistill.artifact.shipping.gate_table import gate_tables, verdict_lines
+from emdistill.artifact.shipping.int8_choice import Quantised, quantize_best
 from emdistill.artifact.shipping.measurement import (
     Variant,
     busy_note,
@@ -48,7 +49,6 @@ from emdistill.artifact.shipping.onnx_folder import (
     put_first,
     write_onnx_folder,
 )
-from emdistill.artifact.shipping.quantize import Quantised, quantize_best
 from emdistill.artifact.shipping.subject import Classifier, Subject, read_subject
 from emdistill.data.metrics import score
 from emdistill.errors import ConfigError, OutputError

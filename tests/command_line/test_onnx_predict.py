@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from emdistill.artifact.shipping.onnx import export_onnx
-from emdistill.artifact.shipping.onnx_folder import MODEL, write_onnx_folder
+from emdistill.artifact.shipping.onnx_folder import INT8, MODEL, write_onnx_folder
+from emdistill.artifact.shipping.quantize import quantize_dynamic_int8
 from emdistill.cli import main
 from emdistill.models.encoder import load_classifier, load_tokenizer
 
@@ -26,6 +27,7 @@ def exported(place, tmp_path_factory: pytest.TempPathFactory) -> Path:
     student = place.folder / "run" / "student"
     model, tokenizer = load_classifier(student), load_tokenizer(student)
     export_onnx(model, folder / MODEL, token_types="token_type_ids" in tokenizer.model_input_names)
+    quantize_dynamic_int8(folder / MODEL, folder / INT8)
     write_onnx_folder(folder, model, tokenizer)
     return folder
 
@@ -42,6 +44,24 @@ def test_predict_takes_an_onnx_file_or_its_folder(place, exported: Path, tmp_pat
     for torch_row, onnx_row in zip(rows["torch"], rows["onnx"], strict=True):
         assert onnx_row.pop("probability") == pytest.approx(torch_row.pop("probability"), abs=1e-4)
         assert onnx_row == torch_row
+
+
+def test_an_answer_in_int8_does_not_depend_on_its_neighbours(exported: Path, tmp_path: Path) -> None:
+    """Ranges of activations are those of a batch, so texts are answered one by one unless a batch is asked for."""
+    texts = ["good", "a bad book and it is not very good " * 3, "the movie was 5 of 7"]
+    whole, found, together = tmp_path / "whole.txt", [], tmp_path / "together.jsonl"
+    whole.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    words = ["predict", "--model", str(exported / INT8)]
+    assert main([*words, "--input", str(whole), "--output", str(together)]) == 0
+    for row, text in enumerate(texts):
+        alone = tmp_path / f"{row}.txt"
+        alone.write_text(f"{text}\n", encoding="utf-8")
+        assert main([*words, "--input", str(alone), "--output", str(alone.with_suffix(".jsonl"))]) == 0
+        found += alone.with_suffix(".jsonl").read_text().splitlines()
+    assert together.read_text().splitlines() == found
+    batched = tmp_path / "batched.jsonl"
+    assert main([*words, "--input", str(whole), "--output", str(batched), "--batch-size", "3"]) == 0
+    assert batched.read_text().splitlines() != found
 
 
 def test_evaluate_prints_the_same_scores(place, exported: Path, capsys) -> None:

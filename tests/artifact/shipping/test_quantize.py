@@ -9,16 +9,9 @@ import numpy as np
 import pytest
 from transformers import PreTrainedModel
 
+from emdistill.artifact.shipping.int8_choice import logits_of, quantize_best, quantize_within, sensitivities
 from emdistill.artifact.shipping.onnx import export_onnx
-from emdistill.artifact.shipping.quantize import (
-    groups,
-    logits_of,
-    quantize_best,
-    quantize_dynamic_int8,
-    quantize_static_int8,
-    quantize_within,
-    sensitivities,
-)
+from emdistill.artifact.shipping.quantize import groups, quantize_dynamic_int8, quantize_static_int8
 from emdistill.errors import ConfigError, ModelError
 
 onnx = pytest.importorskip("onnx")
