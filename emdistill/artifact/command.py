@@ -48,8 +48,9 @@ def command_line(verb: str, options: Mapping[str, Any]) -> str:
     """`emdistill VERB --name value …`, values as a shell needs them, broken into lines that a shell takes as one."""
     lines = [f"emdistill {verb}"]
     for name, value in options.items():
+        option = name if "." in name else name.replace("_", "-")  # those of the sections are Python's names
         text = shlex.quote(value if isinstance(value, str) else json.dumps(plain(value)))
-        word = f"--{name}={text}" if text.startswith("-") else f"--{name} {text}"
+        word = f"--{option}={text}" if text.startswith("-") else f"--{option} {text}"
         if len(lines[-1]) + 1 + len(word) > WIDTH:
             lines.append("   ")
         lines[-1] += f" {word}"
