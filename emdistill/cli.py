@@ -81,8 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(f"{stop}; the same command{with_resume} goes on from there", markup=False)
         return 130
     except KeyboardInterrupt:
-        kept = "nothing was exported" if words[0] == "export" else "checkpoints already written are kept"
-        console.print(f"interrupted; {kept}")
+        whole = words[0] in ("export", "prune-vocabulary")
+        console.print(f"interrupted; {'nothing was written' if whole else 'checkpoints already written are kept'}")
         return 130
 
 

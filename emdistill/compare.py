@@ -14,6 +14,7 @@ from rich.console import Console
 
 from emdistill.artifact.comparison import RUNS, Comparison, read_comparison, run_place
 from emdistill.artifact.pages.comparison_report import comparison_notes, differences_table, write_comparison
+from emdistill.artifact.pages.run_report import write_run_report
 from emdistill.artifact.predictions import PREDICTIONS, Logits, teacher_logits
 from emdistill.artifact.report import print_table
 from emdistill.artifact.run_folder import RUN_FILE, check_same_run, read_run
@@ -170,6 +171,8 @@ def _run_all(plan: Sequence[PlannedRun], data: TaskData, overwrite: bool, consol
             waits = True
             time.sleep(WAIT)
         left = elsewhere
+    for run in plan:  # a page shows the student of the labels alone beside it, which may have come later
+        write_run_report(Path(run.config.output))
 
 
 def _finish(run: PlannedRun, data: TaskData, known: dict[str, Logits] | None, *, overwrite: bool) -> bool:

@@ -180,11 +180,10 @@ def distill(
     console.print(f"student on dev: {_say(run['scores']['student'])}")
     write_student(folder, student, tokenizer, task=task, max_length=config.max_length, card=run_card(run))
     write_predictions(folder / PREDICTIONS, data.evaluation, teacher_logits, student_logits)
-    write_run(folder, run)  # what the page is drawn from
+    write_run(folder, run | {"status": "finished"})
     draw_run(folder)
     if not config.keep_checkpoints:
         clear_run(folder, only=("checkpoints", "teacher_cache"))
-    write_run(folder, run | {"status": "finished"})
     return StudentArtifact(folder)
 
 

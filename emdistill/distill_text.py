@@ -141,11 +141,10 @@ def distill_text(config: RunConfig, *, quiet: bool = False) -> StudentArtifact:
     run["held_out_loss"]["after"] = held_out_loss("held-out text")
     console.print("held-out text: " + _say_loss(run["held_out_loss"]))
     write_general_student(folder, student, tokenizer, run)
-    write_run(folder, run)  # what the page is drawn from
+    write_run(folder, run | {"status": "finished"})
     draw_run(folder)
     if not config.keep_checkpoints:
         clear_run(folder, only=("checkpoints", "teacher_cache"))
-    write_run(folder, run | {"status": "finished"})
     return StudentArtifact(folder)
 
 

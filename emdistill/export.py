@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.metadata import version
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def export(
         raise ConfigError(f"--threads must be at least 1, not {threads}")
     threads = threads or torch.get_num_threads()
     check_onnx_packages()
-    place = Path(output) if output is not None else Path(run) / "onnx"
+    place = (Path(output) if output is not None else Path(run) / "onnx").resolve()
     _check_place(place, overwrite=overwrite)
     subject = read_subject(run, teacher=teacher, data=data, dev=dev, task=task)
     if max_drop_from_teacher is not None and subject.teacher is None:
@@ -120,17 +121,22 @@ def export(
     }
     with _written_whole(place) as part:
         _write_float32(part, subject, console)
-        quantised = None
+        quantised, asides = None, []
         if int8:
             most = MAX_DROP_ON_TRAIN if max_drop is None else max_drop
             quantised = _write_int8(part, subject, max_drop=most, threads=threads, console=console)
+            if quantised is None:
+                asides.append(
+                    f"no int8 model was written: whatever stays in float32, it costs more than {most:g} points on "
+                    "training rows"
+                )
         write_onnx_folder(part, subject.student.model, subject.student.tokenizer)
         with console.status("scoring the exported models on dev"):
             variants["onnx"] = _onnx_variant(part / MODEL, subject, examples, threads)
             if quantised is not None:
                 variant = _onnx_variant(part / INT8, subject, examples, threads)
                 variants["int8"] = replace(variant, method=quantised.method, kept_in_float32=quantised.kept)
-        record = _judge(variants, subject, examples, limits, threads=threads, console=console)
+        record = _judge(variants, subject, examples, limits, threads=threads, console=console, asides=asides)
         if record["verdict"]["ship"] == "int8":
             put_first(part, INT8)
         reading = recall_reading(subject.student.model)
@@ -155,6 +161,7 @@ def _judge(
     *,
     threads: int,
     console: Console,
+    asides: Sequence[str],
 ) -> dict[str, Any]:
     """Time and load every variant, and hold it against the limits: what gate.json holds."""
     measured = {"longest": subject.longest, "threads": threads}
@@ -163,8 +170,8 @@ def _judge(
         before = read_cpu_clock()
         latencies = measure_latencies(variants, examples, **measured)
         busy = busy_note(before, read_cpu_clock(), cores=here["cores"], threads=threads)
-        slowest = next(iter(variants))
-        aside = onednn_note(slowest, variants[slowest], examples, **measured)
+        yardstick = next(iter(variants))
+        aside = onednn_note(yardstick, variants[yardstick], examples, **measured)
     with console.status("loading each in a process of its own"):
         footprints = measure_footprints(variants, examples, **measured)
     task, labels = subject.data.task, np.asarray(examples["label"])
@@ -173,14 +180,16 @@ def _judge(
         limits,
         metric=task.metrics[0],
         dev_rows=len(examples),
-        versions={**versions(), **{package: version(package) for package in PACKAGES}},
+        versions={**versions(), **{package: str(import_module(package).__version__) for package in PACKAGES}},
         machine=here,
-        notes=[note for note in (busy, aside) if note],
+        notes=[note for note in (busy, aside, *asides) if note],
     )
 
 
 def _check_place(place: Path, *, overwrite: bool) -> None:
     """Refuse a folder that holds something, unless that is an export to be replaced."""
+    if Path.cwd().is_relative_to(place):
+        raise OutputError(f"--output {place} is the folder that this command runs in; name one inside it")
     nearest_folder = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
     if not nearest_folder.is_dir():
         raise OutputError(f"{nearest_folder} is a file; --output names a folder")
@@ -200,20 +209,19 @@ def _check_place(place: Path, *, overwrite: bool) -> None:
 @contextmanager
 def _written_whole(place: Path) -> Iterator[Path]:
     """A folder to write into; it becomes `place` at the end, or vanishes where something goes wrong before."""
-    part, old = (place.with_name(f"{place.name}.{end}") for end in ("part", "old"))
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+    part, old = work / "new", work / "old"
+    part.mkdir()
     try:
         yield part
-        shutil.rmtree(old, ignore_errors=True)
         if place.exists():
             place.replace(old)
         part.replace(place)
-        shutil.rmtree(old, ignore_errors=True)
     finally:
         if old.exists() and not place.exists():
             old.replace(place)
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _torch_variant(name: str, classifier: Classifier, examples: Dataset, max_length: int) -> Variant:
@@ -233,7 +241,7 @@ def _write_float32(part: Path, subject: Subject, console: Console) -> None:
         export_onnx(student.model, part / MODEL, token_types=token_types)
 
 
-def _write_int8(part: Path, subject: Subject, *, max_drop: float, threads: int, console: Console) -> Quantised:
+def _write_int8(part: Path, subject: Subject, *, max_drop: float, threads: int, console: Console) -> Quantised | None:
     """The int8 graph, calibrated and chosen on training rows: chosen on dev, its score there would flatter."""
     task = subject.data.task
     # One text a batch, as in the scores on dev: in int8 an answer depends a little on what else is in its batch.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from datasets import Dataset
@@ -81,11 +82,6 @@ def prune_vocabulary(
         name: same_words(before.tokenizer, after.tokenizer, texts)
         for name, texts in {corpus.name: corpus.texts(), **corpus.unseen}.items()
     }
-    if overwrite:
-        for name in OWN_FILES:
-            (place / name).unlink(missing_ok=True)
-    place.mkdir(parents=True, exist_ok=True)
-    save_student(after.model, after.tokenizer, place)
     options: dict[str, Any] = {"model": source_name(model), "data": source_name(data), "task": task, "text": text}
     options |= {
         "text_pair": text_pair,
@@ -93,7 +89,14 @@ def prune_vocabulary(
         "output": folder_name(output),
     }
     told = _say_sizes(tokens, sizes), _say_words(split_alike)
-    (place / CARD).write_text(_card(source, corpus.name, told, options), encoding="utf-8")
+    place.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{place.name}-", dir=place.absolute().parent) as fresh:
+        save_student(after.model, after.tokenizer, fresh)
+        (Path(fresh) / CARD).write_text(_card(source, corpus.name, told, options), encoding="utf-8")
+        for name in OWN_FILES:  # only now, for nothing is to be lost where that fails
+            (place / name).unlink(missing_ok=True)
+        for file in Path(fresh).iterdir():
+            file.replace(place / file.name)
     console = Console(soft_wrap=True, markup=False, highlight=False)
     console.print("\n".join((*told, WARNING)))
     return place

@@ -59,7 +59,7 @@ def command_line(verb: str, options: Mapping[str, Any]) -> str:
 
 def folder_name(place: str) -> str:
     """The last part of a path of either system."""
-    return PureWindowsPath(place).name
+    return PureWindowsPath(place).name or place
 
 
 def source_name(place: str) -> str:

@@ -128,7 +128,9 @@ def test_a_no_go_is_exit_code_1_and_says_what_fails(place, tmp_path: Path, capsy
     assert set(gate["verdict"]["failures"]) == {"student", "onnx"}
     assert not (tmp_path / "out" / "model_int8.onnx").exists()
 
-    # What stands there is not replaced unasked, nor by an export that is stopped.
+    # What stands there is not replaced unasked, nor by an export that is stopped; nor is what stands beside it.
+    (tmp_path / "out.old").mkdir()
+    (tmp_path / "out.old" / "mine.txt").write_text("mine")
     before = contents(tmp_path)
     assert main(words) == 2
     assert "already holds an export; --overwrite replaces it" in capsys.readouterr().err
@@ -140,12 +142,13 @@ def test_a_no_go_is_exit_code_1_and_says_what_fails(place, tmp_path: Path, capsy
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export_module, "export_onnx", stop)
         assert main([*words, "--overwrite"]) == 130
-    assert "nothing was exported" in capsys.readouterr().err
+    assert "nothing was written" in capsys.readouterr().err
     assert contents(tmp_path) == before
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.old"]
     assert main([*words, "--overwrite"]) == 0
     assert contents(tmp_path) != before
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out.old" / "mine.txt").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.old"]
 
 
 def test_a_model_of_no_run_is_exported_without_a_teacher(place, tmp_path: Path, capsys, quick) -> None:

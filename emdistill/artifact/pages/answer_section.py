@@ -73,7 +73,7 @@ def score_part(found: Predictions) -> Part:
     points = [(name, COLOURS[name], _rounded(values[places])) for name, values in scores.items()]
     errors = {name: values - gold for name, values in scores.items()}
     edges = np.histogram_bin_edges(np.concatenate(list(errors.values())), bins=ERROR_BINS)
-    spread = ", ".join(f"{name} {values.mean():+.3f} ± {values.std():.3f}" for name, values in errors.items())
+    spread = ", ".join(f"{name} {values.mean():+.3g} ± {values.std():.3g}" for name, values in errors.items())
     counts = [(name, COLOURS[name], np.histogram(values, bins=edges)[0].tolist()) for name, values in errors.items()]
     thinned = "" if len(places) == len(found) else f"{len(places):,} rows, evenly chosen."
     charts = [
@@ -140,11 +140,11 @@ def _sentences(text: str, pair: str | None) -> str:
 def _answer(logits: NDArray[np.float32], labels: Sequence[str]) -> str:
     """'good (.93)'; a score by itself."""
     if not labels:
-        return f"{logits[0]:.2f}"
+        return f"{logits[0]:#.3g}"
     probabilities = np.exp(log_probabilities(logits[None]))[0]
     best = int(probabilities.argmax())
     return f"{labels[best]} ({probabilities[best]:.2f})"
 
 
 def _rounded(values: NDArray[np.float64]) -> list[float]:
-    return [round(float(value), 4) for value in values]
+    return [float(f"{value:.5g}") for value in values]

@@ -15,7 +15,11 @@ from emdistill.artifact.shipping.gate_table import NAMES
 from emdistill.errors import OutputError
 
 LABELS_ONLY = "hard-labels"
-SAME = ("task", "student", "student_birth", "student_source", "embedding_rank", "rows", "seed", "max_length", "select")
+SAME = (
+    "task", "text", "text_pair", "label", "kind", "augmented", "rows", "max_length", "select", "seed",
+    "student", "student_birth", "student_source", "embedding_rank",
+)  # fmt: skip
+BUDGET = ("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps")
 
 
 def glance_part(folder: Path, run: Mapping[str, Any], gate: Mapping[str, Any] | None) -> Part:
@@ -42,8 +46,9 @@ def glance_part(folder: Path, run: Mapping[str, Any], gate: Mapping[str, Any] | 
     elif run["config"]["method"] != LABELS_ONLY:
         blocks.append(
             Text(
-                "No student of the labels alone stands beside this run: the same command with --method hard-labels and "
-                f"an --output beside it trains one, and `emdistill report {_name(folder)}` shows it here.",
+                "No student of the labels alone stands beside this run: the same command with --method hard-labels, "
+                "without its --objective options and --mapping, and with an --output beside it trains one, and "
+                f"`emdistill report {_name(folder)}` shows it here.",
                 "small",
             )
         )
@@ -131,17 +136,33 @@ def _labels_only(folder: Path, run: Mapping[str, Any]) -> tuple[Path, dict[str, 
     here = folder.resolve()
     for path in sorted(here.parent.glob(f"*/{RUN_FILE}")):
         try:
-            other = read_run(path.parent)
-        except OutputError:
+            other: Any = read_run(path.parent)
+        except (OutputError, OSError):
             continue  # another's broken run is no reason to have no page of this one
-        if (
-            other.get("status") == "finished"
-            and other.get("config", {}).get("method") == LABELS_ONLY
-            and _read_files(other) == _read_files(run)
-            and all(other["config"].get(name) == run["config"].get(name) for name in SAME)
-        ):
+        if _is_finished(other) and other["config"].get("method") == LABELS_ONLY and _is_comparable(other, run):
             return path.parent, other
     return None
+
+
+def _is_finished(run: Any) -> bool:
+    """Whether this is the record of a finished distillation on a task."""
+    sections = ("config", "hashes", "scores", "student", "task")
+    return (
+        isinstance(run, dict)
+        and run.get("status") == "finished"
+        and all(isinstance(run.get(section), dict) for section in sections)
+        and "student" in run["scores"]
+    )
+
+
+def _is_comparable(other: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
+    """The same teacher and data, the same student, the same budget."""
+    budgets = [[each["config"].get("training", {}).get(name) for name in BUDGET] for each in (other, run)]
+    return (
+        _read_files(other) == _read_files(run)
+        and budgets[0] == budgets[1]
+        and all(other["config"].get(name) == run["config"].get(name) for name in SAME)
+    )
 
 
 def _read_files(run: Mapping[str, Any]) -> dict[str, str]:

@@ -180,7 +180,7 @@ def _configuration(run: Mapping[str, Any]) -> Part:
     hashes = [[name, files.get(name, ""), digest] for name, digest in run["hashes"].items()]
     blocks: list[Block] = [
         Command(distill_command(config)),
-        Text("Paths in the command are cut to their last part.", "small"),
+        Text("Longer paths in the command are cut to their last part.", "small"),
         *(Fold(title, [Table(("option", "value"), lines, text=True)]) for title, lines in grouped.items()),
         Fold("Files read", [Table(("name", "rows", "SHA-256"), hashes, text=True)]),
         Fold("Versions", [Table(("package", "version"), [[*pair] for pair in run["versions"].items()], text=True)]),

@@ -174,7 +174,9 @@ def _by_configuration(runs: Sequence[_Run]) -> list[list[_Run]]:
     groups: dict[tuple[str, int], list[_Run]] = {}
     met: Counter[tuple[str, int]] = Counter()
     for run in runs:
-        config = {name: value for name, value in run.record["config"].items() if name not in ("seed", *PLACES)}
+        # An option that an earlier version did not have is one that was not given.
+        given = {name: value for name, value in run.record["config"].items() if value is not None}
+        config = {name: value for name, value in given.items() if name not in ("seed", *PLACES)}
         key = json.dumps([config, run.record["hashes"]], sort_keys=True, default=str)
         seed = run.record["seed"]
         groups.setdefault((key, met[key, seed]), []).append(run)
@@ -216,7 +218,8 @@ def _candidates(name: str, group: Sequence[_Run]) -> tuple[list[Candidate], str]
                 record["config"]["method"],
                 f"{shape['layers']} × {shape['width']}",
                 record["student"]["parameters"],
-                with_it[0]["variants"][variant]["bytes"] if with_it else record["student"]["bytes"],
+                # A file has a header too; sizes of what was measured and what was not are to be comparable.
+                record["student"]["bytes"] if variant == STUDENT else with_it[0]["variants"][variant]["bytes"],
                 tuple(scores),
                 **_timing(with_it, variant),
             )
@@ -237,7 +240,7 @@ def _teachers(runs: Sequence[_Run]) -> list[Candidate]:
         here = [gate for gate in gates if _place(gate) == _place(gates[0])]
         name = TEACHER if len(groups) == 1 else f"{TEACHER} {Path(record['config']['teacher']).name}"
         shape, score = record["teacher"]["shape"], record["scores"]["teacher"][record["task"]["metrics"][0]]
-        size = here[0]["variants"][TEACHER]["bytes"] if here else record["teacher"]["bytes"]
+        size = record["teacher"]["bytes"]
         shape = f"{shape['layers']} × {shape['width']}"
         parameters = record["teacher"]["parameters"]
         found.append(Candidate(name, TEACHER, "", shape, parameters, size, (score,), **_timing(here, TEACHER)))

@@ -22,7 +22,7 @@ from emdistill.errors import ConfigError
 EXPORTED = ("onnx", "int8")  # a verdict is about these; teacher and PyTorch student stand beside them
 BATCHES = (1, 32)
 LENGTHS = (32, 128)
-PARITY = 1e-3  # a float32 graph whose logits are further from PyTorch's computes something else
+PARITY = 1e-3  # a float32 graph whose logits are further from PyTorch's, for its size, computes something else
 RESAMPLES = 200
 ROUNDING = 1e-9
 LEAST_SHOWN = 0.005  # points: what the table shows as 0.00 needs no words
@@ -65,6 +65,7 @@ class VariantFacts:
 
     scores          by metric, on the development set
     logits          largest and mean |logit − PyTorch student's| over it
+    logit_size      the largest |logit| of the PyTorch student, 1 at least: float32 rounds in proportion to it
     drop_error      standard error of the drop below the PyTorch student, points
     agreement       with the teacher: share of rows of the same class; for scores Pearson's correlation
     """
@@ -77,6 +78,7 @@ class VariantFacts:
     footprint: Footprint = field(default_factory=Footprint)
     agreement: float | None = None
     logits: tuple[float, float] | None = None
+    logit_size: float = 1.0
     drop_error: float | None = None
     method: str | None = None
     kept_in_float32: Sequence[str] = ()
@@ -159,10 +161,10 @@ def _failures(name: str, variants: Mapping[str, VariantFacts], limits: Limits, m
         drop = _drop(variants, name, reference, metric)
         if drop is not None:
             found.append(_over(limit, limits, drop, f"{metric} {short(drop)} points below {called}", " points"))
-    if name == "onnx" and facts.logits is not None and not facts.logits[0] <= PARITY:
+    if name == "onnx" and facts.logits is not None and not facts.logits[0] <= PARITY * facts.logit_size:
         found.append(
             f"its logits differ from the PyTorch student's by up to {short(facts.logits[0])}, where float32 "
-            f"leaves less than {PARITY:g}: the graph computes something else"
+            f"leaves less than {short(PARITY * facts.logit_size)}: the graph computes something else"
         )
     return [reason for reason in found if reason]
 

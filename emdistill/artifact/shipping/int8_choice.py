@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import statistics
 import tempfile
@@ -88,8 +89,10 @@ def quantize_best(
     score: Score,
     max_drop: float,
     threads: int | None = None,
-) -> Quantised:
+) -> Quantised | None:
     """Write the int8 graph that is worth shipping: dynamic, unless static is measurably faster here.
+
+    None, and nothing written, where `max_drop` leaves nothing in int8.
 
     Both are brought within `max_drop` by quantize_within. Static is taken where it takes less than 95 % of dynamic's
     time on single training texts: dynamic is the one that fits texts of any kind.
@@ -109,7 +112,11 @@ def quantize_best(
             )
             for method, quantise in methods.items()
         }
-        seconds = _seconds(files, some, threads)
+        whole = len(groups(fp32))
+        left = {method: file for method, file in files.items() if len(kept[method]) < whole}
+        if not left:
+            return None
+        seconds = {"dynamic": math.inf, "static": math.inf} | _seconds(left, some, threads)
         best: Literal["dynamic", "static"] = "static" if seconds["static"] < MARGIN * seconds["dynamic"] else "dynamic"
         shutil.copyfile(files[best], path)
     return Quantised(best, tuple(kept[best]), score(logits_of(path, batches)), score(logits_of(fp32, batches)))

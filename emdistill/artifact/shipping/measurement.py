@@ -127,7 +127,7 @@ def busy_note(before: CpuClock | None, after: CpuClock | None, *, cores: int, th
     if before is None or after is None or after.wall <= before.wall:
         return None
     others = (after.everyone - before.everyone - after.own + before.own) / (after.wall - before.wall)
-    if others <= cores - 0.9 * threads:
+    if others <= cores - 0.9 * min(threads, cores):
         return None
     return (
         f"other processes kept {others:.1f} of the {cores} cores busy while latency was measured, so it is worth "
@@ -152,7 +152,7 @@ def measure_latencies(
 
     seconds   at most so long a variant and case, but for three calls each
     """
-    lengths = [length for length in LENGTHS if length <= longest] or [longest]
+    lengths = sorted({min(length, longest) for length in LENGTHS})
     cases: dict[str, list[TimedCase]] = {name: [] for name in variants}
     with torch_threads(threads):
         for batch, length in ((batch, length) for batch in BATCHES for length in lengths):
@@ -203,6 +203,7 @@ def variant_facts(
             footprint=footprints[name],
             agreement=None if teacher is None else agreement(task, teacher, variant.predicted),
             logits=logit_difference(student, variant.predicted) if exported else None,
+            logit_size=max(1.0, float(np.abs(student).max())),
             drop_error=drop_error(task, student, variant.predicted, labels) if exported else None,
             method=variant.method,
             kept_in_float32=variant.kept_in_float32,

@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from emdistill.artifact.reading import recall_reading
+from emdistill.artifact.reading import recall_reading, remember_reading
 from emdistill.artifact.run_folder import RUN_FILE, read_run
 from emdistill.data.read import read_task_data
 from emdistill.data.task import RAW_TEXT, TaskData
@@ -106,7 +106,10 @@ def _model_subject(folder: Path, teacher: str | None, data: str | None, dev: str
         kind=None if task else "regression" if regression else "classification",
     )
     taught_by = None if teacher is None else _load(teacher)
-    return _fitting(student, taught_by, found, min(reading.max_length, longest_text(student.model)))
+    max_length = min(reading.max_length, longest_text(student.model))
+    if "emdistill" not in student.model.config.to_dict():  # the exported folder reads texts as they are scored here
+        remember_reading(student.model, student.tokenizer, found.task, max_length)
+    return _fitting(student, taught_by, found, max_length)
 
 
 def _fitting(student: Classifier, teacher: Classifier | None, data: TaskData, max_length: int) -> Subject:

@@ -123,8 +123,13 @@ def test_the_student_of_labels_alone_is_the_one_of_the_same_teacher_data_and_see
     write_run_folder(beside / "e-other-student", method="hard-labels", layers=4, score=0.1)
     write_run_folder(beside / "f-other-rows", method="hard-labels", config={"rows": 100}, score=0.1)
     write_run_folder(beside / "g-other-method", method="minilm", score=0.1)
-    (beside / "h-broken").mkdir()
-    (beside / "h-broken" / "run.json").write_text("{")
+    write_run_folder(beside / "i-other-label", method="hard-labels", config={"label": "another"}, score=0.1)
+    write_run_folder(beside / "j-less", method="hard-labels", config={"training": {"num_train_epochs": 0.1}}, score=0.1)
+    foreign = ("{", "[]", "3", '{"config": null}', '{"status": "finished", "config": {"method": "hard-labels"}}')
+    for number, text in enumerate(foreign):
+        (beside / f"k-{number}").mkdir()
+        (beside / f"k-{number}" / "run.json").write_text(text)
+    (beside / "l" / "run.json").mkdir(parents=True)
     assert list(cells(page_of(run))) == ["teacher", "student"]
     write_run_folder(beside / "z", method="hard-labels", score=0.75)
     page = page_of(run)
@@ -232,9 +237,9 @@ def test_scores_have_errors_and_their_own_disagreement(run: Path) -> None:
     page = page_of(run)
     assert "Scores and errors" in page.texts["h2"]
     assert "Calibration and confusion" not in page.texts["h2"]
-    place = page.texts["td"].index("0.25")
-    assert page.texts["td"][place - 2 : place + 3] == ["3", "3.00", "0.25", "2.75", "1"]
-    assert any("teacher -0.250 ± 0.250, student -1.125" in text for text in page.texts["figcaption"])
+    place = page.texts["td"].index("0.250")
+    assert page.texts["td"][place - 2 : place + 3] == ["3", "3.00", "0.250", "2.75", "1"]
+    assert any("teacher -0.25 ± 0.25, student -1.12" in text for text in page.texts["figcaption"])
     scatter = next(
         figure for figure in page.values["charts"].values() if figure["data"][0].get("name") == "as labelled"
     )

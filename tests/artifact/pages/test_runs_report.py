@@ -56,6 +56,12 @@ def test_seeds_of_one_configuration_are_taken_together(tmp_path: Path) -> None:
     assert runs.notes == ()
 
 
+def test_an_option_of_a_later_version_does_not_part_seeds(tmp_path: Path) -> None:
+    folders = [write_run_folder(tmp_path / f"emd-{seed}", seed=seed) for seed in (0, 1)]
+    folders.append(write_run_folder(tmp_path / "emd-2", seed=2, config={"of_a_later_version": None}))
+    assert [len(found.scores) for (_, form), found in by_form(read_runs(folders)).items() if form == "student"] == [3]
+
+
 def test_a_seed_that_comes_twice_is_another_run(tmp_path: Path) -> None:
     folders = [write_run_folder(tmp_path / place / "run", score=0.8) for place in ("a", "b")]
     names = [candidate.name for candidate in read_runs(folders).candidates]

@@ -155,6 +155,8 @@ def test_a_float32_graph_that_computes_something_else_fails_without_limits() -> 
     assert "differ from the PyTorch student's by up to 0.3" in found.failures["onnx"][0]
     assert found.ship == "int8"
     assert judge(onnx=replace(wrong, logits=(math.nan, math.nan))).failures["onnx"]
+    # Scores in hundreds of thousands round in proportion.
+    assert "onnx" not in judge(onnx=replace(wrong, logits=(0.03, 0.01), logit_size=2e5)).failures
 
 
 def test_shorter_encoders_are_judged_at_their_longest() -> None:

@@ -39,7 +39,7 @@ def test_full_batches_repeat_or_cut_real_tokens(tiny_tokenizer: Any, length: int
     assert batch["input_ids"][0][: len(whole)].tolist() == whole
 
 
-@pytest.mark.parametrize(("longest", "lengths"), [(512, [32, 128]), (100, [32]), (20, [20])])
+@pytest.mark.parametrize(("longest", "lengths"), [(512, [32, 128]), (100, [32, 100]), (20, [20])])
 def test_every_case_that_fits_is_timed_with_the_threads_asked_for(
     tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch, longest: int, lengths: list[int]
 ) -> None:
