@@ -28,6 +28,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from emdistill.artifact.shipping.measurement import processor_name
+
 PIPE_WIDTH = 150
 
 
@@ -87,7 +89,7 @@ def gemm_rate(size: int = 1024, rounds: int = 5) -> float:
 def machine() -> dict[str, Any]:
     """Processor, cores, threads, versions and date: what a figure depends on."""
     return {
-        "cpu": _cpu_name(),
+        "cpu": processor_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
@@ -183,15 +185,6 @@ def _command(argv: Sequence[str]) -> str:
         flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
         words.append(flag + equals + (Path(value).name if value else ""))
     return " ".join(["python", *words])
-
-
-def _cpu_name() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _forget_earlier_memory() -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from emdistill.artifact.latency import compare_latency, model_size, parameter_count
 from emdistill.artifact.pages.page import Command, Items, Part, Picture, score_table, write_page
+from emdistill.artifact.pages.run_report import write_run_report
 from emdistill.artifact.report import ReportRow, comparison_table, print_table
 from emdistill.artifact.run_folder import RUN_FILE, read_run
 from emdistill.artifact.student_artifact import StudentArtifact
@@ -88,6 +89,7 @@ def demo(output: str = "demo-run", train_size: int = 9100, epochs: float = 2.0, 
             Part("With your own data", [Command(OWN_DATA)]),
         ],
     )
+    write_run_report(distilled.folder)  # which has the student of the labels alone beside it only now
     console.print(f"\nflows: {distilled.folder / 'flows.png'}   the page: {page}   ({minutes:.1f} minutes)")
     console.print("\nwith your own data:\n" + OWN_DATA, highlight=False, soft_wrap=True)
 

@@ -106,7 +106,7 @@ def export(
         raise ConfigError(f"--threads must be at least 1, not {threads}")
     threads = threads or torch.get_num_threads()
     check_onnx_packages()
-    place = (Path(output) if output is not None else Path(run) / "onnx").resolve()
+    place = Path(output) if output is not None else Path(run) / "onnx"
     _check_place(place, overwrite=overwrite)
     subject = read_subject(run, teacher=teacher, data=data, dev=dev, task=task)
     if max_drop_from_teacher is not None and subject.teacher is None:
@@ -188,7 +188,7 @@ def _judge(
 
 def _check_place(place: Path, *, overwrite: bool) -> None:
     """Refuse a folder that holds something, unless that is an export to be replaced."""
-    if Path.cwd().is_relative_to(place):
+    if Path.cwd().is_relative_to(place.resolve()):
         raise OutputError(f"--output {place} is the folder that this command runs in; name one inside it")
     nearest_folder = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
     if not nearest_folder.is_dir():
@@ -209,6 +209,7 @@ def _check_place(place: Path, *, overwrite: bool) -> None:
 @contextmanager
 def _written_whole(place: Path) -> Iterator[Path]:
     """A folder to write into; it becomes `place` at the end, or vanishes where something goes wrong before."""
+    place = place.resolve()  # what a link leads to is written, not the link
     place.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
     part, old = work / "new", work / "old"

@@ -18,13 +18,13 @@ from datasets import Dataset
 from emdistill.artifact.reading import Reading, recall_reading
 from emdistill.artifact.shipping.onnx import is_onnx, open_onnx
 from emdistill.data.files import read_inputs
-from emdistill.data.metrics import score
 from emdistill.data.read import read_task_data
 from emdistill.data.task import Kind, TaskData
 from emdistill.errors import ConfigError, DataError, ModelError, OutputError
 from emdistill.models.encoder import load_classifier, load_tokenizer
 from emdistill.models.teacher import GENERIC_NAME, Teacher
 from emdistill.training import predict_logits
+from emdistill.training.evaluate import score_sets
 from emdistill.training.splits import longest_text
 
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
@@ -68,12 +68,10 @@ def evaluate_model(
         found = _as_the_model_counts(found, judge.labels)
     judge.check_labels(found.task.labels)
     length = _length(judge, max_length)
-    scores: dict[str, float] = {}
-    for place, (name, examples) in enumerate(found.evaluation.items()):
-        logits = judge.logits(examples, length, judge.at_once, "evaluating")
-        of_set = score(found.task, logits, np.asarray(examples["label"]))
-        scores |= of_set if place == 0 else {f"{name}/{metric}": value for metric, value in of_set.items()}
-    return scores
+    logits = {
+        name: judge.logits(examples, length, judge.at_once, "evaluating") for name, examples in found.evaluation.items()
+    }
+    return score_sets(found.task, logits, found.evaluation)
 
 
 def predict_file(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
@@ -11,8 +10,9 @@ from typing import Any
 
 import yaml
 
+from emdistill.models.encoder import HUB_ID
+
 RECIPES = Path(__file__).parents[1] / "recipes"
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 # What `distill` takes where nothing is said; seed, length and choice of checkpoint are told all the same.
 DEFAULTS = {
     "text": "text",

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import yaml
 
-from emdistill.artifact.command import HUB_ID, folder_name, plain, source_name
-from emdistill.artifact.report import ReportRow, markdown_table
+from emdistill.artifact.command import folder_name, plain, source_name
+from emdistill.artifact.report import ReportRow, markdown, markdown_table
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,15 @@ class CardFacts:
     pairs           the task reads pairs of sentences
     student         the student's make, e.g. "3 layers × 384, from teacher layers 1, 3, 5"
     teacher         the teacher's folder or hub id
-    base_model      the hub id from which teacher and student descend, if known
-    method          the method's name; `citation` its source; `equation` the objective, as it prints itself
+    method          the method's name; `equation` the objective, as it prints itself
     seed, settings  what a rerun needs: learning rate, epochs, batch size ...; values print as themselves
     data            the sets that were read; `held_out` says how a development set was cut out of train, if it was
     scores          {set: {metric: value}}, of teacher and student; the first set is the one that counts
     checkpoint      how the checkpoint was chosen, e.g. "the best of 12 evaluations by accuracy on dev"
-    parameters, size, latency   of teacher and student: a count, bytes, milliseconds a sentence at batch size 1
+    parameters, size   of teacher and student: a count, bytes
     max_length      tokens beyond which an input is cut off
     versions        {library: version}
     command         the command that made it (command.py)
-    limits          further sentences for the section on limits
     """
 
     name: str
@@ -58,8 +56,6 @@ class CardFacts:
     student_scores: Mapping[str, Mapping[str, float]]
     checkpoint: str
     description: str = ""
-    base_model: str | None = None
-    citation: str = ""
     settings: Mapping[str, object] = field(default_factory=dict)
     data: Sequence[DataFacts] = ()
     held_out: str | None = None
@@ -67,12 +63,9 @@ class CardFacts:
     student_parameters: int | None = None
     teacher_size: int | None = None
     student_size: int | None = None
-    teacher_latency: float | None = None
-    student_latency: float | None = None
     max_length: int = 128
     versions: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
-    limits: Sequence[str] = ()
 
 
 def model_card(facts: CardFacts) -> str:
@@ -88,8 +81,6 @@ def _front_matter(facts: CardFacts) -> str:
         "pipeline_tag": "text-classification",
         "tags": list(dict.fromkeys(["emdistill", "knowledge-distillation", facts.method])),
     }
-    if facts.base_model and HUB_ID.fullmatch(facts.base_model):
-        fields["base_model"] = facts.base_model
     if metrics:
         fields["metrics"] = metrics
     return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}---\n"
@@ -120,12 +111,10 @@ def _intended_use(facts: CardFacts) -> str:
 
 
 def _making(facts: CardFacts) -> str:
-    base = f", a descendant of `{source_name(facts.base_model)}`" if facts.base_model else ""
-    source = f" ({facts.citation})" if facts.citation else ""
     lines = [
         f"- Student: {_plain(facts.student)}",
-        f"- Teacher: `{source_name(facts.teacher)}`{base}; frozen while it taught",
-        f"- Method: `{facts.method}`{source}",
+        f"- Teacher: `{source_name(facts.teacher)}`; frozen while it taught",
+        f"- Method: `{facts.method}`",
         f"- Seed: {facts.seed}",
         *(f"- {_words(name).capitalize()}: {_plain(value)}" for name, value in facts.settings.items()),
     ]
@@ -167,11 +156,11 @@ def _scores(facts: CardFacts) -> str:
 
 
 def _cost(facts: CardFacts) -> str:
-    teacher = ReportRow("teacher", {}, facts.teacher_parameters, facts.teacher_size, facts.teacher_latency)
-    student = ReportRow("student", {}, facts.student_parameters, facts.student_size, facts.student_latency)
-    if all(value is None for value in (student.parameters, student.size, student.latency)):
+    teacher = ReportRow("teacher", {}, facts.teacher_parameters, facts.teacher_size)
+    student = ReportRow("student", {}, facts.student_parameters, facts.student_size)
+    if student.parameters is None and student.size is None:
         return ""
-    return f"## Size and speed\n\n{markdown_table([teacher, student])}"
+    return f"## Size\n\n{markdown_table([teacher, student])}"
 
 
 def _use(facts: CardFacts) -> str:
@@ -201,14 +190,12 @@ def _limits(facts: CardFacts) -> str:
         "It learned from its teacher and inherits the teacher's errors and biases.",
         f"What follows the first {facts.max_length} tokens of an input is not read.",
         "The scores are those of one seed; on small sets a point or two lies within chance.",
-        *facts.limits,
     ]
     return "## Limits\n\n" + "".join(f"- {limit}\n" for limit in limits)
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+    return markdown([headings, ["---"] * len(headings), *rows])
 
 
 def _score(value: float | None) -> str:

@@ -36,15 +36,7 @@ def comparison_table(rows: Sequence[ReportRow], title: str) -> Table:
 
     Speed-up is against the first row, the teacher; there is a column for every metric that any row has.
     """
-    table = Table(
-        title=Text(title),
-        title_justify="left",
-        caption=TABLE_CAPTION,
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
+    table = plain_table(title, TABLE_CAPTION)
     for index, heading in enumerate(table_headings(rows)):
         table.add_column(
             heading, justify="right" if index else "left", no_wrap=index > 0, min_width=None if index else 12
@@ -55,6 +47,19 @@ def comparison_table(rows: Sequence[ReportRow], title: str) -> Table:
     return table
 
 
+def plain_table(title: str, caption: str) -> Table:
+    """An empty table for the terminal, as all of ours look; the texts are plain."""
+    return Table(
+        title=Text(title),
+        title_justify="left",
+        caption=Text(caption),
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+
+
 def print_table(table: Table, console: Console | None = None) -> None:
     """Print a table to the terminal, or to the console given."""
     (console or Console()).print(table)
@@ -62,10 +67,15 @@ def print_table(table: Table, console: Console | None = None) -> None:
 
 def markdown_table(rows: Sequence[ReportRow]) -> str:
     """The comparison as a Markdown table, ending with a newline; columns as in `comparison_table`."""
-    headings = [heading.replace("\n", " ") for heading in table_headings(rows)]
-    rule = ["---"] + ["---:"] * (len(headings) - 1)
-    lines = [headings, rule, *table_cells(rows)]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+    headings = table_headings(rows)
+    return markdown([headings, ["---"] + ["---:"] * (len(headings) - 1), *table_cells(rows)])
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells as a Markdown table; the second line is the rule below the headings."""
+    return "".join(
+        "| " + " | ".join(cell.replace("\n", " ").replace("|", "\\|") for cell in line) + " |\n" for line in lines
+    )
 
 
 def table_headings(rows: Sequence[ReportRow]) -> list[str]:

@@ -120,10 +120,9 @@ def _forward_recorded(encoder: PreTrainedModel, forward: Callable[[], Any], reco
             "states of the attention cannot be captured with gradient checkpointing; "
             "switch that off, or the loss: --objective.attention_scores 0"
         )
-    configs = {id(part.config): part.config for part in encoder.modules() if isinstance(part, PreTrainedModel)}
     token = _recorder.set(recorder)
     try:
-        with _recording(configs.values()):
+        with _recording(attention_configs(encoder)):
             outputs = forward()
     finally:
         _recorder.reset(token)
@@ -146,12 +145,19 @@ def _recording(configs: Iterable[PreTrainedConfig]) -> Iterator[None]:
             # An implementation without an entry gets no mask from transformers; its twin then gets none either.
             if implementation in ALL_MASK_ATTENTION_FUNCTIONS:
                 AttentionMaskInterface.register(implementation + SUFFIX, ALL_MASK_ATTENTION_FUNCTIONS[implementation])
-            stack.enter_context(_implementation(config, implementation + SUFFIX))
+            stack.enter_context(attention_implementation(config, implementation + SUFFIX))
         yield
 
 
+def attention_configs(model: nn.Module) -> list[PreTrainedConfig]:
+    """Every configuration that says how some part of the model attends, each once."""
+    configs = {id(part.config): part.config for part in model.modules() if isinstance(part, PreTrainedModel)}
+    return list(configs.values())
+
+
 @contextmanager
-def _implementation(config: PreTrainedConfig, name: str) -> Iterator[None]:
+def attention_implementation(config: PreTrainedConfig, name: str) -> Iterator[None]:
+    """While open, the parts of this configuration attend by the implementation of that name."""
     before = config._attn_implementation
     config._attn_implementation = name
     try:
@@ -180,7 +186,7 @@ def _recording_attention(
             return _attend_by(scores, value, attention_mask, dropout if module.training else 0.0)
     attend = ALL_ATTENTION_FUNCTIONS.get(implementation) or _eager_attention(module)
     config: Any = module.config
-    with _implementation(config, implementation):  # flash attention reads its own name from the config
+    with attention_implementation(config, implementation):  # flash attention reads its own name from the config
         return attend(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **further)
 
 

@@ -32,9 +32,7 @@ FACTS = CardFacts(
     pairs=True,
     student="3 layers × 384, from teacher layers 1, 3, 5",
     teacher="/home/someone/teachers/mrpc-teacher/",
-    base_model="sentence-transformers/all-MiniLM-L6-v2",
     method="bert-emd",
-    citation="Li et al., EMNLP 2020, arXiv 2010.06133",
     equation="L = 30 · (hidden_states + attention_scores) + soft_targets",
     seed=17,
     settings={"learning_rate": 5e-5, "data": "/home/someone/glue/MRPC", "also": [Path("/home/someone/x.csv"), 3]},
@@ -61,16 +59,8 @@ def test_the_front_matter_is_what_the_hub_reads() -> None:
         "library_name": "transformers",
         "pipeline_tag": "text-classification",
         "tags": ["emdistill", "knowledge-distillation", "bert-emd"],
-        "base_model": "sentence-transformers/all-MiniLM-L6-v2",
         "metrics": ["accuracy", "f1"],
     }
-
-
-@pytest.mark.parametrize("base_model", [None, "/home/someone/base", "./base", "C:\\models\\base", "a/b/c"])
-def test_a_base_model_that_is_no_hub_id_stays_out_of_the_front_matter(base_model: str | None) -> None:
-    card = model_card(replace(FACTS, base_model=base_model))
-    assert "base_model" not in front_matter(card)
-    assert "C:" not in card
 
 
 def test_every_fact_is_told() -> None:
@@ -81,8 +71,6 @@ def test_every_fact_is_told() -> None:
         "Do the two sentences say the same?",
         "`not_equivalent`, `equivalent`",
         "`mrpc-teacher`",
-        "a descendant of `sentence-transformers/all-MiniLM-L6-v2`",
-        FACTS.citation,
         FACTS.equation,
         FACTS.student,
         "- Seed: 17\n",
@@ -108,25 +96,22 @@ def test_no_path_of_the_machine_is_told() -> None:
     assert "someone" not in model_card(FACTS)
 
 
-def test_size_and_speed_are_told_where_they_were_measured() -> None:
-    assert "## Size and speed" not in model_card(FACTS)
+def test_sizes_are_told_where_they_were_measured() -> None:
+    assert "## Size" not in model_card(FACTS)
     measured = replace(
         FACTS,
         teacher_parameters=22_713_216,
         student_parameters=17_389_824,
         student_size=69_559_296,
-        teacher_latency=12.0,
-        student_latency=6.0,
     )
-    assert "| student | 17.4 | 69.6 | 6.0 | 2.0× |" in model_card(measured)
+    assert "| student | 17.4 | 69.6 | – | – |" in model_card(measured)
 
 
-def test_many_labels_are_cut_short_and_further_limits_are_added() -> None:
-    card = model_card(replace(FACTS, labels=[f"intent-{k}" for k in range(77)], limits=["English only."]))
+def test_many_labels_are_cut_short() -> None:
+    card = model_card(replace(FACTS, labels=[f"intent-{k}" for k in range(77)]))
     assert "one of 77 labels" in card
     assert "`intent-11` and 65 more" in card
     assert "intent-12" not in card
-    assert "- English only.\n" in card
 
 
 @pytest.mark.parametrize("pairs", [False, True])

@@ -16,7 +16,7 @@ from rich.text import Text
 from emdistill.artifact.comparison import Comparison, EntryResult, PairedDifference
 from emdistill.artifact.figures import BAR_COLOR, DOTS_PER_INCH, FAINT, INK
 from emdistill.artifact.pages.page import Command, Items, Part, Picture, score_table, write_page
-from emdistill.artifact.report import ABSENT, ReportRow
+from emdistill.artifact.report import ABSENT, ReportRow, markdown
 from emdistill.errors import DataError
 
 PICTURE = "differences.png"
@@ -88,12 +88,11 @@ def differences_table(comparison: Comparison) -> Table:
 
 def differences_markdown(comparison: Comparison) -> str:
     """The same table in Markdown, with the p-values beside it."""
-    headings = [heading.replace("\n", " ") for heading in _headings(comparison)]
+    headings = _headings(comparison)
     p_values = [["", ""], *([_p(e.difference.p if e.difference else None), _p(e.p_holm)] for e in comparison.entries)]
     rows = [row + p for row, p in zip(_rows(comparison), p_values, strict=True)]
     rule = ["---"] + ["---:"] * (len(headings) - 2) + ["---", "---:", "---:"]
-    lines = [[*headings, "p", "p (Holm)"], rule, *rows]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+    return markdown([[*headings, "p", "p (Holm)"], rule, *rows])
 
 
 def comparison_notes(comparison: Comparison) -> list[str]:

@@ -11,6 +11,7 @@ from emdistill.artifact.pages.charts import GREY, VARIANTS, latency_bars
 from emdistill.artifact.pages.page import Block, Chart, Items, Part, Row, Text, score_table
 from emdistill.artifact.report import ReportRow
 from emdistill.artifact.run_folder import RUN_FILE, read_run
+from emdistill.artifact.shipping.gate import judged_time
 from emdistill.artifact.shipping.gate_table import NAMES
 from emdistill.errors import OutputError
 
@@ -116,9 +117,7 @@ def _judged_latency(gate: Mapping[str, Any] | None) -> tuple[dict[str, float], s
     found = {}
     longest = 0
     for name, variant in (gate["variants"] if gate else {}).items():
-        times = [time for time in variant["latency"] if time["batch"] == 1]
-        if times:
-            time = max(times, key=lambda time: time["length"])
+        if time := judged_time(variant):
             found[name], longest = time["p50"], time["length"]
     return found, f"batch 1, length {longest}, {_machine(gate)}" if gate and found else ""
 

@@ -26,7 +26,7 @@ class Text:
     """A paragraph; the tone sets a verdict apart."""
 
     text: str
-    tone: Literal["plain", "small", "verdict", "verdict go", "verdict no-go"] = "plain"
+    tone: Literal["plain", "small", "verdict go", "verdict no-go"] = "plain"
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from emdistill.artifact.run_folder import PLACES, read_gate, read_run
+from emdistill.artifact.shipping.gate import judged_time
 from emdistill.data.task import RAW_TEXT
 from emdistill.errors import ConfigError, OutputError
 
 VARIANT_NAMES = {"teacher": "teacher", "student": "PyTorch", "onnx": "ONNX", "int8": "int8"}
-BATCH, LENGTH = 1, 128  # of the latency that is compared
 TEACHER, STUDENT = "teacher", "student"
 
 
@@ -27,9 +27,9 @@ class Candidate:
     variant   as in gate.json: teacher, student (PyTorch), onnx, int8
     size      bytes
     scores    on dev, one a seed
-    latency   milliseconds a call at batch 1 and length 128, the median; over seeds, the median of these
+    latency   milliseconds a call at batch 1 and the longest length timed, the median; over seeds, the median of these
     speed_up  against the teacher that was timed beside it
-    place     the machine and threads of the latency; None where there is none
+    place     length, machine and threads of the latency; None where there is none
     """
 
     name: str
@@ -261,15 +261,17 @@ def _timing(gates: Sequence[Mapping[str, Any]], variant: str) -> dict[str, Any]:
 
 
 def _p50(gate: Mapping[str, Any], variant: str) -> float | None:
-    rows = gate["variants"].get(variant, {}).get("latency") or []
-    return next((row["p50"] for row in rows if (row["batch"], row["length"]) == (BATCH, LENGTH)), None)
+    time = judged_time(gate["variants"].get(variant, {}))
+    return None if time is None else float(time["p50"])
 
 
 def _place(gate: Mapping[str, Any]) -> str:
-    """'2 threads of 4 cores, Intel Xeon'."""
+    """'128 tokens, 2 threads of 4 cores, Intel Xeon': what latencies must have in common to be compared."""
     machine = gate["machine"]
+    times = [time for variant in gate["variants"].values() if (time := judged_time(variant))]
+    length = f"{times[0]['length']} tokens, " if times else ""
     threads, cores = machine["threads"], machine["cores"]
-    return f"{threads} thread{'s' * (threads != 1)} of {cores} core{'s' * (cores != 1)}, {machine['cpu']}"
+    return f"{length}{threads} thread{'s' * (threads != 1)} of {cores} core{'s' * (cores != 1)}, {machine['cpu']}"
 
 
 def _differences(runs: Sequence[_Run], places: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from emdistill.artifact.pages.charts import DARK, INK, MARKS, SOFT, VARIANTS, layout, plain
 from emdistill.artifact.pages.page import Chart, Items, Part, Row, Table, Text, write_page
 from emdistill.artifact.pages.pareto import pareto_front
-from emdistill.artifact.pages.runs import BATCH, LENGTH, VARIANT_NAMES, Candidate, RunSet
+from emdistill.artifact.pages.runs import VARIANT_NAMES, Candidate, RunSet
 from emdistill.artifact.report import ABSENT
 
 Cost = Literal["latency", "size"]
@@ -164,7 +164,7 @@ def _table(runs: RunSet, fronts: Mapping[Cost, Front], numbers: Mapping[str, int
     if many:
         caption += "; ±: standard deviation over seeds (n - 1)"
     if runs.places:
-        caption += f"; ms a call: at batch {BATCH}, {LENGTH} tokens; speed-up: against the teacher timed beside it"
+        caption += "; ms a call: at batch 1 and the longest length timed; speed-up: against the teacher timed beside it"
     return Table([headings[column] for column in kept], [[line[column] for column in kept] for line in lines], caption)
 
 
@@ -178,9 +178,7 @@ def _caption(cost: Cost, runs: RunSet, fronts: Front) -> str:
     area = "A mark's area is the model's size. " if cost == "latency" else ""
     where = ""
     if cost == "latency":
-        where = f" Medians at batch {BATCH}, {LENGTH} tokens" + (
-            f"; {runs.places[0]}." if len(runs.places) == 1 else "."
-        )
+        where = " Medians at batch 1" + (f", {runs.places[0]}." if len(runs.places) == 1 else ".")
     lines = "each line" if len(fronts) > 1 else "the line"
     bars = ""
     if any(candidate.deviation is not None for candidate in runs.candidates):

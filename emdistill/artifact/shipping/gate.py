@@ -286,6 +286,12 @@ def _option(limit: str) -> str:
     return "--" + limit.replace("_", "-")
 
 
+def judged_time(variant: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Of a variant of gate.json, the case that the latency limit is about: batch 1, the longest length timed."""
+    times = [time for time in variant.get("latency") or [] if time["batch"] == 1]
+    return max(times, key=lambda time: time["length"]) if times else None
+
+
 def short(value: float) -> str:
     """Three significant digits, never in powers of ten above 1."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

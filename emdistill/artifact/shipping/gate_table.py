@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from emdistill.artifact.report import ABSENT
-from emdistill.artifact.shipping.gate import short
+from emdistill.artifact.report import ABSENT, plain_table
+from emdistill.artifact.shipping.gate import judged_time, short
 
 NAMES = {"teacher": "teacher", "student": "student", "onnx": "student, ONNX", "int8": "student, int8"}
 WORTH_CAPTION = (
@@ -81,7 +80,7 @@ def verdict_lines(record: Mapping[str, Any]) -> list[str]:
     judged = record["verdict"]
     if judged["go"]:
         ship = record["variants"][judged["ship"]]
-        case = max((case for case in ship["latency"] if case["batch"] == 1), key=lambda case: case["length"])
+        case = judged_time(ship) or {}
         lines = [
             f"go: ship {judged['ship']} ({short(ship['bytes'] / 1e6)} MB, p95 of {short(case['p95'])} ms at batch 1, "
             f"length {case['length']}, {record['metric']} {ship['scores'][record['metric']]:.4f})"
@@ -94,15 +93,7 @@ def verdict_lines(record: Mapping[str, Any]) -> list[str]:
 
 def _table(title: str, cells: Rows, caption: str) -> Table:
     headings, rows = cells
-    table = Table(
-        title=Text(title),
-        title_justify="left",
-        caption=caption,
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
+    table = plain_table(title, caption)
     table.add_column("", no_wrap=True)
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)

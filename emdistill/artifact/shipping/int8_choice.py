@@ -25,6 +25,7 @@ Score = Callable[[NDArray[np.float32]], float]
 
 MARGIN = 0.95  # static has to take less than this share of dynamic's time to be preferred
 TIMED_ROUNDS = 5
+ROUNDING = 1e-9
 SOME = 256  # batches that calibrate, rank the groups and are timed
 
 
@@ -58,16 +59,15 @@ def sensitivities(fp32: Path, quantise: Quantise, batches: Sequence[Batch]) -> d
 
 
 def quantize_within(
-    fp32: Path, path: Path, *, quantise: Quantise, batches: Sequence[Batch], score: Score, max_drop: float
+    fp32: Path, path: Path, *, quantise: Quantise, batches: Sequence[Batch], score: Score, least: float
 ) -> list[str]:
     """Quantise as much as the score allows; returns the groups kept in float32.
 
-    All groups are quantised first. While the score is more than `max_drop` points (hundredths) below float32's, the
-    most sensitive group that is not kept yet is kept as well.
+    All groups are quantised first. While the score is below `least`, the most sensitive group that is not kept yet is
+    kept as well.
 
     batches, score  training rows and their score: on dev rows the choice would flatter what is measured there
     """
-    least = score(logits_of(fp32, batches)) - max_drop / 100 - 1e-9
     quantise(fp32, path, keep=())
     kept: list[str] = []
     order: list[str] | None = None
@@ -94,12 +94,14 @@ def quantize_best(
 
     None, and nothing written, where `max_drop` leaves nothing in int8.
 
-    Both are brought within `max_drop` by quantize_within. Static is taken where it takes less than 95 % of dynamic's
-    time on single training texts: dynamic is the one that fits texts of any kind.
+    Both are brought within `max_drop` points (hundredths) of float32 by quantize_within. Static is taken where it takes
+    less than 95 % of dynamic's time on single training texts: dynamic is the one that fits texts of any kind.
 
     batches  training rows that are scored; some of them calibrate static, and are timed
     """
     some = _some(batches)
+    float32_score = score(logits_of(fp32, batches))
+    least = float32_score - max_drop / 100 - ROUNDING
     with tempfile.TemporaryDirectory() as folder:
         methods: dict[Literal["dynamic", "static"], Quantise] = {
             "dynamic": quantize_dynamic_int8,
@@ -107,9 +109,7 @@ def quantize_best(
         }
         files = {method: Path(folder) / f"{method}.onnx" for method in methods}
         kept = {
-            method: quantize_within(
-                fp32, files[method], quantise=quantise, batches=batches, score=score, max_drop=max_drop
-            )
+            method: quantize_within(fp32, files[method], quantise=quantise, batches=batches, score=score, least=least)
             for method, quantise in methods.items()
         }
         whole = len(groups(fp32))
@@ -119,7 +119,7 @@ def quantize_best(
         seconds = {"dynamic": math.inf, "static": math.inf} | _seconds(left, some, threads)
         best: Literal["dynamic", "static"] = "static" if seconds["static"] < MARGIN * seconds["dynamic"] else "dynamic"
         shutil.copyfile(files[best], path)
-    return Quantised(best, tuple(kept[best]), score(logits_of(path, batches)), score(logits_of(fp32, batches)))
+    return Quantised(best, tuple(kept[best]), score(logits_of(path, batches)), float32_score)
 
 
 def _some(batches: Sequence[Batch]) -> Sequence[Batch]:

@@ -91,10 +91,11 @@ def weight_files(source: str, model: PreTrainedModel) -> tuple[str, int]:
 
 def machine(threads: int) -> dict[str, Any]:
     """The processor that everything is measured on, and how much of it is used."""
-    return {"cpu": _processor(), "cores": os.cpu_count() or 1, "threads": threads}
+    return {"cpu": processor_name(), "cores": os.cpu_count() or 1, "threads": threads}
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """What the machine calls its processor."""
     information = Path("/proc/cpuinfo")
     if information.is_file():
         for line in information.read_text(encoding="utf-8", errors="replace").splitlines():

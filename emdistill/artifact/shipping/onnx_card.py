@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from emdistill.artifact.report import markdown
 from emdistill.artifact.shipping.gate_table import Rows, speed_rows, verdict_lines, worth_rows
 
 
@@ -63,7 +64,4 @@ def _what(name: str, variant: Mapping[str, Any]) -> str:
 
 def _markdown(table: Rows) -> str:
     headings, rows = table
-    lines = [["", *headings], ["---", *["---:"] * len(headings)], *rows]
-    return "".join(
-        "| " + " | ".join(cell.replace("\n", " ").replace("|", "\\|") for cell in line) + " |\n" for line in lines
-    )
+    return markdown([["", *headings], ["---", *["---:"] * len(headings)], *rows])

@@ -8,13 +8,15 @@ these nodes, and the last layer's answers for all tokens but the first, which is
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+
+from emdistill.models.capture import attention_configs, attention_implementation
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -36,15 +38,10 @@ def attention_as_one_node(model: PreTrainedModel) -> Iterator[None]:
     """For its length the exporter writes the model's attention as MultiHeadAttention; afterwards all is as before."""
     AttentionInterface.register(NAME, _attend)
     AttentionMaskInterface.register(NAME, _padding)
-    configs = {id(part.config): part.config for part in model.modules() if isinstance(part, PreTrainedModel)}
-    before = [(config, config._attn_implementation) for config in configs.values()]
-    try:
-        for config, _ in before:
-            config._attn_implementation = NAME
+    with ExitStack() as stack:
+        for config in attention_configs(model):
+            stack.enter_context(attention_implementation(config, NAME))
         yield
-    finally:
-        for config, implementation in before:
-            config._attn_implementation = implementation
 
 
 def shorten(model: onnx_ir.Model) -> None:

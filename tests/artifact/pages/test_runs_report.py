@@ -47,7 +47,7 @@ def test_seeds_of_one_configuration_are_taken_together(tmp_path: Path) -> None:
     int8 = found["emd", "int8"]
     assert (int8.scores, int8.latency, int8.size) == ((0.78, 0.81), 5.0, 17_600_000)
     assert int8.speed_up == pytest.approx((40 / 4 + 40 / 6) / 2)
-    assert int8.place == "2 threads of 4 cores, Some Processor"
+    assert int8.place == "128 tokens, 2 threads of 4 cores, Some Processor"
     assert found["teacher", "teacher"].latency == 40.0
     assert found["other", "student"].latency is None
     assert found["other", "student"].deviation is None
