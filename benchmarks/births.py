@@ -24,10 +24,10 @@ from jsonargparse import auto_cli
 from matplotlib.figure import Figure
 
 from emdistill import distill
-from emdistill.artifact.run_folder import read_run
 from emdistill.config import load_config
 from emdistill.data import TASKS
 from emdistill.data.glue import GLUE
+from emdistill.runs.run_folder import read_run
 
 LOGGED_EVERY = 5
 MEAN_OVER = 50

@@ -18,15 +18,15 @@ from jsonargparse import auto_cli
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emdistill.data.batches import padding_collator, tokenise
-from emdistill.data.metrics import score
 from emdistill.data.read import read_task_data
-from emdistill.data.task import TaskData
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.capture import capture
 from emdistill.models.encoder import load_classifier, load_tokenizer
 from emdistill.students.extract import ExtractionPlan, cut_out, plan_extraction
 from emdistill.students.importance import random_importance, taylor_importance
 from emdistill.students.shape import complete_shape
+from emdistill.tasks.metrics import score
+from emdistill.tasks.task import TaskData
 from emdistill.training.splits import sample_batches
 
 

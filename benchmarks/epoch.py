@@ -34,9 +34,9 @@ from textbrewer_peer import peers
 from training_steps import Inputs, ReferenceStep, Step, models, our_steps, peer_steps
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from emdistill.commands.demo import find_encoder
 from emdistill.data.batches import LengthGroupedSampler, padding_collator, share_of_padding, tokenise
 from emdistill.data.read import read_task_data
-from emdistill.demo import find_encoder
 from emdistill.errors import EmdistillError
 from emdistill.models.encoder import load_tokenizer
 from emdistill.models.teacher import Teacher

@@ -15,8 +15,8 @@ from pathlib import Path
 from jsonargparse import auto_cli
 
 from emdistill import finetune
-from emdistill.artifact.run_folder import RUN_FILE, read_run
 from emdistill.config import load_finetune_config
+from emdistill.runs.run_folder import RUN_FILE, read_run
 
 
 def main(

@@ -28,9 +28,9 @@ from measure import arguments, interleave, print_table, ratio, save
 from torch import Tensor
 from transformers import BertConfig, BertForSequenceClassification
 
-from emdistill.artifact.shipping.onnx import export_onnx, open_session, session_logits
-from emdistill.artifact.shipping.quantize import quantize_dynamic_int8
 from emdistill.models.arithmetic import fast_float32, onednn_keeps_float32
+from emdistill.ship.onnx import export_onnx, open_session, session_logits
+from emdistill.ship.quantize import quantize_dynamic_int8
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TORCH, ONEDNN, FLOAT, INT8 = "PyTorch fp32", "PyTorch fp32, oneDNN", "ONNX Runtime fp32", "ONNX Runtime int8"

@@ -18,12 +18,12 @@ from typing import Any
 from jsonargparse import auto_cli
 
 from emdistill import distill, finetune
-from emdistill.artifact.run_folder import RUN_FILE
+from emdistill.commands.demo import find_encoder
 from emdistill.config import load_config, load_finetune_config
 from emdistill.data.docstrings import read_docstrings
 from emdistill.data.read import hold_out
-from emdistill.data.task import TaskData
-from emdistill.demo import find_encoder
+from emdistill.runs.run_folder import RUN_FILE
+from emdistill.tasks.task import TaskData
 
 
 def main(

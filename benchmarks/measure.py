@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from emdistill.artifact.shipping.measurement import processor_name
+from emdistill.ship.measurement import processor_name
 
 PIPE_WIDTH = 150
 

@@ -22,11 +22,11 @@ import numpy as np
 from datasets import Dataset
 from jsonargparse import auto_cli
 
-from emdistill.artifact.run_folder import read_run
-from emdistill.artifact.shipping.onnx_folder import INT8, MODEL, put_first
-from emdistill.data.metrics import score
 from emdistill.data.read import read_task_data
 from emdistill.models.encoder import load_classifier, load_tokenizer
+from emdistill.runs.run_folder import read_run
+from emdistill.ship.onnx_folder import INT8, MODEL, put_first
+from emdistill.tasks.metrics import score
 from emdistill.training import predict_logits
 
 NEEDED = ("numpy", "onnxruntime", "tokenizers")

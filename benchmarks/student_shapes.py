@@ -25,8 +25,8 @@ from inference import Contender, Shape, contenders, latency, onnx_contender, ran
 from measure import arguments, print_table, ratio, save
 from transformers import BertForSequenceClassification
 
-from emdistill.artifact.shipping import onnx, onnx_graph
-from emdistill.artifact.shipping.quantize import quantize_dynamic_int8
+from emdistill.ship import onnx, onnx_graph
+from emdistill.ship.quantize import quantize_dynamic_int8
 
 RUNTIMES = ("PyTorch fp32", "ONNX Runtime fp32", "ONNX Runtime int8")
 LENGTHS = (32, 128)

@@ -15,11 +15,11 @@ from datasets import Dataset
 from measure import arguments, print_table, save
 
 from emdistill.data.batches import padding_collator, tokenise
-from emdistill.data.metrics import score
 from emdistill.data.read import read_task_data
-from emdistill.data.task import Task
 from emdistill.models import load_classifier, load_tokenizer
 from emdistill.models.teacher import Teacher
+from emdistill.tasks.metrics import score
+from emdistill.tasks.task import Task
 
 BATCH = 64
 COLUMNS = (

@@ -22,9 +22,9 @@ from glue_students import begun
 from jsonargparse import auto_cli
 
 from emdistill import distill
-from emdistill.artifact.comparison import paired_difference
-from emdistill.artifact.run_folder import read_run
 from emdistill.config import load_config
+from emdistill.runs.comparison import paired_difference
+from emdistill.runs.run_folder import read_run
 
 TRANSFORMER = ("attention_scores", "hidden_states")
 WHOLE = "whole"

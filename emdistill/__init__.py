@@ -4,12 +4,12 @@ from emdistill import distill, DistillationTrainer, DistillationArguments
 from emdistill.mapping import layer_costs, solve_transport, EmdMapping
 """
 
-from emdistill.artifact.student_artifact import StudentArtifact
+from emdistill.commands.distill import distill
+from emdistill.commands.finetune import finetune
 from emdistill.config import FinetuneConfig, RunConfig
-from emdistill.distill import distill
-from emdistill.finetune import finetune
 from emdistill.models.capture import capture
 from emdistill.models.teacher import Teacher
+from emdistill.runs.student_artifact import StudentArtifact
 from emdistill.training import DistillationArguments, DistillationTrainer
 
 __all__ = [

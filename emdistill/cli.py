@@ -13,9 +13,15 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from rich.console import Console
 
-from emdistill.artifact.apply import evaluate_model, predict_file
-from emdistill.augment import augment
-from emdistill.compare import compare
+from emdistill.commands.augment import augment
+from emdistill.commands.compare import compare
+from emdistill.commands.demo import demo
+from emdistill.commands.distill import distill
+from emdistill.commands.export import export
+from emdistill.commands.finetune import finetune
+from emdistill.commands.prune_vocabulary import prune_vocabulary
+from emdistill.commands.report import report
+from emdistill.commands.search_mapping import search_mapping
 from emdistill.config import (
     FinetuneConfig,
     RunConfig,
@@ -30,18 +36,12 @@ from emdistill.config import (
     switches,
 )
 from emdistill.data import TASKS
-from emdistill.data.task import RAW_TEXT
-from emdistill.demo import demo
-from emdistill.distill import distill
 from emdistill.errors import ConfigError, EmdistillError, nearest
-from emdistill.export import export
-from emdistill.finetune import finetune
 from emdistill.mapping import MAPPINGS
 from emdistill.methods import METHODS
-from emdistill.prune_vocabulary import prune_vocabulary
-from emdistill.report import report
-from emdistill.search_mapping import search_mapping
+from emdistill.ship.apply import evaluate_model, predict_file
 from emdistill.students import STUDENTS
+from emdistill.tasks.task import RAW_TEXT
 from emdistill.training.run_stages import Interrupted
 
 VERBS = {

@@ -19,11 +19,11 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from emdistill.data.read import read_task_data
-from emdistill.data.task import Kind, Predictions, TaskData
 from emdistill.errors import ConfigError, nearest
 from emdistill.methods import METHODS, Method
 from emdistill.states import EncoderShape
 from emdistill.students import Birth
+from emdistill.tasks.task import Kind, Predictions, TaskData
 from emdistill.training.arguments import DistillationArguments
 from emdistill.training.stage import Stage
 from emdistill.training.stage_teachers import CacheChoice

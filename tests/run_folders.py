@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from emdistill.artifact.flows import FlowRecord, append_flows
-from emdistill.artifact.run_folder import write_run
+from emdistill.runs.flows import FlowRecord, append_flows
+from emdistill.runs.run_folder import write_run
 
 # Each does something as soon as anything in a page takes it for more than text.
 HOSTILE = (

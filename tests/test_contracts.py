@@ -23,14 +23,14 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 import emdistill.losses as losses
 from emdistill.data import TASKS
 from emdistill.data.batches import tokenise
-from emdistill.data.metrics import METRICS, chance, score
-from emdistill.data.task import Task
 from emdistill.losses import LayerLoss, Loss
 from emdistill.mapping import MAPPINGS
 from emdistill.methods import METHODS
 from emdistill.models import Teacher, encoder_shape, fingerprint, name_outputs, save_student
 from emdistill.states import EncoderStates
 from emdistill.students import STUDENTS, make_student
+from emdistill.tasks.metrics import METRICS, chance, score
+from emdistill.tasks.task import Task
 from emdistill.training import DistillationTrainer, Stage
 from emdistill.training.run_stages import stage_arguments
 

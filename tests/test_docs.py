@@ -18,18 +18,18 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from emdistill import cli
-from emdistill.artifact.apply import evaluate_model, predict_file
-from emdistill.artifact.flows import FlowRecord, read_flows
-from emdistill.augment import augment
-from emdistill.compare import compare
+from emdistill.commands.augment import augment
+from emdistill.commands.compare import compare
+from emdistill.commands.export import export
+from emdistill.commands.prune_vocabulary import prune_vocabulary
+from emdistill.commands.report import report
+from emdistill.commands.search_mapping import search_mapping
 from emdistill.config import SECTIONS, distill_parser, finetune_parser, known_options, load_config, load_method
 from emdistill.data import TASKS
-from emdistill.export import export
 from emdistill.methods import METHODS
 from emdistill.methods.bert_emd import bert_emd
-from emdistill.prune_vocabulary import prune_vocabulary
-from emdistill.report import report
-from emdistill.search_mapping import search_mapping
+from emdistill.runs.flows import FlowRecord, read_flows
+from emdistill.ship.apply import evaluate_model, predict_file
 from emdistill.states import EncoderShape
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -16,11 +16,11 @@ import emdistill.losses as losses
 from emdistill.cli import main
 from emdistill.data import TASKS
 from emdistill.data.glue import GLUE, GlueTask
-from emdistill.data.task import RAW_TEXT, Task
 from emdistill.losses import Loss
 from emdistill.mapping import MAPPINGS
 from emdistill.methods import METHODS
 from emdistill.students import STUDENTS, make_student
+from emdistill.tasks.task import RAW_TEXT, Task
 
 PACKAGE = Path(emdistill.__file__).parent
 

@@ -2,7 +2,7 @@
 
 from emdistill.data.docstrings import DOCSTRINGS
 from emdistill.data.glue import GLUE
-from emdistill.data.task import Task
+from emdistill.tasks.task import Task
 
 TASKS: dict[str, Task] = {name: glue.task for name, glue in GLUE.items()} | {DOCSTRINGS.name: DOCSTRINGS}
 

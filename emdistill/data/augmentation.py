@@ -25,8 +25,8 @@ from datasets import Dataset, Features, Value
 
 from emdistill.data.files import text_problem
 from emdistill.data.rows import BadRows, Row, listing, read_rows
-from emdistill.data.task import Task, TaskData
 from emdistill.errors import DataError, nearest
+from emdistill.tasks.task import Task, TaskData
 
 FORMAT = "emdistill augmented rows, version 1"
 

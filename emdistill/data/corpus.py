@@ -23,7 +23,7 @@ from datasets import Dataset
 
 from emdistill.data.paragraphs import Paragraph, read_corpus, unreadable
 from emdistill.errors import ConfigError, DataError
-from emdistill.locks import one_at_a_time
+from emdistill.files import one_at_a_time
 
 SHORTEST_PIECE = 8  # tokens of text
 HELD_OUT_AT_MOST = 1000  # pieces

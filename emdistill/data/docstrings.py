@@ -31,8 +31,8 @@ from pathlib import Path
 
 from datasets import Dataset, Features, Value
 
-from emdistill.data.task import Task, TaskData
 from emdistill.errors import ConfigError, DataError
+from emdistill.tasks.task import Task, TaskData
 
 # The name users install, which is also the label, and the name Python imports.
 LIBRARIES = {

@@ -17,8 +17,8 @@ from datasets import ClassLabel, Dataset, Features, Value
 from datasets.exceptions import DatasetsError
 
 from emdistill.data.rows import BadRows, Row, listing, read_rows, text_lines
-from emdistill.data.task import Kind, Task
 from emdistill.errors import DataError, nearest
+from emdistill.tasks.task import Kind, Task
 
 MOST_DISTINCT_CLASSES = 20  # whole numbers with more distinct values than this are scores
 

@@ -25,8 +25,8 @@ from emdistill.data.files import (
 )
 from emdistill.data.glue import glue_folders, glue_task, read_glue, read_glue_from_hub, recognise
 from emdistill.data.rows import SUFFIXES, BadRows, data_file, read_rows
-from emdistill.data.task import Kind, Task, TaskData
 from emdistill.errors import ConfigError, DataError
+from emdistill.tasks.task import Kind, Task, TaskData
 
 DEV_SHARE = 0.1
 DEV_AT_MOST = 2_000

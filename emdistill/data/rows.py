@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import pyarrow
 import pyarrow.parquet
 
-from emdistill.data.task import DataFile
 from emdistill.errors import DataError, nearest
+from emdistill.tasks.task import DataFile
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 _SHOWN_ROWS = 5

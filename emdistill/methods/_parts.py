@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 
-from emdistill.data.task import Predictions
 from emdistill.errors import ConfigError
 from emdistill.losses import HardLabels, Loss, Objective, SoftTargets
 from emdistill.losses.projection import Projection
 from emdistill.states import EncoderShape
+from emdistill.tasks.task import Predictions
 from emdistill.training.stage import Stage
 
 PREDICTION_TERMS = ("soft_targets", "hard_labels")

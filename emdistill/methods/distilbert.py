@@ -8,12 +8,12 @@ On raw text the labels are the words behind the masks. The student keeps every k
 
 from __future__ import annotations
 
-from emdistill.data.task import Predictions
 from emdistill.losses import CosineCosts, LayerLoss, Loss, Objective, Projection
 from emdistill.losses.projection import ProjectionKind
 from emdistill.mapping import make_mapping
 from emdistill.methods._parts import check_factors, prediction_losses
 from emdistill.states import EncoderShape
+from emdistill.tasks.task import Predictions
 from emdistill.training.stage import Stage
 
 

@@ -5,10 +5,10 @@ L = cross-entropy with the gold class, or (z - score)²; on raw text, with the w
 
 from __future__ import annotations
 
-from emdistill.data.task import Predictions
 from emdistill.errors import ConfigError
 from emdistill.losses import HardLabels, Objective
 from emdistill.states import EncoderShape
+from emdistill.tasks.task import Predictions
 from emdistill.training.stage import Stage
 
 

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import math
 
-from emdistill.data.task import Predictions
 from emdistill.errors import ConfigError, LayerCountError
 from emdistill.losses import LayerLoss, Loss, Objective, RelationCosts
 from emdistill.mapping import FixedMapping, LayerMapping, make_mapping
 from emdistill.methods._parts import check_factors, prediction_losses, prediction_weights
 from emdistill.states import EncoderShape
+from emdistill.tasks.task import Predictions
 from emdistill.training.stage import Stage
 
 USUAL_HEADS = 12

@@ -9,12 +9,12 @@ k-th teacher layer (PKD-Skip); `--mapping last` is PKD-Last. The student's last 
 
 from __future__ import annotations
 
-from emdistill.data.task import Predictions
 from emdistill.losses import FirstTokenCosts, LayerLoss, Loss, Objective, Projection
 from emdistill.losses.projection import ProjectionKind
 from emdistill.mapping import make_mapping
 from emdistill.methods._parts import check_factors, prediction_losses, prediction_weights
 from emdistill.states import EncoderShape
+from emdistill.tasks.task import Predictions
 from emdistill.training.stage import Stage
 
 

@@ -5,11 +5,11 @@ L = α · T² · CE(softmax(z^teacher / T), softmax(z^student / T)) + (1 - α) �
 
 from __future__ import annotations
 
-from emdistill.data.task import Predictions
 from emdistill.errors import ConfigError
 from emdistill.losses import Objective
 from emdistill.methods._parts import prediction_losses, prediction_weights
 from emdistill.states import EncoderShape
+from emdistill.tasks.task import Predictions
 from emdistill.training.stage import Stage
 
 

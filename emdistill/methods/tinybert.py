@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from emdistill.data.task import Predictions
 from emdistill.losses import (
     AttentionScoreCosts,
     EmbeddingLoss,
@@ -27,6 +26,7 @@ from emdistill.losses.projection import ProjectionKind
 from emdistill.mapping import make_mapping
 from emdistill.methods._parts import check_factors, check_heads, prediction_losses, prediction_weights, two_phases
 from emdistill.states import EncoderShape
+from emdistill.tasks.task import Predictions
 from emdistill.training.stage import Stage
 
 

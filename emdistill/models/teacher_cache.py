@@ -16,7 +16,7 @@ from rich.progress import track
 from torch import Tensor
 
 from emdistill.errors import CacheError
-from emdistill.locks import one_at_a_time
+from emdistill.files import one_at_a_time
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.cache_files import FORMAT, CacheFiles, Layout, Part, parts_of, within
 from emdistill.models.teacher import Teacher

@@ -12,7 +12,6 @@ from typing import Literal
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from emdistill.data.task import Predictions
 from emdistill.errors import ConfigError, ModelError
 from emdistill.models.encoder import HUB_ID, Source, encoder_layers
 from emdistill.students.extract import ExtractionPlan, check_part, cut_out, extract_student, plan_extraction
@@ -22,6 +21,7 @@ from emdistill.students.importance import Importance, random_importance, taylor_
 from emdistill.students.keep_layers import evenly_spaced, keep_layers
 from emdistill.students.pretrained import pretrained_student
 from emdistill.students.shape import StudentShape, complete_shape, name_predictions
+from emdistill.tasks.task import Predictions
 
 Student = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 Birth = Literal["importance", "random", "fresh"]

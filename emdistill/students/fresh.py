@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel
 
-from emdistill.data.task import Predictions
 from emdistill.models.encoder import encoder_layers
 from emdistill.students.keep_layers import blank_like
 from emdistill.students.shape import complete_shape, name_predictions, resize
+from emdistill.tasks.task import Predictions
 
 
 def fresh_student(

@@ -8,10 +8,10 @@ from typing import cast
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from emdistill.data.task import Predictions
 from emdistill.errors import ModelError
 from emdistill.models.encoder import Source, load_classifier, load_encoder, load_tokenizer, same_tokens
 from emdistill.models.masked_lm import has_masked_lm_head
+from emdistill.tasks.task import Predictions
 
 
 def pretrained_student(

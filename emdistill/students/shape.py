@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedConfig
 
-from emdistill.data.task import Predictions
 from emdistill.errors import ConfigError
 from emdistill.models.encoder import encoder_shape, name_outputs
+from emdistill.tasks.task import Predictions
 
 PUBLISHED_FEED_FORWARD = {312: 1200}  # TinyBERT-4 (Jiao et al. 2020); TinyBERT-6 follows the usual 4 × width
 

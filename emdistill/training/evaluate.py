@@ -14,12 +14,12 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emdistill.data.batches import padding_collator, tokenise
-from emdistill.data.metrics import score
-from emdistill.data.task import Task
 from emdistill.losses import Objective
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.capture import capture
 from emdistill.models.teacher import TeacherSource
+from emdistill.tasks.metrics import score
+from emdistill.tasks.task import Task
 
 Collate = Callable[[list[dict[str, Any]]], Mapping[str, Tensor]]
 

@@ -18,8 +18,8 @@ from emdistill.data.batches import (
     tokenise,
 )
 from emdistill.data.read import hold_out
-from emdistill.data.task import Task, TaskData
 from emdistill.errors import ConfigError
+from emdistill.tasks.task import Task, TaskData
 
 Selection = Literal["held-out", "dev", "last"]
 

@@ -26,8 +26,8 @@ from emdistill.data.augmentation import (
     write_augmented,
 )
 from emdistill.data.read import read_task_data
-from emdistill.data.task import Task, TaskData
 from emdistill.errors import DataError
+from emdistill.tasks.task import Task, TaskData
 
 GLUE = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "glue"
 TEXTS = ["The movie was good", "a bad book", "it is not a very good movie"]

@@ -7,8 +7,8 @@ import pytest
 from datasets import Dataset
 
 from emdistill.data.batches import LengthGroupedSampler, TokenBudgetSampler, share_of_padding
-from emdistill.data.task import Task, TaskData
 from emdistill.errors import ConfigError
+from emdistill.tasks.task import Task, TaskData
 from emdistill.training.splits import make_splits
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from emdistill.data.files import read_inputs
 from emdistill.data.read import class_names, find_kind, read_task_data
-from emdistill.data.task import TaskData
 from emdistill.errors import DataError
+from emdistill.tasks.task import TaskData
 
 ROWS = [
     {"body": "good, very", "stars": "5"},

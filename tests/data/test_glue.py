@@ -7,9 +7,9 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
 from emdistill.data.glue import GLUE, glue_task, recognise
-from emdistill.data.metrics import METRICS
 from emdistill.data.read import read_task_data
 from emdistill.errors import ConfigError, DataError
+from emdistill.tasks.metrics import METRICS
 
 REAL = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "glue"
 

@@ -7,8 +7,8 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
 from emdistill.data.read import hold_out, read_task_data
-from emdistill.data.task import Task
 from emdistill.errors import ConfigError, DataError
+from emdistill.tasks.task import Task
 
 
 def classes(counts: list[int], seed: int = 0) -> tuple[Dataset, Task]:

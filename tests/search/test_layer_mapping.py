@@ -32,7 +32,7 @@ from emdistill.search import (
     heuristic_genes,
     search,
 )
-from emdistill.search.search_report import draw_search, search_notes, search_table, trial_line, write_record
+from emdistill.show.search_report import draw_search, search_notes, search_table, trial_line, write_record
 
 Fitness = Callable[[Gene], float]
 SIZES = {"student_layers": 3, "teacher_layers": 6}

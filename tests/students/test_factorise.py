@@ -19,13 +19,13 @@ from transformers import (
     pipeline,
 )
 
-from emdistill.artifact.apply import evaluate_model
+from emdistill.commands.distill import distill
 from emdistill.config import load_config
-from emdistill.distill import distill
 from emdistill.errors import ConfigError
 from emdistill.methods import METHODS
 from emdistill.models import capture, encoder_shape, fingerprint, save_student
 from emdistill.models.masked_lm import masked_word_logits
+from emdistill.ship.apply import evaluate_model
 from emdistill.states import EncoderShape
 from emdistill.students import make_student
 from emdistill.students.factorise import factorise_embeddings

@@ -12,11 +12,11 @@ import pytest
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
-from emdistill.artifact.flow_recorder import FlowRecorder
 from emdistill.data.batches import tokenise
 from emdistill.methods import METHODS
 from emdistill.models.encoder import encoder_shape
 from emdistill.models.teacher import Teacher
+from emdistill.runs.flow_recorder import FlowRecorder
 from emdistill.training import Stage
 from emdistill.training.run_stages import run_stages, seed_everything, stage_arguments
 from emdistill.training.stage_teachers import CacheChoice, stage_teachers

@@ -14,8 +14,8 @@ from torch import nn
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from emdistill.artifact.flows import read_flows
 from emdistill.errors import ConfigError, ModelError, TrainingError
+from emdistill.runs.flows import read_flows
 from emdistill.training.run_stages import Interrupted, stage_arguments
 
 TWO_PHASES = {"schedule": "two-phase", "intermediate_share": 0.5, "intermediate_learning_rate": 1e-3}

@@ -5,8 +5,8 @@ import pytest
 from datasets import Dataset
 
 from emdistill.data.batches import tokenise
-from emdistill.data.task import Task, TaskData
 from emdistill.errors import ConfigError
+from emdistill.tasks.task import Task, TaskData
 from emdistill.training import evaluate, predict_logits
 from emdistill.training.splits import check_max_length, longest_text, make_splits, sample_batches
 

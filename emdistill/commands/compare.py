@@ -1,0 +1,217 @@
+"""Methods against each other: equal budget, equal births, paired seeds; runs that are finished are not done again."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from emdistill.commands.compare_entries import common_options, entry_configs, find_baseline, read_entries, read_seeds
+from emdistill.commands.distill import distill, input_hashes
+from emdistill.config import RunConfig, compose_stages, config_dict, flatten, read_data
+from emdistill.console import print_table
+from emdistill.errors import ConfigError, EmdistillError, ModelError, OutputError
+from emdistill.models.encoder import encoder_shape, load_classifier, load_tokenizer
+from emdistill.models.teacher import Teacher
+from emdistill.runs.answers import PREDICTIONS, Logits, teacher_logits
+from emdistill.runs.comparison import RUNS, Comparison, read_comparison, run_place
+from emdistill.runs.run_folder import RUN_FILE, check_same_run, read_run
+from emdistill.show.comparison_report import comparison_notes, differences_table, write_comparison
+from emdistill.show.run_report import write_run_report
+from emdistill.students import make_student
+from emdistill.tasks.task import RAW_TEXT, TaskData
+from emdistill.training.run_stages import Interrupted
+
+WAIT = 2.0  # seconds between looks at what another process is running
+
+State = Literal["new", "begun", "finished", "other"]
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One entry with one seed."""
+
+    entry: str
+    seed: int
+    config: RunConfig
+    hashes: Mapping[str, str]
+
+    def __str__(self) -> str:
+        return f"{self.entry} seed {self.seed}"
+
+
+def compare(methods: str, *, seeds: str | int = "5", baseline: str | None = None, **options: Any) -> Comparison:
+    """Distil with every method over the same seeds, and say what the paired differences to a baseline show.
+
+    All runs have the same teacher, data, student and budget; with one seed, all entries have the same student at birth
+    and read the data in the same order. Runs stand in OUTPUT/runs/ENTRY-SEED; those that are finished are not done
+    again, interrupted ones are gone on with. Several processes may work on one comparison.
+    Raises ConfigError and OutputError before any training; after Ctrl-C writes what there is and raises Interrupted.
+
+    Args:
+        methods: entries, separated by commas: a method's name, METHOD@MAPPING, or a YAML file with method, mapping and
+            objective.
+        seeds: so many seeds (5: from 0 to 4), or these: 3,7,11.
+        baseline: the entry that the others are compared with; the first one if not given.
+        options: those of distill that are the same for all: teacher, data, task, student, output, training, ...
+    """
+    entries = read_entries(methods)
+    names = [entry.name for entry in entries]
+    chosen = read_seeds(seeds)
+    against = find_baseline(baseline, entries)
+    overwrite = bool(options.get("overwrite"))
+    configs = entry_configs(entries, options)
+    folder = Path(common_options(options)["output"])
+    _check_folder(folder)
+    if configs[0].task == RAW_TEXT:
+        raise ConfigError(
+            f"--task {RAW_TEXT} has no score to compare by; distil with each method, then compare on a task"
+        )
+    data = read_data(configs[0])
+    teacher = Teacher(load_classifier(configs[0].teacher))
+    _check_methods(names, configs, teacher, data)
+    plan = [
+        PlannedRun(
+            name,
+            seed,
+            replace(config, seed=seed, output=str(run_place(folder, name, seed))),
+            input_hashes(config, teacher, data),
+        )
+        for seed in chosen  # seed by seed, so that a comparison that is stopped has whole pairs
+        for name, config in zip(names, configs, strict=True)
+    ]
+    for run in plan:
+        state_of(run, overwrite=overwrite)
+
+    (folder / RUNS).mkdir(parents=True, exist_ok=True)
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    try:
+        _run_all(plan, data, overwrite, console)
+    except KeyboardInterrupt:
+        raise Interrupted("stopped between two steps") from None
+    finally:
+        comparison = read_comparison(folder, names, chosen, against)
+        _report(folder, comparison, _command(methods, seeds, baseline, options), console)
+    assert comparison is not None  # every run is finished here
+    return comparison
+
+
+def _check_methods(names: Iterable[str], configs: Sequence[RunConfig], teacher: Teacher, data: TaskData) -> None:
+    """Compose every entry's method once: what cannot be used is to be said before hours of training."""
+    config = configs[0]
+    predictions = data.task.predictions
+    student, _ = make_student(
+        config.student,
+        teacher.model,
+        load_tokenizer(config.teacher),
+        labels=data.task.labels,
+        predictions=predictions,
+        source=config.student_source,
+        birth="fresh",  # its shape alone is asked for
+    )
+    for name, config in zip(names, configs, strict=True):
+        try:
+            compose_stages(config, encoder_shape(student), teacher.shape, predictions)
+        except (ConfigError, ModelError) as error:
+            raise type(error)(f"{name}: {error}") from None
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.is_file():
+        raise OutputError(f"{folder} is a file; --output names a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / RUNS).is_dir():
+        raise OutputError(f"{folder} is not empty and holds no comparison; choose another --output")
+
+
+def state_of(run: PlannedRun, *, overwrite: bool) -> State:
+    """What stands in a run's folder: nothing, this run begun or finished, or another one.
+
+    Raises OutputError for another one, listing what differs, unless it is to be overwritten.
+    """
+    folder = Path(run.config.output)
+    if not (folder / RUN_FILE).exists():
+        return "new"
+    try:
+        check_same_run(folder, {"config": config_dict(run.config), "hashes": run.hashes})
+        return "finished" if read_run(folder)["status"] == "finished" else "begun"
+    except OutputError:
+        if overwrite:
+            return "other"
+        raise
+
+
+def _run_all(plan: Sequence[PlannedRun], data: TaskData, overwrite: bool, console: Console) -> None:
+    """Finish every run; those that another process is at are come back to."""
+    left, done, waits = list(plan), 0, False
+    known: dict[str, Logits] | None = None  # the teacher's logits, of the first run; all have one teacher and one dev
+    while left:
+        elsewhere: list[PlannedRun] = []
+        for run in left:
+            try:
+                with FileLock(f"{run.config.output}.lock", timeout=0):
+                    reused = _finish(run, data, known, overwrite=overwrite)
+                known = known or teacher_logits(Path(run.config.output) / PREDICTIONS)
+            except Timeout:
+                elsewhere.append(run)
+                continue
+            except EmdistillError:
+                console.print(f"{run} could not be finished")
+                raise
+            done += 1
+            console.print(f"{run}: {_outcome(run)}{' (there already)' if reused else ''} ({done} of {len(plan)})")
+        if len(elsewhere) == len(left):  # nothing is left but to wait
+            if not waits:
+                console.print(f"another process is at {', '.join(map(str, elsewhere))}; waiting for it")
+            waits = True
+            time.sleep(WAIT)
+        left = elsewhere
+    for run in plan:  # a page shows the student of the labels alone beside it, which may have come later
+        write_run_report(Path(run.config.output))
+
+
+def _finish(run: PlannedRun, data: TaskData, known: dict[str, Logits] | None, *, overwrite: bool) -> bool:
+    """Run it to its end, from wherever it is; whether it was there already."""
+    state = state_of(run, overwrite=overwrite)
+    if state != "finished":
+        config = replace(run.config, resume=state == "begun", overwrite=state == "other")
+        try:
+            distill(config, examples=data, teacher_logits=known, quiet=True)
+        except Interrupted as stop:
+            raise Interrupted(f"{run}: {stop}") from None
+    return state == "finished"
+
+
+def _outcome(run: PlannedRun) -> str:
+    """'accuracy 0.7475, 31 s'."""
+    record = read_run(Path(run.config.output))
+    metric = record["task"]["metrics"][0]
+    return f"{metric} {record['scores']['student'][metric]:.4f}, {record['timings']['training_seconds']:.0f} s"
+
+
+def _report(folder: Path, comparison: Comparison | None, command: str, console: Console) -> None:
+    if comparison is None:
+        console.print("no run is finished yet, so there is nothing to compare")
+        return
+    write_comparison(folder, comparison, command=command)
+    print_table(differences_table(comparison))
+    for note in comparison_notes(comparison):
+        console.print(f"- {note}")
+    console.print(f"the page: {folder / 'report.html'}")
+
+
+def _command(methods: str, seeds: str | int, baseline: str | None, options: Mapping[str, Any]) -> str:
+    """The command of this comparison, without what is as it is by default."""
+    defaults = {setting.name: setting.default for setting in fields(RunConfig)} | {"overwrite": None, "resume": None}
+    given = {"methods": methods, "seeds": seeds, "baseline": baseline, **flatten(options)}
+    words = [
+        [f"--{name}", str(value)]
+        for name, value in given.items()
+        if value is not None and name not in ("overwrite", "resume") and value != defaults.get(name)
+    ]
+    return shlex.join(["emdistill", "compare", *(word for pair in words for word in pair)])

@@ -1,0 +1,291 @@
+"""`emdistill export`: a student becomes a folder that runs without PyTorch, measured here and judged by limits."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from numpy.typing import NDArray
+from rich.console import Console
+
+from emdistill.console import print_table
+from emdistill.errors import ConfigError, OutputError
+from emdistill.runs.reading import recall_reading
+from emdistill.runs.run_folder import GATE as GATE_FILE
+from emdistill.runs.run_folder import RUN_FILE, versions
+from emdistill.ship.gate import Limits, gate_record
+from emdistill.ship.gate_table import gate_tables, verdict_lines
+from emdistill.ship.int8_choice import Quantised, quantize_best
+from emdistill.ship.measurement import (
+    Variant,
+    busy_note,
+    machine,
+    measure_footprints,
+    measure_latencies,
+    onednn_note,
+    read_cpu_clock,
+    torch_run,
+    variant_facts,
+    weight_files,
+)
+from emdistill.ship.onnx import PACKAGES, check_onnx_packages, export_onnx, open_onnx, reads_token_types
+from emdistill.ship.onnx_card import onnx_card
+from emdistill.ship.onnx_folder import (
+    CARD,
+    CONFIG,
+    EXAMPLE,
+    INT8,
+    MODEL,
+    TOKENIZER,
+    put_first,
+    write_onnx_folder,
+)
+from emdistill.ship.subject import Classifier, Subject, read_subject
+from emdistill.tasks.metrics import score
+from emdistill.training import predict_logits
+from emdistill.training.splits import sample_batches
+
+GATE = "gate.json"
+ROWS_TO_CHOOSE_BY = 1000  # of train: of fewer, a point is a row or two
+MAX_DROP_ON_TRAIN = 1.0  # points that int8 may cost on training rows before layers are kept in float32
+OWN_FILES = {MODEL, INT8, TOKENIZER, CONFIG, EXAMPLE, CARD, GATE}
+
+
+def export(
+    run: str,
+    onnx: bool = False,
+    int8: bool = False,
+    teacher: str | None = None,
+    data: str | None = None,
+    dev: str | None = None,
+    task: str | None = None,
+    output: str | None = None,
+    max_latency_ms: float | None = None,
+    max_size_mb: float | None = None,
+    max_drop: float | None = None,
+    max_drop_from_teacher: float | None = None,
+    threads: int | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Export a student, measure it beside its PyTorch form and its teacher, and judge it.
+
+    Returns what gate.json holds. Raises an EmdistillError before anything expensive where an input cannot be used; the
+    output folder is written whole, or stays as it was.
+
+    Args:
+        run: folder of a run, or of any classifier; then --data says what it is scored on.
+        onnx: write model.onnx, in float32.
+        int8: write model_int8.onnx too.
+        teacher: the teacher, where it is no longer where the run found it.
+        data: likewise the data.
+        dev: likewise the file of the development set.
+        task: a task's name, for a classifier that no run made.
+        output: folder to write; RUN/onnx if not given.
+        max_latency_ms: fail above so many milliseconds (95th percentile) for one sentence of 128 tokens.
+        max_size_mb: fail above so many MB (10⁶ bytes) of the model file.
+        max_drop: fail where the task's first metric is so many points (hundredths) below the PyTorch student's.
+        max_drop_from_teacher: likewise below the teacher's.
+        threads: CPU threads, the same for every runtime; as many as PyTorch would take if not given.
+        overwrite: replace an export that stands in the output folder.
+    """
+    limits = Limits(max_latency_ms, max_size_mb, max_drop, max_drop_from_teacher)
+    if not (onnx or int8):
+        raise ConfigError("say what to export: --onnx, or --int8, which writes both")
+    if threads is not None and threads < 1:
+        raise ConfigError(f"--threads must be at least 1, not {threads}")
+    threads = threads or torch.get_num_threads()
+    check_onnx_packages()
+    place = Path(output) if output is not None else Path(run) / "onnx"
+    _check_place(place, overwrite=overwrite)
+    subject = read_subject(run, teacher=teacher, data=data, dev=dev, task=task)
+    if max_drop_from_teacher is not None and subject.teacher is None:
+        raise ConfigError("--max-drop-from-teacher needs a teacher, and none is known here; name it with --teacher")
+
+    console = Console(stderr=True, highlight=False)
+    examples = next(iter(subject.data.evaluation.values()))
+    variants = {
+        name: _torch_variant(name, classifier, examples, subject.max_length)
+        for name, classifier in (("teacher", subject.teacher), ("student", subject.student))
+        if classifier is not None
+    }
+    with _written_whole(place) as part:
+        _write_float32(part, subject, console)
+        quantised, asides = None, []
+        if int8:
+            most = MAX_DROP_ON_TRAIN if max_drop is None else max_drop
+            quantised = _write_int8(part, subject, max_drop=most, threads=threads, console=console)
+            if quantised is None:
+                asides.append(
+                    f"no int8 model was written: whatever stays in float32, it costs more than {most:g} points on "
+                    "training rows"
+                )
+        write_onnx_folder(part, subject.student.model, subject.student.tokenizer)
+        with console.status("scoring the exported models on dev"):
+            variants["onnx"] = _onnx_variant(part / MODEL, subject, examples, threads)
+            if quantised is not None:
+                variant = _onnx_variant(part / INT8, subject, examples, threads)
+                variants["int8"] = replace(variant, method=quantised.method, kept_in_float32=quantised.kept)
+        record = _judge(variants, subject, examples, limits, threads=threads, console=console, asides=asides)
+        if record["verdict"]["ship"] == "int8":
+            put_first(part, INT8)
+        reading = recall_reading(subject.student.model)
+        card = onnx_card(
+            record,
+            task=subject.data.task.name,
+            labels=subject.data.task.labels,
+            pairs=subject.data.task.text_pair is not None,
+            max_length=min(reading.max_length, subject.max_length),
+        )
+        (part / CARD).write_text(card, encoding="utf-8")
+        (part / GATE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _show(record, place)
+    return record
+
+
+def _judge(
+    variants: Mapping[str, Variant],
+    subject: Subject,
+    examples: Dataset,
+    limits: Limits,
+    *,
+    threads: int,
+    console: Console,
+    asides: Sequence[str],
+) -> dict[str, Any]:
+    """Time and load every variant, and hold it against the limits: what gate.json holds."""
+    measured = {"longest": subject.longest, "threads": threads}
+    here = machine(threads)
+    with console.status("timing all of them in turns"):
+        before = read_cpu_clock()
+        latencies = measure_latencies(variants, examples, **measured)
+        busy = busy_note(before, read_cpu_clock(), cores=here["cores"], threads=threads)
+        yardstick = next(iter(variants))
+        aside = onednn_note(yardstick, variants[yardstick], examples, **measured)
+    with console.status("loading each in a process of its own"):
+        footprints = measure_footprints(variants, examples, **measured)
+    task, labels = subject.data.task, np.asarray(examples["label"])
+    return gate_record(
+        variant_facts(variants, task, labels, latencies, footprints),
+        limits,
+        metric=task.metrics[0],
+        dev_rows=len(examples),
+        versions={**versions(), **{package: str(import_module(package).__version__) for package in PACKAGES}},
+        machine=here,
+        notes=[note for note in (busy, aside, *asides) if note],
+    )
+
+
+def _check_place(place: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that holds something, unless that is an export to be replaced."""
+    if Path.cwd().is_relative_to(place.resolve()):
+        raise OutputError(f"--output {place} is the folder that this command runs in; name one inside it")
+    nearest_folder = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
+    if not nearest_folder.is_dir():
+        raise OutputError(f"{nearest_folder} is a file; --output names a folder")
+    if not os.access(nearest_folder if nearest_folder != place else place.absolute().parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{nearest_folder} may not be written to; choose another --output")
+    found = {item.name for item in place.iterdir()} if place.is_dir() else set()
+    if not found:
+        return
+    if foreign := sorted(found - OWN_FILES):
+        raise OutputError(f"{place} holds {foreign[0]}, which is no part of an export; choose another --output")
+    if GATE not in found:
+        raise OutputError(f"{place} is not empty and holds no export; choose another --output")
+    if not overwrite:
+        raise OutputError(f"{place} already holds an export; --overwrite replaces it")
+
+
+@contextmanager
+def _written_whole(place: Path) -> Iterator[Path]:
+    """A folder to write into; it becomes `place` at the end, or vanishes where something goes wrong before."""
+    place = place.resolve()  # what a link leads to is written, not the link
+    place.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+    part, old = work / "new", work / "old"
+    part.mkdir()
+    try:
+        yield part
+        if place.exists():
+            place.replace(old)
+        part.replace(place)
+    finally:
+        if old.exists() and not place.exists():
+            old.replace(place)
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _torch_variant(name: str, classifier: Classifier, examples: Dataset, max_length: int) -> Variant:
+    file, size = weight_files(classifier.source, classifier.model)
+    predicted = predict_logits(
+        classifier.model, classifier.tokenizer, examples, max_length=max_length, description=f"{name} on dev"
+    )
+    run = torch_run(classifier.model)
+    return Variant("PyTorch", classifier.source, file, size, predicted, run, classifier.tokenizer)
+
+
+def _write_float32(part: Path, subject: Subject, console: Console) -> None:
+    student = subject.student
+    # What the tokenizer never tells apart in PyTorch is not to be told apart in ONNX.
+    token_types = reads_token_types(student.model) and "token_type_ids" in student.tokenizer.model_input_names
+    with console.status(f"writing {MODEL}"):
+        export_onnx(student.model, part / MODEL, token_types=token_types)
+
+
+def _write_int8(part: Path, subject: Subject, *, max_drop: float, threads: int, console: Console) -> Quantised | None:
+    """The int8 graph, calibrated and chosen on training rows: chosen on dev, its score there would flatter."""
+    task = subject.data.task
+    # One text a batch, as in the scores on dev: in int8 an answer depends a little on what else is in its batch.
+    sample = sample_batches(
+        subject.data,
+        subject.student.tokenizer,
+        select="last",
+        max_length=subject.max_length,
+        count=ROWS_TO_CHOOSE_BY,
+        batch_size=1,
+    )
+    labels = np.concatenate([batch["labels"].numpy() for batch in sample])
+    batches = [{name: rows.numpy() for name, rows in batch.items() if name != "labels"} for batch in sample]
+
+    def score_on_train(logits: NDArray[np.float32]) -> float:
+        return score(task, logits, labels)[task.metrics[0]]
+
+    with console.status(f"writing {INT8}"):
+        return quantize_best(
+            part / MODEL, part / INT8, batches=batches, score=score_on_train, max_drop=max_drop, threads=threads
+        )
+
+
+def _onnx_variant(path: Path, subject: Subject, examples: Dataset, threads: int) -> Variant:
+    classifier = open_onnx(path, threads=threads)
+    pairs = list(examples["text_pair"]) if "text_pair" in examples.column_names else None
+    return Variant(
+        "ONNX Runtime",
+        str(path),
+        path.name,
+        path.stat().st_size,
+        classifier.predict_logits(list(examples["text"]), pairs, max_length=subject.max_length),
+        classifier.logits,
+        subject.student.tokenizer,
+    )
+
+
+def _show(record: dict[str, Any], place: Path) -> None:
+    console = Console(soft_wrap=False, highlight=False)
+    for table in gate_tables(record):
+        print_table(table, console)
+    for line in verdict_lines(record):
+        print(line)
+    print(f"{place}: the exported model, with an example and gate.json, the record of these figures")
+    if (place.parent / RUN_FILE).is_file() and place.name == GATE_FILE.parent.name:
+        print(f"emdistill report {place.parent} puts them on the run's page")

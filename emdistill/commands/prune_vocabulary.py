@@ -1,0 +1,182 @@
+"""`emdistill prune-vocabulary`: the same model over the tokens that a corpus uses; most of a student is their table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from datasets import Dataset
+from rich.console import Console
+
+from emdistill.data.files import read_inputs
+from emdistill.data.paragraphs import OPENERS, read_corpus
+from emdistill.data.read import read_task_data
+from emdistill.data.rows import SUFFIXES
+from emdistill.errors import ConfigError, OutputError
+from emdistill.models.encoder import TOKENIZER_FILES, save_student
+from emdistill.models.vocabulary import load_with_tokenizer, prune, same_words, used_tokens
+from emdistill.runs.reading import Reading, recall_reading
+from emdistill.runs.run_folder import RUN_FILE, describe_model
+from emdistill.show.command_line import command_line, folder_name, source_name
+
+CARD = "README.md"
+# What a saved model may consist of; nothing else is ever removed.
+OWN_FILES = (
+    *("config.json", "generation_config.json", "model.safetensors", CARD, *TOKENIZER_FILES),
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt"),
+)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Texts, read anew by every call of `texts`, and further ones that the vocabulary is not made for."""
+
+    name: str
+    texts: Callable[[], Iterable[str]]
+    unseen: Mapping[str, list[str]] = field(default_factory=dict)
+
+
+def prune_vocabulary(
+    model: str,
+    data: str,
+    output: str,
+    task: str | None = None,
+    text: str | None = None,
+    text_pair: str | None = None,
+    min_count: int = 1,
+    overwrite: bool = False,
+) -> Path:
+    """Write the model with only those tokens in its vocabulary that the data use, and those that spell other text.
+
+    On texts of the data its tokens and logits stay as they are; other text may be split into smaller pieces.
+
+    Args:
+        model: folder of a run, folder or hub id of a model.
+        data: a GLUE folder, a hub dataset, or 'docstrings', of which the training texts count; a CSV, TSV, JSONL,
+            Parquet or text file (.txt, .txt.xz, .txt.gz, .txt.bz2), of which all texts do.
+        output: folder of the smaller model.
+        task: a task's name (see `emdistill tasks`); files of your own need none.
+        text: column of the text; the column the model was trained on if not given.
+        text_pair: column of the second text of a pair.
+        min_count: keep tokens that are used so often; above 1 the rarer words of the data are split anew, too.
+        overwrite: replace a model that stands in the output folder.
+    """
+    if min_count < 1:
+        raise ConfigError(f"--min_count must be at least 1, not {min_count}")
+    source, place = _model_folder(model), Path(output)
+    _check_output(place, overwrite=overwrite, reads=(model, source, data))
+    before = load_with_tokenizer(source)
+    reading = recall_reading(before.model)
+    columns = Reading(text=text or reading.text, text_pair=text_pair or (None if text else reading.text_pair))
+    corpus = _read_corpus(data, task, columns)
+    used = used_tokens(before.tokenizer, corpus.texts())
+    after, kept = prune(before, used, min_count=min_count)
+
+    tokens = len(before.tokenizer), len(kept)
+    sizes = describe_model(before.model), describe_model(after.model)
+    split_alike = {
+        name: same_words(before.tokenizer, after.tokenizer, texts)
+        for name, texts in {corpus.name: corpus.texts(), **corpus.unseen}.items()
+    }
+    options: dict[str, Any] = {"model": source_name(model), "data": source_name(data), "task": task, "text": text}
+    options |= {
+        "text_pair": text_pair,
+        "min_count": None if min_count == 1 else min_count,
+        "output": folder_name(output),
+    }
+    told = _say_sizes(tokens, sizes), _say_words(split_alike)
+    place.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{place.name}-", dir=place.absolute().parent) as fresh:
+        save_student(after.model, after.tokenizer, fresh)
+        (Path(fresh) / CARD).write_text(_card(source, corpus.name, told, options), encoding="utf-8")
+        for name in OWN_FILES:  # only now, for nothing is to be lost where that fails
+            (place / name).unlink(missing_ok=True)
+        for file in Path(fresh).iterdir():
+            file.replace(place / file.name)
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    console.print("\n".join((*told, WARNING)))
+    return place
+
+
+WARNING = (
+    "Other text may be split into smaller pieces, and be answered otherwise: score the smaller model on text that the "
+    "data did not hold."
+)
+
+
+def _model_folder(model: str) -> str:
+    """The student of a run; any other model as it is named."""
+    folder = Path(model)
+    return str(folder / "student") if (folder / RUN_FILE).is_file() and (folder / "student").is_dir() else model
+
+
+def _check_output(place: Path, *, overwrite: bool, reads: Iterable[str]) -> None:
+    if place.is_file():
+        raise OutputError(f"{place} is a file; --output names a folder")
+    for name in reads:
+        if Path(name).resolve().is_relative_to(place.resolve()):
+            raise OutputError(f"{name} is read by this command, which would replace it; choose another --output")
+    held = {item.name for item in place.iterdir()} if place.is_dir() else set()
+    if held and not overwrite:
+        raise OutputError(f"{place} is not empty; choose another --output, or replace a model in it with --overwrite")
+    if other := sorted(held - set(OWN_FILES)):
+        raise OutputError(f"{place} holds more than a model, {other[0]!r} for one; choose another --output")
+
+
+# ------------------------------------------------------------------------------------------------- the corpus
+
+
+def _read_corpus(data: str, task: str | None, columns: Reading) -> Corpus:
+    """Of a file all texts; of a task or hub dataset those of train, the others standing apart as unseen."""
+    path = Path(data)
+    if task is None and path.name.lower().endswith(tuple(OPENERS)):
+        return Corpus(path.name, lambda: (paragraph.text for paragraph in read_corpus(path)))
+    if task is None and path.suffix.lower() in SUFFIXES:
+        names = [name for name in (columns.text, columns.text_pair) if name is not None]
+        texts = [row[name] for row in read_inputs(path, columns.text, columns.text_pair) for name in names]
+        return Corpus(path.name, lambda: texts)
+    found = read_task_data(data, task=task, text=columns.text, text_pair=columns.text_pair, label=columns.label)
+    learned = _texts(found.train)
+    return Corpus("train", lambda: learned, {name: _texts(rows) for name, rows in found.evaluation.items()})
+
+
+def _texts(rows: Dataset) -> list[str]:
+    return [text for name in ("text", "text_pair") if name in rows.column_names for text in rows[name]]
+
+
+# ------------------------------------------------------------------------------------------------- what is told
+
+
+def _say_sizes(tokens: tuple[int, int], sizes: tuple[dict[str, Any], dict[str, Any]]) -> str:
+    parameters, megabytes = [size["parameters"] for size in sizes], [size["bytes"] / 1e6 for size in sizes]
+    return (
+        f"{tokens[0]:,} tokens -> {tokens[1]:,}; {parameters[0]:,} parameters -> {parameters[1]:,}; "
+        f"{megabytes[0]:.1f} MB -> {megabytes[1]:.1f} MB"
+    )
+
+
+def _say_words(split_alike: Mapping[str, tuple[int, int]]) -> str:
+    """Floored, for 100 % must mean all of them."""
+    shares = (
+        f"{name} {100 if same == total else min(int(1000 * same / total) / 10, 99.9)} % of {total:,}"
+        for name, (same, total) in split_alike.items()
+    )
+    return f"words split as before: {'; '.join(shares)}"
+
+
+def _card(source: str, corpus: str, told: Iterable[str], options: Mapping[str, Any]) -> str:
+    """The model's own card, and what was done to it."""
+    card = Path(source) / CARD
+    before = f"{card.read_text(encoding='utf-8').rstrip()}\n\n" if card.is_file() else ""
+    given = {name: value for name, value in options.items() if value is not None}
+    return (
+        f"{before}## A smaller vocabulary\n\n"
+        f"Its vocabulary was cut by emdistill {version('emdistill')} to the tokens that `{corpus}` uses and those that "
+        "spell any other word;\nwhat is said elsewhere of sizes and scores was measured before.\n\n"
+        + "".join(f"- {line}\n" for line in told)
+        + f"\n{WARNING}\n\n```sh\n{command_line('prune-vocabulary', given)}\n```\n"
+    )

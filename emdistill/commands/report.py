@@ -1,0 +1,74 @@
+"""The pages that people look at: one run's, written anew, or one that compares several runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from emdistill.errors import ConfigError, OutputError
+from emdistill.runs.comparison import RUNS
+from emdistill.runs.run_folder import RUN_FILE, read_run
+from emdistill.show.candidates import read_runs
+from emdistill.show.run_report import write_run_report
+from emdistill.show.runs_report import write_runs_report
+
+PAGE = "runs.html"
+
+
+def report(runs: Sequence[str], output: str | None = None) -> Path:
+    """Write RUN/report.html anew for one run; for several, one page with their sizes, latencies and scores.
+
+    Returns the page. Raises OutputError for what is no finished run, or a page that cannot be written; ConfigError
+    for runs whose scores are not comparable, or a page that has no name.
+
+    Args:
+        runs: folders of finished runs; the folder of a comparison stands for all its finished runs.
+        output: the comparing page, an .html file; runs.html beside the runs where all of them stand in one folder.
+    """
+    named = list({Path(run).resolve(): Path(run) for run in runs}.values())
+    if not named:
+        raise ConfigError("no run was named: emdistill report RUN, or several of them")
+    if len(named) == 1 and not _is_comparison(named[0]):
+        if output is not None:
+            raise ConfigError(f"--output is for several runs; one run's page is {named[0] / 'report.html'}")
+        return write_run_report(named[0])
+    folders: dict[Path, Path] = {}
+    for place in named:
+        folders |= {run.resolve(): run for run in (_finished_runs(place) if _is_comparison(place) else [place])}
+    compared = read_runs(list(folders.values()))
+    page = _page(named, output)
+    write_runs_report(page, compared)
+    return page
+
+
+def _is_comparison(folder: Path) -> bool:
+    return not (folder / RUN_FILE).exists() and (folder / RUNS).is_dir()
+
+
+def _finished_runs(folder: Path) -> list[Path]:
+    """A comparison's runs; those that are under way are left for later."""
+    found = sorted(file.parent for file in (folder / RUNS).glob(f"*/{RUN_FILE}"))
+    finished = [run for run in found if read_run(run)["status"] == "finished"]
+    if not finished:
+        raise OutputError(f"{folder} holds no finished run yet; finish the comparison, then report it")
+    return finished
+
+
+def _page(named: Sequence[Path], output: str | None) -> Path:
+    """Where the comparing page goes."""
+    if output is None:
+        parents = {place.resolve() if _is_comparison(place) else place.resolve().parent for place in named}
+        if len(parents) > 1:
+            raise ConfigError(
+                f"the runs stand in {len(parents)} folders; name the page that compares them: --output FILE.html"
+            )
+        first = named[0]
+        return (first if _is_comparison(first) else first.parent) / PAGE
+    page = Path(output)
+    if page.suffix != ".html":
+        raise ConfigError(f"--output {output}: the page is an .html file")
+    if page.is_dir():
+        raise OutputError(f"--output {output} is a folder; name a file in it")
+    if not page.absolute().parent.is_dir():
+        raise OutputError(f"--output {output}: there is no folder {page.parent}; make it first")
+    return page

@@ -1,0 +1,302 @@
+"""Which teacher layer should teach which student layer, on your tasks? The spine of `emdistill search-mapping`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from emdistill.commands.distill import distill
+from emdistill.config import RunConfig, compose_stages, load_config, read_data
+from emdistill.console import print_table
+from emdistill.data.read import hold_out
+from emdistill.errors import ConfigError, OutputError
+from emdistill.mapping import write_mapping
+from emdistill.models.encoder import encoder_shape, load_classifier, load_tokenizer
+from emdistill.models.teacher import Teacher
+from emdistill.runs.answers import PREDICTIONS, Logits, teacher_logits
+from emdistill.runs.run_folder import OWN_FILES, RUN_FILE, clear_run, file_hashes
+from emdistill.search import Gene, GeneTrial, SearchResult, check_numbers, gene_name, gene_pairs, search
+from emdistill.show.search_report import draw_search, search_notes, search_table, trial_line, write_record
+from emdistill.students import Birth, make_student
+from emdistill.tasks.task import RAW_TEXT, TaskData
+from emdistill.training.run_stages import Interrupted
+from emdistill.training.stage_teachers import CacheChoice
+
+STUDY, TRIALS, CACHE = "study", "trials", "teacher_cache"
+BEST, RECORD, PICTURE = "best.json", "search.json", "search.png"
+MOST_TASKS = 3
+# Over what is given, for nothing of a trial is kept but its scores.
+LEAN = {"save_strategy": "no", "flow_steps": 0, "gradient_norm_steps": 0, "disable_tqdm": True}
+SCORED_ON = "rows of train that no student learned from; the development sets are untouched"
+
+
+@dataclass(frozen=True)
+class ProxyTask:
+    """A task made small: some training rows to learn from, some others to be scored on.
+
+    config   the distillation of a gene, but for its mapping and output
+    """
+
+    name: str
+    config: RunConfig
+    data: TaskData
+    fingerprint: str
+    student_layers: int
+    teacher_layers: int
+
+    @property
+    def metric(self) -> str:
+        """What a student of this task is scored by."""
+        return self.data.task.metrics[0]
+
+
+def search_mapping(
+    teacher: str,
+    data: str,
+    output: str,
+    task: str | None = None,
+    text: str = "text",
+    text_pair: str | None = None,
+    label: str = "label",
+    student: str = "3",
+    student_birth: Birth = "importance",
+    student_source: str | None = None,
+    method: str = "tinybert",
+    rows: int = 1000,
+    score_rows: int = 500,
+    epochs: float = 1.0,
+    evaluations: int = 60,
+    random_evaluations: int | None = None,
+    population: int = 10,
+    mutation: float = 0.2,
+    monotone: bool = False,
+    objective: dict[str, Any] | None = None,
+    training: dict[str, Any] | None = None,
+    check_teacher: bool = True,
+    teacher_cache: CacheChoice = "states",
+    max_length: int = 128,
+    seed: int = 42,
+    overwrite: bool = False,
+) -> SearchResult:
+    """Search the layer mapping by which short distillations on parts of one to three tasks score best.
+
+    Every mapping has the same student at birth, data and seed. The same command goes on with a search that was
+    stopped, and several processes may work on one search at once.
+    Raises ConfigError, DataError and OutputError before any training; Interrupted after Ctrl-C.
+
+    Args:
+        teacher: folders or hub ids of the fine-tuned teachers, one a task, separated by commas.
+        data: the tasks' data, separated by commas; each as for `distill`.
+        output: folder of the search; best.json in it is the mapping found, for `distill --mapping`.
+        task: the tasks' names, separated by commas (see `emdistill tasks`); files of your own need none.
+        text: column of the text.
+        text_pair: column of the second text of a pair.
+        label: column of the label.
+        student: 3 (so many teacher layers), 1,3,5 (these), 4x312 (layers x width), or a folder or hub id.
+        student_birth: a student given as layers x width is cut from the teacher by importance, at random, or is fresh.
+        student_source: encoder whose layers the student keeps instead of the teachers', a folder or hub id.
+        method: a method that maps layers, by name, or path.py:function for your own.
+        rows: learn from so many training rows of each task.
+        score_rows: score on so many other training rows; the development set is left for the final comparison.
+        epochs: passes over the rows.
+        evaluations: different mappings that the genetic search evaluates.
+        random_evaluations: different mappings drawn at random to compare with; as many if not given.
+        population: how many of the best mappings so far are parents of new ones.
+        mutation: probability that a layer of a new mapping is given another teacher layer, or none.
+        monotone: only mappings in which a higher student layer learns from no lower teacher layer.
+        objective: the method's own settings.
+        training: settings of the short distillations, over the method's recipe.
+        check_teacher: refuse a teacher that scores near chance.
+        teacher_cache: which of the teachers' outputs are computed once for all mappings, as for `distill`.
+        max_length: tokens a sentence or pair at most.
+        seed: seed of the search, the rows drawn, the student's initial weights and its training.
+        overwrite: replace a search that stands in the output folder.
+    """
+    folder = Path(output)
+    check_numbers(evaluations, random_evaluations, population, mutation, seed)
+    if wrong := [name for name, count in {"rows": rows, "score_rows": score_rows}.items() if count < 1]:
+        raise ConfigError(f"--{wrong[0]} must be at least 1")
+    if training and "num_train_epochs" in training:
+        raise ConfigError("training.num_train_epochs: the budget of a short distillation is given as --epochs")
+    tasks = _tasks(teacher, data, task)
+    _check_folder(folder)
+    options: dict[str, Any] = {
+        "text": text, "text_pair": text_pair, "label": label, "student": student, "student_birth": student_birth,
+        "student_source": student_source, "method": method, "objective": objective or {}, "max_length": max_length,
+        "training": (training or {}) | {"num_train_epochs": epochs}, "select": "last", "seed": seed,
+        "check_teacher": check_teacher, "teacher_cache": teacher_cache, "teacher_cache_folder": str(folder / CACHE),
+        "output": output,
+    }  # fmt: skip
+    proxies = [_proxy(load_config(**options, **one), rows, score_rows) for one in tasks]
+    student_layers, teacher_layers = _layers(proxies)
+    about = {
+        "method": method, "objective": proxies[0].config.objective, "training": proxies[0].config.training,
+        "student": student, "student_birth": student_birth, "student_source": student_source,
+        "max_length": max_length, "rows": rows, "score_rows": score_rows,
+        "scored_on": SCORED_ON,
+        "tasks": {proxy.name: {"metric": proxy.metric, "teacher": proxy.fingerprint, **file_hashes(proxy.data)}
+                  for proxy in proxies},
+    }  # fmt: skip
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+
+    known: dict[str, dict[str, Logits]] = {}
+
+    def evaluate(gene: Gene) -> dict[str, float]:
+        return _distil(proxies, gene, folder / TRIALS / gene_name(gene), known)
+
+    def report(trial: GeneTrial, so_far: SearchResult) -> None:
+        console.print(trial_line(trial, so_far))
+        write_record(folder / RECORD, so_far, status="searching", about=about)
+
+    if overwrite:
+        _clear(folder)
+    try:
+        result = search(
+            evaluate,
+            student_layers=student_layers,
+            teacher_layers=teacher_layers,
+            storage=folder / STUDY,
+            evaluations=evaluations,
+            random_evaluations=random_evaluations,
+            population=population,
+            mutation=mutation,
+            seed=seed,
+            monotone=monotone,
+            about=about,
+            report=report,
+        )
+    except KeyboardInterrupt:
+        raise Interrupted("the search stopped; what it has evaluated is kept") from None
+    _finish(folder, result, about, console)
+    return result
+
+
+def _tasks(teacher: str, data: str, task: str | None) -> list[dict[str, Any]]:
+    """Teacher, data and name of each task; raises ConfigError for lists of different lengths, or too long ones."""
+    lists = {"teacher": teacher.split(","), "data": data.split(",")} | ({"task": task.split(",")} if task else {})
+    counts = {name: len(values) for name, values in lists.items()}
+    if len(set(counts.values())) > 1:
+        said = ", ".join(f"--{name} {count}" for name, count in counts.items())
+        raise ConfigError(f"one teacher and one data set a task, separated by commas; these name: {said}")
+    if counts["teacher"] > MOST_TASKS:
+        raise ConfigError(f"{counts['teacher']} tasks: a search is scored on {MOST_TASKS} at most")
+    if RAW_TEXT in lists.get("task", []):
+        raise ConfigError(f"--task {RAW_TEXT} has no score to search by; name tasks with labels")
+    return [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
+
+
+def _proxy(config: RunConfig, rows: int, score_rows: int) -> ProxyTask:
+    """The task, its rows drawn by the seed with the classes' shares, and its numbers of layers.
+
+    Raises what a distillation with this configuration would, and ConfigError where the rows are too few.
+    """
+    data = read_data(config)
+    name, available = data.task.name, len(data.train)
+    if rows + score_rows > available:
+        raise ConfigError(
+            f"{name} has {available} training rows, and --rows {rows} and --score_rows {score_rows} are "
+            f"{rows + score_rows}: give fewer of either"
+        )
+    rest, scored = hold_out(data.train, data.task, score_rows / available, config.seed, score_rows)
+    learned = hold_out(rest, data.task, rows / len(rest), config.seed, rows)[1] if rows < len(rest) else rest
+    small = replace(data, train=learned, evaluation={"scored": scored}, held_out=f"scored on {len(scored)} {SCORED_ON}")
+    config = replace(config, training=config.training | LEAN)
+    teacher = Teacher(load_classifier(config.teacher))
+    teacher.check_labels(data.task.labels)
+    student, _ = make_student(
+        config.student,
+        teacher.model,
+        load_tokenizer(config.teacher),
+        labels=data.task.labels,
+        predictions=data.task.predictions,
+        source=config.student_source,
+        birth="fresh",  # its shape alone is asked for
+    )
+    shape = encoder_shape(student)
+    # What cannot be composed is to be said now; the mapping is any, so that a method that maps no layers says so.
+    compose_stages(replace(config, mapping="uniform"), shape, teacher.shape, data.task.predictions)
+    return ProxyTask(name, config, small, teacher.fingerprint, shape.layers, teacher.shape.layers)
+
+
+def _layers(proxies: Sequence[ProxyTask]) -> tuple[int, int]:
+    """Student and teacher layers; raises ConfigError where tasks differ in them, or two tasks have one name."""
+    names = [proxy.name for proxy in proxies]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ConfigError(f"two tasks are called '{min(twice)}'; name each task once")
+    counts = {proxy.name: (proxy.student_layers, proxy.teacher_layers) for proxy in proxies}
+    if len(set(counts.values())) > 1:
+        said = "; ".join(f"{name}: student {ours}, teacher {theirs}" for name, (ours, theirs) in counts.items())
+        raise ConfigError(f"a layer mapping is for one student and one teacher size, but the layers are: {said}")
+    return proxies[0].student_layers, proxies[0].teacher_layers
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.is_file():
+        raise OutputError(f"{folder} is a file; --output names a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / STUDY).is_dir():
+        raise OutputError(f"{folder} is not empty and holds no search; choose another --output")
+
+
+def _clear(folder: Path) -> None:
+    for name in (STUDY, TRIALS, CACHE):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in (BEST, RECORD, PICTURE):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _distil(
+    proxies: Sequence[ProxyTask], gene: Gene, folder: Path, known: dict[str, dict[str, Logits]]
+) -> dict[str, float]:
+    """Score by task of short distillations with this gene's mapping; of each run only its run.json is kept.
+
+    known   the teachers' logits by task and set; those of a task's first run are added
+    """
+    shutil.rmtree(folder, ignore_errors=True)  # of a trial that was stopped
+    mapping = folder / "mapping.json"
+    write_mapping(mapping, gene_pairs(gene), proxies[0].student_layers, proxies[0].teacher_layers)
+    scores = {}
+    for proxy in proxies:
+        run = folder / proxy.name
+        try:
+            artifact = distill(
+                replace(proxy.config, mapping=str(mapping), output=str(run)),
+                examples=proxy.data,
+                teacher_logits=known.get(proxy.name),
+                quiet=True,
+            )
+        except Interrupted as stop:
+            raise KeyboardInterrupt(str(stop)) from None
+        if proxy.name not in known and (found := teacher_logits(run / PREDICTIONS)):
+            known[proxy.name] = found
+        scores[proxy.name] = artifact.scores["student"][proxy.metric]
+        clear_run(run, only=tuple(name for name in OWN_FILES if name != RUN_FILE))
+    return scores
+
+
+def _finish(folder: Path, result: SearchResult, about: dict[str, Any], console: Console) -> None:
+    """best.json, search.json, search.png, and the table on the terminal."""
+    best = result.best
+    part = folder / f"best-{os.getpid()}.json"
+    notes = {"found_by": "emdistill search-mapping", "gene": gene_name(best.gene), "proposer": best.proposer}
+    notes |= {
+        "method": about["method"],
+        "scored_on": SCORED_ON,
+        "scores": ", ".join(f"{task} {x:.4f}" for task, x in best.scores.items()),
+    }
+    layers = result.space.student_layers, result.space.teacher_layers
+    write_mapping(part, gene_pairs(best.gene), *layers, about=notes)
+    part.replace(folder / BEST)
+    write_record(folder / RECORD, result, status="finished", about=about)
+    draw_search(result, folder / PICTURE)
+    shutil.rmtree(folder / CACHE, ignore_errors=True)
+    print_table(search_table(result))
+    for note in search_notes(result):
+        console.print(f"- {note}")
+    console.print(f"- scored on {SCORED_ON}. The best of many is partly luck; what it is worth, over seeds and on dev:")
+    console.print(f"emdistill compare --methods {about['method']}@{folder / BEST},{about['method']}@uniform ...")

@@ -1,0 +1,46 @@
+"""Writes flows and layer weights down while training goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from emdistill.runs.flows import FlowRecord, append_flows, truncate_flows
+from emdistill.training import Stage
+
+
+class FlowRecorder(TrainerCallback):
+    """Appends the flows of every layer loss to `path` each `flow_steps` steps, and at a stage's last step."""
+
+    def __init__(self, path: Path, stages: list[Stage]) -> None:
+        self.path = path
+        self.stages = stages
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Forget what was recorded after the checkpoint that training goes on from."""
+        current = self._current(args)
+        before = [stage.name for stage in self.stages[: self.stages.index(current)]]
+        truncate_flows(self.path, state.global_step, stage=current.name, finished_stages=before)
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        last = state.global_step == state.max_steps
+        if args.flow_steps and (last or state.global_step == 1 or state.global_step % args.flow_steps == 0):
+            self._record(args, state.global_step)
+
+    def _current(self, args: Any) -> Stage:
+        return next(stage for stage in self.stages if stage.name == Path(args.output_dir).name)
+
+    def _record(self, args: Any, step: int) -> None:
+        stage = self._current(args)
+        flows, student_weights, teacher_weights = {}, {}, {}
+        for loss in stage.objective.layer_losses():
+            for name, flow in loss.last_flows.items():
+                flows[name] = flow.tolist()
+                buffers = dict(loss.mapping.named_buffers())
+                if "student_weights" in buffers:  # a fixed mapping has none
+                    student_weights[name] = buffers["student_weights"].tolist()
+                    teacher_weights[name] = buffers["teacher_weights"].tolist()
+        if flows:
+            append_flows(self.path, FlowRecord(step, stage.name, flows, student_weights, teacher_weights))

@@ -1,0 +1,31 @@
+"""How a saved model reads sentences: written into its config.json, so that it scores new files the same way."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from emdistill.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The columns and the length a model was trained with; transformers passes over this entry of config.json."""
+
+    text: str = "text"
+    text_pair: str | None = None
+    label: str = "label"
+    max_length: int = 128
+
+
+def remember_reading(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, max_length: int) -> None:
+    """Note in the model's config and tokenizer how its texts were read."""
+    reading = Reading(text=task.text, text_pair=task.text_pair, label=task.label, max_length=max_length)
+    model.config.emdistill = asdict(reading)
+    tokenizer.model_max_length = max_length
+
+
+def recall_reading(model: PreTrainedModel) -> Reading:
+    """How the model's texts were read; the defaults for a model that emdistill did not make."""
+    return Reading(**model.config.to_dict().get("emdistill", {}))

@@ -1,0 +1,57 @@
+"""What comes out of a run: a folder that explains itself, and the handle on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from emdistill.models.encoder import load_classifier, load_encoder, load_tokenizer, save_student
+from emdistill.runs.flows import FlowRecord, read_flows
+from emdistill.runs.reading import remember_reading
+from emdistill.runs.run_folder import read_run
+from emdistill.tasks.task import RAW_TEXT, Task
+
+
+def write_student(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, task: Task, max_length: int, card: str
+) -> None:
+    """Write a run's student/: the plain transformers model, its tokenizer, and the model card as README.md."""
+    remember_reading(model, tokenizer, task, max_length)
+    save_student(model, tokenizer, folder / "student")
+    (folder / "student" / "README.md").write_text(card, encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class StudentArtifact:
+    """A finished run on disk; everything is read when asked for."""
+
+    folder: Path
+
+    @property
+    def student_folder(self) -> Path:
+        """The plain transformers model, for from_pretrained and pipeline."""
+        return self.folder / "student"
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """run.json: configuration, versions, hashes, scores, timings."""
+        return read_run(self.folder)
+
+    @property
+    def scores(self) -> dict[str, dict[str, float]]:
+        """{'teacher': {metric: value}, 'student': {metric: value}}."""
+        scores: dict[str, dict[str, float]] = self.run["scores"]
+        return scores
+
+    def flows(self) -> list[FlowRecord]:
+        """The recorded flows and layer weights; empty for a method without layer mapping."""
+        path = self.folder / "flows.jsonl"
+        return read_flows(path) if path.exists() else []
+
+    def load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """The student and its tokenizer."""
+        load = load_encoder if self.run["config"]["task"] == RAW_TEXT else load_classifier
+        return load(self.student_folder), load_tokenizer(self.student_folder)

@@ -1,0 +1,294 @@
+"""A classifier as an ONNX graph: written from PyTorch, opened without it.
+
+The graph takes `input_ids`, `attention_mask` and, only where the model reads them, `token_type_ids`, all int64 [B, L],
+and gives `logits`, float32 [B, C]; B and L are free. Its nodes are named after the modules they come from, e.g.
+`layer.0.attention.self.query`, so that what is said about them can be read.
+"""
+
+from __future__ import annotations
+
+import ast
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from emdistill.errors import ConfigError, ModelError
+from emdistill.runs.reading import Reading
+from emdistill.ship.onnx_folder import CONFIG, INT8, MODEL, FolderConfig, open_tokenizer, read_folder
+from emdistill.ship.onnx_graph import attention_as_one_node, shorten
+from emdistill.training.splits import longest_text
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+OUTPUT = "logits"
+LARGEST_BATCH = 2**16
+LARGEST_FILE = 2**31 - 1  # of protobuf
+
+
+def check_onnx_packages() -> None:
+    """Raise ConfigError where a package that ONNX needs is not installed."""
+    if any(find_spec(package) is None for package in PACKAGES):
+        raise ConfigError('ONNX needs further packages: pip install "emdistill[onnx]"')
+
+
+def reads_token_types(model: PreTrainedModel) -> bool:
+    """Whether the model tells the first sentence of a pair from the second by `token_type_ids`."""
+    return int(model.config.to_dict().get("type_vocab_size", 0)) > 1
+
+
+def export_onnx(model: PreTrainedModel, path: Path, *, token_types: bool | None = None) -> None:
+    """Write the classifier as an ONNX graph in float32, fused for ONNX Runtime.
+
+    token_types  whether the graph reads `token_type_ids`; None: where the model does. Without them all are 0.
+    Raises ModelError: the model cannot be exported, or takes more than the 2 GB of one ONNX file;
+    ConfigError: a package is not installed.
+    """
+    check_onnx_packages()
+    names = INPUTS if (reads_token_types(model) if token_types is None else token_types) else INPUTS[:2]
+    was_training = model.training
+    model.train(False)
+    try:
+        with quiet():
+            graph = _write_graph(_trace(model, names), model)
+    except Exception as error:  # the exporter raises whatever its many passes raise
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError(
+            f"this {model.config.model_type!r} model cannot be exported to ONNX: {type(error).__name__}: {reason}"
+        ) from error
+    finally:
+        model.train(was_training)
+    if len(graph) > LARGEST_FILE:
+        raise ModelError(f"the model takes {len(graph) / 1e9:.1f} GB; one ONNX file holds 2: export a smaller student")
+    path.write_bytes(graph)
+
+
+class _Logits(nn.Module):
+    """A classifier that takes and gives plain tensors, as the exporter wants it."""
+
+    def __init__(self, model: PreTrainedModel, names: Sequence[str]) -> None:
+        super().__init__()
+        self.model = model
+        self.names = names
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        logits: Tensor = self.model(**dict(zip(self.names, inputs, strict=True))).logits
+        return logits
+
+
+def _trace(model: PreTrainedModel, names: Sequence[str]) -> Any:
+    """The exporter's program, batch and length left open."""
+    # Tensors of their own: one given twice would be exported as one input. Neither axis may be 1 here, or it stays so.
+    example = tuple(torch.ones(2, 8, dtype=torch.long, device=model.device) for _ in names)
+    axes = {
+        0: torch.export.Dim("batch", min=1, max=LARGEST_BATCH),
+        1: torch.export.Dim("length", min=1, max=longest_text(model)),
+    }
+    with attention_as_one_node(model):
+        return torch.onnx.export(
+            _Logits(model, names).eval(),
+            example,
+            input_names=list(names),
+            output_names=[OUTPUT],
+            dynamic_shapes=((axes,) * len(names),),
+            dynamo=True,
+            verbose=False,
+        )
+
+
+def _write_graph(program: Any, model: PreTrainedModel) -> bytes:
+    """The one place where the graph is rewritten on its way from the exporter to the file."""
+    shorten(program.model)
+    graph = program.model_proto
+    _name_nodes(graph, model)
+    _forget_the_machine(graph)
+    return bytes(graph.SerializeToString())
+
+
+def _name_nodes(graph: Any, model: PreTrainedModel) -> None:
+    """Name nodes after the modules they come from: `layer.0.attention.self.query`, `pooler.dense`."""
+    taken: set[str] = set()
+    for node in graph.graph.node:
+        noted = {entry.key: entry.value for entry in node.metadata_props}.get("pkg.torch.onnx.name_scopes", "[]")
+        # The last scope is the operation, those before it are the modules around it, the innermost last.
+        module = next((scope for scope in reversed(ast.literal_eval(noted)[:-1]) if scope.startswith("model.")), "")
+        inner = module.removeprefix("model.").removeprefix(f"{model.base_model_prefix}.")
+        inner = re.sub(r"albert_layer_groups\.(\d+)\.albert_layers\.0", r"layer.\1", inner)  # none of ours are shared
+        name = re.sub(r"^.*\b(?=layer\.\d)", "", inner) or node.op_type
+        node.name = name if name not in taken else f"{name}/{len(taken)}"
+        taken.add(node.name)
+
+
+def _forget_the_machine(graph: Any) -> None:
+    """Leave out stack traces, which name the exporting machine's files, and shapes that nothing needs."""
+    del graph.graph.value_info[:]
+    for part in (graph, graph.graph, *graph.graph.node, *graph.graph.input, *graph.graph.output):
+        del part.metadata_props[:]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the exporter's notes about things that are not used here."""
+    before = logging.root.manager.disable
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(before)
+
+
+def open_session(path: Path, *, threads: int | None = None) -> Any:
+    """An onnxruntime.InferenceSession on the CPU; raises ModelError for a file that is no classifier's graph.
+
+    threads  that compute one call; None: as many as there are cores
+    """
+    check_onnx_packages()
+    from onnxruntime import InferenceSession, SessionOptions
+
+    options = SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    # Threads that go on waiting busily after a call take the cores from whatever comes next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    try:
+        session = InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its classes are those of the compiled library, derived from Exception alone
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError(
+            f"{path} is no ONNX graph that can be run, or was cut short ({reason}); copy it again, or write it anew: "
+            "emdistill export"
+        ) from error
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    named = {item.name for item in inputs}
+    fits = {"input_ids", "attention_mask"} <= named <= set(INPUTS) and [item.name for item in outputs] == [OUTPUT]
+    if not fits or any(len(item.shape) != 2 for item in (*inputs, *outputs)):
+        raise ModelError(
+            f"{path} is no classifier of emdistill: it reads {', '.join(sorted(named)) or 'nothing'} and gives "
+            f"{', '.join(item.name for item in outputs)}, not input_ids, attention_mask and {OUTPUT}; name a file that "
+            "emdistill export wrote"
+        )
+    return session
+
+
+def session_logits(session: Any, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+    """Logits [B, C] of one padded batch; inputs that the graph does not read are passed over."""
+    fed = {item.name: np.asarray(inputs[item.name], dtype=np.int64) for item in session.get_inputs()}
+    logits: NDArray[np.float32] = session.run([OUTPUT], fed)[0]
+    return logits
+
+
+@dataclass(frozen=True)
+class OnnxClassifier:
+    """A shipped classifier: its graph, its tokenizer, and how it reads texts.
+
+    labels  a name for each logit; empty for a model that gives a score
+    """
+
+    path: Path
+    session: Any
+    tokenizer: Tokenizer
+    config: FolderConfig
+
+    @property
+    def reading(self) -> Reading:
+        """The columns and the length the model was trained with."""
+        return self.config.reading
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """A name for each logit; empty for a model that gives a score."""
+        return self.config.labels
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether the model gives a score rather than classes."""
+        return self.config.kind == "regression"
+
+    def logits(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Logits [B, C] of a batch: `input_ids`, `attention_mask` and `token_type_ids`, integers [B, L]."""
+        return session_logits(self.session, inputs)
+
+    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None, *, max_length: int) -> list[Encoding]:
+        """Tokens of every text or pair, unpadded, the longer of a pair cut first."""
+        cut = {"strategy": "longest_first", "direction": (self.tokenizer.truncation or {}).get("direction", "right")}
+        self.tokenizer.enable_truncation(max_length, **cut)
+        rows = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
+        padding = self.tokenizer.padding
+        self.tokenizer.no_padding()
+        try:
+            return list(self.tokenizer.encode_batch(rows))
+        finally:
+            if padding:
+                self.tokenizer.enable_padding(**padding)
+
+    def predict_logits(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        *,
+        max_length: int | None = None,
+        batch_size: int = 1,
+    ) -> NDArray[np.float32]:
+        """Logits [rows, C] in the order of `texts`; max_length: as trained if not given.
+
+        In dynamic int8 the ranges of activations are those of the whole batch, so that an answer depends a little on
+        what else is in it; one by one each text is answered as if it came alone.
+        """
+        encoded = self.encode(texts, pairs, max_length=max_length or self.reading.max_length)
+        order = sorted(range(len(encoded)), key=lambda row: -len(encoded[row]))
+        logits = np.zeros((len(encoded), len(self.labels) or 1), dtype=np.float32)
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            logits[rows] = self.logits(self.pad([encoded[row] for row in rows]))
+        return logits
+
+    def pad(self, encoded: Sequence[Encoding]) -> dict[str, NDArray[np.int64]]:
+        """A batch, padded to its longest text as the tokenizer says."""
+        longest = max(map(len, encoded))
+        how = {
+            name: (self.tokenizer.padding or {}).get(name)
+            for name in ("direction", "pad_id", "pad_type_id", "pad_token")
+        }
+        for each in encoded:
+            each.pad(longest, **how)
+        columns = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+        return {name: np.array([getattr(each, of) for each in encoded], dtype=np.int64) for name, of in columns.items()}
+
+
+def is_onnx(path: Path) -> bool:
+    """Whether a model's name means an ONNX graph: an .onnx file, or a folder that export wrote."""
+    return path.suffix == ".onnx" or (path / MODEL).is_file() or (path / INT8).is_file()
+
+
+def open_onnx(path: Path, *, threads: int | None = None) -> OnnxClassifier:
+    """Open a file of an exported folder, or the folder itself: then the file that its config.json puts first.
+
+    Raises ModelError for a file or folder that is foreign, incomplete, cut short or altered;
+    ConfigError: a package is not installed.
+    """
+    check_onnx_packages()
+    config, file = read_folder(path)
+    tokenizer = open_tokenizer(file.parent)
+    session = open_session(file, threads=threads)
+    width = session.get_outputs()[0].shape[1]
+    if width != (len(config.labels) or 1):
+        raise ModelError(
+            f"{file} gives {width} logits, but {file.parent / CONFIG} names {len(config.labels) or 'no'} labels; "
+            "they do not belong together: export again"
+        )
+    return OnnxClassifier(file, session, tokenizer, config)

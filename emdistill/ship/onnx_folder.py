@@ -1,0 +1,217 @@
+"""The folder that is shipped: it runs with numpy, onnxruntime and tokenizers alone.
+
+onnx/
+├── model.onnx        the classifier in float32
+├── model_int8.onnx   the same in int8, where it was asked for
+├── tokenizer.json    cuts and pads as the student was trained
+├── config.json       what the logits mean, how texts are read, SHA-256 of each file
+├── example.py        labels sentences in a few lines
+├── README.md         the card
+└── gate.json         what was measured, and the verdict
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from emdistill.errors import ModelError, TokenizerError
+from emdistill.models.teacher import Teacher
+from emdistill.runs.reading import Reading, recall_reading
+from emdistill.tasks.task import Kind
+from emdistill.training.splits import longest_text
+
+MODEL, INT8 = "model.onnx", "model_int8.onnx"
+TOKENIZER, CONFIG, EXAMPLE, CARD = "tokenizer.json", "config.json", "example.py", "README.md"
+FORMAT = "emdistill-onnx-1"
+AGAIN = "export again: emdistill export"
+
+
+@dataclass(frozen=True)
+class FolderConfig:
+    """config.json of an exported folder.
+
+    model       the file that stands for the folder
+    labels      a name for each logit; empty for a score
+    positions   the longest text, in tokens, that the encoder has positions for
+    files       file -> {"sha256", "bytes"}
+    """
+
+    kind: Kind
+    labels: tuple[str, ...]
+    reading: Reading
+    positions: int
+    pad_token_id: int
+    files: dict[str, dict[str, Any]]
+    model: str = MODEL
+    emdistill: str = ""
+    format: str = FORMAT
+
+
+def write_onnx_folder(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, card: str | None = None
+) -> None:
+    """Complete a folder that holds model.onnx, and model_int8.onnx where wanted: tokenizer, config, example, card.
+
+    Raises ModelError: there is no model.onnx, or it reads what the tokenizer does not give; TokenizerError: a tokenizer
+    without a tokenizer.json.
+    """
+    if not (folder / MODEL).is_file():
+        raise ModelError(f"{folder} holds no {MODEL}; {AGAIN}")
+    reading = recall_reading(model)
+    reading = replace(reading, max_length=min(reading.max_length, longest_text(model)))
+    shipped_tokenizer(tokenizer, reading.max_length).save(str(folder / TOKENIZER))
+    _check_token_types(folder / MODEL, tokenizer)
+    judge = Teacher(model)
+    named: Any = model.config.id2label
+    config = FolderConfig(
+        kind="regression" if judge.is_regression else "classification",
+        labels=() if judge.is_regression else tuple(str(named[index]) for index in range(judge.outputs)),
+        reading=reading,
+        positions=longest_text(model),
+        pad_token_id=int(tokenizer.pad_token_id or 0),
+        files={name: _describe(folder / name) for name in (MODEL, INT8, TOKENIZER) if (folder / name).is_file()},
+        emdistill=version("emdistill"),
+    )
+    _write_config(folder, config)
+    (folder / EXAMPLE).write_text(_example(reading.text_pair is not None), encoding="utf-8")
+    if card is not None:
+        (folder / CARD).write_text(card, encoding="utf-8")
+
+
+def put_first(folder: Path, file: str) -> None:
+    """Let `file`, e.g. model_int8.onnx, stand for the folder: what example.py and `predict --model FOLDER` run."""
+    config, _ = read_folder(folder / file)
+    _write_config(folder, replace(config, model=file))
+
+
+def shipped_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Tokenizer:
+    """A copy of the tokenizer's rules that cuts to `max_length` tokens, the longer of a pair first, and pads."""
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise TokenizerError(
+            f"a {type(tokenizer).__name__} has no tokenizer.json, so nothing reads its texts without transformers; "
+            "convert it to a fast tokenizer first"
+        )
+    rules = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    rules.enable_truncation(max_length, strategy="longest_first", direction=tokenizer.truncation_side)
+    rules.enable_padding(
+        direction=tokenizer.padding_side,
+        pad_id=int(tokenizer.pad_token_id or 0),
+        pad_type_id=int(tokenizer.pad_token_type_id),
+        pad_token=str(tokenizer.pad_token or "[PAD]"),
+    )
+    return rules
+
+
+def read_folder(path: Path) -> tuple[FolderConfig, Path]:
+    """config.json and the model file of an exported folder, or of the folder that a file lies in, checked byte by byte.
+
+    Raises ModelError: something is missing, foreign, cut short or altered.
+    """
+    if not path.exists():
+        raise ModelError(f"there is no file or folder {path}; name an .onnx file, or the folder that export wrote")
+    folder = path if path.is_dir() else path.parent
+    config = _read_config(folder)
+    file = folder / config.model if path.is_dir() else path
+    for needed in (file.name, TOKENIZER):
+        _check_file(folder, needed, config)
+    return config, file
+
+
+def open_tokenizer(folder: Path) -> Tokenizer:
+    """The folder's tokenizer; raises ModelError where it cannot be read."""
+    try:
+        return Tokenizer.from_file(str(folder / TOKENIZER))
+    except Exception as error:  # the tokenizers library raises bare Exception
+        raise ModelError(f"{folder / TOKENIZER} cannot be read ({error}); copy it again, or {AGAIN}") from error
+
+
+def _check_token_types(file: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """A graph must not tell sentences of a pair apart that the model, fed by this tokenizer, does not tell apart."""
+    import onnx
+
+    reads = "token_type_ids" in {item.name for item in onnx.load(file, load_external_data=False).graph.input}
+    if reads and "token_type_ids" not in tokenizer.model_input_names:
+        raise ModelError(
+            f"{file} reads token_type_ids, which this tokenizer does not give; export it with token_types=False"
+        )
+
+
+def _read_config(folder: Path) -> FolderConfig:
+    path = folder / CONFIG
+    if not path.is_file():
+        raise ModelError(f"{folder} holds no {CONFIG}; name an .onnx file inside a whole folder that export wrote")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path} is broken ({error}); copy the whole folder again, or {AGAIN}") from None
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise ModelError(
+            f"{path} is not the {CONFIG} of an exported folder; name an .onnx file of a folder that export wrote"
+        )
+    try:
+        config = FolderConfig(**found)
+        return replace(config, labels=tuple(config.labels), reading=Reading(**found["reading"]))
+    except TypeError as error:
+        raise ModelError(f"{path} cannot be used ({error}); copy the whole folder again, or {AGAIN}") from None
+
+
+def _check_file(folder: Path, name: str, config: FolderConfig) -> None:
+    """Refuse a file that is not the one that config.json was written for."""
+    path = folder / name
+    if not path.is_file():
+        raise ModelError(f"{folder} holds no {name}; copy the whole folder again, or {AGAIN}")
+    if name not in config.files:
+        raise ModelError(f"{path} is not among the files of {folder / CONFIG} ({', '.join(config.files)}); {AGAIN}")
+    written = config.files[name]
+    found = _describe(path)
+    if found["bytes"] != written["bytes"]:
+        raise ModelError(
+            f"{path} has {found['bytes']:,} bytes, was written with {written['bytes']:,}: it was cut short, or is "
+            f"another file; copy it again, or {AGAIN}"
+        )
+    if found != written:
+        raise ModelError(f"{path} was altered since it was written (its SHA-256 is another); copy it again, or {AGAIN}")
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": path.stat().st_size}
+
+
+def _write_config(folder: Path, config: FolderConfig) -> None:
+    """Write whole or not at all."""
+    part = folder / f"{CONFIG}.part"
+    part.write_text(json.dumps(asdict(config), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(folder / CONFIG)
+
+
+def _example(pairs: bool) -> str:
+    texts, how = ("zip(sys.argv[1::2], sys.argv[2::2])", "*text") if pairs else ("sys.argv[1:]", "text")
+    usage = '"a sentence" "and its partner" …' if pairs else '"a sentence" "another" …'
+    return f'''"""python example.py {usage}: needs numpy, onnxruntime and tokenizers."""
+import json, sys
+from pathlib import Path
+import numpy as np
+from onnxruntime import InferenceSession
+from tokenizers import Tokenizer
+
+folder = Path(__file__).resolve().parent
+config = json.loads((folder / "{CONFIG}").read_text(encoding="utf-8"))
+tokenizer = Tokenizer.from_file(str(folder / "{TOKENIZER}"))  # cuts and pads as the model was trained
+session = InferenceSession(str(folder / config["model"]), providers=["CPUExecutionProvider"])
+inputs = {{"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}}
+# One by one: in int8 an answer depends a little on what else is in its batch.
+for text in {texts}:
+    encoded = tokenizer.encode({how})
+    feed = {{i.name: np.array([getattr(encoded, inputs[i.name])], np.int64) for i in session.get_inputs()}}
+    logits = session.run(["logits"], feed)[0][0].tolist()
+    print(config["labels"][logits.index(max(logits))] if config["labels"] else logits[0], *logits, text, sep="\\t")
+'''

@@ -1,0 +1,219 @@
+"""A float32 graph in int8, dynamic or static, but for the parts that are to stay as they are.
+
+Embedding tables become int8 with a scale a row: two thirds of a small student. Matrix products become int8 by ONNX
+Runtime's quantiser, weights with a scale a column; activations get theirs in every call (dynamic), or once and for all
+from training texts (static). Products with a handful of outputs, as the classifier's, stay in float32: nothing is
+saved there.
+
+A group is what is kept in float32 together: `embeddings`, `layer.0.attention`, `layer.0.feed_forward`, …, `head`.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emdistill.errors import ConfigError, ModelError, nearest
+from emdistill.ship.onnx import check_onnx_packages, quiet
+
+Batch = Mapping[str, NDArray[Any]]
+
+FLOAT = 1  # onnx.TensorProto.FLOAT
+FEWEST_OUTPUTS = 16
+
+
+def groups(fp32: Path) -> dict[str, list[str]]:
+    """Group -> the names of its nodes that can be quantised, in the graph's order."""
+    found: dict[str, list[str]] = {}
+    for node in _quantisable(_load(fp32)):
+        found.setdefault(_group(node.name), []).append(node.name)
+    return found
+
+
+def quantize_dynamic_int8(fp32: Path, path: Path, *, keep: Collection[str] = ()) -> None:
+    """Weights in int8; activations are brought to int8 in every call, by their own range.
+
+    keep  groups that stay in float32
+    Raises ModelError: `fp32` is no graph, or has nothing to quantise; ConfigError: a group that is none.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    def products_to_int8(source: Path, target: Path, products: list[str]) -> None:
+        quantize_dynamic(
+            source,
+            target,
+            op_types_to_quantize=["MatMul"],
+            nodes_to_quantize=products,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            extra_options={"MatMulConstBOnly": True, "DefaultTensorType": FLOAT},
+        )
+
+    _quantise(fp32, path, keep, products_to_int8)
+
+
+def quantize_static_int8(fp32: Path, path: Path, *, calibration: Sequence[Batch], keep: Collection[str] = ()) -> None:
+    """Weights in int8; activations by the range (least to greatest) they have over the calibration batches.
+
+    calibration  padded batches of training texts; percentiles of the ranges were tried and gained nothing
+    keep         groups that stay in float32
+    Raises as quantize_dynamic_int8 does, and ConfigError where there is nothing to calibrate on.
+    """
+    if not calibration:
+        raise ConfigError("static int8 needs texts to calibrate on; give some training rows")
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+    def products_to_int8(source: Path, target: Path, products: list[str]) -> None:
+        quantize_static(
+            source,
+            target,
+            _reader(source, calibration),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["MatMul"],
+            nodes_to_quantize=products,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            extra_options={
+                "MatMulConstBOnly": True,
+                "DefaultTensorType": FLOAT,
+                "OpTypesToExcludeOutputQuantization": ["MatMul"],
+            },
+        )
+
+    _quantise(fp32, path, keep, products_to_int8)
+
+
+def _group(node: str) -> str:
+    """embeddings, layer.0.attention, layer.0.feed_forward or head, as the node's name says."""
+    if layer := re.match(r"layer\.(\d+)\.(attention\b)?", node):
+        return f"layer.{layer[1]}.{'attention' if layer[2] else 'feed_forward'}"
+    return "embeddings" if "embedding" in node else "head"
+
+
+def _load(path: Path) -> Any:
+    """The graph, Gemm nodes taken apart into MatMul and Add."""
+    check_onnx_packages()
+    import onnx
+    from onnxruntime.quantization.onnx_model import ONNXModel
+
+    try:
+        model = onnx.load(path)
+    except FileNotFoundError:
+        raise ModelError(f"there is no file {path}; export the model first: emdistill export --onnx") from None
+    except Exception as error:  # protobuf's DecodeError lies elsewhere from version to version
+        raise ModelError(f"{path} is no ONNX graph ({error}); export it again: emdistill export --onnx") from error
+    ONNXModel(model).replace_gemm_with_matmul()
+    return model
+
+
+def _quantisable(model: Any) -> list[Any]:
+    """Look-ups in a table, and products with a matrix of more than a few columns."""
+    matrices = {item.name: list(item.dims) for item in model.graph.initializer if item.data_type == FLOAT}
+    return [
+        node
+        for node in model.graph.node
+        if (
+            node.op_type == "Gather"
+            and len(matrices.get(node.input[0], [])) == 2
+            and not any(a.i for a in node.attribute)
+        )
+        or (node.op_type == "MatMul" and matrices.get(node.input[1], [0])[-1] >= FEWEST_OUTPUTS)
+    ]
+
+
+def _quantise(
+    fp32: Path, path: Path, keep: Collection[str], products_to_int8: Callable[[Path, Path, list[str]], None]
+) -> None:
+    """Tables here, products by `products_to_int8(source, target, names)`; `path` is written whole or not at all."""
+    import onnx
+
+    model = _load(fp32)
+    nodes = _quantisable(model)
+    known = list(dict.fromkeys(_group(node.name) for node in nodes))
+    if unknown := sorted(set(keep) - set(known)):
+        raise ConfigError(
+            f"there is no group {unknown[0]!r} in {fp32}; there are: {', '.join(known)}.{nearest(unknown[0], known)}"
+        )
+    chosen = [node for node in nodes if _group(node.name) not in keep]
+    if not chosen:
+        raise ModelError(f"nothing of {fp32} is left to quantise; ship it in float32")
+    products = [node for node in chosen if node.op_type == "MatMul"]
+    _tables_to_int8(model.graph, [node for node in chosen if node.op_type == "Gather"])
+    _note_types(model.graph, products)
+    with tempfile.TemporaryDirectory() as folder:
+        prepared, quantised = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
+        onnx.save(model, prepared)
+        if products:
+            with quiet():
+                products_to_int8(prepared, quantised, [node.name for node in products])
+            model = onnx.load(quantised)
+    del model.graph.value_info[:]
+    del model.metadata_props[:]
+    part = path.with_name(f"{path.name}.part")
+    onnx.save(model, part, "protobuf")
+    part.replace(path)
+
+
+def _note_types(graph: Any, products: Sequence[Any]) -> None:
+    """The quantiser knows no types behind ONNX Runtime's own nodes, and passes over what it does not know."""
+    from onnx import helper
+
+    known = {value.name for value in graph.value_info}
+    for name in dict.fromkeys(name for node in products for name in (node.input[0], node.output[0])):
+        if name not in known:
+            graph.value_info.append(helper.make_tensor_value_info(name, FLOAT, None))
+
+
+def _tables_to_int8(graph: Any, lookups: Sequence[Any]) -> None:
+    """Each Gather(table, ids) becomes Gather(int8 table, ids) · Gather(scales, ids), a scale a row."""
+    from onnx import helper, numpy_helper
+
+    tables = {item.name: item for item in graph.initializer}
+    for name in dict.fromkeys(node.input[0] for node in lookups):
+        table = numpy_helper.to_array(tables[name])
+        scales = np.maximum(np.abs(table).max(-1, keepdims=True) / 127, np.finfo(np.float32).tiny).astype(np.float32)
+        rounded = np.rint(table / scales).astype(np.int8)
+        graph.initializer.append(numpy_helper.from_array(rounded, f"{name}/int8"))
+        graph.initializer.append(numpy_helper.from_array(scales, f"{name}/scales"))
+    for node in lookups:
+        name, ids = node.input
+        made = [
+            helper.make_node("Gather", [f"{name}/int8", ids], [f"{node.name}/rows"], f"{node.name}/rows"),
+            helper.make_node("Cast", [f"{node.name}/rows"], [f"{node.name}/cast"], f"{node.name}/cast", to=FLOAT),
+            helper.make_node("Gather", [f"{name}/scales", ids], [f"{node.name}/scales"], f"{node.name}/scales"),
+            helper.make_node("Mul", [f"{node.name}/cast", f"{node.name}/scales"], node.output, node.name),
+        ]
+        place = list(graph.node).index(node)
+        graph.node.remove(node)
+        for offset, new in enumerate(made):
+            graph.node.insert(place + offset, new)
+    used = {name for node in graph.node for name in node.input}
+    for item in [item for item in graph.initializer if item.name not in used]:
+        graph.initializer.remove(item)
+
+
+def _reader(prepared: Path, calibration: Sequence[Batch]) -> Any:
+    """The batches as ONNX Runtime's calibration asks for them: one a call, then None."""
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader
+
+    names = [item.name for item in onnx.load(prepared).graph.input]
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc,unused-ignore]
+        """One batch after the other."""
+
+        def __init__(self) -> None:
+            self.left = iter(calibration)
+
+        def get_next(self) -> dict[str, NDArray[np.int64]] | None:
+            batch = next(self.left, None)
+            return None if batch is None else {name: np.asarray(batch[name], dtype=np.int64) for name in names}
+
+    return Reader()

@@ -1,0 +1,150 @@
+"""What is exported: a run's student, or any classifier, with the data it is scored on and the teacher it had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from emdistill.data.read import read_task_data
+from emdistill.errors import ConfigError, DataError, EmdistillError, ModelError, TeacherError
+from emdistill.models.encoder import load_classifier, load_tokenizer
+from emdistill.models.teacher import Teacher
+from emdistill.runs.reading import recall_reading, remember_reading
+from emdistill.runs.run_folder import RUN_FILE, read_run
+from emdistill.tasks.task import RAW_TEXT, TaskData
+from emdistill.training.splits import check_max_length, longest_text
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A model as it lies on the disk, loaded, with its tokenizer."""
+
+    source: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A student, its teacher where one is known, and the data both are scored on."""
+
+    student: Classifier
+    teacher: Classifier | None
+    data: TaskData
+    max_length: int
+
+    @property
+    def longest(self) -> int:
+        """How many tokens all of its models have positions for."""
+        models = [self.student.model, *([self.teacher.model] if self.teacher else [])]
+        return min(map(longest_text, models))
+
+
+def read_subject(
+    run: str, *, teacher: str | None = None, data: str | None = None, dev: str | None = None, task: str | None = None
+) -> Subject:
+    """The student of a run folder, or the model of a folder without run.json, with what it is measured on.
+
+    teacher, data, dev, task   of a run: where they are now, if they have moved; of a model folder: `data` is required,
+                               and read by the columns that the model was trained on
+    Raises ConfigError: a run of raw text, one that has not finished, no data; ModelError, DataError, TeacherError:
+    what cannot be loaded, does not fit, or is not what the run was made with.
+    """
+    folder = Path(run)
+    if not folder.is_dir():
+        raise ModelError(f"there is no folder {run}; name a run folder of emdistill distill, or a model's folder")
+    if not (folder / RUN_FILE).is_file():
+        return _model_subject(folder, teacher, data, dev, task)
+    record = read_run(folder)
+    config: dict[str, Any] = record["config"]
+    if config["task"] == RAW_TEXT:
+        raise ConfigError(
+            f"{folder} is a student of raw text, without a head: it has no task to be scored on; distil it on a task "
+            f"first: emdistill distill --student {folder / 'student'}"
+        )
+    if record["status"] != "finished":
+        raise ConfigError(f"{folder} is a run that has not finished; finish it first, with --resume")
+    place = folder / "student"
+    student = _load(str(place if place.is_dir() else folder))
+    with _moved(folder, "data", data is None):
+        found = read_task_data(
+            data or config["data"],
+            task=task or config["task"],
+            dev=dev or config["dev"],
+            **{name: config[name] for name in ("text", "text_pair", "label", "kind")},
+        )
+    _check_same_data(folder, record, found)
+    source = teacher or config.get("teacher")
+    with _moved(folder, "teacher", teacher is None):
+        taught_by = None if source is None else _load(source)
+    recorded = record["hashes"].get("teacher")  # a fine-tuned model's run has none
+    if taught_by is not None and recorded not in (None, Teacher(taught_by.model).fingerprint):
+        raise TeacherError(f"{source} is not the teacher of {folder}: its weights are others; name that one")
+    return _fitting(student, taught_by, found, config["max_length"])
+
+
+def _model_subject(folder: Path, teacher: str | None, data: str | None, dev: str | None, task: str | None) -> Subject:
+    if data is None:
+        raise ConfigError(
+            f"{folder} holds no {RUN_FILE}, so what it is scored on has to be named: --data; or name the run's folder"
+        )
+    student = _load(str(folder))
+    reading = recall_reading(student.model)
+    regression = Teacher(student.model).is_regression
+    found = read_task_data(
+        data,
+        task=task,
+        text=reading.text,
+        text_pair=reading.text_pair,
+        label=reading.label,
+        dev=dev,
+        kind=None if task else "regression" if regression else "classification",
+    )
+    taught_by = None if teacher is None else _load(teacher)
+    max_length = min(reading.max_length, longest_text(student.model))
+    if "emdistill" not in student.model.config.to_dict():  # the exported folder reads texts as they are scored here
+        remember_reading(student.model, student.tokenizer, found.task, max_length)
+    return _fitting(student, taught_by, found, max_length)
+
+
+def _fitting(student: Classifier, teacher: Classifier | None, data: TaskData, max_length: int) -> Subject:
+    for found in (student, teacher):
+        if found is None:
+            continue
+        try:
+            Teacher(found.model).check_labels(data.task.labels)
+        except TeacherError as error:
+            raise TeacherError(f"{found.source}: {error}") from None
+        check_max_length(max_length, found.model)
+    return Subject(student, teacher, data, max_length)
+
+
+def _load(source: str) -> Classifier:
+    return Classifier(source, load_classifier(source), load_tokenizer(source))
+
+
+@contextmanager
+def _moved(folder: Path, option: str, as_recorded: bool) -> Iterator[None]:
+    """What run.json names may have moved since: an error that it causes names the option that tells where."""
+    try:
+        yield
+    except EmdistillError as error:
+        if not as_recorded:
+            raise
+        raise type(error)(f"{error}\n{folder / RUN_FILE} names it; if it has moved, say where to: --{option}") from None
+
+
+def _check_same_data(folder: Path, record: dict[str, Any], data: TaskData) -> None:
+    now = {file.sha256 for file in data.files}
+    other = [file["name"] for file in record["task"]["files"] if file["sha256"] not in now]
+    if other:
+        raise DataError(
+            f"{', '.join(other)} as {folder} was made with {'is' if len(other) == 1 else 'are'} not among "
+            f"{', '.join(str(file.path) for file in data.files) or 'what was read'}: the contents are others; "
+            "name the same data with --data (and --dev)"
+        )

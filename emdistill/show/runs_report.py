@@ -1,0 +1,233 @@
+"""The page that compares runs: size, latency and score of all they could ship, with the Pareto front."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from emdistill.console import ABSENT
+from emdistill.show.candidates import VARIANT_NAMES, Candidate, RunSet
+from emdistill.show.charts import DARK, INK, MARKS, SOFT, VARIANTS, layout, plain
+from emdistill.show.page import Chart, Items, Part, Row, Table, Text, write_page
+from emdistill.show.pareto import pareto_front
+
+Cost = Literal["latency", "size"]
+Front = dict[str, set[int]]
+
+COSTS: dict[Cost, str] = {"latency": "milliseconds a call", "size": "megabytes"}
+MEASURE = "emdistill export RUN --onnx --int8"
+MARKER = 9  # pixels across
+LARGEST_MARKER = 34  # of the largest model, where the area is its size
+WIDE_RANGE = 4  # largest over smallest value, from where on an axis is logarithmic
+# PyTorch's and ONNX's models are of equal size: their numbers go to different sides.
+NUMBER_AT = {"teacher": "top center", "student": "middle right", "onnx": "middle left", "int8": "top center"}
+
+
+def write_runs_report(path: Path, runs: RunSet) -> None:
+    """Write the comparing page: score against latency and size, the table, and what must be known to read them."""
+    numbers = _numbers(runs.candidates)
+    fronts = {cost: find_fronts(runs.candidates, cost) for cost in COSTS}
+    charts = [
+        Chart(f"{_titled(runs.metric)} against {cost}", figure, _caption(cost, runs, fronts[cost]))
+        for cost in COSTS
+        if (figure := scatter(runs, cost, fronts[cost], numbers)) is not None
+    ]
+    count = len(numbers)
+    title = f"{runs.task}: {count} configuration{'s' * (count != 1)} compared"
+    said = f"Scores are {runs.metric} on {runs.dev} ({runs.dev_rows:,} rows). {_on_both(runs, fronts)}"
+    parts = [
+        Part("", [Text(said)]),
+        Part("What each costs, and what it scores", [Row(charts)] if charts else []),
+        Part("Models", [_table(runs, fronts, numbers)]),
+        Part("Notes", [Items([*_unmeasured(runs), *runs.notes])]),
+    ]
+    write_page(path, title=title, parts=parts, dark=DARK)
+
+
+def find_fronts(candidates: Sequence[Candidate], cost: Cost) -> Front:
+    """The Pareto front of a lower cost and a higher score: places of the candidates on it.
+
+    Latencies compare within one place of measurement, so that each place has a front of its own; sizes have one, "".
+    """
+    groups: dict[str, list[int]] = {}
+    for index, candidate in enumerate(candidates):
+        if getattr(candidate, cost) is not None:
+            groups.setdefault(candidate.place or "" if cost == "latency" else "", []).append(index)
+    fronts = {}
+    for place, members in groups.items():
+        points = [{cost: getattr(candidates[index], cost), "score": candidates[index].score} for index in members]
+        fronts[place] = {members[found] for found in pareto_front(points, lower=[cost], higher=["score"])}
+    return fronts
+
+
+def scatter(runs: RunSet, cost: Cost, fronts: Front, numbers: Mapping[str, int]) -> dict[str, Any] | None:
+    """Score against a cost as a Plotly figure: a mark a candidate, its number beside it, the front as steps.
+
+    In the chart of latencies a mark's area is the model's size. None where no student has that cost.
+    """
+    shown = [candidate for candidate in runs.candidates if getattr(candidate, cost) is not None]
+    if all(candidate.is_teacher for candidate in shown):
+        return None
+    largest = max(candidate.size for candidate in shown)
+    data = [_front_line(runs, cost, place, front, len(fronts)) for place, front in fronts.items()]
+    for kind, (variant, colour) in enumerate(VARIANTS.items()):
+        members = [candidate for candidate in shown if candidate.variant == variant]
+        if members:
+            data.append(_marks(members, cost, colour, MARKS[kind], numbers, largest))
+    further = {
+        "xaxis": _axis([_in_unit(candidate, cost) for candidate in shown]),
+        "hovermode": "closest",
+        "margin": {"t": 56},
+    }
+    legend = {"itemsizing": "constant", "yref": "container", "y": 1.0, "yanchor": "top"}
+    return {"data": data, "layout": layout(420, x=COSTS[cost], y=plain(runs.metric), legend=legend, **further)}
+
+
+def _marks(
+    members: Sequence[Candidate], cost: Cost, colour: str, mark: str, numbers: Mapping[str, int], largest: int
+) -> dict[str, Any]:
+    marker: dict[str, Any] = {"color": colour, "symbol": mark, "size": MARKER, "opacity": 0.85}
+    if cost == "latency":
+        sizes = [member.size for member in members]
+        marker |= {"size": sizes, "sizemode": "area", "sizeref": 2 * largest / LARGEST_MARKER**2, "sizemin": MARKER / 2}
+    return {
+        "type": "scatter",
+        "mode": "markers+text",
+        "name": VARIANT_NAMES[members[0].variant],
+        "x": [_in_unit(member, cost) for member in members],
+        "y": [member.score for member in members],
+        "error_y": {
+            "type": "data", "array": [member.deviation or 0.0 for member in members], "color": colour,
+            "thickness": 1, "width": 3,
+        },
+        "text": [str(numbers.get(member.name, "")) for member in members],
+        "textposition": NUMBER_AT[members[0].variant],
+        "textfont": {"size": 12, "color": INK},
+        "marker": marker,
+        "customdata": [
+            [plain(member.name), _score(member), f"{member.size / 1e6:.1f}", _ms(member)] for member in members
+        ],
+        "hovertemplate": "%{customdata[0]}<br>score %{customdata[1]}<br>%{customdata[2]} MB<br>%{customdata[3]} ms",
+    }  # fmt: skip
+
+
+def _axis(values: Sequence[float]) -> dict[str, Any]:
+    """Logarithmic with 1, 2, 5, 10, … marked, where the values lie far apart."""
+    if max(values) < WIDE_RANGE * min(values) or min(values) <= 0:
+        return {"nticks": 6}
+    marks = [digit * 10.0**power for power in range(-3, 6) for digit in (1, 2, 5)]
+    return {"type": "log", "tickvals": marks, "ticktext": [f"{mark:g}" for mark in marks]}
+
+
+def _front_line(runs: RunSet, cost: Cost, place: str, front: set[int], count: int) -> dict[str, Any]:
+    """Steps: up to the next candidate's cost, no more than this one's score can be had."""
+    members = sorted((_in_unit(runs.candidates[index], cost), runs.candidates[index].score) for index in front)
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "Pareto front" + (f" ({plain(place, 40)})" if count > 1 else ""),
+        "x": [value for value, _ in members],
+        "y": [score for _, score in members],
+        "line": {"color": SOFT, "width": 1.5, "dash": "dot", "shape": "hv"},
+        "hoverinfo": "skip",
+    }
+
+
+def _table(runs: RunSet, fronts: Mapping[Cost, Front], numbers: Mapping[str, int]) -> Table:
+    many = any(len(candidate.scores) > 1 for candidate in runs.candidates)
+    headings = [
+        "", "form", "method", "layers ×\nwidth", runs.metric, "seeds" if many else "", "params\n(millions)",
+        "size\n(MB)", "ms a call\n(median)", "speed-up", "front",
+    ]  # fmt: skip
+    lines = []
+    for index, candidate in enumerate(runs.candidates):
+        number = numbers.get(candidate.name)
+        on = [cost for cost, found in fronts.items() if any(index in front for front in found.values())]
+        lines.append(
+            [
+                candidate.name if number is None else f"{number}  {candidate.name}",
+                VARIANT_NAMES[candidate.variant],
+                candidate.method or ABSENT,
+                candidate.shape,
+                _score(candidate),
+                str(len(candidate.scores)) if many and not candidate.is_teacher else ABSENT,
+                f"{candidate.parameters / 1e6:.1f}",
+                f"{candidate.size / 1e6:.1f}",
+                _ms(candidate),
+                _times(candidate.speed_up),
+                "both" if len(on) == len(COSTS) else next(iter(on), ABSENT),
+            ]
+        )
+    kept = [column for column in range(len(headings)) if any(line[column] != ABSENT for line in lines)]
+    caption = "size: MB = 10⁶ bytes; front: of score against latency, size, or both"
+    if many:
+        caption += "; ±: standard deviation over seeds (n - 1)"
+    if runs.places:
+        caption += "; ms a call: at batch 1 and the longest length timed; speed-up: against the teacher timed beside it"
+    return Table([headings[column] for column in kept], [[line[column] for column in kept] for line in lines], caption)
+
+
+def _numbers(candidates: Sequence[Candidate]) -> dict[str, int]:
+    """A number a configuration, which stands at its marks and in the table; teachers have none."""
+    names = dict.fromkeys(candidate.name for candidate in candidates if not candidate.is_teacher)
+    return {name: number for number, name in enumerate(names, start=1)}
+
+
+def _caption(cost: Cost, runs: RunSet, fronts: Front) -> str:
+    area = "A mark's area is the model's size. " if cost == "latency" else ""
+    where = ""
+    if cost == "latency":
+        where = " Medians at batch 1" + (f", {runs.places[0]}." if len(runs.places) == 1 else ".")
+    lines = "each line" if len(fronts) > 1 else "the line"
+    bars = ""
+    if any(candidate.deviation is not None for candidate in runs.candidates):
+        bars = " Bars: one standard deviation over seeds; the front takes the means as they are."
+    return (
+        f"Numbers are those of the table. {area}What stands on {lines}, the Pareto front, is beaten by nothing in both "
+        f"{cost} and score.{bars}{where}"
+    )
+
+
+def _on_both(runs: RunSet, fronts: Mapping[Cost, Front]) -> str:
+    """Which students nothing else beats."""
+    on = {cost: {index for front in found.values() for index in front} for cost, found in fronts.items()}
+    costs = [cost for cost in COSTS if any(not runs.candidates[index].is_teacher for index in on[cost])]
+    both = sorted(set.intersection(*(on[cost] for cost in costs))) if costs else []
+    names = [
+        f"{runs.candidates[index].name} ({VARIANT_NAMES[runs.candidates[index].variant]})"
+        for index in both
+        if not runs.candidates[index].is_teacher
+    ]
+    what = " and ".join(costs)
+    return f"On the Pareto front of {what}: {', '.join(names)}." if names else ""
+
+
+def _unmeasured(runs: RunSet) -> list[str]:
+    names = runs.unmeasured
+    if not names:
+        return []
+    verb = "has no latency and stands" if len(names) == 1 else "have no latency and stand"
+    return [f"{', '.join(names)} {verb} in the chart of sizes only; measured by: {MEASURE}"]
+
+
+def _in_unit(candidate: Candidate, cost: Cost) -> float:
+    value: float = getattr(candidate, cost)
+    return value / 1e6 if cost == "size" else value
+
+
+def _score(candidate: Candidate) -> str:
+    spread = "" if candidate.deviation is None else f" ± {candidate.deviation:.3f}".replace("0.", ".")
+    return f"{candidate.score:.3f}{spread}"
+
+
+def _ms(candidate: Candidate) -> str:
+    return ABSENT if candidate.latency is None else f"{candidate.latency:.3g}"
+
+
+def _titled(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _times(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:.1f}×" if value < 9.95 else f"{value:.0f}×"

@@ -1,0 +1,357 @@
+"""A comparison as a whole: paired, resumable, one budget for all, and errors before any training."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+import emdistill.commands.compare as module
+import emdistill.commands.compare_entries as reading
+from emdistill.commands.compare import compare
+from emdistill.commands.compare_entries import BUDGET, entry_configs, read_entries, read_seeds
+from emdistill.commands.distill import distill
+from emdistill.errors import ConfigError, EmdistillError, OutputError
+from emdistill.runs.comparison import Comparison
+from emdistill.training.run_stages import Interrupted
+
+FAST = {"learning_rate": 5e-3, "per_device_train_batch_size": 16, "max_steps": 4, "flow_steps": 0, "disable_tqdm": True}
+LABELS = "method: soft-targets\nobjective: {alpha: 0.0}\ntraining: {learning_rate: 5.0e-3}\n"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A comparison of hard-labels, labels.yaml and soft-targets with the seeds 3 and 7."""
+
+    comparison: Comparison
+    methods: str
+    options: dict[str, Any]
+    done: list[str]
+    printed: str
+
+
+def watch(patch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the runs that are really done from here on."""
+    done: list[str] = []
+
+    def spy(config, **options):
+        done.append(Path(config.output).name)
+        return distill(config, **options)
+
+    patch.setattr(module, "distill", spy)
+    return done
+
+
+def options_of(place, folder: Path) -> dict[str, Any]:
+    """The options that are the same for all."""
+    return {
+        "teacher": f"{place.folder}/teacher",
+        "data": f"{place.folder}/reviews.csv",
+        "text": "body",
+        "label": "stars",
+        "student": "2",
+        "select": "last",
+        "output": str(folder / "comparison"),
+        "training": FAST,
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(place, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("finished")
+    options = options_of(place, folder)
+    (folder / "labels.yaml").write_text(LABELS)
+    methods = f"hard-labels,{folder}/labels.yaml,soft-targets"
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
+        done = watch(patch)
+        comparison = compare(methods, seeds="3,7", **options)
+    return Finished(comparison, methods, options, done, printed.getvalue())
+
+
+@pytest.fixture
+def common(place, tmp_path: Path) -> dict[str, Any]:
+    """The options that are the same for all, and a folder that is not there yet."""
+    return options_of(place, tmp_path)
+
+
+@pytest.fixture
+def copied(common, finished: Finished) -> dict[str, Any]:
+    """The same, over a copy of the finished comparison."""
+    shutil.copytree(finished.options["output"], common["output"])
+    return common
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the runs that are really done in a test."""
+    return watch(monkeypatch)
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, name: str, error: Callable[[], BaseException]) -> None:
+    """Let the run of this name begin, and fail."""
+
+    def failing(config, **options):
+        if Path(config.output).name == name:
+            raise error()
+        return distill(config, **options)
+
+    monkeypatch.setattr(module, "distill", failing)
+
+
+TWO = "hard-labels,soft-targets"
+
+
+def test_equal_objectives_are_equal_runs_and_no_difference(finished: Finished) -> None:
+    """Soft targets with no weight on them are hard labels: same birth, same order, so the same scores, seed by seed."""
+    names = ("hard-labels", "labels", "soft-targets")
+    assert finished.done == [f"{name}-{seed}" for seed in (3, 7) for name in names]
+    teacher_like, labels, _ = finished.comparison.entries
+    assert labels.name == "labels"
+    assert labels.scores == teacher_like.scores
+    assert labels.difference is not None
+    assert (labels.difference.mean, labels.difference.ties, labels.finding) == (0.0, 2, "no difference shown")
+    folder = Path(finished.options["output"]) / "runs"
+    weights = [(folder / name / "student" / "model.safetensors").read_bytes() for name in finished.done]
+    assert weights[0] == weights[1] != weights[2]
+    assert weights[0] != weights[3] == weights[4]
+
+
+def test_it_says_what_it_does_and_writes_what_it_found(finished: Finished) -> None:
+    out = finished.printed
+    assert re.search(r"^labels seed 3: accuracy [\d.]+, \d+ s \(2 of 6\)$", out, re.MULTILINE)
+    assert "no difference" in out
+    assert "2 comparisons with hard-labels were made" in out
+    assert out.count("the last checkpoint is kept; nothing was chosen on any score") == 1
+    assert "rows to learn from" not in out  # the runs themselves are quiet
+    folder = Path(finished.options["output"])
+    record = json.loads((folder / "comparison.json").read_text())
+    assert record["status"] == "finished"
+    assert record["teacher"] == finished.comparison.teacher
+    assert record["entries"][1]["differences"] == {"3": 0.0, "7": 0.0}
+    page = (folder / "report.html").read_text()
+    assert f"--methods {finished.methods} --seeds 3,7 --teacher" in page
+    assert "--training.learning_rate 0.005" in page
+    assert (folder / "differences.png").exists()
+    assert (folder / "comparison.md").exists()
+    assert list((folder / "teacher_cache").glob("*/logits.bin"))  # one, for all runs
+    assert not list(folder.glob("runs/*/teacher_cache"))
+
+
+def test_what_is_done_is_reused_and_more_can_be_added(copied, finished: Finished, runs) -> None:
+    again = compare(finished.methods, seeds="3,7", **copied)
+    assert again == finished.comparison
+    assert runs == []
+    more = compare("soft-targets,hard-labels", seeds="3,0", baseline="hard-labels", **copied)
+    assert runs == ["soft-targets-0", "hard-labels-0"]
+    assert more.baseline == "hard-labels"
+    assert more.entries[1].scores[3] == finished.comparison.entries[0].scores[3]
+
+
+def test_a_run_of_another_configuration_is_refused_or_replaced(copied, runs) -> None:
+    other = copied | {"training": FAST | {"learning_rate": 1e-3}}
+    with pytest.raises(OutputError, match=r"hard-labels-3 holds a run of another configuration:\n.*learning_rate"):
+        compare(TWO, seeds="0,3", **other)
+    assert runs == []
+    compare(TWO, seeds="3,", overwrite=True, **other)
+    assert runs == ["hard-labels-3", "soft-targets-3"]
+    compare(TWO, seeds="3,", overwrite=True, **other)
+    assert len(runs) == 2  # they are these runs now
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, lambda: Interrupted("stopped at step 1 of 9")])
+def test_an_interrupted_comparison_shows_what_there_is_and_goes_on(
+    copied, monkeypatch: pytest.MonkeyPatch, capsys, error: Callable[[], BaseException]
+) -> None:
+    shutil.rmtree(Path(copied["output"]) / "runs" / "soft-targets-7")
+    with monkeypatch.context() as patch:
+        stop_at(patch, "soft-targets-7", error)
+        with pytest.raises(Interrupted):
+            compare(TWO, seeds="3,7", **copied)
+    out = capsys.readouterr().out
+    assert "not complete: 1 of 4 runs are missing (seeds finished: hard-labels 2, soft-targets 1)" in out
+    record = json.loads((Path(copied["output"]) / "comparison.json").read_text())
+    assert record["status"] == "interrupted"
+    assert record["entries"][1]["difference"]["p"] is None  # one pair
+    found = compare(TWO, seeds="3,7", **copied)
+    assert found.missing == 0
+    out = capsys.readouterr().out
+    assert out.count("(there already)") == 3
+    assert "not complete" not in out
+
+
+def test_a_run_that_was_begun_is_gone_on_with(copied, runs) -> None:
+    record = Path(copied["output"]) / "runs" / "soft-targets-3" / "run.json"
+    whole = json.loads(record.read_text())
+    record.write_text(json.dumps(whole | {"status": "running", "scores": {}}))
+    found = compare(TWO, seeds="3,", **copied)
+    assert runs == ["soft-targets-3"]
+    assert found.entries[1].scores[3] == whole["scores"]["student"]
+
+
+def test_an_error_of_a_run_names_it_and_leaves_the_table(copied, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    shutil.rmtree(Path(copied["output"]) / "runs" / "soft-targets-3")
+    stop_at(monkeypatch, "soft-targets-3", lambda: EmdistillError("the loss is NaN"))
+    with pytest.raises(EmdistillError, match="the loss is NaN"):
+        compare(TWO, seeds="3,", **copied)
+    out = capsys.readouterr().out
+    assert "soft-targets seed 3 could not be finished" in out
+    assert "not run" in out
+
+
+def test_a_run_of_another_process_is_come_back_to(copied, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """Another process holds the first run, and lets go of it when this one has done the others."""
+    monkeypatch.setattr(module, "WAIT", 0.05)
+    folder = Path(copied["output"]) / "runs"
+    shutil.rmtree(folder / "soft-targets-3")
+    other = FileLock(f"{folder / 'hard-labels-3'}.lock", thread_local=False)
+    other.acquire()
+    holder = threading.Thread(target=release_after, args=(folder / "soft-targets-3", other))
+    holder.start()
+    found = compare(TWO, seeds="3,", **copied)
+    holder.join()
+    assert found.missing == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if " seed 3" in line]
+    assert lines[0].startswith("soft-targets seed 3: ")
+    assert lines[1] == "another process is at hard-labels seed 3; waiting for it"
+    assert lines[2].startswith("hard-labels seed 3: ")
+
+
+def release_after(run: Path, lock: FileLock) -> None:
+    wait = threading.Event()
+    for _ in range(600):
+        if (run / "run.json").exists() and json.loads((run / "run.json").read_text())["status"] == "finished":
+            break
+        wait.wait(0.05)
+    wait.wait(0.5)
+    lock.release()
+
+
+def test_one_method_over_two_mappings(common, tmp_path: Path, runs) -> None:
+    mapping = tmp_path / "found.json"
+    mapping.write_text(json.dumps({"student_layers": 2, "teacher_layers": 4, "pairs": [[0, 0], [1, 3]]}))
+    found = compare(f"tinybert@last,tinybert@{mapping}", seeds=1, baseline=f"tinybert@{mapping}", **common)
+    assert runs == ["tinybert@last-0", "tinybert@found-0"]
+    assert found.baseline == "tinybert@found"
+    last, own = (
+        json.loads((Path(common["output"]) / "runs" / run / "run.json").read_text())["config"]["mapping"]
+        for run in runs
+    )
+    assert (last, own) == ("last", str(mapping))
+
+
+# ------------------------------------------------------------------------------------------------------------ errors
+
+
+def refused(common: dict[str, Any], methods: str, **options: Any) -> str:
+    with pytest.raises(EmdistillError) as error:
+        compare(methods, **{**common, **options})
+    assert not (Path(common["output"]) / "runs").exists()
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("methods", "options", "message"),
+    [
+        ("bert-emd", {}, "a comparison needs two entries"),
+        ("bert-emd,bert-emd", {}, "two entries are called 'bert-emd'"),
+        ("bert-emd,soft-target", {}, "there is no method 'soft-target'"),
+        ("bert-emd,@last", {}, "write METHOD@MAPPING"),
+        ("bert-emd,soft-targets@last", {}, "soft-targets@last: --mapping last: the method soft-targets maps no layers"),
+        ("bert-emd@lst,soft-targets", {}, "bert-emd@lst: "),
+        ("bert-emd,no.yaml", {}, "there is no configuration file no.yaml"),
+        ("bert-emd,soft-targets", {"seeds": "three"}, "--seeds three: give a number of seeds"),
+        ("bert-emd,soft-targets", {"seeds": "0"}, "at least one seed is needed"),
+        ("bert-emd,soft-targets", {"seeds": "1,2,1"}, "1 stands there twice"),
+        ("bert-emd,soft-targets", {"seeds": "-1,2"}, "-1 stands there twice, or is not between 0"),
+        ("bert-emd,soft-targets", {"baseline": "soft-target"}, "is none of --methods: bert-emd, soft-targets. Did you"),
+        ("bert-emd,soft-targets", {"seed": 3}, "seed: a comparison has several; give --seeds"),
+        ("bert-emd,soft-targets", {"objective": {"beta": 1}}, "objective.beta: an entry has its own"),
+        ("bert-emd,soft-targets", {"mapping": "last"}, "mapping: an entry has its own"),
+        ("bert-emd,soft-targets", {"studnet": "3"}, "unknown option 'studnet'. Did you mean 'student'?"),
+        ("bert-emd,soft-targets", {"output": None}, "a comparison needs --output"),
+        ("bert-emd,soft-targets", {"teacher": "./nowhere"}, "nowhere"),
+        ("bert-emd,soft-targets", {"student": "9"}, "9"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_any_training(common, methods, options, message) -> None:
+    assert message in refused(common, methods, **options)
+
+
+def test_an_entrys_file_has_no_budget_of_its_own(common, tmp_path: Path) -> None:
+    own = tmp_path / "long.yaml"
+    own.write_text("method: bert-emd\nstudent: 3\ntraining: {num_train_epochs: 30, learning_rate: 1.0e-4}\n")
+    message = refused(common, f"soft-targets,{own}")
+    assert "long.yaml sets student, training.num_train_epochs, but an entry has only its" in message
+    own.write_text("method: bert-emd\nobjective: {betta: 3}\n")
+    assert "long: unknown option 'objective.betta'. Did you mean 'objective.beta'?" in refused(
+        common, f"soft-targets,{own}"
+    )
+    own.write_text("method: soft-targets\nobjective: {alpha: 3}\n")
+    assert "long: --objective.alpha is a share between 0 and 1" in refused(common, f"bert-emd,{own}")
+
+
+def test_a_mapping_for_other_encoders_is_refused(common, tmp_path: Path) -> None:
+    mapping = tmp_path / "six.json"
+    mapping.write_text(json.dumps({"student_layers": 3, "teacher_layers": 6, "pairs": [[0, 5]]}))
+    assert "tinybert@six: " in refused(common, f"tinybert@{mapping},soft-targets")
+
+
+def test_recipes_that_disagree_about_the_budget_are_refused(common, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = reading.load_config
+
+    def longer(**options):
+        config = load(**options)
+        longer = {"num_train_epochs": 9, "gradient_accumulation_steps": 2}
+        return config if config.method == "bert-emd" else module.replace(config, training=longer | config.training)
+
+    monkeypatch.setattr(reading, "load_config", longer)
+    entries = read_entries("bert-emd,soft-targets")
+    with pytest.raises(ConfigError) as error:
+        entry_configs(entries, common | {"training": {"learning_rate": 1e-3}})
+    text = str(error.value)
+    assert "training.gradient_accumulation_steps: bert-emd 1, soft-targets 2" in text
+    assert "give it to the comparison: --training." in text
+    given = {"gradient_accumulation_steps": 1, "num_train_epochs": 2}
+    configs = entry_configs(entries, common | {"training": given})
+    assert all(config.training[name] == value for config in configs for name, value in given.items())
+
+
+def test_the_budget_is_made_of_training_arguments() -> None:
+    assert set(BUDGET) <= {setting.name for setting in reading.fields(reading.DistillationArguments)}
+
+
+def test_a_folder_of_something_else_is_refused(common, tmp_path: Path) -> None:
+    Path(common["output"]).mkdir()
+    (tmp_path / "comparison" / "thesis.tex").write_text("…")
+    with pytest.raises(OutputError, match="is not empty and holds no comparison"):
+        compare("bert-emd,soft-targets", **common)
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"), [("3", [0, 1, 2]), (2, [0, 1]), ("3,7,11", [3, 7, 11]), ("7,", [7]), (" 4 , 2 ", [4, 2])]
+)
+def test_seeds(text: str | int, seeds: list[int]) -> None:
+    assert read_seeds(text) == seeds
+
+
+def test_names_of_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my run.yaml").write_text("method: tinybert\nmapping: last\n")
+    entries = read_entries("bert-emd, tinybert@maps/found.yaml ,my run.yaml,own.py:method")
+    assert [entry.name for entry in entries] == ["bert-emd", "tinybert@found", "my-run", "own.py-method"]
+    assert [entry.options for entry in entries] == [
+        {"method": "bert-emd"},
+        {"method": "tinybert", "mapping": "maps/found.yaml"},
+        {"method": "tinybert", "mapping": "last"},
+        {"method": "own.py:method"},
+    ]

@@ -1,0 +1,272 @@
+"""A student is exported, measured and judged from the command line."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from emdistill import export as export_module
+from emdistill.cli import main
+from emdistill.errors import ConfigError, DataError, EmdistillError, TeacherError
+from emdistill.models.encoder import load_classifier, load_tokenizer
+from emdistill.ship.footprint import Footprint
+from emdistill.ship.onnx import open_onnx
+from emdistill.ship.subject import read_subject
+from emdistill.training import predict_logits
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Little is timed, and no process is started to load a model."""
+    monkeypatch.setattr(export_module, "measure_latencies", partial(export_module.measure_latencies, seconds=0.0))
+    monkeypatch.setattr(export_module, "onednn_note", lambda *_, **__: None)
+    monkeypatch.setattr(
+        export_module, "measure_footprints", lambda variants, *_, **__: {name: Footprint(1, 2, 3) for name in variants}
+    )
+
+
+@pytest.fixture(scope="module")
+def exported(place, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """RUN/onnx of a copy of the run, with nothing left out but long timing."""
+    run = tmp_path_factory.mktemp("exported") / "run"
+    shutil.copytree(place.folder / "run", run)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export_module, "measure_latencies", partial(export_module.measure_latencies, seconds=0.0))
+        assert main(["export", "--int8", str(run), "--max-size-mb", "1", "--threads", "1"]) == 0
+    return run / "onnx"
+
+
+def test_the_folder_holds_what_was_measured(place, exported: Path) -> None:
+    names = {"model.onnx", "model_int8.onnx", "tokenizer.json", "config.json", "example.py", "README.md", "gate.json"}
+    assert {path.name for path in exported.iterdir()} == names
+    assert sorted(path.name for path in exported.parent.iterdir() if path.name.startswith("onnx")) == ["onnx"]
+    gate = json.loads((exported / "gate.json").read_text(encoding="utf-8"))
+    run = json.loads((exported.parent / "run.json").read_text(encoding="utf-8"))
+    assert list(gate["variants"]) == ["teacher", "student", "onnx", "int8"]
+    assert gate["status"] == "finished"
+    assert gate["metric"] == "accuracy"
+    assert gate["dev_rows"] == 16
+    assert gate["limits"]["max_size_mb"] == 1.0
+    assert gate["machine"]["threads"] == 1
+    assert {"emdistill", "torch", "onnxruntime"} <= gate["versions"].keys()
+    for name, known in (("teacher", "teacher"), ("student", "student"), ("onnx", "student")):
+        assert gate["variants"][name]["scores"] == pytest.approx(run["scores"][known])
+    for name, file in (("onnx", "model.onnx"), ("int8", "model_int8.onnx")):
+        assert gate["variants"][name]["bytes"] == (exported / file).stat().st_size
+        assert gate["variants"][name]["file"] == file
+    assert gate["variants"]["student"]["bytes"] == (exported.parent / "student" / "model.safetensors").stat().st_size
+    for variant in gate["variants"].values():
+        assert [(timed["batch"], timed["length"]) for timed in variant["latency"]] == [
+            (1, 32), (1, 128), (32, 32), (32, 128)
+        ]  # fmt: skip
+        assert all(timed["calls"] >= 3 and 0 < timed["p50"] <= timed["p95"] for timed in variant["latency"])
+        assert variant["load_seconds"] > 0
+    if sys.platform == "linux":
+        assert gate["variants"]["onnx"]["peak_mb"] < gate["variants"]["student"]["peak_mb"]  # without torch
+    assert gate["variants"]["onnx"]["logits"]["largest"] < 1e-4
+    assert gate["variants"]["int8"]["method"] in ("dynamic", "static")
+    assert gate["verdict"]["go"]
+    assert gate["verdict"]["ship"] in ("onnx", "int8")
+
+
+def test_the_figures_are_those_of_the_shipped_files(place, exported: Path) -> None:
+    gate = json.loads((exported / "gate.json").read_text(encoding="utf-8"))
+    subject = read_subject(str(exported.parent))
+    dev = subject.data.evaluation["dev"]
+    student = exported.parent / "student"
+    expected = predict_logits(load_classifier(student), load_tokenizer(student), dev, max_length=subject.max_length)
+    for name, file in (("onnx", "model.onnx"), ("int8", "model_int8.onnx")):
+        logits = open_onnx(exported / file).predict_logits(list(dev["text"]), max_length=subject.max_length)
+        difference = np.abs(logits.astype(np.float64) - expected)
+        assert gate["variants"][name]["logits"]["largest"] == pytest.approx(difference.max(), rel=0.2, abs=1e-5)
+        accuracy = float((logits.argmax(-1) == np.asarray(dev["label"])).mean())
+        assert gate["variants"][name]["scores"]["accuracy"] == pytest.approx(accuracy)
+        assert gate["variants"][name]["drop"] == pytest.approx(
+            100 * (gate["variants"]["student"]["scores"]["accuracy"] - accuracy)
+        )
+    first = json.loads((exported / "config.json").read_text(encoding="utf-8"))["model"]
+    assert first == gate["variants"][gate["verdict"]["ship"]]["file"]
+
+
+def test_the_card_tells_use_figures_and_verdict(exported: Path) -> None:
+    card = (exported / "README.md").read_text(encoding="utf-8")
+    for part in ("`bad`, `good`", "python example.py", "| student, int8 |", "| 1 × 128 student, ONNX |", "- go: ship"):
+        assert part in " ".join(card.split("  ")).replace("  ", " ") or part in card, part
+
+
+def test_a_no_go_is_exit_code_1_and_says_what_fails(place, tmp_path: Path, capsys, quick) -> None:
+    words = ["export", f"{place.folder}/run", "--onnx", "--output", f"{tmp_path}/out", "--threads=1"]
+    assert main([*words, "--max-size-mb", "0.01", "--max-drop-from-teacher=100"]) == 1
+    out = capsys.readouterr().out
+    assert "no-go: no exported model keeps every limit" in out
+    assert "over --max-size-mb 0.01" in out
+    assert out.rstrip().splitlines()[-1].startswith(f"{tmp_path}/out: the exported model")
+    gate = json.loads((tmp_path / "out" / "gate.json").read_text(encoding="utf-8"))
+    assert gate["verdict"]["ship"] is None
+    assert set(gate["verdict"]["failures"]) == {"student", "onnx"}
+    assert not (tmp_path / "out" / "model_int8.onnx").exists()
+
+    # What stands there is not replaced unasked, nor by an export that is stopped; nor is what stands beside it.
+    (tmp_path / "out.old").mkdir()
+    (tmp_path / "out.old" / "mine.txt").write_text("mine")
+    before = contents(tmp_path)
+    assert main(words) == 2
+    assert "already holds an export; --overwrite replaces it" in capsys.readouterr().err
+
+    def stop(_: Any, path: Path, **__: Any) -> None:
+        path.write_bytes(b"half a graph")
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export_module, "export_onnx", stop)
+        assert main([*words, "--overwrite"]) == 130
+    assert "nothing was written" in capsys.readouterr().err
+    assert contents(tmp_path) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.old"]
+    assert main([*words, "--overwrite"]) == 0
+    assert contents(tmp_path) != before
+    assert (tmp_path / "out.old" / "mine.txt").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.old"]
+
+
+def test_a_model_of_no_run_is_exported_without_a_teacher(place, tmp_path: Path, capsys, quick) -> None:
+    words = ["export", f"{place.folder}/run/student", "--onnx", "--data", f"{place.folder}/reviews.csv"]
+    assert main([*words, "--output", f"{tmp_path}/out"]) == 0
+    gate = json.loads((tmp_path / "out" / "gate.json").read_text(encoding="utf-8"))
+    assert list(gate["variants"]) == ["student", "onnx"]
+    assert gate["variants"]["onnx"]["agreement"] is None
+    assert gate["variants"]["onnx"]["drop_from_teacher"] is None
+    assert "no limits were given" in capsys.readouterr().out
+    assert main([*words, "--output", f"{tmp_path}/other", "--max-drop-from-teacher", "1"]) == 2
+    assert "needs a teacher, and none is known here; name it with --teacher" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "say what to export: --onnx, or --int8"),
+        (["--onnx", "--max-latency-ms", "nan"], "--max_latency_ms takes a number, not 'nan'"),
+        (["--onnx", "--max-drop", "inf"], "--max_drop takes a number, not 'inf'"),
+        (["--onnx", "--max-size-mb", "-3"], "--max-size-mb is a number that is not negative, not -3"),
+        (["--onnx", "--max-size-mb", "small"], "--max_size_mb takes a number, not 'small'"),
+        (["--onnx", "--threads", "0"], "--threads must be at least 1, not 0"),
+        (["--onnx", "--max-latency", "3"], "Did you mean 'max_latency_ms'?"),
+        (["--onnx", "--output", "{tmp}/full"], "holds notes.txt, which is no part of an export; choose another"),
+        (["--onnx", "--output", "{tmp}/full/notes.txt"], "is a file; --output names a folder"),
+        (["--onnx", "--output", "{tmp}/half"], "is not empty and holds no export; choose another --output"),
+        (["--onnx", "--teacher", "{place}/encoder"], "encoder"),
+        (["--onnx", "--data", "{tmp}/nix.csv"], "nix.csv: there is no such file"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_before_anything_is_written(
+    place, tmp_path: Path, capsys, words: list[str], message: str
+) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "config.json").write_text("{}")
+    before = contents(tmp_path), contents(place.folder)
+    words = [word.replace("{tmp}", str(tmp_path)).replace("{place}", str(place.folder)) for word in words]
+    output = [] if "--output" in words else ["--output", f"{tmp_path}/out"]
+    assert main(["export", f"{place.folder}/run", *words, *output]) == 2
+    assert message in capsys.readouterr().err
+    assert (contents(tmp_path), contents(place.folder)) == before
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_run_has_to_be_named(capsys, tmp_path: Path) -> None:
+    assert main(["export", "--onnx"]) == 2
+    assert "run" in capsys.readouterr().err
+    assert main(["export", f"{tmp_path}/nix", "--onnx"]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+    assert main(["export", str(tmp_path), "--onnx"]) == 2
+    assert "holds no run.json, so what it is scored on has to be named: --data" in capsys.readouterr().err
+
+
+def test_packages_that_are_absent_are_named(place, tmp_path: Path, capsys, monkeypatch) -> None:
+    def absent() -> None:
+        raise ConfigError('ONNX needs further packages: pip install "emdistill[onnx]"')
+
+    monkeypatch.setattr(export_module, "check_onnx_packages", absent)
+    assert main(["export", f"{place.folder}/run", "--onnx", "--output", f"{tmp_path}/out"]) == 2
+    assert 'pip install "emdistill[onnx]"' in capsys.readouterr().err
+
+
+@pytest.fixture
+def moved(place, tmp_path: Path) -> Callable[..., Path]:
+    """A copy of the run whose run.json is changed: moved(teacher="elsewhere/") in its configuration."""
+
+    def move(status: str = "finished", **config: Any) -> Path:
+        folder = tmp_path / "moved"
+        shutil.copytree(place.folder / "run", folder)
+        run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        changed = run | {"status": status, "config": run["config"] | config}
+        (folder / "run.json").write_text(json.dumps(changed), encoding="utf-8")
+        return folder
+
+    return move
+
+
+def test_a_teacher_and_data_that_moved_are_named_anew(place, moved) -> None:
+    folder = moved(teacher="no/where/teacher", data="nowhere.csv")
+    with pytest.raises(DataError, match=r"nowhere\.csv(.|\n)*if it has moved, say where to: --data"):
+        read_subject(str(folder))
+    data = f"{place.folder}/reviews.csv"
+    with pytest.raises(EmdistillError, match=r"no/where/teacher(.|\n)*if it has moved, say where to: --teacher"):
+        read_subject(str(folder), data=data)
+    subject = read_subject(str(folder), data=data, teacher=f"{place.folder}/teacher")
+    assert subject.teacher is not None
+    assert subject.data.task.labels == ("bad", "good")
+    assert subject.longest == 128
+
+
+def test_another_teacher_and_other_data_are_refused(place, moved, tmp_path: Path, tiny_encoder: Any) -> None:
+    folder = moved()
+    shutil.copytree(place.folder / "teacher", tmp_path / "other")
+    model = load_classifier(tmp_path / "other")
+    with torch.no_grad():
+        model.classifier.bias += 1
+    model.save_pretrained(tmp_path / "other")
+    with pytest.raises(TeacherError, match="is not the teacher of"):
+        read_subject(str(folder), teacher=str(tmp_path / "other"))
+    with (place.folder / "reviews.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    place.write_csv(tmp_path / "reviews.csv", rows[1:-1], tuple(rows[0]))
+    with pytest.raises(DataError, match=r"reviews\.csv as .* was made with is not among .*the contents are others"):
+        read_subject(str(folder), data=str(tmp_path / "reviews.csv"))
+
+
+def test_a_run_without_a_head_or_an_end_is_refused(moved, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a student of raw text, without a head"):
+        read_subject(str(moved(task="text")))
+    shutil.rmtree(tmp_path / "moved")
+    with pytest.raises(ConfigError, match="a run that has not finished; finish it first, with --resume"):
+        read_subject(str(moved("running")))
+
+
+def test_a_fine_tuned_teacher_can_be_exported_too(place) -> None:
+    subject = read_subject(f"{place.folder}/teacher")
+    assert subject.teacher is None
+    assert subject.max_length == 128

@@ -1,0 +1,109 @@
+"""A student in ONNX at work, from the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from emdistill.cli import main
+from emdistill.models.encoder import load_classifier, load_tokenizer
+from emdistill.ship.onnx import export_onnx
+from emdistill.ship.onnx_folder import INT8, MODEL, write_onnx_folder
+from emdistill.ship.quantize import quantize_dynamic_int8
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def exported(place, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run's student as an exported folder; leave it as it is."""
+    folder = tmp_path_factory.mktemp("exported") / "onnx"
+    folder.mkdir()
+    student = place.folder / "run" / "student"
+    model, tokenizer = load_classifier(student), load_tokenizer(student)
+    export_onnx(model, folder / MODEL, token_types="token_type_ids" in tokenizer.model_input_names)
+    quantize_dynamic_int8(folder / MODEL, folder / INT8)
+    write_onnx_folder(folder, model, tokenizer)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["", MODEL])
+def test_predict_takes_an_onnx_file_or_its_folder(place, exported: Path, tmp_path: Path, capsys, name: str) -> None:
+    rows = {}
+    for kind, model in {"torch": place.folder / "run" / "student", "onnx": exported / name}.items():
+        output = tmp_path / f"{kind}.jsonl"
+        words = ["predict", "--model", str(model), "--input", f"{place.folder}/new.csv", "--output", str(output)]
+        assert main(words) == 0
+        assert capsys.readouterr().out == f"8 rows written to {output}\n"
+        rows[kind] = [json.loads(line) for line in output.read_text().splitlines()]
+    for torch_row, onnx_row in zip(rows["torch"], rows["onnx"], strict=True):
+        assert onnx_row.pop("probability") == pytest.approx(torch_row.pop("probability"), abs=1e-4)
+        assert onnx_row == torch_row
+
+
+def test_an_answer_in_int8_does_not_depend_on_its_neighbours(exported: Path, tmp_path: Path) -> None:
+    """Ranges of activations are those of a batch, so texts are answered one by one unless a batch is asked for."""
+    texts = ["good", "a bad book and it is not very good " * 3, "the movie was 5 of 7"]
+    whole, found, together = tmp_path / "whole.txt", [], tmp_path / "together.jsonl"
+    whole.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    words = ["predict", "--model", str(exported / INT8)]
+    assert main([*words, "--input", str(whole), "--output", str(together)]) == 0
+    for row, text in enumerate(texts):
+        alone = tmp_path / f"{row}.txt"
+        alone.write_text(f"{text}\n", encoding="utf-8")
+        assert main([*words, "--input", str(alone), "--output", str(alone.with_suffix(".jsonl"))]) == 0
+        found += alone.with_suffix(".jsonl").read_text().splitlines()
+    assert together.read_text().splitlines() == found
+    batched = tmp_path / "batched.jsonl"
+    assert main([*words, "--input", str(whole), "--output", str(batched), "--batch-size", "3"]) == 0
+    assert batched.read_text().splitlines() != found
+
+
+def test_evaluate_prints_the_same_scores(place, exported: Path, capsys) -> None:
+    printed = []
+    for model in (place.folder / "run" / "student", exported):
+        assert main(["evaluate", "--model", str(model), "--data", f"{place.folder}/reviews.csv"]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+
+
+def test_evaluate_scores_the_dev_set_of_a_task(place, exported: Path, capsys) -> None:
+    words = ["--data", f"{place.folder}/SST-2", "--task", "sst2", "--text", "sentence"]
+    assert main(["evaluate", "--model", str(exported), *words]) == 0
+    assert capsys.readouterr().out.startswith("accuracy\t")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "{tmp}/cut/model.onnx"], "bytes, was written with"),
+        (["--model", "{tmp}/alone/model.onnx"], "alone holds no config.json"),
+        (["--model", "{tmp}/text.onnx"], "holds no config.json; name an .onnx file inside a whole folder"),
+        (["--model", "{tmp}/nothing.onnx"], "there is no file or folder {tmp}/nothing.onnx"),
+        (["--max-length", "1000"], "this encoder reads 128 tokens at most"),
+        (["--text", "boddy"], "Did you mean 'body'?"),
+    ],
+)
+def test_what_cannot_be_used_is_named(
+    place, exported: Path, tmp_path: Path, capsys, words: list[str], message: str
+) -> None:
+    shutil.copytree(exported, tmp_path / "cut")
+    (tmp_path / "cut" / MODEL).write_bytes((exported / MODEL).read_bytes()[:1000])
+    (tmp_path / "alone").mkdir()
+    shutil.copyfile(exported / MODEL, tmp_path / "alone" / MODEL)
+    (tmp_path / "text.onnx").write_text("a good movie")
+    given = {
+        "--model": str(exported),
+        "--input": f"{place.folder}/new.csv",
+        "--output": f"{tmp_path}/out.csv",
+    }
+    words = [word.replace("{tmp}", str(tmp_path)) for word in words]
+    given |= dict(zip(words[::2], words[1::2], strict=True))
+    assert main(["predict", *(word for pair in given.items() for word in pair)]) == 2
+    assert message.replace("{tmp}", str(tmp_path)) in capsys.readouterr().err
+    assert not (tmp_path / "out.csv").exists()

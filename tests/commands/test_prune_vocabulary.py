@@ -1,0 +1,123 @@
+"""`prune-vocabulary`: a smaller model folder that scores and predicts as before, and nothing half done."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import BertConfig, BertForMaskedLM
+
+from emdistill import cli
+from emdistill.cli import main
+from emdistill.models import load_classifier, load_tokenizer
+from emdistill.models.encoder import load_encoder
+from emdistill.ship.apply import evaluate_model, predict_file
+
+
+def command(place, output: Path, *words: str, model: str = "run", data: str = "reviews.csv") -> list[str]:
+    folders = [f"--model={place.folder / model}", f"--data={place.folder / data}", f"--output={output}"]
+    return ["prune-vocabulary", *folders, *words]
+
+
+def test_a_run_is_pruned_to_a_file_and_says_what_is_saved(place, tmp_path: Path, capsys) -> None:
+    whole, pruned = place.folder / "run" / "student", tmp_path / "pruned"
+    assert main(command(place, pruned)) == 0
+    said = capsys.readouterr().out
+    before, after = load_classifier(whole), load_classifier(pruned)
+    tokens = before.config.vocab_size, after.config.vocab_size
+    parameters = before.num_parameters(), after.num_parameters()
+    assert tokens[1] == len(load_tokenizer(pruned)) < tokens[0]
+    assert parameters[0] - parameters[1] == (tokens[0] - tokens[1]) * 24
+    assert f"{tokens[0]} tokens -> {tokens[1]}; {parameters[0]:,} parameters -> {parameters[1]:,}; " in said
+    assert "words split as before: reviews.csv 100 % of " in said
+    assert "Other text may be split into smaller pieces" in said
+    assert f"{pruned}: the model over the smaller vocabulary" in said
+
+    reviews = str(place.folder / "reviews.csv")
+    assert evaluate_model(str(pruned), reviews) == evaluate_model(str(whole), reviews)
+    for name, model in (("before", whole), ("after", pruned)):
+        predict_file(str(model), reviews, str(tmp_path / f"{name}.jsonl"))
+    assert (tmp_path / "before.jsonl").read_bytes() == (tmp_path / "after.jsonl").read_bytes()
+    assert {path.name for path in pruned.iterdir()} >= {"config.json", "model.safetensors", "tokenizer.json"}
+
+
+def test_the_card_is_the_students_own_with_a_command_that_parses(place, tmp_path: Path) -> None:
+    pruned = tmp_path / "pruned"
+    assert main(command(place, pruned, "--min-count=2")) == 0
+    card = (pruned / "README.md").read_text(encoding="utf-8")
+    assert card.startswith((place.folder / "run" / "student" / "README.md").read_text(encoding="utf-8").rstrip())
+    assert str(place.folder) not in card
+    *_, block = re.findall(r"```sh\n(.*?)```", card, re.DOTALL)
+    values = cli._parse(
+        "prune-vocabulary", shlex.split(block.replace("\\\n", " "))[2:]
+    )  # behind "emdistill prune-vocabulary"
+    assert values is not None
+    given = {name: value for name, value in values.items() if value}
+    assert given == {"model": "run", "data": "reviews.csv", "output": "pruned", "min_count": 2}
+
+
+def test_of_a_task_dev_stays_unseen(place, tmp_path: Path, capsys) -> None:
+    glue = tmp_path / "SST-2"
+    glue.mkdir()
+    (glue / "train.tsv").write_text("sentence\tlabel\nit was good\t1\nit was bad\t0\n", encoding="utf-8")
+    (glue / "dev.tsv").write_text("sentence\tlabel\nthe movie was good\t1\nit was bad\t0\n", encoding="utf-8")
+    words = [f"--data={glue}", "--task=sst2"]
+    assert main(command(place, tmp_path / "pruned", *words, model="teacher")) == 0
+    assert "words split as before: train 100 % of 6; dev 71.4 % of 7\n" in capsys.readouterr().out
+    pieces = load_tokenizer(tmp_path / "pruned").tokenize("the movie was good")
+    assert pieces == ["t", "##h", "##e", "m", "##o", "##v", "##i", "##e", "was", "good"]
+
+
+def test_an_encoder_without_a_task_and_a_compressed_text(place, tmp_path: Path) -> None:
+    with lzma.open(tmp_path / "corpus.txt.xz", "wt", encoding="utf-8") as file:
+        file.write("the movie was good\n\nvery bad\n")
+    torch.manual_seed(0)
+    BertForMaskedLM(BertConfig.from_pretrained(place.folder / "encoder")).save_pretrained(tmp_path / "masked")
+    load_tokenizer(place.folder / "encoder").save_pretrained(tmp_path / "masked")
+    words = [f"--model={tmp_path / 'masked'}", f"--data={tmp_path / 'corpus.txt.xz'}"]
+    assert main(command(place, tmp_path / "pruned", *words)) == 0
+    pruned = load_encoder(tmp_path / "pruned")
+    assert type(pruned) is BertForMaskedLM
+    assert {"movie", "very"} <= load_tokenizer(tmp_path / "pruned").get_vocab().keys()
+    assert "book" not in load_tokenizer(tmp_path / "pruned").get_vocab()
+    assert pruned.cls.predictions.decoder.weight is pruned.get_input_embeddings().weight
+
+
+def test_only_a_model_is_overwritten(place, tmp_path: Path, capsys) -> None:
+    pruned = tmp_path / "pruned"
+    assert main(command(place, pruned)) == 0
+    (pruned / "vocab.txt").write_text("of an older model\n", encoding="utf-8")
+    assert main(command(place, pruned)) == 2
+    assert "is not empty; choose another --output, or replace a model in it with --overwrite" in capsys.readouterr().err
+    assert main(command(place, pruned, "--overwrite")) == 0
+    assert not (pruned / "vocab.txt").exists()
+    (pruned / "notes.txt").write_text("mine\n", encoding="utf-8")
+    assert main(command(place, pruned, "--overwrite")) == 2
+    assert "holds more than a model, 'notes.txt' for one" in capsys.readouterr().err
+    assert (pruned / "notes.txt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--min-count=0"], "--min_count must be at least 1, not 0"),
+        (["--text=boddy"], "Did you mean 'body'?"),
+        (["--data={place}/nix.csv"], "nix.csv: there is no such file"),
+        (["--data={place}/SST-2"], "say --task sst2"),
+        (["--model={place}/nix"], "there is no folder {place}/nix"),
+        (["--output={place}/run/student"], "is read by this command, which would replace it"),
+        (["--output={place}/new.csv"], "is a file; --output names a folder"),
+        (["--nonsense=1"], "unknown option 'nonsense'"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(place, tmp_path: Path, capsys, words: list[str], message: str) -> None:
+    words = [word.replace("{place}", str(place.folder)) for word in words]
+    assert main(command(place, tmp_path / "pruned", *words)) == 2
+    assert message.replace("{place}", str(place.folder)) in capsys.readouterr().err
+    assert not (tmp_path / "pruned").exists()
+    assert json.loads((place.folder / "run" / "student" / "config.json").read_text())["model_type"] == "bert"

@@ -1,0 +1,102 @@
+"""`emdistill report`: one run's page anew, several runs on one page, and where that page goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from run_folders import add_flows, write_run_folder
+
+from emdistill.cli import main
+from emdistill.commands.report import report
+
+
+def write_comparison_folder(folder: Path) -> Path:
+    """Two entries over two seeds, of which one run is under way."""
+    for method, seed, status in (
+        ("emd", 0, "finished"),
+        ("emd", 1, "finished"),
+        ("kd", 0, "finished"),
+        ("kd", 1, "running"),
+    ):
+        write_run_folder(folder / "runs" / f"{method}-{seed}", method=method, seed=seed, status=status)
+    return folder
+
+
+def test_one_run_has_its_page_written_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_run_folder(tmp_path / "run")
+    add_flows(folder)
+    (folder / "report.html").write_text("old")
+    assert main(["report", str(folder)]) == 0
+    assert str(folder / "report.html") in capsys.readouterr().out
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert page.startswith("<!DOCTYPE html>")
+    assert not (tmp_path / "runs.html").exists()
+
+
+def test_runs_of_one_folder_are_compared_beside_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [str(write_run_folder(tmp_path / name, method=name)) for name in ("first-run", "second-run")]
+    assert main(["report", *folders, folders[0]]) == 0
+    assert str(tmp_path / "runs.html") in capsys.readouterr().out
+    page = (tmp_path / "runs.html").read_text(encoding="utf-8")
+    assert "2 configurations compared" in page
+    assert "first-run" in page
+    assert "second-run" in page
+
+
+def test_a_comparison_stands_for_its_finished_runs(tmp_path: Path) -> None:
+    folder = write_comparison_folder(tmp_path / "comparison")
+    page = report([str(folder)])
+    assert page == folder / "runs.html"
+    text = page.read_text(encoding="utf-8")
+    assert "2 configurations compared" in text
+    assert "1  emd" in text  # two seeds of it, taken together
+    assert "2  kd-0" in text
+    further = write_run_folder(tmp_path / "further", method="minilm")
+    assert main(["report", str(folder), str(further), "--output", str(tmp_path / "all.html")]) == 0
+    assert "3 configurations compared" in (tmp_path / "all.html").read_text(encoding="utf-8")
+
+
+def test_a_comparison_without_a_finished_run_has_no_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run_folder(tmp_path / "comparison" / "runs" / "emd-0", status="running")
+    assert main(["report", str(tmp_path / "comparison")]) == 2
+    assert "holds no finished run yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "are required: runs"),
+        (["nothing"], "nothing holds no run.json"),
+        (["a/run", "--output", "page.html"], "one run's page is a/run/report.html"),
+        (["a/run", "b/run"], "stand in 2 folders; name the page"),
+        (["a/run", "b/run", "--output", "page.pdf"], "is an .html file"),
+        (["a/run", "b/run", "--output", "none/page.html"], "there is no folder none"),
+        (["a/run", "b/run", "--output", "folder.html"], "is a folder"),
+        (["a/run", "b/run", "--ouput", "page.html"], "Did you mean 'output'"),
+        (["a/run", "other", "--output", "page.html"], "scores of different tasks are not comparable"),
+    ],
+)
+def test_what_cannot_be_reported_is_said(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run_folder(Path("a/run"))
+    write_run_folder(Path("b/run"), method="minilm")
+    write_run_folder(Path("other"), task="another")
+    Path("folder.html").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["report", *words]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_help_names_what_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "RUN [RUN ...]" in said
+    assert "--output FILE" in said

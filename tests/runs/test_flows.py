@@ -1,0 +1,129 @@
+"""flows.jsonl: what is written comes back, and a crash costs one line at most."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from emdistill.errors import DataError
+from emdistill.runs.flows import FlowRecord, append_flows, read_flows, truncate_flows
+
+
+def record(step: int, stage: str = "joint", share: float = 0.25) -> FlowRecord:
+    flow = [[share, 0.5 - share], [0.5, 0.0]]
+    weights = {"hidden_states": [0.5, 0.5]}
+    return FlowRecord(step, stage, {"hidden_states": flow}, weights, weights)
+
+
+def write(path: Path, *records: FlowRecord) -> Path:
+    for each in records:
+        append_flows(path, each)
+    return path
+
+
+def steps(path: Path) -> list[tuple[str, int]]:
+    return [(each.stage, each.step) for each in read_flows(path)]
+
+
+def test_records_come_back_as_they_were_written(tmp_path: Path) -> None:
+    records = [record(0), record(50, "zwei", 0.125), FlowRecord(100, "fixed", {"embeddings": [[1.0, 2.0, 0.0]]})]
+    assert read_flows(write(tmp_path / "flows.jsonl", *records)) == records
+
+
+def test_a_line_is_the_documented_object_with_seven_significant_digits(tmp_path: Path) -> None:
+    flow = [[1 / 3, 1.23456789e-9]]
+    path = write(tmp_path / "flows.jsonl", FlowRecord(7, "joint", {"hidden_states": flow}, {}, {}))
+    assert path.read_bytes().endswith(b"\n")
+    assert json.loads(path.read_text(encoding="utf-8")) == {
+        "step": 7,
+        "stage": "joint",
+        "flows": {"hidden_states": [[0.3333333, 1.234568e-9]]},
+        "student_weights": {},
+        "teacher_weights": {},
+    }
+
+
+@pytest.mark.parametrize("kept_bytes", [1, 40, -1])
+def test_a_crash_at_any_byte_costs_only_the_line_being_written(tmp_path: Path, kept_bytes: int) -> None:
+    path = write(tmp_path / "flows.jsonl", record(0), record(1))
+    whole = path.read_bytes()
+    last_line = whole.splitlines(keepends=True)[1]
+    path.write_bytes(whole[: -len(last_line)] + last_line[:kept_bytes])
+    assert steps(path) == [("joint", 0)]
+
+    append_flows(path, record(2))
+    assert steps(path) == [("joint", 0), ("joint", 2)]
+
+
+def test_a_file_that_holds_nothing_but_a_cut_line_is_empty(tmp_path: Path) -> None:
+    path = tmp_path / "flows.jsonl"
+    path.write_bytes(b'{"step": 0, "sta')
+    assert read_flows(path) == []
+    append_flows(path, record(3))
+    assert steps(path) == [("joint", 3)]
+
+
+def line(**changes: object) -> bytes:
+    whole = {"step": 1, "stage": "a", "flows": {"x": [[0.5, 0.5]]}, "student_weights": {}, "teacher_weights": {}}
+    return json.dumps({**whole, **changes}).encode()
+
+
+@pytest.mark.parametrize(
+    ("broken", "complaint"),
+    [
+        (b'{"step": 0, "sta', "no JSON"),
+        (b"", "no JSON"),
+        (b"\xff\xfe", "no JSON"),
+        (b'["step"]', "an object with the fields step, stage, flows"),
+        (b'{"step": 0}', "an object with the fields step, stage, flows"),
+        (line(step=-1), "'step' is a count of steps, not -1"),
+        (line(step=1.5), "'step' is a count of steps, not 1.5"),
+        (line(stage=2), "'stage' is a name, not 2"),
+        (line(flows=[]), "'flows' maps a term's name to its numbers"),
+        (line(flows={"x": [[1], [1, 2]]}), "the flow of 'x' is no matrix"),
+        (line(flows={"x": []}), "the flow of 'x' is no matrix"),
+        (line(flows={"x": [[float("nan")]]}), "NaN is no finite number"),
+        (line(student_weights={"x": [0.5, 0.5]}), "'student_weights' of 'x' are not 1 finite numbers"),
+        (line(teacher_weights={"x": [1.0]}), "'teacher_weights' of 'x' are not 2 finite numbers"),
+        (line(teacher_weights={"y": [1.0]}), "'teacher_weights' names the term 'y', which has no flow"),
+    ],
+)
+def test_any_other_broken_line_is_named_by_file_and_line(tmp_path: Path, broken: bytes, complaint: str) -> None:
+    path = write(tmp_path / "flows.jsonl", record(0))
+    path.write_bytes(path.read_bytes() + broken + b"\n" + path.read_bytes())
+    with pytest.raises(DataError, match=r"flows\.jsonl:2: ") as caught:
+        read_flows(path)
+    assert complaint in str(caught.value)
+
+
+def test_a_record_that_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
+    path = write(tmp_path / "flows.jsonl", record(0))
+    before = path.read_bytes()
+    with pytest.raises(DataError, match=r"step 1 of stage 'joint'.*'hidden_states'"):
+        append_flows(path, record(1, share=float("nan")))
+    assert path.read_bytes() == before
+
+
+def test_a_missing_file_is_an_error_to_read_and_nothing_to_truncate(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        read_flows(tmp_path / "flows.jsonl")
+    assert truncate_flows(tmp_path / "flows.jsonl", 10, stage="joint") == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_truncation_forgets_what_came_after_the_checkpoint(tmp_path: Path) -> None:
+    path = write(tmp_path / "flows.jsonl", record(0), record(50), record(100))
+    assert truncate_flows(path, 50, stage="joint") == 1
+    assert steps(path) == [("joint", 0), ("joint", 50)]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_truncation_keeps_finished_stages_and_drops_later_ones(tmp_path: Path) -> None:
+    path = write(tmp_path / "flows.jsonl", record(90, "one"), record(10, "two"), record(20, "two"), record(5, "three"))
+    with path.open("ab") as file:
+        file.write(b'{"step": 6, "st')
+    assert truncate_flows(path, 10, stage="two", finished_stages=["one"]) == 2
+    assert steps(path) == [("one", 90), ("two", 10)]
+    assert path.read_bytes().endswith(b"\n")

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from emdistill.errors import ConfigError, ModelError
+from emdistill.models.encoder import LAYERS
+from emdistill.ship import onnx as onnx_artifact
+from emdistill.ship.onnx import export_onnx, open_onnx, open_session, reads_token_types, session_logits
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+
+FAMILIES = ["bert", "roberta", "electra", "distilbert"]
+SHAPES = [(1, 1), (1, 2), (3, 1), (1, 17), (2, 8), (5, 40), (3, 126)]
+TOLERANCE = 1e-4
+
+
+def random_batch(rows: int, length: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """A padded batch whose first text is full; ids beyond padding's own 0."""
+    drawn = np.random.default_rng(seed)
+    lengths = [length, *drawn.integers(1, length + 1, rows - 1)]
+    mask = np.array([[int(place < kept) for place in range(length)] for kept in lengths])
+    ids = drawn.integers(1, 60, (rows, length)) * mask
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": drawn.integers(0, 2, (rows, length)) * mask}
+
+
+def pytorch_logits(model: PreTrainedModel, batch: dict[str, np.ndarray]) -> np.ndarray:
+    with torch.no_grad():
+        return model(**{name: torch.from_numpy(values) for name, values in batch.items()}).logits.numpy()
+
+
+def test_all_families_are_tried() -> None:
+    assert set(FAMILIES) <= set(LAYERS)
+
+
+@pytest.mark.parametrize(
+    ("family", "labels", "token_types"),
+    [("bert", 3, None), ("bert", 1, False), ("roberta", 2, True), ("electra", 1, None), ("distilbert", 3, None)],
+)
+def test_logits_are_pytorchs_for_any_batch_and_length(
+    tiny_encoder: Callable[..., PreTrainedModel], tmp_path: Path, family: str, labels: int, token_types: bool | None
+) -> None:
+    model = tiny_encoder(family, labels=labels)
+    export_onnx(model, tmp_path / "model.onnx", token_types=token_types)
+    session = open_session(tmp_path / "model.onnx", threads=1)
+    names = ["input_ids", "attention_mask", "token_type_ids"]
+    if token_types is False or family == "distilbert":
+        names.pop()
+    assert [item.name for item in session.get_inputs()] == names
+    for seed, shape in enumerate(SHAPES):
+        batch = random_batch(*shape, seed=seed)
+        found = session_logits(session, batch)
+        assert found.dtype == np.float32
+        expected = pytorch_logits(model, {name: batch[name] for name in names})
+        np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0)
+    assert np.ptp(expected, axis=0).max() > 10 * TOLERANCE  # texts differ by more than is tolerated
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_encoder: Callable[..., PreTrainedModel], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A model that was in train mode when it was exported, and its file."""
+    model = tiny_encoder("bert", layers=1).train()
+    path = tmp_path_factory.mktemp("exported") / "model.onnx"
+    export_onnx(model, path)
+    return model, path
+
+
+def test_exporting_leaves_model_and_process_as_they_were(exported: Any) -> None:
+    model, _ = exported
+    assert model.training
+    assert model.config._attn_implementation == "sdpa"
+    assert logging.root.manager.disable == logging.NOTSET
+
+
+def test_nodes_are_named_after_modules_and_nothing_names_the_machine(exported: Any) -> None:
+    _, path = exported
+    graph = onnx.load(path).graph
+    names = [node.name for node in graph.node]
+    assert len(set(names)) == len(names)
+    modules = {"embeddings.word_embeddings", "layer.0.attention.self.query", "layer.0.intermediate.dense", "classifier"}
+    assert modules <= set(names)
+    assert b"site-packages" not in path.read_bytes()
+    assert b"/" + Path.home().name.encode() + b"/" not in path.read_bytes()
+
+
+def test_the_same_model_gives_the_same_file(
+    exported: Any, tiny_encoder: Callable[..., PreTrainedModel], tmp_path: Path
+) -> None:
+    export_onnx(tiny_encoder("bert", layers=1), tmp_path / "again.onnx")
+    assert (tmp_path / "again.onnx").read_bytes() == exported[1].read_bytes()
+
+
+def test_a_model_that_cannot_be_traced_is_refused(
+    tiny_encoder: Callable[..., PreTrainedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_encoder("bert", layers=1)
+    branches = model.forward
+
+    def forward(input_ids: torch.Tensor, **rest: torch.Tensor) -> Any:
+        return branches(input_ids, **rest) if input_ids.sum().item() > 3 else branches(input_ids * 0, **rest)
+
+    monkeypatch.setattr(model, "forward", forward)
+    with pytest.raises(ModelError, match="this 'bert' model cannot be exported to ONNX"):
+        export_onnx(model, tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_token_types_are_read_where_there_is_more_than_one(tiny_encoder: Callable[..., PreTrainedModel]) -> None:
+    assert reads_token_types(tiny_encoder("bert"))
+    assert not reads_token_types(tiny_encoder("bert", type_vocab_size=1))
+    assert not reads_token_types(tiny_encoder("distilbert"))
+
+
+def test_without_the_packages_the_mend_is_named(
+    tiny_encoder: Callable[..., PreTrainedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_artifact, "PACKAGES", ("onnx", "a_package_that_is_not_there"))
+    with pytest.raises(ConfigError, match=r"pip install \"emdistill\[onnx\]\""):
+        export_onnx(tiny_encoder("bert"), tmp_path / "model.onnx")
+    with pytest.raises(ConfigError, match="pip install"):
+        open_onnx(tmp_path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9, 0.999])
+def test_a_file_that_was_cut_short_is_refused(exported: Any, tmp_path: Path, share: float) -> None:
+    whole = exported[1].read_bytes()
+    (tmp_path / "cut.onnx").write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(ModelError, match=r"cut\.onnx is no"):
+        open_session(tmp_path / "cut.onnx")
+
+
+def test_text_and_graphs_of_something_else_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.onnx").write_text("a good movie\n", encoding="utf-8")
+    with pytest.raises(ModelError, match=r"text\.onnx is no ONNX graph that can be run"):
+        open_session(tmp_path / "text.onnx")
+    from onnx import TensorProto, helper
+
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 2]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "other", [x], [y])
+    other = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(other, tmp_path / "other.onnx")
+    with pytest.raises(ModelError, match="it reads x and gives y, not input_ids, attention_mask and logits"):
+        open_session(tmp_path / "other.onnx")

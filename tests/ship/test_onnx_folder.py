@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import string
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from emdistill.errors import ConfigError, DataError, ModelError, TokenizerError
+from emdistill.models.encoder import name_outputs, save_student
+from emdistill.runs.reading import Reading, remember_reading
+from emdistill.ship.apply import evaluate_model, predict_file
+from emdistill.ship.onnx import OnnxClassifier, export_onnx, open_onnx
+from emdistill.ship.onnx_folder import (
+    CONFIG,
+    INT8,
+    MODEL,
+    TOKENIZER,
+    put_first,
+    read_folder,
+    write_onnx_folder,
+)
+from emdistill.ship.quantize import quantize_dynamic_int8
+from emdistill.tasks.task import Task
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+
+LENGTH = 24
+TASK = Task("own", "classification", ("bad", "good"), ("accuracy",), text="a", text_pair="b", label="c")
+BLOCKED = """import sys
+for name in ("torch", "transformers", "datasets", "emdistill"):
+    sys.modules[name] = None
+"""
+
+
+def random_texts(count: int, seed: int = 0) -> list[str]:
+    """Words of the tests' vocabulary and others, of lengths that are cut and that are not."""
+    drawn = np.random.default_rng(seed)
+    words = ["the", "movie", "good", "bad", "was", "not", "xylophone", "3.14", "it's", *string.punctuation]
+    return [" ".join(drawn.choice(words, drawn.integers(1, 40))) for _ in range(count)]
+
+
+def with_token_types(tokenizer: Any) -> PreTrainedTokenizerFast:
+    """The same tokenizer, telling the sentences of a pair apart as BERT's does."""
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend_tokenizer,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        **tokenizer.special_tokens_map,
+    )
+
+
+@pytest.fixture(scope="module")
+def shipped(
+    tiny_encoder: Callable[..., PreTrainedModel], tokenizer_factory: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Any:
+    """(model, tokenizer, folder) of a classifier of pairs; leave the folder as it is."""
+    model, tokenizer = tiny_encoder("bert", layers=1), with_token_types(tokenizer_factory())
+    name_outputs(model.config, labels=TASK.labels)
+    remember_reading(model, tokenizer, TASK, LENGTH)
+    folder = tmp_path_factory.mktemp("shipped")
+    export_onnx(model, folder / MODEL)
+    quantize_dynamic_int8(folder / MODEL, folder / INT8)
+    write_onnx_folder(folder, model, tokenizer, card="# a card")
+    return model, tokenizer, folder
+
+
+def pytorch_logits(model: PreTrainedModel, tokenizer: Any, *texts: list[str]) -> np.ndarray:
+    """One row at a time, by transformers alone."""
+    with torch.no_grad():
+        rows = zip(*texts, strict=True)
+        inputs = [tokenizer(*row, truncation=True, max_length=LENGTH, return_tensors="pt") for row in rows]
+        return torch.cat([model(**each).logits for each in inputs]).numpy()
+
+
+def test_config_says_what_is_needed_to_read_texts_and_answers(shipped: Any) -> None:
+    _, _, folder = shipped
+    config = json.loads((folder / CONFIG).read_text())
+    assert config["labels"] == ["bad", "good"]
+    assert config["reading"] == {"text": "a", "text_pair": "b", "label": "c", "max_length": LENGTH}
+    assert set(config["files"]) == {MODEL, INT8, TOKENIZER}
+    opened = open_onnx(folder, threads=1)
+    assert opened.labels == ("bad", "good")
+    assert not opened.is_regression
+    assert opened.reading == Reading("a", "b", "c", LENGTH)
+    assert opened.path.name == MODEL
+    assert (folder / "README.md").read_text() == "# a card"
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("max_length", [5, 17, LENGTH, 100])
+def test_tokens_are_those_of_transformers(shipped: Any, pairs: bool, max_length: int) -> None:
+    _, tokenizer, folder = shipped
+    columns = [random_texts(150, seed) for seed in range(1 + pairs)]
+    expected = tokenizer(*columns, truncation=True, max_length=max_length)
+    encoded = open_onnx(folder, threads=1).encode(columns[0], columns[1] if pairs else None, max_length=max_length)
+    assert [each.ids for each in encoded] == expected["input_ids"]
+    assert [each.type_ids for each in encoded] == expected["token_type_ids"]
+    assert [each.attention_mask for each in encoded] == expected["attention_mask"]
+
+
+def test_a_padded_batch_is_that_of_transformers(shipped: Any) -> None:
+    _, tokenizer, folder = shipped
+    texts = random_texts(9)
+    opened = open_onnx(folder, threads=1)
+    batch = opened.pad(opened.encode(texts, None, max_length=LENGTH))
+    expected = tokenizer(texts, truncation=True, max_length=LENGTH, padding=True, return_tensors="np")
+    assert batch.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(batch[name], values)
+
+
+def test_logits_of_texts_are_pytorchs_in_their_order(shipped: Any) -> None:
+    model, tokenizer, folder = shipped
+    columns = random_texts(50, 1), random_texts(50, 2)
+    expected = pytorch_logits(model, tokenizer, *columns)
+    found = open_onnx(folder / MODEL, threads=1).predict_logits(*columns, batch_size=7)
+    np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
+
+
+def test_the_example_runs_without_torch_and_says_what_pytorch_says(shipped: Any, tmp_path: Path) -> None:
+    model, tokenizer, folder = shipped
+    (tmp_path / "sitecustomize.py").write_text(BLOCKED)
+    firsts, seconds = random_texts(4, 1), random_texts(4, 2)
+    words = [word for pair in zip(firsts, seconds, strict=True) for word in pair]
+    done = subprocess.run(
+        [sys.executable, folder / "example.py", *words],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    expected = pytorch_logits(model, tokenizer, firsts, seconds)
+    lines = [line.split("\t") for line in done.stdout.splitlines()]
+    assert [line[0] for line in lines] == [TASK.labels[best] for best in expected.argmax(-1)]
+    found = np.array([[float(value) for value in line[1:3]] for line in lines])
+    np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
+    assert done.stderr == ""
+    refused = subprocess.run(
+        [sys.executable, "-c", "import torch"], env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True
+    )
+    assert refused.returncode != 0
+    assert len((folder / "example.py").read_text().splitlines()) <= 20
+
+
+@pytest.fixture
+def copy(shipped: Any, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(shipped[2], tmp_path / "copy"))
+
+
+def test_the_int8_file_may_stand_for_the_folder(copy: Path) -> None:
+    put_first(copy, INT8)
+    assert open_onnx(copy, threads=1).path.name == INT8
+    assert open_onnx(copy / MODEL, threads=1).path.name == MODEL
+
+
+@pytest.mark.parametrize("name", [MODEL, TOKENIZER, CONFIG])
+def test_a_missing_file_is_named(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    with pytest.raises(ModelError, match=rf"holds no {name}"):
+        open_onnx(copy)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.999])
+@pytest.mark.parametrize("name", [MODEL, TOKENIZER])
+def test_a_file_cut_short_is_named(copy: Path, name: str, share: float) -> None:
+    whole = (copy / name).read_bytes()
+    (copy / name).write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(ModelError, match=rf"{name} has .* bytes, was written with .*: it was cut short"):
+        open_onnx(copy)
+
+
+def test_an_altered_file_is_named(copy: Path) -> None:
+    altered = bytearray((copy / MODEL).read_bytes())
+    altered[len(altered) // 2] ^= 1
+    (copy / MODEL).write_bytes(bytes(altered))
+    with pytest.raises(ModelError, match=r"model\.onnx was altered since it was written"):
+        open_onnx(copy / MODEL)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is broken"),
+        ("[]", "is not the config.json of an exported folder"),
+        ('{"model_type": "bert"}', "is not the config.json of an exported folder"),
+        ('{"format": "emdistill-onnx-1", "reading": {}}', "cannot be used"),
+    ],
+)
+def test_a_foreign_or_broken_config_is_named(copy: Path, text: str, message: str) -> None:
+    (copy / CONFIG).write_text(text)
+    with pytest.raises(ModelError, match=message):
+        open_onnx(copy)
+
+
+def test_other_labels_than_logits_are_refused(copy: Path) -> None:
+    config = json.loads((copy / CONFIG).read_text())
+    (copy / CONFIG).write_text(json.dumps({**config, "labels": ["a", "b", "c"]}))
+    with pytest.raises(ModelError, match=r"gives 2 logits, but .* names 3 labels"):
+        open_onnx(copy)
+
+
+def test_a_file_beside_the_config_but_not_in_it_is_refused(copy: Path) -> None:
+    shutil.copyfile(copy / MODEL, copy / "other.onnx")
+    with pytest.raises(ModelError, match="is not among the files of"):
+        open_onnx(copy / "other.onnx")
+    with pytest.raises(ModelError, match="there is no file or folder"):
+        open_onnx(copy / "nothing.onnx")
+    with pytest.raises(ModelError, match="there is no file or folder"):
+        read_folder(copy / "nowhere")
+
+
+def test_a_tokenizer_without_token_types_does_not_fit_a_graph_that_reads_them(
+    shipped: Any, tiny_tokenizer: Any, copy: Path
+) -> None:
+    with pytest.raises(ModelError, match="export it with token_types=False"):
+        write_onnx_folder(copy, shipped[0], tiny_tokenizer)
+
+
+def test_a_folder_is_not_completed_without_a_graph_or_rules(shipped: Any, tmp_path: Path) -> None:
+    model, tokenizer, _ = shipped
+    with pytest.raises(ModelError, match=r"holds no model\.onnx"):
+        write_onnx_folder(tmp_path, model, tokenizer)
+    (tmp_path / MODEL).touch()
+    with pytest.raises(TokenizerError, match=r"has no tokenizer\.json"):
+        write_onnx_folder(tmp_path, model, object())  # type: ignore[arg-type]
+
+
+def test_predict_and_evaluate_agree_with_the_pytorch_model(shipped: Any, tmp_path: Path) -> None:
+    model, tokenizer, folder = shipped
+    save_student(model, tokenizer, tmp_path / "student")
+    rows = [
+        {"a": a, "b": b, "c": TASK.labels[row % 2]}
+        for row, (a, b) in enumerate(zip(random_texts(30, 1), random_texts(30, 2), strict=True))
+    ]
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    outputs = {}
+    for name, path in {"torch": tmp_path / "student", "file": folder / MODEL, "folder": folder}.items():
+        predict_file(str(path), str(data), str(tmp_path / f"{name}.jsonl"), batch_size=4)
+        outputs[name] = [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
+    for found in (outputs["file"], outputs["folder"]):
+        assert [row["prediction"] for row in found] == [row["prediction"] for row in outputs["torch"]]
+        np.testing.assert_allclose(
+            *([row["probability"] for row in rows] for rows in (found, outputs["torch"])), atol=1e-4
+        )
+    assert evaluate_model(str(folder), str(data)) == evaluate_model(str(tmp_path / "student"), str(data))
+
+
+def test_data_of_another_task_is_refused(shipped: Any, tmp_path: Path) -> None:
+    folder = shipped[2]
+    data = tmp_path / "data.jsonl"
+    rows = [{"a": "good", "b": "bad", "c": label} for label in ("good", "awful")]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match="the label 'awful' is none of the model's"):
+        evaluate_model(str(folder), str(data))
+    data.write_text("".join(json.dumps({**row, "c": 1.5 + n}) + "\n" for n, row in enumerate(rows)))
+    with pytest.raises(ModelError, match=r"gives classes \(bad, good\), the task asks for a score"):
+        evaluate_model(str(folder), str(data), kind="regression")
+    with pytest.raises(ConfigError, match="this encoder reads 128 tokens at most"):
+        predict_file(str(folder), str(data), str(tmp_path / "out.csv"), max_length=129)
+
+
+def test_a_score_is_a_number(tiny_encoder: Callable[..., PreTrainedModel], tmp_path: Path, tiny_tokenizer: Any) -> None:
+    model = tiny_encoder("distilbert", layers=1, labels=1)
+    remember_reading(model, tiny_tokenizer, Task("own", "regression", (), ("pearson",)), LENGTH)
+    export_onnx(model, tmp_path / MODEL)
+    write_onnx_folder(tmp_path, model, tiny_tokenizer)
+    opened: OnnxClassifier = open_onnx(tmp_path, threads=1)
+    assert opened.is_regression
+    assert opened.labels == ()
+    texts = random_texts(6)
+    ids = [tiny_tokenizer(text, truncation=True, max_length=LENGTH)["input_ids"] for text in texts]
+    with torch.no_grad():
+        expected = torch.cat([model(input_ids=torch.tensor([row])).logits for row in ids]).numpy()
+    np.testing.assert_allclose(opened.predict_logits(texts), expected, atol=1e-4, rtol=0)
+    (tmp_path / "in.txt").write_text("\n".join(texts))
+    predict_file(str(tmp_path), str(tmp_path / "in.txt"), str(tmp_path / "out.jsonl"))
+    found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row.keys() for row in found] == [{"text", "prediction"}] * 6
+    np.testing.assert_allclose([row["prediction"] for row in found], expected[:, 0], atol=1e-4)
