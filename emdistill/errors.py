@@ -11,6 +11,7 @@ EmdistillError
 ├── TransportError         costs or masses that make no transport problem
 ├── CacheError             teacher outputs that do not fit on the disk or in half precision, or were not kept
 ├── OutputError            an output folder that holds something already
+│   └── BusyError          another process is at it
 └── TrainingError          training cannot go on: a NaN or infinite loss
 """
 
@@ -19,6 +20,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
+
+SHOWN_NAMES = 20
 
 
 class EmdistillError(Exception):
@@ -71,6 +74,10 @@ class OutputError(EmdistillError):
     """An output folder that already holds something."""
 
 
+class BusyError(OutputError):
+    """Another process is at this run."""
+
+
 class TrainingError(EmdistillError):
     """Training cannot go on: a loss became NaN or infinite."""
 
@@ -80,3 +87,10 @@ def nearest(name: str, names: Iterable[str]) -> str:
     by_lower = {known.lower(): known for known in names}
     close = difflib.get_close_matches(name.lower(), by_lower, n=1)
     return f" Did you mean {by_lower[close[0]]!r}?" if close else ""
+
+
+def listing(names: Iterable[str]) -> str:
+    """The first twenty names, and how many there are besides."""
+    every = list(names)
+    more = f", … ({len(every)} in all)" if len(every) > SHOWN_NAMES else ""
+    return ", ".join(every[:SHOWN_NAMES]) + more

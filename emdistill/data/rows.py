@@ -12,19 +12,18 @@ import csv
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow
 import pyarrow.parquet
 
-from emdistill.errors import DataError, nearest
+from emdistill.errors import DataError, listing, nearest
 from emdistill.tasks.task import DataFile
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 _SHOWN_ROWS = 5
-_SHOWN_NAMES = 20
 
 
 class Row(NamedTuple):
@@ -54,16 +53,6 @@ class BadRows:
         if len(self.problems) > len(shown):
             message.append(f"… and {len(self.problems) - len(shown)} more like these")
         raise DataError("\n".join(message), file=self.source, line=first_line)
-
-
-# ------------------------------------------------------------------------------------------ names in messages
-
-
-def listing(names: Iterable[str]) -> str:
-    """The first twenty names, and how many there are besides."""
-    every = list(names)
-    more = f", … ({len(every)} in all)" if len(every) > _SHOWN_NAMES else ""
-    return ", ".join(every[:_SHOWN_NAMES]) + more
 
 
 # ------------------------------------------------------------------------------------------ from bytes to rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ import torch
 from datasets import Dataset
 
 from emdistill.data.files import read_inputs
+from emdistill.data.labels import as_the_model_counts
 from emdistill.data.read import read_task_data
 from emdistill.errors import ConfigError, DataError, ModelError, OutputError
 from emdistill.models.encoder import load_classifier, load_tokenizer
-from emdistill.models.teacher import GENERIC_NAME, Teacher
+from emdistill.models.teacher import Teacher
 from emdistill.runs.reading import Reading, recall_reading
 from emdistill.ship.onnx import is_onnx, open_onnx
-from emdistill.tasks.task import Kind, TaskData
+from emdistill.tasks import TaskKind
 from emdistill.training import predict_logits
 from emdistill.training.evaluate import score_sets
 from emdistill.training.splits import longest_text
@@ -37,7 +38,7 @@ def evaluate_model(
     text: str | None = None,
     text_pair: str | None = None,
     label: str | None = None,
-    kind: Kind | None = None,
+    kind: str | None = None,
     max_length: int | None = None,
 ) -> dict[str, float]:
     """Score a fine-tuned model or student on the development set of a task, or on every row of a file.
@@ -62,11 +63,11 @@ def evaluate_model(
         text_pair=text_pair or (None if text else reading.text_pair),
         label=label or reading.label,
         dev=data if task is None and given else None,  # of a file, every row is scored
-        kind=kind or (None if task else "regression" if judge.is_regression else "classification"),
+        kind=kind or (None if task else judge.kind.name),
+        evaluating=True,
     )
-    if task is None and given:
-        found = _as_the_model_counts(found, judge.labels)
-    judge.check_labels(found.task.labels)
+    some = task is None and given
+    found = as_the_model_counts(found, judge.labels, judge.kind, model=model, error=ModelError, some=some)
     length = _length(judge, max_length)
     logits = {
         name: judge.logits(examples, length, judge.at_once, "evaluating") for name, examples in found.evaluation.items()
@@ -111,7 +112,7 @@ def predict_file(
     column, pair = text or reading.text, text_pair or (None if text else reading.text_pair)
     rows = read_inputs(input, column, pair)
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    if taken := {"prediction", "probability"} & set(columns):
+    if taken := set(judge.kind.answer_columns(judge.labels)) & set(columns):
         raise DataError(f"there is a column '{min(taken)}' already; rename it, for the output has one", file=input)
     texts = {"text": [row[column] for row in rows]}
     if pair is not None:
@@ -119,7 +120,7 @@ def predict_file(
     logits = judge.logits(
         Dataset.from_dict(texts), _length(judge, max_length), batch_size or judge.at_once, "predicting"
     )
-    predictions = _scores(logits) if judge.is_regression else _classes(logits, judge.names)
+    predictions = judge.kind.answers(logits, judge.labels)
     _write_rows(place, [{**row, **prediction} for row, prediction in zip(rows, predictions, strict=True)])
     return len(rows)
 
@@ -128,22 +129,18 @@ def predict_file(
 class _Classifier:
     """A saved model, in PyTorch or in ONNX Runtime.
 
-    labels        names in the order of the logits; empty for a score, and where they are generic
-    names         what is written for each logit
+    labels        names in the order of the logits
     positions     the longest text, in tokens, that it can read
     at_once       texts in a batch, where nothing else is asked for
     logits        (examples, max_length, batch_size, description) -> [rows, C]
-    check_labels  raises where logit i does not mean the task's label i
     """
 
     reading: Reading
-    is_regression: bool
+    kind: TaskKind
     labels: tuple[str, ...]
-    names: Mapping[int, str]
     positions: int
     at_once: int
     logits: Callable[[Dataset, int, int, str], np.ndarray]
-    check_labels: Callable[[Sequence[str]], None]
 
 
 def _load(model: str) -> _Classifier:
@@ -156,15 +153,13 @@ def _load_pytorch(model: str) -> _Classifier:
     judge = Teacher(encoder)
     return _Classifier(
         reading=recall_reading(encoder),
-        is_regression=judge.is_regression,
+        kind=judge.kind,
         labels=judge.labels,
-        names={int(index): str(name) for index, name in (encoder.config.id2label or {}).items()},
         positions=longest_text(encoder),
         at_once=64,
         logits=lambda examples, max_length, batch_size, description: predict_logits(
             encoder, tokenizer, examples, max_length=max_length, batch_size=batch_size, description=description
         ),
-        check_labels=judge.check_labels,
     )
 
 
@@ -176,27 +171,13 @@ def _load_onnx(path: Path) -> _Classifier:
         pairs = list(examples["text_pair"]) if "text_pair" in examples.column_names else None
         return classifier.predict_logits(list(examples["text"]), pairs, max_length=max_length, batch_size=batch_size)
 
-    def check_labels(asked: Sequence[str]) -> None:
-        if len(asked) != len(labels):
-            gives = f"classes ({', '.join(labels)})" if labels else "a score"
-            asks = f"classes ({', '.join(asked)})" if asked else "a score"
-            raise ModelError(f"{path} gives {gives}, the task asks for {asks}; score it on data of its own task")
-        place = {name.casefold(): index for index, name in enumerate(labels)}
-        if any(place.get(name.casefold(), index) != index for index, name in enumerate(asked)):
-            raise ModelError(
-                f"{path} has its labels in another order ({', '.join(labels)}) than the data ({', '.join(asked)}); "
-                "score it on data of its own task"
-            )
-
     return _Classifier(
         reading=classifier.reading,
-        is_regression=classifier.is_regression,
-        labels=() if any(GENERIC_NAME.fullmatch(name) for name in labels) else labels,
-        names=dict(enumerate(labels)),
+        kind=classifier.kind,
+        labels=labels,
         positions=classifier.config.positions,
         at_once=1,
         logits=logits,
-        check_labels=check_labels,
     )
 
 
@@ -207,36 +188,6 @@ def _length(judge: _Classifier, asked: int | None) -> int:
             f"--max_length {asked}: this encoder reads {judge.positions} tokens at most; give that or less"
         )
     return min(judge.reading.max_length, judge.positions) if asked is None else asked
-
-
-def _as_the_model_counts(data: TaskData, labels: Sequence[str]) -> TaskData:
-    """The same rows, their labels counted as the model counts them; a file need not hold all of its classes."""
-    task = data.task
-    if not labels or not task.labels:
-        return data
-    unknown = [name for name in task.labels if name not in labels]
-    if unknown:
-        raise DataError(
-            f"the label '{unknown[0]}' is none of the model's ({', '.join(labels)}); score it on data of its own task"
-        )
-    places = [labels.index(name) for name in task.labels]
-    rows = data.evaluation["dev"]
-    rows = rows.remove_columns("label").add_column("label", [places[label] for label in rows["label"]])
-    return replace(data, task=replace(task, labels=tuple(labels)), evaluation={"all rows": rows})
-
-
-def _classes(logits: np.ndarray, names: Mapping[int, str]) -> list[dict[str, Any]]:
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities = shifted / shifted.sum(axis=-1, keepdims=True)
-    best = probabilities.argmax(axis=-1)
-    return [
-        {"prediction": names[int(index)], "probability": round(float(row[index]), 6)}
-        for index, row in zip(best, probabilities, strict=True)
-    ]
-
-
-def _scores(logits: np.ndarray) -> list[dict[str, Any]]:
-    return [{"prediction": round(float(value), 6)} for value in logits[:, 0]]
 
 
 def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
