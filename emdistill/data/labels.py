@@ -60,7 +60,7 @@ def as_the_model_counts(
 
     def counted(examples: Dataset) -> Dataset:
         columns = examples.to_dict()
-        columns["label"] = [kind.permuted(label, known) for label in columns["label"]]
+        columns["label"] = [kind.permuted(label, known, len(names)) for label in columns["label"]]
         return Dataset.from_dict(columns, features=examples.features)
 
     return replace(

@@ -3,9 +3,10 @@
 from emdistill.errors import ConfigError, nearest
 from emdistill.tasks.classification import Classification
 from emdistill.tasks.kind import TaskKind
+from emdistill.tasks.multi_label import MultiLabel
 from emdistill.tasks.regression import Regression
 
-KINDS: dict[str, TaskKind] = {kind.name: kind for kind in (Classification(), Regression())}
+KINDS: dict[str, TaskKind] = {kind.name: kind for kind in (Classification(), Regression(), MultiLabel())}
 
 
 def find_kind(name: str) -> TaskKind:

@@ -78,7 +78,7 @@ class Classification(TaskKind):
     def written(self, label: Any, names: Sequence[str]) -> str:
         return names[int(label)]
 
-    def permuted(self, label: Any, order: Sequence[int]) -> int:
+    def permuted(self, label: Any, order: Sequence[int], width: int) -> int:
         return order[int(label)]
 
     def note(self, cells: Sequence[Cell], column: str) -> str:

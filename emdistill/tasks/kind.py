@@ -85,8 +85,8 @@ class TaskKind(ABC):
     def written(self, label: Any, names: Sequence[str]) -> Any:
         """The label as files and people have it: a value that JSON holds and `encoder` reads."""
 
-    def permuted(self, label: Any, order: Sequence[int]) -> Any:
-        """The same label where logit i has become logit order[i]; a label that counts no logits stays."""
+    def permuted(self, label: Any, order: Sequence[int], width: int) -> Any:
+        """The same label where logit i has become logit order[i] of `width`; a label that counts no logits stays."""
         return label
 
     def note(self, cells: Sequence[Cell], column: str) -> str:
