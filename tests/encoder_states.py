@@ -48,6 +48,12 @@ def random_states(
     return replace(states, **relations)
 
 
+def random_layers(count: int, shape: tuple[int, ...], seed: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    """States of one kind alone."""
+    draw = np.random.RandomState(seed)
+    return [torch.from_numpy(draw.standard_normal(shape)).to(dtype) for _ in range(count)]
+
+
 def tensors(states: EncoderStates) -> list[Tensor]:
     """All that are there, but for the mask."""
     every = [states.logits, states.embeddings, *(layer for kind in KINDS for layer in getattr(states, kind))]

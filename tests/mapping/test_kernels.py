@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from encoder_states import random_layers
 from messages import names
 from torch import Tensor
 
@@ -23,8 +24,7 @@ def _kernels_of_this_test() -> Iterator[None]:
 
 
 def layers(count: int, shape: tuple[int, ...], seed: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for _ in range(count)]
+    return random_layers(count, shape, seed, dtype)
 
 
 def costs_and_gradients(

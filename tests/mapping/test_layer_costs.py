@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+from encoder_states import random_layers as layers
 from messages import names
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -20,11 +21,6 @@ def random_mask(batch: int, length: int, seed: int) -> Tensor:
     mask = (torch.rand(batch, length, generator=torch.Generator().manual_seed(seed)) < 0.6).long()
     mask[0] = 1
     return mask
-
-
-def layers(count: int, shape: tuple[int, ...], seed: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for _ in range(count)]
 
 
 def valid_entries(layer: Tensor, mask: Tensor) -> Tensor:
