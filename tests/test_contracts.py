@@ -33,20 +33,27 @@ from emdistill.methods import METHODS
 from emdistill.models import Teacher, encoder_shape, fingerprint, name_outputs, save_student
 from emdistill.states import EncoderShape, EncoderStates
 from emdistill.students import STUDENTS, make_student
-from emdistill.tasks.metrics import METRICS, chance, score
+from emdistill.tasks import KINDS, TaskKind
 from emdistill.tasks.task import Task
 from emdistill.training import DistillationTrainer, Stage
 from emdistill.training.run_stages import stage_arguments
 
-# The three things a model can be asked for, as label names: a score has none.
-KINDS = {"regression": (), "2 classes": ("no", "yes"), "many classes": tuple("abcdefg")}
+# What a model can be asked for: each kind of task, with the names of its labels; a score has none.
+ASKED: dict[str, tuple[TaskKind, tuple[str, ...]]] = {
+    name: (kind, () if kind.link == "identity" else ("no", "yes")) for name, kind in KINDS.items()
+} | {"many classes": (KINDS["classification"], tuple("abcdefg"))}
 NEEDS = {"embeddings": "embeddings", "hidden": "hidden", "attention": "attention_scores"}
 NEEDS |= {name: name for name in ("queries", "keys", "values")}
 TEXTS = ("the movie was good", "a bad book", "it is not very good and it was not the book", "a movie")
 
 
-def predictions(kind: str) -> Any:
-    return "score" if kind == "regression" else "classes"
+def some_labels(asked: str, rows: int) -> list[Any]:
+    """A label per row, as the kind encodes them."""
+    kind, labels = ASKED[asked]
+    if kind.link == "identity":
+        return [0.5 + 1.25 * row for row in range(rows)]
+    indices = [row % len(labels) for row in range(rows)]
+    return indices if kind.link == "softmax" else np.eye(len(labels))[indices].tolist()
 
 
 # --- losses -------------------------------------------------------------------------------------------------------
@@ -81,14 +88,15 @@ def make_loss(name: str, kind: str, student_layers: int, teacher_layers: int) ->
     name, _, mapping = name.partition("+")
     if mapping:
         return LayerLoss([part(name)()], MAPPINGS[mapping](student_layers, teacher_layers))
-    takes_kind = "regression" in inspect.signature(part(name)).parameters
-    loss: Loss = part(name)(**{"regression": kind == "regression"} if takes_kind else {})
+    takes_link = "link" in inspect.signature(part(name)).parameters
+    loss: Loss = part(name)(**{"link": ASKED[kind][0].link} if takes_link else {})
     return loss
 
 
 def loss_cases() -> list[tuple[str, str]]:
     """Each loss once for each kind of labels, or once where it reads no predictions."""
-    kinds = {name: KINDS if make_loss(name, "2 classes", 3, 7).predicts else ["2 classes"] for name in loss_names()}
+    one = next(iter(ASKED))
+    kinds = {name: ASKED if make_loss(name, one, 3, 7).predicts else [one] for name in loss_names()}
     return [(name, kind) for name in kinds for kind in kinds[name]]
 
 
@@ -96,8 +104,7 @@ class LossCase:
     """A loss with one batch of random states and labels; the last tokens of all texts but the first are padding."""
 
     def __init__(self, name: str, kind: str, student_layers: int = 3) -> None:
-        outputs = max(1, len(KINDS[kind]))
-        generator = torch.Generator().manual_seed(0)
+        outputs = max(1, len(ASKED[kind][1]))
         mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0]])
         self.loss = make_loss(name, kind, student_layers, 7).eval()
         options = {"outputs": outputs, "vectors": 24, "dtype": torch.float32}  # a width for 12 relation heads
@@ -105,8 +112,7 @@ class LossCase:
             leaves(random_states(EncoderShape(layers, 8, 2), mask, seed, **options))
             for seed, layers in enumerate((student_layers, 7))
         )
-        classes, scores = torch.randint(outputs, (3,), generator=generator), torch.rand(3, generator=generator)
-        self.batch = {"labels": scores if kind == "regression" else classes}
+        self.batch = {"labels": torch.tensor(some_labels(kind, 3))}
 
     def value(self, student: EncoderStates | None = None, teacher: EncoderStates | None = None) -> Tensor:
         """The sum of the terms, at the layer weights as they are."""
@@ -284,16 +290,18 @@ Encoders = Callable[..., PreTrainedModel]
 
 
 def named(model: PreTrainedModel, kind: str) -> PreTrainedModel:
-    name_outputs(model.config, labels=KINDS[kind], regression=kind == "regression")
+    asked, labels = ASKED[kind]
+    name_outputs(model.config, labels=labels, problem_type=asked.problem_type)
     return model
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ASKED)
 @pytest.mark.parametrize("form", STUDENTS)
 def test_student_is_a_stock_model(
     form: str, kind: str, tiny_encoder: Encoders, tiny_tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
-    outputs = max(1, len(KINDS[kind]))
+    asked, labels = ASKED[kind]
+    outputs = max(1, len(labels))
     teacher = named(tiny_encoder(layers=6, labels=outputs), kind)
     save_student(tiny_encoder(layers=1, width=16), tiny_tokenizer, tmp_path / "small")
     # 4x24: of a shape that is a part of this teacher, so that it can be cut from it.
@@ -304,10 +312,10 @@ def test_student_is_a_stock_model(
         spec,
         teacher,
         tiny_tokenizer,
-        labels=KINDS[kind],
-        predictions=predictions(kind),
+        labels=labels,
+        predictions=asked.predictions,
         seed=3,
-        sample=lambda: [{**sample, "labels": torch.zeros(len(TEXTS), dtype=torch.long)}],
+        sample=lambda: [{**sample, "labels": torch.tensor(some_labels(kind, len(TEXTS)))}],
     )
     inputs = tokenizer(list(TEXTS), padding=True, return_tensors="pt")
     student.eval()
@@ -315,7 +323,7 @@ def test_student_is_a_stock_model(
     assert logits.shape == (len(TEXTS), outputs)
     assert torch.isfinite(logits).all()
     assert all(weight.requires_grad for weight in student.parameters())
-    assert tuple(student.config.id2label.values()) == KINDS[kind] or kind == "regression"
+    assert tuple(student.config.id2label.values()) == labels or not labels
     assert not {id(weight) for weight in student.parameters()} & {id(weight) for weight in teacher.parameters()}
     assert fingerprint(teacher) == before
 
@@ -329,9 +337,8 @@ def test_student_is_a_stock_model(
 
 
 def examples(tokenizer: PreTrainedTokenizerBase, kind: str) -> Dataset:
-    labels = [0.5, 4.0, 1.5, 2.0] if kind == "regression" else [place % len(KINDS[kind]) for place in range(len(TEXTS))]
-    rows = Dataset.from_dict({"text": list(TEXTS), "label": labels})
-    return tokenise(rows, tokenizer, 32, regression=kind == "regression")
+    rows = Dataset.from_dict({"text": list(TEXTS), "label": some_labels(kind, len(TEXTS))})
+    return tokenise(rows, tokenizer, 32)
 
 
 def one_step(
@@ -361,16 +368,17 @@ def one_step(
 
 
 # A method is told what is predicted, not how many classes there are.
-@pytest.mark.parametrize("kind", {predictions(kind): kind for kind in KINDS}.values())
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_step_of_every_method_teaches_the_student_and_leaves_the_teacher(
     method: str, kind: str, tiny_encoder: Encoders, tiny_tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
-    outputs = max(1, len(KINDS[kind]))
+    asked, labels = ASKED[kind]
+    outputs = max(1, len(labels))
     teacher = Teacher(named(tiny_encoder(layers=3, width=16, heads=2, labels=outputs), kind))
     student = named(tiny_encoder(layers=2, width=8, heads=2, labels=outputs, seed=1), kind)
     taught, stock = teacher.fingerprint, set(student.state_dict())
-    stages = METHODS[method](encoder_shape(student), teacher.shape, predictions=predictions(kind))
+    stages = METHODS[method](encoder_shape(student), teacher.shape, predictions=asked.predictions)
     assert len({stage.name for stage in stages}) == len(stages) > 0
     for stage in stages:
         before = fingerprint(student)
@@ -419,12 +427,10 @@ def task(request: pytest.FixtureRequest) -> Task:
 def test_task_is_consistent(task: Task) -> None:
     assert TASKS[task.name] is task
     assert task.metrics
-    assert set(task.metrics) <= METRICS.keys()
-    if task.kind == "classification":
-        assert len(set(task.labels)) == len(task.labels) == task.outputs >= 2
-    else:
-        assert task.labels == ()
-        assert task.outputs == 1
+    assert set(task.metrics) <= task.kind.metrics.keys()
+    assert len(set(task.labels)) == len(task.labels)
+    assert task.outputs == (1 if task.kind.link == "identity" else len(task.labels))
+    assert task.positive is None or task.positive in task.labels
     columns = [task.text, task.label, *([task.text_pair] if task.text_pair else [])]
     assert len(set(columns)) == len(columns)
     assert task.description
@@ -433,16 +439,16 @@ def test_task_is_consistent(task: Task) -> None:
 
 def test_a_task_scores_the_truth_highest(task: Task) -> None:
     draw = np.random.RandomState(0)
-    if task.kind == "classification":
+    if task.kind.link == "softmax":
         labels = np.arange(40) % task.outputs
         labels[: task.outputs * 2] = 0  # a most frequent class
         truth = np.eye(task.outputs)[labels]
     else:
         labels = draw.rand(40) * 5
         truth = labels[:, None]
-    best = score(task, truth, labels)
+    best = task.score(truth, labels)
     assert list(best) == list(task.metrics)
     assert best == pytest.approx(dict.fromkeys(task.metrics, 1.0))
-    other = score(task, draw.standard_normal(truth.shape), labels)
+    other = task.score(draw.standard_normal(truth.shape), labels)
     assert all(other[name] < 1 for name in task.metrics)
-    assert chance(task, labels) < 1
+    assert task.chance(labels) < 1

@@ -15,6 +15,7 @@ FLOORS = {
     "states": 0,
     "files": 0,
     "console": 0,
+    "processes": 0,
     "tasks": 1,
     "data": 1,
     "models": 1,
@@ -36,6 +37,7 @@ FLOORS = {
 NEIGHBOURS = {
     ("states", "errors"),
     ("files", "errors"),
+    ("console", "processes"),
     ("data", "tasks"),
     ("models", "tasks"),
     ("students", "data"),

@@ -14,7 +14,7 @@ import yaml
 from emdistill.cli import main
 from emdistill.config import RECIPES, FinetuneConfig, RunConfig, load_config, load_finetune_config
 from emdistill.methods import METHODS
-from emdistill.states import EncoderShape
+from emdistill.states import CLASSES, EncoderShape
 from emdistill.training import DistillationArguments
 from emdistill.training.run_stages import stage_arguments
 
@@ -76,7 +76,7 @@ def test_every_key_is_read(name: str) -> None:
         assert "objective" not in recipe
         return
     objective = recipe.get("objective", {})
-    inspect.signature(METHODS[name]).bind(STUDENT, TEACHER, predictions="classes", **objective)
+    inspect.signature(METHODS[name]).bind(STUDENT, TEACHER, predictions=CLASSES, **objective)
     assert not {"student", "teacher", "predictions", "mapping"} & objective.keys()
 
 

@@ -32,16 +32,21 @@ def _micro_f1(logits: Logits, labels: NDArray[Any], task: Task) -> float:
 
 def _macro_f1(logits: Logits, labels: NDArray[Any], task: Task) -> float:
     """The mean over the labels that occur."""
-    there = (labels > 0.5).any(axis=0)
-    return float(f1_score(labels[:, there] > 0.5, logits[:, there] > 0, average="macro", zero_division=0.0))
+    return _mean([f1_score(gold, answers > 0, zero_division=0.0) for gold, answers in _of_each_label(logits, labels)])
 
 
 def _mean_average_precision(logits: Logits, labels: NDArray[Any], task: Task) -> float:
     """The mean over the labels that occur of the area under precision and recall."""
-    there = (labels > 0.5).any(axis=0)
-    if not there.any():
-        return 0.0
-    return float(average_precision_score(labels[:, there] > 0.5, logits[:, there], average="macro"))
+    return _mean([average_precision_score(gold, answers) for gold, answers in _of_each_label(logits, labels)])
+
+
+def _of_each_label(logits: Logits, labels: NDArray[Any]) -> list[tuple[NDArray[Any], Logits]]:
+    """Gold [n] and logits [n] of every label that occurs."""
+    return [(gold, answers) for gold, answers in zip((labels > 0.5).T, logits.T, strict=True) if gold.any()]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else 0.0
 
 
 class MultiLabel(TaskKind):

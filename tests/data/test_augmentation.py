@@ -27,6 +27,7 @@ from emdistill.data.augmentation import (
 )
 from emdistill.data.read import read_task_data
 from emdistill.errors import DataError
+from emdistill.tasks import KINDS
 from emdistill.tasks.task import Task, TaskData
 
 GLUE = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "glue"
@@ -160,7 +161,7 @@ def task_data(*, kind: str = "classification", pairs: bool = False, texts: list[
     columns: dict[str, Any] = {"text": texts, "label": [1, 0, 0] if labels else [4.5, 1.0, 2.25]}
     if pairs:
         columns["text_pair"] = [text.upper() for text in texts]
-    task = Task("mine", kind, labels, ("accuracy",), text_pair="other" if pairs else None)  # type: ignore[arg-type]
+    task = Task("mine", KINDS[kind], labels, ("accuracy",), text_pair="other" if pairs else None)
     return TaskData(task, Dataset.from_dict(columns), {})
 
 
@@ -249,7 +250,7 @@ def test_bad_lines_are_named_with_their_numbers(tmp_path: Path) -> None:
             "label 'goods' is unknown; the task's labels are: bad, good. Did you mean 'good'?",
         ),
         7: ({"row": 1, "text": " ", "label": "bad"}, "column 'text' is empty; column 'text_pair' is absent"),
-        8: (good | {"label": 1}, "label 1 is unknown"),
+        8: (good | {"label": 1}, "label '1' is unknown"),
     }
     rows = [bad[line][0] if line in bad else good for line in range(2, 9)]
     with pytest.raises(DataError) as caught:

@@ -9,7 +9,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from emdistill.data.glue import GLUE, glue_task, recognise
 from emdistill.data.read import read_task_data
 from emdistill.errors import ConfigError, DataError
-from emdistill.tasks.metrics import METRICS
+from emdistill.tasks import KINDS
 
 REAL = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "glue"
 
@@ -143,8 +143,8 @@ def test_the_table_agrees_with_itself() -> None:
     for name, glue in GLUE.items():
         assert glue.task.name == name
         assert glue_task(glue.folder) is glue
-        assert set(glue.task.metrics) <= set(METRICS)
-        assert bool(glue.task.labels) == (glue.task.kind == "classification")
+        assert set(glue.task.metrics) <= set(glue.task.kind.metrics)
+        assert bool(glue.task.labels) == (glue.task.kind is KINDS["classification"])
 
 
 # ------------------------------------------------------------------------------------------------------ the hub

@@ -111,8 +111,8 @@ def make_objective(
         [
             LayerLoss([AttentionScoreCosts(), HiddenStateCosts()], EmdMapping(student.layers, TEACHER.layers)),
             EmbeddingLoss(),
-            SoftTargets(temperature=temperature, regression=regression),
-            HardLabels(regression=regression),
+            SoftTargets(temperature=temperature, link="identity" if regression else "softmax"),
+            HardLabels(link="identity" if regression else "softmax"),
         ],
         TERMS,
         Projection(student, TEACHER, projection),  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from emdistill.errors import ConfigError
 from emdistill.losses import EmbeddingLoss, HardLabels, LayerLoss, SoftTargets
 from emdistill.methods.bert_emd import bert_emd
 from emdistill.states import EncoderShape
+from emdistill.tasks import KINDS
 from emdistill.training.run_stages import stage_arguments
 from emdistill.training.stage import Stage
 
@@ -129,10 +130,12 @@ def test_mapping_settings_arrive() -> None:
 
 
 def test_regression_and_temperature_arrive() -> None:
-    soft, hard = list(build(beta=0, alpha=0.5, temperature=3.0, predictions="score")[0].objective.losses)
+    soft, hard = list(
+        build(beta=0, alpha=0.5, temperature=3.0, predictions=KINDS["regression"].predictions)[0].objective.losses
+    )
     assert isinstance(soft, SoftTargets)
     assert isinstance(hard, HardLabels)
-    assert (soft.temperature, soft.regression, hard.regression) == (3.0, True, True)
+    assert (soft.temperature, soft.link, hard.link) == (3.0, "identity", "identity")
 
 
 def test_unequal_heads_need_a_choice() -> None:

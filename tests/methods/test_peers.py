@@ -27,7 +27,7 @@ from emdistill.methods.distilbert import distilbert
 from emdistill.methods.minilm import minilm
 from emdistill.methods.patient_kd import patient_kd
 from emdistill.methods.tinybert import tinybert
-from emdistill.states import EncoderShape
+from emdistill.states import NOTHING, WORDS, EncoderShape
 from emdistill.training.stage import Stage
 
 STUDENT, TEACHER = EncoderShape(layers=3, width=8, heads=2), EncoderShape(layers=6, width=12, heads=2)
@@ -82,7 +82,7 @@ def test_tinybert() -> None:
     assert second.objective.needs == set()
 
 
-@pytest.mark.parametrize("predictions", ["words", "none"])
+@pytest.mark.parametrize("predictions", [WORDS, NOTHING], ids=["words", "none"])
 def test_tinybert_on_raw_text_is_its_first_phase(predictions: Any) -> None:
     torch.manual_seed(0)  # of the projection
     (stage,) = tinybert(STUDENT, TEACHER, predictions=predictions)
@@ -128,7 +128,7 @@ def test_minilm(teacher_layer: int | None) -> None:
         for kind in ("queries", "keys", "values")
     )
     assert terms(stage) == pytest.approx({"relations": 2.0 * divergence, "soft_targets": soft_targets(1.0)}, rel=1e-6)
-    (general,) = minilm(STUDENT, TEACHER, predictions="words", relation_heads=heads)
+    (general,) = minilm(STUDENT, TEACHER, predictions=WORDS, relation_heads=heads)
     assert list(general.objective.weights) == ["relations"]
 
 
@@ -180,11 +180,11 @@ def test_wrong_weights_are_refused(method: str, name: str) -> None:
 @pytest.mark.parametrize("method", ["soft-targets", "hard-labels"])
 def test_predictions_alone_teach_nothing_without_a_head(method: str) -> None:
     with names(ConfigError, method):
-        METHODS[method](STUDENT, TEACHER, predictions="none")
+        METHODS[method](STUDENT, TEACHER, predictions=NOTHING)
 
 
 @pytest.mark.parametrize("method", MAPPED)
 def test_layers_teach_without_a_head(method: str) -> None:
-    for stage in METHODS[method](STUDENT, TEACHER, predictions="none"):
+    for stage in METHODS[method](STUDENT, TEACHER, predictions=NOTHING):
         assert not stage.objective.predicts
         assert stage.objective.taught

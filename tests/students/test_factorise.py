@@ -26,9 +26,10 @@ from emdistill.methods import METHODS
 from emdistill.models import capture, encoder_shape, fingerprint, save_student
 from emdistill.models.masked_lm import masked_word_logits
 from emdistill.ship.apply import evaluate_model
-from emdistill.states import EncoderShape
+from emdistill.states import WORDS, EncoderShape
 from emdistill.students import make_student
 from emdistill.students.factorise import factorise_embeddings
+from emdistill.tasks import kind_of_model
 from emdistill.training.run_stages import Interrupted, StopOnRequest
 
 LABELS = ("bad", "good")
@@ -160,7 +161,12 @@ def test_every_form_of_student(tiny_encoder, tiny_tokenizer, tmp_path, spec, lab
         calls.append(1)
         return [{**BATCH, "labels": torch.tensor([0, 1])}]
 
-    options = {"labels": labels, "predictions": "classes" if labels else "score", "sample": sample, "seed": 3}
+    options = {
+        "labels": labels,
+        "predictions": kind_of_model(None, len(labels) or 1).predictions,
+        "sample": sample,
+        "seed": 3,
+    }
     whole, _ = make_student(spec, teacher, tiny_tokenizer, **options)
     calls.clear()
     student, tokenizer = make_student(spec, teacher, tiny_tokenizer, embedding_rank=8, **options)
@@ -195,7 +201,7 @@ def test_students_without_a_task(tiny_encoder, tiny_tokenizer, tmp_path):
     config = tiny_encoder(layers=3).config
     labels = torch.where(BATCH["input_ids"] > 40, BATCH["input_ids"], -100)
     words = AutoModelForMaskedLM.from_config(config).eval()
-    student, _ = make_student("2", words, tiny_tokenizer, predictions="words", embedding_rank=8, seed=1)
+    student, _ = make_student("2", words, tiny_tokenizer, predictions=WORDS, embedding_rank=8, seed=1)
     assert type(student) is AlbertForMaskedLM
     assert student.predictions.decoder.weight is student.get_input_embeddings().weight
     assert torch.equal(student.predictions.bias, words.cls.predictions.bias)
@@ -203,8 +209,8 @@ def test_students_without_a_task(tiny_encoder, tiny_tokenizer, tmp_path):
     captured = capture(student, {**BATCH, "labels": labels}, ("hidden",))
     torch.testing.assert_close(captured.logits, student(**BATCH).logits[labels != -100])
     torch.testing.assert_close(masked_word_logits(student, captured.hidden[-1], labels), captured.logits)
-    again, _ = make_student("2", words, tiny_tokenizer, predictions="words", embedding_rank=8, seed=1)
-    other, _ = make_student("2", words, tiny_tokenizer, predictions="words", embedding_rank=8, seed=2)
+    again, _ = make_student("2", words, tiny_tokenizer, predictions=WORDS, embedding_rank=8, seed=1)
+    other, _ = make_student("2", words, tiny_tokenizer, predictions=WORDS, embedding_rank=8, seed=2)
     assert fingerprint(again) == fingerprint(student) != fingerprint(other)
 
     for bare in (AutoModel.from_config(config), BertModel(config, add_pooling_layer=False)):

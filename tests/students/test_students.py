@@ -16,11 +16,12 @@ from transformers import (
 from emdistill.errors import ConfigError, LayerCountError, ModelError, TokenizerError
 from emdistill.mapping import uniform_mapping
 from emdistill.models import encoder_layers, encoder_shape, fingerprint, save_student
-from emdistill.states import EncoderShape
+from emdistill.states import NOTHING, WORDS, EncoderShape
 from emdistill.students import STUDENTS, evenly_spaced, keep_layers, make_student, student_kind
 from emdistill.students.extract import extract_student
 from emdistill.students.importance import taylor_importance
 from emdistill.students.shape import StudentShape, complete_shape, default_feed_forward, default_heads, shape_of
+from emdistill.tasks import KINDS
 
 FAMILIES = ("bert", "roberta", "distilbert", "electra")
 LABELS = ("bad", "good")
@@ -247,7 +248,13 @@ def test_students_of_a_teacher_without_a_task(tiny_encoder, tiny_tokenizer, tmp_
     def born(spec: str, **options):
         batches = [{**BATCH, "labels": labels}] if kind == "words" else [BATCH]
         student, _ = make_student(
-            spec, teacher, tiny_tokenizer, predictions=kind, sample=lambda: batches, seed=3, **options
+            spec,
+            teacher,
+            tiny_tokenizer,
+            predictions=WORDS if kind == "words" else NOTHING,
+            sample=lambda: batches,
+            seed=3,
+            **options,
         )
         assert type(student) is type(teacher)
         assert torch.isfinite(student.eval()(**BATCH)[0]).all()
@@ -272,8 +279,8 @@ def test_a_student_of_a_masked_lm_needs_its_head(tiny_encoder, tiny_tokenizer, t
     save_student(words, tiny_tokenizer, tmp_path / "words")
     save_student(bare, tiny_tokenizer, tmp_path / "bare")
     with pytest.raises(ModelError, match="has no head that predicts masked words, and the teacher has one"):
-        make_student(str(tmp_path / "bare"), words, tiny_tokenizer, predictions="words")
-    student, _ = make_student(str(tmp_path / "words"), bare, tiny_tokenizer, predictions="none")
+        make_student(str(tmp_path / "bare"), words, tiny_tokenizer, predictions=WORDS)
+    student, _ = make_student(str(tmp_path / "words"), bare, tiny_tokenizer, predictions=NOTHING)
     assert type(student) is BertModel
     assert fingerprint(student) == fingerprint(words.base_model)
 
@@ -300,7 +307,9 @@ def test_regression_students(tiny_encoder, tiny_tokenizer, tmp_path):
     teacher = tiny_encoder(labels=1)
     save_student(tiny_encoder(), tiny_tokenizer, tmp_path)
     for spec in ("1", "2x24", str(tmp_path)):
-        student, _ = make_student(spec, teacher, tiny_tokenizer, labels=(), predictions="score", birth="random")
+        student, _ = make_student(
+            spec, teacher, tiny_tokenizer, labels=(), predictions=KINDS["regression"].predictions, birth="random"
+        )
         assert student.config.problem_type == "regression"
         assert student.eval()(**BATCH).logits.shape == (2, 1)
 

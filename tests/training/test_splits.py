@@ -7,11 +7,12 @@ from messages import names, unnamed
 
 from emdistill.data.batches import tokenise
 from emdistill.errors import ConfigError
+from emdistill.tasks import KINDS
 from emdistill.tasks.task import Task, TaskData
 from emdistill.training import evaluate, predict_logits
 from emdistill.training.splits import check_max_length, longest_text, make_splits, sample_batches
 
-TASK = Task("reviews", "classification", ("bad", "good"), ("accuracy", "macro_f1"))
+TASK = Task("reviews", KINDS["classification"], ("bad", "good"), ("accuracy", "macro_f1"))
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from emdistill.errors import ConfigError
 from emdistill.losses import HardLabels, Objective, SoftTargets
 from emdistill.methods import METHODS
 from emdistill.models.encoder import encoder_shape
+from emdistill.tasks import kind_of_model
 from emdistill.training import arguments
 from emdistill.training.gradient_norms import gradient_norms
 
@@ -57,7 +58,7 @@ def new_trainer(
         model = tiny_encoder(layers=3, width=16, heads=2, seed=1, labels=outputs)
         student = tiny_encoder(layers=2, width=8, heads=2, seed=2, labels=outputs, **still)
         torch.manual_seed(0)
-        predictions = "score" if outputs == 1 else "classes"
+        predictions = kind_of_model(None, outputs).predictions
         (stage,) = METHODS[method](
             encoder_shape(student), encoder_shape(model), predictions=predictions, **(objective or {})
         )
@@ -77,8 +78,8 @@ def new_trainer(
     return make
 
 
-def rows(data: Dataset, tokenizer: PreTrainedTokenizerBase, *, regression: bool = False) -> Dataset:
-    return tokenise(data, tokenizer, 64, regression=regression)
+def rows(data: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+    return tokenise(data, tokenizer, 64)
 
 
 class Watch(TrainerCallback):
@@ -225,7 +226,7 @@ def test_evaluation_needs_neither_teacher_nor_lengths_and_leaves_layer_weights(n
     ids=["a score", "many classes", "pairs"],
 )
 def test_every_kind_of_task_trains(new_trainer, tiny_tokenizer, labels: list[Any], outputs: int, pairs: bool) -> None:
-    data = rows(examples(labels, pairs=pairs), tiny_tokenizer, regression=outputs == 1)
+    data = rows(examples(labels, pairs=pairs), tiny_tokenizer)
     trainer = new_trainer(data, outputs=outputs, objective={"alpha": 0.5}, num_train_epochs=2, max_steps=-1)
     before = [weight.clone() for weight in trainer.student.parameters()]
     trainer.train()
