@@ -1,13 +1,56 @@
-"""One process at a time: a lock beside a file that several runs may want to write."""
+"""How files are made safe: written whole or not at all, and by one process at a time."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """An empty file beside `path` to write into: it becomes `path` at the end, or vanishes where anything fails.
+
+    It is `path`.PID.part, so that two processes never share one. Raises OSError at once where it cannot be made.
+    """
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.touch()
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write `text` in UTF-8, whole or not at all."""
+    with written_whole(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def folder_written_whole(place: Path) -> Iterator[Path]:
+    """The same for a folder: what stands at `place` is replaced at the end, or stays where anything fails."""
+    place = place.resolve()  # what a link leads to is written, not the link
+    place.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+    part, old = work / "new", work / "old"
+    part.mkdir()
+    try:
+        yield part
+        if place.exists():
+            place.replace(old)
+        part.replace(place)
+    finally:
+        if old.exists() and not place.exists():
+            old.replace(place)
+        shutil.rmtree(work, ignore_errors=True)
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from transformers.utils import logging as transformers_logging
 
 from emdistill.data.batches import padding_collator
 from emdistill.errors import ConfigError
+from emdistill.files import written_whole
 from emdistill.models.teacher import TeacherSource
 from emdistill.training.arguments import DistillationArguments
 from emdistill.training.stage import Stage
@@ -140,9 +141,8 @@ def _last_checkpoint(folder: Path) -> str | None:
 
 def _save_finished(student: PreTrainedModel, path: Path, log: list[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    save_model(student, str(part), metadata={"format": "pt", "log": json.dumps(log)})
-    part.replace(path)
+    with written_whole(path) as part:
+        save_model(student, str(part), metadata={"format": "pt", "log": json.dumps(log)})
 
 
 def _load_finished(student: PreTrainedModel, path: Path) -> list[dict[str, Any]]:
