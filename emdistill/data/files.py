@@ -16,10 +16,11 @@ import datasets
 from datasets import ClassLabel, Dataset, Features, Value
 from datasets.exceptions import DatasetsError
 
-from emdistill.data.rows import BadRows, Row, listing, read_rows, text_lines
-from emdistill.errors import DataError, nearest
+from emdistill.data.rows import BadRows, Row, read_rows, text_lines
+from emdistill.errors import DataError, listing, nearest, shown
 from emdistill.tasks.task import Kind, Task
 
+HALF_PAIR = "holds half of a surrogate pair, which is no text"
 MOST_DISTINCT_CLASSES = 20  # whole numbers with more distinct values than this are scores
 
 
@@ -55,7 +56,7 @@ def read_examples(source: str | Path, rows: Iterator[Row], columns: Columns, bad
     for row in require_columns(source, rows, wanted, bad):
         label = _written(row.cells.get(columns.label))
         problems = [text_problem(row, name) for name in wanted if name != columns.label]
-        problems += ["" if label else f"there is no label in column {columns.label!r}"]
+        problems += [_label_problem(row, columns.label) if label else f"there is no label in column {columns.label!r}"]
         if any(problems):
             bad.add(row.line, "; ".join(filter(None, problems)))
             continue
@@ -92,12 +93,24 @@ def text_problem(row: Row, column: str) -> str:
     if text is None or (isinstance(text, str) and not text.strip()):
         return f"column {column!r} is empty" if column in row.cells else f"column {column!r} is absent"
     if not isinstance(text, str):
-        return f"column {column!r} holds {text!r}, which is no text"
+        return f"column {column!r} holds {shown(text)}, which is no text"
+    return f"column {column!r} {HALF_PAIR}" if has_half_pair(text) else ""
+
+
+def has_half_pair(text: str) -> bool:
+    """Whether it holds half of a surrogate pair, which is what is left of an emoji that was cut in two."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        return f"column {column!r} holds half of a surrogate pair, which is no text"
-    return ""
+        return True
+    return False
+
+
+def _label_problem(row: Row, column: str) -> str:
+    label = row.cells[column]
+    if isinstance(label, bytes):
+        return f"column {column!r} holds the bytes {shown(label)}, which are no label; write it as text"
+    return f"column {column!r} {HALF_PAIR}" if has_half_pair(str(label)) else ""
 
 
 def _written(label: object) -> str:
@@ -136,13 +149,18 @@ def whole_number(label: str) -> str | None:
     return None if value is None or not value.is_integer() else str(int(value))
 
 
-def to_dataset(examples: Examples, task: Task, index: Mapping[str, int], bad: BadRows) -> Dataset:
-    """Encodes the labels, reports all bad rows, and refuses labels that are all the same."""
+def to_dataset(
+    examples: Examples, task: Task, index: Mapping[str, int], bad: BadRows, *, varied: bool = True
+) -> Dataset:
+    """Encodes the labels and reports all bad rows.
+
+    varied   refuse labels that are all the same, of which nothing can be learned
+    """
     labels = encode_labels(examples, task.kind, index, bad)
     bad.check()
     if not labels:
         raise DataError("there are no rows that can be used", file=examples.source)
-    if len(set(labels)) < 2:
+    if varied and len(set(labels)) < 2:
         what = "classes" if task.kind == "classification" else "different scores"
         problem = f"every label is {examples.label[0]!r}; at least two {what} are needed"
         raise DataError(problem, file=examples.source)
@@ -177,7 +195,7 @@ def hub_rows(dataset: Dataset, label: str) -> Iterator[Row]:
         yield Row(line, cells)
 
 
-def read_inputs(path: str | Path, text: str = "text", text_pair: str | None = None) -> list[dict[str, Any]]:
+def read_inputs(path: str | Path, text: str = "text", text_pair: str | None = None) -> list[Row]:
     """Rows to predict, with all their columns; a .txt file has one text a line, under the name `text`.
 
     Raises DataError for a missing file or column, and for rows whose text is empty or no text.
@@ -191,7 +209,7 @@ def read_inputs(path: str | Path, text: str = "text", text_pair: str | None = No
         problems = [problem for name in wanted if (problem := text_problem(row, name))]
         if problems:
             bad.add(row.line, "; ".join(problems))
-        inputs.append(row.cells)
+        inputs.append(row)
     bad.check()
     return inputs
 

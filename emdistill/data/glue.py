@@ -16,8 +16,8 @@ from typing import Any
 from datasets import Dataset
 
 from emdistill.data.files import Columns, Examples, hub_rows, load_hub, read_examples, to_dataset
-from emdistill.data.rows import BadRows, Row, data_file, listing, read_rows, tsv_cells
-from emdistill.errors import ConfigError, DataError, nearest
+from emdistill.data.rows import BadRows, Row, data_file, read_rows, tsv_cells
+from emdistill.errors import ConfigError, DataError, listing, nearest
 from emdistill.tasks.task import DataFile, Kind, Task, TaskData
 
 logger = logging.getLogger(__name__)

@@ -43,11 +43,13 @@ def read_task_data(
     dev: str | None = None,
     kind: Kind | None = None,
     seed: int = 42,
+    evaluating: bool = False,
 ) -> TaskData:
     """A task and its checked examples; without a development set a tenth of train is held out as one.
 
     data   a GLUE folder (with `task`), a CSV, TSV, JSONL or Parquet file, the name of a hub dataset, or 'docstrings'
     dev    a file; kind   what the labels are, where it shall not be found from them
+    evaluating   the data are only scored on, so their labels may all be the same
     Raises ConfigError for an unknown or missing task, DataError for everything in the data that cannot be used.
     """
     if DOCSTRINGS.name in (task, data):
@@ -55,7 +57,7 @@ def read_task_data(
     columns = Columns(text, text_pair, label)
     dev_file = None if dev is None else Path(dev)
     if task is None:
-        found = _read_own(data, columns, dev_file, kind)
+        found = _read_own(data, columns, dev_file, kind, varied=not evaluating)
     else:
         glue = glue_task(task)
         if kind not in (None, glue.task.kind):
@@ -123,7 +125,7 @@ def _held_out_sizes(counts: NDArray[np.int64], wanted: int, at_most: int) -> NDA
 # ------------------------------------------------------------------------------------- data of the user's own
 
 
-def _read_own(data: str, columns: Columns, dev: Path | None, kind: Kind | None) -> TaskData:
+def _read_own(data: str, columns: Columns, dev: Path | None, kind: Kind | None, *, varied: bool) -> TaskData:
     path = Path(data)
     if path.is_dir():
         raise _folder_without_task(path)
@@ -131,7 +133,7 @@ def _read_own(data: str, columns: Columns, dev: Path | None, kind: Kind | None) 
         return _read_own_from_hub(data, columns, dev, kind)
     bad = BadRows(path)
     examples = read_examples(path, read_rows(path, bad), columns, bad)
-    read = _own_task_data(path.stem, columns, examples, bad, _read_dev(dev, columns), kind)
+    read = _own_task_data(path.stem, columns, examples, bad, _read_dev(dev, columns), kind, varied=varied)
     return replace(read, files=(data_file(path, len(read.train)), *read.files))
 
 
@@ -169,6 +171,8 @@ def _own_task_data(
     dev: tuple[Examples, BadRows] | None,
     kind: Kind | None,
     names: tuple[str, ...] | None = None,
+    *,
+    varied: bool = True,
 ) -> TaskData:
     """Finds kind and class names in train; dev must use the same."""
     if not train.label:
@@ -187,10 +191,10 @@ def _own_task_data(
         **columns._asdict(),
     )
     index = {word: place for place, word in enumerate(labels)}
-    train_dataset = to_dataset(train, task, index, bad)
+    train_dataset = to_dataset(train, task, index, bad, varied=varied)
     if dev is None:
         return TaskData(task, train_dataset, {})
-    dev_dataset = to_dataset(dev[0], task, index, dev[1])
+    dev_dataset = to_dataset(dev[0], task, index, dev[1], varied=varied)
     path = Path(dev[0].source)
     files = (data_file(path, len(dev_dataset)),) if path.is_file() else ()
     return TaskData(task, train_dataset, {"dev": dev_dataset}, files)

@@ -222,20 +222,30 @@ def test_the_hash_is_of_the_texts_in_their_order_and_not_of_the_files(tmp_path: 
 
 def test_rows_of_other_data_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "augmented.jsonl", task_data())
-    with pytest.raises(
-        DataError, match=r"made from 3 training rows, and the 3 training rows of mine are others, or in"
-    ):
+    with pytest.raises(DataError, match="3 training rows"):
         read_augmented(path, task_data(texts=TEXTS[::-1]))
-    with pytest.raises(
-        DataError, match=r"for a classification task with labels \(bad, good\), and this is a regression"
-    ):
+    with pytest.raises(DataError, match=r"classification.*'bad', 'good'.*regression"):
         read_augmented(path, task_data(kind="regression"))
-    with pytest.raises(DataError, match="are others"):
+    with pytest.raises(DataError, match="3 training rows"):
         read_augmented(path, task_data(pairs=True))
-    with pytest.raises(
-        DataError, match="another teacher labelled these rows; write it again: emdistill augment --over"
-    ):
+    with pytest.raises(DataError, match=r"teacher.*emdistill augment --overwrite"):
         read_augmented(path, task_data(), teacher="abd")
+
+
+@pytest.mark.parametrize("name", ["task", "train", "settings"])
+@pytest.mark.parametrize("value", [[1.5], "x", None, 3])
+def test_a_header_that_says_something_else_is_refused(tmp_path: Path, name: str, value: Any) -> None:
+    data = task_data()
+    with pytest.raises(DataError, match=r"augmented\.jsonl:1: "):
+        read_augmented(write(tmp_path / "augmented.jsonl", data, **{name: value}), data)
+
+
+@pytest.mark.parametrize("labels", [[[1.5], "good"], 3, None, {"bad": 0}, "bad, good"])
+def test_labels_of_a_header_may_be_anything(tmp_path: Path, labels: Any) -> None:
+    data = task_data()
+    task = describe_train(data)["task"] | {"labels": labels}
+    with pytest.raises(DataError, match=r"augmented\.jsonl: .*labels"):
+        read_augmented(write(tmp_path / "augmented.jsonl", data, task=task), data)
 
 
 def test_bad_lines_are_named_with_their_numbers(tmp_path: Path) -> None:
