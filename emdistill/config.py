@@ -21,9 +21,9 @@ from jsonargparse import ArgumentError, ArgumentParser
 from emdistill.data.read import read_task_data
 from emdistill.errors import ConfigError, nearest
 from emdistill.methods import METHODS, Method
-from emdistill.states import EncoderShape
+from emdistill.states import EncoderShape, Predictions
 from emdistill.students import Birth
-from emdistill.tasks.task import Kind, Predictions, TaskData
+from emdistill.tasks.task import TaskData
 from emdistill.training.arguments import DistillationArguments
 from emdistill.training.stage import Stage
 from emdistill.training.stage_teachers import CacheChoice
@@ -66,7 +66,7 @@ class LearningConfig:
     text_pair: str | None = None
     label: str = "label"
     dev: str | None = None
-    kind: Kind | None = None
+    kind: str | None = None
     training: dict[str, Any] = field(default_factory=dict)
     select: Literal["held-out", "dev", "last"] = "held-out"
     max_length: int = 128

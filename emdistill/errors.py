@@ -11,6 +11,7 @@ EmdistillError
 ├── TransportError         costs or masses that make no transport problem
 ├── CacheError             teacher outputs that do not fit on the disk or in half precision, or were not kept
 ├── OutputError            an output folder that holds something already
+│   └── BusyError          another process is at it
 └── TrainingError          training cannot go on: a NaN or infinite loss
 """
 
@@ -75,6 +76,10 @@ class CacheError(EmdistillError):
 
 class OutputError(EmdistillError):
     """An output folder that already holds something."""
+
+
+class BusyError(OutputError):
+    """Another process is at this run."""
 
 
 class TrainingError(EmdistillError):

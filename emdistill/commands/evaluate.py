@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
+from emdistill.data.labels import as_the_model_counts
 from emdistill.data.read import read_task_data
-from emdistill.errors import DataError
+from emdistill.errors import ModelError
 from emdistill.ship.classifier import open_classifier
-from emdistill.tasks.task import Kind, TaskData
 from emdistill.training.evaluate import score_sets
 
 
@@ -20,7 +18,7 @@ def evaluate_model(
     text: str | None = None,
     text_pair: str | None = None,
     label: str | None = None,
-    kind: Kind | None = None,
+    kind: str | None = None,
     max_length: int | None = None,
 ) -> dict[str, float]:
     """Score a fine-tuned model or student on the development set of a task, or on every row of a file.
@@ -45,31 +43,15 @@ def evaluate_model(
         text_pair=text_pair or (None if text else reading.text_pair),
         label=label or reading.label,
         dev=data if whole_file else None,  # of a file, every row is scored
-        kind=kind or (None if task else "regression" if classifier.is_regression else "classification"),
+        kind=kind or (None if task else classifier.kind.name),
         evaluating=True,
     )
-    if whole_file:
-        task_data = _as_the_model_counts(task_data, classifier.labels)
-    classifier.check_labels(task_data.task.labels)
+    task_data = as_the_model_counts(
+        task_data, classifier.labels, classifier.kind, model=model, error=ModelError, some=whole_file
+    )
     length = classifier.max_length(max_length)
     logits = {
         name: classifier.logits(examples, length, classifier.batch_size, "evaluating")
         for name, examples in task_data.evaluation.items()
     }
     return score_sets(task_data.task, logits, task_data.evaluation)
-
-
-def _as_the_model_counts(data: TaskData, labels: Sequence[str]) -> TaskData:
-    """The same rows, their labels counted as the model counts them; a file need not hold all of its classes."""
-    task = data.task
-    if not labels or not task.labels:
-        return data
-    unknown = [name for name in task.labels if name not in labels]
-    if unknown:
-        raise DataError(
-            f"the label '{unknown[0]}' is none of the model's ({', '.join(labels)}); score it on data of its own task"
-        )
-    places = [labels.index(name) for name in task.labels]
-    rows = data.evaluation["dev"]
-    rows = rows.remove_columns("label").add_column("label", [places[label] for label in rows["label"]])
-    return replace(data, task=replace(task, labels=tuple(labels)), evaluation={"all rows": rows})

@@ -19,9 +19,10 @@ from rich.console import Console
 from emdistill.console import print_table
 from emdistill.errors import ConfigError, OutputError
 from emdistill.files import folder_written_whole
+from emdistill.runs.describe import versions
+from emdistill.runs.gate_record import GATE as GATE_FILE
 from emdistill.runs.reading import recall_reading
-from emdistill.runs.run_folder import GATE as GATE_FILE
-from emdistill.runs.run_folder import RUN_FILE, versions
+from emdistill.runs.record import RUN_FILE
 from emdistill.ship.gate import Limits, gate_record
 from emdistill.ship.gate_table import gate_tables, verdict_lines
 from emdistill.ship.int8_choice import Quantised, quantize_best
@@ -50,7 +51,6 @@ from emdistill.ship.onnx_folder import (
     write_onnx_folder,
 )
 from emdistill.ship.subject import Classifier, Subject, read_subject
-from emdistill.tasks.metrics import score
 from emdistill.training import predict_logits
 from emdistill.training.splits import sample_batches
 
@@ -237,7 +237,7 @@ def _write_int8(part: Path, subject: Subject, *, max_drop: float, threads: int, 
     batches = [{name: rows.numpy() for name, rows in batch.items() if name != "labels"} for batch in sample]
 
     def score_on_train(logits: NDArray[np.float32]) -> float:
-        return score(task, logits, labels)[task.metrics[0]]
+        return task.score(logits, labels)[task.metrics[0]]
 
     with console.status(f"writing {INT8}"):
         return quantize_best(

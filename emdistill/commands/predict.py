@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from datasets import Dataset
 
 from emdistill.data.files import read_inputs
@@ -51,16 +48,16 @@ def predict_file(
     length = classifier.max_length(max_length)
     column, pair = text or reading.text, text_pair or (None if text else reading.text_pair)
     rows = read_inputs(input, column, pair)
-    if taken := {"prediction", "probability"} & {name for row in rows for name in row.cells}:
+    added = classifier.kind.answer_columns(classifier.labels)
+    if taken := set(added) & {name for row in rows for name in row.cells}:
         raise DataError(f"there is a column '{min(taken)}' already; rename it, for the output has one", file=input)
-    answers = () if classifier.is_regression else classifier.names.values()
-    writer = RowWriter(place.suffix, Path(input), rows, answers)
+    writer = RowWriter(place.suffix, Path(input), rows, (*classifier.labels, *added))
     texts = {"text": [row.cells[column] for row in rows]}
     if pair is not None:
         texts["text_pair"] = [row.cells[pair] for row in rows]
     with written_whole(place) as part:  # from here on the folder is known to take the file
         logits = classifier.logits(Dataset.from_dict(texts), length, batch_size or classifier.batch_size, "predicting")
-        writer.write(part, _scores(logits) if classifier.is_regression else _classes(logits, classifier.names))
+        writer.write(part, classifier.kind.answers(logits, classifier.labels))
     return len(rows)
 
 
@@ -77,17 +74,3 @@ def _check_place(place: Path, *, overwrite: bool) -> None:
         raise OutputError(f"--output {place}: there is no folder {place.parent}; make it first")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"--output {place}: {place.parent} may not be written to; choose another folder")
-
-
-def _classes(logits: np.ndarray, names: Mapping[int, str]) -> list[dict[str, Any]]:
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities = shifted / shifted.sum(axis=-1, keepdims=True)
-    best = probabilities.argmax(axis=-1)
-    return [
-        {"prediction": names[int(index)], "probability": round(float(row[index]), 6)}
-        for index, row in zip(best, probabilities, strict=True)
-    ]
-
-
-def _scores(logits: np.ndarray) -> list[dict[str, Any]]:
-    return [{"prediction": round(float(value), 6)} for value in logits[:, 0]]

@@ -19,8 +19,9 @@ from emdistill.data.rows import SUFFIXES
 from emdistill.errors import ConfigError, OutputError
 from emdistill.models.encoder import TOKENIZER_FILES, save_student
 from emdistill.models.vocabulary import load_with_tokenizer, prune, same_words, used_tokens
+from emdistill.runs.describe import describe_model
 from emdistill.runs.reading import Reading, recall_reading
-from emdistill.runs.run_folder import RUN_FILE, describe_model
+from emdistill.runs.record import RUN_FILE, ModelRecord
 from emdistill.show.command_line import command_line, folder_name, source_name
 
 CARD = "README.md"
@@ -151,8 +152,8 @@ def _texts(rows: Dataset) -> list[str]:
 # ------------------------------------------------------------------------------------------------- what is told
 
 
-def _say_sizes(tokens: tuple[int, int], sizes: tuple[dict[str, Any], dict[str, Any]]) -> str:
-    parameters, megabytes = [size["parameters"] for size in sizes], [size["bytes"] / 1e6 for size in sizes]
+def _say_sizes(tokens: tuple[int, int], sizes: tuple[ModelRecord, ModelRecord]) -> str:
+    parameters, megabytes = [size.parameters for size in sizes], [size.bytes / 1e6 for size in sizes]
     return (
         f"{tokens[0]:,} tokens -> {tokens[1]:,}; {parameters[0]:,} parameters -> {parameters[1]:,}; "
         f"{megabytes[0]:.1f} MB -> {megabytes[1]:.1f} MB"

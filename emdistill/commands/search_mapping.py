@@ -13,13 +13,16 @@ from rich.console import Console
 from emdistill.commands.distill import distill
 from emdistill.config import RunConfig, compose_stages, load_config, read_data
 from emdistill.console import print_table
+from emdistill.data.labels import as_the_model_counts
 from emdistill.data.read import hold_out
 from emdistill.errors import ConfigError, OutputError
 from emdistill.mapping import write_mapping
 from emdistill.models.encoder import encoder_shape, load_classifier, load_tokenizer
 from emdistill.models.teacher import Teacher
 from emdistill.runs.answers import PREDICTIONS, Logits, teacher_logits
-from emdistill.runs.run_folder import OWN_FILES, RUN_FILE, clear_run, file_hashes
+from emdistill.runs.describe import file_hashes
+from emdistill.runs.open_run import OWN_FILES, remove
+from emdistill.runs.record import RUN_FILE
 from emdistill.search import Gene, GeneTrial, SearchResult, check_numbers, gene_name, gene_pairs, search
 from emdistill.show.search_report import draw_search, search_notes, search_table, trial_line, write_record
 from emdistill.students import Birth, make_student
@@ -207,7 +210,7 @@ def _proxy(config: RunConfig, rows: int, score_rows: int) -> ProxyTask:
     small = replace(data, train=learned, evaluation={"scored": scored}, held_out=f"scored on {len(scored)} {SCORED_ON}")
     config = replace(config, training=config.training | LEAN)
     teacher = Teacher(load_classifier(config.teacher))
-    teacher.check_labels(data.task.labels)
+    data = as_the_model_counts(data, teacher.labels, teacher.kind)
     student, _ = make_student(
         config.student,
         teacher.model,
@@ -274,7 +277,7 @@ def _distil(
         if proxy.name not in known and (found := teacher_logits(run / PREDICTIONS)):
             known[proxy.name] = found
         scores[proxy.name] = artifact.scores["student"][proxy.metric]
-        clear_run(run, only=tuple(name for name in OWN_FILES if name != RUN_FILE))
+        remove(run, [name for name in OWN_FILES if name != RUN_FILE])
     return scores
 
 

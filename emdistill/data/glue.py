@@ -18,7 +18,8 @@ from datasets import Dataset
 from emdistill.data.files import Columns, Examples, hub_rows, load_hub, read_examples, to_dataset
 from emdistill.data.rows import BadRows, Row, data_file, read_rows, tsv_cells
 from emdistill.errors import ConfigError, DataError, listing, nearest
-from emdistill.tasks.task import DataFile, Kind, Task, TaskData
+from emdistill.tasks import KINDS
+from emdistill.tasks.task import DataFile, Task, TaskData
 
 logger = logging.getLogger(__name__)
 
@@ -58,19 +59,21 @@ def _glue(
     folder: str,
     columns: Columns,
     *,
-    kind: Kind = "classification",
+    kind: str = "classification",
+    positive: str | None = None,
     **layout: Any,
 ) -> GlueTask:
     text, *pair, label = file_columns.split(", ")
     task = Task(
         name=name,
-        kind=kind,
+        kind=KINDS[kind],
         labels=tuple(labels.split()),
         metrics=tuple(metrics.split()),
         text=columns.text,
         text_pair=columns.text_pair,
         label=columns.label,
         description=description,
+        positive=positive,
     )
     return GlueTask(task, folder, Columns(text, pair[0] if pair else None, label), **layout)
 
@@ -92,12 +95,12 @@ GLUE: dict[str, GlueTask] = {
     "mrpc": _glue(
         "mrpc", "not_equivalent equivalent", "accuracy f1", "#1 String, #2 String, Quality",
         "do both sentences say the same?",
-        "MRPC", _SENTENCES,
+        "MRPC", _SENTENCES, positive="equivalent",
     ),
     "qqp": _glue(
         "qqp", "not_duplicate duplicate", "accuracy f1", "question1, question2, is_duplicate",
         "do both questions ask the same?",
-        "QQP", Columns("question1", "question2", "label"), broken_rows=True,
+        "QQP", Columns("question1", "question2", "label"), positive="duplicate", broken_rows=True,
     ),
     "stsb": _glue(
         "stsb", "", "pearson spearman", "sentence1, sentence2, score",
@@ -237,4 +240,4 @@ def _dataset(glue: GlueTask, source: str | Path, rows: Iterator[Row], columns: C
     if glue.broken_rows and bad.problems:
         logger.warning("%s: %d rows that are torn apart or empty are left out", source, len(bad.problems))
         bad = BadRows(source)
-    return to_dataset(examples, glue.task, glue.label_index, bad)
+    return to_dataset(examples, glue.task, bad, glue.label_index)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from emdistill.errors import ConfigError, ModelError
+from emdistill.errors import ConfigError
 from emdistill.models.encoder import load_classifier, load_tokenizer
-from emdistill.models.teacher import GENERIC_NAME, Teacher
+from emdistill.models.teacher import Teacher
 from emdistill.runs.reading import Reading, recall_reading
 from emdistill.ship.onnx import is_onnx, open_onnx
+from emdistill.tasks import TaskKind
 from emdistill.training import predict_logits
 from emdistill.training.splits import longest_text
 
@@ -24,22 +25,19 @@ class SavedClassifier:
     """A model that answers texts.
 
     reading        the columns and the length it was trained with
-    labels         names in the order of the logits; empty for a score, and where they are generic
-    names          what is written for each logit
+    kind           of its task: what its logits mean
+    labels         names in the order of the logits; empty for a score
     longest_text   tokens that it has positions for
     batch_size     texts at once, where nothing else is asked for
     logits         (examples, max_length, batch_size, description) -> [rows, C]
-    check_labels   raises where logit i does not mean the task's label i
     """
 
     reading: Reading
-    is_regression: bool
+    kind: TaskKind
     labels: tuple[str, ...]
-    names: Mapping[int, str]
     longest_text: int
     batch_size: int
     logits: Callable[[Dataset, int, int, str], np.ndarray]
-    check_labels: Callable[[Sequence[str]], None]
 
     def max_length(self, asked: int | None) -> int:
         """Tokens per text at most: as asked for, or as trained. Raises ConfigError beyond the model's positions."""
@@ -64,45 +62,28 @@ def _open_pytorch(source: str) -> SavedClassifier:
     judge = Teacher(model)
     return SavedClassifier(
         reading=recall_reading(model),
-        is_regression=judge.is_regression,
+        kind=judge.kind,
         labels=judge.labels,
-        names={int(index): str(name) for index, name in (model.config.id2label or {}).items()},
         longest_text=longest_text(model),
         batch_size=64,
         logits=lambda examples, max_length, batch_size, description: predict_logits(
             model, tokenizer, examples, max_length=max_length, batch_size=batch_size, description=description
         ),
-        check_labels=judge.check_labels,
     )
 
 
 def _open_onnx(path: Path) -> SavedClassifier:
     classifier = open_onnx(path)
-    labels = classifier.labels
 
     def logits(examples: Dataset, max_length: int, batch_size: int, _: str) -> np.ndarray:
         pairs = list(examples["text_pair"]) if "text_pair" in examples.column_names else None
         return classifier.predict_logits(list(examples["text"]), pairs, max_length=max_length, batch_size=batch_size)
 
-    def check_labels(asked: Sequence[str]) -> None:
-        if len(asked) != len(labels):
-            gives = f"classes ({', '.join(labels)})" if labels else "a score"
-            asks = f"classes ({', '.join(asked)})" if asked else "a score"
-            raise ModelError(f"{path} gives {gives}, the task asks for {asks}; score it on data of its own task")
-        place = {name.casefold(): index for index, name in enumerate(labels)}
-        if any(place.get(name.casefold(), index) != index for index, name in enumerate(asked)):
-            raise ModelError(
-                f"{path} has its labels in another order ({', '.join(labels)}) than the data ({', '.join(asked)}); "
-                "score it on data of its own task"
-            )
-
     return SavedClassifier(
         reading=classifier.reading,
-        is_regression=classifier.is_regression,
-        labels=() if any(GENERIC_NAME.fullmatch(name) for name in labels) else labels,
-        names=dict(enumerate(labels)),
+        kind=classifier.kind,
+        labels=classifier.labels,
         longest_text=classifier.config.positions,
         batch_size=1,
         logits=logits,
-        check_labels=check_labels,
     )

@@ -22,9 +22,10 @@ from emdistill.commands import predict as predict_module
 from emdistill.commands.evaluate import evaluate_model
 from emdistill.commands.predict import predict_file
 from emdistill.data.files import read_inputs
-from emdistill.errors import ConfigError, DataError, OutputError, TeacherError
+from emdistill.errors import ConfigError, DataError, ModelError, OutputError
 from emdistill.models.encoder import load_classifier, load_tokenizer, name_outputs, save_student
 from emdistill.runs.reading import recall_reading, remember_reading
+from emdistill.tasks import KINDS
 from emdistill.tasks.task import Task
 
 TEXTS = ["a good movie", "it was very bad and not good", "the book", "it is a bad book"]
@@ -35,10 +36,9 @@ def saved(tmp_path: Path, tiny_encoder: Callable[..., PreTrainedModel], tiny_tok
     """Factory: saved("bad", "good") is the folder of a model that tells these apart; saved() of one that scores."""
 
     def save(*labels: str, **task: Any) -> str:
-        model = tiny_encoder("bert", labels=len(labels) or 1)
-        name_outputs(model.config, labels=labels, regression=not labels)
+        model, kind = tiny_encoder("bert", labels=len(labels) or 1), KINDS["classification" if labels else "regression"]
+        name_outputs(model.config, labels=labels, problem_type=kind.problem_type)
         if task:
-            kind = "classification" if labels else "regression"
             length = task.pop("max_length", 32)
             remember_reading(model, tiny_tokenizer, Task("own", kind, labels, ("accuracy",), **task), length)
         folder = tmp_path / "model"
@@ -152,9 +152,9 @@ def test_a_model_of_another_task_is_refused(saved: Callable[..., str], tmp_path:
     rows = "".join(f"{n}\tgood\tbad\t{('entailment', 'not_entailment')[n % 2]}\n" for n in range(8))
     for name in ("train", "dev"):
         (folder / f"{name}.tsv").write_text("index\tsentence1\tsentence2\tlabel\n" + rows)
-    with pytest.raises(TeacherError, match="score"):
+    with pytest.raises(ModelError, match=r"regression.*classification"):
         evaluate_model(saved(), str(folder), task="rte")
-    with pytest.raises(TeacherError, match=r"3 .* 2"):
+    with pytest.raises(ModelError, match=r"3 .* 2"):
         evaluate_model(saved("a", "b", "c"), str(folder), task="rte")
 
 
@@ -252,7 +252,7 @@ def test_a_folder_that_takes_no_files_is_refused_before_predicting(
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
-@pytest.mark.parametrize("at", ["open_classifier", "RowWriter", "_classes"])
+@pytest.mark.parametrize("at", ["open_classifier", "RowWriter", "RowWriter.write"])
 def test_an_interruption_leaves_the_old_output(
     saved: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], at: str
 ) -> None:
@@ -262,7 +262,7 @@ def test_an_interruption_leaves_the_old_output(
     def fail(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(predict_module, at, fail)
+    monkeypatch.setattr(f"{predict_module.__name__}.{at}", fail)
     with pytest.raises(error):
         predict_file(saved("bad", "good"), source, str(output), overwrite=True)
     assert output.read_text() == "old"

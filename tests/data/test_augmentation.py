@@ -27,6 +27,7 @@ from emdistill.data.augmentation import (
 )
 from emdistill.data.read import read_task_data
 from emdistill.errors import DataError
+from emdistill.tasks import KINDS
 from emdistill.tasks.task import Task, TaskData
 
 GLUE = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "glue"
@@ -160,7 +161,7 @@ def task_data(*, kind: str = "classification", pairs: bool = False, texts: list[
     columns: dict[str, Any] = {"text": texts, "label": [1, 0, 0] if labels else [4.5, 1.0, 2.25]}
     if pairs:
         columns["text_pair"] = [text.upper() for text in texts]
-    task = Task("mine", kind, labels, ("accuracy",), text_pair="other" if pairs else None)  # type: ignore[arg-type]
+    task = Task("mine", KINDS[kind], labels, ("accuracy",), text_pair="other" if pairs else None)
     return TaskData(task, Dataset.from_dict(columns), {})
 
 
@@ -252,23 +253,21 @@ def test_bad_lines_are_named_with_their_numbers(tmp_path: Path) -> None:
     data = task_data(pairs=True)
     good = {"row": 1, "text": "a", "text_pair": "b", "label": "bad"}
     bad: dict[int, tuple[dict[str, Any], str]] = {
-        3: (good | {"row": 3}, "row 3 is none of the 3 training rows (0 is the first)"),
-        4: (good | {"row": True}, "row True is none"),
-        5: (
-            good | {"label": "goods"},
-            "label 'goods' is unknown; the task's labels are: bad, good. Did you mean 'good'?",
-        ),
-        7: ({"row": 1, "text": " ", "label": "bad"}, "column 'text' is empty; column 'text_pair' is absent"),
-        8: (good | {"label": 1}, "label 1 is unknown"),
+        3: (good | {"row": 3}, "row 3"),
+        4: (good | {"row": True}, "row True"),
+        5: (good | {"label": "goods"}, "'goods'"),
+        7: ({"row": 1, "text": " ", "label": "bad"}, "'text'"),
+        8: (good | {"label": 1}, "'1'"),
     }
     rows = [bad[line][0] if line in bad else good for line in range(2, 9)]
     with pytest.raises(DataError) as caught:
         read_augmented(write(tmp_path / "rows.jsonl", data, rows), data)
-    for line, (_, problem) in bad.items():
-        assert f"rows.jsonl:{line}: {problem}" in str(caught.value)
+    for line, (_, named) in bad.items():
+        (problem,) = (said for said in str(caught.value).split("\n") if f"rows.jsonl:{line}: " in said)
+        assert named in problem
     scores = task_data(kind="regression")
-    for label in ("1.5", True, float("nan"), None):
-        with pytest.raises(DataError, match=r"scores\.jsonl:2: label .* is no number, but the labels are scores"):
+    for label in ("many", True, float("nan"), None):
+        with pytest.raises(DataError, match=r"scores\.jsonl:2: "):
             read_augmented(write(tmp_path / "scores.jsonl", scores, [{"row": 0, "text": "a", "label": label}]), scores)
 
 

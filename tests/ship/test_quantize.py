@@ -149,12 +149,12 @@ def test_the_most_sensitive_groups_are_kept_until_the_score_is_near_enough(fp32:
     nearness = lambda logits: 1 - float(np.abs(logits - reference).max())  # noqa: E731
     assert quantize_within(fp32, path, score=nearness, least=-1e9, **options) == []
     whole = 100 * (1 - nearness(logits_of(path, BATCHES)))
-    kept = quantize_within(fp32, path, score=nearness, least=-0.7 * whole / 100, **options)
+    kept = quantize_within(fp32, path, score=nearness, least=1 - 0.7 * whole / 100, **options)
     order = list(sensitivities(fp32, quantize_dynamic_int8, BATCHES))
     assert 0 < len(kept) < len(order)
     assert kept == order[: len(kept)]
     assert 100 * (1 - nearness(logits_of(path, BATCHES))) <= 0.7 * whole
-    assert quantize_within(fp32, path, score=nearness, least=0, **options) == order
+    assert quantize_within(fp32, path, score=nearness, least=1, **options) == order
     assert path.read_bytes() == fp32.read_bytes()
 
 

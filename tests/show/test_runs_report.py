@@ -135,7 +135,7 @@ def test_latencies_of_other_places_have_fronts_of_their_own(tmp_path: Path) -> N
     assert any("2 places" in note and "1 thread of 4 cores" in note for note in runs.notes)
     fronts = find_fronts(runs.candidates, "latency")
     assert set(fronts) == set(runs.places)
-    there = {runs.candidates[index].name for index in fronts["1 thread of 4 cores, Some Processor"]}
+    there = {runs.candidates[index].name for index in fronts["128 tokens, 1 thread of 4 cores, Some Processor"]}
     assert there == {"there"}  # slower than all of those that were timed here, and not held against them
     figure = scatter(runs, "latency", fronts, {"here": 1, "there": 2})
     assert figure is not None

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from messages import names
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -241,7 +242,7 @@ def test_hard_labels_need_no_teacher_and_others_say_that_they_do(tmp_path: Path,
     data = rows(examples([0, 1] * 4), tiny_tokenizer)
     hard = Objective([HardLabels()], {"hard_labels": 1.0})
     DistillationTrainer(tiny_encoder(), objective=hard, train_dataset=data, **shared).train()
-    with pytest.raises(ConfigError, match=r"1·soft_targets reads a teacher: pass teacher="):
+    with names(ConfigError, "1·soft_targets", "teacher="):
         DistillationTrainer(tiny_encoder(), objective=Objective([SoftTargets()], {"soft_targets": 1.0}), **shared)
 
 
@@ -324,7 +325,7 @@ def test_a_student_learns_nearly_the_same_from_a_teacher_in_bfloat16(new_trainer
 def test_token_budgets_are_for_one_process(new_trainer, tiny_tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = new_trainer(rows(examples([0, 1] * 4), tiny_tokenizer), tokens_per_batch=100)
     monkeypatch.setattr(DistillationArguments, "world_size", 2)
-    with pytest.raises(ConfigError, match=r"--training\.tokens_per_batch works in one process only"):
+    with names(ConfigError, "--training.tokens_per_batch"):
         trainer.get_train_dataloader()
 
 

@@ -1,0 +1,149 @@
+"""run.json: what a run was told, what it read, what came out. Typed and versioned.
+
+Version 1 is what the first release wrote, without a number: it has the same fields. A record that lacks a field which
+was added later still opens, with that field's default; a field of a wrong type is named with its file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from emdistill.errors import OutputError
+from emdistill.files import write_whole
+from emdistill.states import EncoderShape
+
+RUN_FILE = "run.json"
+VERSION = 2
+
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """A model's size and shape. cut_out: the teacher's layers and heads that a student was cut from, if it was."""
+
+    parameters: int
+    bytes: int
+    shape: EncoderShape
+    cut_out: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file that was read."""
+
+    name: str
+    rows: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class TaskRecord:
+    """The task and its data. held_out: how dev was cut out of train, where no development set was given."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    metrics: tuple[str, ...]
+    evaluation_rows: dict[str, int]
+    description: str = ""
+    pairs: bool = False
+    train_rows: int = 0
+    files: tuple[FileRecord, ...] = ()
+    held_out: str | None = None
+
+    @property
+    def metric(self) -> str:
+        """The metric that counts."""
+        return self.metrics[0]
+
+
+@dataclass(frozen=True)
+class StageLog:
+    """The training log of one stage, as transformers keeps it: one entry per time of logging."""
+
+    stage: str
+    log: list[dict[str, Any]]
+
+
+@dataclass(kw_only=True)
+class RunRecord:
+    """Everything that run.json holds.
+
+    config      the options, resolved, as plain values
+    status      "finished" comes last, after everything else stands
+    hashes      SHA-256 of all that was read, by name
+    task        None for raw text, whose numbers stand in `corpus` and `held_out_loss` ({"before", "after"})
+    selection   how the checkpoint was chosen, in a sentence
+    rows        how many were learned from, and chosen on
+    objective   equation by stage
+    scores      {"teacher", "student"} by metric, on the evaluation sets
+    timings     seconds, added up over the sessions of a run that was resumed
+    """
+
+    config: dict[str, Any]
+    seed: int
+    status: Literal["running", "finished"] = "running"
+    versions: dict[str, str] = field(default_factory=dict)
+    hashes: dict[str, str] = field(default_factory=dict)
+    task: TaskRecord | None = None
+    corpus: dict[str, int] | None = None
+    selection: str = ""
+    rows: dict[str, int] = field(default_factory=dict)
+    texts_cut_at_max_length: int | None = None
+    share_of_padding: float | None = None
+    arithmetic: dict[str, Any] = field(default_factory=dict)
+    objective: dict[str, str] = field(default_factory=dict)
+    teacher: ModelRecord | None = None
+    student: ModelRecord | None = None
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    held_out_loss: dict[str, dict[str, float]] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
+    log: list[StageLog] = field(default_factory=list)
+    version: int = 1
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether everything of the run stands."""
+        return self.status == "finished"
+
+    @property
+    def is_distillation(self) -> bool:
+        """Whether a student was taught; a fine-tuned teacher's run has none."""
+        return self.student is not None
+
+
+def read_run(folder: Path) -> RunRecord:
+    """run.json of a run folder; raises OutputError where it is missing, broken, or lacks what every run has."""
+    path = folder / RUN_FILE
+    if not path.is_file():
+        raise OutputError(f"{folder} holds no {RUN_FILE}: it is no run folder")
+    return read_record(path, RunRecord, mend="start again with --overwrite")
+
+
+def write_run(folder: Path, run: RunRecord) -> None:
+    """Write run.json whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / RUN_FILE, json.dumps(asdict(run), indent=2, ensure_ascii=False) + "\n")
+
+
+def read_record(path: Path, kind: type[Record], *, mend: str) -> Record:
+    """A JSON file as a record of this dataclass; raises OutputError naming file, field and mend."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # broken UTF-8 and broken JSON alike
+        raise OutputError(f"{path} is broken ({error}); {mend}") from None
+    if not isinstance(content, Mapping):
+        raise OutputError(f"{path} is broken (it holds no record); {mend}")
+    try:
+        return TypeAdapter(kind).validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise OutputError(f"{path} is broken ({place}: {first['msg']}); {mend}") from None
