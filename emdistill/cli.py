@@ -17,8 +17,10 @@ from emdistill.commands.augment import augment
 from emdistill.commands.compare import compare
 from emdistill.commands.demo import demo
 from emdistill.commands.distill import distill
+from emdistill.commands.evaluate import evaluate_model
 from emdistill.commands.export import export
 from emdistill.commands.finetune import finetune
+from emdistill.commands.predict import predict_file
 from emdistill.commands.prune_vocabulary import prune_vocabulary
 from emdistill.commands.report import report
 from emdistill.commands.search_mapping import search_mapping
@@ -39,7 +41,6 @@ from emdistill.data import TASKS
 from emdistill.errors import ConfigError, EmdistillError, nearest
 from emdistill.mapping import MAPPINGS
 from emdistill.methods import METHODS
-from emdistill.ship.apply import evaluate_model, predict_file
 from emdistill.students import STUDENTS
 from emdistill.tasks.task import RAW_TEXT
 from emdistill.training.run_stages import Interrupted

@@ -18,10 +18,14 @@ EmdistillError
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 from pathlib import Path
 
 SHOWN_NAMES = 20
+SHOWN_CHARACTERS = 60
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = SHOWN_CHARACTERS
 
 
 class EmdistillError(Exception):
@@ -90,7 +94,13 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 def listing(names: Iterable[str]) -> str:
-    """The first twenty names, and how many there are besides."""
-    every = list(names)
+    """The first twenty names, each cut short, and how many there are besides."""
+    every = [name if len(name) <= SHOWN_CHARACTERS else f"{name[:SHOWN_CHARACTERS]}…" for name in names]
     more = f", … ({len(every)} in all)" if len(every) > SHOWN_NAMES else ""
     return ", ".join(every[:SHOWN_NAMES]) + more
+
+
+def shown(value: object) -> str:
+    """A value as Python writes it, cut short: one cell may hold a whole document."""
+    text = _SHORT.repr(value)
+    return text if len(text) <= 2 * SHOWN_CHARACTERS else f"{text[: 2 * SHOWN_CHARACTERS]}…"

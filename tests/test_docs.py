@@ -20,7 +20,9 @@ from transformers import PreTrainedTokenizerBase
 from emdistill import cli
 from emdistill.commands.augment import augment
 from emdistill.commands.compare import compare
+from emdistill.commands.evaluate import evaluate_model
 from emdistill.commands.export import export
+from emdistill.commands.predict import predict_file
 from emdistill.commands.prune_vocabulary import prune_vocabulary
 from emdistill.commands.report import report
 from emdistill.commands.search_mapping import search_mapping
@@ -29,7 +31,6 @@ from emdistill.data import TASKS
 from emdistill.methods import METHODS
 from emdistill.methods.bert_emd import bert_emd
 from emdistill.runs.flows import FlowRecord, read_flows
-from emdistill.ship.apply import evaluate_model, predict_file
 from emdistill.states import EncoderShape
 
 ROOT = Path(__file__).resolve().parents[1]

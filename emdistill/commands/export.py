@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +18,7 @@ from rich.console import Console
 
 from emdistill.console import print_table
 from emdistill.errors import ConfigError, OutputError
+from emdistill.files import folder_written_whole
 from emdistill.runs.describe import versions
 from emdistill.runs.gate_record import GATE as GATE_FILE
 from emdistill.runs.reading import recall_reading
@@ -119,7 +117,7 @@ def export(
         for name, classifier in (("teacher", subject.teacher), ("student", subject.student))
         if classifier is not None
     }
-    with _written_whole(place) as part:
+    with folder_written_whole(place) as part:
         _write_float32(part, subject, console)
         quantised, asides = None, []
         if int8:
@@ -204,25 +202,6 @@ def _check_place(place: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{place} is not empty and holds no export; choose another --output")
     if not overwrite:
         raise OutputError(f"{place} already holds an export; --overwrite replaces it")
-
-
-@contextmanager
-def _written_whole(place: Path) -> Iterator[Path]:
-    """A folder to write into; it becomes `place` at the end, or vanishes where something goes wrong before."""
-    place = place.resolve()  # what a link leads to is written, not the link
-    place.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
-    part, old = work / "new", work / "old"
-    part.mkdir()
-    try:
-        yield part
-        if place.exists():
-            place.replace(old)
-        part.replace(place)
-    finally:
-        if old.exists() and not place.exists():
-            old.replace(place)
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _torch_variant(name: str, classifier: Classifier, examples: Dataset, max_length: int) -> Variant:

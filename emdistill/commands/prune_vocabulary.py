@@ -138,7 +138,7 @@ def _read_corpus(data: str, task: str | None, columns: Reading) -> Corpus:
         return Corpus(path.name, lambda: (paragraph.text for paragraph in read_corpus(path)))
     if task is None and path.suffix.lower() in SUFFIXES:
         names = [name for name in (columns.text, columns.text_pair) if name is not None]
-        texts = [row[name] for row in read_inputs(path, columns.text, columns.text_pair) for name in names]
+        texts = [row.cells[name] for row in read_inputs(path, columns.text, columns.text_pair) for name in names]
         return Corpus(path.name, lambda: texts)
     found = read_task_data(data, task=task, text=columns.text, text_pair=columns.text_pair, label=columns.label)
     learned = _texts(found.train)

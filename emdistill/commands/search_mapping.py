@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -285,7 +284,6 @@ def _distil(
 def _finish(folder: Path, result: SearchResult, about: dict[str, Any], console: Console) -> None:
     """best.json, search.json, search.png, and the table on the terminal."""
     best = result.best
-    part = folder / f"best-{os.getpid()}.json"
     notes = {"found_by": "emdistill search-mapping", "gene": gene_name(best.gene), "proposer": best.proposer}
     notes |= {
         "method": about["method"],
@@ -293,8 +291,7 @@ def _finish(folder: Path, result: SearchResult, about: dict[str, Any], console: 
         "scores": ", ".join(f"{task} {x:.4f}" for task, x in best.scores.items()),
     }
     layers = result.space.student_layers, result.space.teacher_layers
-    write_mapping(part, gene_pairs(best.gene), *layers, about=notes)
-    part.replace(folder / BEST)
+    write_mapping(folder / BEST, gene_pairs(best.gene), *layers, about=notes)
     write_record(folder / RECORD, result, status="finished", about=about)
     draw_search(result, folder / PICTURE)
     shutil.rmtree(folder / CACHE, ignore_errors=True)

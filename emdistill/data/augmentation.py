@@ -24,7 +24,8 @@ from datasets import Dataset, Features, Value
 
 from emdistill.data.files import text_problem
 from emdistill.data.rows import BadRows, Row, read_rows
-from emdistill.errors import DataError, listing
+from emdistill.errors import DataError, listing, shown
+from emdistill.files import written_whole
 from emdistill.tasks.kind import BadLabel, Cell
 from emdistill.tasks.task import TaskData
 
@@ -146,21 +147,18 @@ def describe_train(data: TaskData) -> dict[str, Any]:
 
 def write_augmented(path: Path, header: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> None:
     """The header, then a row a line (`row`, `text`, `text_pair` of a pair, `label`); whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(json.dumps({"format": FORMAT, **header}, ensure_ascii=False) + "\n")
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with written_whole(path) as part, part.open("w", encoding="utf-8") as file:
+        file.write(json.dumps({"format": FORMAT, **header}, ensure_ascii=False) + "\n")
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def read_header(path: Path) -> dict[str, Any]:
     """The header of a file of variants; raises DataError where the file is none."""
     header = next(_rows(path, BadRows(path)), None)
-    if header is None or header.cells.get("format") != FORMAT:
-        raise DataError("its first line is no header of augmented rows; write it with: emdistill augment", file=path)
+    sections = [] if header is None else [header.cells.get(name, {}) for name in ("task", "train", "settings")]
+    if header is None or header.cells.get("format") != FORMAT or not all(isinstance(part, dict) for part in sections):
+        problem = "its first line is no header of augmented rows; write it with: emdistill augment"
+        raise DataError(problem, file=path, line=1)
     return header.cells
 
 
@@ -210,9 +208,10 @@ def _check_same_data(path: Path, header: Mapping[str, Any], data: TaskData) -> N
     before, now = header, describe_train(data)
     asked = {name: before.get("task", {}).get(name) for name in ("kind", "labels")}
     # Labels are written by their names, so their order does not matter.
-    if asked["kind"] != now["task"]["kind"] or sorted(asked["labels"] or []) != sorted(now["task"]["labels"]):
+    labels = sorted(map(str, asked["labels"])) if isinstance(asked["labels"], list) else None
+    if asked["kind"] != now["task"]["kind"] or labels != sorted(now["task"]["labels"]):
         raise DataError(
-            f"these rows were made for a {asked['kind']} task with labels ({listing(asked['labels'] or [])}), and "
+            f"these rows were made for a {asked['kind']} task with labels {shown(asked['labels'])}, and "
             f"this is a {data.task.kind.name} task with labels ({listing(data.task.labels)}); {_MEND}",
             file=path,
         )

@@ -6,6 +6,7 @@ Labels stay as they are written until the task's kind is known, then become clas
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,11 @@ from datasets import ClassLabel, Dataset, Features, Value
 from datasets.exceptions import DatasetsError
 
 from emdistill.data.rows import BadRows, Row, read_rows, text_lines
-from emdistill.errors import DataError, listing, nearest
+from emdistill.errors import DataError, listing, nearest, shown
 from emdistill.tasks.kind import BadLabel, Cell, LabelColumns, text_of
 from emdistill.tasks.task import Task
+
+HALF_PAIR = "holds half of a surrogate pair, which is no text"
 
 
 class Columns(NamedTuple):
@@ -59,7 +62,7 @@ def read_examples(source: str | Path, rows: Iterator[Row], columns: Columns, bad
     for row in require_columns(source, rows, [*texts, *labels], bad):
         label = row.cells.get(labels[0]) if len(labels) == 1 else LabelColumns((n, row.cells.get(n)) for n in labels)
         problems = [text_problem(row, name) for name in texts]
-        problems += [f"there is no label in column {name!r}" for name in labels if _is_missing(row.cells.get(name))]
+        problems += [_label_problem(row, name) for name in labels]
         if any(problems):
             bad.add(row.line, "; ".join(filter(None, problems)))
             continue
@@ -102,12 +105,27 @@ def text_problem(row: Row, column: str) -> str:
     if text is None or (isinstance(text, str) and not text.strip()):
         return f"column {column!r} is empty" if column in row.cells else f"column {column!r} is absent"
     if not isinstance(text, str):
-        return f"column {column!r} holds {text!r}, which is no text"
+        return f"column {column!r} holds {shown(text)}, which is no text"
+    return f"column {column!r} {HALF_PAIR}" if has_half_pair(text) else ""
+
+
+def has_half_pair(text: str) -> bool:
+    """Whether it holds half of a surrogate pair, which is what is left of an emoji that was cut in two."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        return f"column {column!r} holds half of a surrogate pair, which is no text"
-    return ""
+        return True
+    return False
+
+
+def _label_problem(row: Row, column: str) -> str:
+    """Why there is no label of whatever kind, or ''."""
+    cell = row.cells.get(column)
+    if _is_missing(cell):
+        return f"there is no label in column {column!r}"
+    if isinstance(cell, bytes):
+        return f"column {column!r} holds the bytes {shown(cell)}, which are no label; save it as text"
+    return f"column {column!r} {HALF_PAIR}" if has_half_pair(json.dumps(cell, ensure_ascii=False, default=str)) else ""
 
 
 def _is_missing(cell: Cell) -> bool:
@@ -178,7 +196,7 @@ def hub_rows(dataset: Dataset, label: str) -> Iterator[Row]:
         yield Row(line, cells)
 
 
-def read_inputs(path: str | Path, text: str = "text", text_pair: str | None = None) -> list[dict[str, Any]]:
+def read_inputs(path: str | Path, text: str = "text", text_pair: str | None = None) -> list[Row]:
     """Rows to predict, with all their columns; a .txt file has one text a line, under the name `text`.
 
     Raises DataError for a missing file or column, and for rows whose text is empty or no text.
@@ -192,7 +210,7 @@ def read_inputs(path: str | Path, text: str = "text", text_pair: str | None = No
         problems = [problem for name in wanted if (problem := text_problem(row, name))]
         if problems:
             bad.add(row.line, "; ".join(problems))
-        inputs.append(row.cells)
+        inputs.append(row)
     bad.check()
     return inputs
 

@@ -43,7 +43,7 @@ def as_the_model_counts(
     order = [index.get(name, index.get(name.casefold())) for name in task.labels]
     known = [place for place in order if place is not None]
     fits = len(names) >= len(task.labels) if some else len(names) == len(task.labels)
-    if not fits or (len(known) < len(order) and known and known != _same_places(order)):
+    if not fits or (len(known) < len(order) and known and (some or known != _same_places(order))):
         raise error(
             f"{model} knows {len(names)} labels ({listing(names)}), the data have {len(task.labels)} "
             f"({listing(task.labels)}); take a model that was fine-tuned on this task, or correct its id2label"

@@ -24,6 +24,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from emdistill.errors import ConfigError, ModelError, TokenizerError
+from emdistill.files import write_whole
 from emdistill.models.teacher import Teacher
 from emdistill.runs.reading import Reading, recall_reading
 from emdistill.states import Link
@@ -189,10 +190,7 @@ def _describe(path: Path) -> dict[str, Any]:
 
 
 def _write_config(folder: Path, config: FolderConfig) -> None:
-    """Write whole or not at all."""
-    part = folder / f"{CONFIG}.part"
-    part.write_text(json.dumps(asdict(config), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(folder / CONFIG)
+    write_whole(folder / CONFIG, json.dumps(asdict(config), indent=2, ensure_ascii=False) + "\n")
 
 
 ANSWERS: dict[Link, str] = {

@@ -223,43 +223,51 @@ def test_the_hash_is_of_the_texts_in_their_order_and_not_of_the_files(tmp_path: 
 
 def test_rows_of_other_data_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "augmented.jsonl", task_data())
-    with pytest.raises(
-        DataError, match=r"made from 3 training rows, and the 3 training rows of mine are others, or in"
-    ):
+    with pytest.raises(DataError, match="3 training rows"):
         read_augmented(path, task_data(texts=TEXTS[::-1]))
-    with pytest.raises(
-        DataError, match=r"for a classification task with labels \(bad, good\), and this is a regression"
-    ):
+    with pytest.raises(DataError, match=r"classification.*'bad', 'good'.*regression"):
         read_augmented(path, task_data(kind="regression"))
-    with pytest.raises(DataError, match="are others"):
+    with pytest.raises(DataError, match="3 training rows"):
         read_augmented(path, task_data(pairs=True))
-    with pytest.raises(
-        DataError, match="another teacher labelled these rows; write it again: emdistill augment --over"
-    ):
+    with pytest.raises(DataError, match=r"teacher.*emdistill augment --overwrite"):
         read_augmented(path, task_data(), teacher="abd")
+
+
+@pytest.mark.parametrize("name", ["task", "train", "settings"])
+@pytest.mark.parametrize("value", [[1.5], "x", None, 3])
+def test_a_header_that_says_something_else_is_refused(tmp_path: Path, name: str, value: Any) -> None:
+    data = task_data()
+    with pytest.raises(DataError, match=r"augmented\.jsonl:1: "):
+        read_augmented(write(tmp_path / "augmented.jsonl", data, **{name: value}), data)
+
+
+@pytest.mark.parametrize("labels", [[[1.5], "good"], 3, None, {"bad": 0}, "bad, good"])
+def test_labels_of_a_header_may_be_anything(tmp_path: Path, labels: Any) -> None:
+    data = task_data()
+    task = describe_train(data)["task"] | {"labels": labels}
+    with pytest.raises(DataError, match=r"augmented\.jsonl: .*labels"):
+        read_augmented(write(tmp_path / "augmented.jsonl", data, task=task), data)
 
 
 def test_bad_lines_are_named_with_their_numbers(tmp_path: Path) -> None:
     data = task_data(pairs=True)
     good = {"row": 1, "text": "a", "text_pair": "b", "label": "bad"}
     bad: dict[int, tuple[dict[str, Any], str]] = {
-        3: (good | {"row": 3}, "row 3 is none of the 3 training rows (0 is the first)"),
-        4: (good | {"row": True}, "row True is none"),
-        5: (
-            good | {"label": "goods"},
-            "label 'goods' is unknown; the task's labels are: bad, good. Did you mean 'good'?",
-        ),
-        7: ({"row": 1, "text": " ", "label": "bad"}, "column 'text' is empty; column 'text_pair' is absent"),
-        8: (good | {"label": 1}, "label '1' is unknown"),
+        3: (good | {"row": 3}, "row 3"),
+        4: (good | {"row": True}, "row True"),
+        5: (good | {"label": "goods"}, "'goods'"),
+        7: ({"row": 1, "text": " ", "label": "bad"}, "'text'"),
+        8: (good | {"label": 1}, "'1'"),
     }
     rows = [bad[line][0] if line in bad else good for line in range(2, 9)]
     with pytest.raises(DataError) as caught:
         read_augmented(write(tmp_path / "rows.jsonl", data, rows), data)
-    for line, (_, problem) in bad.items():
-        assert f"rows.jsonl:{line}: {problem}" in str(caught.value)
+    for line, (_, named) in bad.items():
+        (problem,) = (said for said in str(caught.value).split("\n") if f"rows.jsonl:{line}: " in said)
+        assert named in problem
     scores = task_data(kind="regression")
-    for label in ("1.5", True, float("nan"), None):
-        with pytest.raises(DataError, match=r"scores\.jsonl:2: label .* is no number, but the labels are scores"):
+    for label in ("many", True, float("nan"), None):
+        with pytest.raises(DataError, match=r"scores\.jsonl:2: "):
             read_augmented(write(tmp_path / "scores.jsonl", scores, [{"row": 0, "text": "a", "label": label}]), scores)
 
 

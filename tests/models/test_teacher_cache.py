@@ -369,10 +369,10 @@ def test_a_killed_run_is_written_over_and_its_lock_is_free(setting, capsys):
     child.start()
     child.join(30)
     assert child.exitcode == 9
-    assert "attention-2.bin.part" in setting.files
+    assert f"attention-2.bin.{child.pid}.part" in setting.files
     setting.teacher.fails_at = 0
     # What a kill between the renaming of the files and that of the index leaves besides.
-    for name in ("hidden-1.bin", "index.json.part"):
+    for name in ("hidden-1.bin", "index.json.1.part"):
         (setting.file("index.json").parent / name).write_bytes(b"half")
     setting.check(setting.open(("hidden",)), ("hidden",))
     assert setting.files == ["hidden-0.bin", "hidden-1.bin", "hidden-2.bin", "index.json", "logits.bin"]
