@@ -113,7 +113,7 @@ class MultiLabel(TaskKind):
         """The rarest label of each row; rows without one are a stratum of their own."""
         chosen = np.asarray(labels).reshape(len(labels), -1) > 0.5
         counts = np.where(chosen, chosen.sum(axis=0), len(labels) + 1)
-        return np.where(chosen.any(axis=1), counts.argmin(axis=1), chosen.shape[1]).astype(np.int64)
+        return np.asarray(np.where(chosen.any(axis=1), counts.argmin(axis=1), chosen.shape[1]), dtype=np.int64)
 
     def decode(self, logits: Logits) -> NDArray[np.float64]:
         return (logits > 0).astype(np.float64)

@@ -259,7 +259,7 @@ def test_a_classifier_gives_its_bare_encoder_and_nothing_fresh(tiny_encoder, tin
     assert all(torch.equal(found[name], tensor) for name, tensor in stored.items())
     assert all("pooler" in name for name in found.keys() - stored.keys())
     assert fingerprint(load_encoder(tmp_path / "student")) == fingerprint(loaded)
-    classifier = load_classifier(tmp_path / "student", labels=["a", "b"])
+    classifier = load_classifier(tmp_path / "student", labels=["a", "b"], problem_type="single_label_classification")
     assert fingerprint(classifier.base_model) == fingerprint(loaded)
 
 
