@@ -94,8 +94,9 @@ def make_encoder(
         return AutoModelForSequenceClassification.from_config(config).eval()
 
 
-def pytest_collection_finish() -> None:
-    """Every training collects garbage: let it pass over what the imports have left, which is two thirds of its time."""
+@pytest.fixture(autouse=True, scope="module")
+def _imports_are_no_garbage() -> None:
+    """Every training collects garbage, two thirds of its time where that goes through all that imports have left."""
     gc.collect()
     gc.freeze()
 

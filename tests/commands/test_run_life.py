@@ -1,4 +1,4 @@
-"""A run from its claim to its end: refused before the old one is touched, mended after a kill, written by one process."""
+"""A run over its life: refused before the old one is touched, mended after a kill, written by one process."""
 
 from __future__ import annotations
 
