@@ -18,8 +18,10 @@ from emdistill.data.augmentation import read_augmented
 from emdistill.models.encoder import encoder_shape, load_classifier, load_tokenizer
 from emdistill.models.teacher import Teacher, check_above_chance
 from emdistill.runs.answers import PREDICTIONS, write_predictions
+from emdistill.runs.distillation import as_distillation
 from emdistill.runs.flow_recorder import FlowRecorder
 from emdistill.runs.run_folder import (
+    as_record,
     check_output,
     check_same_run,
     clear_run,
@@ -32,7 +34,8 @@ from emdistill.runs.run_folder import (
     write_run,
 )
 from emdistill.runs.student_artifact import StudentArtifact, write_student
-from emdistill.show.explain import draw_run, run_card
+from emdistill.show.cards import student_card
+from emdistill.show.run_report import write_run_report
 from emdistill.students import ExtractionPlan, make_student
 from emdistill.tasks.metrics import chance, score
 from emdistill.tasks.task import RAW_TEXT, Task, TaskData
@@ -178,10 +181,11 @@ def distill(
     student_logits = answer_dev(student, tokenizer, description="" if quiet else "student on dev")
     run["scores"]["student"] = score_sets(task, student_logits, data.evaluation)
     console.print(f"student on dev: {_say(run['scores']['student'])}")
-    write_student(folder, student, tokenizer, task=task, max_length=config.max_length, card=run_card(run))
+    card = student_card(as_distillation(folder, as_record(run)))
+    write_student(folder, student, tokenizer, task=task, max_length=config.max_length, card=card)
     write_predictions(folder / PREDICTIONS, data.evaluation, teacher_logits, student_logits)
     write_run(folder, run | {"status": "finished"})
-    draw_run(folder)
+    write_run_report(folder)
     if not config.keep_checkpoints:
         clear_run(folder, only=("checkpoints", "teacher_cache"))
     return StudentArtifact(folder)

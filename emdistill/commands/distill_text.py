@@ -12,12 +12,14 @@ from emdistill.config import RunConfig, compose_stages, config_dict
 from emdistill.data.batches import MaskingCollator, padding_collator, text_encoder
 from emdistill.data.corpus import CorpusSplits, corpus_dataset
 from emdistill.errors import ConfigError
-from emdistill.models.encoder import encoder_shape, load_encoder, load_tokenizer
+from emdistill.models.encoder import encoder_shape, load_encoder, load_tokenizer, save_student
 from emdistill.models.masked_lm import has_masked_lm_head
 from emdistill.models.teacher import Teacher
+from emdistill.runs.distillation import as_distillation
 from emdistill.runs.flow_recorder import FlowRecorder
 from emdistill.runs.run_folder import (
     OWN_FILES,
+    as_record,
     check_output,
     check_same_run,
     clear_run,
@@ -28,8 +30,8 @@ from emdistill.runs.run_folder import (
     write_run,
 )
 from emdistill.runs.student_artifact import StudentArtifact
-from emdistill.show.explain import draw_run
-from emdistill.show.general_card import write_general_student
+from emdistill.show.cards import text_card
+from emdistill.show.run_report import write_run_report
 from emdistill.students import make_student
 from emdistill.tasks.task import Predictions
 from emdistill.training import DistillationArguments, Stage
@@ -140,9 +142,11 @@ def distill_text(config: RunConfig, *, quiet: bool = False) -> StudentArtifact:
     run["timings"] = {"training_seconds": time.perf_counter() - started}
     run["held_out_loss"]["after"] = held_out_loss("held-out text")
     console.print("held-out text: " + _say_loss(run["held_out_loss"]))
-    write_general_student(folder, student, tokenizer, run)
+    save_student(student, tokenizer, folder / "student")
+    card = text_card(as_distillation(folder, as_record(run)))
+    (folder / "student" / "README.md").write_text(card, encoding="utf-8")
     write_run(folder, run | {"status": "finished"})
-    draw_run(folder)
+    write_run_report(folder)
     if not config.keep_checkpoints:
         clear_run(folder, only=("checkpoints", "teacher_cache"))
     return StudentArtifact(folder)

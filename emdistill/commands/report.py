@@ -7,7 +7,7 @@ from pathlib import Path
 
 from emdistill.errors import ConfigError, OutputError
 from emdistill.runs.comparison import RUNS
-from emdistill.runs.run_folder import RUN_FILE, read_run
+from emdistill.runs.record import RUN_FILE, read_run
 from emdistill.show.candidates import read_runs
 from emdistill.show.run_report import write_run_report
 from emdistill.show.runs_report import write_runs_report
@@ -18,8 +18,8 @@ PAGE = "runs.html"
 def report(runs: Sequence[str], output: str | None = None) -> Path:
     """Write RUN/report.html anew for one run; for several, one page with their sizes, latencies and scores.
 
-    Returns the page. Raises OutputError for what is no finished run, or a page that cannot be written; ConfigError
-    for runs whose scores are not comparable, or a page that has no name.
+    Returns the page. Raises OutputError for what is no finished run, a broken record, or a page that cannot be written;
+    ConfigError for runs whose scores are not comparable, or a page that has no name.
 
     Args:
         runs: folders of finished runs; the folder of a comparison stands for all its finished runs.
@@ -48,7 +48,7 @@ def _is_comparison(folder: Path) -> bool:
 def _finished_runs(folder: Path) -> list[Path]:
     """A comparison's runs; those that are under way are left for later."""
     found = sorted(file.parent for file in (folder / RUNS).glob(f"*/{RUN_FILE}"))
-    finished = [run for run in found if read_run(run)["status"] == "finished"]
+    finished = [run for run in found if read_run(run).is_finished]
     if not finished:
         raise OutputError(f"{folder} holds no finished run yet; finish the comparison, then report it")
     return finished

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from datasets import Dataset
@@ -25,14 +25,16 @@ PREDICTIONS = "predictions.jsonl"
 FIELDS = ("set", "row", "text", "text_pair", "label", "teacher", "student")
 
 Logits = NDArray[np.float32]
+Link = Literal["softmax", "sigmoid", "identity"]
+"""What makes answers of logits: one class per row, several labels per row, a score."""
 
 
 @dataclass(frozen=True)
 class Predictions:
     """The answers to one evaluation set.
 
-    texts, pairs      one a row; pairs are None for single sentences
-    labels            [rows], class indices or scores
+    texts, pairs      one per row; pairs are None for single sentences
+    labels            [rows], class indices or scores; [rows, C] of 0 and 1 where a row has several labels
     teacher, student  logits [rows, C], C = 1 for scores
     """
 
@@ -44,6 +46,11 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+
+def link_of(labels: Sequence[str]) -> Link:
+    """The link of a task's answers, by its labels: a score has none."""
+    return "softmax" if labels else "identity"
 
 
 def write_predictions(

@@ -5,9 +5,8 @@ RUN/
 ├── run.json            resolved configuration, seed, versions, hashes, scores, timings
 ├── predictions.jsonl   what teacher and student answer to every row of dev (format: runs/answers.py)
 ├── flows.jsonl         flows and layer weights over the steps (format: runs/flows.py)
-├── flows.png           the last flow of each layer term
-├── layer_weights.png   layer weights over the steps
 ├── report.html         scores, sizes, losses, flows and answers on one page
+├── plotly.min.js       draws its charts; a comparison's runs share the comparison's
 ├── onnx/               the student for ONNX Runtime, once `emdistill export` has made it
 ├── tensorboard/        the training log
 ├── checkpoints/        while the run is under way (kept afterwards with --keep-checkpoints)
@@ -34,19 +33,20 @@ from emdistill.models.arithmetic import onednn_keeps_float32
 from emdistill.models.encoder import encoder_shape
 from emdistill.models.size import model_size, parameter_count
 from emdistill.models.teacher import Teacher
+from emdistill.runs.record import RunRecord, check_record
 from emdistill.tasks.task import TaskData
 from emdistill.training.arguments import DistillationArguments
 from emdistill.training.stage import Stage
 
 RUN_FILE = "run.json"
-PICTURES = ("flows.png", "layer_weights.png", "report.html")
+PAGE = ("report.html", "plotly.min.js", "flows.png", "layer_weights.png")  # the last two are of earlier versions
 GATE = Path("onnx", "gate.json")
 OWN_FILES = (
     "student",
     RUN_FILE,
     "predictions.jsonl",
     "flows.jsonl",
-    *PICTURES,
+    *PAGE,
     "onnx",
     "tensorboard",
     "checkpoints",
@@ -129,6 +129,11 @@ def write_run(folder: Path, run: dict[str, Any]) -> None:
     part = folder / f"{RUN_FILE}.part"
     part.write_text(json.dumps(run, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     part.replace(folder / RUN_FILE)
+
+
+def as_record(run: dict[str, Any]) -> RunRecord:
+    """The record that run.json will hold."""
+    return check_record(json.loads(json.dumps(run)), RunRecord, Path(RUN_FILE), mend="it is being written")
 
 
 def check_same_run(folder: Path, run: dict[str, Any]) -> None:
