@@ -116,7 +116,7 @@ def _run(words: list[str]) -> int:
     elif verb == "predict":
         print(f"{predict_file(**values)} rows written to {values['output']}")
     elif verb == "export":
-        return 0 if export(**values)["verdict"]["go"] else 1
+        return 0 if export(**values).verdict.go else 1
     elif verb == "prune-vocabulary":
         print(f"{prune_vocabulary(**values)}: the model over the smaller vocabulary")
     elif verb == "report":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,13 @@ from emdistill.models.teacher import Teacher, check_above_chance
 from emdistill.processes import is_first_process
 from emdistill.runs.answers import PREDICTIONS, write_predictions
 from emdistill.runs.describe import describe_arithmetic, describe_data, describe_model, file_hashes, versions
+from emdistill.runs.distillation import as_distillation
 from emdistill.runs.learn import Lesson, learn, prepare, prove
 from emdistill.runs.open_run import open_run
 from emdistill.runs.record import RunRecord
 from emdistill.runs.student_artifact import StudentArtifact, write_student
-from emdistill.show.explain import draw_run, run_card
+from emdistill.show.cards import student_card
+from emdistill.show.run_report import write_run_report
 from emdistill.students import ExtractionPlan, make_student
 from emdistill.tasks.task import RAW_TEXT, TaskData
 from emdistill.training.evaluate import predict_sets, score_sets
@@ -106,11 +107,11 @@ def distill(
         record.scores["student"] = score_sets(task, student_logits, data.evaluation)
         say(f"student on dev: {say_scores(record.scores['student'])}", quiet=quiet)
         if is_first_process():
-            card = run_card(asdict(record))
+            card = student_card(as_distillation(folder, record))
             write_student(folder, lesson.student, lesson.tokenizer, task=task, max_length=config.max_length, card=card)
             write_predictions(folder / PREDICTIONS, data.evaluation, teacher_logits, student_logits)
             run.save()
-            draw_run(folder)
+            write_run_report(folder)
         run.finish()
     return StudentArtifact(folder)
 

@@ -32,8 +32,8 @@ Logits = NDArray[np.float32]
 class Predictions:
     """The answers to one evaluation set.
 
-    texts, pairs      one a row; pairs are None for single sentences
-    labels            [rows], class indices or scores; [rows, C] of several labels per row
+    texts, pairs      one per row; pairs are None for single sentences
+    labels            [rows], class indices or scores; [rows, C] of 0 and 1 where a row has several labels
     teacher, student  logits [rows, C], C = 1 for scores
     """
 

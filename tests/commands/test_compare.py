@@ -141,7 +141,8 @@ def test_it_says_what_it_does_and_writes_what_it_found(finished: Finished) -> No
     page = (folder / "report.html").read_text()
     assert f"--methods {finished.methods} --seeds 3,7 --teacher" in page
     assert "--training.learning_rate 0.005" in page
-    assert (folder / "differences.png").exists()
+    assert (folder / "plotly.min.js").exists()
+    assert not list((folder / "runs").rglob("*.js"))  # they share the one above
     assert (folder / "comparison.md").exists()
     assert list((folder / "teacher_cache").glob("*/logits.bin"))  # one, for all runs
     assert not list(folder.glob("runs/*/teacher_cache"))

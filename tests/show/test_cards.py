@@ -1,7 +1,8 @@
-"""The model card: its front matter, its facts, and a snippet that runs."""
+"""The cards: their front matter, their facts, and snippets that run; and the command that stands on them."""
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
+from run_folders import HOSTILE, read_record, write_record, write_run_folder
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -19,126 +22,153 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedMo
 
 from emdistill import cli
 from emdistill.config import RunConfig, config_dict, load_config
+from emdistill.runs.distillation import Distillation, read_distillation
+from emdistill.show import cards
+from emdistill.show.cards import student_card, text_card
 from emdistill.show.command_line import DEFAULTS, command_line, distill_command
-from emdistill.show.general_card import write_general_student
-from emdistill.show.model_card import CardFacts, DataFacts, model_card
 
-FACTS = CardFacts(
-    name="/home/someone/mrpc-run",
-    task="mrpc",
-    description="Do the two sentences say the same?",
-    kind="classification",
-    labels=("not_equivalent", "equivalent"),
-    pairs=True,
-    student="3 layers × 384, from teacher layers 1, 3, 5",
-    teacher="/home/someone/teachers/mrpc-teacher/",
-    method="bert-emd",
-    equation="L = 30 · (hidden_states + attention_scores) + soft_targets",
-    seed=17,
-    settings={"learning_rate": 5e-5, "data": "/home/someone/glue/MRPC", "also": [Path("/home/someone/x.csv"), 3]},
-    data=(DataFacts("/home/someone/glue/MRPC/msr_paraphrase_train.txt", 3668, "ab" * 32), DataFacts("dev", 408)),
-    held_out="a tenth of train, stratified by label",
-    teacher_scores={"dev": {"accuracy": 0.8627, "f1": 0.9}},
-    student_scores={"dev": {"accuracy": 0.8456, "f1": 0.89}, "held out": {"accuracy": 0.85}},
-    checkpoint="the best of 12 evaluations by accuracy on the held-out part of train",
-    max_length=16,
-    versions={"torch": "2.13.0"},
-    command="emdistill distill --teacher mrpc-teacher",
-)
+HOME = "/home/someone"
+LABELS = ("not_equivalent", "equivalent")
 
 
-def front_matter(card: str) -> dict[str, object]:
+def distillation(folder: Path, **changed: Any) -> Distillation:
+    """A run whose record has these fields of its task and these options, and paths of somebody's machine."""
+    config = {
+        "output": f"{HOME}/mrpc-run", "teacher": f"{HOME}/teachers/mrpc-teacher/", "max_length": 16,
+        "training": {"learning_rate": 5e-5, "data": f"{HOME}/glue/MRPC", "also": [f"{HOME}/x.csv", 3]},
+    }  # fmt: skip
+    write_run_folder(folder, task="mrpc", labels=LABELS, seed=17, config=config)
+    record = read_record(folder)
+    record["task"] |= {"description": "Do the two sentences say the same?", "pairs": True} | changed
+    record["task"]["files"][0]["name"] = f"{HOME}/glue/train.csv"
+    write_record(folder, record)
+    return read_distillation(folder)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Distillation:
+    return distillation(tmp_path / "run")
+
+
+def front_matter(card: str) -> dict[str, Any]:
     _, head, _ = card.split("---\n", 2)
     return yaml.safe_load(head)
 
 
-def test_the_front_matter_is_what_the_hub_reads() -> None:
-    card = model_card(FACTS)
+def test_the_front_matter_is_what_the_hub_reads(run: Distillation) -> None:
+    card = student_card(run)
     assert card.startswith("---\n")
     assert front_matter(card) == {
         "library_name": "transformers",
         "pipeline_tag": "text-classification",
         "tags": ["emdistill", "knowledge-distillation", "bert-emd"],
-        "metrics": ["accuracy", "f1"],
+        "metrics": ["accuracy", "macro_f1"],
+        "model-index": [
+            {
+                "name": "mrpc-run",
+                "results": [
+                    {
+                        "task": {"type": "text-classification"},
+                        "dataset": {"name": "mrpc", "type": "mrpc", "split": "dev"},
+                        "metrics": [{"type": "accuracy", "value": 0.8}, {"type": "macro_f1", "value": 0.79}],
+                    }
+                ],
+            }
+        ],
     }
+    assert ModelCard(card).data.eval_results[0].metric_value == 0.8
 
 
-def test_every_fact_is_told() -> None:
-    card = model_card(FACTS)
+def test_every_fact_is_told(run: Distillation) -> None:
+    card = student_card(run)
     for fact in (
         "# mrpc-run\n",
         "`mrpc`",
-        "Do the two sentences say the same?",
-        "`not_equivalent`, `equivalent`",
+        "Do the two sentences say the same",
+        "2 labels: `not_equivalent`, `equivalent`.",
         "`mrpc-teacher`",
-        FACTS.equation,
-        FACTS.student,
+        "L = 1·attention_scores + 10·hidden_states",
+        "- Student: 3 layers × 384 (--student 3)\n",
         "- Seed: 17\n",
         "- Learning rate: 5e-05\n",
         "- Data: MRPC\n",
         "- Also: x.csv, 3\n",
-        "| `msr_paraphrase_train.txt` | 3,668 | `" + "ab" * 32 + "` |",
-        "| `dev` | 408 | – |",
-        "Held out: a tenth of train, stratified by label",
-        "| dev | accuracy | 0.8627 | 0.8456 |",
-        "| held out | accuracy | – | 0.8500 |",
-        FACTS.checkpoint,
-        "torch 2.13.0",
-        "```sh\nemdistill distill --teacher mrpc-teacher\n```",
+        "| `train.csv` | 200 | `" + "a" * 64 + "` |",
+        "| dev | accuracy | 0.9000 | 0.8000 |",
+        "The checkpoint: the last checkpoint is kept",
+        "- Versions: emdistill 0.1.0, torch 2.13.0, transformers 5.23.0\n",
+        f"```sh\n{distill_command(run.record.config)}\n```",
         "It labels pairs of sentences of the kind it was trained on",
         "The metric that counts is accuracy on dev.",
+        "| student | 17.4 | 69.6 |",
         "first 16 tokens",
     ):
         assert fact in card, fact
+    assert "someone" not in card
+    assert "\n\n\n\n" not in card
 
 
-def test_no_path_of_the_machine_is_told() -> None:
-    assert "someone" not in model_card(FACTS)
+def test_both_development_sets_are_told_apart(tmp_path: Path) -> None:
+    distillation(tmp_path / "run", evaluation_rows={"dev": 10, "mismatched": 12}, held_out="a tenth of train")
+    record = read_record(tmp_path / "run")
+    for name, value in (("teacher", 0.85), ("student", 0.75)):
+        record["scores"][name]["mismatched/accuracy"] = value
+    write_record(tmp_path / "run", record)
+    card = student_card(read_distillation(tmp_path / "run"))
+    assert "| mismatched | accuracy | 0.8500 | 0.7500 |" in card
+    assert "Held out: a tenth of train" in card
+    results = front_matter(card)["model-index"][0]["results"]
+    assert [result["dataset"]["split"] for result in results] == ["dev", "mismatched"]
 
 
-def test_sizes_are_told_where_they_were_measured() -> None:
-    assert "## Size" not in model_card(FACTS)
-    measured = replace(
-        FACTS,
-        teacher_parameters=22_713_216,
-        student_parameters=17_389_824,
-        student_size=69_559_296,
-    )
-    assert "| student | 17.4 | 69.6 | – | – |" in model_card(measured)
-
-
-def test_many_labels_are_cut_short() -> None:
-    card = model_card(replace(FACTS, labels=[f"intent-{k}" for k in range(77)]))
+def test_many_labels_are_cut_short(tmp_path: Path) -> None:
+    card = student_card(distillation(tmp_path, labels=[f"intent-{k}" for k in range(77)]))
     assert "one of 77 labels" in card
     assert "`intent-11` and 65 more" in card
     assert "intent-12" not in card
 
 
+def test_no_name_leaves_its_place(tmp_path: Path) -> None:
+    labels = ["a`b", "x\n# y", *HOSTILE[:3]]
+    card = student_card(distillation(tmp_path, name="``\n---", labels=labels, description="<b>\n# no"))
+    assert "``a`b``, `x # y`" in card
+    assert "(&lt;b&gt; # no)" in card
+    assert not re.search(r"^# (y|no)", card, re.MULTILINE)
+    assert front_matter(card)["model-index"][0]["results"][0]["dataset"]["name"] == "``\n---"
+
+
 @pytest.mark.parametrize("pairs", [False, True])
-@pytest.mark.parametrize("labels", [("no", "yes"), ()])
+@pytest.mark.parametrize("link", ["softmax", "sigmoid", "identity"])
 def test_the_snippet_runs_as_it_stands(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     pairs: bool,
-    labels: tuple[str, ...],
+    link: str,
 ) -> None:
-    kind = "classification" if labels else "regression"
-    save_student(tmp_path / "student", labels)
-    card = model_card(replace(FACTS, kind=kind, labels=labels, pairs=pairs))
+    labels = () if link == "identity" else ("no", "yes")
+    save_student(tmp_path / "student", labels, bias=2.0 if link == "sigmoid" else 7.0)
+    monkeypatch.setattr(cards, "link_of", lambda _: link)
+    card = student_card(distillation(tmp_path / "run", labels=labels, pairs=pairs))
     snippet = re.search(r"```python\n(.*?)```", card, re.DOTALL)
     assert snippet is not None
     monkeypatch.chdir(tmp_path)
     exec(compile(snippet[1], "snippet", "exec"), {})
     answers = [line.rsplit(" ", 1) for line in capsys.readouterr().out.splitlines()]
-    assert len(answers) == (1 if pairs else 2)
+    each = 2 if link == "sigmoid" else 1  # every label has its own probability
+    assert len(answers) == each * (1 if pairs else 2)
     for label, score in answers:
         assert label in (labels or ("LABEL_0",))
-        assert 0.5 <= float(score) <= 1 if labels else float(score) == 7.0  # a sigmoid would leave less than 1
+        if link == "identity":
+            assert float(score) == 7.0  # a sigmoid would leave less than 1
+        else:
+            assert (0.5 if link == "softmax" else 0) <= float(score) <= 1
+    if link == "sigmoid" and not pairs:
+        assert sum(float(score) for _, score in answers[:2]) > 1.5  # a softmax would leave 1
 
 
-def save_student(folder: Path, labels: tuple[str, ...]) -> None:
-    """A tiny random model, whose score in a regression is 7."""
+def save_student(folder: Path, labels: tuple[str, ...], *, bias: float) -> None:
+    """A tiny random model with this bias of its logits, which is the score of a regression."""
     config = BertConfig(
         vocab_size=6,
         hidden_size=8,
@@ -152,7 +182,7 @@ def save_student(folder: Path, labels: tuple[str, ...]) -> None:
     model = BertForSequenceClassification(config)
     if not labels:
         torch.nn.init.zeros_(model.classifier.weight)
-        torch.nn.init.constant_(model.classifier.bias, 7.0)
+    torch.nn.init.constant_(model.classifier.bias, bias)
     words = ["[PAD]", "[UNK]", "A", "sentence", ".", "Its"]
     backend = Tokenizer(WordLevel({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
     backend.pre_tokenizer = Whitespace()
@@ -164,7 +194,6 @@ def save_student(folder: Path, labels: tuple[str, ...]) -> None:
 # ------------------------------------------------------------------------------------------------- the command
 
 
-HOME = "/home/someone"
 FILES = {"teacher": f"{HOME}/teacher", "output": f"{HOME}/runs/a run"}
 CONFIGS: dict[str, dict[str, Any]] = {
     "as recommended": FILES | {"data": f"{HOME}/glue/MRPC", "task": "mrpc"},
@@ -265,22 +294,25 @@ def test_the_general_students_card_has_its_command_and_how_to_load_it(
     tiny_encoder: Callable[..., PreTrainedModel],
     tiny_tokenizer: PreTrainedTokenizerFast,
 ) -> None:
-    config = load_config(**CONFIGS["raw text"])
+    config = config_dict(load_config(**CONFIGS["raw text"]))
     loss = {"loss": 1.0, "values": 1.0}
-    run = {
-        "config": config_dict(config),
-        "seed": 42,
-        "versions": {"emdistill": "0.1", "torch": "2", "transformers": "5"},
+    write_run_folder(tmp_path)
+    record = read_record(tmp_path) | {
+        "config": config,
+        "task": None,
+        "scores": {},
         "hashes": {"teacher": "ab" * 32, "wiki.txt.xz": "cd" * 32},
-        "rows": {"train": 100, "held out": 2},
-        "objective": {"joint": "L = relations"},
-        "teacher": {"parameters": 20},
-        "student": {"parameters": 10, "shape": {"layers": 2, "width": 32}},
         "held_out_loss": {"before": loss, "after": loss},
     }
-    write_general_student(tmp_path, tiny_encoder("bert").base_model, tiny_tokenizer, run)
-    card = (tmp_path / "student" / "README.md").read_text(encoding="utf-8")
-    assert distill_command(run["config"]) in card
+    write_record(tmp_path, json.loads(json.dumps(record)))
+    card = text_card(read_distillation(tmp_path))
+    assert front_matter(card) == {
+        "library_name": "transformers",
+        "tags": ["emdistill", "knowledge-distillation", "minilm"],
+    }
+    assert distill_command(config) in card
+    assert "`wiki.txt.xz` (SHA-256 `" + "cd" * 32 + "`)" in card
+    assert "| values | 1.0000 | 1.0000 |" in card
     assert HOME not in card
     for heading in ("Intended use", "How it was made", "Limits"):
         assert f"## {heading}\n" in card
@@ -289,6 +321,8 @@ def test_the_general_students_card_has_its_command_and_how_to_load_it(
     snippet = re.search(r"```python\n(.*?)```", card, re.DOTALL)
     assert snippet is not None
     monkeypatch.chdir(tmp_path)
+    tiny_encoder("bert").base_model.save_pretrained("student")
+    tiny_tokenizer.save_pretrained("student")
     names: dict[str, Any] = {}
     exec(compile(snippet[1], "snippet", "exec"), names)
     assert type(names["model"]).__name__ == "BertModel"
