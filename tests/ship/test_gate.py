@@ -23,11 +23,13 @@ from emdistill.runs.gate_record import (
     read_gate,
     write_gate,
 )
-from emdistill.ship.gate import Limits, agreement, drop_error, judge, logit_difference
+from emdistill.ship.gate import Limits, drop_error, judge, logit_difference
+from emdistill.tasks import KINDS
+from emdistill.tasks.answers import agreement
 from emdistill.tasks.task import Task
 
-REVIEWS = Task("reviews", "classification", ("bad", "good"), ("accuracy", "macro_f1"))
-STARS = Task("stars", "regression", (), ("pearson", "spearman"))
+REVIEWS = Task("reviews", KINDS["classification"], ("bad", "good"), ("accuracy", "macro_f1"))
+STARS = Task("stars", KINDS["regression"], (), ("pearson", "spearman"))
 CASES = [(1, 32), (1, 128), (32, 32), (32, 128)]
 
 
@@ -194,13 +196,13 @@ def test_limits_are_finite_and_not_negative(value: float) -> None:
 def test_agreement_by_the_link_of_the_answers() -> None:
     teacher = np.array([[2.0, 1.0], [0.0, 3.0], [1.0, 0.0], [0.0, 1.0]])
     student = np.array([[9.0, 1.0], [3.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    assert agreement("softmax", teacher, student) == 0.75
+    assert agreement(teacher, student, "softmax") == 0.75
     tags = np.array([[1.0, -1.0], [2.0, 3.0]]), np.array([[0.5, 1.0], [1.0, -4.0]])
-    assert agreement("sigmoid", *tags) == 0.5  # two of four labels are held by both or by neither
+    assert agreement(*tags, "sigmoid") == 0.5  # two of four labels are held by both or by neither
     scores = np.array([[1.0], [2.0], [4.0]], dtype=np.float32)
-    assert agreement("identity", scores, 3 * scores - 1) == pytest.approx(1.0)
-    assert agreement("identity", scores, -scores) == pytest.approx(-1.0)
-    assert agreement("identity", scores, np.ones_like(scores)) == 0.0
+    assert agreement(scores, 3 * scores - 1, "identity") == pytest.approx(1.0)
+    assert agreement(scores, -scores, "identity") == pytest.approx(-1.0)
+    assert agreement(scores, np.ones_like(scores), "identity") == 0.0
 
 
 def test_largest_and_mean_difference_of_logits() -> None:

@@ -23,9 +23,9 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedMo
 from emdistill import cli
 from emdistill.config import RunConfig, config_dict, load_config
 from emdistill.runs.distillation import Distillation, read_distillation
-from emdistill.show import cards
 from emdistill.show.cards import student_card, text_card
 from emdistill.show.command_line import DEFAULTS, command_line, distill_command
+from emdistill.tasks import KINDS
 
 HOME = "/home/someone"
 LABELS = ("not_equivalent", "equivalent")
@@ -148,8 +148,8 @@ def test_the_snippet_runs_as_it_stands(
 ) -> None:
     labels = () if link == "identity" else ("no", "yes")
     save_student(tmp_path / "student", labels, bias=2.0 if link == "sigmoid" else 7.0)
-    monkeypatch.setattr(cards, "link_of", lambda _: link)
-    card = student_card(distillation(tmp_path / "run", labels=labels, pairs=pairs))
+    kind = next(name for name, kind in KINDS.items() if kind.link == link)
+    card = student_card(distillation(tmp_path / "run", labels=labels, pairs=pairs, kind=kind))
     snippet = re.search(r"```python\n(.*?)```", card, re.DOTALL)
     assert snippet is not None
     monkeypatch.chdir(tmp_path)
