@@ -19,13 +19,13 @@ from emdistill.data.files import read_inputs
 from emdistill.data.read import read_task_data
 from emdistill.errors import ConfigError, DataError, ModelError, OutputError
 from emdistill.models.encoder import load_classifier, load_tokenizer
+from emdistill.models.inputs import longest_text
 from emdistill.models.teacher import GENERIC_NAME, Teacher
 from emdistill.runs.reading import Reading, recall_reading
 from emdistill.ship.onnx import is_onnx, open_onnx
 from emdistill.tasks.task import Kind, TaskData
 from emdistill.training import predict_logits
 from emdistill.training.evaluate import score_sets
-from emdistill.training.splits import longest_text
 
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
 

@@ -23,10 +23,10 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from emdistill.errors import ModelError, TokenizerError
+from emdistill.models.inputs import longest_text
 from emdistill.models.teacher import Teacher
 from emdistill.runs.reading import Reading, recall_reading
 from emdistill.tasks.task import Kind
-from emdistill.training.splits import longest_text
 
 MODEL, INT8 = "model.onnx", "model_int8.onnx"
 TOKENIZER, CONFIG, EXAMPLE, CARD = "tokenizer.json", "config.json", "example.py", "README.md"

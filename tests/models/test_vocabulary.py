@@ -26,7 +26,7 @@ from emdistill.models.encoder import load_classifier, load_encoder, load_tokeniz
 from emdistill.models.tokenizer_rules import read_rules
 from emdistill.models.vocabulary import (
     Encoder,
-    first_free_id,
+    first_position,
     kept_tokens,
     load_with_tokenizer,
     prune,
@@ -285,7 +285,7 @@ def test_a_padding_token_among_the_others(
     before = make(family, tiny_encoder, tokenizer)
     after, _ = prune(before, used_tokens(tokenizer, CORPUS))
     assert tokenizer.pad_token_id == 5
-    assert first_free_id(before.model) == (6 if family == "roberta" else 0)
+    assert first_position(before.model) == (6 if family == "roberta" else 0)
     assert after.tokenizer.pad_token_id == after.model.config.pad_token_id == (5 if family == "roberta" else 4)
     assert torch.equal(logits(before, CORPUS), logits(after, CORPUS))
 
