@@ -209,7 +209,7 @@ def _read_config(source: Source, folder: Path | None) -> PreTrainedConfig:
     except Exception as error:  # a wrong value of some field raises whatever the config's own code raises
         if folder is None:
             raise ModelError(f"{source} is neither a folder nor a model the hub can give: {error}") from error
-        raise ModelError(f"{folder / 'config.json'} cannot be used: {error}") from error
+        raise ModelError(f"{folder / 'config.json'} cannot be used: {_in_short(error)}") from error
     return config
 
 
@@ -258,10 +258,13 @@ def _load_weights(
         raise ModelError(f"{source}: its safetensors file is damaged or cut short ({error}); copy it again") from error
     except Exception as error:  # a wrong value in config.json raises whatever the model's own code raises
         place = folder / "config.json" if folder is not None else source
-        raise ModelError(
-            f"{source}: its weights cannot be loaded as {place} says: {type(error).__name__}: {error}"
-        ) from error
+        raise ModelError(f"{source}: its weights cannot be loaded as {place} says: {_in_short(error)}") from error
     return model, {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+
+
+def _in_short(error: Exception) -> str:
+    """An error of another library on one line; some bring their whole C++ stack."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _check_weight_files(folder: Path) -> None:

@@ -32,8 +32,9 @@ def first_position(model: PreTrainedModel) -> int:
     RoBERTa and its kin count from the one after padding's id, which that table names; others from 0, or have no table.
     """
     for name, module in model.base_model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
-            return module.padding_idx + 1
+        padding = getattr(module, "padding_idx", None)
+        if name.endswith("position_embeddings") and padding is not None:
+            return int(padding) + 1
     return 0
 
 
@@ -73,8 +74,9 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig |
         return
     types = token_types(config)
     if types < 2:
-        tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
-    elif (last := max(tokenizer(PROBES[0], PROBES[1])["token_type_ids"])) >= types:
+        names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
+        tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names  # the latter are what is saved
+    elif (last := max(tokenizer("a", "b")["token_type_ids"])) >= types:
         raise TokenizerError(
             f"the tokenizer of {source} gives token type {last}, and its encoder has rows for {types}; take the "
             "tokenizer that belongs to the encoder"
@@ -119,4 +121,5 @@ def _read_longest(model: PreTrainedModel) -> None:
     """Look up the positions of the longest text; the whole model would take seconds for some thousand tokens."""
     ids = torch.full((1, longest_text(model)), model.config.vocab_size - 1)
     embed = getattr(model.base_model, "embeddings", None)
-    embed(input_ids=ids) if embed is not None else model.base_model(input_ids=ids)
+    read = model.base_model if embed is None or isinstance(embed, nn.Embedding) else embed
+    read(input_ids=ids)

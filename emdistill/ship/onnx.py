@@ -132,6 +132,8 @@ def _name_nodes(graph: Any, model: PreTrainedModel) -> None:
         if layer is not None:
             inner = re.sub(rf"^{family.attention_block}\b", "attention", inner)
             inner = f"layer.{layer}.{inner}".rstrip(".")
+        elif inner.startswith("encoder."):  # tables and matrices that all layers read
+            inner = f"embeddings.{inner.removeprefix('encoder.')}"
         name = inner or node.op_type
         node.name = name if name not in taken else f"{name}/{len(taken)}"
         taken.add(node.name)
