@@ -57,7 +57,7 @@ def prune(encoder: Encoder, used: Counter[int], *, min_count: int = 1) -> tuple[
     """The same encoder over a smaller vocabulary, and the old ids of its tokens.
 
     used        how often each token is used (used_tokens);  min_count   keep those that are used so often
-    Raises ConfigError for a min_count below 1; TokenizerError as kept_tokens, prune_tokenizer and prune_model do;
+    Raises ConfigError for a min_count below 1; TokenizerError as kept_tokens and prune_tokenizer do;
     ModelError for a model that reads its ids otherwise than by its embedding table.
     """
     if min_count < 1:
@@ -124,14 +124,7 @@ def prune_model(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
     """A copy of the model with only these rows of its embedding table, and of its masked-LM head's decoder.
 
     Decoders tied to the table stay tied; the ids in its config are the new ones.
-    Raises TokenizerError where the tokenizer has ids that the table has not.
     """
-    rows = model.get_input_embeddings().get_parameter("weight").shape[0]
-    if kept[-1] >= rows:
-        raise TokenizerError(
-            f"the tokenizer has a token of id {kept[-1]}, but the encoder's table has {rows} rows; "
-            "encoder and tokenizer do not belong together"
-        )
     pruned = copy.deepcopy(model)
     new_ids = {old: new for new, old in enumerate(kept)}
     table: Any = pruned.get_input_embeddings()

@@ -68,7 +68,7 @@ class MaskedWordCandidates:
         self.count = count
         self.batch_size = batch_size
         config: Any = model.config
-        self.words = _whole_words(tokenizer, config.vocab_size)
+        self.words = _whole_words(tokenizer)
         self.admitted = torch.zeros(config.vocab_size, dtype=torch.bool, device=model.device)
         self.admitted[list(self.words)] = True
         # [CLS] a [SEP] b [SEP]
@@ -137,7 +137,7 @@ class NeighbourCandidates:
         self.table = table.detach().float().cpu()
         self.tokenizer = tokenizer
         self.count = count
-        whole = _whole_words(tokenizer, len(table))
+        whole = _whole_words(tokenizer)
         # Tokens of two letters are mostly parts of words or abbreviations; in a context they can be told, here not.
         tokens = sorted(t for t, word in whole.items() if word.islower() and len(word) > 2 and word not in without)
         self.words = [whole[token] for token in tokens]
@@ -167,13 +167,9 @@ class NeighbourCandidates:
             self._known[word] = tuple(other for other in others if other != word.lower())[: self.count * spelt]
 
 
-def _whole_words(tokenizer: PreTrainedTokenizerBase, size: int) -> dict[int, str]:
+def _whole_words(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
     """Token id -> word, of all tokens that are whole words of two letters or more."""
-    vocabulary = tokenizer.get_vocab()
-    if max(vocabulary.values()) >= size:
-        raise ModelError(
-            f"the tokenizer of {tokenizer.name_or_path} has token {max(vocabulary.values())}, and its encoder knows "
-            f"{size} tokens; encoder and tokenizer do not belong together"
-        )
     special = set(tokenizer.all_special_ids)
-    return {id: token for token, id in vocabulary.items() if WHOLE_WORD.fullmatch(token) and id not in special}
+    return {
+        id: token for token, id in tokenizer.get_vocab().items() if WHOLE_WORD.fullmatch(token) and id not in special
+    }

@@ -300,9 +300,7 @@ def test_the_longest_text_is_read_and_a_longer_one_has_no_positions(model, varia
 
 @pytest.mark.parametrize("variant", DISTINCT)
 def test_a_smaller_vocabulary_gives_the_same_answers(model, tiny_tokenizer, variant) -> None:
-    used = Counter(
-        tiny_tokenizer("it was a good movie, not very bad")["input_ids"]
-    )  # all that the texts below are spelled of
+    used = Counter(tiny_tokenizer("it was a good movie, not very bad")["input_ids"])
     pruned, kept = prune(Encoder(model, tiny_tokenizer), used)
     assert len(kept) < len(tiny_tokenizer)
     texts = ["a good movie", "not very bad, was it xyz"]

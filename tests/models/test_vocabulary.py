@@ -30,7 +30,6 @@ from emdistill.models.vocabulary import (
     kept_tokens,
     load_with_tokenizer,
     prune,
-    prune_model,
     prune_tokenizer,
     same_words,
     used_tokens,
@@ -327,11 +326,9 @@ def test_a_classifier_is_loaded_with_its_head_and_another_encoder_without(
         load_with_tokenizer(tmp_path / "nothing")
 
 
-def test_encoder_and_tokenizer_must_belong_together(
+def test_a_count_below_one_is_refused(
     tiny_encoder: Callable[..., PreTrainedModel], tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    with pytest.raises(TokenizerError, match="the encoder's table has 20 rows"):
-        prune_model(tiny_encoder("bert", vocab_size=20), kept_tokens(tiny_tokenizer, [40]))
     with pytest.raises(ConfigError, match="--min_count must be at least 1, not 0"):
         prune(Encoder(tiny_encoder("bert"), tiny_tokenizer), used_tokens(tiny_tokenizer, CORPUS), min_count=0)
 

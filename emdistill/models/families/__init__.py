@@ -80,7 +80,7 @@ def require(model: PreTrainedModel | PreTrainedConfig, *capabilities: str) -> Fa
         if name in family.without:
             capability = CAPABILITIES[name]
             raise capability.error(
-                f"a {config.model_type!r} model cannot {capability.what}: {family.without[name]}; {capability.mend}"
+                f"this {config.model_type!r} model cannot {capability.what}: {family.without[name]}; {capability.mend}"
             )
     return family
 
