@@ -13,11 +13,12 @@ from emdistill.data.labels import as_the_model_counts
 from emdistill.data.read import read_task_data
 from emdistill.errors import ConfigError, DataError, EmdistillError, ModelError, TeacherError
 from emdistill.models.encoder import load_classifier, load_tokenizer
+from emdistill.models.inputs import longest_text
 from emdistill.models.teacher import Teacher
 from emdistill.runs.reading import recall_reading, remember_reading
 from emdistill.runs.record import RUN_FILE, TaskRecord, check_record, read_run
 from emdistill.tasks.task import RAW_TEXT, TaskData
-from emdistill.training.splits import check_max_length, longest_text
+from emdistill.training.splits import check_max_length
 
 
 @dataclass(frozen=True)
