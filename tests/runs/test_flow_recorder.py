@@ -36,13 +36,14 @@ class Steps:
         self.max_steps = steps
 
     def go(self, first: int = 1, last: int | None = None) -> None:
-        state: Any = SimpleNamespace(global_step=first - 1, max_steps=self.max_steps)
+        state: Any = self.state(first - 1)
         self.recorder.on_train_begin(self.args, state, None)
         for step in range(first, (last or self.max_steps) + 1):
             self.stage.objective.train()(states(STUDENT, step), states(TEACHER, -step), {})
-            self.recorder.on_step_end(
-                self.args, SimpleNamespace(global_step=step, max_steps=self.max_steps), None
-            )  # fmt: skip
+            self.recorder.on_step_end(self.args, self.state(step), None)
+
+    def state(self, step: int) -> Any:
+        return SimpleNamespace(global_step=step, max_steps=self.max_steps, is_world_process_zero=True)
 
 
 def stages(**options: Any) -> list[Stage]:

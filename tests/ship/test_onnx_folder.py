@@ -68,7 +68,7 @@ def shipped(
 ) -> Any:
     """(model, tokenizer, folder) of a classifier of pairs; leave the folder as it is."""
     model, tokenizer = tiny_encoder("bert", layers=1), with_token_types(tokenizer_factory())
-    name_outputs(model.config, labels=TASK.labels)
+    name_outputs(model.config, labels=TASK.labels, problem_type="single_label_classification")
     remember_reading(model, tokenizer, TASK, LENGTH)
     folder = tmp_path_factory.mktemp("shipped")
     export_onnx(model, folder / MODEL)
@@ -93,7 +93,7 @@ def test_config_says_what_is_needed_to_read_texts_and_answers(shipped: Any) -> N
     assert set(config["files"]) == {MODEL, INT8, TOKENIZER}
     opened = open_onnx(folder, threads=1)
     assert opened.labels == ("bad", "good")
-    assert not opened.is_regression
+    assert not opened.kind is KINDS["regression"]
     assert opened.reading == Reading("a", "b", "c", LENGTH)
     assert opened.path.name == MODEL
     assert (folder / "README.md").read_text() == "# a card"
@@ -279,7 +279,7 @@ def test_a_score_is_a_number(tiny_encoder: Callable[..., PreTrainedModel], tmp_p
     export_onnx(model, tmp_path / MODEL)
     write_onnx_folder(tmp_path, model, tiny_tokenizer)
     opened: OnnxClassifier = open_onnx(tmp_path, threads=1)
-    assert opened.is_regression
+    assert opened.kind is KINDS["regression"]
     assert opened.labels == ()
     texts = random_texts(6)
     ids = [tiny_tokenizer(text, truncation=True, max_length=LENGTH)["input_ids"] for text in texts]
