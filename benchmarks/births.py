@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from emdistill.runs.run_folder import read_run
 from glue_students import begun, sst2_part
 from jsonargparse import auto_cli
 from matplotlib.figure import Figure
@@ -27,7 +28,6 @@ from emdistill import distill
 from emdistill.config import load_config
 from emdistill.data import TASKS
 from emdistill.data.glue import GLUE
-from emdistill.runs.run_folder import read_run
 
 LOGGED_EVERY = 5
 MEAN_OVER = 50

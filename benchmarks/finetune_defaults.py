@@ -12,11 +12,11 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
+from emdistill.runs.run_folder import RUN_FILE, read_run
 from jsonargparse import auto_cli
 
 from emdistill import finetune
 from emdistill.config import load_finetune_config
-from emdistill.runs.run_folder import RUN_FILE, read_run
 
 
 def main(

@@ -17,13 +17,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from emdistill.runs.run_folder import RUN_FILE, read_run
 from jsonargparse import auto_cli
 
 from emdistill import distill, finetune
 from emdistill.config import load_config, load_finetune_config
 from emdistill.data import TASKS
 from emdistill.data.glue import GLUE
-from emdistill.runs.run_folder import RUN_FILE, read_run
 
 METHODS = ("hard-labels", "soft-targets", "bert-emd")
 SST2_ROWS = 20_000

@@ -15,6 +15,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from emdistill.runs.run_folder import RUN_FILE
 from jsonargparse import auto_cli
 
 from emdistill import distill, finetune
@@ -22,7 +23,6 @@ from emdistill.commands.demo import find_encoder
 from emdistill.config import load_config, load_finetune_config
 from emdistill.data.docstrings import read_docstrings
 from emdistill.data.read import hold_out
-from emdistill.runs.run_folder import RUN_FILE
 from emdistill.tasks.task import TaskData
 
 

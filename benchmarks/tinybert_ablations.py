@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from births import done
+from emdistill.runs.run_folder import read_run
 from glue_students import begun
 from jsonargparse import auto_cli
 
 from emdistill import distill
 from emdistill.config import load_config
 from emdistill.runs.comparison import paired_difference
-from emdistill.runs.run_folder import read_run
 
 TRANSFORMER = ("attention_scores", "hidden_states")
 WHOLE = "whole"

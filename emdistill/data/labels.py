@@ -42,16 +42,22 @@ def as_the_model_counts(
         index = {name: place for place, name in enumerate(names)}
     order = [index.get(name, index.get(name.casefold())) for name in task.labels]
     known = [place for place in order if place is not None]
-    fits = len(names) >= len(task.labels) if some else len(names) == len(task.labels)
-    if not fits or (len(known) < len(order) and known and (some or known != _same_places(order))):
+    unknown = [name for name, place in zip(task.labels, order, strict=True) if place is None]
+    as_many = len(names) == len(task.labels)
+    if not (as_many or (some and len(names) > len(task.labels))):
         raise error(
-            f"{model} knows {len(names)} labels ({listing(names)}), the data have {len(task.labels)} "
-            f"({listing(task.labels)}); take a model that was fine-tuned on this task, or correct its id2label"
+            f"{model} tells {len(names)} labels apart ({listing(names)}), the data have {len(task.labels)} "
+            f"({listing(task.labels)}); take a model that was fine-tuned on this task"
         )
-    if len(known) < len(order):
-        if some and len(names) != len(task.labels):
-            raise error(f"{model} knows none of the data's labels ({listing(task.labels)}), but {listing(names)}")
+    if unknown and as_many and not known:
         return data
+    if unknown and not some and known == [place for place, given in enumerate(order) if given is not None]:
+        return data
+    if unknown:
+        raise error(
+            f"{model} does not know the label {listing(unknown)} of the data; its labels are {listing(names)}; "
+            "take a model that was fine-tuned on this task, or correct its id2label"
+        )
     if known == list(range(len(names))):
         return data
     labels = list(names)
@@ -69,7 +75,3 @@ def as_the_model_counts(
         train=counted(data.train),
         evaluation={name: counted(examples) for name, examples in data.evaluation.items()},
     )
-
-
-def _same_places(order: Sequence[int | None]) -> list[int]:
-    return [place for place, given in enumerate(order) if given is not None]
