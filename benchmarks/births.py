@@ -24,9 +24,9 @@ from jsonargparse import auto_cli
 from matplotlib.figure import Figure
 
 from emdistill import distill
-from emdistill.config import load_config
 from emdistill.data import TASKS
 from emdistill.data.glue import GLUE
+from emdistill.options import load_config
 from emdistill.runs.run_folder import read_run
 
 LOGGED_EVERY = 5

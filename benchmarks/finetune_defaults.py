@@ -15,7 +15,7 @@ from pathlib import Path
 from jsonargparse import auto_cli
 
 from emdistill import finetune
-from emdistill.config import load_finetune_config
+from emdistill.options import load_finetune_config
 from emdistill.runs.run_folder import RUN_FILE, read_run
 
 

@@ -20,9 +20,9 @@ from typing import Any
 from jsonargparse import auto_cli
 
 from emdistill import distill, finetune
-from emdistill.config import load_config, load_finetune_config
 from emdistill.data import TASKS
 from emdistill.data.glue import GLUE
+from emdistill.options import load_config, load_finetune_config
 from emdistill.runs.run_folder import RUN_FILE, read_run
 
 METHODS = ("hard-labels", "soft-targets", "bert-emd")

@@ -30,13 +30,13 @@ from glue_students import begun
 from jsonargparse import auto_cli
 
 from emdistill import distill
-from emdistill.config import load_config
 from emdistill.data.glue import GLUE
 from emdistill.data.paragraphs import read_corpus
 from emdistill.data.read import read_task_data
 from emdistill.models.encoder import load_classifier, load_tokenizer
 from emdistill.models.size import model_size
 from emdistill.models.vocabulary import Encoder, prune, same_words, used_tokens
+from emdistill.options import load_config
 from emdistill.students.factorise import factorise_embeddings
 from emdistill.tasks.metrics import score
 from emdistill.tasks.task import TaskData

@@ -22,7 +22,7 @@ from glue_students import begun
 from jsonargparse import auto_cli
 
 from emdistill import distill
-from emdistill.config import load_config
+from emdistill.options import load_config
 from emdistill.runs.comparison import paired_difference
 from emdistill.runs.run_folder import read_run
 

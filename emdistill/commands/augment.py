@@ -42,7 +42,7 @@ from emdistill.models.word_candidates import (
 )
 from emdistill.runs.reading import recall_reading
 from emdistill.runs.run_folder import file_hashes
-from emdistill.tasks.task import Kind, Task, TaskData
+from emdistill.tasks.task import Task, TaskData
 from emdistill.training import predict_logits
 from emdistill.training.splits import check_max_length, longest_text
 
@@ -60,7 +60,7 @@ def augment(
     text_pair: str | None = None,
     label: str = "label",
     dev: str | None = None,
-    kind: Kind | None = None,
+    kind: str | None = None,
     masked_lm: str | None = None,
     copies: int = 20,
     replace: float = 0.4,

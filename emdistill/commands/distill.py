@@ -13,10 +13,13 @@ import numpy as np
 from rich.console import Console
 
 from emdistill.commands.distill_text import distill_text
-from emdistill.config import RunConfig, compose_stages, config_dict, load_config, read_data
+from emdistill.config import RunConfig, config_dict
 from emdistill.data.augmentation import read_augmented
+from emdistill.data.read import read_data
+from emdistill.methods import compose_stages
 from emdistill.models.encoder import encoder_shape, load_classifier, load_tokenizer
 from emdistill.models.teacher import Teacher, check_above_chance
+from emdistill.options import load_config
 from emdistill.runs.answers import PREDICTIONS, write_predictions
 from emdistill.runs.flow_recorder import FlowRecorder
 from emdistill.runs.run_folder import (
@@ -42,6 +45,11 @@ from emdistill.training.projections import fit_projections
 from emdistill.training.run_stages import run_stages, seed_everything, stage_arguments
 from emdistill.training.splits import Splits, check_max_length, make_splits, sample_batches
 from emdistill.training.stage_teachers import stage_teachers
+
+
+def command(config: RunConfig) -> str:
+    """Distil a fine-tuned teacher into a student."""
+    return f"{distill(config).folder}: student/ is the model, run.json the record"
 
 
 def distill(

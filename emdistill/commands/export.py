@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import wraps
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ OWN_FILES = {MODEL, INT8, TOKENIZER, CONFIG, EXAMPLE, CARD, GATE}
 
 def export(
     run: str,
+    /,
     onnx: bool = False,
     int8: bool = False,
     teacher: str | None = None,
@@ -151,6 +153,11 @@ def export(
         (part / GATE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     _show(record, place)
     return record
+
+
+@wraps(export)
+def command(run: str, **options: Any) -> int:
+    return 0 if export(run, **options)["verdict"]["go"] else 1
 
 
 def _judge(

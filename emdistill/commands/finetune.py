@@ -8,9 +8,11 @@ from typing import Any
 
 from rich.console import Console
 
-from emdistill.config import FinetuneConfig, config_dict, load_finetune_config, read_data
+from emdistill.config import FinetuneConfig, config_dict
+from emdistill.data.read import read_data
 from emdistill.methods import METHODS
 from emdistill.models.encoder import encoder_shape, fingerprint, load_classifier, load_tokenizer, save_student
+from emdistill.options import load_finetune_config
 from emdistill.runs.reading import remember_reading
 from emdistill.runs.run_folder import (
     OWN_FILES,
@@ -28,6 +30,11 @@ from emdistill.tasks.task import TaskData
 from emdistill.training import evaluate
 from emdistill.training.run_stages import run_stages, seed_everything, stage_arguments
 from emdistill.training.splits import check_max_length, make_splits
+
+
+def command(config: FinetuneConfig) -> str:
+    """Fine-tune a pretrained encoder: make a teacher."""
+    return f"{finetune(config)}: the fine-tuned model, with its run.json"
 
 
 def finetune(config: FinetuneConfig | None = None, *, examples: TaskData | None = None, **options: Any) -> Path:

@@ -12,21 +12,21 @@ from typing import Any
 from rich.console import Console
 
 from emdistill.commands.distill import distill
-from emdistill.config import RunConfig, compose_stages, load_config, read_data
+from emdistill.config import Birth, CacheChoice, RunConfig
 from emdistill.console import print_table
-from emdistill.data.read import hold_out
-from emdistill.errors import ConfigError, OutputError
+from emdistill.data.read import hold_out, read_data
+from emdistill.errors import ConfigError, Interrupted, OutputError
 from emdistill.mapping import write_mapping
+from emdistill.methods import compose_stages
 from emdistill.models.encoder import encoder_shape, load_classifier, load_tokenizer
 from emdistill.models.teacher import Teacher
+from emdistill.options import load_config
 from emdistill.runs.answers import PREDICTIONS, Logits, teacher_logits
 from emdistill.runs.run_folder import OWN_FILES, RUN_FILE, clear_run, file_hashes
 from emdistill.search import Gene, GeneTrial, SearchResult, check_numbers, gene_name, gene_pairs, search
 from emdistill.show.search_report import draw_search, search_notes, search_table, trial_line, write_record
-from emdistill.students import Birth, make_student
+from emdistill.students import make_student
 from emdistill.tasks.task import RAW_TEXT, TaskData
-from emdistill.training.run_stages import Interrupted
-from emdistill.training.stage_teachers import CacheChoice
 
 STUDY, TRIALS, CACHE = "study", "trials", "teacher_cache"
 BEST, RECORD, PICTURE = "best.json", "search.json", "search.png"

@@ -6,11 +6,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from datasets import ClassLabel, Dataset
 from numpy.typing import NDArray
 
+from emdistill.config import CommonConfig
 from emdistill.data.docstrings import DOCSTRINGS, read_docstrings
 from emdistill.data.files import (
     MOST_DISTINCT_CLASSES,
@@ -25,12 +27,25 @@ from emdistill.data.files import (
 )
 from emdistill.data.glue import glue_folders, glue_task, read_glue, read_glue_from_hub, recognise
 from emdistill.data.rows import SUFFIXES, BadRows, data_file, read_rows
-from emdistill.errors import ConfigError, DataError
+from emdistill.errors import ConfigError, DataError, nearest
 from emdistill.tasks.task import Kind, Task, TaskData
 
 DEV_SHARE = 0.1
 DEV_AT_MOST = 2_000
 _DEV_SPLITS = ("validation", "dev")
+
+
+def read_data(config: CommonConfig) -> TaskData:
+    """The task and examples that a configuration names; errors as read_task_data."""
+    return read_task_data(
+        config.data,
+        task=config.task,
+        text=config.text,
+        text_pair=config.text_pair,
+        label=config.label,
+        dev=config.dev,
+        kind=config.kind,
+    )
 
 
 def read_task_data(
@@ -41,21 +56,22 @@ def read_task_data(
     text_pair: str | None = None,
     label: str = "label",
     dev: str | None = None,
-    kind: Kind | None = None,
+    kind: str | None = None,
     seed: int = 42,
 ) -> TaskData:
     """A task and its checked examples; without a development set a tenth of train is held out as one.
 
     data   a GLUE folder (with `task`), a CSV, TSV, JSONL or Parquet file, the name of a hub dataset, or 'docstrings'
     dev    a file; kind   what the labels are, where it shall not be found from them
-    Raises ConfigError for an unknown or missing task, DataError for everything in the data that cannot be used.
+    Raises ConfigError for an unknown kind or task, or a missing one, DataError for what cannot be used in the data.
     """
+    known_kind = _known_kind(kind)
     if DOCSTRINGS.name in (task, data):
         return read_docstrings()
     columns = Columns(text, text_pair, label)
     dev_file = None if dev is None else Path(dev)
     if task is None:
-        found = _read_own(data, columns, dev_file, kind)
+        found = _read_own(data, columns, dev_file, known_kind)
     else:
         glue = glue_task(task)
         if kind not in (None, glue.task.kind):
@@ -67,6 +83,13 @@ def read_task_data(
     if "dev" in found.evaluation:
         return found
     return _with_held_out_dev(found, seed)
+
+
+def _known_kind(kind: str | None) -> Kind | None:
+    kinds: tuple[Kind, ...] = get_args(Kind)
+    if kind is None or kind in kinds:
+        return next((known for known in kinds if known == kind), None)
+    raise ConfigError(f"--kind {kind} is none of {', '.join(kinds)}.{nearest(kind, kinds)}")
 
 
 def _with_held_out_dev(data: TaskData, seed: int) -> TaskData:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +25,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from emdistill.config import HUB_ID
 from emdistill.errors import ConfigError, ModelError, TokenizerError
 from emdistill.states import EncoderShape
 
@@ -39,7 +39,6 @@ LAYERS = {
     "distilbert": "transformer.layer",
 }
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 PROBES = (
     "The quick brown fox jumps over the lazy dog.",
     "Don't panic: it's only 3.14 % (or so)!",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from emdistill.config import as_command, source_name
 from emdistill.runs.flows import read_flows
-from emdistill.show.command_line import distill_command, source_name
 from emdistill.show.figures import draw_flows, draw_layer_weights
 from emdistill.show.model_card import CardFacts, DataFacts, model_card
 from emdistill.show.run_report import write_run_report
@@ -41,7 +41,7 @@ def run_card(run: dict[str, Any]) -> str:
             student_size=run["student"]["bytes"],
             max_length=config["max_length"],
             versions={name: run["versions"][name] for name in ("emdistill", "torch", "transformers")},
-            command=distill_command(config),
+            command=as_command("distill", config),
         )
     )
 

@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from emdistill.config import as_command, source_name
 from emdistill.models.encoder import save_student
-from emdistill.show.command_line import distill_command, source_name
 
 
 def write_general_student(
@@ -77,7 +77,7 @@ The objective it minimised:
 The command that made it, paths cut to their last part:
 
 ```sh
-{distill_command(config)}
+{as_command("distill", config)}
 ```
 
 ## Loss on text that was not learned from

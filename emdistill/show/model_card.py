@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import yaml
 
+from emdistill.config import folder_name, plain, source_name
 from emdistill.console import ReportRow, markdown, markdown_table
-from emdistill.show.command_line import folder_name, plain, source_name
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from emdistill.config import as_command
 from emdistill.errors import OutputError
 from emdistill.runs.answers import PREDICTIONS, read_predictions
 from emdistill.runs.flows import read_flows
 from emdistill.runs.run_folder import read_gate, read_run
 from emdistill.show.answer_section import class_part, disagreement_part, score_part
 from emdistill.show.charts import DARK, lines
-from emdistill.show.command_line import distill_command
 from emdistill.show.flow_section import flow_part, weights_part, words
 from emdistill.show.glance_section import glance_part, latency_part
 from emdistill.show.page import (
@@ -179,7 +179,7 @@ def _configuration(run: Mapping[str, Any]) -> Part:
     files = {file["name"]: f"{file['rows']:,}" for file in run.get("task", {}).get("files", [])}
     hashes = [[name, files.get(name, ""), digest] for name, digest in run["hashes"].items()]
     blocks: list[Block] = [
-        Command(distill_command(config)),
+        Command(as_command("distill", config)),
         Text("Longer paths in the command are cut to their last part.", "small"),
         *(Fold(title, [Table(("option", "value"), lines, text=True)]) for title, lines in grouped.items()),
         Fold("Files read", [Table(("name", "rows", "SHA-256"), hashes, text=True)]),

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from emdistill.config import HUB_ID, Birth
 from emdistill.errors import ConfigError, ModelError
-from emdistill.models.encoder import HUB_ID, Source, encoder_layers
+from emdistill.models.encoder import Source, encoder_layers
 from emdistill.students.extract import ExtractionPlan, check_part, cut_out, extract_student, plan_extraction
 from emdistill.students.factorise import check_factorisable, factorise_embeddings
 from emdistill.students.fresh import fresh_student
@@ -24,7 +24,6 @@ from emdistill.students.shape import StudentShape, complete_shape, name_predicti
 from emdistill.tasks.task import Predictions
 
 Student = tuple[PreTrainedModel, PreTrainedTokenizerBase]
-Birth = Literal["importance", "random", "fresh"]
 Sample = Callable[[], list[dict[str, Tensor]]]
 
 
@@ -223,7 +222,7 @@ STUDENTS = {
     "shape": StudentKind(
         "4x312",
         re.compile(r"\d+x\d+(x\d+x\d+)?"),
-        "layers × width, cut from the teacher, or fresh: --student_birth (4x312x12x1200 names heads and feed-forward "
+        "layers × width, cut from the teacher, or fresh: --student-birth (4x312x12x1200 names heads and feed-forward "
         "width too)",
         _shape,
     ),

@@ -46,7 +46,7 @@ def test_runs_of_one_folder_are_compared_beside_them(tmp_path: Path, capsys: pyt
 
 def test_a_comparison_stands_for_its_finished_runs(tmp_path: Path) -> None:
     folder = write_comparison_folder(tmp_path / "comparison")
-    page = report([str(folder)])
+    page = report(str(folder))
     assert page == folder / "runs.html"
     text = page.read_text(encoding="utf-8")
     assert "2 configurations compared" in text
