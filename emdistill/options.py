@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from docstring_parser import parse as parse_docstring
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 
 from emdistill.config import SECTIONS, FinetuneConfig, RunConfig, flatten, read_yaml, recipe_of
 from emdistill.errors import ConfigError, nearest
@@ -28,10 +28,24 @@ Config = TypeVar("Config")
 Places = Mapping[str, str]  # option -> where it stands: " in run.yaml", or "" for the command line
 
 LIMITS = {"seed": (0, 2**32 - 1), "max_length": (3, 1_000_000), "rows": (1, 2**62)}
-BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
-REQUIRED = re.compile(r"the following arguments are required: (.*)")
+QUIET_DEFAULTS = (None, False, {}, argparse.SUPPRESS)
 WRONG_VALUE = re.compile(r'Parser key "([^"]+)":.*?(?:Got|Given) value: (.*)', re.DOTALL)
 TOP_LEVEL_OPTION = re.compile(r"--[a-z_]+(?![\w.])")  # those of the sections are Python's names
+
+
+class HelpFormatter(DefaultHelpFormatter):
+    """An option's words, and its default where that says something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        if action.required:
+            return f"{action.help} (required)"
+        return f"{action.help} (default: %(default)s)" if action.default not in QUIET_DEFAULTS else str(action.help)
+
+
+class OptionParser(ArgumentParser):
+    """jsonargparse's parser; what is `required` may stand in a file, so it is asked for when everything is read."""
+
+    required: list[argparse.Action]
 
 
 # ------------------------------------------------------------------------------------------------- from Python
@@ -62,7 +76,7 @@ def load_options(target: Callable[..., Config], file: str | Path | None, options
         parsed = parser.parse_object(_nested({**from_file, **options}, parser))
     except ArgumentError as error:
         raise ConfigError(explain(error, parser, places)) from None
-    return target(**_checked(parsed, places))
+    return target(**_checked(parsed, parser, places))
 
 
 # ------------------------------------------------------------------------------------------- from the command line
@@ -85,18 +99,16 @@ def read_words(verb: Target, words: Sequence[str], name: str) -> dict[str, Any] 
     places = dict.fromkeys(from_file, f" in {first.config}") | dict.fromkeys(given, "")
     refuse_unknown(places, parser, target)
     try:
-        below = _parse_below(from_file | ({"method": method} if method else {}), parser)
-        if first.print_config:  # what is required and not given stands there by its name
-            for name in [action.dest for action in parser._actions if action.required]:
-                below[name] = below.get(name) or name.upper()
+        below = parser.parse_object(_nested(from_file | ({"method": method} if method else {}), parser))
         parsed = parser.parse_args(_spelled_out(words, parser), namespace=below)
     except ArgumentError as error:
         raise ConfigError(f"{explain(error, parser, places)}\n`emdistill {name} --help` lists the options") from None
-    values = _checked(parsed, places)
-    if first.print_config:
-        print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), end="")
-        return None
-    return values
+    if not first.print_config:
+        return _checked(parsed, parser, places)
+    for action in parser.required:  # what is not given stands there by its name
+        parsed[action.dest] = parsed.get(action.dest) or action.dest.upper()
+    print(yaml.safe_dump(_checked(parsed, parser, places), sort_keys=False, allow_unicode=True), end="")
+    return None
 
 
 def call(verb: Target, values: Mapping[str, Any]) -> Any:
@@ -105,10 +117,11 @@ def call(verb: Target, values: Mapping[str, Any]) -> Any:
     if target is not verb:
         return verb(target(**rest))
     by_place: list[Any] = []
-    for parameter in inspect.signature(verb).parameters.values():
-        if parameter.kind in BY_PLACE:
-            value = rest.pop(parameter.name)
-            by_place += value if parameter.kind is inspect.Parameter.VAR_POSITIONAL else [value]
+    for name, parameter in inspect.signature(verb).parameters.items():
+        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
+            by_place.append(rest.pop(name))
+        elif parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            by_place += rest.pop(name)
     return verb(*by_place, **rest)
 
 
@@ -132,17 +145,6 @@ def _read_first(words: Sequence[str], target: Target) -> tuple[argparse.Namespac
         return parser.parse_known_args(words)
     except argparse.ArgumentError as error:
         raise ConfigError(str(error)) from None
-
-
-def _parse_below(options: Mapping[str, Any], parser: ArgumentParser) -> Namespace:
-    """What lies below the command line: recipe and file, where what is required may still be missing."""
-    required = [action for action in parser._actions if action.required]
-    for action in required:
-        action.required = False
-    below: Namespace = parser.parse_object(_nested(options, parser))
-    for action in required:
-        action.required = True
-    return below
 
 
 def _with_underscores(word: str) -> str:
@@ -171,14 +173,14 @@ def _spelled_out(words: Sequence[str], parser: ArgumentParser) -> list[str]:
 # ------------------------------------------------------------------------------------------------------ parsers
 
 
-def option_parser(target: Target, method: str | None = None) -> ArgumentParser:
+def option_parser(target: Target, method: str | None = None) -> OptionParser:
     """The parser of a target's signature; with the settings of `method`, its default if None, where it takes one.
 
     A positional-only parameter stands without an option (emdistill export RUN), and so do those of `*runs`.
     Raises ConfigError for a method that cannot be had.
     """
     parameters = inspect.signature(target).parameters
-    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
+    parser = OptionParser(exit_on_error=False, allow_abbrev=False, formatter_class=HelpFormatter)
     add = parser.add_class_arguments if inspect.isclass(target) else parser.add_function_arguments
     has_method = _has_method(target)
     add(
@@ -198,26 +200,34 @@ def option_parser(target: Target, method: str | None = None) -> ArgumentParser:
         training = {name.partition(".")[2]: recipe.pop(name) for name in [*recipe] if name.startswith("training.")}
         parser.set_defaults({**recipe, "training": training})
     if parameters:
+        parser.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS, help="YAML file of options.")
         parser.add_argument(
-            "--config", metavar="FILE", default=argparse.SUPPRESS, help="YAML file of options, over the recipe's."
-        )
-        parser.add_argument(
-            "--print_config", action="store_true", default=argparse.SUPPRESS, help="print them all as such a file."
+            "--print_config",
+            action="store_true",
+            default=argparse.SUPPRESS,
+            help="print them as such a file, and stop.",
         )
     for action in parser._actions:
         if not action.option_strings:
             action.metavar = action.dest.removesuffix("s").upper()
+    parser.required = [action for action in parser._actions if action.required]
+    for action in parser.required:
+        action.required = False
     return parser
 
 
-def _help_text(parser: ArgumentParser, name: str, description: str | None) -> str:
-    options, words = _types(parser), []
-    for action in parser._actions:
-        if action.required:
-            words.append(f"--{action.dest} {action.dest.upper()}" if action.dest in options else str(action.metavar))
-    parser.usage = " ".join(["emdistill", name, *words, "[options]"])
-    parser.description = description
+def _help_text(parser: OptionParser, name: str, description: str | None) -> str:
+    words = ["emdistill", name]
+    for action in parser.required:
+        action.required = True
+        words.append(_written(action) + (f" {action.dest.upper()}" if action.option_strings else ""))
+        words += ["..."] if action.nargs == "+" else []
+    parser.usage, parser.description = " ".join([*words, "[options]"]), description
     return TOP_LEVEL_OPTION.sub(lambda option: option[0].replace("_", "-"), parser.format_help()).rstrip()
+
+
+def _written(action: argparse.Action) -> str:
+    return f"--{action.dest}" if action.option_strings else str(action.metavar)
 
 
 def _has_method(target: Target) -> bool:
@@ -225,11 +235,13 @@ def _has_method(target: Target) -> bool:
 
 
 def _add_method(parser: ArgumentParser, method: str) -> None:
-    """The settings of the method as options of the section."""
+    """The settings of the method as options of the section, with the numbers of its recipe."""
     from emdistill.methods import GIVEN_BY_THE_RUN, load_method  # late, for it imports torch
 
     parser.add_function_arguments(load_method(method), "objective", skip={*GIVEN_BY_THE_RUN, "mapping"})
-    parser.set_defaults({"method": method})
+    recipe = recipe_of(RunConfig, method).items()
+    settings = {name: value for name, value in recipe if name.startswith("objective.")}
+    parser.set_defaults({"method": method, **settings})
     for action in parser._actions:
         if action.dest == "objective":  # jsonargparse takes a file for a section; here it is set one by one
             action.help = argparse.SUPPRESS
@@ -304,9 +316,11 @@ def _nested(options: Mapping[str, Any], parser: ArgumentParser) -> dict[str, Any
     return nested
 
 
-def _checked(parsed: Namespace, places: Places) -> dict[str, Any]:
-    """What a parser returned as keyword arguments, its training section and its numbers checked."""
+def _checked(parsed: Namespace, parser: OptionParser, places: Places) -> dict[str, Any]:
+    """What a parser returned as keyword arguments: nothing missing, its training section and its numbers checked."""
     values: dict[str, Any] = parsed.clone().as_dict()
+    if missing := [action for action in parser.required if values.get(action.dest) is None]:
+        raise ConfigError(f"{', '.join(map(_written, missing))} must be given")
     if "training" in values:
         values["training"] = _checked_training(values["training"] or {}, places)
     for name, (least, most) in LIMITS.items():
@@ -334,10 +348,6 @@ def _checked_training(training: Mapping[str, Any], places: Places) -> dict[str, 
 
 def explain(error: ArgumentError, parser: ArgumentParser, places: Places, prefix: str = "") -> str:
     """The parser's message; for a wrong value: the option, what it takes, what was given, and where."""
-    if missing := REQUIRED.search(str(error)):
-        options = _types(parser)
-        named = [f"--{name}" if name in options else name.removesuffix("s").upper() for name in missing[1].split(", ")]
-        return f"{', '.join(named)} must be given"
     found = WRONG_VALUE.search(str(error))
     types = _types(parser)
     if not found or types.get(found[1]) is None:

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import yaml
 
-from emdistill.cli import main
+from emdistill.cli import load, main
 from emdistill.config import RunConfig
 from emdistill.errors import ConfigError
 from emdistill.methods import METHODS
-from emdistill.options import load_config, load_finetune_config
+from emdistill.options import load_config, load_finetune_config, read_words
 
 NEEDED = {"teacher": "teacher/", "data": "reviews.csv", "output": "run/"}
 WORDS = ["distill", "--teacher", "teacher/", "--data", "reviews.csv", "--output", "run/"]
@@ -38,6 +38,16 @@ def test_a_method_runs_with_the_numbers_of_its_recipe(method: str) -> None:
     assert config.method == method
     assert config.training == recipe["training"]
     assert {name: config.objective[name] for name in recipe.get("objective", {})} == recipe.get("objective", {})
+
+
+@pytest.mark.parametrize("method", ["tinybert", "bert-emd"])
+def test_a_search_has_the_settings_of_its_method(method: str) -> None:
+    needed = [f"--{name}={value}" for name, value in NEEDED.items()]
+    words = [*needed, "--method", method, "--objective.alpha=0.25", "--training.learning_rate=1e-3"]
+    values = read_words(load("search-mapping"), words, "search-mapping")
+    assert values is not None
+    assert values["objective"] == load_config(**NEEDED, method=method, objective={"alpha": 0.25}).objective
+    assert values["training"] == {"learning_rate": 1e-3}  # its recipe's lies below, where the runs are planned
 
 
 def test_keywords_lie_over_the_file_and_the_file_over_the_recipe(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ The tables are read from their source: to import them would import torch, which 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
@@ -25,16 +24,14 @@ def mappings() -> str:
 
 def tasks() -> str:
     """List the built-in tasks."""
-    glue, docstrings = _parse("emdistill.data.glue"), _parse("emdistill.data.docstrings")
-    lines = {name: _constants(glue, row)["description"] for name, row in _rows(glue, "GLUE")}
-    own = _constants(docstrings, _assigned(docstrings, "DOCSTRINGS"))
+    lines = {name: _words(row)["description"] for name, row in _rows(_parse("emdistill.data.glue"), "GLUE").items()}
+    own = _words(_value(_parse("emdistill.data.docstrings"), "DOCSTRINGS"))
     return _listing(lines | {own["name"]: own["description"], "text": GENERAL})
 
 
 def students() -> str:
     """List the ways to name a student."""
-    source = _parse("emdistill.students")
-    forms = [_constants(source, row) for _, row in _rows(source, "STUDENTS")]
+    forms = [_words(row) for row in _rows(_parse("emdistill.students"), "STUDENTS").values()]
     return _listing({form["example"]: form["description"] for form in forms})
 
 
@@ -53,30 +50,29 @@ def _parse(module: str) -> ast.Module:
     return ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
 
 
+def _value(source: ast.Module, name: str) -> ast.expr | None:
+    """What is assigned to a name of the module."""
+    assignments = (node for node in source.body if isinstance(node, ast.Assign | ast.AnnAssign))
+    return next(node.value for node in assignments if ast.unparse(node).startswith((f"{name} =", f"{name}:")))
+
+
+def _rows(source: ast.Module, table: str) -> dict[str, ast.expr]:
+    rows = _value(source, table)
+    assert isinstance(rows, ast.Dict)
+    return {ast.literal_eval(key): row for key, row in zip(rows.keys, rows.values, strict=True) if key is not None}
+
+
+def _words(call: ast.expr | None) -> dict[str, str]:
+    """The keyword arguments of a call that are written as constants."""
+    assert isinstance(call, ast.Call)
+    return {str(word.arg): str(word.value.value) for word in call.keywords if isinstance(word.value, ast.Constant)}
+
+
 def _documented_rows(module: str, table: str) -> dict[str, str]:
     """Key -> first line of the docstring of what a table's row names."""
     source = _parse(module)
-    rows = ((key, _definition(source, row.id)) for key, row in _rows(source, table) if isinstance(row, ast.Name))
-    return {key: (ast.get_docstring(definition) or "").partition("\n")[0] for key, definition in rows}
-
-
-def _rows(source: ast.Module, table: str) -> Iterator[tuple[str, ast.expr]]:
-    rows = _assigned(source, table)
-    assert isinstance(rows, ast.Dict)
-    for key, row in zip(rows.keys, rows.values, strict=True):
-        assert isinstance(key, ast.Constant)
-        yield str(key.value), row
-
-
-def _assigned(source: ast.Module, name: str) -> ast.expr:
-    """What is assigned to a name of the module."""
-    for node in source.body:
-        match node:
-            case ast.Assign(targets=[ast.Name(id=found)], value=value) if found == name:
-                return value
-            case ast.AnnAssign(target=ast.Name(id=found), value=ast.expr() as value) if found == name:
-                return value
-    raise LookupError(name)
+    documented = {key: _definition(source, ast.unparse(row)) for key, row in _rows(source, table).items()}
+    return {key: (ast.get_docstring(node) or "").partition("\n")[0] for key, node in documented.items()}
 
 
 def _definition(source: ast.Module, name: str) -> ast.FunctionDef | ast.ClassDef:
@@ -87,17 +83,3 @@ def _definition(source: ast.Module, name: str) -> ast.FunctionDef | ast.ClassDef
         if isinstance(node, ast.ImportFrom) and node.module and any(alias.name == name for alias in node.names):
             return _definition(_parse(node.module), name)
     raise LookupError(name)
-
-
-def _constants(source: ast.Module, call: ast.expr) -> dict[str, str]:
-    """The arguments of a call that are written as constants, by the name of their parameter or field."""
-    assert isinstance(call, ast.Call)
-    assert isinstance(call.func, ast.Name)
-    definition = _definition(source, call.func.id)
-    if isinstance(definition, ast.ClassDef):
-        nodes = (node.target for node in definition.body if isinstance(node, ast.AnnAssign))
-        names = [target.id for target in nodes if isinstance(target, ast.Name)]
-    else:
-        names = [argument.arg for argument in definition.args.args]
-    given = dict(zip(names, call.args, strict=False)) | {word.arg: word.value for word in call.keywords if word.arg}
-    return {name: str(value.value) for name, value in given.items() if isinstance(value, ast.Constant)}

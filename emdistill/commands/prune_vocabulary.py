@@ -62,7 +62,7 @@ def prune_vocabulary(
         task: a task's name (see `emdistill tasks`); files of your own need none.
         text: column of the text; the column the model was trained on if not given.
         text_pair: column of the second text of a pair.
-        min_count: keep tokens that are used so often; above 1 the rarer words of the data are split anew, too.
+        min_count: keep tokens that are used at least so often; above 1 the rarer words of the data are split anew.
         overwrite: replace a model that stands in the output folder.
     """
     if min_count < 1:

@@ -91,7 +91,7 @@ def search_mapping(
     Raises ConfigError, DataError and OutputError before any training; Interrupted after Ctrl-C.
 
     Args:
-        teacher: folders or hub ids of the fine-tuned teachers, one a task, separated by commas.
+        teacher: folders or hub ids of the fine-tuned teachers, one per task, separated by commas.
         data: the tasks' data, separated by commas; each as for `distill`.
         output: folder of the search; best.json in it is the mapping found, for `distill --mapping`.
         task: the tasks' names, separated by commas (see `emdistill tasks`); files of your own need none.
@@ -99,22 +99,22 @@ def search_mapping(
         text_pair: column of the second text of a pair.
         label: column of the label.
         student: 3 (so many teacher layers), 1,3,5 (these), 4x312 (layers x width), or a folder or hub id.
-        student_birth: a student given as layers x width is cut from the teacher by importance, at random, or is fresh.
+        student_birth: where the weights of a student of a given shape come from, as for `distill`.
         student_source: encoder whose layers the student keeps instead of the teachers', a folder or hub id.
         method: a method that maps layers, by name, or path.py:function for your own.
         rows: learn from so many training rows of each task.
         score_rows: score on so many other training rows; the development set is left for the final comparison.
         epochs: passes over the rows.
         evaluations: different mappings that the genetic search evaluates.
-        random_evaluations: different mappings drawn at random to compare with; as many if not given.
+        random_evaluations: different mappings drawn at random, to compare with; as many if not given.
         population: how many of the best mappings so far are parents of new ones.
-        mutation: probability that a layer of a new mapping is given another teacher layer, or none.
+        mutation: probability that a layer of a new mapping gets another teacher layer, or none.
         monotone: only mappings in which a higher student layer learns from no lower teacher layer.
         objective: the method's own settings.
         training: settings of the short distillations, over the method's recipe.
         check_teacher: refuse a teacher that scores near chance.
         teacher_cache: which of the teachers' outputs are computed once for all mappings, as for `distill`.
-        max_length: tokens a sentence or pair at most.
+        max_length: tokens per sentence or pair at most.
         seed: seed of the search, the rows drawn, the student's initial weights and its training.
         overwrite: replace a search that stands in the output folder.
     """
