@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from emdistill.processes import is_first_process
+
 ABSENT = "–"
 TABLE_CAPTION = "ms: the median; speed-up: against the first row"
 
@@ -29,6 +31,17 @@ class ReportRow:
     parameters: int | None = None
     size: int | None = None
     latency: float | None = None
+
+
+def say(text: str, *, quiet: bool = False) -> None:
+    """A line about the work, on stdout; of several processes the first one speaks."""
+    if not quiet and is_first_process():
+        Console(soft_wrap=True, markup=False, highlight=False).print(text)
+
+
+def say_scores(scores: Mapping[str, float]) -> str:
+    """'accuracy 0.8123, f1 0.7999'."""
+    return ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
 
 
 def comparison_table(rows: Sequence[ReportRow], title: str) -> Table:

@@ -11,14 +11,21 @@ EmdistillError
 ├── TransportError         costs or masses that make no transport problem
 ├── CacheError             teacher outputs that do not fit on the disk or in half precision, or were not kept
 ├── OutputError            an output folder that holds something already
+│   └── BusyError          another process is at it
 └── TrainingError          training cannot go on: a NaN or infinite loss
 """
 
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 from pathlib import Path
+
+SHOWN_NAMES = 20
+SHOWN_CHARACTERS = 60
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = SHOWN_CHARACTERS
 
 
 class EmdistillError(Exception):
@@ -71,6 +78,10 @@ class OutputError(EmdistillError):
     """An output folder that already holds something."""
 
 
+class BusyError(OutputError):
+    """Another process is at this run."""
+
+
 class TrainingError(EmdistillError):
     """Training cannot go on: a loss became NaN or infinite."""
 
@@ -84,3 +95,16 @@ def nearest(name: str, names: Iterable[str]) -> str:
     by_lower = {known.lower(): known for known in names}
     close = difflib.get_close_matches(name.lower(), by_lower, n=1)
     return f" Did you mean {by_lower[close[0]]!r}?" if close else ""
+
+
+def listing(names: Iterable[str]) -> str:
+    """The first twenty names, each cut short, and how many there are besides."""
+    every = [name if len(name) <= SHOWN_CHARACTERS else f"{name[:SHOWN_CHARACTERS]}…" for name in names]
+    more = f", … ({len(every)} in all)" if len(every) > SHOWN_NAMES else ""
+    return ", ".join(every[:SHOWN_NAMES]) + more
+
+
+def shown(value: object) -> str:
+    """A value as Python writes it, cut short: one cell may hold a whole document."""
+    text = _SHORT.repr(value)
+    return text if len(text) <= 2 * SHOWN_CHARACTERS else f"{text[: 2 * SHOWN_CHARACTERS]}…"

@@ -28,7 +28,7 @@ Config = TypeVar("Config")
 Places = Mapping[str, str]  # option -> where it stands: " in run.yaml", or "" for the command line
 
 LIMITS = {"seed": (0, 2**32 - 1), "max_length": (3, 1_000_000), "rows": (1, 2**62)}
-QUIET_DEFAULTS = (None, False, {}, argparse.SUPPRESS)
+QUIET_DEFAULTS: tuple[Any, ...] = (None, False, {}, argparse.SUPPRESS)
 WRONG_VALUE = re.compile(r'Parser key "([^"]+)":.*?(?:Got|Given) value: (.*)', re.DOTALL)
 TOP_LEVEL_OPTION = re.compile(r"--[a-z_]+(?![\w.])")  # those of the sections are Python's names
 

@@ -4,10 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
 NOT_MASKED = -100  # the label of a position whose word is not asked for, as torch and transformers have it
+Link = Literal["softmax", "sigmoid", "identity"]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a student predicts: all that losses and methods need to know of a task.
+
+    link          what turns logits into answers: softmax (one of C), sigmoid (any of C), identity (a score);
+                  None: nothing is predicted, the encoder has no head
+    problem_type  transformers' name for the task; None where there is none, as for the words of raw text
+    """
+
+    link: Link | None
+    problem_type: str | None = None
+
+    @property
+    def of_task(self) -> bool:
+        """Whether a task is learned, and not a language."""
+        return self.problem_type is not None
+
+
+CLASSES = Predictions("softmax", "single_label_classification")
+WORDS = Predictions("softmax")
+NOTHING = Predictions(None)
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,13 @@ import numpy as np
 import ot
 import pytest
 import torch
+from messages import names, unnamed
 
 from emdistill.mapping import EmdMapping, layer_costs
 from emdistill.mapping.emd import cost_attention_update
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+HEAVY = ("torch", "rich", "rich.console", "rich.table", "emdistill", "emdistill.ship", "emdistill.ship.measurement")
 SCRIPTS = sorted(path.name for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text(encoding="utf-8"))
 
 
@@ -67,7 +69,7 @@ def test_summary_and_ratio(measure: ModuleType) -> None:
     assert measure.summary([0.002]) == {"median": 2.0, "low": 2.0, "high": 2.0, "rounds": 1}
     # Rounds are paired: the machine that was slow in the second round was slow for both.
     assert measure.ratio([2.0, 20.0, 3.0], [1.0, 10.0, 1.0]) == pytest.approx({"median": 2.0, "low": 2.0, "high": 2.5})
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError):  # noqa: PT011  (zip's own)
         measure.ratio([1.0, 2.0], [1.0])
 
 
@@ -117,7 +119,7 @@ def test_arguments(measure: ModuleType, capsys: pytest.CaptureFixture[str]) -> N
     assert options.threads == torch.get_num_threads()
     with pytest.raises(SystemExit):
         parser.parse_args(["--rounds", "0"])
-    assert "0 must be 1 or more" in capsys.readouterr().err
+    assert not unnamed(capsys.readouterr().err, "--rounds", 0)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="resident memory is read from Linux's /proc")
@@ -125,6 +127,9 @@ def test_peak_memory_counts_what_the_stage_holds_and_nothing_earlier(measure: Mo
     script = tmp_path / "child.py"
     script.write_text(
         "import sys\n"
+        "from unittest.mock import MagicMock\n"
+        # What measure imports for its other tasks takes seconds and has no part in this one.
+        f"sys.modules |= dict.fromkeys({HEAVY}, MagicMock())\n"
         f"sys.path.insert(0, {str(BENCHMARKS)!r})\n"
         "from measure import memory_rise\n"
         "earlier = bytearray(b'x') * 80_000_000\n"
@@ -137,7 +142,7 @@ def test_peak_memory_counts_what_the_stage_holds_and_nothing_earlier(measure: Mo
     )
     assert measure.peak_memory([str(script)]) == pytest.approx(60, abs=3)
     script.write_text("raise SystemExit('no such contender')", encoding="utf-8")
-    with pytest.raises(SystemExit, match="no such contender"):
+    with names(SystemExit, "child.py --child", "no such contender"):
         measure.peak_memory([str(script), "--child"])
 
 
@@ -196,8 +201,8 @@ def test_transport_benchmark_judges_plans() -> None:
     problem = transport.random_problem(4, 12, "skewed")
     best = transport.linear_program(problem)
     assert transport.judged(best, problem) == "right"
-    assert transport.judged(np.outer(problem[1], problem[2]), problem).startswith("cost off by")
-    assert "mass off by" in transport.judged(0.9 * best, problem)
+    assert not unnamed(transport.judged(np.outer(problem[1], problem[2]), problem), "cost")
+    assert not unnamed(transport.judged(0.9 * best, problem), "mass")
 
     def hang() -> np.ndarray:
         raise subprocess.TimeoutExpired("solver", 1)

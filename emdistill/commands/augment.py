@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -30,6 +29,7 @@ from emdistill.data.augmentation import (
     train_texts,
     write_augmented,
 )
+from emdistill.data.labels import as_the_model_counts
 from emdistill.data.read import read_task_data
 from emdistill.errors import ConfigError, DataError, OutputError
 from emdistill.models.encoder import fingerprint, load_classifier, load_tokenizer
@@ -40,8 +40,8 @@ from emdistill.models.word_candidates import (
     check_word_pieces,
     load_masked_lm,
 )
+from emdistill.runs.describe import file_hashes
 from emdistill.runs.reading import recall_reading
-from emdistill.runs.run_folder import file_hashes
 from emdistill.tasks.task import Task, TaskData
 from emdistill.training import predict_logits
 from emdistill.training.splits import check_max_length, longest_text
@@ -94,7 +94,7 @@ def augment(
     _check_options(place, copies, replace, candidates, seed, max_length, reads=(data, dev))
     found = read_task_data(data, task=task, text=text, text_pair=text_pair, label=label, dev=dev, kind=kind)
     judge = Teacher(load_classifier(teacher))
-    judge.check_labels(found.task.labels)
+    found = as_the_model_counts(found, judge.labels, judge.kind)
     tokenizer = load_tokenizer(teacher)
     check_word_pieces(tokenizer, teacher)
     length = max_length or min(recall_reading(judge.model).max_length, longest_text(judge.model))
@@ -122,15 +122,16 @@ def augment(
     if not variants:
         raise DataError("no word of its texts can be replaced, so there are no variants", file=data)
     labels = _label(variants, partial(predict_logits, judge.model, tokenizer, max_length=length), found.task)
+    named = [found.task.kind.written(label, found.task.labels) for label in labels]
     words = sum(variant.words for variant in variants)
     counts = {"variants": len(variants), "words": words, "replaced": sum(variant.replaced for variant in variants)}
     rows = (
         {"row": variant.row, **dict(zip(NAMES, variant.texts, strict=False)), "label": name}
-        for variant, name in zip(variants, labels, strict=True)
+        for variant, name in zip(variants, named, strict=True)
     )
     write_augmented(place, header | counts, rows)
     console.print(_summary(found, variants, labels))
-    Console().print(_examples(originals, variants, labels, seed))
+    Console().print(_examples(originals, variants, named, seed))
     return place
 
 
@@ -214,19 +215,14 @@ def _vary(
     return variants
 
 
-def _label(
-    variants: Sequence[Variant], predict: Callable[[Dataset], np.ndarray], task: Task
-) -> list[str] | list[float]:
-    """The teacher's class, by its name, or the teacher's score."""
+def _label(variants: Sequence[Variant], predict: Callable[[Dataset], np.ndarray], task: Task) -> list[Any]:
+    """The teacher's answers, as the task's kind decodes them."""
     parts = []
     for start in _with_bar(range(0, len(variants), LABELLED_AT_ONCE), "the teacher labels"):
         columns = zip(*(variant.texts for variant in variants[start : start + LABELLED_AT_ONCE]), strict=True)
         texts = Dataset.from_dict(dict(zip(NAMES, map(list, columns), strict=False)))
         parts.append(predict(texts))
-    logits = np.concatenate(parts)
-    if task.kind == "regression":
-        return [round(float(value), 6) for value in logits[:, 0]]
-    return [task.labels[index] for index in logits.argmax(axis=-1)]
+    return list(task.kind.decode(np.concatenate(parts)))
 
 
 def _with_bar(items: Sequence[Any], description: str) -> Iterable[Any]:
@@ -237,27 +233,19 @@ def _with_bar(items: Sequence[Any], description: str) -> Iterable[Any]:
 # ------------------------------------------------------------------------------------------------- what was made
 
 
-def _summary(data: TaskData, variants: Sequence[Variant], labels: Sequence[str] | Sequence[float]) -> str:
+def _summary(data: TaskData, variants: Sequence[Variant], labels: Sequence[Any]) -> str:
     words, replaced = sum(variant.words for variant in variants), sum(variant.replaced for variant in variants)
-    gold = data.train["label"][:]
     lines = [
         f"{len(variants):,} variants of {len(data.train):,} rows, {len(variants) / len(data.train):.1f} a row",
         f"{replaced / words:.1%} of the words of an altered text were replaced, {replaced / len(variants):.1f} a text",
     ]
-    if data.task.kind == "classification":
-        counts = Counter(labels)
-        shares = ", ".join(f"{name} {counts[name] / len(labels):.1%}" for name in data.task.labels)
-        pairs = zip(variants, labels, strict=True)
-        same = sum(data.task.labels[gold[variant.row]] == label for variant, label in pairs)
-        lines.append(f"labelled by the teacher: {shares}; {same / len(labels):.1%} as the row they were made from")
-    else:
-        far = np.mean([abs(label - gold[variant.row]) for variant, label in zip(variants, labels, strict=True)])
-        lines.append(f"scored by the teacher: on average {far:.2f} from the row they were made from")
+    gold = data.train["label"][:]
+    lines.append(data.task.kind.summary(labels, [gold[variant.row] for variant in variants], data.task.labels))
     return "\n".join(lines)
 
 
 def _examples(
-    originals: Sequence[tuple[str, ...]], variants: Sequence[Variant], labels: Sequence[str | float], seed: int
+    originals: Sequence[tuple[str, ...]], variants: Sequence[Variant], labels: Sequence[Any], seed: int
 ) -> Table:
     table = Table("row", "as written", "variant", "label", box=box.SIMPLE_HEAD)
     chosen = np.random.default_rng(seed).choice(len(variants), min(SHOWN, len(variants)), replace=False)

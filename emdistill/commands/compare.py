@@ -15,6 +15,7 @@ from emdistill.commands._entries import entry_configs, find_baseline, read_entri
 from emdistill.commands.distill import distill, input_hashes
 from emdistill.config import CompareConfig, RunConfig, as_command, config_dict
 from emdistill.console import print_table
+from emdistill.data.labels import as_the_model_counts
 from emdistill.data.read import read_data
 from emdistill.errors import ConfigError, EmdistillError, Interrupted, ModelError, OutputError
 from emdistill.methods import compose_stages
@@ -23,7 +24,8 @@ from emdistill.models.teacher import Teacher
 from emdistill.options import load_options
 from emdistill.runs.answers import PREDICTIONS, Logits, teacher_logits
 from emdistill.runs.comparison import RUNS, Comparison, read_comparison, run_place
-from emdistill.runs.run_folder import RUN_FILE, check_same_run, read_run
+from emdistill.runs.open_run import check_same_run
+from emdistill.runs.record import RUN_FILE, RunRecord, read_run
 from emdistill.show.comparison_report import comparison_notes, differences_table, write_comparison
 from emdistill.show.run_report import write_run_report
 from emdistill.students import make_student
@@ -77,6 +79,7 @@ def compare(config: CompareConfig | None = None, **options: Any) -> Comparison:
         )
     data = read_data(configs[0])
     teacher = Teacher(load_classifier(configs[0].teacher))
+    data = as_the_model_counts(data, teacher.labels, teacher.kind)
     _check_methods(names, configs, teacher, data)
     plan = [
         PlannedRun(
@@ -140,8 +143,10 @@ def state_of(run: PlannedRun, *, overwrite: bool) -> State:
     if not (folder / RUN_FILE).exists():
         return "new"
     try:
-        check_same_run(folder, {"config": config_dict(run.config), "hashes": run.hashes})
-        return "finished" if read_run(folder)["status"] == "finished" else "begun"
+        before = read_run(folder)
+        now = RunRecord(config=config_dict(run.config), seed=run.seed, hashes=dict(run.hashes))
+        check_same_run(folder, before, now)
+        return "finished" if before.is_finished else "begun"
     except OutputError:
         if overwrite:
             return "other"
@@ -192,8 +197,9 @@ def _finish(run: PlannedRun, data: TaskData, known: dict[str, Logits] | None, *,
 def _outcome(run: PlannedRun) -> str:
     """'accuracy 0.7475, 31 s'."""
     record = read_run(Path(run.config.output))
-    metric = record["task"]["metrics"][0]
-    return f"{metric} {record['scores']['student'][metric]:.4f}, {record['timings']['training_seconds']:.0f} s"
+    assert record.task is not None
+    metric = record.task.metric
+    return f"{metric} {record.scores['student'][metric]:.4f}, {record.timings['training_seconds']:.0f} s"
 
 
 def _report(folder: Path, comparison: Comparison | None, command: str, console: Console) -> None:

@@ -22,7 +22,7 @@ from emdistill.models.arithmetic import has_bfloat16
 from emdistill.models.encoder import load_classifier, load_tokenizer
 from emdistill.models.size import model_size, parameter_count
 from emdistill.options import load_config, load_finetune_config
-from emdistill.runs.run_folder import RUN_FILE, read_run
+from emdistill.runs.record import RUN_FILE, read_run
 from emdistill.runs.student_artifact import StudentArtifact
 from emdistill.ship.latency import compare_latency
 from emdistill.show.page import Command, Items, Part, Picture, score_table, write_page
@@ -123,7 +123,7 @@ def _student(method: str, folder: Path, examples: TaskData, training: dict[str, 
 def _rows(folder: Path, students: dict[str, StudentArtifact], examples: TaskData) -> list[ReportRow]:
     models = {"teacher": load_classifier(folder / "teacher")}
     models |= {name: artifact.load()[0] for name, artifact in students.items()}
-    scores = {"teacher": read_run(folder / "teacher")["scores"]["teacher"]}
+    scores = {"teacher": read_run(folder / "teacher").scores["teacher"]}
     scores |= {name: artifact.scores["student"] for name, artifact in students.items()}
     sentences = examples.evaluation["dev"]["text"][:100]
     tokenizer = load_tokenizer(folder / "teacher")

@@ -1,49 +1,41 @@
-"""The spine: from a teacher and sentences to a student, in the order the README tells it."""
+"""From a teacher and sentences to a student, in the order the README tells it."""
 
 from __future__ import annotations
 
 import hashlib
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
-from emdistill.commands.distill_text import distill_text
+from emdistill.commands._raw_text import distill_text
 from emdistill.config import RunConfig, config_dict
+from emdistill.console import say, say_scores
 from emdistill.data.augmentation import read_augmented
+from emdistill.data.labels import as_the_model_counts
 from emdistill.data.read import read_data
 from emdistill.methods import compose_stages
 from emdistill.models.encoder import encoder_shape, load_classifier, load_tokenizer
 from emdistill.models.teacher import Teacher, check_above_chance
 from emdistill.options import load_config
+from emdistill.processes import is_first_process
 from emdistill.runs.answers import PREDICTIONS, write_predictions
-from emdistill.runs.flow_recorder import FlowRecorder
-from emdistill.runs.run_folder import (
-    check_output,
-    check_same_run,
-    clear_run,
-    describe_data,
-    describe_model,
-    describe_teaching,
-    file_hashes,
-    read_run,
-    versions,
-    write_run,
-)
+from emdistill.runs.describe import describe_arithmetic, describe_data, describe_model, file_hashes, versions
+from emdistill.runs.learn import Lesson, learn, prove
+from emdistill.runs.open_run import open_run
+from emdistill.runs.record import RunRecord
 from emdistill.runs.student_artifact import StudentArtifact, write_student
 from emdistill.show.explain import draw_run, run_card
 from emdistill.students import ExtractionPlan, make_student
-from emdistill.tasks.metrics import chance, score
-from emdistill.tasks.task import RAW_TEXT, Task, TaskData
-from emdistill.training import DistillationArguments, Stage
+from emdistill.tasks.task import RAW_TEXT, TaskData
 from emdistill.training.evaluate import predict_sets, score_sets
 from emdistill.training.projections import fit_projections
-from emdistill.training.run_stages import run_stages, seed_everything, stage_arguments
-from emdistill.training.splits import Splits, check_max_length, make_splits, sample_batches
+from emdistill.training.run_stages import seed_everything, stage_arguments
+from emdistill.training.splits import check_max_length, make_splits, sample_batches
 from emdistill.training.stage_teachers import stage_teachers
 
 
@@ -72,27 +64,76 @@ def distill(
     config = config if config is not None else load_config(**options)
     if config.task == RAW_TEXT:
         return distill_text(config, quiet=quiet)
-    console = Console(soft_wrap=True, markup=False, highlight=False, quiet=quiet)
     folder = Path(config.output)
     reads = (config.teacher, config.data, config.dev, config.student, config.student_source, config.augmented)
-    check_output(folder, overwrite=config.overwrite, resume=config.resume, inputs=reads)
+    with open_run(folder, overwrite=config.overwrite, resume=config.resume, reads=reads) as run:
+        data = examples or read_data(config)
+        teacher = Teacher(load_classifier(config.teacher))
+        data = as_the_model_counts(data, teacher.labels, teacher.kind)
+        task, teacher_tokenizer = data.task, load_tokenizer(config.teacher)
+        sample = partial(
+            sample_batches, data, teacher_tokenizer,
+            select=config.select, max_length=config.max_length, rows=config.rows,
+        )  # fmt: skip
+        lesson = _lesson(config, data, teacher, sample)
+        record = lesson.record
+        if run.is_finished(record):
+            say(f"{folder} is finished already; nothing to do", quiet=quiet)
+            return StudentArtifact(folder)
+        for note in data.notes:
+            say(f"note: {note}", quiet=quiet)
+        say(_what_runs(record), quiet=quiet)
 
-    data = examples or read_data(config)
+        prove(lesson)
+        started = time.perf_counter()
+        answer_dev = partial(predict_sets, evaluation=data.evaluation, max_length=config.max_length)
+        if teacher_logits is None:
+            teacher_logits = answer_dev(teacher.model, teacher_tokenizer, description="" if quiet else "teacher on dev")
+        record.scores["teacher"] = score_sets(task, teacher_logits, data.evaluation)
+        say(f"teacher on dev: {say_scores(record.scores['teacher'])}", quiet=quiet)
+        record.timings["teacher_evaluation_seconds"] = time.perf_counter() - started
+        if config.check_teacher:
+            dev = next(iter(data.evaluation.values()))
+            metric = task.metrics[0]
+            check_above_chance(record.scores["teacher"][metric], task.chance(np.asarray(dev["label"])), metric)
+
+        run.begin(record)
+        fit_projections(lesson.stages, lesson.student, teacher, sample)
+        teacher.dtype = lesson.arguments[0].teacher_dtype
+        with run.timed("teacher_cache_seconds"):
+            teachers = stage_teachers(
+                lesson.stages,
+                teacher,
+                lesson.train,
+                lesson.tokenizer,
+                cache=config.teacher_cache,
+                folder=Path(config.teacher_cache_folder or folder / "teacher_cache"),
+            )
+        learn(run, lesson, teachers)
+        student_logits = answer_dev(lesson.student, lesson.tokenizer, description="" if quiet else "student on dev")
+        record.scores["student"] = score_sets(task, student_logits, data.evaluation)
+        say(f"student on dev: {say_scores(record.scores['student'])}", quiet=quiet)
+        if is_first_process():
+            card = run_card(asdict(record))
+            write_student(folder, lesson.student, lesson.tokenizer, task=task, max_length=config.max_length, card=card)
+            write_predictions(folder / PREDICTIONS, data.evaluation, teacher_logits, student_logits)
+            run.save()
+            draw_run(folder)
+        run.finish()
+    return StudentArtifact(folder)
+
+
+def _lesson(config: RunConfig, data: TaskData, teacher: Teacher, sample: Any) -> Lesson:
+    """The student as it is born, and what it learns from this teacher."""
     task = data.task
-    teacher = Teacher(load_classifier(config.teacher))
-    teacher.check_labels(task.labels)
     augmented = None
     if config.augmented is not None:
         augmented = read_augmented(Path(config.augmented), data, teacher=teacher.fingerprint)
-    teacher_tokenizer = load_tokenizer(config.teacher)
-    sample = partial(
-        sample_batches, data, teacher_tokenizer, select=config.select, max_length=config.max_length, rows=config.rows
-    )
     plans: list[ExtractionPlan] = []
     student, tokenizer = make_student(
         config.student,
         teacher.model,
-        teacher_tokenizer,
+        load_tokenizer(config.teacher),
         labels=task.labels,
         predictions=task.predictions,
         seed=config.seed,
@@ -105,12 +146,13 @@ def distill(
     check_max_length(config.max_length, teacher.model, student)
     seed_everything(config.seed)
     stages = compose_stages(config, encoder_shape(student), teacher.shape, task.predictions)
+    choose = config.select != "last"
     arguments = [
         stage_arguments(
             stage,
             config.training,
-            folder=folder,
-            choose=config.select != "last",
+            folder=Path(config.output),
+            choose=choose,
             metric=task.metrics[0],
             seed=config.seed,
         )
@@ -126,73 +168,22 @@ def distill(
         rows=config.rows,
         augmented=augmented,
     )
-    run = _describe(config, data, teacher, stages, arguments, splits)
-    run["student"] = describe_model(student) | {
-        "cut_out": [{"layers": plan.layers, "heads": plan.heads} for plan in plans],
-    }
-    if config.resume:
-        check_same_run(folder, run)
-        if read_run(folder)["status"] == "finished":
-            console.print(f"{folder} is finished already; nothing to do")
-            return StudentArtifact(folder)
-    console.print(_say_what_runs(run, task))
-
-    started = time.perf_counter()
-    answer_dev = partial(predict_sets, evaluation=data.evaluation, max_length=config.max_length)
-    teacher.to(arguments[0].device)
-    if teacher_logits is None:
-        teacher_logits = answer_dev(teacher.model, teacher_tokenizer, description="" if quiet else "teacher on dev")
-    teacher_scores = score_sets(task, teacher_logits, data.evaluation)
-    console.print(f"teacher on dev: {_say(teacher_scores)}")
-    if config.check_teacher:
-        dev = next(iter(data.evaluation.values()))
-        metric = task.metrics[0]
-        check_above_chance(teacher_scores[metric], chance(task, dev["label"]), metric)
-    run["scores"] = {"teacher": teacher_scores}
-    run["timings"] = {"teacher_evaluation_seconds": time.perf_counter() - started}
-
-    if not config.resume:
-        clear_run(folder)
-    write_run(folder, run)
-    student.to(arguments[0].device)  # type: ignore[arg-type]
-    fit_projections(stages, student, teacher, sample)
-    started = time.perf_counter()
-    teacher.dtype = arguments[0].teacher_dtype
-    teachers = stage_teachers(
-        stages,
-        teacher,
-        splits.train,
-        tokenizer,
-        cache=config.teacher_cache,
-        folder=Path(config.teacher_cache_folder or folder / "teacher_cache"),
+    record = RunRecord(
+        config=config_dict(config),
+        seed=config.seed,
+        versions=versions(),
+        hashes=input_hashes(config, teacher, data),
+        task=describe_data(data),
+        selection=splits.selection,
+        rows=splits.rows,
+        texts_cut_at_max_length=splits.cut,
+        share_of_padding=splits.padding,
+        arithmetic=describe_arithmetic(arguments[0]),
+        objective={stage.name: str(stage.objective) for stage in stages},
+        teacher=describe_model(teacher.model),
+        student=describe_model(student, [{"layers": plan.layers, "heads": plan.heads} for plan in plans]),
     )
-    run["timings"]["teacher_cache_seconds"] = time.perf_counter() - started
-    recorder = FlowRecorder(folder / "flows.jsonl", stages)
-    started = time.perf_counter()
-    run["log"] = run_stages(
-        student,
-        tokenizer,
-        stages,
-        arguments,
-        teachers=teachers,
-        train=splits.train,
-        choose_on=splits.choose_on,
-        score=lambda logits, labels: score(task, logits, labels),
-        folder=folder,
-        resume=config.resume,
-        callbacks=[recorder],
-    )
-    run["timings"]["training_seconds"] = time.perf_counter() - started
-    student_logits = answer_dev(student, tokenizer, description="" if quiet else "student on dev")
-    run["scores"]["student"] = score_sets(task, student_logits, data.evaluation)
-    console.print(f"student on dev: {_say(run['scores']['student'])}")
-    write_student(folder, student, tokenizer, task=task, max_length=config.max_length, card=run_card(run))
-    write_predictions(folder / PREDICTIONS, data.evaluation, teacher_logits, student_logits)
-    write_run(folder, run | {"status": "finished"})
-    draw_run(folder)
-    if not config.keep_checkpoints:
-        clear_run(folder, only=("checkpoints", "teacher_cache"))
-    return StudentArtifact(folder)
+    return Lesson(record, student, tokenizer, stages, arguments, splits.train, teacher, splits.choose_on, task.score)
 
 
 def input_hashes(config: RunConfig, teacher: Teacher, data: TaskData) -> dict[str, str]:
@@ -205,39 +196,14 @@ def input_hashes(config: RunConfig, teacher: Teacher, data: TaskData) -> dict[st
     }
 
 
-def _describe(
-    config: RunConfig,
-    data: TaskData,
-    teacher: Teacher,
-    stages: list[Stage],
-    arguments: list[DistillationArguments],
-    splits: Splits,
-) -> dict[str, Any]:
-    return {
-        "status": "running",
-        "config": config_dict(config),
-        "seed": config.seed,
-        "versions": versions(),
-        "hashes": input_hashes(config, teacher, data),
-        "task": describe_data(data),
-        "selection": splits.selection,
-        "rows": {"train": len(splits.train), "chosen on": 0 if splits.choose_on is None else len(splits.choose_on)},
-        "texts_cut_at_max_length": splits.cut,
-        "share_of_padding": splits.padding,
-        **describe_teaching(teacher, stages, arguments),
-    }
-
-
-def _say_what_runs(run: dict[str, Any], task: Task) -> str:
-    rows = run["rows"]["train"]
-    padding = f"{run['share_of_padding']:.1%} of the positions in its batches are padding"
-    held_out = f"; {run['task']['held_out']}" if run["task"]["held_out"] else ""
+def _what_runs(record: RunRecord) -> str:
+    assert record.task is not None
+    assert record.teacher is not None
+    assert record.student is not None
+    held_out = f"; {record.task.held_out}" if record.task.held_out else ""
     return (
-        f"{task.name}: {rows} rows to learn from{held_out}; {run['selection']}\n{padding}\n"
-        + "\n".join(f"{name}: {equation}" for name, equation in run["objective"].items())
-        + f"\nteacher {run['teacher']['parameters']:,} parameters, student {run['student']['parameters']:,}"
+        f"{record.task.name}: {record.rows['train']} rows to learn from{held_out}; {record.selection}\n"
+        f"{record.share_of_padding:.1%} of the positions in its batches are padding\n"
+        + "\n".join(f"{name}: {equation}" for name, equation in record.objective.items())
+        + f"\nteacher {record.teacher.parameters:,} parameters, student {record.student.parameters:,}"
     )
-
-
-def _say(scores: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4f}" for name, value in scores.items())

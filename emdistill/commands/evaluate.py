@@ -3,9 +3,60 @@
 from __future__ import annotations
 
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
-from emdistill.ship.apply import evaluate_model
+from emdistill.data.labels import as_the_model_counts
+from emdistill.data.read import read_task_data
+from emdistill.errors import ModelError
+from emdistill.ship.classifier import open_classifier
+from emdistill.training.evaluate import score_sets
+
+
+def evaluate_model(
+    model: str,
+    data: str,
+    task: str | None = None,
+    text: str | None = None,
+    text_pair: str | None = None,
+    label: str | None = None,
+    kind: str | None = None,
+    max_length: int | None = None,
+) -> dict[str, float]:
+    """Score a fine-tuned model or student on the development set of a task, or on every row of a file.
+
+    Args:
+        model: folder or hub id of the model; or an .onnx file of an exported folder, or that folder.
+        data: a GLUE folder, a CSV, TSV, JSONL or Parquet file, a hub dataset, or 'docstrings'.
+        task: a task's name (see `emdistill tasks`); files of your own need none.
+        text: column of the text; the column the model was trained on if not given.
+        text_pair: column of the second text of a pair.
+        label: column of the label.
+        kind: what the label is; found from the model if not given.
+        max_length: tokens a sentence or pair at most; as the model was trained if not given.
+    """
+    classifier = open_classifier(model)
+    reading = classifier.reading
+    whole_file = task is None and Path(data).is_file()
+    task_data = read_task_data(
+        data,
+        task=task,
+        text=text or reading.text,
+        text_pair=text_pair or (None if text else reading.text_pair),
+        label=label or reading.label,
+        dev=data if whole_file else None,  # of a file, every row is scored
+        kind=kind or (None if task else classifier.kind.name),
+        evaluating=True,
+    )
+    task_data = as_the_model_counts(
+        task_data, classifier.labels, classifier.kind, model=model, error=ModelError, some=whole_file
+    )
+    length = classifier.max_length(max_length)
+    logits = {
+        name: classifier.logits(examples, length, classifier.batch_size, "evaluating")
+        for name, examples in task_data.evaluation.items()
+    }
+    return score_sets(task_data.task, logits, task_data.evaluation)
 
 
 @wraps(evaluate_model)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import wraps
 from importlib import import_module
@@ -22,9 +19,11 @@ from rich.console import Console
 
 from emdistill.console import print_table
 from emdistill.errors import ConfigError, OutputError
+from emdistill.files import folder_written_whole
+from emdistill.runs.describe import versions
+from emdistill.runs.gate_record import GATE as GATE_FILE
 from emdistill.runs.reading import recall_reading
-from emdistill.runs.run_folder import GATE as GATE_FILE
-from emdistill.runs.run_folder import RUN_FILE, versions
+from emdistill.runs.record import RUN_FILE
 from emdistill.ship.gate import Limits, gate_record
 from emdistill.ship.gate_table import gate_tables, verdict_lines
 from emdistill.ship.int8_choice import Quantised, quantize_best
@@ -53,7 +52,6 @@ from emdistill.ship.onnx_folder import (
     write_onnx_folder,
 )
 from emdistill.ship.subject import Classifier, Subject, read_subject
-from emdistill.tasks.metrics import score
 from emdistill.training import predict_logits
 from emdistill.training.splits import sample_batches
 
@@ -121,7 +119,7 @@ def export(
         for name, classifier in (("teacher", subject.teacher), ("student", subject.student))
         if classifier is not None
     }
-    with _written_whole(place) as part:
+    with folder_written_whole(place) as part:
         _write_float32(part, subject, console)
         quantised, asides = None, []
         if int8:
@@ -213,25 +211,6 @@ def _check_place(place: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{place} already holds an export; --overwrite replaces it")
 
 
-@contextmanager
-def _written_whole(place: Path) -> Iterator[Path]:
-    """A folder to write into; it becomes `place` at the end, or vanishes where something goes wrong before."""
-    place = place.resolve()  # what a link leads to is written, not the link
-    place.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
-    part, old = work / "new", work / "old"
-    part.mkdir()
-    try:
-        yield part
-        if place.exists():
-            place.replace(old)
-        part.replace(place)
-    finally:
-        if old.exists() and not place.exists():
-            old.replace(place)
-        shutil.rmtree(work, ignore_errors=True)
-
-
 def _torch_variant(name: str, classifier: Classifier, examples: Dataset, max_length: int) -> Variant:
     file, size = weight_files(classifier.source, classifier.model)
     predicted = predict_logits(
@@ -265,7 +244,7 @@ def _write_int8(part: Path, subject: Subject, *, max_drop: float, threads: int, 
     batches = [{name: rows.numpy() for name, rows in batch.items() if name != "labels"} for batch in sample]
 
     def score_on_train(logits: NDArray[np.float32]) -> float:
-        return score(task, logits, labels)[task.metrics[0]]
+        return task.score(logits, labels)[task.metrics[0]]
 
     with console.status(f"writing {INT8}"):
         return quantize_best(

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from emdistill.config import FinetuneConfig, config_dict
+from emdistill.console import say
 from emdistill.data.read import read_data
 from emdistill.methods import METHODS
 from emdistill.models.encoder import encoder_shape, fingerprint, load_classifier, load_tokenizer, save_student
 from emdistill.options import load_finetune_config
+from emdistill.processes import is_first_process
+from emdistill.runs.describe import describe_data, file_hashes, versions
+from emdistill.runs.learn import Lesson, learn, prove
+from emdistill.runs.open_run import open_run
 from emdistill.runs.reading import remember_reading
-from emdistill.runs.run_folder import (
-    OWN_FILES,
-    check_output,
-    check_same_run,
-    clear_run,
-    describe_data,
-    file_hashes,
-    read_run,
-    versions,
-    write_run,
-)
-from emdistill.tasks.metrics import score
+from emdistill.runs.record import RunRecord
 from emdistill.tasks.task import TaskData
 from emdistill.training import evaluate
-from emdistill.training.run_stages import run_stages, seed_everything, stage_arguments
+from emdistill.training.run_stages import seed_everything, stage_arguments
 from emdistill.training.splits import check_max_length, make_splits
 
 
@@ -45,26 +36,50 @@ def finetune(config: FinetuneConfig | None = None, *, examples: TaskData | None 
     Raises an EmdistillError before any training where an input cannot be used; Interrupted after Ctrl-C.
     """
     config = config if config is not None else load_finetune_config(**options)
-    console = Console(soft_wrap=True, markup=False, highlight=False)
     folder = Path(config.output)
     reads = (config.model, config.data, config.dev)
-    check_output(folder, overwrite=config.overwrite, resume=config.resume, inputs=reads)
+    with open_run(folder, overwrite=config.overwrite, resume=config.resume, reads=reads) as run:
+        data = examples or read_data(config)
+        task = data.task
+        lesson = _lesson(config, data)
+        if run.is_finished(lesson.record):
+            say(f"{folder} is finished already; nothing to do")
+            return folder
+        for note in data.notes:
+            say(f"note: {note}")
+        say(f"{task.name}: {len(lesson.train)} rows to learn from; {lesson.record.selection}")
+        prove(lesson)
+        run.begin(lesson.record, also=("model.safetensors",))  # a half-trained run must not pass for the old one
+        learn(run, lesson, [None] * len(lesson.stages))
+        model, tokenizer = lesson.student, lesson.tokenizer
+        scores = evaluate(
+            model, tokenizer, task, data.evaluation, max_length=config.max_length, description="teacher on dev"
+        )
+        run.record.scores = {"teacher": scores}
+        remember_reading(model, tokenizer, task, config.max_length)
+        if is_first_process():
+            save_student(model, tokenizer, folder)
+        run.finish()
+    say("dev: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+    return folder
 
-    data = examples or read_data(config)
+
+def _lesson(config: FinetuneConfig, data: TaskData) -> Lesson:
+    """The encoder with a head for the task, which learns from the labels alone."""
     task = data.task
-    regression = task.kind == "regression"
     seed_everything(config.seed)
-    model = load_classifier(config.model, labels=task.labels, regression=regression)
+    model = load_classifier(config.model, labels=task.labels, problem_type=task.kind.problem_type)
     check_max_length(config.max_length, model)
     tokenizer = load_tokenizer(config.model)
     shape = encoder_shape(model)
     stages = METHODS["hard-labels"](shape, shape, predictions=task.predictions)
+    choose = config.select != "last"
     arguments = [
         stage_arguments(
             stage,
             config.training,
-            folder=folder,
-            choose=config.select != "last",
+            folder=Path(config.output),
+            choose=choose,
             metric=task.metrics[0],
             seed=config.seed,
         )
@@ -79,49 +94,15 @@ def finetune(config: FinetuneConfig | None = None, *, examples: TaskData | None 
         batch_size=arguments[0].per_device_train_batch_size,
         tokens_per_batch=arguments[0].tokens_per_batch,
     )
-    run: dict[str, Any] = {
-        "status": "running",
-        "config": config_dict(config),
-        "seed": config.seed,
-        "versions": versions(),
-        "hashes": {"model": fingerprint(model), **file_hashes(data)},
-        "task": describe_data(data),
-        "selection": splits.selection,
-        "rows": {"train": len(splits.train), "chosen on": 0 if splits.choose_on is None else len(splits.choose_on)},
-    }
-    if config.resume:
-        check_same_run(folder, run)
-        if read_run(folder)["status"] == "finished":
-            console.print(f"{folder} is finished already; nothing to do")
-            return folder
-    else:
-        clear_run(folder, only=(*OWN_FILES, "model.safetensors"))  # a half-trained run must not pass for the old one
-    console.print(f"{task.name}: {len(splits.train)} rows to learn from; {splits.selection}")
-    write_run(folder, run)
-
-    started = time.perf_counter()
-    run["log"] = run_stages(
-        model,
-        tokenizer,
-        stages,
-        arguments,
-        teachers=[None] * len(stages),
-        train=splits.train,
-        choose_on=splits.choose_on,
-        score=lambda logits, labels: score(task, logits, labels),
-        folder=folder,
-        resume=config.resume,
+    record = RunRecord(
+        config=config_dict(config),
+        seed=config.seed,
+        versions=versions(),
+        hashes={"model": fingerprint(model), **file_hashes(data)},
+        task=describe_data(data),
+        selection=splits.selection,
+        rows=splits.rows,
     )
-    run["timings"] = {"training_seconds": time.perf_counter() - started}
-    scores = evaluate(
-        model, tokenizer, task, data.evaluation, max_length=config.max_length, description="teacher on dev"
+    return Lesson(
+        record, model, tokenizer, stages, arguments, splits.train, choose_on=splits.choose_on, score=task.score
     )
-    run["scores"] = {"teacher": scores}
-    run["status"] = "finished"
-    remember_reading(model, tokenizer, task, config.max_length)
-    save_student(model, tokenizer, folder)
-    if not config.keep_checkpoints:
-        clear_run(folder, only=("checkpoints",))
-    write_run(folder, run)
-    console.print("dev: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
-    return folder

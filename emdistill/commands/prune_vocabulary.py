@@ -20,8 +20,9 @@ from emdistill.data.rows import SUFFIXES
 from emdistill.errors import ConfigError, OutputError
 from emdistill.models.encoder import TOKENIZER_FILES, save_student
 from emdistill.models.vocabulary import load_with_tokenizer, prune, same_words, used_tokens
+from emdistill.runs.describe import describe_model
 from emdistill.runs.reading import Reading, recall_reading
-from emdistill.runs.run_folder import RUN_FILE, describe_model
+from emdistill.runs.record import RUN_FILE, ModelRecord
 
 CARD = "README.md"
 # What a saved model may consist of; nothing else is ever removed.
@@ -133,7 +134,7 @@ def _read_corpus(data: str, task: str | None, columns: Reading) -> Corpus:
         return Corpus(path.name, lambda: (paragraph.text for paragraph in read_corpus(path)))
     if task is None and path.suffix.lower() in SUFFIXES:
         names = [name for name in (columns.text, columns.text_pair) if name is not None]
-        texts = [row[name] for row in read_inputs(path, columns.text, columns.text_pair) for name in names]
+        texts = [row.cells[name] for row in read_inputs(path, columns.text, columns.text_pair) for name in names]
         return Corpus(path.name, lambda: texts)
     found = read_task_data(data, task=task, text=columns.text, text_pair=columns.text_pair, label=columns.label)
     learned = _texts(found.train)
@@ -147,8 +148,8 @@ def _texts(rows: Dataset) -> list[str]:
 # ------------------------------------------------------------------------------------------------- what is told
 
 
-def _say_sizes(tokens: tuple[int, int], sizes: tuple[dict[str, Any], dict[str, Any]]) -> str:
-    parameters, megabytes = [size["parameters"] for size in sizes], [size["bytes"] / 1e6 for size in sizes]
+def _say_sizes(tokens: tuple[int, int], sizes: tuple[ModelRecord, ModelRecord]) -> str:
+    parameters, megabytes = [size.parameters for size in sizes], [size.bytes / 1e6 for size in sizes]
     return (
         f"{tokens[0]:,} tokens -> {tokens[1]:,}; {parameters[0]:,} parameters -> {parameters[1]:,}; "
         f"{megabytes[0]:.1f} MB -> {megabytes[1]:.1f} MB"

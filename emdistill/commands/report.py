@@ -9,7 +9,7 @@ from typing import Any
 
 from emdistill.errors import ConfigError, OutputError
 from emdistill.runs.comparison import RUNS
-from emdistill.runs.run_folder import RUN_FILE, read_run
+from emdistill.runs.record import RUN_FILE, read_run
 from emdistill.show.candidates import read_runs
 from emdistill.show.run_report import write_run_report
 from emdistill.show.runs_report import write_runs_report
@@ -55,7 +55,7 @@ def _is_comparison(folder: Path) -> bool:
 def _finished_runs(folder: Path) -> list[Path]:
     """A comparison's runs; those that are under way are left for later."""
     found = sorted(file.parent for file in (folder / RUNS).glob(f"*/{RUN_FILE}"))
-    finished = [run for run in found if read_run(run)["status"] == "finished"]
+    finished = [run for run in found if read_run(run).is_finished]
     if not finished:
         raise OutputError(f"{folder} holds no finished run yet; finish the comparison, then report it")
     return finished

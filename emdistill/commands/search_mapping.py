@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from rich.console import Console
 from emdistill.commands.distill import distill
 from emdistill.config import Birth, CacheChoice, RunConfig
 from emdistill.console import print_table
+from emdistill.data.labels import as_the_model_counts
 from emdistill.data.read import hold_out, read_data
 from emdistill.errors import ConfigError, Interrupted, OutputError
 from emdistill.mapping import write_mapping
@@ -22,7 +22,9 @@ from emdistill.models.encoder import encoder_shape, load_classifier, load_tokeni
 from emdistill.models.teacher import Teacher
 from emdistill.options import load_config
 from emdistill.runs.answers import PREDICTIONS, Logits, teacher_logits
-from emdistill.runs.run_folder import OWN_FILES, RUN_FILE, clear_run, file_hashes
+from emdistill.runs.describe import file_hashes
+from emdistill.runs.open_run import OWN_FILES, remove
+from emdistill.runs.record import RUN_FILE
 from emdistill.search import Gene, GeneTrial, SearchResult, check_numbers, gene_name, gene_pairs, search
 from emdistill.show.search_report import draw_search, search_notes, search_table, trial_line, write_record
 from emdistill.students import make_student
@@ -208,7 +210,7 @@ def _proxy(config: RunConfig, rows: int, score_rows: int) -> ProxyTask:
     small = replace(data, train=learned, evaluation={"scored": scored}, held_out=f"scored on {len(scored)} {SCORED_ON}")
     config = replace(config, training=config.training | LEAN)
     teacher = Teacher(load_classifier(config.teacher))
-    teacher.check_labels(data.task.labels)
+    data = as_the_model_counts(data, teacher.labels, teacher.kind)
     student, _ = make_student(
         config.student,
         teacher.model,
@@ -275,14 +277,13 @@ def _distil(
         if proxy.name not in known and (found := teacher_logits(run / PREDICTIONS)):
             known[proxy.name] = found
         scores[proxy.name] = artifact.scores["student"][proxy.metric]
-        clear_run(run, only=tuple(name for name in OWN_FILES if name != RUN_FILE))
+        remove(run, [name for name in OWN_FILES if name != RUN_FILE])
     return scores
 
 
 def _finish(folder: Path, result: SearchResult, about: dict[str, Any], console: Console) -> None:
     """best.json, search.json, search.png, and the table on the terminal."""
     best = result.best
-    part = folder / f"best-{os.getpid()}.json"
     notes = {"found_by": "emdistill search-mapping", "gene": gene_name(best.gene), "proposer": best.proposer}
     notes |= {
         "method": about["method"],
@@ -290,8 +291,7 @@ def _finish(folder: Path, result: SearchResult, about: dict[str, Any], console: 
         "scores": ", ".join(f"{task} {x:.4f}" for task, x in best.scores.items()),
     }
     layers = result.space.student_layers, result.space.teacher_layers
-    write_mapping(part, gene_pairs(best.gene), *layers, about=notes)
-    part.replace(folder / BEST)
+    write_mapping(folder / BEST, gene_pairs(best.gene), *layers, about=notes)
     write_record(folder / RECORD, result, status="finished", about=about)
     draw_search(result, folder / PICTURE)
     shutil.rmtree(folder / CACHE, ignore_errors=True)

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,11 @@ import numpy as np
 from datasets import Dataset, Features, Value
 
 from emdistill.data.files import text_problem
-from emdistill.data.rows import BadRows, Row, listing, read_rows
-from emdistill.errors import DataError, nearest
-from emdistill.tasks.task import Task, TaskData
+from emdistill.data.rows import BadRows, Row, read_rows
+from emdistill.errors import DataError, listing, shown
+from emdistill.files import written_whole
+from emdistill.tasks.kind import BadLabel, Cell
+from emdistill.tasks.task import TaskData
 
 FORMAT = "emdistill augmented rows, version 1"
 
@@ -139,28 +140,25 @@ def describe_train(data: TaskData) -> dict[str, Any]:
         digest.update(json.dumps(texts).encode() + b"\n")
     task = data.task
     return {
-        "task": {"name": task.name, "kind": task.kind, "labels": list(task.labels)},
+        "task": {"name": task.name, "kind": task.kind.name, "labels": list(task.labels)},
         "train": {"rows": len(data.train), "sha256": digest.hexdigest()},
     }
 
 
 def write_augmented(path: Path, header: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> None:
     """The header, then a row a line (`row`, `text`, `text_pair` of a pair, `label`); whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(json.dumps({"format": FORMAT, **header}, ensure_ascii=False) + "\n")
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with written_whole(path) as part, part.open("w", encoding="utf-8") as file:
+        file.write(json.dumps({"format": FORMAT, **header}, ensure_ascii=False) + "\n")
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def read_header(path: Path) -> dict[str, Any]:
     """The header of a file of variants; raises DataError where the file is none."""
     header = next(_rows(path, BadRows(path)), None)
-    if header is None or header.cells.get("format") != FORMAT:
-        raise DataError("its first line is no header of augmented rows; write it with: emdistill augment", file=path)
+    sections = [] if header is None else [header.cells.get(name, {}) for name in ("task", "train", "settings")]
+    if header is None or header.cells.get("format") != FORMAT or not all(isinstance(part, dict) for part in sections):
+        problem = "its first line is no header of augmented rows; write it with: emdistill augment"
+        raise DataError(problem, file=path, line=1)
     return header.cells
 
 
@@ -177,12 +175,12 @@ def read_augmented(path: str | Path, data: TaskData, *, teacher: str | None = No
         raise DataError(f"another teacher labelled these rows; {_MEND}", file=path)
     bad = BadRows(path)
     pairs = "text_pair" in data.train.column_names
-    index = {name: place for place, name in enumerate(data.task.labels)}
+    encode = data.task.kind.encoder(data.task.labels)
     read: dict[str, list[Any]] = {name: [] for name in ("text", *(["text_pair"] if pairs else []), "label", "row")}
     lines = _rows(path, bad)
     next(lines)
     for line in lines:
-        if problem := _row_problem(line, data, pairs, index):
+        if problem := _row_problem(line, data, pairs, encode):
             bad.add(line.line, problem)
             continue
         for name, values in read.items():
@@ -191,9 +189,9 @@ def read_augmented(path: str | Path, data: TaskData, *, teacher: str | None = No
     if len(read["row"]) != header.get("variants"):
         problem = f"holds {len(read['row'])} rows, and its header promises {header.get('variants')}"
         raise DataError(f"{problem}: it was cut short or added to; {_MEND}", file=path)
-    read["label"] = [index[name] for name in read["label"]] if index else [float(value) for value in read["label"]]
+    read["label"] = [encode(value) for value in read["label"]]
     types = {name: Value("string") for name in read} | {"row": Value("int64")}
-    types["label"] = Value("int64" if data.task.kind == "classification" else "float64")
+    types["label"] = data.task.kind.label_type
     return Dataset.from_dict(read, features=Features(types))
 
 
@@ -209,10 +207,12 @@ def _rows(path: Path, bad: BadRows) -> Iterator[Row]:
 def _check_same_data(path: Path, header: Mapping[str, Any], data: TaskData) -> None:
     before, now = header, describe_train(data)
     asked = {name: before.get("task", {}).get(name) for name in ("kind", "labels")}
-    if asked != {name: now["task"][name] for name in asked}:
+    # Labels are written by their names, so their order does not matter.
+    labels = sorted(map(str, asked["labels"])) if isinstance(asked["labels"], list) else None
+    if asked["kind"] != now["task"]["kind"] or labels != sorted(now["task"]["labels"]):
         raise DataError(
-            f"these rows were made for a {asked['kind']} task with labels ({listing(asked['labels'] or [])}), and "
-            f"this is a {data.task.kind} task with labels ({listing(data.task.labels)}); {_MEND}",
+            f"these rows were made for a {asked['kind']} task with labels {shown(asked['labels'])}, and "
+            f"this is a {data.task.kind.name} task with labels ({listing(data.task.labels)}); {_MEND}",
             file=path,
         )
     if before.get("train") != now["train"]:
@@ -223,20 +223,14 @@ def _check_same_data(path: Path, header: Mapping[str, Any], data: TaskData) -> N
         )
 
 
-def _row_problem(line: Row, data: TaskData, pairs: bool, index: Mapping[str, int]) -> str:
+def _row_problem(line: Row, data: TaskData, pairs: bool, encode: Callable[[Cell], Any]) -> str:
     """What is wrong with a line, or ''."""
     problems = [text_problem(line, name) for name in ("text", "text_pair")[: 1 + pairs]]
-    row, label = line.cells.get("row"), line.cells.get("label")
+    row = line.cells.get("row")
     if type(row) is not int or not 0 <= row < len(data.train):
         problems.append(f"row {row!r} is none of the {len(data.train)} training rows (0 is the first)")
-    problems.append(_label_problem(label, data.task, index))
+    try:
+        encode(line.cells.get("label"))
+    except BadLabel as problem:
+        problems.append(str(problem))
     return "; ".join(filter(None, problems))
-
-
-def _label_problem(label: object, task: Task, index: Mapping[str, int]) -> str:
-    if task.kind == "classification":
-        known = isinstance(label, str) and label in index
-        hint = nearest(str(label), index)
-        return "" if known else f"label {label!r} is unknown; the task's labels are: {listing(index)}.{hint}"
-    number = isinstance(label, int | float) and not isinstance(label, bool) and math.isfinite(label)
-    return "" if number else f"label {label!r} is no number, but the labels are scores"

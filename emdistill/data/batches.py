@@ -20,9 +20,7 @@ from emdistill.states import NOT_MASKED
 BATCHES_A_POOL = 50
 
 
-def tokenise(
-    examples: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, *, regression: bool = False
-) -> Dataset:
+def tokenise(examples: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
     """Token ids of every example, unpadded, with its `labels` and its `length` in tokens.
 
     examples   columns `text`, optionally `text_pair` and `label`
@@ -35,7 +33,7 @@ def tokenise(
         encoded: dict[str, list[Any]] = dict(tokenizer(*texts, truncation=True, max_length=max_length))
         encoded["length"] = [len(ids) for ids in encoded["input_ids"]]
         if "label" in rows:
-            encoded["labels"] = [float(label) for label in rows["label"]] if regression else rows["label"]
+            encoded["labels"] = rows["label"]
         return encoded
 
     # In memory and uncached: the same files read twice in one process must never meet a stale cache.

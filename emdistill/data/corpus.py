@@ -23,7 +23,7 @@ from datasets import Dataset
 
 from emdistill.data.paragraphs import Paragraph, read_corpus, unreadable
 from emdistill.errors import ConfigError, DataError
-from emdistill.files import one_at_a_time
+from emdistill.files import one_at_a_time, write_whole, written_whole
 
 SHORTEST_PIECE = 8  # tokens of text
 HELD_OUT_AT_MOST = 1000  # pieces
@@ -197,29 +197,25 @@ def _cut_and_write(
     counts = Counter[str](dict.fromkeys(("documents", "paragraphs", "pieces", "tokens", "dropped"), 0))
     with closing(_pieces(paragraphs, encoder, room, counts)) as pieces:
         _write(kept, islice(pieces, rows), counts)
-    index = kept.with_suffix(".json.part")
-    index.write_text(json.dumps({"bytes": kept.stat().st_size, "counts": counts}) + "\n", encoding="utf-8")
-    index.replace(kept.with_suffix(".json"))
+    index = {"bytes": kept.stat().st_size, "counts": counts}
+    write_whole(kept.with_suffix(".json"), json.dumps(index) + "\n")
     return counts
 
 
 def _write(kept: Path, pieces: Iterator[_Piece], counts: Counter[str]) -> None:
-    """Write the pieces as an Arrow stream, whole or not at all."""
-    unfinished = kept.with_suffix(".part")
-    try:
-        with unfinished.open("wb") as file:
-            with pa.ipc.new_stream(file, PIECES) as writer:
-                while batch := list(islice(pieces, PIECES_A_BATCH)):
-                    lengths = [len(piece.ids) for piece in batch]
-                    columns = [[piece.ids for piece in batch], lengths, [piece.document for piece in batch]]
-                    writer.write_batch(pa.record_batch(columns, schema=PIECES))
-                    counts["pieces"] += len(batch)
-                    counts["tokens"] += sum(lengths)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(kept)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    """Write the pieces as an Arrow stream, and remove what a run that was killed left of them."""
+    for unfinished in kept.parent.glob(f"{kept.name}.*.part"):
+        unfinished.unlink()
+    with written_whole(kept) as part, part.open("wb") as file:
+        with pa.ipc.new_stream(file, PIECES) as writer:
+            while batch := list(islice(pieces, PIECES_A_BATCH)):
+                lengths = [len(piece.ids) for piece in batch]
+                columns = [[piece.ids for piece in batch], lengths, [piece.document for piece in batch]]
+                writer.write_batch(pa.record_batch(columns, schema=PIECES))
+                counts["pieces"] += len(batch)
+                counts["tokens"] += sum(lengths)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _trusted_counts(kept: Path) -> dict[str, int] | None:

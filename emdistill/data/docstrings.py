@@ -32,6 +32,7 @@ from pathlib import Path
 from datasets import Dataset, Features, Value
 
 from emdistill.errors import ConfigError, DataError
+from emdistill.tasks import KINDS
 from emdistill.tasks.task import Task, TaskData
 
 # The name users install, which is also the label, and the name Python imports.
@@ -47,7 +48,7 @@ LIBRARIES = {
 
 DOCSTRINGS = Task(
     name="docstrings",
-    kind="classification",
+    kind=KINDS["classification"],
     labels=tuple(LIBRARIES),
     metrics=("accuracy", "macro_f1"),
     description="Which library does this sentence of documentation come from?",

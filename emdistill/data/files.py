@@ -6,8 +6,8 @@ Labels stay as they are written until the task's kind is known, then become clas
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,19 +16,24 @@ import datasets
 from datasets import ClassLabel, Dataset, Features, Value
 from datasets.exceptions import DatasetsError
 
-from emdistill.data.rows import BadRows, Row, listing, read_rows, text_lines
-from emdistill.errors import DataError, nearest
-from emdistill.tasks.task import Kind, Task
+from emdistill.data.rows import BadRows, Row, read_rows, text_lines
+from emdistill.errors import DataError, listing, nearest, shown
+from emdistill.tasks.kind import BadLabel, Cell, LabelColumns, text_of
+from emdistill.tasks.task import Task
 
-MOST_DISTINCT_CLASSES = 20  # whole numbers with more distinct values than this are scores
+HALF_PAIR = "holds half of a surrogate pair, which is no text"
 
 
 class Columns(NamedTuple):
-    """The columns' names in a source."""
+    """The columns' names in a source; several label columns are separated by commas."""
 
     text: str = "text"
     text_pair: str | None = None
     label: str = "label"
+
+    def label_columns(self, names: Collection[str]) -> list[str]:
+        """The label columns among a source's names: one, which may have commas in its name, or several."""
+        return [self.label] if self.label in names else [name.strip() for name in self.label.split(",")]
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Examples:
     lines: list[int]
     text: list[str]
     text_pair: list[str] | None
-    label: list[str]
+    label: list[Cell]
 
 
 # ------------------------------------------------------------------------------------- from rows to examples
@@ -50,12 +55,14 @@ def read_examples(source: str | Path, rows: Iterator[Row], columns: Columns, bad
 
     Raises DataError where a column is missing or there are no rows.
     """
-    wanted = [name for name in columns if name is not None]
+    texts = [name for name in columns[:2] if name is not None]
     examples = Examples(str(source), [], [], None if columns.text_pair is None else [], [])
-    for row in require_columns(source, rows, wanted, bad):
-        label = _written(row.cells.get(columns.label))
-        problems = [text_problem(row, name) for name in wanted if name != columns.label]
-        problems += ["" if label else f"there is no label in column {columns.label!r}"]
+    first, rows = look_at_first(source, rows, bad)
+    labels = columns.label_columns(first.cells)
+    for row in require_columns(source, rows, [*texts, *labels], bad):
+        label = row.cells.get(labels[0]) if len(labels) == 1 else LabelColumns((n, row.cells.get(n)) for n in labels)
+        problems = [text_problem(row, name) for name in texts]
+        problems += [_label_problem(row, name) for name in labels]
         if any(problems):
             bad.add(row.line, "; ".join(filter(None, problems)))
             continue
@@ -69,14 +76,20 @@ def read_examples(source: str | Path, rows: Iterator[Row], columns: Columns, bad
 
 def require_columns(source: str | Path, rows: Iterator[Row], wanted: list[str], bad: BadRows) -> Iterator[Row]:
     """The same rows, after a look at the first: DataError where there is none or a column is missing."""
+    first, rows = look_at_first(source, rows, bad)
+    for name in wanted:
+        if name not in first.cells:
+            raise DataError(_missing_column(name, source, list(first.cells)), file=source)
+    return rows
+
+
+def look_at_first(source: str | Path, rows: Iterator[Row], bad: BadRows) -> tuple[Row, Iterator[Row]]:
+    """The first row, and all rows; raises DataError where there is none."""
     first = next(rows, None)
     if first is None:
         bad.check()
         raise DataError("there are no rows", file=source)
-    for name in wanted:
-        if name not in first.cells:
-            raise DataError(_missing_column(name, source, list(first.cells)), file=source)
-    return itertools.chain([first], rows)
+    return first, itertools.chain([first], rows)
 
 
 def _missing_column(name: str, source: str | Path, names: list[str]) -> str:
@@ -92,63 +105,66 @@ def text_problem(row: Row, column: str) -> str:
     if text is None or (isinstance(text, str) and not text.strip()):
         return f"column {column!r} is empty" if column in row.cells else f"column {column!r} is absent"
     if not isinstance(text, str):
-        return f"column {column!r} holds {text!r}, which is no text"
+        return f"column {column!r} holds {shown(text)}, which is no text"
+    return f"column {column!r} {HALF_PAIR}" if has_half_pair(text) else ""
+
+
+def has_half_pair(text: str) -> bool:
+    """Whether it holds half of a surrogate pair, which is what is left of an emoji that was cut in two."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        return f"column {column!r} holds half of a surrogate pair, which is no text"
-    return ""
+        return True
+    return False
 
 
-def _written(label: object) -> str:
-    """A label as text; '' where there is none (NaN is how data frames write a missing cell)."""
-    return "" if label is None or (isinstance(label, float) and math.isnan(label)) else str(label).strip()
+def _label_problem(row: Row, column: str) -> str:
+    """Why there is no label of whatever kind, or ''."""
+    cell = row.cells.get(column)
+    if _is_missing(cell):
+        return f"there is no label in column {column!r}"
+    if isinstance(cell, bytes):
+        return f"column {column!r} holds the bytes {shown(cell)}, which are no label; save it as text"
+    return f"column {column!r} {HALF_PAIR}" if has_half_pair(json.dumps(cell, ensure_ascii=False, default=str)) else ""
 
 
-def encode_labels(examples: Examples, kind: Kind, index: Mapping[str, int], bad: BadRows) -> list[int] | list[float]:
-    """Class indices, or scores; labels that are unknown or no finite number go to `bad`."""
-    if kind == "classification":
-        places = [index.get(label, index.get(whole_number(label) or "")) for label in examples.label]
-        known = listing(index)
-        for line, label, place in zip(examples.lines, examples.label, places, strict=True):
-            if place is None:
-                bad.add(line, f"label {label!r} is unknown; the task's labels are: {known}.{nearest(label, index)}")
-        return [place for place in places if place is not None]
-    scores = [number(label) for label in examples.label]
-    for line, label, value in zip(examples.lines, examples.label, scores, strict=True):
-        if value is None or not math.isfinite(value):
-            problem = f"label {label!r} is no number, but the labels are scores"
-            bad.add(line, f"{problem} (if they are classes, say --kind classification)")
-    return [value for value in scores if value is not None]
-
-
-def number(label: str) -> float | None:
-    """The number that a label is, or None; Python's '1_000' is none."""
+def _is_missing(cell: Cell) -> bool:
     try:
-        return None if "_" in label else float(label)
-    except ValueError:
-        return None
+        return not text_of(cell)
+    except BadLabel:  # a list or an object: whether it is a label is for the task's kind to say
+        return False
 
 
-def whole_number(label: str) -> str | None:
-    """'4' for '4', '4.0' and '04'; None for what is no whole number."""
-    value = number(label)
-    return None if value is None or not value.is_integer() else str(int(value))
+def to_dataset(
+    examples: Examples,
+    task: Task,
+    bad: BadRows,
+    aliases: Mapping[str, int] | None = None,
+    *,
+    varied: bool = True,
+) -> Dataset:
+    """Encodes the labels and reports all bad rows.
 
-
-def to_dataset(examples: Examples, task: Task, index: Mapping[str, int], bad: BadRows) -> Dataset:
-    """Encodes the labels, reports all bad rows, and refuses labels that are all the same."""
-    labels = encode_labels(examples, task.kind, index, bad)
+    aliases   further ways to write a label -> its index
+    varied    refuse labels that are all the same, of which nothing can be learned
+    """
+    encode = task.kind.encoder(task.labels, aliases)
+    labels = []
+    for line, cell in zip(examples.lines, examples.label, strict=True):
+        try:
+            labels.append(encode(cell))
+        except BadLabel as error:
+            bad.add(line, str(error))
     bad.check()
     if not labels:
         raise DataError("there are no rows that can be used", file=examples.source)
-    if len(set(labels)) < 2:
-        what = "classes" if task.kind == "classification" else "different scores"
-        problem = f"every label is {examples.label[0]!r}; at least two {what} are needed"
+    if varied and all(label == labels[0] for label in labels):
+        problem = (
+            f"every label is {task.kind.written(labels[0], task.labels)!r}; at least {task.kind.asks_for} are needed"
+        )
         raise DataError(problem, file=examples.source)
     columns: dict[str, Any] = {"text": examples.text, "text_pair": examples.text_pair, "label": labels}
-    types = {"text": Value("string"), "text_pair": Value("string")}
-    types["label"] = Value("int64" if task.kind == "classification" else "float64")
+    types = {"text": Value("string"), "text_pair": Value("string"), "label": task.kind.label_type}
     if examples.text_pair is None:
         del columns["text_pair"], types["text_pair"]
     return Dataset.from_dict(columns, features=Features(types))
@@ -170,14 +186,17 @@ def load_hub(name: str, config: str | None = None) -> dict[str, Dataset]:
 def hub_rows(dataset: Dataset, label: str) -> Iterator[Row]:
     """A split's rows, with class labels as words; the hub's -1 means that the label is hidden."""
     feature = dataset.features.get(label)
+    of_list = getattr(feature, "feature", None)  # several class labels per row
     for line, cells in enumerate(dataset, start=1):
         if isinstance(feature, ClassLabel):
             index = cells[label]
             cells = {**cells, label: None if index is None or index < 0 else feature.names[index]}
+        elif isinstance(of_list, ClassLabel):
+            cells = {**cells, label: [of_list.names[index] for index in cells[label]]}
         yield Row(line, cells)
 
 
-def read_inputs(path: str | Path, text: str = "text", text_pair: str | None = None) -> list[dict[str, Any]]:
+def read_inputs(path: str | Path, text: str = "text", text_pair: str | None = None) -> list[Row]:
     """Rows to predict, with all their columns; a .txt file has one text a line, under the name `text`.
 
     Raises DataError for a missing file or column, and for rows whose text is empty or no text.
@@ -191,7 +210,7 @@ def read_inputs(path: str | Path, text: str = "text", text_pair: str | None = No
         problems = [problem for name in wanted if (problem := text_problem(row, name))]
         if problems:
             bad.add(row.line, "; ".join(problems))
-        inputs.append(row.cells)
+        inputs.append(row)
     bad.check()
     return inputs
 

@@ -16,9 +16,10 @@ from typing import Any
 from datasets import Dataset
 
 from emdistill.data.files import Columns, Examples, hub_rows, load_hub, read_examples, to_dataset
-from emdistill.data.rows import BadRows, Row, data_file, listing, read_rows, tsv_cells
-from emdistill.errors import ConfigError, DataError, nearest
-from emdistill.tasks.task import DataFile, Kind, Task, TaskData
+from emdistill.data.rows import BadRows, Row, data_file, read_rows, tsv_cells
+from emdistill.errors import ConfigError, DataError, listing, nearest
+from emdistill.tasks import KINDS
+from emdistill.tasks.task import DataFile, Task, TaskData
 
 logger = logging.getLogger(__name__)
 
@@ -58,19 +59,21 @@ def _glue(
     columns: Columns,
     *,
     description: str,
-    kind: Kind = "classification",
+    kind: str = "classification",
+    positive: str | None = None,
     **layout: Any,
 ) -> GlueTask:
     text, *pair, label = file_columns.split(", ")
     task = Task(
         name=name,
-        kind=kind,
+        kind=KINDS[kind],
         labels=tuple(labels.split()),
         metrics=tuple(metrics.split()),
         text=columns.text,
         text_pair=columns.text_pair,
         label=columns.label,
         description=description,
+        positive=positive,
     )
     return GlueTask(task, folder, Columns(text, pair[0] if pair else None, label), **layout)
 
@@ -92,12 +95,12 @@ GLUE: dict[str, GlueTask] = {
     ),
     "mrpc": _glue(
         "mrpc", "not_equivalent equivalent", "accuracy f1", "#1 String, #2 String, Quality",
-        "MRPC", _SENTENCES,
+        "MRPC", _SENTENCES, positive="equivalent",
         description="do both sentences say the same?",
     ),
     "qqp": _glue(
         "qqp", "not_duplicate duplicate", "accuracy f1", "question1, question2, is_duplicate",
-        "QQP", Columns("question1", "question2", "label"),
+        "QQP", Columns("question1", "question2", "label"), positive="duplicate",
         description="do both questions ask the same?", broken_rows=True,
     ),
     "stsb": _glue(
@@ -238,4 +241,4 @@ def _dataset(glue: GlueTask, source: str | Path, rows: Iterator[Row], columns: C
     if glue.broken_rows and bad.problems:
         logger.warning("%s: %d rows that are torn apart or empty are left out", source, len(bad.problems))
         bad = BadRows(source)
-    return to_dataset(examples, glue.task, glue.label_index, bad)
+    return to_dataset(examples, glue.task, bad, glue.label_index)

@@ -97,9 +97,11 @@ def unreadable(path: Path, where: str, error: Exception) -> DataError:
 
 
 def _decoded(content: bytes, path: Path, line: int) -> str:
+    mend = "save the file as UTF-8, or copy it again if it is damaged"
+    if line == 1 and not content.endswith(b"\n") and b"\r" in content.rstrip():
+        raise DataError("its lines end in CR alone; save it with the line ends LF or CRLF", file=path, line=line)
     if len(content) > LONGEST_LINE:
         raise DataError("this line has more than 16 MiB; write one paragraph a line", file=path, line=line)
-    mend = "save the file as UTF-8, or copy it again if it is damaged"
     content = content.removeprefix(codecs.BOM_UTF8) if line == 1 else content
     try:
         text = content.decode("utf-8")

@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 from datasets import ClassLabel, Dataset
@@ -15,20 +14,19 @@ from numpy.typing import NDArray
 from emdistill.config import CommonConfig
 from emdistill.data.docstrings import DOCSTRINGS, read_docstrings
 from emdistill.data.files import (
-    MOST_DISTINCT_CLASSES,
     Columns,
     Examples,
     hub_rows,
     load_hub,
-    number,
     read_examples,
     to_dataset,
-    whole_number,
 )
 from emdistill.data.glue import glue_folders, glue_task, read_glue, read_glue_from_hub, recognise
 from emdistill.data.rows import SUFFIXES, BadRows, data_file, read_rows
-from emdistill.errors import ConfigError, DataError, nearest
-from emdistill.tasks.task import Kind, Task, TaskData
+from emdistill.errors import ConfigError, DataError
+from emdistill.tasks import KINDS, TaskKind, find_kind
+from emdistill.tasks.kind import Cell
+from emdistill.tasks.task import Task, TaskData
 
 DEV_SHARE = 0.1
 DEV_AT_MOST = 2_000
@@ -58,24 +56,26 @@ def read_task_data(
     dev: str | None = None,
     kind: str | None = None,
     seed: int = 42,
+    evaluating: bool = False,
 ) -> TaskData:
     """A task and its checked examples; without a development set a tenth of train is held out as one.
 
     data   a GLUE folder (with `task`), a CSV, TSV, JSONL or Parquet file, the name of a hub dataset, or 'docstrings'
-    dev    a file; kind   what the labels are, where it shall not be found from them
-    Raises ConfigError for an unknown kind or task, or a missing one, DataError for what cannot be used in the data.
+    dev    a file; kind   a name in KINDS, where what the labels are shall not be found from them
+    evaluating   the data are only scored on, so their labels may all be the same
+    Raises ConfigError for an unknown or missing task or kind, DataError for everything in the data that cannot be used.
     """
-    known_kind = _known_kind(kind)
+    kind_named = None if kind is None else find_kind(kind)
     if DOCSTRINGS.name in (task, data):
         return read_docstrings()
     columns = Columns(text, text_pair, label)
     dev_file = None if dev is None else Path(dev)
     if task is None:
-        found = _read_own(data, columns, dev_file, known_kind)
+        found = _read_own(data, columns, dev_file, kind_named, varied=not evaluating)
     else:
         glue = glue_task(task)
-        if kind not in (None, glue.task.kind):
-            raise ConfigError(f"--kind {kind}: {glue.task.name} is a {glue.task.kind} task; leave out --kind")
+        if kind_named not in (None, glue.task.kind):
+            raise ConfigError(f"--kind {kind}: {glue.task.name} is a {glue.task.kind.name} task; leave out --kind")
         if _is_hub_name(data):
             found = read_glue_from_hub(glue, data, dev_file)
         else:
@@ -85,16 +85,10 @@ def read_task_data(
     return _with_held_out_dev(found, seed)
 
 
-def _known_kind(kind: str | None) -> Kind | None:
-    kinds: tuple[Kind, ...] = get_args(Kind)
-    if kind is None or kind in kinds:
-        return next((known for known in kinds if known == kind), None)
-    raise ConfigError(f"--kind {kind} is none of {', '.join(kinds)}.{nearest(kind, kinds)}")
-
-
 def _with_held_out_dev(data: TaskData, seed: int) -> TaskData:
     train, dev = hold_out(data.train, data.task, DEV_SHARE, seed, DEV_AT_MOST)
-    how = "stratified by label" if data.task.kind == "classification" else "at random"
+    stratified = data.task.kind.strata(np.asarray(train["label"])) is not None
+    how = "stratified by label" if stratified else "at random"
     return replace(
         data,
         train=train,
@@ -117,12 +111,13 @@ def hold_out(dataset: Dataset, task: Task, share: float, seed: int, at_most: int
         raise DataError(f"task {task.name!r}: {len(dataset)} examples cannot be cut in two; give a development set")
     wanted = max(1, min(round(share * len(dataset)), at_most))
     shuffled = np.random.default_rng(seed).permutation(len(dataset))
-    if task.kind == "classification":
-        labels = np.asarray(dataset["label"][:])[shuffled]
-        sizes = _held_out_sizes(np.bincount(labels), wanted, at_most)
-        chosen = np.concatenate([shuffled[labels == index][:size] for index, size in enumerate(sizes)])
-    else:
+    strata = task.kind.strata(np.asarray(dataset["label"][:]))
+    if strata is None:
         chosen = shuffled[:wanted]
+    else:
+        strata = strata[shuffled]
+        sizes = _held_out_sizes(np.bincount(strata), wanted, at_most)
+        chosen = np.concatenate([shuffled[strata == index][:size] for index, size in enumerate(sizes)])
     if len(chosen) == 0:
         raise DataError(f"task {task.name!r} has one example a class, so none can be held out; give a development set")
     rest = np.setdiff1d(shuffled, chosen)
@@ -146,7 +141,7 @@ def _held_out_sizes(counts: NDArray[np.int64], wanted: int, at_most: int) -> NDA
 # ------------------------------------------------------------------------------------- data of the user's own
 
 
-def _read_own(data: str, columns: Columns, dev: Path | None, kind: Kind | None) -> TaskData:
+def _read_own(data: str, columns: Columns, dev: Path | None, kind: TaskKind | None, *, varied: bool) -> TaskData:
     path = Path(data)
     if path.is_dir():
         raise _folder_without_task(path)
@@ -154,7 +149,7 @@ def _read_own(data: str, columns: Columns, dev: Path | None, kind: Kind | None) 
         return _read_own_from_hub(data, columns, dev, kind)
     bad = BadRows(path)
     examples = read_examples(path, read_rows(path, bad), columns, bad)
-    read = _own_task_data(path.stem, columns, examples, bad, _read_dev(dev, columns), kind)
+    read = _own_task_data(path.stem, columns, examples, bad, _read_dev(dev, columns), kind, varied=varied)
     return replace(read, files=(data_file(path, len(read.train)), *read.files))
 
 
@@ -165,7 +160,7 @@ def _read_dev(path: Path | None, columns: Columns) -> tuple[Examples, BadRows] |
     return read_examples(path, read_rows(path, bad), columns, bad), bad
 
 
-def _read_own_from_hub(name: str, columns: Columns, dev: Path | None, kind: Kind | None) -> TaskData:
+def _read_own_from_hub(name: str, columns: Columns, dev: Path | None, kind: TaskKind | None) -> TaskData:
     splits = load_hub(name)
     if "train" not in splits:
         raise DataError(f"there is no split 'train'; there are: {', '.join(splits)}", file=name)
@@ -179,9 +174,9 @@ def _read_own_from_hub(name: str, columns: Columns, dev: Path | None, kind: Kind
     dev_split = next((split for split in _DEV_SPLITS if split in splits), None)
     dev_examples = _read_dev(dev, columns) if dev or dev_split is None else read(dev_split)
     feature = splits["train"].features.get(columns.label)
+    feature = feature if isinstance(feature, ClassLabel) else getattr(feature, "feature", None)
     names = tuple(feature.names) if isinstance(feature, ClassLabel) else None
-    read_as = "classification" if names and kind is None else kind
-    return _own_task_data(name.rpartition("/")[2], columns, train, bad, dev_examples, read_as, names)
+    return _own_task_data(name.rpartition("/")[2], columns, train, bad, dev_examples, kind, names)
 
 
 def _own_task_data(
@@ -190,15 +185,20 @@ def _own_task_data(
     train: Examples,
     bad: BadRows,
     dev: tuple[Examples, BadRows] | None,
-    kind: Kind | None,
+    kind: TaskKind | None,
     names: tuple[str, ...] | None = None,
+    *,
+    varied: bool = True,
 ) -> TaskData:
-    """Finds kind and class names in train; dev must use the same."""
+    """Finds kind and label names in train; dev must use the same."""
     if not train.label:
         bad.check()
-    kind = kind or find_kind(train.label)
-    classification = kind == "classification"
-    labels = (names or class_names(train.label)) if classification else ()
+    notes = []
+    if kind is None:
+        kind = _kind_of(train.label, named=names is not None)
+        notes = [note] if (note := kind.note(train.label, columns.label)) else []
+    labels = kind.label_names(train.label)
+    labels = names if names and labels else labels
     if len(labels) > 100 and 2 * len(labels) > len(train.label):
         problem = f"column {columns.label!r} holds {len(labels)} different labels in {len(train.label)} rows"
         raise DataError(f"{problem}; is it the label, or are these scores (--kind regression)?", file=train.source)
@@ -206,35 +206,24 @@ def _own_task_data(
         name=name,
         kind=kind,
         labels=labels,
-        metrics=("accuracy", "macro_f1") if classification else ("pearson", "spearman"),
+        metrics=kind.default_metrics,
         **columns._asdict(),
     )
-    index = {word: place for place, word in enumerate(labels)}
-    train_dataset = to_dataset(train, task, index, bad)
+    train_dataset = to_dataset(train, task, bad, varied=varied)
     if dev is None:
-        return TaskData(task, train_dataset, {})
-    dev_dataset = to_dataset(dev[0], task, index, dev[1])
+        return TaskData(task, train_dataset, {}, notes=tuple(notes))
+    dev_dataset = to_dataset(dev[0], task, dev[1], varied=varied)
     path = Path(dev[0].source)
     files = (data_file(path, len(dev_dataset)),) if path.is_file() else ()
-    return TaskData(task, train_dataset, {"dev": dev_dataset}, files)
+    return TaskData(task, train_dataset, {"dev": dev_dataset}, files, notes=tuple(notes))
 
 
-def find_kind(labels: Sequence[str]) -> Kind:
-    """Scores where most labels are numbers, and these are not whole or have more than 20 different values."""
-    numbers = [value for value in map(number, labels) if value is not None]
-    if 2 * len(numbers) <= len(labels):
-        return "classification"
-    few_whole = all(value.is_integer() for value in numbers) and len(set(numbers)) <= MOST_DISTINCT_CLASSES
-    return "classification" if few_whole else "regression"
-
-
-def class_names(labels: Sequence[str]) -> tuple[str, ...]:
-    """The different labels, sorted as numbers ('1' and '1.0' are one) if all are whole, else alphabetically."""
-    different = set(labels)
-    whole = [whole_number(label) for label in different]
-    if all(whole):
-        return tuple(sorted({label for label in whole if label}, key=int))
-    return tuple(sorted(different))
+def _kind_of(cells: Sequence[Cell], *, named: bool) -> TaskKind:
+    """The kind that fits labels written like these; classes that a hub dataset names are no scores."""
+    fitting = [kind for kind in KINDS.values() if kind.fits(cells)]
+    if named and fitting == [KINDS["regression"]]:
+        fitting = []
+    return next(iter(fitting), KINDS["classification"])
 
 
 def _folder_without_task(folder: Path) -> Exception:

@@ -2,6 +2,7 @@
 
 CSV is read as RFC 4180 has it (a quoted cell may hold commas and line ends); in TSV quotes are plain text
 and a line is a row, as in GLUE. All text is UTF-8, with or without a byte-order mark; blank lines are no rows.
+Lines end in LF or CRLF, or in CR alone as old Mac programs end them. A cell is as long as it is.
 A row is named by the file's line on which it begins; rows of Parquet files are counted from 1.
 """
 
@@ -12,19 +13,22 @@ import csv
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 import pyarrow
 import pyarrow.parquet
 
-from emdistill.errors import DataError, nearest
+from emdistill.errors import DataError, listing, nearest
 from emdistill.tasks.task import DataFile
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 _SHOWN_ROWS = 5
-_SHOWN_NAMES = 20
+_LONGEST_CELL = 2**31 - 1  # characters, the most that a C long holds everywhere
+_CELL_LIMIT = Lock()
 
 
 class Row(NamedTuple):
@@ -48,22 +52,11 @@ class BadRows:
         """Raises DataError with the first five bad rows, each with its line, and the number of the others."""
         if not self.problems:
             return
-        shown = sorted(self.problems)[:_SHOWN_ROWS]
-        (first_line, first), others = shown[0], shown[1:]
+        (first_line, first), *others = sorted(self.problems)[:_SHOWN_ROWS]
         message = [first, *(f"{self.source}:{line}: {problem}" for line, problem in others)]
-        if len(self.problems) > len(shown):
-            message.append(f"… and {len(self.problems) - len(shown)} more like these")
+        if len(self.problems) > _SHOWN_ROWS:
+            message.append(f"… and {len(self.problems) - _SHOWN_ROWS} more like these")
         raise DataError("\n".join(message), file=self.source, line=first_line)
-
-
-# ------------------------------------------------------------------------------------------ names in messages
-
-
-def listing(names: Iterable[str]) -> str:
-    """The first twenty names, and how many there are besides."""
-    every = list(names)
-    more = f", … ({len(every)} in all)" if len(every) > _SHOWN_NAMES else ""
-    return ", ".join(every[:_SHOWN_NAMES]) + more
 
 
 # ------------------------------------------------------------------------------------------ from bytes to rows
@@ -94,15 +87,26 @@ def read_rows(path: Path, bad: BadRows, header: tuple[str, ...] | None = None) -
 
 def text_lines(path: Path) -> Iterator[str]:
     """Decoded one by one, so that a broken byte is named with its line; line ends stay on."""
+    for number, raw in enumerate(_raw_lines(path), start=1):
+        content = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
+        try:
+            line = content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            problem = f"byte {error.start + 1} of this line (0x{content[error.start]:02x}) is not UTF-8"
+            raise DataError(f"{problem}; save the file as UTF-8", file=path, line=number) from None
+        yield line
+
+
+def _raw_lines(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
-            content = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
-            try:
-                line = content.decode("utf-8")
-            except UnicodeDecodeError as error:
-                problem = f"byte {error.start + 1} of this line (0x{content[error.start]:02x}) is not UTF-8"
-                raise DataError(f"{problem}; save the file as UTF-8", file=path, line=number) from None
-            yield line
+        first = file.readline()
+        # CR ends lines where there is no LF; in CSV also where the header ends so, for there LF may stand in cells.
+        by_cr = path.suffix.lower() == ".csv" or not first.endswith(b"\n")
+        if by_cr and re.search(rb"\r(?!\n)", first):
+            yield from (first + file.read()).splitlines(keepends=True)
+        else:
+            yield first
+            yield from file
 
 
 def tsv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -117,14 +121,24 @@ def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
     while True:
         line = reader.line_num + 1
         try:
-            cells = next(reader)
+            cells = _next_cells(reader)
         except StopIteration:
             return
-        except csv.Error as error:
-            problem = f"the row that begins here is not CSV ({error}); is a quote left open?"
+        except csv.Error:
+            problem = "the row that begins here is not CSV: is a quote left open, or does a CR stand outside quotes?"
             raise DataError(problem, file=path, line=line) from None
         if cells not in ([], [""]):
             yield line, cells
+
+
+def _next_cells(reader: Iterator[list[str]]) -> list[str]:
+    """The limit on a cell's length is the process's, so it is lifted for this row alone."""
+    with _CELL_LIMIT:
+        limit = csv.field_size_limit(_LONGEST_CELL)
+        try:
+            return next(reader)
+        finally:
+            csv.field_size_limit(limit)
 
 
 def _table_rows(
@@ -133,13 +147,16 @@ def _table_rows(
     for line, cells in rows:
         if header is None:
             header = tuple(cells)
-            twice = sorted({name for name in header if name and header.count(name) > 1})
-            if twice:
-                raise DataError(f"column {twice[0]!r} occurs twice in the header", file=path, line=line)
+            _refuse_twice(header, path, line)
         elif len(cells) != len(header):
             bad.add(line, f"{len(cells)} cells, but there are {len(header)} columns ({listing(header)})")
         else:
             yield Row(line, dict(zip(header, cells, strict=True)))
+
+
+def _refuse_twice(names: Sequence[str], path: Path, line: int | None = None) -> None:
+    if twice := sorted({name for name in names if name and names.count(name) > 1}):
+        raise DataError(f"column {twice[0]!r} occurs twice; rename one of the two", file=path, line=line)
 
 
 def _json_rows(path: Path, bad: BadRows) -> Iterator[Row]:
@@ -153,6 +170,9 @@ def _json_rows(path: Path, bad: BadRows) -> Iterator[Row]:
         except ValueError as error:
             bad.add(number, f"not valid JSON ({error}); every line must be one JSON object")
             continue
+        except RecursionError:
+            bad.add(number, "its lists and objects are nested too deeply; every line must be one JSON object")
+            continue
         if isinstance(cells, dict):
             yield Row(number, cells)
         else:
@@ -162,9 +182,10 @@ def _json_rows(path: Path, bad: BadRows) -> Iterator[Row]:
 def _parquet_rows(path: Path) -> Iterator[Row]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
+            _refuse_twice(file.schema_arrow.names, path)
             rows = itertools.chain.from_iterable(batch.to_pylist() for batch in file.iter_batches())
             yield from (Row(number, cells) for number, cells in enumerate(rows, start=1))
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:  # damage, and what Python cannot hold
         raise DataError(f"this is no readable Parquet file ({error})", file=path) from None
 
 

@@ -17,6 +17,7 @@ import torch
 import yaml
 
 from emdistill.errors import ConfigError, LayerCountError, nearest
+from emdistill.files import write_whole
 from emdistill.mapping.fixed import FixedMapping
 from emdistill.mapping.kernels import Pair
 from emdistill.mapping.mapping import check_layer_counts, check_pair
@@ -81,7 +82,7 @@ def write_mapping(
     if path.suffix.lower() != ".json":
         text = yaml.safe_dump(json.loads(text), sort_keys=False, allow_unicode=True, default_flow_style=None)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    write_whole(path, text)
 
 
 def _read(path: Path) -> dict[str, Any]:

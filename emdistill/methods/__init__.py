@@ -16,8 +16,7 @@ from emdistill.methods.minilm import minilm
 from emdistill.methods.patient_kd import patient_kd
 from emdistill.methods.soft_targets import soft_targets
 from emdistill.methods.tinybert import tinybert
-from emdistill.states import EncoderShape
-from emdistill.tasks.task import Predictions
+from emdistill.states import EncoderShape, Predictions
 from emdistill.training.stage import Stage
 
 Method = Callable[..., list[Stage]]

@@ -8,14 +8,13 @@ from collections.abc import Collection, Mapping, Sequence
 from emdistill.errors import ConfigError
 from emdistill.losses import HardLabels, Loss, Objective, SoftTargets
 from emdistill.losses.projection import Projection
-from emdistill.states import EncoderShape
-from emdistill.tasks.task import Predictions
+from emdistill.states import CLASSES, EncoderShape, Predictions
 from emdistill.training.stage import Stage
 
 PREDICTION_TERMS = ("soft_targets", "hard_labels")
 
 
-def prediction_weights(alpha: float, factor: float = 1.0, predictions: Predictions = "classes") -> dict[str, float]:
+def prediction_weights(alpha: float, factor: float = 1.0, predictions: Predictions = CLASSES) -> dict[str, float]:
     """Term name -> weight: α on soft targets, 1 - α on hard labels, times the factor; what weighs nothing is left out.
 
     Without predictions there are no terms.
@@ -23,17 +22,17 @@ def prediction_weights(alpha: float, factor: float = 1.0, predictions: Predictio
     if not 0 <= alpha <= 1:
         raise ConfigError(f"--objective.alpha is a share between 0 and 1, not {alpha}")
     shares = zip(PREDICTION_TERMS, (alpha, 1 - alpha), strict=True)
-    return {name: factor * share for name, share in shares if factor * share > 0 and predictions != "none"}
+    return {name: factor * share for name, share in shares if factor * share > 0 and predictions.link is not None}
 
 
 def prediction_losses(weights: Collection[str], *, temperature: float, predictions: Predictions) -> list[Loss]:
     """The prediction losses whose terms have a weight."""
-    regression = predictions == "score"
+    link = predictions.link or "softmax"
     losses: list[Loss] = []
     if "soft_targets" in weights:
-        losses.append(SoftTargets(temperature=temperature, regression=regression))
+        losses.append(SoftTargets(temperature=temperature, link=link))
     if "hard_labels" in weights:
-        losses.append(HardLabels(regression=regression))
+        losses.append(HardLabels(link=link))
     return losses
 
 

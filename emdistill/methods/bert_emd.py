@@ -24,8 +24,7 @@ from emdistill.losses.layers import LayerCosts
 from emdistill.losses.projection import ProjectionKind
 from emdistill.mapping import EmdMapping, LayerMapping, make_mapping
 from emdistill.methods._parts import check_factors, check_heads, prediction_losses, prediction_weights, two_phases
-from emdistill.states import EncoderShape
-from emdistill.tasks.task import Predictions
+from emdistill.states import CLASSES, EncoderShape, Predictions
 from emdistill.training.stage import Stage
 
 
@@ -33,7 +32,7 @@ def bert_emd(
     student: EncoderShape,
     teacher: EncoderShape,
     *,
-    predictions: Predictions = "classes",
+    predictions: Predictions = CLASSES,
     mapping: str = "emd",
     beta: float = 1.0,
     theta: float = 1.0,
@@ -116,7 +115,7 @@ def bert_emd(
     project = Projection(student, teacher, projection) if {"hidden_states", "embeddings"} & weights.keys() else None
     final = prediction_losses(weights, temperature=temperature, predictions=predictions)
 
-    if schedule == "joint" or predictions == "none":
+    if schedule == "joint" or predictions.link is None:
         return [Stage("joint", Objective([*intermediate, *final], weights, project))]
     return two_phases(
         intermediate, final, weights, project, share=intermediate_share, learning_rate=intermediate_learning_rate

@@ -12,8 +12,7 @@ from emdistill.losses import CosineCosts, LayerLoss, Loss, Objective, Projection
 from emdistill.losses.projection import ProjectionKind
 from emdistill.mapping import make_mapping
 from emdistill.methods._parts import check_factors, prediction_losses
-from emdistill.states import EncoderShape
-from emdistill.tasks.task import Predictions
+from emdistill.states import CLASSES, EncoderShape, Predictions
 from emdistill.training.stage import Stage
 
 
@@ -21,7 +20,7 @@ def distilbert(
     student: EncoderShape,
     teacher: EncoderShape,
     *,
-    predictions: Predictions = "classes",
+    predictions: Predictions = CLASSES,
     mapping: str = "final",
     soft_targets: float = 5.0,
     hard_labels: float = 2.0,
@@ -44,7 +43,7 @@ def distilbert(
     """
     factors = {"soft_targets": soft_targets, "hard_labels": hard_labels, "cosine": cosine}
     check_factors(factors)
-    absent = ("soft_targets", "hard_labels") if predictions == "none" else ()
+    absent = ("soft_targets", "hard_labels") if predictions.link is None else ()
     weights = {name: factor for name, factor in factors.items() if factor > 0 and name not in absent}
     losses: list[Loss] = prediction_losses(weights, temperature=temperature, predictions=predictions)
     project = None

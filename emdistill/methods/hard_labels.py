@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from emdistill.errors import ConfigError
 from emdistill.losses import HardLabels, Objective
-from emdistill.states import EncoderShape
-from emdistill.tasks.task import Predictions
+from emdistill.states import CLASSES, EncoderShape, Predictions
 from emdistill.training.stage import Stage
 
 
-def hard_labels(student: EncoderShape, teacher: EncoderShape, *, predictions: Predictions = "classes") -> list[Stage]:
+def hard_labels(student: EncoderShape, teacher: EncoderShape, *, predictions: Predictions = CLASSES) -> list[Stage]:
     """The data's labels only, without a teacher: the baseline at equal budget.
 
     Args:
@@ -20,9 +19,9 @@ def hard_labels(student: EncoderShape, teacher: EncoderShape, *, predictions: Pr
         teacher: the teacher's shape; not used.
         predictions: what the student predicts.
     """
-    if predictions == "none":
+    if predictions.link is None:
         raise ConfigError(
             "hard-labels on raw text learns the words behind masks, but an encoder without a masked-LM head cannot "
             "say them; take one with such a head"
         )
-    return [Stage("labels", Objective([HardLabels(regression=predictions == "score")], {"hard_labels": 1.0}))]
+    return [Stage("labels", Objective([HardLabels(link=predictions.link)], {"hard_labels": 1.0}))]

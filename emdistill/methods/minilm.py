@@ -16,8 +16,7 @@ from emdistill.errors import ConfigError, LayerCountError
 from emdistill.losses import LayerLoss, Loss, Objective, RelationCosts
 from emdistill.mapping import FixedMapping, LayerMapping, make_mapping
 from emdistill.methods._parts import check_factors, prediction_losses, prediction_weights
-from emdistill.states import EncoderShape
-from emdistill.tasks.task import Predictions
+from emdistill.states import CLASSES, EncoderShape, Predictions
 from emdistill.training.stage import Stage
 
 USUAL_HEADS = 12
@@ -27,7 +26,7 @@ def minilm(
     student: EncoderShape,
     teacher: EncoderShape,
     *,
-    predictions: Predictions = "classes",
+    predictions: Predictions = CLASSES,
     mapping: str = "final",
     beta: float = 1.0,
     relation_heads: int | None = None,
@@ -56,7 +55,7 @@ def minilm(
         layers = _layers(student, teacher, mapping, teacher_layer)
         heads = _relation_heads(student, teacher) if relation_heads is None else relation_heads
         losses.append(LayerLoss([RelationCosts(heads)], layers, layer_mass=1))
-    if predictions in ("classes", "score"):
+    if predictions.of_task:
         weights |= prediction_weights(alpha)
         losses += prediction_losses(weights, temperature=temperature, predictions=predictions)
     return [Stage("joint", Objective(losses, weights))]

@@ -13,8 +13,7 @@ from emdistill.losses import FirstTokenCosts, LayerLoss, Loss, Objective, Projec
 from emdistill.losses.projection import ProjectionKind
 from emdistill.mapping import make_mapping
 from emdistill.methods._parts import check_factors, prediction_losses, prediction_weights
-from emdistill.states import EncoderShape
-from emdistill.tasks.task import Predictions
+from emdistill.states import CLASSES, EncoderShape, Predictions
 from emdistill.training.stage import Stage
 
 
@@ -22,7 +21,7 @@ def patient_kd(
     student: EncoderShape,
     teacher: EncoderShape,
     *,
-    predictions: Predictions = "classes",
+    predictions: Predictions = CLASSES,
     mapping: str = "skip",
     beta: float = 1.0,
     alpha: float = 0.5,

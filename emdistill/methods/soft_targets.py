@@ -8,8 +8,7 @@ from __future__ import annotations
 from emdistill.errors import ConfigError
 from emdistill.losses import Objective
 from emdistill.methods._parts import prediction_losses, prediction_weights
-from emdistill.states import EncoderShape
-from emdistill.tasks.task import Predictions
+from emdistill.states import CLASSES, EncoderShape, Predictions
 from emdistill.training.stage import Stage
 
 
@@ -17,7 +16,7 @@ def soft_targets(
     student: EncoderShape,
     teacher: EncoderShape,
     *,
-    predictions: Predictions = "classes",
+    predictions: Predictions = CLASSES,
     alpha: float = 1.0,
     temperature: float = 1.0,
 ) -> list[Stage]:
@@ -30,7 +29,7 @@ def soft_targets(
         alpha: share of soft targets, the rest is hard labels.
         temperature: temperature of the soft targets.
     """
-    if predictions == "none":
+    if predictions.link is None:
         raise ConfigError(
             "soft-targets learns from predictions, but this teacher has no masked-LM head to make them with; take a "
             "method that learns from layers (tinybert, minilm, bert-emd), or a teacher with such a head"

@@ -25,8 +25,7 @@ from emdistill.losses.layers import LayerCosts
 from emdistill.losses.projection import ProjectionKind
 from emdistill.mapping import make_mapping
 from emdistill.methods._parts import check_factors, check_heads, prediction_losses, prediction_weights, two_phases
-from emdistill.states import EncoderShape
-from emdistill.tasks.task import Predictions
+from emdistill.states import CLASSES, EncoderShape, Predictions
 from emdistill.training.stage import Stage
 
 
@@ -34,7 +33,7 @@ def tinybert(
     student: EncoderShape,
     teacher: EncoderShape,
     *,
-    predictions: Predictions = "classes",
+    predictions: Predictions = CLASSES,
     mapping: str = "uniform",
     attention_scores: float = 1.0,
     hidden_states: float = 1.0,
@@ -79,7 +78,7 @@ def tinybert(
         intermediate.append(EmbeddingLoss())
     project = Projection(student, teacher, projection) if {"hidden_states", "embeddings"} & weights.keys() else None
 
-    if predictions in ("words", "none"):
+    if not predictions.of_task:
         return [Stage("general", Objective(intermediate, weights, project))]
     weights |= prediction_weights(alpha)
     final = prediction_losses(weights, temperature=temperature, predictions=predictions)

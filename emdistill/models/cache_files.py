@@ -28,6 +28,7 @@ import numpy as np
 from torch import Tensor
 
 from emdistill.errors import CacheError, CaptureError, LayerCountError
+from emdistill.files import write_whole, written_whole
 from emdistill.models.capture import OF_ATTENTION, STATES
 from emdistill.states import EncoderShape, EncoderStates
 
@@ -178,27 +179,21 @@ class CacheFiles:
     @contextmanager
     def writing(self, parts: Sequence[Part]) -> Iterator[Callable[[np.ndarray, EncoderStates], None]]:
         """Write `parts`, whole or not at all: yields append(rows, states), to be called in the layout's order."""
-        unfinished = {part: self.folder / f"{part.file}.part" for part in parts}
-        try:
-            with ExitStack() as stack:
-                files = {part: stack.enter_context(path.open("wb")) for part, path in unfinished.items()}
+        with ExitStack() as stack:
+            paths = {part: stack.enter_context(written_whole(self.folder / part.file)) for part in parts}
+            files = {part: stack.enter_context(path.open("wb")) for part, path in paths.items()}
 
-                def append(rows: np.ndarray, states: EncoderStates) -> None:
-                    spans = self.layout.token_spans(rows, states.mask)
-                    for part, file in files.items():
-                        for values in self._values(part, rows, spans, states):
-                            file.write(values.data)
+            def append(rows: np.ndarray, states: EncoderStates) -> None:
+                spans = self.layout.token_spans(rows, states.mask)
+                for part, file in files.items():
+                    for values in self._values(part, rows, spans, states):
+                        file.write(values.data)
 
-                yield append
-                for file in files.values():
-                    file.flush()
-                    os.fsync(file.fileno())
-            for part, path in unfinished.items():
-                path.replace(self.folder / part.file)
-            self._write_index(self._trusted() | set(parts))
-        finally:
-            for path in unfinished.values():
-                path.unlink(missing_ok=True)
+            yield append
+            for file in files.values():
+                file.flush()
+                os.fsync(file.fileno())
+        self._write_index(self._trusted() | set(parts))
 
     def _values(self, part: Part, rows: np.ndarray, spans: list[slice], states: EncoderStates) -> Iterator[np.ndarray]:
         """The numbers of one file for one batch, example by example."""
@@ -257,10 +252,7 @@ class CacheFiles:
             for part in sorted(parts, key=lambda part: part.file)
         ]
         index = {"format": FORMAT, "key": self.key, "rows": len(lengths), "tokens": int(lengths.sum()), "files": files}
-        path = self.folder / "index.json"
-        unfinished = path.with_name("index.json.part")
-        unfinished.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
-        unfinished.replace(path)
+        write_whole(self.folder / "index.json", json.dumps(index, indent=1) + "\n")
 
 
 def _state(part: Part, states: EncoderStates) -> Tensor:

@@ -26,7 +26,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from emdistill.config import HUB_ID
-from emdistill.errors import ConfigError, ModelError, TokenizerError
+from emdistill.errors import ModelError, TokenizerError
 from emdistill.states import EncoderShape
 
 Source = str | Path
@@ -47,25 +47,21 @@ PROBES = (
 )
 
 
-def load_classifier(
-    source: Source, *, labels: Sequence[str] | None = None, outputs: int | None = None, regression: bool = False
-) -> PreTrainedModel:
+def load_classifier(source: Source, *, labels: Sequence[str] = (), problem_type: str | None = None) -> PreTrainedModel:
     """Load an encoder with its sequence-classification head, in float32 and eval mode.
 
-    Without `labels`, `outputs` or `regression` the model is taken as it was stored and must have a head.
-    With them it is meant to be trained: its outputs get these names, and where the stored head is absent
-    or of another size a fresh one is drawn from torch's random generator (seed it before).
+    Without `problem_type` the model is taken as it was stored and must have a head.
+    With it the model is meant to be trained: its outputs get these label names, one without labels, and where the
+    stored head is absent or of another size a fresh one is drawn from torch's random generator (seed it before).
 
-    Raises ModelError: no such folder, no safetensors, a broken file, no encoder, no head;
-    ConfigError: `labels` and `outputs` disagree.
+    Raises ModelError: no such folder, no safetensors, a broken file, no encoder, no head.
     """
     folder = local_folder(source)
     config = _load_config(source, folder)
-    to_train = bool(labels) or outputs is not None or regression
-    if to_train:
-        name_outputs(config, labels=labels or (), outputs=outputs, regression=regression)
+    if problem_type is not None:
+        name_outputs(config, labels=labels, problem_type=problem_type)
     model, absent = _load_weights(AutoModelForSequenceClassification, source, folder, config)
-    _check_complete(source, model, absent, to_train)
+    _check_complete(source, model, absent, to_train=problem_type is not None)
     return model
 
 
@@ -111,24 +107,13 @@ def save_student(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fol
     tokenizer.save_pretrained(folder)
 
 
-def name_outputs(
-    config: PreTrainedConfig, *, labels: Sequence[str] = (), outputs: int | None = None, regression: bool = False
-) -> None:
-    """Write into `config` what the logits mean: their number, the label names, the kind of problem.
-
-    Raises ConfigError where `labels`, `outputs` and `regression` contradict each other or say nothing.
-    """
-    count = outputs if outputs is not None else 1 if regression else len(labels)
-    if count < 1 or (labels and len(labels) != count) or (regression and count != 1):
-        raise ConfigError(
-            f"{count} outputs, {len(labels)} labels and regression={regression} do not fit together; "
-            "give one label name an output, or regression=True with a single output and no labels"
-        )
-    config.num_labels = count
+def name_outputs(config: PreTrainedConfig, *, labels: Sequence[str], problem_type: str) -> None:
+    """Write into `config` what the logits mean: the label names, one without labels, and the kind of problem."""
+    config.num_labels = len(labels) or 1
     if labels:
         config.id2label = dict(enumerate(labels))
         config.label2id = {name: index for index, name in enumerate(labels)}
-    config.problem_type = "regression" if regression else "single_label_classification"
+    config.problem_type = problem_type  # type: ignore[assignment]
 
 
 def encoder_shape(encoder: PreTrainedModel | PreTrainedConfig) -> EncoderShape:

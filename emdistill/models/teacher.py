@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import Any, Protocol, Self
 
@@ -15,8 +14,7 @@ from emdistill.errors import TeacherError
 from emdistill.models.capture import capture
 from emdistill.models.encoder import encoder_shape, fingerprint
 from emdistill.states import EncoderShape, EncoderStates
-
-GENERIC_NAME = re.compile(r"label_\d+", re.IGNORECASE)
+from emdistill.tasks import TaskKind, kind_of_model
 
 
 class TeacherSource(Protocol):
@@ -78,43 +76,14 @@ class Teacher:
         return count
 
     @property
-    def is_regression(self) -> bool:
-        """Whether the teacher gives a score rather than classes."""
-        problem = self._config.problem_type
-        return problem == "regression" or (problem is None and self.outputs == 1)
+    def kind(self) -> TaskKind:
+        """The kind of task that it was trained for."""
+        return kind_of_model(self._config.problem_type, self.outputs)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Label names in the order of the logits; empty for regression and where they are generic (LABEL_0)."""
-        names = tuple(str(self._config.id2label[index]) for index in range(self.outputs))
-        return () if self.is_regression or any(GENERIC_NAME.fullmatch(name) for name in names) else names
-
-    def check_labels(self, task_labels: Sequence[str]) -> None:
-        """Check that logit i means the task's label i; `task_labels` is empty for regression.
-
-        Names are compared without regard to case; those that only one side knows, and generic ones, say nothing.
-        Raises TeacherError: regression against classes, another number of outputs, the same names in another order.
-        """
-        if self._config.problem_type == "multi_label_classification":
-            raise TeacherError("the teacher gives several labels at once, the task one; take a teacher of this task")
-        if self.is_regression != (not task_labels):
-            teaches, asks = ("a score", "classes") if self.is_regression else ("classes", "a score")
-            raise TeacherError(
-                f"the teacher gives {teaches}, the task asks for {asks}; take a teacher of this task, "
-                "or say what the labels are: --kind"
-            )
-        if task_labels and self.outputs != len(task_labels):
-            raise TeacherError(
-                f"the teacher tells {self.outputs} classes apart, the data has {len(task_labels)} "
-                f"({', '.join(task_labels)}); take a teacher that was fine-tuned on this task"
-            )
-        place = {name.casefold(): index for index, name in enumerate(self.labels)}
-        if any(place.get(name.casefold(), index) != index for index, name in enumerate(task_labels)):
-            raise TeacherError(
-                "teacher and data have their labels in another order: the teacher's logits are "
-                f"({', '.join(self.labels)}), the data's labels ({', '.join(task_labels)}); fine-tune the teacher on "
-                "this data (emdistill finetune), or correct id2label in its config.json if only the names are wrong"
-            )
+        """Label names in the order of the logits; LABEL_0 … where nobody named them."""
+        return tuple(str(self._config.id2label[index]) for index in range(self.outputs))
 
 
 def check_above_chance(score: float, chance: float, metric: str) -> None:

@@ -20,6 +20,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from emdistill.errors import DataError
+from emdistill.files import written_whole
 
 PREDICTIONS = "predictions.jsonl"
 FIELDS = ("set", "row", "text", "text_pair", "label", "teacher", "student")
@@ -54,8 +55,7 @@ def write_predictions(
     evaluation        columns `text`, `label`, and `text_pair` for pairs, by the set's name
     teacher, student  logits [rows, C] by the set's name
     """
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
+    with written_whole(path) as part, part.open("w", encoding="utf-8") as file:
         for name, examples in evaluation.items():
             texts, labels = examples["text"], examples["label"]
             pairs = examples["text_pair"] if "text_pair" in examples.column_names else [None] * len(examples)
@@ -64,7 +64,6 @@ def write_predictions(
                 values = (name, row, text, pair, label, *map(_shortest, logits))
                 # In ASCII, so that every text that Python holds can be written, half of a surrogate pair as well.
                 file.write(json.dumps(dict(zip(FIELDS, values, strict=True)), allow_nan=False) + "\n")
-    part.replace(path)
 
 
 def read_predictions(path: Path) -> dict[str, Predictions]:

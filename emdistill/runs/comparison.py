@@ -15,12 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, Literal
+from typing import Literal
 
 from scipy.stats import t as student_t
 
 from emdistill.errors import DataError
-from emdistill.runs.run_folder import RUN_FILE, read_run
+from emdistill.runs.record import RUN_FILE, RunRecord, read_run
 
 RUNS = "runs"
 SIGNIFICANCE = 0.05
@@ -187,21 +187,22 @@ def read_comparison(
     finished = [run for of_entry in runs.values() for run in of_entry.values()]
     if not finished:
         return None
-    task = finished[0]["task"]
-    dev, rows = next(iter(task["evaluation_rows"].items()))
-    metric = task["metrics"][0]
+    task = finished[0].task
+    assert task is not None
+    dev, rows = next(iter(task.evaluation_rows.items()))
+    metric = task.metric
     return Comparison(
-        task=task["name"],
+        task=task.name,
         metric=metric,
         dev=dev,
         dev_rows=rows,
         seeds=tuple(seeds),
         baseline=baseline,
-        teacher=finished[0]["scores"]["teacher"],
+        teacher=finished[0].scores["teacher"],
         entries=compare_entries([_entry(name, runs[name]) for name in entries], baseline, metric),
-        selection=tuple(dict.fromkeys(run["selection"] for run in finished)),
+        selection=tuple(dict.fromkeys(run.selection for run in finished)),
         versions={
-            name: tuple(dict.fromkeys(run["versions"][name] for run in finished))
+            name: tuple(dict.fromkeys(run.versions[name] for run in finished))
             for name in ("emdistill", "torch", "transformers")
         },
     )
@@ -225,17 +226,17 @@ def compare_entries(entries: Sequence[EntryResult], baseline: str, metric: str) 
     return tuple(replace(entry, p_holm=adjusted.get(entry.name)) for entry in found)
 
 
-def _finished(folder: Path) -> dict[str, Any] | None:
-    run = read_run(folder) if (folder / RUN_FILE).exists() else {}
-    return run if run.get("status") == "finished" else None
+def _finished(folder: Path) -> RunRecord | None:
+    run = read_run(folder) if (folder / RUN_FILE).exists() else None
+    return run if run is not None and run.is_finished else None
 
 
-def _entry(name: str, runs: Mapping[int, dict[str, Any]]) -> EntryResult:
-    student: dict[str, Any] = next((run["student"] for run in runs.values()), {})
+def _entry(name: str, runs: Mapping[int, RunRecord]) -> EntryResult:
+    student = next((run.student for run in runs.values()), None)
     return EntryResult(
         name,
-        scores={seed: run["scores"]["student"] for seed, run in runs.items()},
-        seconds={seed: run["timings"]["training_seconds"] for seed, run in runs.items()},
-        parameters=student.get("parameters"),
-        size=student.get("bytes"),
+        scores={seed: run.scores["student"] for seed, run in runs.items()},
+        seconds={seed: run.timings["training_seconds"] for seed, run in runs.items()},
+        parameters=None if student is None else student.parameters,
+        size=None if student is None else student.bytes,
     )

@@ -20,13 +20,19 @@ class FlowRecorder(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Forget what was recorded after the checkpoint that training goes on from."""
+        if not state.is_world_process_zero:
+            return
         current = self._current(args)
         before = [stage.name for stage in self.stages[: self.stages.index(current)]]
         truncate_flows(self.path, state.global_step, stage=current.name, finished_stages=before)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         last = state.global_step == state.max_steps
-        if args.flow_steps and (last or state.global_step == 1 or state.global_step % args.flow_steps == 0):
+        if (
+            state.is_world_process_zero
+            and args.flow_steps
+            and (last or state.global_step == 1 or state.global_step % args.flow_steps == 0)
+        ):
             self._record(args, state.global_step)
 
     def _current(self, args: Any) -> Stage:

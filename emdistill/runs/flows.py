@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from emdistill.errors import DataError
+from emdistill.files import written_whole
 
 FIELDS = ("step", "stage", "flows", "student_weights", "teacher_weights")
 
@@ -84,9 +85,8 @@ def truncate_flows(path: Path, last_step: int, *, stage: str, finished_stages: S
         return 0
     records = read_flows(path)
     kept = [r for r in records if r.stage in finished_stages or (r.stage == stage and r.step <= last_step)]
-    replacement = path.with_name(path.name + ".new")
-    replacement.write_bytes(b"".join(map(_to_line, kept)))
-    replacement.replace(path)
+    with written_whole(path) as part:
+        part.write_bytes(b"".join(map(_to_line, kept)))
     return len(records) - len(kept)
 
 

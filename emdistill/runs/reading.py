@@ -17,11 +17,12 @@ class Reading:
     text_pair: str | None = None
     label: str = "label"
     max_length: int = 128
+    kind: str | None = None
 
 
 def remember_reading(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, max_length: int) -> None:
     """Note in the model's config and tokenizer how its texts were read."""
-    reading = Reading(text=task.text, text_pair=task.text_pair, label=task.label, max_length=max_length)
+    reading = Reading(task.text, task.text_pair, task.label, max_length, task.kind.name)
     model.config.emdistill = asdict(reading)
     tokenizer.model_max_length = max_length
 

@@ -1,7 +1,7 @@
 """run.json: what a run was told, what it read, what came out. Typed and versioned.
 
-Version 1 is what the first release wrote, without a number: it has the same fields. A record that lacks a field which was
-added later still opens, with that field's default; a field that is missing or of a wrong type is named with its file.
+Version 1 is what the first release wrote, without a number: it has the same fields. A record that lacks a field which
+was added later still opens, with that field's default; a field of a wrong type is named with its file.
 """
 
 from __future__ import annotations

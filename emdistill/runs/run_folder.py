@@ -30,6 +30,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from emdistill.errors import OutputError
+from emdistill.files import write_whole
 from emdistill.models.arithmetic import onednn_keeps_float32
 from emdistill.models.encoder import encoder_shape
 from emdistill.models.size import model_size, parameter_count
@@ -126,9 +127,7 @@ def read_gate(folder: Path) -> dict[str, Any] | None:
 def write_run(folder: Path, run: dict[str, Any]) -> None:
     """Write run.json whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{RUN_FILE}.part"
-    part.write_text(json.dumps(run, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(folder / RUN_FILE)
+    write_whole(folder / RUN_FILE, json.dumps(run, indent=2, ensure_ascii=False) + "\n")
 
 
 def check_same_run(folder: Path, run: dict[str, Any]) -> None:

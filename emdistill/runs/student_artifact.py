@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emdistill.models.encoder import load_classifier, load_encoder, load_tokenizer, save_student
 from emdistill.runs.flows import FlowRecord, read_flows
 from emdistill.runs.reading import remember_reading
-from emdistill.runs.run_folder import read_run
+from emdistill.runs.record import RunRecord, read_run
 from emdistill.tasks.task import RAW_TEXT, Task
 
 
@@ -36,15 +35,14 @@ class StudentArtifact:
         return self.folder / "student"
 
     @property
-    def run(self) -> dict[str, Any]:
+    def run(self) -> RunRecord:
         """run.json: configuration, versions, hashes, scores, timings."""
         return read_run(self.folder)
 
     @property
     def scores(self) -> dict[str, dict[str, float]]:
         """{'teacher': {metric: value}, 'student': {metric: value}}."""
-        scores: dict[str, dict[str, float]] = self.run["scores"]
-        return scores
+        return self.run.scores
 
     def flows(self) -> list[FlowRecord]:
         """The recorded flows and layer weights; empty for a method without layer mapping."""
@@ -53,5 +51,5 @@ class StudentArtifact:
 
     def load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """The student and its tokenizer."""
-        load = load_encoder if self.run["config"]["task"] == RAW_TEXT else load_classifier
+        load = load_encoder if self.run.config["task"] == RAW_TEXT else load_classifier
         return load(self.student_folder), load_tokenizer(self.student_folder)

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from emdistill.errors import ConfigError
 from emdistill.ship.footprint import Footprint, Runtime
 from emdistill.ship.latency import Latency
-from emdistill.tasks.metrics import score
 from emdistill.tasks.task import Task
 
 EXPORTED = ("onnx", "int8")  # a verdict is about these; teacher and PyTorch student stand beside them
@@ -97,15 +96,6 @@ class Verdict:
 # ---------------------------------------------------------------------------------------------- comparing outputs
 
 
-def agreement(task: Task, teacher: NDArray[Any], student: NDArray[Any]) -> float:
-    """Share of rows that both logits [rows, C] give the same class; for scores Pearson's correlation."""
-    if task.kind == "classification":
-        return float((teacher.argmax(-1) == student.argmax(-1)).mean())
-    if np.ptp(teacher) == 0 or np.ptp(student) == 0:
-        return 0.0
-    return float(np.corrcoef(teacher[:, 0].astype(np.float64), student[:, 0].astype(np.float64))[0, 1])
-
-
 def logit_difference(reference: NDArray[Any], logits: NDArray[Any]) -> tuple[float, float]:
     """Largest and mean |logits − reference|."""
     differences = np.abs(logits.astype(np.float64) - reference.astype(np.float64))
@@ -122,7 +112,7 @@ def drop_error(task: Task, reference: NDArray[Any], logits: NDArray[Any], labels
     task = replace(task, metrics=(metric,))
     drawn = [random.integers(rows, size=rows) for _ in range(RESAMPLES)]
     drops = [
-        score(task, reference[chosen], labels[chosen])[metric] - score(task, logits[chosen], labels[chosen])[metric]
+        task.score(reference[chosen], labels[chosen])[metric] - task.score(logits[chosen], labels[chosen])[metric]
         for chosen in drawn
     ]
     return 100.0 * float(np.std(drops, ddof=1))

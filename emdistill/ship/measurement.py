@@ -27,12 +27,11 @@ from emdistill.ship.gate import (
     LENGTHS,
     TimedCase,
     VariantFacts,
-    agreement,
     drop_error,
     logit_difference,
 )
 from emdistill.ship.latency import Call, forward, summarise, time_in_turns, torch_threads
-from emdistill.tasks.metrics import score
+from emdistill.tasks.answers import agreement
 from emdistill.tasks.task import Task
 
 Batch = dict[str, NDArray[np.int64]]
@@ -193,10 +192,10 @@ def variant_facts(
             runtime=variant.runtime,
             file=variant.file,
             bytes=variant.bytes,
-            scores=score(task, variant.predicted, labels),
+            scores=task.score(variant.predicted, labels),
             latency=latencies[name],
             footprint=footprints[name],
-            agreement=None if teacher is None else agreement(task, teacher, variant.predicted),
+            agreement=None if teacher is None else agreement(teacher, variant.predicted, task.kind.link),
             logits=logit_difference(student, variant.predicted) if exported else None,
             logit_size=max(1.0, float(np.abs(student).max())),
             drop_error=drop_error(task, student, variant.predicted, labels) if exported else None,

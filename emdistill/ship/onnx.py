@@ -29,6 +29,7 @@ from emdistill.errors import ConfigError, ModelError
 from emdistill.runs.reading import Reading
 from emdistill.ship.onnx_folder import CONFIG, INT8, MODEL, FolderConfig, open_tokenizer, read_folder
 from emdistill.ship.onnx_graph import attention_as_one_node, shorten
+from emdistill.tasks import KINDS, TaskKind
 from emdistill.training.splits import longest_text
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -215,9 +216,9 @@ class OnnxClassifier:
         return self.config.labels
 
     @property
-    def is_regression(self) -> bool:
-        """Whether the model gives a score rather than classes."""
-        return self.config.kind == "regression"
+    def kind(self) -> TaskKind:
+        """The kind of task that the model was trained for."""
+        return KINDS[self.config.kind]
 
     def logits(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Logits [B, C] of a batch: `input_ids`, `attention_mask` and `token_type_ids`, integers [B, L]."""

@@ -19,13 +19,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from emdistill.errors import ModelError, TokenizerError
+from emdistill.errors import ConfigError, ModelError, TokenizerError
+from emdistill.files import write_whole
 from emdistill.models.teacher import Teacher
 from emdistill.runs.reading import Reading, recall_reading
-from emdistill.tasks.task import Kind
+from emdistill.states import Link
+from emdistill.tasks import find_kind
 from emdistill.training.splits import longest_text
 
 MODEL, INT8 = "model.onnx", "model_int8.onnx"
@@ -44,7 +47,7 @@ class FolderConfig:
     files       file -> {"sha256", "bytes"}
     """
 
-    kind: Kind
+    kind: str
     labels: tuple[str, ...]
     reading: Reading
     positions: int
@@ -70,10 +73,9 @@ def write_onnx_folder(
     shipped_tokenizer(tokenizer, reading.max_length).save(str(folder / TOKENIZER))
     _check_token_types(folder / MODEL, tokenizer)
     judge = Teacher(model)
-    named: Any = model.config.id2label
     config = FolderConfig(
-        kind="regression" if judge.is_regression else "classification",
-        labels=() if judge.is_regression else tuple(str(named[index]) for index in range(judge.outputs)),
+        kind=judge.kind.name,
+        labels=() if judge.kind.link == "identity" else judge.labels,
         reading=reading,
         positions=longest_text(model),
         pad_token_id=int(tokenizer.pad_token_id or 0),
@@ -81,7 +83,7 @@ def write_onnx_folder(
         emdistill=version("emdistill"),
     )
     _write_config(folder, config)
-    (folder / EXAMPLE).write_text(_example(reading.text_pair is not None), encoding="utf-8")
+    (folder / EXAMPLE).write_text(_example(judge.kind.link, pairs=reading.text_pair is not None), encoding="utf-8")
     if card is not None:
         (folder / CARD).write_text(card, encoding="utf-8")
 
@@ -157,9 +159,10 @@ def _read_config(folder: Path) -> FolderConfig:
             f"{path} is not the {CONFIG} of an exported folder; name an .onnx file of a folder that export wrote"
         )
     try:
-        config = FolderConfig(**found)
-        return replace(config, labels=tuple(config.labels), reading=Reading(**found["reading"]))
-    except TypeError as error:
+        config = TypeAdapter(FolderConfig).validate_python(found)
+        find_kind(config.kind)
+        return config
+    except (ValidationError, ConfigError) as error:
         raise ModelError(f"{path} cannot be used ({error}); copy the whole folder again, or {AGAIN}") from None
 
 
@@ -187,13 +190,17 @@ def _describe(path: Path) -> dict[str, Any]:
 
 
 def _write_config(folder: Path, config: FolderConfig) -> None:
-    """Write whole or not at all."""
-    part = folder / f"{CONFIG}.part"
-    part.write_text(json.dumps(asdict(config), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(folder / CONFIG)
+    write_whole(folder / CONFIG, json.dumps(asdict(config), indent=2, ensure_ascii=False) + "\n")
 
 
-def _example(pairs: bool) -> str:
+ANSWERS: dict[Link, str] = {
+    "softmax": 'config["labels"][logits.index(max(logits))]',
+    "sigmoid": '"|".join(name for name, logit in zip(config["labels"], logits) if logit > 0)',
+    "identity": "logits[0]",
+}
+
+
+def _example(link: Link, *, pairs: bool) -> str:
     texts, how = ("zip(sys.argv[1::2], sys.argv[2::2])", "*text") if pairs else ("sys.argv[1:]", "text")
     usage = '"a sentence" "and its partner" …' if pairs else '"a sentence" "another" …'
     return f'''"""python example.py {usage}: needs numpy, onnxruntime and tokenizers."""
@@ -201,6 +208,7 @@ import json, sys
 from pathlib import Path
 import numpy as np
 from onnxruntime import InferenceSession
+from pydantic import TypeAdapter, ValidationError
 from tokenizers import Tokenizer
 
 folder = Path(__file__).resolve().parent
@@ -213,5 +221,5 @@ for text in {texts}:
     encoded = tokenizer.encode({how})
     feed = {{i.name: np.array([getattr(encoded, inputs[i.name])], np.int64) for i in session.get_inputs()}}
     logits = session.run(["logits"], feed)[0][0].tolist()
-    print(config["labels"][logits.index(max(logits))] if config["labels"] else logits[0], *logits, text, sep="\\t")
+    print({ANSWERS[link]}, *logits, text, sep="\\t")
 '''

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emdistill.errors import ConfigError, ModelError, nearest
+from emdistill.files import written_whole
 from emdistill.ship.onnx import check_onnx_packages, quiet
 
 Batch = Mapping[str, NDArray[Any]]
@@ -156,9 +157,8 @@ def _quantise(
             model = onnx.load(quantised)
     del model.graph.value_info[:]
     del model.metadata_props[:]
-    part = path.with_name(f"{path.name}.part")
-    onnx.save(model, part, "protobuf")
-    part.replace(path)
+    with written_whole(path) as part:
+        onnx.save(model, part, "protobuf")
 
 
 def _note_types(graph: Any, products: Sequence[Any]) -> None:

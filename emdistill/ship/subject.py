@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from emdistill.data.labels import as_the_model_counts
 from emdistill.data.read import read_task_data
 from emdistill.errors import ConfigError, DataError, EmdistillError, ModelError, TeacherError
 from emdistill.models.encoder import load_classifier, load_tokenizer
 from emdistill.models.teacher import Teacher
 from emdistill.runs.reading import recall_reading, remember_reading
-from emdistill.runs.run_folder import RUN_FILE, read_run
-from emdistill.tasks.task import RAW_TEXT, TaskData
+from emdistill.runs.record import RUN_FILE, FileRecord, read_run
+from emdistill.tasks.task import TaskData
 from emdistill.training.splits import check_max_length, longest_text
 
 
@@ -61,13 +61,13 @@ def read_subject(
     if not (folder / RUN_FILE).is_file():
         return _model_subject(folder, teacher, data, dev, task)
     record = read_run(folder)
-    config: dict[str, Any] = record["config"]
-    if config["task"] == RAW_TEXT:
+    config = record.config
+    if record.task is None:
         raise ConfigError(
             f"{folder} is a student of raw text, without a head: it has no task to be scored on; distil it on a task "
             f"first: emdistill distill --student {folder / 'student'}"
         )
-    if record["status"] != "finished":
+    if not record.is_finished:
         raise ConfigError(f"{folder} is a run that has not finished; finish it first, with --resume")
     place = folder / "student"
     student = _load(str(place if place.is_dir() else folder))
@@ -77,12 +77,13 @@ def read_subject(
             task=task or config["task"],
             dev=dev or config["dev"],
             **{name: config[name] for name in ("text", "text_pair", "label", "kind")},
+            evaluating=True,
         )
-    _check_same_data(folder, record, found)
+    _check_same_data(folder, record.task.files, found)
     source = teacher or config.get("teacher")
     with _moved(folder, "teacher", teacher is None):
         taught_by = None if source is None else _load(source)
-    recorded = record["hashes"].get("teacher")  # a fine-tuned model's run has none
+    recorded = record.hashes.get("teacher")  # a fine-tuned model's run has none
     if taught_by is not None and recorded not in (None, Teacher(taught_by.model).fingerprint):
         raise TeacherError(f"{source} is not the teacher of {folder}: its weights are others; name that one")
     return _fitting(student, taught_by, found, config["max_length"])
@@ -95,7 +96,6 @@ def _model_subject(folder: Path, teacher: str | None, data: str | None, dev: str
         )
     student = _load(str(folder))
     reading = recall_reading(student.model)
-    regression = Teacher(student.model).is_regression
     found = read_task_data(
         data,
         task=task,
@@ -103,7 +103,7 @@ def _model_subject(folder: Path, teacher: str | None, data: str | None, dev: str
         text_pair=reading.text_pair,
         label=reading.label,
         dev=dev,
-        kind=None if task else "regression" if regression else "classification",
+        kind=None if task else Teacher(student.model).kind.name,
     )
     taught_by = None if teacher is None else _load(teacher)
     max_length = min(reading.max_length, longest_text(student.model))
@@ -113,15 +113,21 @@ def _model_subject(folder: Path, teacher: str | None, data: str | None, dev: str
 
 
 def _fitting(student: Classifier, teacher: Classifier | None, data: TaskData, max_length: int) -> Subject:
-    for found in (student, teacher):
-        if found is None:
-            continue
-        try:
-            Teacher(found.model).check_labels(data.task.labels)
-        except TeacherError as error:
-            raise TeacherError(f"{found.source}: {error}") from None
-        check_max_length(max_length, found.model)
+    """The data count labels as the student does; the teacher must count them alike."""
+    check_max_length(max_length, student.model)
+    data = _counted(data, student)
+    if teacher is not None:
+        check_max_length(max_length, teacher.model)
+        if _counted(data, teacher).task.labels != data.task.labels:
+            raise TeacherError(
+                f"{teacher.source} has its labels in another order than {student.source}: not its teacher"
+            )
     return Subject(student, teacher, data, max_length)
+
+
+def _counted(data: TaskData, found: Classifier) -> TaskData:
+    model = Teacher(found.model)
+    return as_the_model_counts(data, model.labels, model.kind, model=found.source)
 
 
 def _load(source: str) -> Classifier:
@@ -139,9 +145,9 @@ def _moved(folder: Path, option: str, as_recorded: bool) -> Iterator[None]:
         raise type(error)(f"{error}\n{folder / RUN_FILE} names it; if it has moved, say where to: --{option}") from None
 
 
-def _check_same_data(folder: Path, record: dict[str, Any], data: TaskData) -> None:
+def _check_same_data(folder: Path, files: Sequence[FileRecord], data: TaskData) -> None:
     now = {file.sha256 for file in data.files}
-    other = [file["name"] for file in record["task"]["files"] if file["sha256"] not in now]
+    other = [file.name for file in files if file.sha256 not in now]
     if other:
         raise DataError(
             f"{', '.join(other)} as {folder} was made with {'is' if len(other) == 1 else 'are'} not among "

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from emdistill.console import ABSENT, ReportRow, markdown
 from emdistill.errors import DataError
+from emdistill.files import write_whole
 from emdistill.runs.comparison import Comparison, EntryResult, PairedDifference
 from emdistill.show.figures import BAR_COLOR, DOTS_PER_INCH, FAINT, INK
 from emdistill.show.page import Command, Items, Part, Picture, score_table, write_page
@@ -26,9 +27,9 @@ FILES = ("comparison.json", "comparison.md", PICTURE, "report.html")
 def write_comparison(folder: Path, comparison: Comparison, *, command: str = "") -> None:
     """Write comparison.json, comparison.md, differences.png and report.html, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / FILES[0], json.dumps(comparison_record(comparison), indent=2, ensure_ascii=False) + "\n")
+    write_whole(folder / FILES[0], json.dumps(comparison_record(comparison), indent=2, ensure_ascii=False) + "\n")
     notes = comparison_notes(comparison)
-    _write(folder / FILES[1], differences_markdown(comparison) + "\n" + "".join(f"- {note}\n" for note in notes))
+    write_whole(folder / FILES[1], differences_markdown(comparison) + "\n" + "".join(f"- {note}\n" for note in notes))
     (folder / PICTURE).unlink(missing_ok=True)
     if comparison.compared:
         draw_differences(comparison, folder / PICTURE)
@@ -232,9 +233,3 @@ def _seconds(value: float) -> str:
 
 def _p(value: float | None) -> str:
     return ABSENT if value is None else f"{value:.3f}" if value >= 0.001 else "< 0.001"
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from emdistill.console import ABSENT, TABLE_CAPTION, ReportRow, table_cells, table_headings
 from emdistill.errors import DataError
+from emdistill.files import written_whole
 
 IMAGE_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 NO_SCRIPT = "The charts are drawn by a script in this file; they appear where JavaScript may run."
@@ -141,9 +142,8 @@ def write_page(path: Path, *, title: str, parts: Sequence[Part], dark: Mapping[s
     sections = [(part.heading, body) for part in parts if (body := _blocks(part.blocks, embedded))]
     # A command line can hold bytes that are no UTF-8; a report shall not fail for them.
     page = _page(title, sections, embedded, dark or {}).encode("utf-8", "replace")
-    part_file = path.with_name(path.name + ".part")
-    part_file.write_bytes(page)
-    part_file.replace(path)
+    with written_whole(path) as part:
+        part.write_bytes(page)
 
 
 def score_table(rows: Sequence[ReportRow], caption: str = "") -> Table:

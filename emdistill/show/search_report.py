@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import accumulate
@@ -20,6 +19,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from emdistill.files import write_whole
 from emdistill.search.genes import gene_name, gene_pairs
 from emdistill.search.layer_mapping import SearchResult
 from emdistill.search.shared_study import GeneTrial, Proposer
@@ -83,9 +83,7 @@ def write_record(path: Path, result: SearchResult, *, status: str, about: Mappin
         },
         "trials": [_plain(trial) for trial in result.trials],
     }
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(path)
+    write_whole(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
 def draw_search(result: SearchResult, path: Path) -> None:

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from emdistill.config import HUB_ID, Birth
 from emdistill.errors import ConfigError, ModelError
 from emdistill.models.encoder import Source, encoder_layers
+from emdistill.states import CLASSES, Predictions
 from emdistill.students.extract import ExtractionPlan, check_part, cut_out, extract_student, plan_extraction
 from emdistill.students.factorise import check_factorisable, factorise_embeddings
 from emdistill.students.fresh import fresh_student
@@ -21,7 +22,6 @@ from emdistill.students.importance import Importance, random_importance, taylor_
 from emdistill.students.keep_layers import evenly_spaced, keep_layers
 from emdistill.students.pretrained import pretrained_student
 from emdistill.students.shape import StudentShape, complete_shape, name_predictions
-from emdistill.tasks.task import Predictions
 
 Student = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 Sample = Callable[[], list[dict[str, Tensor]]]
@@ -65,7 +65,7 @@ def make_student(
     teacher_tokenizer: PreTrainedTokenizerBase,
     *,
     labels: Sequence[str] = (),
-    predictions: Predictions = "classes",
+    predictions: Predictions = CLASSES,
     seed: int = 0,
     source: Source | None = None,
     birth: Birth = "importance",
@@ -141,9 +141,9 @@ def _keep(request: StudentRequest, encoder: PreTrainedModel, layers: Sequence[in
 
 def _check_outputs(request: StudentRequest, student: PreTrainedModel) -> None:
     """A head that is the teacher's must be one for this task."""
-    if request.predictions in ("words", "none"):
+    if not request.predictions.of_task:
         return
-    outputs = 1 if request.predictions == "score" else len(request.labels)
+    outputs = len(request.labels) or 1
     if student.config.num_labels != outputs:
         raise ModelError(
             f"the teacher's head has {student.config.num_labels} outputs, the task {outputs}; "

@@ -9,9 +9,9 @@ import torch
 from transformers import PreTrainedModel
 
 from emdistill.models.encoder import encoder_layers
+from emdistill.states import CLASSES, Predictions
 from emdistill.students.keep_layers import blank_like
 from emdistill.students.shape import complete_shape, name_predictions, resize
-from emdistill.tasks.task import Predictions
 
 
 def fresh_student(
@@ -22,7 +22,7 @@ def fresh_student(
     feed_forward: int | None = None,
     *,
     labels: Sequence[str] = (),
-    predictions: Predictions = "classes",
+    predictions: Predictions = CLASSES,
     seed: int = 0,
 ) -> PreTrainedModel:
     """A model of the teacher's class with `layers` layers of `width`, initialised as its family is, from `seed`.

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from emdistill.errors import ModelError
 from emdistill.models.encoder import Source, load_classifier, load_encoder, load_tokenizer, same_tokens
 from emdistill.models.masked_lm import has_masked_lm_head
-from emdistill.tasks.task import Predictions
+from emdistill.states import CLASSES, Predictions
 
 
 def pretrained_student(
@@ -19,7 +19,7 @@ def pretrained_student(
     teacher_tokenizer: PreTrainedTokenizerBase,
     *,
     labels: Sequence[str] = (),
-    predictions: Predictions = "classes",
+    predictions: Predictions = CLASSES,
     seed: int = 0,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load the encoder in `source`, with a head for `labels` or a score: its own if it fits, else fresh from `seed`.
@@ -31,17 +31,17 @@ def pretrained_student(
     """
     tokenizer = load_tokenizer(source)
     same_tokens(teacher_tokenizer, tokenizer)
-    if predictions in ("words", "none"):
+    if not predictions.of_task:
         return _without_task(source, predictions), tokenizer
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        model = load_classifier(source, labels=labels, regression=predictions == "score")
+        model = load_classifier(source, labels=labels, problem_type=predictions.problem_type)
     return model, tokenizer
 
 
 def _without_task(source: Source, predictions: Predictions) -> PreTrainedModel:
     model = load_encoder(source)
-    if predictions == "none":
+    if predictions.link is None:
         return cast(PreTrainedModel, model.base_model)
     if not has_masked_lm_head(model):
         raise ModelError(

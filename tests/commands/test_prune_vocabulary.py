@@ -13,10 +13,11 @@ import torch
 from transformers import BertConfig, BertForMaskedLM
 
 from emdistill.cli import load, main
+from emdistill.commands.evaluate import evaluate_model
+from emdistill.commands.predict import predict_file
 from emdistill.models import load_classifier, load_tokenizer
 from emdistill.models.encoder import load_encoder
 from emdistill.options import read_words
-from emdistill.ship.apply import evaluate_model, predict_file
 
 
 def command(place, output: Path, *words: str, model: str = "run", data: str = "reviews.csv") -> list[str]:

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from messages import names
 
 from emdistill.data import docstrings as module
 from emdistill.data.docstrings import (
@@ -179,9 +180,9 @@ def test_balanced_gives_each_class_the_same_and_says_what_is_possible() -> None:
     assert set(Counter(row.library for row in balanced(rows, rows=None, rng=rng)).values()) == {5}
     assert set(Counter(row.library for row in balanced(rows, rows=20, rng=rng)).values()) == {2}
     for size in (-1, 0, 6, 42):
-        with pytest.raises(ConfigError, match=f"{size} training rows; ask for 7 to 35"):
+        with names(ConfigError, size, 7, 35):
             balanced(rows, rows=size, rng=rng)
-    with pytest.raises(DataError, match=r"in the \.py files of torch"):
+    with names(DataError, "torch"):
         balanced([row for row in rows if row.library != "torch"], rows=None, rng=rng)
 
 
@@ -222,9 +223,9 @@ def test_labels_belong_to_the_library_the_sentence_stands_in(installed: Path) ->
 
 def test_order_of_files_depends_on_their_names_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = {f"part{i}.py": f'"""{invented_sentence(random.Random(i))}"""' for i in range(9)}
-    for folder, names in (("a", sorted(texts)), ("b", sorted(texts, reverse=True))):
+    for folder, files in (("a", sorted(texts)), ("b", sorted(texts, reverse=True))):
         (tmp_path / folder).mkdir()
-        for name in names:
+        for name in files:
             (tmp_path / folder / name).write_text(texts[name])
     everything = read_sentences("torch", tmp_path / "a")
     assert len(everything) == 9
@@ -241,7 +242,7 @@ def test_a_missing_library_is_named_with_the_extra_that_brings_it(monkeypatch: p
         return "1.0"
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    with pytest.raises(DataError, match=r'networkx, which is not installed; .* pip install "emdistill\[demo\]"'):
+    with names(DataError, "networkx", 'pip install "emdistill[demo]"'):
         read_docstrings()
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import skip_first_batches
+from messages import names
 from torch.utils.data import DataLoader
 
 from emdistill.data.batches import LengthGroupedSampler, MaskingCollator, TokenBudgetSampler, padding_collator
@@ -130,8 +131,8 @@ def test_a_resumed_epoch_is_masked_as_an_uninterrupted_one_and_the_next_anew(
 def test_tokenizers_and_shares_that_cannot_mask(tokenizer_factory) -> None:
     tokenizer = tokenizer_factory()
     for share in (0.0, -0.1, 1.1, float("nan")):
-        with pytest.raises(ConfigError, match="the share of tokens that are masked"):
+        with names(ConfigError, share):
             MaskingCollator(tokenizer, share=share)
     tokenizer.mask_token = None
-    with pytest.raises(TokenizerError, match="no mask token"):
+    with pytest.raises(TokenizerError):
         MaskingCollator(tokenizer)

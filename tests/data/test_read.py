@@ -8,12 +8,13 @@ from datasets import ClassLabel, Dataset, Features, Value
 
 from emdistill.data.read import hold_out, read_task_data
 from emdistill.errors import ConfigError, DataError
+from emdistill.tasks import KINDS
 from emdistill.tasks.task import Task
 
 
 def classes(counts: list[int], seed: int = 0) -> tuple[Dataset, Task]:
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
-    task = Task("t", "classification", tuple("abcdefghijklmnopqrstuvwxyz"[: len(counts)]), ("accuracy",))
+    task = Task("t", KINDS["classification"], tuple("abcdefghijklmnopqrstuvwxyz"[: len(counts)]), ("accuracy",))
     return Dataset.from_dict({"text": [f"text {i}" for i in range(len(labels))], "label": labels.tolist()}), task
 
 
@@ -60,7 +61,7 @@ def test_properties_of_the_cut_hold_for_random_class_counts() -> None:
 
 def test_the_seed_decides_and_the_order_stays() -> None:
     dataset, task = classes([60, 40])
-    scores = Task("s", "regression", (), ("pearson",))
+    scores = Task("s", KINDS["regression"], (), ("pearson",))
     for kind in (task, scores):
         rest, held_out = hold_out(dataset, kind, 0.2, 7, 2_000)
         again = hold_out(dataset, kind, 0.2, 7, 2_000)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-from scipy.optimize import linprog
+from encoder_states import leaves, mapped, random_states, tensors, with_padding
+from linear_programmes import Array, cheapest_flow
+from messages import names
+from plain_losses import hard_cross_entropy, mean_square, soft_cross_entropy
 from torch import Tensor
 
 from emdistill.errors import TrainingError
@@ -32,44 +34,11 @@ STUDENT, TEACHER = EncoderShape(layers=2, width=3, heads=2), EncoderShape(layers
 BATCH, LENGTH, CLASSES = 3, 6, 4
 TERMS = {"attention_scores": 0.7, "hidden_states": 1.3, "embeddings": 0.4, "soft_targets": 2.0, "hard_labels": 0.9}
 
-Array = NDArray[np.float64]
-
-
-# --- the reference: one number a valid token, nothing shared with the library -------------------------------------
-
-
-def tokens_of(mask: Tensor, example: int) -> list[int]:
-    return [place for place, value in enumerate(mask[example].tolist()) if value]
-
-
-def mean_square(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-    """Mean of (s - t)² over unpadded tokens ([B, L, d]), or over pairs of them and heads ([B, h, L, L])."""
-    total, count = torch.zeros((), dtype=torch.float64), 0
-    for example in range(len(mask)):
-        for place in tokens_of(mask, example):
-            if student.ndim == 3:
-                total = total + ((student[example, place] - teacher[example, place]) ** 2).sum()
-                count += student.shape[-1]
-                continue
-            for key in tokens_of(mask, example):
-                total = total + ((student[example, :, place, key] - teacher[example, :, place, key]) ** 2).sum()
-                count += student.shape[1]
-    return total / count
+# --- the reference, over tests/plain_losses.py ----------------------------------------------------------------------
 
 
 def cost_rows(student: tuple[Tensor, ...], teacher: tuple[Tensor, ...], mask: Tensor) -> list[list[Tensor]]:
     return [[mean_square(s, t, mask) for t in teacher] for s in student]
-
-
-def cheapest_flow(costs: Array, student_weights: Array, teacher_weights: Array) -> Array:
-    """The transport problem as a linear program, solved by HiGHS."""
-    rows, columns = costs.shape
-    constraints = [np.kron(np.eye(rows)[i], np.ones(columns)) for i in range(rows)]
-    constraints += [np.kron(np.ones(rows), np.eye(columns)[j]) for j in range(columns)]
-    result = linprog(costs.ravel(), A_eq=constraints, b_eq=[*student_weights, *teacher_weights], method="highs")
-    assert result.status == 0
-    flow: Array = result.x.reshape(rows, columns)
-    return flow
 
 
 def moved_weights(flow: Array, costs: Array, weight_floor: float = 1e-3, cost_floor: float = 1e-2) -> tuple[Array, ...]:
@@ -89,16 +58,6 @@ def layer_term(rows: list[list[Tensor]], flow: Array) -> Tensor:
 
 def numbers(rows: list[list[Tensor]]) -> Array:
     return np.array([[cost.item() for cost in row] for row in rows])
-
-
-def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    total = torch.zeros((), dtype=torch.float64)
-    for example, row in enumerate(student):
-        target = torch.exp(teacher[example] / temperature) / torch.exp(teacher[example] / temperature).sum()
-        for index in range(len(row)):
-            log_probability = row[index] / temperature - torch.log(torch.exp(row / temperature).sum())
-            total = total - target[index] * log_probability
-    return temperature**2 * total / len(student)
 
 
 def reference_terms(
@@ -127,8 +86,7 @@ def reference_terms(
         terms["hard_labels"] = ((student.logits[:, 0] - labels) ** 2).sum() / len(labels)
     else:
         terms["soft_targets"] = soft_cross_entropy(student.logits, teacher.logits, temperature)
-        picked = [torch.log(torch.exp(row).sum()) - row[label] for row, label in zip(student.logits, labels.tolist())]  # noqa: B905
-        terms["hard_labels"] = torch.stack(picked).sum() / len(picked)
+        terms["hard_labels"] = hard_cross_entropy(student.logits, labels)
     return terms
 
 
@@ -141,41 +99,8 @@ def random_mask(seed: int) -> Tensor:
     return torch.tensor([[int(place < length) for place in range(LENGTH)] for length in lengths])
 
 
-def random_states(shape: EncoderShape, seed: int, mask: Tensor, outputs: int = CLASSES) -> EncoderStates:
-    draw = np.random.RandomState(seed)  # its stream never changes
-    batch, length = mask.shape
-
-    def normal(*size: int) -> Tensor:
-        return torch.from_numpy(draw.standard_normal(size))
-
-    return EncoderStates(
-        logits=normal(batch, outputs),
-        mask=mask,
-        embeddings=normal(batch, length, shape.width),
-        hidden=tuple(normal(batch, length, shape.width) for _ in range(shape.layers)),
-        attention_scores=tuple(normal(batch, shape.heads, length, length) for _ in range(shape.layers)),
-    )
-
-
-def tensors(states: EncoderStates) -> list[Tensor]:
-    assert states.embeddings is not None
-    return [states.logits, states.embeddings, *states.hidden, *states.attention_scores]
-
-
-def mapped(states: EncoderStates, change: Callable[[Tensor], Tensor]) -> EncoderStates:
-    """The same states, `change` applied to every tensor but the mask."""
-    assert states.embeddings is not None
-    return replace(
-        states,
-        logits=change(states.logits),
-        embeddings=change(states.embeddings),
-        hidden=tuple(map(change, states.hidden)),
-        attention_scores=tuple(map(change, states.attention_scores)),
-    )
-
-
-def leaves(states: EncoderStates) -> EncoderStates:
-    return mapped(states, lambda tensor: tensor.clone().requires_grad_())
+def drawn(shape: EncoderShape, mask: Tensor, seed: int, outputs: int = CLASSES) -> EncoderStates:
+    return random_states(shape, mask, seed, outputs=outputs, vectors=0)
 
 
 def make_objective(
@@ -186,8 +111,8 @@ def make_objective(
         [
             LayerLoss([AttentionScoreCosts(), HiddenStateCosts()], EmdMapping(student.layers, TEACHER.layers)),
             EmbeddingLoss(),
-            SoftTargets(temperature=temperature, regression=regression),
-            HardLabels(regression=regression),
+            SoftTargets(temperature=temperature, link="identity" if regression else "softmax"),
+            HardLabels(link="identity" if regression else "softmax"),
         ],
         TERMS,
         Projection(student, TEACHER, projection),  # type: ignore[arg-type]
@@ -226,8 +151,8 @@ def test_terms_total_and_gradients(
     projection: str, shape: EncoderShape, temperature: float, regression: bool, seed: int
 ) -> None:
     mask, outputs = random_mask(seed), 1 if regression else CLASSES
-    student = leaves(random_states(shape, seed, mask, outputs))
-    teacher = random_states(TEACHER, seed + 100, mask, outputs)
+    student = leaves(drawn(shape, mask, seed, outputs))
+    teacher = drawn(TEACHER, mask, seed + 100, outputs)
     batch = labels_for(regression)
     objective = make_objective(projection, student=shape, temperature=temperature, regression=regression)
     total, terms = objective(student, teacher, batch)
@@ -252,8 +177,8 @@ def test_terms_total_and_gradients(
 @pytest.mark.parametrize("heads", ["mean", "match"])
 def test_unequal_head_counts(heads: str) -> None:
     mask = random_mask(5)
-    student = random_states(replace(STUDENT, heads=1), 5, mask)
-    teacher = random_states(replace(TEACHER, heads=2), 6, mask)
+    student = drawn(replace(STUDENT, heads=1), mask, 5)
+    teacher = drawn(replace(TEACHER, heads=2), mask, 6)
     costs = AttentionScoreCosts(heads)(student, teacher)  # type: ignore[arg-type]
     for i, j in itertools.product(range(STUDENT.layers), range(TEACHER.layers)):
         one, two = student.attention_scores[i], teacher.attention_scores[j]
@@ -266,7 +191,7 @@ def test_unequal_head_counts(heads: str) -> None:
 
 def test_coupled_kinds_share_the_mean_weights_and_separate_ones_keep_their_own() -> None:
     mask, shape = random_mask(7), replace(STUDENT, width=TEACHER.width)
-    student, teacher = random_states(shape, 7, mask), random_states(TEACHER, 8, mask)
+    student, teacher = drawn(shape, mask, 7), drawn(TEACHER, mask, 8)
     uniform = [np.full(shape.layers, 1 / shape.layers), np.full(TEACHER.layers, 1 / TEACHER.layers)]
     scores = cost_rows(student.attention_scores, teacher.attention_scores, mask)
     hidden = cost_rows(student.hidden, teacher.hidden, mask)
@@ -294,19 +219,6 @@ def test_coupled_kinds_share_the_mean_weights_and_separate_ones_keep_their_own()
 # --- padding ------------------------------------------------------------------------------------------------------
 
 
-def with_padding(states: EncoderStates, filler: Callable[[Tensor], Tensor]) -> EncoderStates:
-    """The same states with `filler(tensor)` wherever a padded token takes part."""
-    real = states.mask.bool()
-
-    def change(tensor: Tensor) -> Tensor:
-        if tensor.ndim == 2:
-            return tensor  # logits are of the whole example
-        valid = real[..., None] if tensor.ndim == 3 else (real[:, None, :, None] & real[:, None, None, :])
-        return torch.where(valid, tensor, filler(tensor))
-
-    return mapped(states, change)
-
-
 FILLERS = {
     "random": lambda tensor: torch.from_numpy(np.random.RandomState(1).standard_normal(tensor.shape)),
     "large": lambda tensor: torch.full_like(tensor, 1e6),
@@ -330,7 +242,7 @@ def total_and_gradients(
 @pytest.mark.parametrize("projection", ["shared", "per_layer"])
 def test_what_padding_holds_changes_nothing(filler: str, projection: str) -> None:
     mask = random_mask(9)
-    student, teacher = random_states(STUDENT, 9, mask), random_states(TEACHER, 10, mask)
+    student, teacher = drawn(STUDENT, mask, 9), drawn(TEACHER, mask, 10)
     total, terms, gradients, learned = total_and_gradients(student, teacher, projection)
     spoiled = [with_padding(states, FILLERS[filler]) for states in (student, teacher)]
     assert not torch.equal(spoiled[0].hidden[0], student.hidden[0])
@@ -344,7 +256,7 @@ def test_what_padding_holds_changes_nothing(filler: str, projection: str) -> Non
 
 def test_more_padding_changes_nothing() -> None:
     mask = random_mask(11)
-    student, teacher = random_states(STUDENT, 11, mask), random_states(TEACHER, 12, mask)
+    student, teacher = drawn(STUDENT, mask, 11), drawn(TEACHER, mask, 12)
 
     def longer(states: EncoderStates) -> EncoderStates:
         def pad(tensor: Tensor) -> Tensor:
@@ -369,13 +281,13 @@ def test_more_padding_changes_nothing() -> None:
 @pytest.mark.parametrize(("term", "field"), [("hidden_states", "hidden"), ("attention_scores", "attention_scores")])
 def test_a_bad_cost_names_its_term_and_leaves_the_layer_weights(bad: float, term: str, field: str) -> None:
     mask = random_mask(13)
-    student, teacher = random_states(STUDENT, 13, mask), random_states(TEACHER, 14, mask)
+    student, teacher = drawn(STUDENT, mask, 13), drawn(TEACHER, mask, 14)
     spoiled = [layer.clone() for layer in getattr(student, field)]
     spoiled[1][0, 0, 0] = bad
     objective = make_objective()
     objective(student, teacher, labels_for(False))
     before = {name: value.clone() for name, value in objective.state_dict().items()}
-    with pytest.raises(TrainingError, match=f"the layer costs of {term} are NaN or infinite"):
+    with names(TrainingError, term):
         objective(replace(student, **{field: tuple(spoiled)}), teacher, labels_for(False))
     assert all(torch.equal(value, before[name]) for name, value in objective.state_dict().items())
 
@@ -392,7 +304,7 @@ def golden_case() -> tuple[Objective, EncoderStates, EncoderStates, dict[str, Te
     objective = stages[0].objective.double()
     (matrix,) = objective.parameters()
     matrix.data = torch.arange(matrix.numel(), dtype=torch.float64).view_as(matrix).cos()
-    return objective, random_states(STUDENT, 2010, mask), random_states(TEACHER, 6133, mask), labels_for(False)
+    return objective, drawn(STUDENT, mask, 2010), drawn(TEACHER, mask, 6133), labels_for(False)
 
 
 def golden_reference() -> dict[str, float]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 import torch
+from encoder_states import leaves, random_states
+from messages import names
 from torch import Tensor
 
 from emdistill.errors import CaptureError, ConfigError, TrainingError
@@ -89,33 +91,33 @@ def test_what_is_learned_is_in_the_state() -> None:
 
 
 def test_no_loss_is_refused() -> None:
-    with pytest.raises(ConfigError, match="the objective has no loss: give at least one term a weight above 0"):
+    with pytest.raises(ConfigError):
         Objective([], {})
 
 
 @pytest.mark.parametrize("weights", [{}, {"one": 1.0}, {"one": 1.0, "two": 1.0, "three": 1.0}])
 def test_terms_and_weights_must_be_the_same(weights: dict[str, float]) -> None:
     objective = Objective([Constant(one=1.0, two=2.0)], weights)
-    with pytest.raises(ConfigError, match=r"yield the terms one, two, the weights name (none|one|one, two, three): "):
+    with names(ConfigError, "one, two", ", ".join(weights) or "none"):
         objective(STATES, STATES, BATCH)
 
 
 def test_a_term_of_two_losses_is_refused() -> None:
     objective = Objective([Constant(one=1.0), Constant(one=2.0)], {"one": 1.0})
-    with pytest.raises(ConfigError, match="two losses yield the term one"):
+    with names(ConfigError, "one"):
         objective(STATES, STATES, BATCH)
 
 
 def test_states_that_were_not_captured() -> None:
-    with pytest.raises(CaptureError, match=r"switch it off: --objective\.embeddings 0"):
+    with names(CaptureError, "--objective.embeddings 0"):
         EmbeddingLoss()(STATES, STATES, BATCH)
-    with pytest.raises(ConfigError, match="no student layers"):
+    with names(ConfigError, "student"):
         LayerLoss([HiddenStateCosts()], EmdMapping(2, 2))(STATES, STATES, BATCH)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
 def test_impossible_temperatures(temperature: float) -> None:
-    with pytest.raises(ConfigError, match="temperature must be above 0"):
+    with names(ConfigError, "temperature"):
         SoftTargets(temperature=temperature)
 
 
@@ -133,12 +135,9 @@ def test_temperature_keeps_the_gradients_scale() -> None:
         torch.testing.assert_close(gradient, expected, rtol=0.02, atol=2e-4)
 
 
-def random_states(layers: int, seed: int) -> EncoderStates:
-    draw = torch.Generator().manual_seed(seed)
-    hidden = tuple(torch.randn(2, 4, 6, generator=draw, requires_grad=True) for _ in range(layers))
-    scores = tuple(torch.randn(2, 2, 4, 4, generator=draw, requires_grad=True) for _ in range(layers))
+def drawn(layers: int, seed: int) -> EncoderStates:
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
-    return EncoderStates(torch.randn(2, 3, generator=draw), mask, hidden=hidden, attention_scores=scores)
+    return leaves(random_states(EncoderShape(layers, 6, 2), mask, seed, outputs=3, dtype=torch.float32))
 
 
 def several_layer_losses() -> list[Loss]:
@@ -160,7 +159,7 @@ def test_several_layer_losses_each_get_their_own_costs_and_weights_back() -> Non
     weights = dict.fromkeys(("hidden_states", "soft_targets", "fixed", "attention_scores", "hard_labels"), 1.0)
     objective = Objective(together, weights)
     for seed in (1, 2):
-        student, teacher = random_states(2, seed), random_states(3, 10 + seed)
+        student, teacher = drawn(2, seed), drawn(3, 10 + seed)
         total, terms = objective(student, teacher, BATCH)
         expected: dict[str, Tensor] = {}
         for loss in alone:
@@ -187,7 +186,7 @@ def test_meanwhile_comes_once_after_all_costs_and_before_any_flow() -> None:
             loss.mapping.flow = lambda *given, flow=flow: events.append("flow") or flow(*given)
     weights = dict.fromkeys(("hidden_states", "soft_targets", "fixed", "attention_scores", "hard_labels"), 1.0)
     objective = Objective(losses, weights)
-    objective(random_states(2, 1), random_states(3, 2), BATCH, lambda: events.append("meanwhile"))
+    objective(drawn(2, 1), drawn(3, 2), BATCH, lambda: events.append("meanwhile"))
     assert events == ["costs"] * 3 + ["meanwhile"] + ["flow"] * 3
     calls: list[int] = []
     Objective([SoftTargets()], {"soft_targets": 1.0})(STATES, STATES, BATCH, lambda: calls.append(1))
@@ -195,7 +194,7 @@ def test_meanwhile_comes_once_after_all_costs_and_before_any_flow() -> None:
 
 
 def test_meanwhile_changes_no_number() -> None:
-    student, teacher = random_states(2, 1), random_states(3, 2)
+    student, teacher = drawn(2, 1), drawn(3, 2)
     weights = dict.fromkeys(("hidden_states", "soft_targets", "fixed", "attention_scores", "hard_labels"), 0.5)
     outcomes = [
         Objective(several_layer_losses(), weights)(student, teacher, BATCH, *more) for more in ((), (lambda: None,))
@@ -205,7 +204,7 @@ def test_meanwhile_changes_no_number() -> None:
 
 def test_a_flow_that_decides_nothing_may_meet_costs_that_are_not_finite() -> None:
     """The trainer finds the term; a plan cannot be solved, so that its costs are refused at once and by name."""
-    student, teacher = random_states(2, 1), random_states(3, 2)
+    student, teacher = drawn(2, 1), drawn(3, 2)
     with torch.no_grad():
         teacher.hidden[2].fill_(float("nan"))
     (term,) = LayerLoss([HiddenStateCosts()], FixedMapping(torch.eye(2, 3)))(student, teacher, {}).values()
@@ -213,5 +212,5 @@ def test_a_flow_that_decides_nothing_may_meet_costs_that_are_not_finite() -> Non
     (term,) = LayerLoss([HiddenStateCosts()], uniform_mapping(2, 3))(student, teacher, {}).values()
     assert term.isnan()
     moving = LayerLoss([AttentionScoreCosts(), HiddenStateCosts()], EmdMapping(2, 3))
-    with pytest.raises(TrainingError, match="the layer costs of hidden_states are NaN or infinite"):
+    with names(TrainingError, "hidden_states"):
         moving(student, teacher, {})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from encoder_states import random_states
+from messages import names
 
 from emdistill.errors import ConfigError
 from emdistill.losses import Projection
@@ -19,11 +21,7 @@ NARROW, WIDE = EncoderShape(layers=3, width=4, heads=2), EncoderShape(layers=6, 
 
 
 def states(shape: EncoderShape) -> EncoderStates:
-    generator = torch.Generator().manual_seed(0)
-    draw = [torch.randn(2, 5, shape.width, generator=generator) for _ in range(shape.layers + 1)]
-    mask = torch.ones(2, 5, dtype=torch.long)
-    scores = tuple(torch.randn(2, shape.heads, 5, 5, generator=generator) for _ in range(shape.layers))
-    return EncoderStates(torch.zeros(2, 3), mask, draw[0], tuple(draw[1:]), scores)
+    return random_states(shape, torch.ones(2, 5, dtype=torch.long), seed=0, dtype=torch.float32)
 
 
 @pytest.mark.parametrize(("kind", "count"), [("shared", 1), ("per_layer", 4)])
@@ -67,7 +65,7 @@ def test_absent_states_stay_absent() -> None:
 
 def test_none_needs_equal_widths() -> None:
     assert list(Projection(NARROW, NARROW, "none").parameters()) == []
-    with pytest.raises(ConfigError, match="student is 4 wide and the teacher 8; choose --objective"):
+    with names(ConfigError, 4, 8, "--objective.projection"):
         Projection(NARROW, WIDE, "none")
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from messages import names
 from torch import Tensor
 
-from emdistill.errors import ConfigError, TransportError
+from emdistill.errors import ConfigError
 from emdistill.mapping import MAPPINGS, EmdMapping, layer_costs, solve_transport
 from emdistill.mapping.emd import cost_attention_update
 
@@ -50,7 +51,7 @@ def plain_update(
 
 def quiet_mapping(student_layers: int, teacher_layers: int, settings: dict[str, object]) -> EmdMapping:
     if settings.get("temperature", 10.0) < 10:  # type: ignore[operator]
-        with pytest.warns(UserWarning, match="oscillate"):
+        with names(UserWarning, "temperature", f"{settings['temperature']:g}"):
             return EmdMapping(student_layers, teacher_layers, **settings)  # type: ignore[arg-type]
     return EmdMapping(student_layers, teacher_layers, **settings)  # type: ignore[arg-type]
 
@@ -117,11 +118,11 @@ def test_smoothing_keeps_a_share_of_the_old_weights() -> None:
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_weights_stay_on_the_simplex(settings: dict[str, object]) -> None:
-    """1,000 random steps: costs of all sizes, ties, free layers, free pairs and outliers among them."""
+    """Costs of all sizes, ties, free layers, free pairs and outliers, in every combination: 385 is 5 · 7 · 11."""
     generator = torch.Generator().manual_seed(0)
     mapping = quiet_mapping(2, 3, settings)
     floor = 0.0 if settings["cost_attention"] == "off" else settings["weight_floor"]
-    for step in range(1000):
+    for step in range(385):
         costs = torch.rand(2, 3, generator=generator)
         if step % 5 == 1:
             costs = 10 ** (24 * costs - 12)
@@ -207,29 +208,6 @@ def test_weights_that_must_not_move(frozen: str) -> None:
     assert torch.equal(mapping.teacher_weights, torch.full((6,), 1 / 6))
 
 
-def test_state_dict_round_trip_continues_the_same_way() -> None:
-    mapping, resumed = EmdMapping(3, 6), EmdMapping(3, 6)
-    for seed in range(3):
-        mapping(random_costs((3, 6), seed))
-    resumed.load_state_dict(mapping.state_dict())
-    costs = random_costs((3, 6), 9)
-    assert torch.equal(mapping(costs), resumed(costs))
-    assert torch.equal(mapping.student_weights, resumed.student_weights)
-    assert torch.equal(mapping.teacher_weights, resumed.teacher_weights)
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -1.0])
-def test_bad_costs_leave_the_weights_alone(bad: float) -> None:
-    mapping = EmdMapping(3, 6)
-    mapping(random_costs((2, 3, 6), 0))
-    before = {name: value.clone() for name, value in mapping.state_dict().items()}
-    costs = random_costs((2, 3, 6), 1)
-    costs[1, 2, 4] = bad
-    with pytest.raises(TransportError, match=r"costs\[2, 4\]"):
-        mapping(costs)
-    assert all(torch.equal(value, before[name]) for name, value in mapping.state_dict().items())
-
-
 def test_a_layer_without_weight_is_rated_by_its_cheapest_pair() -> None:
     costs = torch.tensor([[1.0, 1.0], [4.0, 3.0]], dtype=torch.float64)
     flow = torch.tensor([[0.5, 0.5], [0.0, 0.0]], dtype=torch.float64)
@@ -261,29 +239,23 @@ def test_gradient_is_the_pull_to_each_layers_own_blend(shape: tuple[int, ...]) -
         torch.testing.assert_close(grad, expected, rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("shape", [(6, 3), (18,), (3, 5), (0, 3, 6)])
-def test_costs_of_other_layers_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(TransportError, match="built for 3 student and 6 teacher layers"):
-        EmdMapping(3, 6)(torch.ones(shape))
-
-
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("settings", "named"),
     [
-        ({"student_layers": 0}, "student_layers=0"),
-        ({"teacher_layers": -1}, "teacher_layers=-1"),
-        ({"cost_attention": "invers"}, "'invers' is unknown; choose one of inverse, softmax, off"),
-        ({"temperature": 0.0}, "temperature=0 must be positive"),
-        ({"temperature": float("nan")}, "temperature=nan"),
-        ({"weight_floor": 0.2}, "between 0 and 0.166667"),
-        ({"weight_floor": -0.1}, "weight_floor=-0.1"),
-        ({"cost_floor": 0.0}, "cost_floor=0 must"),
-        ({"cost_floor": 2.0}, "cost_floor=2 must"),
-        ({"smoothing": 1.0}, "smoothing=1 must"),
+        ({"student_layers": 0}, ["student_layers=0"]),
+        ({"teacher_layers": -1}, ["teacher_layers=-1"]),
+        ({"cost_attention": "invers"}, ["'invers'", "inverse, softmax, off"]),
+        ({"temperature": 0.0}, ["temperature=0"]),
+        ({"temperature": float("nan")}, ["temperature=nan"]),
+        ({"weight_floor": 0.2}, ["weight_floor=0.2", 0, 0.166667]),
+        ({"weight_floor": -0.1}, ["weight_floor=-0.1"]),
+        ({"cost_floor": 0.0}, ["cost_floor=0"]),
+        ({"cost_floor": 2.0}, ["cost_floor=2"]),
+        ({"smoothing": 1.0}, ["smoothing=1"]),
     ],
 )
-def test_nonsense_settings_are_refused(settings: dict[str, object], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+def test_nonsense_settings_are_refused(settings: dict[str, object], named: list[object]) -> None:
+    with names(ConfigError, *named):
         EmdMapping(**({"student_layers": 3, "teacher_layers": 6} | settings))  # type: ignore[arg-type]
 
 

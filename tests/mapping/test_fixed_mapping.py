@@ -6,9 +6,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from encoder_states import leaves, only_layers, random_states
+from messages import names
+from plain_losses import mean_square
 from torch import Tensor
 
-from emdistill.errors import ConfigError, LayerCountError, TransportError
+from emdistill.errors import ConfigError, LayerCountError
 from emdistill.losses import AttentionScoreCosts, HiddenStateCosts, LayerLoss, Objective
 from emdistill.mapping import (
     MAPPINGS,
@@ -22,7 +25,7 @@ from emdistill.mapping import (
     skip_mapping,
     uniform_mapping,
 )
-from emdistill.states import EncoderStates
+from emdistill.states import EncoderShape, EncoderStates
 
 NAN = float("nan")
 FLOW = torch.tensor([[0.0, 0.25, 0.0, 0.5], [0.0, 0.0, 0.0, 2.0]])
@@ -70,13 +73,8 @@ def test_whole_and_double_precision_shares_are_taken() -> None:
     ids=["a vector", "three dimensions", "empty", "negative", "NaN", "infinite", "beyond float32"],
 )
 def test_flows_that_are_none_are_refused(flow: Tensor) -> None:
-    with pytest.raises(ConfigError, match=r"a fixed flow is a matrix \[student layers, teacher layers\] of shares"):
+    with pytest.raises(ConfigError):
         FixedMapping(flow)
-
-
-def test_costs_of_other_layers_are_refused() -> None:
-    with pytest.raises(TransportError, match=r"built for 2 student and 4 teacher layers, needs \[\.\.\., 2, 4\]"):
-        FixedMapping(FLOW)(torch.zeros(4, 2))
 
 
 def test_the_flow_is_a_buffer_that_is_saved_and_moved() -> None:
@@ -139,21 +137,18 @@ def test_which_layer_teaches_each(
 
 
 @pytest.mark.parametrize("build", MAPPINGS.values(), ids=list(MAPPINGS))
-@pytest.mark.parametrize(("layers", "side"), [((0, 3), "student_layers=0"), ((3, -1), "teacher_layers=-1")])
-def test_no_mapping_is_made_without_layers(
-    build: Callable[[int, int], LayerMapping], layers: tuple[int, int], side: str
-) -> None:
-    with pytest.raises(ConfigError, match=f"{side} must be 1 or more"):
-        build(*layers)
+def test_no_mapping_is_made_without_layers(build: Callable[[int, int], LayerMapping]) -> None:
+    for layers, side in (((0, 3), "student_layers=0"), ((3, -1), "teacher_layers=-1")):
+        with names(ConfigError, side):
+            build(*layers)
 
 
 def test_pairs_may_be_given_instead_of_a_matrix() -> None:
     mapping = FixedMapping.of_pairs([(1, 3), (0, 1), (1, 0)], 3, 4)
     assert mapping.pairs == ((0, 1), (1, 0), (1, 3))
     assert (mapping.mass, mapping.taught_layers) == (3, 2)
-    for pair, message in (((3, 0), r"student layer 3, but this student has 3 \(0..2\)"),
-                          ((0, -1), r"teacher layer -1, but this teacher has 4 \(0..3\)")):  # fmt: skip
-        with pytest.raises(LayerCountError, match=f"the mapping names {message}"):
+    for pair, *named in (((3, 0), "student layer 3", "0..2"), ((0, -1), "teacher layer -1", "0..3")):
+        with names(LayerCountError, *named):
             FixedMapping.of_pairs([(0, 0), pair], 3, 4)
 
 
@@ -168,7 +163,7 @@ def test_a_mapping_may_teach_nothing() -> None:
     assert (mapping.mass, mapping.pairs, mapping.taught_layers) == (0, (), 0)
     assert not mapping(torch.rand(2, 3, 4)).any()
     loss = LayerLoss([HiddenStateCosts(), AttentionScoreCosts()], mapping)
-    student, teacher = only(random_states(3, 1), set()), only(random_states(4, 2), set())
+    student, teacher = only_layers(drawn(3, 1), set()), only_layers(drawn(4, 2), set())
     costs = layer_costs(student.hidden, teacher.hidden, student.mask, pairs=mapping.pairs)
     assert torch.equal(costs, torch.zeros(3, 4))
     assert [term.item() for term in loss(student, teacher, {}).values()] == [0, 0]
@@ -176,47 +171,25 @@ def test_a_mapping_may_teach_nothing() -> None:
     assert objective.student_layers == objective.teacher_layers == frozenset()
 
 
-def random_states(layers: int, seed: int, dtype: torch.dtype = torch.float32) -> EncoderStates:
-    draw = torch.Generator().manual_seed(seed)
-
-    def tensors(*shape: int) -> tuple[Tensor, ...]:
-        return tuple(torch.randn(shape, generator=draw, dtype=dtype).requires_grad_() for _ in range(layers))
-
+def drawn(layers: int, seed: int) -> EncoderStates:
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 0, 0, 0, 0]])
-    return EncoderStates(torch.zeros(3, 2), mask, hidden=tensors(3, 5, 6), attention_scores=tensors(3, 2, 5, 5))
-
-
-def plain_costs(student: EncoderStates, teacher: EncoderStates, kind: str, i: int, j: int) -> Tensor:
-    """One pair, in float64 and by indexing alone."""
-    token = student.mask.bool()
-    valid = token if kind == "hidden" else (token[:, :, None] & token[:, None, :])
-    own, other = getattr(student, kind)[i].double(), getattr(teacher, kind)[j].detach().double()
-    difference = own - other if kind == "hidden" else (own - other).permute(0, 2, 3, 1)
-    return difference[valid].square().mean()
-
-
-def only(states: EncoderStates, layers: set[int]) -> EncoderStates:
-    """What a capture of these layers holds."""
-
-    def keep(tensors: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
-        return tuple(tensor if layer in layers else None for layer, tensor in enumerate(tensors))
-
-    return EncoderStates(
-        states.logits, states.mask, hidden=keep(states.hidden), attention_scores=keep(states.attention_scores)
-    )
+    return leaves(random_states(EncoderShape(layers, 6, 2), mask, seed, dtype=torch.float32))
 
 
 def test_the_layer_loss_is_that_of_its_pairs_and_asks_for_no_other_layer() -> None:
     flow = torch.tensor([[0.0, 0.25, 0.0, 0.5], [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 2.0]])
     loss = LayerLoss([HiddenStateCosts(), AttentionScoreCosts()], FixedMapping(flow))
     assert (loss.student_layers, loss.teacher_layers) == ({0, 2}, {1, 3})
-    student, teacher = random_states(3, 1), random_states(4, 2)
-    terms = loss(only(student, {0, 2}), only(teacher, {1, 3}), {})
+    student, teacher = drawn(3, 1), drawn(4, 2)
+    terms = loss(only_layers(student, {0, 2}), only_layers(teacher, {1, 3}), {})
     for name, kind in (("hidden_states", "hidden"), ("attention_scores", "attention_scores")):
         pairs = [(i, j) for i in range(3) for j in range(4) if flow[i, j] > 0]
-        expected = sum(flow[i, j].double() * plain_costs(student, teacher, kind, i, j) for i, j in pairs)
+        tensors, constants = getattr(student, kind), getattr(teacher, kind)
+        expected = sum(
+            flow[i, j].double() * mean_square(tensors[i].double(), constants[j].detach().double(), student.mask)
+            for i, j in pairs
+        )
         torch.testing.assert_close(terms[name].double(), expected, rtol=1e-6, atol=0)
-        tensors = getattr(student, kind)
         found = torch.autograd.grad(terms[name], [tensors[0], tensors[2]], retain_graph=True)
         wanted = torch.autograd.grad(expected, [tensors[0], tensors[2]])
         for one, other in zip(found, wanted, strict=True):
@@ -226,7 +199,7 @@ def test_the_layer_loss_is_that_of_its_pairs_and_asks_for_no_other_layer() -> No
 
 def test_costs_outside_the_pairs_are_not_computed() -> None:
     """NaN in every layer that no pair names, and in those that are named with others only, does no harm."""
-    student, teacher = random_states(2, 1), random_states(3, 2)
+    student, teacher = drawn(2, 1), drawn(3, 2)
     with torch.no_grad():
         for tensors in (teacher.hidden, teacher.attention_scores):
             tensors[1].fill_(NAN)

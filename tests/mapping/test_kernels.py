@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from encoder_states import random_layers
+from messages import names
 from torch import Tensor
 
 from emdistill.errors import ConfigError
@@ -22,8 +24,7 @@ def _kernels_of_this_test() -> Iterator[None]:
 
 
 def layers(count: int, shape: tuple[int, ...], seed: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for _ in range(count)]
+    return random_layers(count, shape, seed, dtype)
 
 
 def costs_and_gradients(
@@ -86,7 +87,7 @@ def test_without_a_compiler_the_numbers_are_the_same_and_it_is_said_once(monkeyp
         return refuse
 
     monkeypatch.setattr(torch, "compile", no_compiler)
-    with pytest.warns(UserWarning, match="layer costs run uncompiled, several times slower: no working C\\+\\+ comp"):
+    with names(UserWarning, "no working C++ compiler"):
         first = costs_and_gradients(SHAPES[0], torch.float32, compiled=True)
     second = costs_and_gradients(SHAPES[0], torch.float32, compiled=True)
     for found in (first, second):
@@ -122,15 +123,15 @@ def test_only_the_pairs_asked_for(compiled: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layers_given", "pairs", "message"),
+    ("layers_given", "pairs", "named"),
     [
-        ([True, True], [(0, 5)], r"the pairs name teacher layers \[5\], but there are 3 \(0..2\)"),
-        ([True, False], [(1, 0)], "student layer 1 was not recorded"),
+        ([True, True], [(0, 5)], ["teacher", 5, "0..2"]),
+        ([True, False], [(1, 0)], ["student layer 1"]),
     ],
 )
 def test_pairs_that_cannot_be_computed_are_refused(
-    layers_given: list[bool], pairs: list[tuple[int, int]], message: str
+    layers_given: list[bool], pairs: list[tuple[int, int]], named: list[object]
 ) -> None:
     student = [layer if given else None for layer, given in zip(layers(2, (2, 3, 4), 1), layers_given, strict=True)]
-    with pytest.raises(ConfigError, match=message):
+    with names(ConfigError, *named):
         layer_costs(student, layers(3, (2, 3, 4), 2), torch.ones(2, 3), pairs=pairs)

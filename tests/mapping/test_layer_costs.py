@@ -6,6 +6,8 @@ import itertools
 
 import pytest
 import torch
+from encoder_states import random_layers as layers
+from messages import names
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -19,11 +21,6 @@ def random_mask(batch: int, length: int, seed: int) -> Tensor:
     mask = (torch.rand(batch, length, generator=torch.Generator().manual_seed(seed)) < 0.6).long()
     mask[0] = 1
     return mask
-
-
-def layers(count: int, shape: tuple[int, ...], seed: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for _ in range(count)]
 
 
 def valid_entries(layer: Tensor, mask: Tensor) -> Tensor:
@@ -45,8 +42,7 @@ SHAPES = [(3, 7, 5), (3, 4, 7, 7), (1, 1, 1), (2, 1, 6, 6)]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("entries", [1, 30, 2**17])
+@pytest.mark.parametrize(("entries", "seed"), [(1, 0), (30, 1), (2**17, 2), (2**17, 3)])
 def test_values_and_gradients(shape: tuple[int, ...], seed: int, entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "ENTRIES_ON_CPU", entries)  # from a row at a time to all at once
     mask = random_mask(shape[0], shape[-2], seed)
@@ -197,7 +193,7 @@ def test_nan_at_a_token_is_seen() -> None:
     student[1][0, 0, 0, 0] = float("nan")
     costs = layer_costs(student, teacher, torch.ones(2, 3))
     assert costs.isnan().tolist() == [[False, False], [True, True]]
-    with pytest.raises(TransportError, match="is nan"):
+    with names(TransportError, "nan"):
         layer_costs(student, teacher, torch.ones(2, 3), heads="match")
 
 
@@ -205,22 +201,22 @@ HIDDEN, SCORES = (2, 4, 6), (2, 3, 4, 4)
 
 
 @pytest.mark.parametrize(
-    ("student", "teacher", "mask", "heads", "message"),
+    ("student", "teacher", "mask", "heads", "named"),
     [
-        ([], [HIDDEN], (2, 4), "equal", "no student layers"),
-        ([HIDDEN], [], (2, 4), "equal", "no teacher layers"),
-        ([HIDDEN], [(2, 4, 8)], (2, 4), "equal", "project the student's states to width 8 first"),
-        ([HIDDEN, (2, 4, 8)], [HIDDEN], (2, 4), "equal", "student layers differ in shape"),
-        ([HIDDEN], [HIDDEN, SCORES], (2, 4), "equal", "teacher layers differ in shape"),
-        ([HIDDEN], [SCORES], (2, 4), "equal", "compare hidden states with hidden states"),
-        ([HIDDEN], [(2, 5, 6)], (2, 4), "equal", "one batch"),
-        ([SCORES], [(3, 3, 4, 4)], (2, 4), "equal", "one batch"),
-        ([(2, 3, 4, 5)], [(2, 3, 4, 5)], (2, 4), "equal", r"scores \[B, h, L, L\]"),
-        ([(4, 6)], [(4, 6)], (4, 6), "equal", r"hidden states are \[B, L, d\]"),
-        ([SCORES], [(2, 12, 4, 4)], (2, 4), "equal", "3 heads, the teacher 12.*'mean'.*'match'"),
-        ([HIDDEN], [HIDDEN], (4, 2), "equal", r"mask has shape \(4, 2\).*\(2, 4\)"),
-        ([SCORES], [SCORES], (2, 3), "match", r"mask has shape \(2, 3\).*\(2, 4\)"),
-        ([HIDDEN], [HIDDEN], (2, 4), "average", "heads='average' is unknown; choose one of equal, mean, match"),
+        ([], [HIDDEN], (2, 4), "equal", ["student"]),
+        ([HIDDEN], [], (2, 4), "equal", ["teacher"]),
+        ([HIDDEN], [(2, 4, 8)], (2, 4), "equal", ["width 8"]),
+        ([HIDDEN, (2, 4, 8)], [HIDDEN], (2, 4), "equal", ["student"]),
+        ([HIDDEN], [HIDDEN, SCORES], (2, 4), "equal", ["teacher"]),
+        ([HIDDEN], [SCORES], (2, 4), "equal", ["hidden states"]),
+        ([HIDDEN], [(2, 5, 6)], (2, 4), "equal", ["batch"]),
+        ([SCORES], [(3, 3, 4, 4)], (2, 4), "equal", ["batch"]),
+        ([(2, 3, 4, 5)], [(2, 3, 4, 5)], (2, 4), "equal", ["[B, h, L, L]"]),
+        ([(4, 6)], [(4, 6)], (4, 6), "equal", ["[B, L, d]"]),
+        ([SCORES], [(2, 12, 4, 4)], (2, 4), "equal", [3, 12, "'mean'", "'match'"]),
+        ([HIDDEN], [HIDDEN], (4, 2), "equal", ["mask", "(4, 2)", "(2, 4)"]),
+        ([SCORES], [SCORES], (2, 3), "match", ["mask", "(2, 3)", "(2, 4)"]),
+        ([HIDDEN], [HIDDEN], (2, 4), "average", ["'average'", "equal, mean, match"]),
     ],
 )
 def test_what_does_not_fit_is_refused(
@@ -228,18 +224,18 @@ def test_what_does_not_fit_is_refused(
     teacher: list[tuple[int, ...]],
     mask: tuple[int, ...],
     heads: costs_module.Heads,
-    message: str,
+    named: list[object],
 ) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with names(ConfigError, *named):
         layer_costs([torch.rand(s) for s in student], [torch.rand(t) for t in teacher], torch.ones(mask), heads=heads)
 
 
 @pytest.mark.parametrize("shape", [HIDDEN, SCORES])
 def test_a_mask_without_tokens_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ConfigError, match="no token"):
+    with names(ConfigError, "mask"):
         layer_costs([torch.rand(shape)], [torch.rand(shape)], torch.zeros(2, 4))
 
 
 def test_integer_states_are_refused() -> None:
-    with pytest.raises(ConfigError, match="floating point"):
+    with names(ConfigError, "torch.int64"):
         layer_costs([torch.ones(HIDDEN, dtype=torch.long)], [torch.ones(HIDDEN)], torch.ones(2, 4))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from messages import names
 
 from emdistill.errors import ConfigError, LayerCountError
 from emdistill.mapping import MAPPINGS, EmdMapping, FixedMapping, make_mapping, read_mapping, write_mapping
@@ -68,92 +69,85 @@ def test_a_written_file_reads_well(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "error", "message"),
+    ("text", "error", "named"),
     [
-        ('{"student_layers": 3,', ConfigError, r"not readable as a mapping file, JSON or YAML: .*line 1 column 22"),
-        ("[1, 2]", ConfigError, r"must hold the keys student_layers, teacher_layers, pairs; it holds \[1, 2\]"),
-        ("null", ConfigError, "it holds nothing"),
-        ('{"student_layers": 3, "teacher_layers": 6}', ConfigError, "has no 'pairs'"),
-        ('{"teacher_layers": 6, "pairs": []}', ConfigError, "has no 'student_layers'"),
-        (EXAMPLE.replace("pairs", "pair"), ConfigError, "'pair' is no key .* Did you mean 'pairs'"),
-        (EXAMPLE.replace('"pairs"', '"note": "x", "pairs"'), ConfigError, "'note' is no key .* notes go under 'about'"),
-        (EXAMPLE.replace('"pairs"', '"about": 3, "pairs"'), ConfigError, "about is 3; it must hold keys and values"),
-        (EXAMPLE.replace("3,", "true,", 1), ConfigError, "student_layers is true; it must be a whole number from 1"),
-        (EXAMPLE.replace("6", "0", 1), ConfigError, "teacher_layers is 0; it must be a whole number from 1"),
-        (EXAMPLE.replace("6", "12", 1), LayerCountError, "is for 3 student and 12 teacher layers, but this student has "
-         "3 and this teacher 6: choose a mapping made for them"),
-        (EXAMPLE.replace("[2, 5]", "[2, 12]"), LayerCountError, r"pairs\[2\], \[2, 12\], names teacher layer 12, but "
-         r"this teacher has 6 \(0..5\)"),
-        (EXAMPLE.replace("[2, 5]", "[-1, 5]"), LayerCountError, r"names student layer -1, but this student has 3"),
-        (EXAMPLE.replace("[2, 5]", "[1, 3]"), ConfigError, r"pairs\[2\], \[1, 3\], names student layer 1 and teacher "
-         "layer 3 again"),
-        (EXAMPLE.replace("[2, 5]", "[2]"), ConfigError, r"pairs\[2\], \[2\], must be \[student layer, teacher layer\]"),
-        (EXAMPLE.replace("[2, 5]", "[2, 5, 1, 1]"), ConfigError, r"must be \[student layer, teacher layer\]"),
-        (EXAMPLE.replace("[2, 5]", "[2.0, 5]"), ConfigError, "layers being whole numbers from 0"),
-        (EXAMPLE.replace("[2, 5]", "[true, 5]"), ConfigError, "layers being whole numbers from 0"),
-        (EXAMPLE.replace("[2, 5]", "7"), ConfigError, r"pairs\[2\], 7, must be"),
-        ('{"student_layers": 3, "teacher_layers": 6, "pairs": {"0": 1}}', ConfigError, "it must be a list of"),
-        (EXAMPLE.replace("0.5", "-0.5"), ConfigError, r"\[1, 3, -0.5\], has the weight -0.5; it must be a number from"),
-        (EXAMPLE.replace("0.5", "NaN"), ConfigError, "has the weight NaN"),
-        (EXAMPLE.replace("0.5", "Infinity"), ConfigError, "has the weight Infinity"),
-        (EXAMPLE.replace("0.5", "1e300"), ConfigError, "has the weight 1e\\+300"),
-        (EXAMPLE.replace("0.5", "true"), ConfigError, "has the weight true"),
-        (EXAMPLE.replace("0.5", "null"), ConfigError, "has the weight nothing"),
+        ('{"student_layers": 3,', ConfigError, ["line 1 column 22"]),
+        ("[1, 2]", ConfigError, ["student_layers, teacher_layers, pairs", "[1, 2]"]),
+        ("null", ConfigError, ["nothing"]),
+        ('{"student_layers": 3, "teacher_layers": 6}', ConfigError, ["'pairs'"]),
+        ('{"teacher_layers": 6, "pairs": []}', ConfigError, ["'student_layers'"]),
+        (EXAMPLE.replace("pairs", "pair"), ConfigError, ["'pair'", "'pairs'"]),
+        (EXAMPLE.replace('"pairs"', '"note": "x", "pairs"'), ConfigError, ["'note'", "'about'"]),
+        (EXAMPLE.replace('"pairs"', '"about": 3, "pairs"'), ConfigError, ["about", 3]),
+        (EXAMPLE.replace("3,", "true,", 1), ConfigError, ["student_layers", "true"]),
+        (EXAMPLE.replace("6", "0", 1), ConfigError, ["teacher_layers", 0]),
+        (EXAMPLE.replace("6", "12", 1), LayerCountError, [3, 12, 6]),
+        (EXAMPLE.replace("[2, 5]", "[2, 12]"), LayerCountError, ["pairs[2]", "[2, 12]", "teacher layer 12", "0..5"]),
+        (EXAMPLE.replace("[2, 5]", "[-1, 5]"), LayerCountError, ["pairs[2]", "student layer -1", "0..2"]),
+        (EXAMPLE.replace("[2, 5]", "[1, 3]"), ConfigError, ["pairs[2]", "student layer 1", "teacher layer 3"]),
+        (EXAMPLE.replace("[2, 5]", "[2]"), ConfigError, ["pairs[2]", "[2]"]),
+        (EXAMPLE.replace("[2, 5]", "[2, 5, 1, 1]"), ConfigError, ["pairs[2]", "[2, 5, 1, 1]"]),
+        (EXAMPLE.replace("[2, 5]", "[2.0, 5]"), ConfigError, ["pairs[2]", "[2.0, 5]"]),
+        (EXAMPLE.replace("[2, 5]", "[true, 5]"), ConfigError, ["pairs[2]", "[true, 5]"]),
+        (EXAMPLE.replace("[2, 5]", "7"), ConfigError, ["pairs[2]", 7]),
+        ('{"student_layers": 3, "teacher_layers": 6, "pairs": {"0": 1}}', ConfigError, ["pairs"]),
+        (EXAMPLE.replace("0.5", "-0.5"), ConfigError, ["pairs[1]", "[1, 3, -0.5]", -0.5]),
+        (EXAMPLE.replace("0.5", "NaN"), ConfigError, ["pairs[1]", "NaN"]),
+        (EXAMPLE.replace("0.5", "Infinity"), ConfigError, ["pairs[1]", "Infinity"]),
+        (EXAMPLE.replace("0.5", "1e300"), ConfigError, ["pairs[1]", "1e+300"]),
+        (EXAMPLE.replace("0.5", "true"), ConfigError, ["pairs[1]", "true"]),
+        (EXAMPLE.replace("0.5", "null"), ConfigError, ["pairs[1]", "nothing"]),
     ],
-)  # fmt: skip
-def test_what_is_wrong_is_named(tmp_path: Path, text: str, error: type[Exception], message: str) -> None:
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, error: type[Exception], named: list[object]) -> None:
     path = tmp_path / "mine.json"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(error, match=message) as raised:
+    with names(error, path, *named):
         read_mapping(path, 3, 6)
-    assert str(raised.value).startswith(str(path))
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "named"),
     [
-        ("pairs: [[0, 1]\n", r"not readable as a mapping file(.|\n)*line 2"),
-        ("pairs: 2024-13-77\n", "not readable as a mapping file"),
-        ("student_layers: 3\nteacher_layers: 6\npairs: [[0, 1, 1e-3]]", "YAML takes 1e-3 for text: write 0.001"),
-        ("student_layers: 3\nteacher_layers: 6\npairs: [[0, 1, .nan]]", "has the weight NaN"),
-        ("student_layers: 3\nteacher_layers: 6\npairs:\n", "pairs is nothing; it must be a list"),
-        ("{? [1]: 2}", "not readable as a mapping file"),
-        ("- 1", "must hold the keys"),
-        ("", "it holds nothing"),
+        ("pairs: [[0, 1]\n", ["line 2"]),
+        ("pairs: 2024-13-77\n", []),
+        ("student_layers: 3\nteacher_layers: 6\npairs: [[0, 1, 1e-3]]", ["pairs[0]", "1e-3", 0.001]),
+        ("student_layers: 3\nteacher_layers: 6\npairs: [[0, 1, .nan]]", ["pairs[0]", "NaN"]),
+        ("student_layers: 3\nteacher_layers: 6\npairs:\n", ["pairs", "nothing"]),
+        ("{? [1]: 2}", ["line 1"]),
+        ("- 1", ["pairs"]),
+        ("", ["nothing"]),
     ],
 )
-def test_what_is_wrong_in_yaml_is_named(tmp_path: Path, text: str, message: str) -> None:
+def test_what_is_wrong_in_yaml_is_named(tmp_path: Path, text: str, named: list[object]) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigError, match=message):
+    with names(ConfigError, path, *named):
         read_mapping(path, 3, 6)
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"gone\.json is not there"):
-        read_mapping(tmp_path / "gone.json", 3, 6)
-    with pytest.raises(ConfigError, match="not readable as a mapping file"):
-        read_mapping(tmp_path, 3, 6)
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match=r"binary\.json is not readable"):
-        read_mapping(tmp_path / "binary.json", 3, 6)
+    for path in (tmp_path / "gone.json", tmp_path / "binary.json", tmp_path):
+        with names(ConfigError, path):
+            read_mapping(path, 3, 6)
 
 
 @pytest.mark.parametrize(
-    ("pairs", "about", "error", "message"),
+    ("pairs", "about", "error", "named"),
     [
-        ([(0, 6)], None, LayerCountError, "names teacher layer 6"),
-        ([(0, 1), (0, 1, 0.5)], None, ConfigError, "again"),
-        ([(0, 1, -1.0)], None, ConfigError, "has the weight -1"),
-        ([(0, 1)], {"found_by": object()}, ConfigError, "`about` holds what JSON cannot"),
+        ([(0, 6)], None, LayerCountError, "teacher layer 6"),
+        ([(0, 1), (0, 1, 0.5)], None, ConfigError, "pairs[1]"),
+        ([(0, 1, -1.0)], None, ConfigError, -1.0),
+        ([(0, 1)], {"found_by": object()}, ConfigError, "`about`"),
     ],
 )
-def test_nothing_wrong_is_written(tmp_path, pairs, about, error, message) -> None:  # type: ignore[no-untyped-def]
+def test_nothing_wrong_is_written(tmp_path, pairs, about, error, named) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "found.json"
-    with pytest.raises(error, match=message):
+    with names(error, named):
         write_mapping(path, pairs, 3, 6, about=about)
     assert not path.exists()
-    with pytest.raises(ConfigError, match="student_layers=0"):
+    with names(ConfigError, "student_layers=0"):
         write_mapping(path, [], 0, 6)
 
 
@@ -170,21 +164,20 @@ def test_a_mapping_is_made_by_name_or_from_a_file(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "named"),
     [
-        ("sinkhorm", r"'sinkhorm' is neither a mapping nor a file; the mappings are: emd, .*final\. Did you mean "
-         "'sinkhorn'"),
-        ("folder", "'folder' is neither"),
-        ("", "'' is neither"),
-        ("gone.yaml", "gone.yaml is not there"),
+        ("sinkhorm", ["'sinkhorm'", ", ".join(MAPPINGS), "'sinkhorn'"]),
+        ("folder", ["'folder'"]),
+        ("", ["''"]),
+        ("gone.yaml", ["gone.yaml"]),
     ],
-)  # fmt: skip
+)
 def test_what_names_no_mapping_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, named: list[object]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("folder").mkdir()
-    with pytest.raises(ConfigError, match=message):
+    with names(ConfigError, *named):
         make_mapping(name, 3, 6)
 
 

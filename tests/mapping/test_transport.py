@@ -9,8 +9,9 @@ import numpy as np
 import ot
 import pytest
 import torch
-from scipy.optimize import linear_sum_assignment, linprog
-from scipy.sparse import coo_array
+from linear_programmes import cheapest_flow
+from messages import names
+from scipy.optimize import linear_sum_assignment
 
 from emdistill.errors import TransportError
 from emdistill.mapping import solve_transport
@@ -63,22 +64,8 @@ def problems() -> Iterator[Problem]:
             yield f"24x48 {cost_kind} {mass_kind}", costs_of(rng, (24, 48), cost_kind), student, teacher
 
 
-def highs_cost(costs: np.ndarray, student: np.ndarray, teacher: np.ndarray) -> float:
-    rows, columns = costs.shape
-    cells = np.arange(rows * columns)
-    marginals = coo_array(
-        (np.ones(2 * cells.size), (np.r_[cells // columns, rows + cells % columns], np.r_[cells, cells]))
-    ).tocsr()
-    # The last equation follows from the others; leaving it out spares HiGHS the rounding of the sums.
-    result = linprog(
-        costs.ravel(),
-        A_eq=marginals[:-1],
-        b_eq=np.r_[student, teacher][:-1],
-        method="highs-ds",
-        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
-    )
-    assert result.status == 0, result.message
-    return float(result.fun)
+def lowest_cost(costs: np.ndarray, student: np.ndarray, teacher: np.ndarray) -> float:
+    return float((cheapest_flow(costs, student, teacher) * costs).sum())
 
 
 def test_plan_is_optimal_feasible_and_basic() -> None:
@@ -93,7 +80,7 @@ def test_plan_is_optimal_feasible_and_basic() -> None:
         assert np.count_nonzero(flow) <= sum(costs.shape) - 1, name
         cost = plan.cost.item()
         assert cost == pytest.approx((flow * costs).sum(), rel=1e-12), name
-        oracle = highs_cost(costs, student, teacher)
+        oracle = lowest_cost(costs, student, teacher)
         # HiGHS drops masses below its feasibility tolerance, so tiny masses may cost it nothing.
         assert cost == pytest.approx(oracle, rel=1e-9, abs=1e-10 * costs.max()), name
         assert cost <= (np.outer(student, teacher) * costs).sum() * (1 + 1e-12), name
@@ -140,7 +127,7 @@ def test_any_total_mass(total: float) -> None:
     costs = rng.random((4, 12))
     student, teacher = rng.dirichlet(np.ones(4)), rng.dirichlet(np.ones(12))
     plan = solve_transport(costs, student * total, teacher * total)
-    assert plan.cost.item() / total == pytest.approx(highs_cost(costs, student, teacher), rel=1e-9)
+    assert plan.cost.item() / total == pytest.approx(lowest_cost(costs, student, teacher), rel=1e-9)
     assert np.abs(plan.flow.sum(dim=1).numpy() - student * total).max() <= 1e-12 * total
 
 
@@ -175,31 +162,31 @@ HALF = [0.5, 0.5]
 
 
 @pytest.mark.parametrize(
-    ("costs", "student", "teacher", "message"),
+    ("costs", "student", "teacher", "named"),
     [
-        ([[0.0, 1.0], [float("nan"), 1.0]], HALF, HALF, r"costs\[1, 0\] is nan"),
-        ([[0.0, float("inf")], [1.0, 1.0]], HALF, HALF, r"costs\[0, 1\] is inf"),
-        ([[0.0, 1.0], [1.0, -1e-9]], HALF, HALF, r"costs\[1, 1\] is -1e-09"),
-        ([[float("nan")] * 2] * 2, HALF, HALF, r"costs\[0, 0\] is nan"),
-        ([[0.0, 1.0], [1.0, 0.0]], [0.5, float("nan")], HALF, r"student_weights\[1\] is nan"),
-        ([[0.0, 1.0], [1.0, 0.0]], HALF, [1.5, -0.5], r"teacher_weights\[1\] is -0.5"),
-        ([[0.0, 1.0], [1.0, 0.0]], HALF, [float("inf"), 0.5], r"teacher_weights\[0\] is inf"),
-        ([[0.0, 1.0], [1.0, 0.0]], HALF, [0.5, 0.4], "equal sums"),
-        ([[0.0, 1.0], [1.0, 0.0]], HALF, [0.5, 0.5 + 1e-5], "equal sums"),
-        ([[0.0, 1.0], [1.0, 0.0]], [0.0, 0.0], [0.0, 0.0], "must be positive"),
-        ([[0.0, 1.0], [1.0, 0.0]], [1.0], HALF, r"student_weights have shape \(1,\).*need \(2,\)"),
-        ([[0.0, 1.0], [1.0, 0.0]], HALF, [HALF], r"teacher_weights have shape \(1, 2\)"),
-        ([0.0, 1.0], HALF, HALF, "must be a matrix"),
-        ([[], []], HALF, [], "must be a matrix"),
+        ([[0.0, 1.0], [float("nan"), 1.0]], HALF, HALF, ["costs[1, 0]", "nan"]),
+        ([[0.0, float("inf")], [1.0, 1.0]], HALF, HALF, ["costs[0, 1]", "inf"]),
+        ([[0.0, 1.0], [1.0, -1e-9]], HALF, HALF, ["costs[1, 1]", "-1e-09"]),
+        ([[float("nan")] * 2] * 2, HALF, HALF, ["costs[0, 0]", "nan"]),
+        ([[0.0, 1.0], [1.0, 0.0]], [0.5, float("nan")], HALF, ["student_weights[1]", "nan"]),
+        ([[0.0, 1.0], [1.0, 0.0]], HALF, [1.5, -0.5], ["teacher_weights[1]", -0.5]),
+        ([[0.0, 1.0], [1.0, 0.0]], HALF, [float("inf"), 0.5], ["teacher_weights[0]", "inf"]),
+        ([[0.0, 1.0], [1.0, 0.0]], HALF, [0.5, 0.4], ["student_weights", "teacher_weights", 1]),
+        ([[0.0, 1.0], [1.0, 0.0]], HALF, [0.5, 0.5 + 1e-5], ["student_weights", "teacher_weights", 1]),
+        ([[0.0, 1.0], [1.0, 0.0]], [0.0, 0.0], [0.0, 0.0], ["student_weights", "teacher_weights"]),
+        ([[0.0, 1.0], [1.0, 0.0]], [1.0], HALF, ["student_weights", "(1,)", "(2,)"]),
+        ([[0.0, 1.0], [1.0, 0.0]], HALF, [HALF], ["teacher_weights", "(1, 2)"]),
+        ([0.0, 1.0], HALF, HALF, ["costs", "(2,)"]),
+        ([[], []], HALF, [], ["costs", "(2, 0)"]),
     ],
 )
-def test_no_transport_problem_is_refused(costs: object, student: object, teacher: object, message: str) -> None:
-    with pytest.raises(TransportError, match=message):
+def test_no_transport_problem_is_refused(costs: object, student: object, teacher: object, named: list[object]) -> None:
+    with names(TransportError, *named):
         solve_transport(torch.tensor(costs), torch.tensor(student), torch.tensor(teacher))
 
 
 def test_float64_sums_may_not_differ_by_more_than_rounding() -> None:
-    with pytest.raises(TransportError, match="equal sums"):
+    with names(TransportError, "student_weights", "teacher_weights"):
         solve_transport(np.ones((1, 1)), np.array([1.0]), np.array([1 + 1e-9]))
 
 
@@ -216,7 +203,7 @@ def test_a_faulty_solver_is_noticed(fault: str, monkeypatch: pytest.MonkeyPatch)
         return flow, {"warning": "numItermax reached" if fault == "warning" else None}
 
     monkeypatch.setattr(ot, "emd", emd)
-    with pytest.raises(TransportError, match="solver"):
+    with names(TransportError, "solver"):
         solve_transport(torch.rand(2, 3), torch.full((2,), 1 / 2), torch.full((3,), 1 / 3))
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from messages import names
 
 from emdistill.errors import ConfigError
 from emdistill.losses import EmbeddingLoss, HardLabels, LayerLoss, SoftTargets
 from emdistill.methods.bert_emd import bert_emd
 from emdistill.states import EncoderShape
+from emdistill.tasks import KINDS
 from emdistill.training.run_stages import stage_arguments
 from emdistill.training.stage import Stage
 
@@ -128,54 +130,64 @@ def test_mapping_settings_arrive() -> None:
 
 
 def test_regression_and_temperature_arrive() -> None:
-    soft, hard = list(build(beta=0, alpha=0.5, temperature=3.0, predictions="score")[0].objective.losses)
+    soft, hard = list(
+        build(beta=0, alpha=0.5, temperature=3.0, predictions=KINDS["regression"].predictions)[0].objective.losses
+    )
     assert isinstance(soft, SoftTargets)
     assert isinstance(hard, HardLabels)
-    assert (soft.temperature, soft.regression, hard.regression) == (3.0, True, True)
+    assert (soft.temperature, soft.link, hard.link) == (3.0, "identity", "identity")
 
 
 def test_unequal_heads_need_a_choice() -> None:
     student = replace(STUDENT, heads=4)
-    with pytest.raises(ConfigError, match=r"4 attention heads and the teacher 2: choose --objective\.heads mean or"):
+    with names(ConfigError, 4, 2, "--objective.heads", "mean", "match"):
         build(student)
     for settings in ({"heads": "mean"}, {"heads": "match"}, {"attention_scores": 0}, {"beta": 0}):
         assert build(student, **settings)
 
 
 def test_no_projection_needs_equal_widths() -> None:
-    with pytest.raises(ConfigError, match="projection 'none' needs equal widths"):
+    with names(ConfigError, "'none'", "--objective.projection", STUDENT.width, TEACHER.width):
         build(projection="none")
     assert build(replace(STUDENT, width=TEACHER.width), projection="none")
     assert build(projection="none", hidden_states=0, embeddings=0)[0].objective.projection is None
 
 
-@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
-@pytest.mark.parametrize("name", ["beta", "theta", "attention_scores", "hidden_states", "embeddings", "prediction"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("beta", -1.0),
+        ("theta", float("nan")),
+        ("attention_scores", float("inf")),
+        ("hidden_states", -1.0),
+        ("embeddings", float("nan")),
+        ("prediction", float("inf")),
+    ],
+)
 def test_impossible_weights(name: str, value: float) -> None:
-    with pytest.raises(ConfigError, match=rf"--objective\.{name} {value:g}: a weight is 0 \(off\) or above, and fin"):
+    with names(ConfigError, f"--objective.{name}", f"{value:g}"):
         build(**{name: value})
 
 
 def test_two_negative_weights_do_not_make_a_positive_one() -> None:
-    with pytest.raises(ConfigError, match=r"--objective\.beta -1, --objective\.theta -1: "):
+    with names(ConfigError, "--objective.beta", "--objective.theta", -1):
         build(beta=-1.0, theta=-1.0, embeddings=0)
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan")])
 def test_alpha_is_a_share(alpha: float) -> None:
-    with pytest.raises(ConfigError, match=r"--objective\.alpha is a share between 0 and 1"):
+    with names(ConfigError, "--objective.alpha", alpha):
         build(alpha=alpha)
 
 
 @pytest.mark.parametrize(("settings", "phase"), [(INTERMEDIATE, "intermediate"), ({"prediction": 0}, "prediction")])
 def test_two_phases_with_an_empty_one(settings: dict[str, float], phase: str) -> None:
-    message = f"no loss for the {phase} phase: every {phase} term is off; give one a weight above 0"
-    with pytest.raises(ConfigError, match=message):
+    with names(ConfigError, phase):
         build(schedule="two-phase", **settings)
     assert build(schedule="joint", **settings)
 
 
 @pytest.mark.parametrize("schedule", ["joint", "two-phase"])
 def test_everything_off(schedule: str) -> None:
-    with pytest.raises(ConfigError, match="no loss"):
+    with pytest.raises(ConfigError):
         build(schedule=schedule, prediction=0, **INTERMEDIATE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from messages import names
 
 from emdistill.errors import ConfigError
 from emdistill.methods.hard_labels import hard_labels
@@ -30,7 +31,7 @@ def test_soft_targets(alpha: float, equation: str) -> None:
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan")])
 def test_alpha_is_a_share(alpha: float) -> None:
-    with pytest.raises(ConfigError, match=r"--objective\.alpha is a share between 0 and 1"):
+    with names(ConfigError, "--objective.alpha", alpha):
         soft_targets(SHAPE, SHAPE, alpha=alpha)
 
 

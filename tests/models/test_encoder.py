@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from emdistill.errors import ConfigError, ModelError, TokenizerError
+from emdistill.errors import ModelError, TokenizerError
 from emdistill.models import (
     encoder_layers,
     encoder_shape,
@@ -63,7 +63,7 @@ def test_an_encoder_without_a_head_gets_a_fresh_one_only_for_training(tiny_encod
     capfd.readouterr()
     verbosity = transformers_logging.get_verbosity()
     torch.manual_seed(3)
-    loaded = load_classifier(tmp_path, labels=["bad", "so-so", "good"])
+    loaded = load_classifier(tmp_path, labels=["bad", "so-so", "good"], problem_type="single_label_classification")
     assert capfd.readouterr() == ("", "")
     assert transformers_logging.get_verbosity() == verbosity
     assert logging.getLogger("transformers").level == verbosity
@@ -74,26 +74,20 @@ def test_an_encoder_without_a_head_gets_a_fresh_one_only_for_training(tiny_encod
     assert loaded.classifier.out_features == 3
     assert loaded.classifier.weight.std() > 0
     torch.manual_seed(3)
-    assert fingerprint(load_classifier(tmp_path, outputs=3)) == fingerprint(loaded)
+    assert fingerprint(
+        load_classifier(tmp_path, labels=["bad", "so-so", "good"], problem_type="single_label_classification")
+    ) == fingerprint(loaded)
 
 
 def test_a_head_of_another_size_is_replaced_and_one_that_fits_is_kept(tiny_encoder, tmp_path):
     model = tiny_encoder()
     model.save_pretrained(tmp_path)
-    score = load_classifier(tmp_path, regression=True)
+    score = load_classifier(tmp_path, problem_type="regression")
     assert (score.config.num_labels, score.config.problem_type, score.classifier.out_features) == (1, "regression", 1)
     assert fingerprint(score.base_model) == fingerprint(model.base_model)
-    kept = load_classifier(tmp_path, labels=["no", "yes"])
+    kept = load_classifier(tmp_path, labels=["no", "yes"], problem_type="single_label_classification")
     assert fingerprint(kept) == fingerprint(model)
     assert kept.config.id2label == {0: "no", 1: "yes"}
-
-
-def test_contradicting_outputs(tiny_encoder, tmp_path):
-    tiny_encoder().save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match="3 outputs, 2 labels"):
-        load_classifier(tmp_path, labels=["a", "b"], outputs=3)
-    with pytest.raises(ConfigError, match="1 outputs, 2 labels and regression=True"):
-        load_classifier(tmp_path, labels=["a", "b"], regression=True)
 
 
 def test_folders_that_are_no_encoder(tmp_path):
@@ -265,7 +259,7 @@ def test_a_classifier_gives_its_bare_encoder_and_nothing_fresh(tiny_encoder, tin
     assert all(torch.equal(found[name], tensor) for name, tensor in stored.items())
     assert all("pooler" in name for name in found.keys() - stored.keys())
     assert fingerprint(load_encoder(tmp_path / "student")) == fingerprint(loaded)
-    classifier = load_classifier(tmp_path / "student", labels=["a", "b"])
+    classifier = load_classifier(tmp_path / "student", labels=["a", "b"], problem_type="single_label_classification")
     assert fingerprint(classifier.base_model) == fingerprint(loaded)
 
 

@@ -8,6 +8,7 @@ import torch
 from emdistill.errors import TeacherError
 from emdistill.models import Teacher, check_above_chance, fingerprint
 from emdistill.states import EncoderShape
+from emdistill.tasks import KINDS
 
 BATCH = {"input_ids": torch.tensor([[2, 40, 41, 42, 3]]), "attention_mask": torch.ones(1, 5, dtype=torch.long)}
 
@@ -43,37 +44,14 @@ def test_is_no_module_and_knows_its_shape(tiny_encoder):
     assert teacher.to("cpu") is teacher
     assert teacher.shape == EncoderShape(layers=3, width=32, heads=4)
     assert teacher.fingerprint == fingerprint(model)
-    assert (teacher.labels, teacher.outputs, teacher.is_regression) == ((), 2, False)
+    assert (teacher.labels, teacher.outputs) == (("LABEL_0", "LABEL_1"), 2)
 
 
-def test_label_order_is_matched_by_name(tiny_encoder):
-    teacher = named(tiny_encoder(labels=3), ["Entailment", "Neutral", "Contradiction"])
-    assert teacher.labels == ("Entailment", "Neutral", "Contradiction")
-    teacher.check_labels(["entailment", "neutral", "contradiction"])
-    with pytest.raises(TeacherError, match=r"\(Entailment, Neutral, Contradiction\).*\(contradiction, neutral, ent"):
-        teacher.check_labels(["contradiction", "neutral", "entailment"])
-    teacher.check_labels(["yes", "maybe", "no"])  # other names say nothing about the order
-
-
-def test_generic_names_are_no_names(tiny_encoder):
-    teacher = Teacher(tiny_encoder())
-    teacher.check_labels(["LABEL_1", "LABEL_0"])
-    teacher.check_labels(["good", "bad"])
-
-
-def test_number_and_kind_of_outputs(tiny_encoder):
-    with pytest.raises(TeacherError, match=r"2 classes apart, the data has 3 \(a, b, c\)"):
-        Teacher(tiny_encoder()).check_labels(["a", "b", "c"])
-    with pytest.raises(TeacherError, match="the teacher gives classes, the task asks for a score"):
-        Teacher(tiny_encoder()).check_labels([])
-    regression = Teacher(tiny_encoder(labels=1))
-    assert regression.labels == ()
-    regression.check_labels([])
-    with pytest.raises(TeacherError, match="the teacher gives a score, the task asks for classes"):
-        regression.check_labels(["good", "bad"])
-    several = tiny_encoder(problem_type="multi_label_classification")
-    with pytest.raises(TeacherError, match="several labels at once"):
-        Teacher(several).check_labels(["good", "bad"])
+def test_it_tells_its_kind_and_labels(tiny_encoder):
+    assert named(tiny_encoder(labels=3), ["Entailment", "Neutral", "Contradiction"]).labels[0] == "Entailment"
+    assert Teacher(tiny_encoder()).kind is KINDS["classification"]
+    assert Teacher(tiny_encoder(labels=1)).kind is KINDS["regression"]
+    assert Teacher(tiny_encoder(problem_type="multi_label_classification")).kind is KINDS["multi-label"]
 
 
 @pytest.mark.parametrize(("score", "chance"), [(0.54, 0.5), (0.0, 0.0), (0.09, 0.0), (float("nan"), 0.5), (0.75, 0.75)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import signal
 import threading
 import warnings
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from messages import names, unnamed
 
 from emdistill.errors import ConfigError, DataError, OutputError, TrainingError
 from emdistill.mapping import FixedMapping, write_mapping
@@ -106,22 +108,22 @@ def test_the_heuristics_as_genes() -> None:
 
 
 def test_a_mapping_that_is_no_gene_is_refused() -> None:
-    with pytest.raises(ConfigError, match="student layer 0 learns from several"):
+    with names(ConfigError, "student layer 0"):
         gene_of(FixedMapping(torch.ones(2, 2)))
 
 
 @pytest.mark.parametrize(
-    ("gene", "monotone", "said"),
+    ("gene", "monotone", "named"),
     [
-        ((1, 2), False, "gene 1-2 has 2 places; the student has 3 layers"),
-        ((1, 2, 7), False, "7 is not among 0 .untaught. and 1..6"),
-        ((1, -2, 3), False, "-2 is not among"),
-        ((1, 2.5, 3), False, "2.5 is no whole number"),
-        ((3, 0, 2), True, "is not monotone"),
+        ((1, 2), False, ["1-2", 2, 3]),
+        ((1, 2, 7), False, ["1-2-7", 7, "1..6"]),
+        ((1, -2, 3), False, [-2, "1..6"]),
+        ((1, 2.5, 3), False, [2.5]),
+        ((3, 0, 2), True, ["3-0-2"]),
     ],
 )
-def test_a_wrong_gene_is_named(gene: Gene, monotone: bool, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_a_wrong_gene_is_named(gene: Gene, monotone: bool, named: list[object]) -> None:
+    with names(ConfigError, *named):
         check_gene(gene, 3, 6, monotone=monotone)
 
 
@@ -159,7 +161,7 @@ def test_a_child_without_mutation_is_two_pieces_and_with_it_differs() -> None:
 # ------------------------------------------------------------------------------------------------- the optimum
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("make", [separable, interacting])
 def test_it_finds_the_known_optimum_in_a_third_of_the_space(make, seed: int, tmp_path: Path) -> None:
     fitness = make(3, 6, seed)
@@ -171,18 +173,16 @@ def test_it_finds_the_known_optimum_in_a_third_of_the_space(make, seed: int, tmp
 
 
 def test_in_a_larger_space_it_mostly_finds_the_optimum_and_random_search_does_not(tmp_path: Path) -> None:
-    """200 of 2,401 genes. Over 30 seeds: found in 27, by random search in none."""
-    found = []
-    for seed in range(3):
+    """200 of 2,401 genes. Over 30 seeds: found in 27, by random search in none; two of the 27 stand here."""
+    for seed in (1, 2):
         fitness = interacting(4, 6, seed)
         sizes = {"student_layers": 4, "teacher_layers": 6, "storage": tmp_path / f"study-{seed}"}
         result = search(Counting(fitness), **sizes, evaluations=200, seed=seed, heuristics={})
         best, at_random = result.best_of("genetic"), result.best_of("random")
         assert best is not None
         assert at_random is not None
+        assert best.gene == optimum(fitness, 4, 6)
         assert best.fitness > at_random.fitness
-        found.append(best.gene == optimum(fitness, 4, 6))
-    assert sum(found) >= 2
 
 
 def test_a_monotone_search_stays_monotone(tmp_path: Path) -> None:
@@ -218,9 +218,9 @@ def test_heuristics_first_then_equal_budgets_and_no_gene_twice(tmp_path: Path) -
         assert first.number < trial.number
     assert result.planned == result.ended == 85
     assert len(lines) == 85
-    assert lines[0].startswith("2-4-6 (uniform): a ")
-    assert lines[0].endswith("s (1 of 85)")
-    assert sum("known already" in line for line in lines) == len(reused)
+    assert not unnamed(lines[0], "2-4-6", "uniform", "a", "b", 1, 85)
+    seconds = [bool(re.search(r"\d s\b", line)) for line in lines]
+    assert seconds == [not trial.reused for trial in result.trials]  # what is known already took none
     uniform = result.trials[0]
     assert uniform.fitness == pytest.approx(0.75 * evaluate.fitness((2, 4, 6)))  # the mean of a and b
     assert uniform.scores == pytest.approx({"a": evaluate.fitness((2, 4, 6)), "b": evaluate.fitness((2, 4, 6)) / 2})
@@ -318,9 +318,9 @@ def test_an_evaluation_that_fails_is_written_down_and_the_search_goes_on(tmp_pat
     assert any("out of memory" in trial.error for trial in failed.values())
     assert len(evaluate.genes) == len(set(evaluate.genes))
     assert result.best.gene[0] not in (3, 4, 5)
-    line = trial_line(next(iter(failed.values())), result)
-    assert "failed: " in line
-    assert any("could not be evaluated" in note for note in search_notes(result))
+    gene, trial = next(iter(failed.items()))
+    assert not unnamed(trial_line(trial, result), gene_name(gene), trial.error)
+    assert not unnamed(search_notes(result)[-1], len(failed))
     write_record(tmp_path / "search.json", result, status="finished", about={})
     json.loads((tmp_path / "search.json").read_text(), parse_constant=lambda name: pytest.fail(name))
 
@@ -330,7 +330,7 @@ def test_a_search_in_which_everything_fails_stops_early_and_says_why(tmp_path: P
         raise RuntimeError("no such device")
 
     evaluate = Counting(sum, fails)
-    with pytest.raises(TrainingError, match=r"the first 3 layer mappings .* 1-2-3: RuntimeError: no such device"):
+    with names(TrainingError, 3, "1-2-3", "RuntimeError: no such device"):
         search(evaluate, **SIZES, storage=tmp_path / "study", evaluations=10)
     assert len(evaluate.genes) == 3
 
@@ -354,25 +354,23 @@ def test_what_is_no_genes_fault_stops_the_search_and_counts_for_nothing(error: E
 def test_a_study_of_other_settings_is_refused(tmp_path: Path) -> None:
     evaluate = Counting(separable(3, 6, 0))
     search(evaluate, **SIZES, storage=tmp_path / "study", evaluations=2, about={"rows": 200})
-    with pytest.raises(OutputError) as caught:
+    with names(OutputError, "seed", 42, 7, "about", {"rows": 200}, {"rows": 100}):
         search(evaluate, **SIZES, storage=tmp_path / "study", evaluations=2, seed=7, about={"rows": 100})
-    assert "seed: 42 then, 7 now" in str(caught.value)
-    assert "about: {'rows': 200} then, {'rows': 100} now" in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "named"),
     [
-        ({"population": 1}, "--population 1 has no two parents"),
-        ({"mutation": 1.5}, "--mutation 1.5 is no probability"),
-        ({"evaluations": -1}, "--evaluations must be 0 or more, not -1"),
-        ({"seed": -1}, "--seed must be 0 or more"),
-        ({"student_layers": 0}, "a layer on both sides"),
-        ({"heuristics": {"mine": (9, 9, 9)}}, "gene 9-9-9"),
+        ({"population": 1}, ["--population", 1]),
+        ({"mutation": 1.5}, ["--mutation", 1.5]),
+        ({"evaluations": -1}, ["--evaluations", -1]),
+        ({"seed": -1}, ["--seed"]),
+        ({"student_layers": 0}, [0, 6]),
+        ({"heuristics": {"mine": (9, 9, 9)}}, ["9-9-9"]),
     ],
 )
-def test_impossible_numbers_are_refused_before_anything_is_written(tmp_path: Path, wrong, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_impossible_numbers_are_refused_before_anything_is_written(tmp_path: Path, wrong, named: list[object]) -> None:
+    with names(ConfigError, *named):
         search(Counting(sum), **SIZES | {"storage": tmp_path / "study"} | wrong)
     assert not (tmp_path / "study").exists()
 
@@ -469,5 +467,5 @@ def test_the_record_the_table_and_the_picture(tmp_path: Path) -> None:
 
 def test_a_result_without_any_fitness_says_so() -> None:
     failed = GeneTrial(0, (1, 2, 3), "random", "failed", error="RuntimeError: no")
-    with pytest.raises(TrainingError, match="no layer mapping could be evaluated: RuntimeError: no"):
+    with names(TrainingError, "RuntimeError: no"):
         _ = SearchResult(GeneSpace(3, 6), (failed,), 1).best

@@ -15,10 +15,11 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from emdistill.commands.evaluate import evaluate_model
+from emdistill.commands.predict import predict_file
 from emdistill.errors import ConfigError, DataError, ModelError, TokenizerError
 from emdistill.models.encoder import name_outputs, save_student
 from emdistill.runs.reading import Reading, remember_reading
-from emdistill.ship.apply import evaluate_model, predict_file
 from emdistill.ship.onnx import OnnxClassifier, export_onnx, open_onnx
 from emdistill.ship.onnx_folder import (
     CONFIG,

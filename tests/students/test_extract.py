@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from messages import names
 from torch import nn
 from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, BertModel
 
@@ -123,9 +124,12 @@ def grown(small: nn.Module, config, plan: ExtractionPlan) -> nn.Module:
     return large
 
 
-@pytest.mark.parametrize("kind", AUTO)
+@pytest.mark.parametrize(
+    ("kind", "heads", "small_heads"),
+    # Heads are of the encoder, whatever stands on it.
+    [*((kind, 4, 2) for kind in AUTO), ("classifier", 4, 4), ("classifier", 6, 4)],
+)
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(("heads", "small_heads"), [(4, 2), (4, 4), (6, 4)])
 def test_units_that_do_not_matter_are_cut_off(tiny_encoder, family, kind, heads, small_heads):
     width = 48 if heads == 6 else 32
     options = {"tie_word_embeddings": False} | ({"embedding_size": 10} if family == "electra" else {})
@@ -162,11 +166,11 @@ def test_every_parameter_has_its_axes(tiny_encoder, family, kind):
 def test_an_unknown_parameter_is_refused(tiny_encoder):
     teacher = tiny_encoder()
     teacher.bert.encoder.layer[1].adapter = nn.Linear(32, 32)
-    with pytest.raises(ModelError, match=r"bert\.encoder\.layer\.1\.adapter\.weight of this BertForSequenceClass"):
+    with names(ModelError, "bert.encoder.layer.1.adapter.weight", "BertForSequenceClassification"):
         extract_student(teacher, 2, 24)
     teacher = tiny_encoder()
     teacher.gate = nn.Linear(32, 2)
-    with pytest.raises(ModelError, match=r"gate\.weight .* --student_birth fresh"):
+    with names(ModelError, "gate.weight", "--student_birth fresh"):
         extract_student(teacher, 2, 24)
 
 
@@ -255,16 +259,13 @@ def test_a_bare_encoder_without_pooler_stays_without(tiny_encoder, tmp_path):
 def test_what_is_no_part_of_the_teacher_is_refused(tiny_encoder):
     teacher = tiny_encoder(layers=2)
     for shape in ((3, 16, 4, 64), (2, 64, 4, 64), (2, 16, 4, 65)):
-        with pytest.raises(
-            ConfigError, match=r"cannot be cut from a teacher of 2x32x4x64.*--student_birth fresh"
-        ) as error:
+        with names(ConfigError, "x".join(map(str, shape)), "2x32x4x64", "--student_birth fresh"):
             extract_student(teacher, *shape)
-        assert "x".join(map(str, shape)) in str(error.value)
-    with pytest.raises(ConfigError, match="its 8 heads of 2 are no part of 4 heads of 8"):
+    with names(ConfigError, "2x16x8x64", "8 heads of 2", "4 heads of 8"):
         extract_student(teacher, 2, 16, 8, 64)
-    with pytest.raises(ConfigError, match="its 1 heads of 16 are no part"):
+    with names(ConfigError, "2x16x1x64", "1 heads of 16"):
         extract_student(teacher, 2, 16, 1, 64)
-    with pytest.raises(ConfigError, match="at the width of its embeddings, 16, an ELECTRA has no projection"):
+    with names(ConfigError, "2x16x4x64", 16):
         extract_student(tiny_encoder("electra"), 2, 16, 4, 64)
     wide = tiny_encoder("electra", embedding_size=32)
     assert extract_student(wide, 2, 16, 4, 64).config.embedding_size == 16

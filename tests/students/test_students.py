@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
+from messages import names
 from transformers import (
     AutoModel,
     AutoModelForMaskedLM,
@@ -16,11 +19,12 @@ from transformers import (
 from emdistill.errors import ConfigError, LayerCountError, ModelError, TokenizerError
 from emdistill.mapping import uniform_mapping
 from emdistill.models import encoder_layers, encoder_shape, fingerprint, save_student
-from emdistill.states import EncoderShape
+from emdistill.states import NOTHING, WORDS, EncoderShape
 from emdistill.students import STUDENTS, evenly_spaced, keep_layers, make_student, student_kind
 from emdistill.students.extract import extract_student
 from emdistill.students.importance import taylor_importance
 from emdistill.students.shape import StudentShape, complete_shape, default_feed_forward, default_heads, shape_of
+from emdistill.tasks import KINDS
 
 FAMILIES = ("bert", "roberta", "distilbert", "electra")
 LABELS = ("bad", "good")
@@ -89,21 +93,21 @@ def test_layers_come_from_the_source_encoder(tiny_encoder, tiny_tokenizer, tmp_p
     other, _ = make_student("2", teacher, tiny_tokenizer, labels=LABELS, seed=6, source=tmp_path)
     assert fingerprint(again) == fingerprint(student)
     assert fingerprint(other.classifier) != fingerprint(student.classifier)
-    with pytest.raises(ConfigError, match="keeps no layers"):
+    with names(ConfigError, "--student 4x32", tmp_path):
         make_student("4x32", teacher, tiny_tokenizer, labels=LABELS, source=tmp_path)
 
 
 def test_layers_that_are_not_there(tiny_encoder, tiny_tokenizer):
     teacher = tiny_encoder(layers=6)
-    with pytest.raises(LayerCountError, match=r"this teacher has 6 layers \(0\.\.5\); --student names layer 9"):
+    with names(LayerCountError, "--student", "layer 9", "0..5"):
         make_student("1,9", teacher, tiny_tokenizer, labels=LABELS)
     for spec in ("7", "0"):
-        with pytest.raises(LayerCountError, match=rf"this teacher has 6 layers; --student asks for {spec} of them"):
+        with names(LayerCountError, "--student", spec, 6):
             make_student(spec, teacher, tiny_tokenizer, labels=LABELS)
     for spec in ("3,1", "1,1"):
-        with pytest.raises(ConfigError, match=f"--student {spec}: name each layer once, in increasing order"):
+        with names(ConfigError, f"--student {spec}"):
             make_student(spec, teacher, tiny_tokenizer, labels=LABELS)
-    with pytest.raises(ModelError, match="the teacher's head has 2 outputs, the task 3"):
+    with names(ModelError, 2, 3):
         make_student("3", teacher, tiny_tokenizer, labels=("a", "b", "c"))
 
 
@@ -179,9 +183,9 @@ def test_the_births_of_a_shape(tiny_encoder, tiny_tokenizer):
     cut = len(plans)
     assert born("fresh") not in {born("fresh", seed=2), born("random")}
     assert len(plans) == cut + 1  # of fresh students there is nothing to record
-    with pytest.raises(ConfigError, match=r"measured on a sample .*, and there is none.*--student_birth random"):
+    with names(ConfigError, "--student 2x24x4x40", "sample", "--student_birth random"):
         born("importance", batches=None)
-    with pytest.raises(ModelError, match="the teacher's head has 2 outputs, the task 3"):
+    with names(ModelError, 2, 3):
         make_student("2x24", teacher, tiny_tokenizer, labels=("a", "b", "c"), birth="random")
 
 
@@ -193,8 +197,7 @@ def test_a_student_larger_than_its_teacher_can_only_be_fresh(tiny_encoder, tiny_
 
     for birth in ("importance", "random"):
         for spec, sizes in (("3x24", "3x24x4x64"), ("2x48", "2x48x12x192")):
-            expected = f"a student of {sizes} cannot be cut from a teacher of 2x32x4x64 .*--student_birth fresh"
-            with pytest.raises(ConfigError, match=expected):
+            with names(ConfigError, sizes, "2x32x4x64", "--student_birth fresh"):
                 make_student(spec, teacher, tiny_tokenizer, labels=LABELS, birth=birth, sample=unread)
             student, _ = make_student(spec, teacher, tiny_tokenizer, labels=LABELS, birth="fresh")
             assert str(shape_of(student.config)) == sizes
@@ -229,7 +232,7 @@ def test_all_births_have_one_shape(tiny_encoder, tiny_tokenizer):
 def test_impossible_shapes(tiny_encoder, tiny_tokenizer):
     teacher = tiny_encoder()
     for spec in ("0x312", "4x0", "4x312x7x1200", "4x312x0x1200", "4x312x12x0"):
-        with pytest.raises(ConfigError, match=f"--student {spec}: "):
+        with names(ConfigError, f"--student {spec}"):
             make_student(spec, teacher, tiny_tokenizer, labels=LABELS)
 
 
@@ -247,7 +250,13 @@ def test_students_of_a_teacher_without_a_task(tiny_encoder, tiny_tokenizer, tmp_
     def born(spec: str, **options):
         batches = [{**BATCH, "labels": labels}] if kind == "words" else [BATCH]
         student, _ = make_student(
-            spec, teacher, tiny_tokenizer, predictions=kind, sample=lambda: batches, seed=3, **options
+            spec,
+            teacher,
+            tiny_tokenizer,
+            predictions=WORDS if kind == "words" else NOTHING,
+            sample=lambda: batches,
+            seed=3,
+            **options,
         )
         assert type(student) is type(teacher)
         assert torch.isfinite(student.eval()(**BATCH)[0]).all()
@@ -271,9 +280,9 @@ def test_a_student_of_a_masked_lm_needs_its_head(tiny_encoder, tiny_tokenizer, t
     words, bare = AutoModelForMaskedLM.from_config(config), AutoModel.from_config(config)
     save_student(words, tiny_tokenizer, tmp_path / "words")
     save_student(bare, tiny_tokenizer, tmp_path / "bare")
-    with pytest.raises(ModelError, match="has no head that predicts masked words, and the teacher has one"):
-        make_student(str(tmp_path / "bare"), words, tiny_tokenizer, predictions="words")
-    student, _ = make_student(str(tmp_path / "words"), bare, tiny_tokenizer, predictions="none")
+    with names(ModelError, tmp_path / "bare"):
+        make_student(str(tmp_path / "bare"), words, tiny_tokenizer, predictions=WORDS)
+    student, _ = make_student(str(tmp_path / "words"), bare, tiny_tokenizer, predictions=NOTHING)
     assert type(student) is BertModel
     assert fingerprint(student) == fingerprint(words.base_model)
 
@@ -290,9 +299,9 @@ def test_a_pretrained_student_keeps_its_weights(tiny_encoder, tiny_tokenizer, tm
 def test_a_pretrained_student_must_read_the_teachers_tokens(tiny_encoder, tiny_tokenizer, tokenizer_factory, tmp_path):
     vocabulary = sorted(tiny_tokenizer.get_vocab(), key=tiny_tokenizer.get_vocab().get)
     save_student(tiny_encoder(), tokenizer_factory((*vocabulary[:-1], "other")), tmp_path)
-    with pytest.raises(TokenizerError, match="differ in the ids of 2 tokens"):
+    with names(TokenizerError, 2, re.compile("'in'|'other'")):
         make_student(str(tmp_path), tiny_encoder(), tiny_tokenizer, labels=LABELS)
-    with pytest.raises(TokenizerError, match="differ in the ids of 2 tokens"):
+    with names(TokenizerError, 2, re.compile("'in'|'other'")):
         make_student("1", tiny_encoder(), tiny_tokenizer, labels=LABELS, source=tmp_path)
 
 
@@ -300,7 +309,9 @@ def test_regression_students(tiny_encoder, tiny_tokenizer, tmp_path):
     teacher = tiny_encoder(labels=1)
     save_student(tiny_encoder(), tiny_tokenizer, tmp_path)
     for spec in ("1", "2x24", str(tmp_path)):
-        student, _ = make_student(spec, teacher, tiny_tokenizer, labels=(), predictions="score", birth="random")
+        student, _ = make_student(
+            spec, teacher, tiny_tokenizer, labels=(), predictions=KINDS["regression"].predictions, birth="random"
+        )
         assert student.config.problem_type == "regression"
         assert student.eval()(**BATCH).logits.shape == (2, 1)
 
@@ -327,9 +338,8 @@ def test_every_form_is_in_the_table(tmp_path):
 
 @pytest.mark.parametrize("spec", ["", "4 x 312", "3;5", "4x", "4x312x12", "-1", "1.5", "4y312", "./absent", ",1"])
 def test_a_wrong_spec_is_told_the_four_forms(tiny_encoder, tiny_tokenizer, spec):
-    with pytest.raises(ConfigError) as error:
+    with names(ConfigError, repr(spec), *(kind.example for kind in STUDENTS.values())):
         make_student(spec, tiny_encoder(), tiny_tokenizer, labels=LABELS)
-    assert all(form in str(error.value) for form in (repr(spec), "3: ", "1,3,5: ", "4x312: ", "DIR_OR_HUB_ID: "))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

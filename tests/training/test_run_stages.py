@@ -8,87 +8,53 @@ from typing import Any
 
 import pytest
 import torch
+from messages import names
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import nn
-from transformers import TrainerCallback
+from training_runs import (
+    STEPS_AN_EPOCH,
+    TWO_PHASES,
+    AtStep,
+    assert_same_outcome,
+    press_ctrl_c,
+    same_models,
+    same_tensors,
+)
 from transformers.trainer_utils import get_last_checkpoint
 
 from emdistill.errors import ConfigError, ModelError, TrainingError
 from emdistill.runs.flows import read_flows
 from emdistill.training.run_stages import Interrupted, stage_arguments
 
-TWO_PHASES = {"schedule": "two-phase", "intermediate_share": 0.5, "intermediate_learning_rate": 1e-3}
-STEPS_AN_EPOCH = 6  # 48 rows in batches of 8
 
-
-class AtStep(TrainerCallback):
-    """Does something once, when a step of a stage begins."""
-
-    def __init__(self, step: int, action: Callable[[], Any], stage: str | None = None) -> None:
-        self.step = step
-        self.action = action
-        self.stage = stage
-        self.done = False
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        here = self.stage is None or Path(args.output_dir).name == self.stage
-        if here and state.global_step == self.step and not self.done:
-            self.done = True
-            self.action()
-
-
-def press_ctrl_c() -> None:
-    signal.raise_signal(signal.SIGINT)
-
-
-def same_tensors(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-def same_models(one: nn.Module, other: nn.Module) -> bool:
-    return same_tensors(one.state_dict(), other.state_dict())
-
-
-def assert_same_outcome(one, other) -> None:
-    """Student, projections, layer weights and flows are equal bit for bit."""
-    assert same_models(one.student, other.student)
-    for stage, again in zip(one.stages, other.stages, strict=True):
-        assert same_models(stage.objective, again.objective)
-    assert (one.folder / "flows.jsonl").read_bytes() == (other.folder / "flows.jsonl").read_bytes()
-
-
-def test_the_same_seed_gives_the_same_student_bit_for_bit_and_training_changes_it(new_run) -> None:
-    one, other, before = new_run("one"), new_run("other"), new_run("before")
-    one.go()
+def test_the_same_seed_gives_the_same_student_bit_for_bit_and_training_changes_it(new_run, finished_run) -> None:
+    one, other, before = finished_run(), new_run("other"), new_run("before")
     other.go()
     assert_same_outcome(one, other)
     assert not same_models(one.student, before.student)
     assert not same_models(one.stages[0].objective, before.stages[0].objective)
 
 
-def test_another_seed_gives_another_student(new_run) -> None:
-    one, other = new_run("one"), new_run("other", seed=4)
-    one.go()
+def test_another_seed_gives_another_student(new_run, finished_run) -> None:
+    other = new_run(seed=4)
     other.go()
-    assert not same_models(one.student, other.student)
+    assert not same_models(finished_run().student, other.student)
 
 
 @pytest.mark.parametrize(
     ("step", "choose"), [(3, False), (8, True), (STEPS_AN_EPOCH - 1, True), (STEPS_AN_EPOCH - 1, False)]
 )
-def test_a_run_resumed_after_ctrl_c_ends_as_if_uninterrupted(new_run, step: int, choose: bool) -> None:
+def test_a_run_resumed_after_ctrl_c_ends_as_if_uninterrupted(new_run, finished_run, step: int, choose: bool) -> None:
     """In the middle of either epoch, and at the last step of one."""
-    whole = new_run("whole", flow_steps=2)
-    whole_log = whole.go(choose=choose)
-    with pytest.raises(Interrupted, match="stopped"):
-        new_run("parts", flow_steps=2).go(choose=choose, callbacks=(AtStep(step, press_ctrl_c),))
-    resumed = new_run("parts", flow_steps=2)
-    log = resumed.go(choose=choose, resume=True)
+    with pytest.raises(Interrupted):
+        new_run().go(AtStep(step), choose=choose)
+    resumed, whole = new_run(), finished_run(choose=choose)
+    resumed.go(choose=choose, resume=True)
     assert_same_outcome(whole, resumed)
     if choose:
         scores = [
-            [entry["eval_accuracy"] for entry in run[0]["log"] if "eval_accuracy" in entry] for run in (whole_log, log)
+            [entry["eval_accuracy"] for entry in run.log[0]["log"] if "eval_accuracy" in entry]
+            for run in (whole, resumed)
         ]
         assert scores[0] == scores[1]
     else:
@@ -98,21 +64,18 @@ def test_a_run_resumed_after_ctrl_c_ends_as_if_uninterrupted(new_run, step: int,
             assert same_tensors(one, other)
 
 
-def test_a_run_stopped_at_its_very_last_step_has_its_student(new_run) -> None:
-    whole = new_run("whole")
-    whole.go()
-    with pytest.raises(Interrupted, match="stopped after stage 'joint'"):
-        new_run("parts").go(callbacks=(AtStep(2 * STEPS_AN_EPOCH - 1, press_ctrl_c),))
-    resumed = new_run("parts")
+def test_a_run_stopped_at_its_very_last_step_has_its_student(new_run, finished_run) -> None:
+    with names(Interrupted, "'joint'"):
+        new_run().go(AtStep(2 * STEPS_AN_EPOCH - 1))
+    resumed = new_run()
     resumed.go(resume=True)
-    assert same_models(whole.student, resumed.student)
-    assert (whole.folder / "flows.jsonl").read_bytes() == (resumed.folder / "flows.jsonl").read_bytes()
+    assert_same_outcome(finished_run(), resumed, resumed_after="joint")
 
 
 def test_the_checkpoint_of_an_interruption_is_kept_beside_a_better_one(new_run) -> None:
     run = new_run()
-    with pytest.raises(Interrupted, match=r"stopped at step 9 of 12 of stage 'joint'"):
-        run.go(choose=True, callbacks=(AtStep(8, press_ctrl_c),))
+    with names(Interrupted, 9, 12, "'joint'"):
+        run.go(AtStep(8), choose=True)
     checkpoints = run.folder / "checkpoints" / "joint"
     state = json.loads((checkpoints / "checkpoint-9" / "trainer_state.json").read_text())
     assert state["best_model_checkpoint"] == str(checkpoints / "checkpoint-6")
@@ -121,22 +84,20 @@ def test_the_checkpoint_of_an_interruption_is_kept_beside_a_better_one(new_run) 
     assert [entry["step"] for entry in state["log_history"] if "eval_accuracy" in entry] == [6]
 
 
-@pytest.mark.parametrize(("stage", "step"), [("intermediate", 4), ("prediction", 0), ("prediction", 7)])
-def test_a_two_phase_run_is_resumed_in_either_phase(new_run, stage: str, step: int) -> None:
-    whole = new_run("whole", objective=TWO_PHASES, num_train_epochs=4)
-    whole_log = whole.go()
+@pytest.mark.parametrize(("stage", "step"), [("intermediate", 4), ("prediction", 0), ("prediction", 4)])
+def test_a_two_phase_run_is_resumed_in_either_phase(new_run, finished_run, stage: str, step: int) -> None:
     with pytest.raises(Interrupted):
-        new_run("parts", objective=TWO_PHASES, num_train_epochs=4).go(callbacks=(AtStep(step, press_ctrl_c, stage),))
-    resumed = new_run("parts", objective=TWO_PHASES, num_train_epochs=4)
-    log = resumed.go(resume=True)
-    assert same_models(whole.student, resumed.student)
-    assert (whole.folder / "flows.jsonl").read_bytes() == (resumed.folder / "flows.jsonl").read_bytes()
-    assert [part["stage"] for part in log] == [part["stage"] for part in whole_log] == ["intermediate", "prediction"]
-    assert all(part["log"] for part in log)
+        new_run(objective=TWO_PHASES).go(AtStep(step, stage))
+    resumed, whole = new_run(objective=TWO_PHASES), finished_run(objective=TWO_PHASES)
+    resumed.go(resume=True)
+    assert_same_outcome(whole, resumed, resumed_after="intermediate" if stage == "prediction" else None)
+    for run in (whole, resumed):
+        assert [part["stage"] for part in run.log] == ["intermediate", "prediction"]
+        assert all(part["log"] for part in run.log)
 
 
 def test_each_phase_trains_on_its_own_terms_and_settings(new_run) -> None:
-    run = new_run(objective=TWO_PHASES, logging_steps=1, learning_rate=2e-3, warmup_steps=0)
+    run = new_run(objective=TWO_PHASES, learning_rate=2e-3, warmup_steps=0)
     first, second = run.go()
     terms = [{key for entry in part["log"] for key in entry if key.startswith("terms/")} for part in (first, second)]
     assert terms == [{"terms/attention_scores", "terms/hidden_states", "terms/embeddings"}, {"terms/soft_targets"}]
@@ -148,24 +109,22 @@ def test_a_run_that_ends_by_max_steps_is_not_trained_further_by_a_resume(new_run
     whole = new_run("whole", max_steps=8)
     whole.go()
     with pytest.raises(Interrupted):
-        new_run("parts", max_steps=8).go(callbacks=(AtStep(7, press_ctrl_c),))
+        new_run("parts", max_steps=8).go(AtStep(7))
     resumed = new_run("parts", max_steps=8)
     resumed.go(resume=True)
     assert same_models(whole.student, resumed.student)
 
 
-def test_a_checkpoint_that_was_cut_off_while_being_written_is_passed_over(new_run) -> None:
-    whole = new_run("whole")
-    whole.go()
-    parts = new_run("parts")
+def test_a_checkpoint_that_was_cut_off_while_being_written_is_passed_over(new_run, finished_run) -> None:
+    parts = new_run()
     with pytest.raises(Interrupted):
-        parts.go(callbacks=(AtStep(3, press_ctrl_c),))
+        parts.go(AtStep(3))
     broken = parts.folder / "checkpoints" / "joint" / "checkpoint-5"
     broken.mkdir()
     (broken / "model.safetensors").write_bytes(b"half of it")
-    resumed = new_run("parts")
+    resumed = new_run()
     resumed.go(resume=True)
-    assert_same_outcome(whole, resumed)
+    assert_same_outcome(finished_run(), resumed)
 
 
 def test_a_second_ctrl_c_stops_at_once(new_run) -> None:
@@ -174,7 +133,7 @@ def test_a_second_ctrl_c_stops_at_once(new_run) -> None:
         press_ctrl_c()
 
     with pytest.raises(KeyboardInterrupt):
-        new_run().go(callbacks=(AtStep(3, twice),))
+        new_run().go(AtStep(3, action=twice))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -185,30 +144,28 @@ def falling_scores(values: list[float]) -> Callable[..., dict[str, float]]:
 
 
 def test_the_best_checkpoint_is_kept_and_not_the_last(new_run) -> None:
-    one = new_run("one", num_train_epochs=3, lr_scheduler_type="constant", warmup_steps=0)
-    one.score = falling_scores([0.5, 0.9, 0.1])
+    settings = {"lr_scheduler_type": "constant", "warmup_steps": 0, "per_device_train_batch_size": 16}
+    one, two = new_run("one", num_train_epochs=3, **settings), new_run("two", num_train_epochs=2, **settings)
+    one.score, two.score = falling_scores([0.5, 0.9, 0.1]), falling_scores([0.5, 0.9])
     one.go(choose=True)
-    two = new_run("two", num_train_epochs=2, lr_scheduler_type="constant", warmup_steps=0)
-    two.score = falling_scores([0.5, 0.9])
     two.go(choose=True)
     assert same_models(one.student, two.student)  # the second epoch's, at a constant learning rate
     assert same_models(one.stages[0].objective, two.stages[0].objective)
 
 
 def test_early_stopping_counts_on_after_a_resume(new_run) -> None:
-    settings = {"num_train_epochs": 6, "early_stopping_patience": 2}
+    settings = {"num_train_epochs": 6, "early_stopping_patience": 2, "per_device_train_batch_size": 16}
     whole = new_run("whole", **settings)
     whole.score = falling_scores([0.9, 0.5, 0.4, 0.3, 0.2, 0.1])
-    whole_log = whole.go(choose=True)
-    assert max(entry["epoch"] for entry in whole_log[0]["log"]) == 3
+    whole.go(choose=True)
     parts = new_run("parts", **settings)
     parts.score = falling_scores([0.9, 0.5])
     with pytest.raises(Interrupted):
-        parts.go(choose=True, callbacks=(AtStep(2 * STEPS_AN_EPOCH + 2, press_ctrl_c),))
+        parts.go(AtStep(7), choose=True)  # of the third epoch
     resumed = new_run("parts", **settings)
     resumed.score = falling_scores([0.4, 0.3, 0.2, 0.1])
-    log = resumed.go(choose=True, resume=True)
-    assert max(entry["epoch"] for entry in log[0]["log"]) == 3
+    resumed.go(choose=True, resume=True)
+    assert [max(entry["epoch"] for entry in run.log[0]["log"]) for run in (whole, resumed)] == [3, 3]
     assert same_models(whole.student, resumed.student)
 
 
@@ -219,8 +176,8 @@ def test_a_nan_loss_stops_with_step_and_term_and_keeps_the_last_good_checkpoint(
         with torch.no_grad():
             run.student.classifier.weight.fill_(float("nan"))
 
-    with pytest.raises(TrainingError, match=r"step 9: the loss term soft_targets is NaN or infinite; .*checkpoint-6"):
-        run.go(callbacks=(AtStep(8, spoil),))
+    with names(TrainingError, 9, "soft_targets", "checkpoint-6"):
+        run.go(AtStep(8, action=spoil))
     kept = load_file(run.folder / "checkpoints" / "prediction" / "checkpoint-6" / "model.safetensors")
     assert all(torch.isfinite(tensor).all() for tensor in kept.values())
 
@@ -232,8 +189,8 @@ def test_nan_layer_costs_are_named_with_their_step(new_run) -> None:
         with torch.no_grad():
             run.student.bert.encoder.layer[0].output.dense.weight.fill_(float("inf"))
 
-    with pytest.raises(TrainingError, match=r"step 3: the layer costs of [\w, ]+ are NaN or infinite; no checkpoint"):
-        run.go(callbacks=(AtStep(2, spoil),))
+    with names(TrainingError, 3, "hidden_states"):
+        run.go(AtStep(2, action=spoil))
 
 
 def test_nan_logits_at_evaluation_leave_the_earlier_checkpoint(new_run) -> None:
@@ -252,9 +209,8 @@ def test_nan_logits_at_evaluation_leave_the_earlier_checkpoint(new_run) -> None:
     assert (run.folder / "checkpoints" / "prediction" / "checkpoint-6" / "model.safetensors").is_file()
 
 
-def test_a_checkpoint_holds_student_and_objective_and_the_optimizer_learns_both(new_run) -> None:
-    run = new_run()
-    run.go()
+def test_a_checkpoint_holds_student_and_objective_and_the_optimizer_learns_both(finished_run) -> None:
+    run = finished_run()
     checkpoint = Path(get_last_checkpoint(str(run.folder / "checkpoints" / "joint")))
     saved = load_file(checkpoint / "model.safetensors")
     assert {name.partition(".")[0] for name in saved} == {"student", "objective"}
@@ -303,37 +259,40 @@ def test_no_flows_are_recorded_when_switched_off(new_run) -> None:
 
 @pytest.mark.parametrize("scheduler", ["linear", "cosine", "constant", "constant_with_warmup"])
 def test_schedules_warm_up_and_decay(new_run, scheduler: str) -> None:
-    run = new_run(method="soft-targets", lr_scheduler_type=scheduler, warmup_steps=0.25, logging_steps=1)
+    """8 steps, of which the first quarter warms up."""
+    sizes = {"num_train_epochs": 1, "per_device_train_batch_size": 6}
+    run = new_run(method="soft-targets", lr_scheduler_type=scheduler, warmup_steps=0.25, **sizes)
     rates = [entry["learning_rate"] for entry in run.go()[0]["log"] if "learning_rate" in entry]
-    assert len(rates) == 12
-    assert rates[3] == pytest.approx(1e-3)  # after a quarter of 12 steps
+    assert len(rates) == 8
+    assert rates[2] == pytest.approx(1e-3)
     if scheduler != "constant":
-        assert rates[0] < rates[1] < rates[2] < rates[3]
+        assert rates[0] < rates[1] < rates[2]
     if scheduler in ("linear", "cosine"):
-        assert rates[3] > rates[6] > rates[9] > rates[11] > 0
+        assert rates[2] > rates[4] > rates[6] > rates[7] > 0
     else:
-        assert set(rates[4:]) == {rates[3]}
+        assert set(rates[3:]) == {rates[2]}
 
 
 def test_bf16_trains_on_a_cpu(new_run) -> None:
-    run = new_run(bf16=True, logging_steps=1)
+    run = new_run(bf16=True)
     losses = [entry["loss"] for entry in run.go(choose=True)[0]["log"] if "loss" in entry]
     assert all(map(torch.isfinite, map(torch.tensor, losses)))
     assert all(weight.dtype is torch.float32 for weight in run.student.parameters())
 
 
 @pytest.mark.parametrize(
-    ("training", "message"),
+    ("name", "value"),
     [
-        ({"learning_rate": -1e-4}, "--training.learning_rate must be at least 0, not -0.0001"),
-        ({"learning_rate": float("nan")}, "--training.learning_rate must be at least 0, not nan"),
-        ({"per_device_train_batch_size": 0}, "--training.per_device_train_batch_size must be at least 1"),
-        ({"num_train_epochs": 0}, "--training.num_train_epochs"),
-        ({"lr_scheduler_type": "lin"}, "training section cannot be used: lin is not a valid"),
+        ("learning_rate", -1e-4),
+        ("learning_rate", float("nan")),
+        ("per_device_train_batch_size", 0),
+        ("num_train_epochs", 0.0),
+        ("lr_scheduler_type", "lin"),
     ],
 )
-def test_settings_that_cannot_train_are_refused(new_run, training: dict[str, Any], message: str) -> None:
+def test_settings_that_cannot_train_are_refused(new_run, name: str, value: Any) -> None:
     run = new_run()
-    with pytest.raises(ConfigError, match=message):
-        stage_arguments(run.stages[0], training, folder=run.folder, choose=False, metric="accuracy", seed=1)
+    named = [value] if name == "lr_scheduler_type" else [f"--training.{name}", value]
+    with names(ConfigError, *named):
+        stage_arguments(run.stages[0], {name: value}, folder=run.folder, choose=False, metric="accuracy", seed=1)
     assert not run.folder.exists()

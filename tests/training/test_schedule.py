@@ -2,61 +2,24 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from messages import names
 from torch import Tensor
+from training_runs import TWO_PHASES, AtStep, assert_same_outcome
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from emdistill.data.batches import TokenBudgetSampler
 from emdistill.errors import ConfigError
-from emdistill.models.teacher import Teacher
-from emdistill.training import run_stages
-from emdistill.training.trainer import DistillationTrainer
+from emdistill.training.run_stages import Interrupted
 
 TOKENS = 80
-BUDGET = {"tokens_per_batch": TOKENS, "flow_steps": 1}
-
-
-class Asynchronous(DistillationTrainer):
-    """The schedule of an accelerator, on whatever there is."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._asynchronous = self._finite.delayed = True
-
-
-@pytest.fixture
-def asynchronous(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Call it, and every trainer made from then on works as on an accelerator."""
-    return lambda: monkeypatch.setattr(run_stages, "DistillationTrainer", Asynchronous)
-
-
-class CtrlC(TrainerCallback):
-    """Presses it once, when a step begins."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step == self.step:
-            signal.raise_signal(signal.SIGINT)
-
-
-def assert_same_outcome(one: Any, other: Any) -> None:
-    """Student, projections, layer weights and flows are equal bit for bit."""
-    pairs = [(one.student, other.student)]
-    pairs += [(a.objective, b.objective) for a, b in zip(one.stages, other.stages, strict=True)]
-    for model, again in pairs:
-        tensors, others = model.state_dict(), again.state_dict()
-        assert tensors.keys() == others.keys()
-        assert all(torch.equal(tensors[name], others[name]) for name in tensors)
-    assert (one.folder / "flows.jsonl").read_bytes() == (other.folder / "flows.jsonl").read_bytes()
+BUDGET = {"tokens_per_batch": TOKENS}
 
 
 def batches_of(run: Any) -> list[Tensor]:
@@ -72,7 +35,7 @@ def batches_of(run: Any) -> list[Tensor]:
 
 
 def test_token_budgets_are_kept_and_the_schedule_ends_at_zero(new_run) -> None:
-    run = new_run(**BUDGET, lr_scheduler_type="linear", warmup_steps=0, logging_steps=1)
+    run = new_run(**BUDGET, lr_scheduler_type="linear", warmup_steps=0)
     seen = batches_of(run)
     (stage,) = run.go()
     lengths = list(run.train["length"])
@@ -98,49 +61,41 @@ def test_every_sentence_is_trained_on_once_an_epoch(new_run) -> None:
     assert sentences == sorted(map(tuple, run.train["input_ids"]))
 
 
-@pytest.mark.parametrize(("forced", "choose"), [(False, True), (True, False)], ids=["synchronous", "asynchronous"])
+@pytest.mark.parametrize(
+    ("forced", "choose", "epoch"),
+    [(False, True, 1), (True, False, 0), (True, True, 1)],
+    ids=["synchronous", "asynchronous", "asynchronous, in the second epoch"],
+)
 def test_a_run_by_token_budget_is_resumed_as_if_uninterrupted(
-    new_run, asynchronous: Callable[[], None], forced: bool, choose: bool
+    new_run, finished_run, asynchronous: Callable[[], None], forced: bool, choose: bool, epoch: int
 ) -> None:
     if forced:
         asynchronous()
-    whole = new_run("whole", **BUDGET)
-    seen = batches_of(whole)
-    whole.go(choose=choose)
-    for step in (3, len(seen) // 2 + 2):
-        with pytest.raises(run_stages.Interrupted):
-            new_run(f"parts {step}", **BUDGET).go(choose=choose, callbacks=(CtrlC(step),))
-        resumed = new_run(f"parts {step}", **BUDGET)
-        resumed.go(choose=choose, resume=True)
-        assert_same_outcome(whole, resumed)
+    whole, parts = finished_run(choose=choose, **BUDGET), new_run(**BUDGET)
+    steps = len(TokenBudgetSampler(list(parts.train["length"]), TOKENS, seed=3))
+    with pytest.raises(Interrupted):
+        parts.go(AtStep(epoch * steps + 3), choose=choose)
+    resumed = new_run(**BUDGET)
+    resumed.go(choose=choose, resume=True)
+    assert_same_outcome(whole, resumed)
 
 
 def test_a_budget_below_the_longest_sentence_is_refused(new_run) -> None:
-    with pytest.raises(ConfigError, match=r"--training\.tokens_per_batch 5 is less than the longest sentence takes"):
-        new_run(tokens_per_batch=5).go()
-    with pytest.raises(ConfigError, match=r"--training\.tokens_per_batch must be at least 0, not -1"):
-        new_run(tokens_per_batch=-1).go()
-
-
-class WatchedTeacher(Teacher):
-    """Notes each batch it is asked about."""
-
-    events: list[tuple[str, Any]]
-
-    def __call__(self, inputs: Any, *needs: Any) -> Any:
-        self.events.append(("teacher", inputs["input_ids"]))
-        return super().__call__(inputs, *needs)
+    for budget in (5, -1):
+        with names(ConfigError, "--training.tokens_per_batch", budget):
+            new_run(tokens_per_batch=budget).go()
 
 
 def watch(run: Any) -> list[tuple[str, Any]]:
     """What happens in a run, in order: (student | teacher, ids), (costs, None), (solve, None)."""
     events: list[tuple[str, Any]] = []
-    run.teacher = WatchedTeacher(run.teacher.model)
-    run.teacher.events = events
-    run.student.register_forward_pre_hook(
-        lambda model, _, inputs: events.append(("student", inputs["input_ids"])) if model.training else None,
-        with_kwargs=True,
-    )
+
+    def note(model: Any, _: Any, inputs: dict[str, Tensor]) -> None:
+        if model is run.teacher.model or model.training:
+            events.append(("student" if model is run.student else "teacher", inputs["input_ids"]))
+
+    for model in (run.student, run.teacher.model):
+        model.register_forward_pre_hook(note, with_kwargs=True)
     for stage in run.stages:
         for loss in stage.objective.layer_losses():
             costs, flow = loss.layer_costs, loss.mapping.flow
@@ -170,7 +125,7 @@ def test_without_an_accelerator_the_teacher_comes_first(new_run) -> None:
 
 
 SCHEDULES: dict[str, dict[str, Any]] = {
-    "plain": {"num_train_epochs": 3},
+    "plain": {},
     "accumulation": {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 5},  # 12 batches: 5, 5, 2
     "early end": {"max_steps": 9},
     "early end with accumulation": {
@@ -184,20 +139,26 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_the_accelerators_order_trains_the_same_student(new_run, asynchronous: Callable[[], None], name: str) -> None:
-    settings, choose = {**SCHEDULES[name], "flow_steps": 1}, name in ("plain", "accumulation")
-    plain, ahead = new_run("plain", **settings), new_run("ahead", **settings)
-    events = {"plain": watch(plain), "ahead": watch(ahead)}
-    log = plain.go(choose=choose)
+def test_the_accelerators_order_trains_the_same_student(
+    new_run, finished_run, asynchronous: Callable[[], None], name: str
+) -> None:
+    settings, choose = SCHEDULES[name], name in ("plain", "accumulation")
+    plain, ahead = finished_run(choose=choose, **settings), new_run(**settings)
     asynchronous()
-    assert [without_times(part) for part in ahead.go(choose=choose)] == [without_times(part) for part in log]
+    ahead.go(choose=choose)
+    assert [without_times(part) for part in ahead.log] == [without_times(part) for part in plain.log]
     assert_same_outcome(plain, ahead)
-    passes = {run: [ids for what, ids in events[run] if what == "teacher"] for run in events}
     # Where training ends within an epoch, the batch that would have come next is taught in vain.
-    in_vain = len(passes["ahead"]) - len(passes["plain"])
-    assert in_vain == (1 if "early" in name else 0)
-    for one, other in zip(passes["plain"], passes["ahead"], strict=False):
+    assert len(ahead.teacher.passes) - len(plain.teacher.passes) == (1 if "early" in name else 0)
+    for (_, one), (_, other) in zip(plain.teacher.passes, ahead.teacher.passes, strict=False):
         assert torch.equal(one, other)
+
+
+def without_times(stage: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {name: value for name, value in entry.items() if not name.endswith(("_runtime", "_per_second"))}
+        for entry in stage["log"]
+    ]
 
 
 class StopEpoch(TrainerCallback):
@@ -213,53 +174,38 @@ class StopEpoch(TrainerCallback):
 def test_what_was_fetched_and_taught_for_an_epoch_that_ended_early_is_forgotten(
     new_run, asynchronous: Callable[[], None]
 ) -> None:
-    plain, ahead = (
-        new_run("plain", num_train_epochs=3, flow_steps=1),
-        new_run("ahead", num_train_epochs=3, flow_steps=1),
-    )
+    plain, ahead = new_run("plain", num_train_epochs=3), new_run("ahead", num_train_epochs=3)
     seen = [batches_of(run) for run in (plain, ahead)]
-    plain.go(callbacks=(StopEpoch(2),))
+    plain.go(StopEpoch(2))
     asynchronous()
-    ahead.go(callbacks=(StopEpoch(2),))
+    ahead.go(StopEpoch(2))
     assert [len(batches) for batches in seen] == [6, 6]
     assert_same_outcome(plain, ahead)
 
 
-def without_times(stage: dict[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {name: value for name, value in entry.items() if not name.endswith(("_runtime", "_per_second"))}
-        for entry in stage["log"]
-    ]
-
-
 @pytest.mark.parametrize("settings", [{}, {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}])
 def test_a_run_taught_ahead_is_resumed_as_if_uninterrupted(
-    new_run, asynchronous: Callable[[], None], settings: dict[str, int]
+    new_run, finished_run, asynchronous: Callable[[], None], settings: dict[str, int]
 ) -> None:
-    plain = new_run("plain", **settings, flow_steps=1)
-    plain.go()
     asynchronous()
-    with pytest.raises(run_stages.Interrupted):
-        new_run("parts", **settings, flow_steps=1).go(callbacks=(CtrlC(3),))
-    resumed = new_run("parts", **settings, flow_steps=1)
+    with pytest.raises(Interrupted):
+        new_run(**settings).go(AtStep(3))
+    resumed = new_run(**settings)
     resumed.go(resume=True)
-    assert_same_outcome(plain, resumed)
+    assert_same_outcome(finished_run(**settings), resumed)
 
 
 def test_separate_layer_weights_and_two_phases_train_alike(new_run, asynchronous: Callable[[], None]) -> None:
-    objective = {"coupled": False, "schedule": "two-phase", "intermediate_share": 0.5}
-    plain = new_run("plain", objective=objective, num_train_epochs=1)
+    settings = {"objective": {"coupled": False, **TWO_PHASES}, "num_train_epochs": 1}
+    plain, ahead = new_run("plain", **settings), new_run("ahead", **settings)
     plain.go()
     asynchronous()
-    ahead = new_run("ahead", objective=objective, num_train_epochs=1)
     ahead.go()
     assert_same_outcome(plain, ahead)
 
 
-def test_a_cached_teacher_is_read_ahead_alike(new_run, asynchronous: Callable[[], None]) -> None:
-    plain, ahead = new_run("plain", **BUDGET), new_run("ahead", **BUDGET)
-    plain.cache = ahead.cache = "states"
-    plain.go()
+def test_a_cached_teacher_is_read_ahead_alike(new_run, finished_run, asynchronous: Callable[[], None]) -> None:
+    plain, ahead = finished_run(cache="states", **BUDGET), new_run(cache="states", **BUDGET)
     asynchronous()
     ahead.go()
     assert_same_outcome(plain, ahead)

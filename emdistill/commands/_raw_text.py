@@ -1,14 +1,13 @@
-"""General distillation: raw text in, a student for any task out."""
+"""General distillation: raw text in, a student for any task out; `distill --task text`."""
 
 from __future__ import annotations
 
-import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from emdistill.config import RunConfig, config_dict
+from emdistill.console import say
 from emdistill.data.batches import MaskingCollator, padding_collator, text_encoder
 from emdistill.data.corpus import CorpusSplits, corpus_dataset
 from emdistill.errors import ConfigError
@@ -16,27 +15,19 @@ from emdistill.methods import compose_stages
 from emdistill.models.encoder import encoder_shape, load_encoder, load_tokenizer
 from emdistill.models.masked_lm import has_masked_lm_head
 from emdistill.models.teacher import Teacher
-from emdistill.runs.flow_recorder import FlowRecorder
-from emdistill.runs.run_folder import (
-    OWN_FILES,
-    check_output,
-    check_same_run,
-    clear_run,
-    describe_model,
-    describe_teaching,
-    read_run,
-    versions,
-    write_run,
-)
+from emdistill.processes import is_first_process
+from emdistill.runs.describe import describe_arithmetic, describe_model, versions
+from emdistill.runs.learn import Lesson, learn, prove
+from emdistill.runs.open_run import Run, open_run
+from emdistill.runs.record import RunRecord
 from emdistill.runs.student_artifact import StudentArtifact
 from emdistill.show.explain import draw_run
 from emdistill.show.general_card import write_general_student
+from emdistill.states import NOTHING, WORDS
 from emdistill.students import make_student
-from emdistill.tasks.task import Predictions
-from emdistill.training import DistillationArguments, Stage
 from emdistill.training.evaluate import mean_terms
 from emdistill.training.projections import fit_projections
-from emdistill.training.run_stages import run_stages, seed_everything, stage_arguments
+from emdistill.training.run_stages import seed_everything, stage_arguments
 from emdistill.training.splits import HELD_OUT_SEED, check_max_length
 
 # Options of a task's data, which raw text has not.
@@ -51,15 +42,18 @@ def distill_text(config: RunConfig, *, quiet: bool = False) -> StudentArtifact:
     Raises an EmdistillError before any training where an input cannot be used; Interrupted after Ctrl-C.
     """
     _check_options(config)
-    console = Console(soft_wrap=True, markup=False, highlight=False, quiet=quiet)
     folder = Path(config.output)
     reads = (config.teacher, config.data, config.student, config.student_source)
-    check_output(folder, overwrite=config.overwrite, resume=config.resume, inputs=reads)
+    with open_run(folder, overwrite=config.overwrite, resume=config.resume, reads=reads) as run:
+        return _distill_text(config, run, quiet=quiet)
 
+
+def _distill_text(config: RunConfig, run: Run, *, quiet: bool) -> StudentArtifact:
+    folder = run.folder
     teacher = Teacher(load_encoder(config.teacher))
     tokenizer = load_tokenizer(config.teacher)
     check_max_length(config.max_length, teacher.model)
-    predictions: Predictions = "words" if has_masked_lm_head(teacher.model) else "none"
+    predictions = WORDS if has_masked_lm_head(teacher.model) else NOTHING
     text = corpus_dataset(
         config.data,
         text_encoder(tokenizer),
@@ -69,7 +63,7 @@ def distill_text(config: RunConfig, *, quiet: bool = False) -> StudentArtifact:
         rows=config.rows,
         description="" if quiet else "reading the text",
     )
-    masking = MaskingCollator(tokenizer, seed=config.seed) if predictions == "words" else None
+    masking = MaskingCollator(tokenizer, seed=config.seed) if predictions == WORDS else None
     plain = padding_collator(tokenizer)
 
     def sample() -> list[dict[str, Any]]:
@@ -96,56 +90,51 @@ def distill_text(config: RunConfig, *, quiet: bool = False) -> StudentArtifact:
     ]
     # Words are masked only where an objective asks for them.
     collator = masking if masking is not None and any(stage.objective.predicts for stage in stages) else plain
-    run = _describe(config, text, teacher, stages, arguments)
-    run["student"] = describe_model(student)
-    if config.resume:
-        check_same_run(folder, run)
-        if read_run(folder)["status"] == "finished":
-            console.print(f"{folder} is finished already; nothing to do")
-            return StudentArtifact(folder)
-    else:
-        # The tokens of the text stand among them, and have just been written.
-        clear_run(folder, only=tuple(name for name in OWN_FILES if name != "teacher_cache"))
-    console.print(_say_what_runs(run))
-    write_run(folder, run)
-
-    teacher.to(arguments[0].device)
-    student.to(arguments[0].device)  # type: ignore[arg-type]
+    record = RunRecord(
+        config=config_dict(config),
+        seed=config.seed,
+        versions=versions(),
+        hashes={"teacher": teacher.fingerprint, text.corpus.path.name: text.corpus.sha256},
+        corpus=_corpus(text),
+        selection="the last checkpoint is kept; nothing was chosen on any score",
+        rows={"train": len(text.train), "held out": len(text.held_out)},
+        arithmetic=describe_arithmetic(arguments[0]),
+        objective={stage.name: str(stage.objective) for stage in stages},
+        teacher=describe_model(teacher.model),
+        student=describe_model(student),
+    )
+    lesson = Lesson(record, student, tokenizer, stages, arguments, text.train, teacher, collator=collator)
+    if run.is_finished(record):
+        say(f"{folder} is finished already; nothing to do", quiet=quiet)
+        return StudentArtifact(folder)
+    say(_what_runs(record), quiet=quiet)
+    prove(lesson)
+    run.begin(record, keep=("teacher_cache",))  # the tokens of the text stand there, and have just been written
     teacher.dtype = arguments[0].teacher_dtype
 
-    def held_out_loss(description: str) -> dict[str, float]:
+    def held_out_loss() -> dict[str, float]:
         terms: dict[str, float] = {}
         for stage in stages:
             terms |= mean_terms(
-                student, teacher, stage.objective, text.held_out, collator, description="" if quiet else description
+                student,
+                teacher,
+                stage.objective,
+                text.held_out,
+                collator,
+                description="" if quiet else "held-out text",
             )
         return {"loss": sum(terms.values()), **terms}
 
     fit_projections(stages, student, teacher, sample)
-    run["held_out_loss"] = {"before": held_out_loss("held-out text")}
-    started = time.perf_counter()
-    run["log"] = run_stages(
-        student,
-        tokenizer,
-        stages,
-        arguments,
-        teachers=[teacher if stage.objective.taught else None for stage in stages],
-        train=text.train,
-        choose_on=None,
-        score=None,
-        folder=folder,
-        resume=config.resume,
-        callbacks=[FlowRecorder(folder / "flows.jsonl", stages)],
-        collator=collator,
-    )
-    run["timings"] = {"training_seconds": time.perf_counter() - started}
-    run["held_out_loss"]["after"] = held_out_loss("held-out text")
-    console.print("held-out text: " + _say_loss(run["held_out_loss"]))
-    write_general_student(folder, student, tokenizer, run)
-    write_run(folder, run | {"status": "finished"})
-    draw_run(folder)
-    if not config.keep_checkpoints:
-        clear_run(folder, only=("checkpoints", "teacher_cache"))
+    record.held_out_loss["before"] = held_out_loss()
+    learn(run, lesson, [teacher if stage.objective.taught else None for stage in stages])
+    record.held_out_loss["after"] = held_out_loss()
+    say("held-out text: " + _losses(record), quiet=quiet)
+    if is_first_process():
+        write_general_student(folder, student, tokenizer, asdict(record))
+        run.save()
+        draw_run(folder)
+    run.finish()
     return StudentArtifact(folder)
 
 
@@ -160,36 +149,22 @@ def _check_options(config: RunConfig) -> None:
         )
 
 
-def _describe(
-    config: RunConfig,
-    text: CorpusSplits,
-    teacher: Teacher,
-    stages: list[Stage],
-    arguments: list[DistillationArguments],
-) -> dict[str, Any]:
+def _corpus(text: CorpusSplits) -> dict[str, int]:
     corpus = text.corpus
-    return {
-        "status": "running",
-        "config": config_dict(config),
-        "seed": config.seed,
-        "versions": versions(),
-        "hashes": {"teacher": teacher.fingerprint, corpus.path.name: corpus.sha256},
-        "corpus": {name: getattr(corpus, name) for name in ("documents", "paragraphs", "pieces", "tokens", "dropped")},
-        "selection": "the last checkpoint is kept; nothing was chosen on any score",
-        "rows": {"train": len(text.train), "held out": len(text.held_out)},
-        **describe_teaching(teacher, stages, arguments),
-    }
+    return {name: getattr(corpus, name) for name in ("documents", "paragraphs", "pieces", "tokens", "dropped")}
 
 
-def _say_what_runs(run: dict[str, Any]) -> str:
+def _what_runs(record: RunRecord) -> str:
+    assert record.teacher is not None
+    assert record.student is not None
     return (
-        f"raw text: {run['rows']['train']:,} pieces of at most {run['config']['max_length']} tokens to learn from, "
-        f"{run['rows']['held out']:,} held out; {run['selection']}\n"
-        + "\n".join(f"{name}: {equation}" for name, equation in run["objective"].items())
-        + f"\nteacher {run['teacher']['parameters']:,} parameters, student {run['student']['parameters']:,}"
+        f"raw text: {record.rows['train']:,} pieces of at most {record.config['max_length']} tokens to learn from, "
+        f"{record.rows['held out']:,} held out; {record.selection}\n"
+        + "\n".join(f"{name}: {equation}" for name, equation in record.objective.items())
+        + f"\nteacher {record.teacher.parameters:,} parameters, student {record.student.parameters:,}"
     )
 
 
-def _say_loss(held_out: dict[str, dict[str, float]]) -> str:
-    before, after = held_out["before"], held_out["after"]
+def _losses(record: RunRecord) -> str:
+    before, after = record.held_out_loss["before"], record.held_out_loss["after"]
     return ", ".join(f"{name} {before[name]:.4g} -> {value:.4g}" for name, value in after.items())

@@ -1,0 +1,75 @@
+"""Data whose labels are counted as a model counts its logits: by name, wherever the names are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from datasets import Dataset
+
+from emdistill.errors import EmdistillError, TeacherError, listing
+from emdistill.tasks import TaskKind
+from emdistill.tasks.task import TaskData
+
+
+def as_the_model_counts(
+    data: TaskData,
+    names: Sequence[str],
+    kind: TaskKind,
+    *,
+    model: str = "the teacher",
+    error: type[EmdistillError] = TeacherError,
+    some: bool = False,
+) -> TaskData:
+    """The same rows, label i being what the model's logit i says.
+
+    names   the model's label names in the order of its logits, numbered ones (LABEL_0) among them
+    some    the data need not have all of the model's labels, as a file that is scored
+    The same names, in whatever order and case, are mapped by name. Names of which none is the model's are taken in
+    their order, for a model's own may be numbers.
+    Raises `error`: another kind of task, another number of labels, names of which only some are the model's.
+    """
+    task = data.task
+    if kind is not task.kind:
+        raise error(
+            f"{model} does {kind.name}, the data ask for {task.kind.name}; take a model of this task, "
+            "or say what the labels are: --kind"
+        )
+    if not task.labels:
+        return data
+    index = {name.casefold(): place for place, name in enumerate(names)}
+    if len(index) < len(names):  # names that differ in case alone
+        index = {name: place for place, name in enumerate(names)}
+    order = [index.get(name, index.get(name.casefold())) for name in task.labels]
+    known = [place for place in order if place is not None]
+    fits = len(names) >= len(task.labels) if some else len(names) == len(task.labels)
+    if not fits or (len(known) < len(order) and known and (some or known != _same_places(order))):
+        raise error(
+            f"{model} knows {len(names)} labels ({listing(names)}), the data have {len(task.labels)} "
+            f"({listing(task.labels)}); take a model that was fine-tuned on this task, or correct its id2label"
+        )
+    if len(known) < len(order):
+        if some and len(names) != len(task.labels):
+            raise error(f"{model} knows none of the data's labels ({listing(task.labels)}), but {listing(names)}")
+        return data
+    if known == list(range(len(names))):
+        return data
+    labels = list(names)
+    for place, name in zip(known, task.labels, strict=True):
+        labels[place] = name
+
+    def counted(examples: Dataset) -> Dataset:
+        columns = examples.to_dict()
+        columns["label"] = [kind.permuted(label, known, len(names)) for label in columns["label"]]
+        return Dataset.from_dict(columns, features=examples.features)
+
+    return replace(
+        data,
+        task=replace(task, labels=tuple(labels)),
+        train=counted(data.train),
+        evaluation={name: counted(examples) for name, examples in data.evaluation.items()},
+    )
+
+
+def _same_places(order: Sequence[int | None]) -> list[int]:
+    return [place for place, given in enumerate(order) if given is not None]

@@ -1,0 +1,216 @@
+"""A run has one owner: it claims the folder, takes a run up again, and marks it finished after everything else stands.
+
+RUN/
+├── student/            plain transformers model and tokenizer, with a model card
+├── run.json            the record (runs/record.py)
+├── predictions.jsonl   what teacher and student answer to every row of dev (runs/answers.py)
+├── flows.jsonl         flows and layer weights over the steps (runs/flows.py)
+├── report.html         scores, sizes, losses, flows and answers on one page
+├── onnx/               the student for ONNX Runtime, once `emdistill export` has made it
+├── tensorboard/        the training log
+├── checkpoints/        while the run is under way (kept afterwards with --keep-checkpoints)
+└── teacher_cache/      likewise: teacher outputs that are read at every epoch, where no other folder is named
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from emdistill.errors import BusyError, OutputError
+from emdistill.processes import is_first_process, wait_for_all
+from emdistill.runs.record import RUN_FILE, VERSION, RunRecord, read_run, write_run
+
+LOCK = ".lock"
+OWN_FILES = (
+    "student",
+    RUN_FILE,
+    "predictions.jsonl",
+    "flows.jsonl",
+    "flows.png",
+    "layer_weights.png",
+    "report.html",
+    "onnx",
+    "tensorboard",
+    "checkpoints",
+    "teacher_cache",
+)
+WHILE_RUNNING = ("checkpoints", "teacher_cache")
+# What a run may be resumed with another value of: names of places, where contents count (they are compared by hash).
+PLACES = ("output", "teacher", "model", "data", "dev", "keep_checkpoints", "teacher_cache_folder")
+
+
+class Run:
+    """A run folder that this process owns."""
+
+    def __init__(self, folder: Path, *, resumes: bool) -> None:
+        self.folder = folder
+        self.resumes = resumes
+        self._record: RunRecord | None = None
+
+    @property
+    def record(self) -> RunRecord:
+        """What is known of the run by now."""
+        assert self._record is not None, "begin comes first"
+        return self._record
+
+    def is_finished(self, record: RunRecord) -> bool:
+        """Whether the run that is resumed has nothing left to do.
+
+        Raises OutputError where it was started with another configuration, teacher or data.
+        """
+        if not self.resumes:
+            return False
+        before = read_run(self.folder)
+        check_same_run(self.folder, before, record)
+        if before.is_finished:
+            self._tidy(before)
+        else:
+            record.timings = dict(before.timings)
+        return before.is_finished
+
+    def begin(self, record: RunRecord, *, keep: Iterable[str] = (), also: Iterable[str] = ()) -> None:
+        """Go on under this record; what stood in the folder of an earlier run is removed, where none is resumed.
+
+        Only called once the run has proved that it can take a training step.
+        keep, also   names among the run's own files that stay, and further ones that go
+        """
+        record.version = VERSION
+        self._record = record
+        if is_first_process():
+            if not self.resumes:
+                remove(self.folder, [name for name in (*OWN_FILES, *also) if name not in keep])
+            self.save()
+        wait_for_all()
+
+    def save(self) -> None:
+        """Write run.json."""
+        if is_first_process():
+            write_run(self.folder, self.record)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Add the seconds spent inside to `timings`, over all sessions of the run, whatever ends it."""
+        started, before = time.perf_counter(), self.record.timings.get(name, 0.0)
+        try:
+            yield
+        finally:
+            self.record.timings[name] = before + time.perf_counter() - started
+            self.save()
+
+    def finish(self) -> None:
+        """Mark the run finished; everything else stands by now. What is needed only while it runs is removed."""
+        self.record.status = "finished"
+        self.save()
+        self._tidy(self.record)
+
+    def _tidy(self, record: RunRecord) -> None:
+        if is_first_process() and not record.config.get("keep_checkpoints"):
+            remove(self.folder, WHILE_RUNNING)
+
+
+@contextmanager
+def open_run(
+    folder: Path, *, overwrite: bool = False, resume: bool = False, reads: Iterable[str | None] = ()
+) -> Iterator[Run]:
+    """Claim a run folder for this process, and for those that train with it; nothing that stands in it is touched yet.
+
+    reads   what the run reads: a model or file that the run's own files would replace is refused
+    A folder that was made for a run which is then refused is removed again.
+    Raises OutputError: both flags, a run and no flag, something that is no run, nothing to resume, a place that cannot
+    be written; BusyError: another process is at this run.
+    """
+    if not is_first_process():
+        yield Run(folder, resumes=resume)
+        return
+    check_output(folder, overwrite=overwrite, resume=resume, reads=reads)
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BusyError(f"another process is at the run in {folder}; wait for it, or choose another --output") from None
+    try:
+        yield Run(folder, resumes=resume)
+    finally:
+        with suppress(OSError):
+            (folder / LOCK).unlink()  # before it is free: whoever takes it next makes it anew
+        lock.release()
+        with suppress(OSError):  # the folders hold something by now
+            for place in made:
+                place.rmdir()
+
+
+def check_output(folder: Path, *, overwrite: bool, resume: bool, reads: Iterable[str | None] = ()) -> None:
+    """Refuse a folder that holds something, unless told what to do with it; see `open_run`."""
+    if overwrite and resume:
+        raise OutputError("--overwrite and --resume exclude each other: replace the run, or go on with it")
+    nearest_folder = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not nearest_folder.is_dir():
+        raise OutputError(f"{nearest_folder} is a file; --output names a folder")
+    if not os.access(nearest_folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{nearest_folder} may not be written to; choose another --output")
+    has_run = (folder / RUN_FILE).exists()
+    if resume and not has_run:
+        raise OutputError(f"{folder} holds no run to resume; leave out --resume to start one")
+    if has_run and not (overwrite or resume):
+        raise OutputError(f"{folder} already holds a run; --resume goes on with it, --overwrite replaces it")
+    # A cache alone is what is left of a run that was stopped, or refused, before it began.
+    if not has_run and folder.is_dir() and {item.name for item in folder.iterdir()} - {"teacher_cache", LOCK}:
+        raise OutputError(f"{folder} is not empty and holds no run of emdistill; choose another --output")
+    own = [folder.resolve() / name for name in OWN_FILES]
+    for name in filter(None, reads):
+        place = Path(name).resolve()
+        if place == folder.resolve() or any(place.is_relative_to(file) for file in own):
+            raise OutputError(f"{name} is read by this run, whose output would replace it; choose another --output")
+
+
+def check_same_run(folder: Path, before: RunRecord, now: RunRecord) -> None:
+    """Refuse to resume a run that was started with another configuration, teacher or data.
+
+    An option that the earlier record does not have was added later, and differs in nothing.
+    Raises OutputError that lists what differs.
+    """
+    differs = [
+        f"config.{name}: {before.config.get(name)!r} then, {value!r} now"
+        for name, value in now.config.items()
+        if name not in PLACES and not _is_same(before.config.get(name, value), value)
+    ]
+    differs += [
+        f"hashes.{name}: {before.hashes.get(name)!r} then, {value!r} now"
+        for name, value in now.hashes.items()
+        if before.hashes.get(name) != value
+    ]
+    if differs:
+        raise OutputError(
+            f"{folder} holds a run of another configuration:\n  "
+            + "\n  ".join(differs)
+            + "\nresume it as it was started, or replace it with --overwrite"
+        )
+
+
+def _is_same(before: Any, now: Any) -> bool:
+    """Whether an option has the value it had; of a section's options, those that there were then."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        return all(_is_same(value, now.get(name)) for name, value in before.items())
+    if isinstance(now, list | tuple):
+        return isinstance(before, list | tuple) and list(before) == list(now)
+    return bool(before == now)
+
+
+def remove(folder: Path, names: Iterable[str]) -> None:
+    """Remove these files and folders from `folder`, and nothing else."""
+    for name in names:
+        place = folder / name
+        if place.is_dir() and not place.is_symlink():
+            shutil.rmtree(place)
+        else:
+            place.unlink(missing_ok=True)

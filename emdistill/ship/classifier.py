@@ -1,0 +1,89 @@
+"""A saved model at work, in PyTorch or in ONNX Runtime: what it reads, its logits, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from emdistill.errors import ConfigError
+from emdistill.models.encoder import load_classifier, load_tokenizer
+from emdistill.models.teacher import Teacher
+from emdistill.runs.reading import Reading, recall_reading
+from emdistill.ship.onnx import is_onnx, open_onnx
+from emdistill.tasks import TaskKind
+from emdistill.training import predict_logits
+from emdistill.training.splits import longest_text
+
+
+@dataclass(frozen=True)
+class SavedClassifier:
+    """A model that answers texts.
+
+    reading        the columns and the length it was trained with
+    kind           of its task: what its logits mean
+    labels         names in the order of the logits; empty for a score
+    longest_text   tokens that it has positions for
+    batch_size     texts at once, where nothing else is asked for
+    logits         (examples, max_length, batch_size, description) -> [rows, C]
+    """
+
+    reading: Reading
+    kind: TaskKind
+    labels: tuple[str, ...]
+    longest_text: int
+    batch_size: int
+    logits: Callable[[Dataset, int, int, str], np.ndarray]
+
+    def max_length(self, asked: int | None) -> int:
+        """Tokens per text at most: as asked for, or as trained. Raises ConfigError beyond the model's positions."""
+        if asked is not None and asked > self.longest_text:
+            raise ConfigError(
+                f"--max_length {asked}: this encoder reads {self.longest_text} tokens at most; give that or less"
+            )
+        return min(self.reading.max_length, self.longest_text) if asked is None else asked
+
+
+def open_classifier(model: str) -> SavedClassifier:
+    """The model of a folder or hub id, or of an exported folder or its .onnx file.
+
+    Raises ModelError for what is no loadable classifier, ConfigError where a package that ONNX needs is missing.
+    """
+    return _open_onnx(Path(model)) if is_onnx(Path(model)) else _open_pytorch(model)
+
+
+def _open_pytorch(source: str) -> SavedClassifier:
+    model, tokenizer = load_classifier(source), load_tokenizer(source)
+    model.to(torch.accelerator.current_accelerator() or "cpu")  # type: ignore[arg-type]
+    judge = Teacher(model)
+    return SavedClassifier(
+        reading=recall_reading(model),
+        kind=judge.kind,
+        labels=judge.labels,
+        longest_text=longest_text(model),
+        batch_size=64,
+        logits=lambda examples, max_length, batch_size, description: predict_logits(
+            model, tokenizer, examples, max_length=max_length, batch_size=batch_size, description=description
+        ),
+    )
+
+
+def _open_onnx(path: Path) -> SavedClassifier:
+    classifier = open_onnx(path)
+
+    def logits(examples: Dataset, max_length: int, batch_size: int, _: str) -> np.ndarray:
+        pairs = list(examples["text_pair"]) if "text_pair" in examples.column_names else None
+        return classifier.predict_logits(list(examples["text"]), pairs, max_length=max_length, batch_size=batch_size)
+
+    return SavedClassifier(
+        reading=classifier.reading,
+        kind=classifier.kind,
+        labels=classifier.labels,
+        longest_text=classifier.config.positions,
+        batch_size=1,
+        logits=logits,
+    )

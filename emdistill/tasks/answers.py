@@ -1,0 +1,53 @@
+"""Logits as answers: what pages, gates and caches read, whatever the task asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emdistill.states import Link
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model answers.
+
+    logits  [A, C]
+    rows    [A], the row of the data that each answer belongs to
+    link    softmax: one of C; sigmoid: any of C; identity: scores
+    """
+
+    logits: NDArray[np.float32]
+    rows: NDArray[np.int64]
+    link: Link
+
+    @property
+    def probabilities(self) -> Array:
+        """[A, C]; scores as they are."""
+        return probabilities(self.logits, self.link)
+
+
+def probabilities(logits: NDArray[Any], link: Link) -> Array:
+    """Probabilities [n, C] of logits [n, C]: softmax over C, or the sigmoid of each; scores as they are."""
+    if link == "identity":
+        return np.asarray(logits, dtype=np.float64)
+    if link == "sigmoid":
+        return np.asarray(1 / (1 + np.exp(-np.asarray(logits, dtype=np.float64))))
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
+
+
+def agreement(teacher: NDArray[Any], student: NDArray[Any], link: Link) -> float:
+    """Share of equal answers: of classes, or of decisions for each label; of scores Pearson's correlation."""
+    if link == "softmax":
+        return float((teacher.argmax(-1) == student.argmax(-1)).mean())
+    if link == "sigmoid":
+        return float(((teacher > 0) == (student > 0)).mean())
+    if np.ptp(teacher) == 0 or np.ptp(student) == 0:
+        return 0.0
+    return float(np.corrcoef(teacher[:, 0].astype(np.float64), student[:, 0].astype(np.float64))[0, 1])

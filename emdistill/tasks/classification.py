@@ -1,0 +1,121 @@
+"""One of several classes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+from emdistill.errors import listing, nearest
+from emdistill.tasks.answers import probabilities
+from emdistill.tasks.kind import (
+    BadLabel,
+    Cell,
+    LabelColumns,
+    Logits,
+    TaskKind,
+    class_names,
+    name_index,
+    text_of,
+    texts_of,
+)
+from emdistill.tasks.metrics import correlation
+from emdistill.tasks.regression import are_scores
+from emdistill.tasks.task import Task
+
+
+def _accuracy(logits: Logits, labels: NDArray[Any], task: Task) -> float:
+    return float(accuracy_score(labels, logits.argmax(axis=1)))
+
+
+def _f1(logits: Logits, labels: NDArray[Any], task: Task) -> float:
+    """F1 of the positive class."""
+    positive = task.positive_index
+    return float(f1_score(labels == positive, logits.argmax(axis=1) == positive, zero_division=0.0))
+
+
+def _macro_f1(logits: Logits, labels: NDArray[Any], task: Task) -> float:
+    return float(f1_score(labels, logits.argmax(axis=1), average="macro", zero_division=0.0))
+
+
+def _matthews(logits: Logits, labels: NDArray[Any], task: Task) -> float:
+    return correlation(matthews_corrcoef, logits.argmax(axis=1), labels)
+
+
+class Classification(TaskKind):
+    """A row has one of C classes; labels are class indices."""
+
+    name = "classification"
+    link = "softmax"
+    problem_type = "single_label_classification"
+    default_metrics = ("accuracy", "macro_f1")
+    metrics: ClassVar = {"accuracy": _accuracy, "f1": _f1, "macro_f1": _macro_f1, "matthews_corrcoef": _matthews}
+    asks_for = "two classes"
+
+    def fits(self, cells: Sequence[Cell]) -> bool:
+        return not are_scores(cells) and not any(isinstance(cell, list | tuple | LabelColumns) for cell in cells)
+
+    def label_names(self, cells: Sequence[Cell]) -> tuple[str, ...]:
+        return class_names(texts_of(cells))
+
+    def encoder(self, names: Sequence[str], aliases: Mapping[str, int] | None = None) -> Callable[[Cell], int]:
+        find = name_index(names, aliases)
+
+        def encode(cell: Cell) -> int:
+            text = text_of(cell)
+            place = find(text)
+            if place is None:
+                known = f"label {text!r} is unknown; the task's labels are: {listing(names)}"
+                raise BadLabel(f"{known}.{nearest(text, names)}")
+            return place
+
+        return encode
+
+    def written(self, label: Any, names: Sequence[str]) -> str:
+        return names[int(label)]
+
+    def permuted(self, label: Any, order: Sequence[int], width: int) -> int:
+        return order[int(label)]
+
+    def note(self, cells: Sequence[Cell], column: str) -> str:
+        texts = set(texts_of(cells))
+        several = [
+            text for text in sorted(texts) if "," in text and {part.strip() for part in text.split(",")} <= texts
+        ]
+        if not several:
+            return ""
+        return (
+            f"column {column!r} holds {several[0]!r}, taken for one class although its parts are labels too; several "
+            "labels per row are --kind multi-label"
+        )
+
+    def strata(self, labels: NDArray[Any]) -> NDArray[np.int64]:
+        return np.asarray(labels, dtype=np.int64)
+
+    def decode(self, logits: Logits) -> NDArray[np.int64]:
+        return np.asarray(logits.argmax(axis=1), dtype=np.int64)
+
+    def constant_answers(self, labels: NDArray[Any], width: int) -> list[Logits]:
+        guess = np.zeros((len(labels), width))
+        guess[:, np.bincount(labels).argmax()] = 1.0  # the most frequent class
+        return [guess]
+
+    def answer_columns(self, names: Sequence[str]) -> tuple[str, ...]:
+        return ("prediction", "probability")
+
+    def answers(self, logits: Logits, names: Sequence[str]) -> list[dict[str, Any]]:
+        shares = probabilities(logits, self.link)
+        return [
+            {"prediction": names[int(index)], "probability": round(float(row[index]), 6)}
+            for index, row in zip(shares.argmax(axis=-1), shares, strict=True)
+        ]
+
+    def summary(self, labels: Sequence[Any], gold: Sequence[Any], names: Sequence[str]) -> str:
+        counts = Counter(int(label) for label in labels)
+        shares = ", ".join(f"{name} {counts[index] / len(labels):.1%}" for index, name in enumerate(names))
+        same = sum(int(label) == int(own) for label, own in zip(labels, gold, strict=True))
+        return f"labelled by the teacher: {shares}; {same / len(labels):.1%} as the row they were made from"

@@ -1,0 +1,180 @@
+"""A kind of task is one file that subclasses TaskKind, and one line in KINDS (tasks/__init__.py).
+
+Nothing else asks which kind it is: data/ asks it how labels are read, losses and pages take the link of its answers.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from datasets import Value
+from numpy.typing import NDArray
+
+from emdistill.states import Link, Predictions
+
+if TYPE_CHECKING:
+    from emdistill.tasks.task import Task
+
+Cell = object
+"""A label as it stands in the source: a text, a number, a list; or LabelColumns."""
+
+Logits = NDArray[Any]
+Metric = Callable[[Logits, NDArray[Any], "Task"], float]
+"""(logits [n, C], labels, task) -> value; greater is better."""
+
+DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))\.0+")
+
+
+class LabelColumns(dict[str, Cell]):
+    """The cells of a row's label columns, where there are several: column -> cell."""
+
+
+class BadLabel(ValueError):
+    """A label that cannot be used; the message says why, its row is named by whoever reads the row."""
+
+
+class TaskKind(ABC):
+    """One kind of question that a model answers.
+
+    name             in KINDS, in --kind and in records
+    link             what turns logits into answers: softmax (one of C), sigmoid (any of C), identity (a score)
+    problem_type     transformers' name for it, which a model's config.json carries
+    default_metrics  of data that name none; the first one chooses checkpoints
+    metrics          all that it can be scored by
+    label_type       of the column `label`, in datasets' types
+    asks_for         what varied labels are, in messages: "two classes"
+    """
+
+    name: str
+    link: Link
+    problem_type: str
+    default_metrics: tuple[str, ...]
+    metrics: ClassVar[Mapping[str, Metric]]
+    label_type: Any = Value("int64")
+    asks_for: str
+
+    @property
+    def predictions(self) -> Predictions:
+        """What a model of this kind predicts."""
+        return Predictions(self.link, self.problem_type)
+
+    # --------------------------------------------------------------------------------------------- labels
+
+    @abstractmethod
+    def fits(self, cells: Sequence[Cell]) -> bool:
+        """Whether labels written like these are of this kind, where nobody says which they are."""
+
+    @abstractmethod
+    def label_names(self, cells: Sequence[Cell]) -> tuple[str, ...]:
+        """The names of the logits, in their order, found from all labels; () where a logit has none."""
+
+    @abstractmethod
+    def encoder(self, names: Sequence[str], aliases: Mapping[str, int] | None = None) -> Callable[[Cell], Any]:
+        """A function from a label as written to the label that is learned; it raises BadLabel.
+
+        aliases   further ways to write a name -> its index
+        """
+
+    @abstractmethod
+    def written(self, label: Any, names: Sequence[str]) -> Any:
+        """The label as files and people have it: a value that JSON holds and `encoder` reads."""
+
+    def permuted(self, label: Any, order: Sequence[int], width: int) -> Any:
+        """The same label where logit i has become logit order[i] of `width`; a label that counts no logits stays."""
+        return label
+
+    def note(self, cells: Sequence[Cell], column: str) -> str:
+        """What a user should know of how the labels were understood, or ''."""
+        return ""
+
+    def strata(self, labels: NDArray[Any]) -> NDArray[np.int64] | None:
+        """The stratum of each row, whose share a held-out part keeps; None: rows are drawn at random."""
+        return None
+
+    # -------------------------------------------------------------------------------------------- answers
+
+    @abstractmethod
+    def decode(self, logits: Logits) -> NDArray[Any]:
+        """The answers of logits [n, C]: class indices [n], sets of labels [n, C], or scores [n]."""
+
+    @abstractmethod
+    def constant_answers(self, labels: NDArray[Any], width: int) -> list[Logits]:
+        """Logits [n, width] of the guesses that are the same for every row and may score best."""
+
+    @abstractmethod
+    def answer_columns(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The columns that a file of predictions gets."""
+
+    @abstractmethod
+    def answers(self, logits: Logits, names: Sequence[str]) -> list[dict[str, Any]]:
+        """The cells of these columns, one dictionary per row of logits [n, C]."""
+
+    @abstractmethod
+    def summary(self, labels: Sequence[Any], gold: Sequence[Any], names: Sequence[str]) -> str:
+        """A sentence on labels that a teacher gave beside those of the rows they were made from."""
+
+
+def text_of(cell: Cell) -> str:
+    """A scalar label as text, as it is written; '' where there is none. Raises BadLabel for what is no scalar."""
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return ""
+    if isinstance(cell, bytes | bytearray):
+        raise BadLabel(f"the label is bytes ({bytes(cell[:20])!r}); save the column as text")
+    if isinstance(cell, list | tuple | dict | set):
+        what = "an object" if isinstance(cell, dict) else "a list"
+        raise BadLabel(f"the label is {what}, which is no class; several labels per row are --kind multi-label")
+    return str(cell).strip()
+
+
+def number(text: str) -> float | None:
+    """The finite number that a text is, or None: 'inf', 'nan' and Python's '1_000' are words."""
+    return float(text) if DECIMAL.fullmatch(text) and math.isfinite(float(text)) else None
+
+
+def texts_of(cells: Sequence[Cell]) -> list[str]:
+    """The labels that are there and are scalars, as text."""
+    texts = []
+    for cell in cells:
+        try:
+            texts.append(text_of(cell))
+        except BadLabel:
+            continue
+    return [text for text in texts if text]
+
+
+def class_names(texts: Sequence[str]) -> tuple[str, ...]:
+    """The different names, as they are written: whole numbers in their order, then the others alphabetically.
+
+    '1' and '1.0' are one class, '1', where every number among the names is whole; '007', '07' and '7' are three.
+    """
+    different = set(texts)
+    numbers = {text: value for text in different if (value := number(text)) is not None}
+    if all(value.is_integer() for value in numbers.values()):
+        different = {whole_name(text) for text in different}
+    if numbers and len(numbers) == len(set(texts)) - ("nan" in different):
+        different -= {"nan"}  # how data frames write a missing number
+    return tuple(sorted(different, key=_place))
+
+
+def whole_name(text: str) -> str:
+    """'1' for '1.0', and every other text as it is."""
+    whole = WHOLE.fullmatch(text)
+    return whole[1] if whole else text
+
+
+def _place(name: str) -> tuple[int, int, str]:
+    plain = re.fullmatch(r"-?(?:0|[1-9]\d*)", name)
+    return (0, int(name), name) if plain else (1, 0, name)
+
+
+def name_index(names: Sequence[str], aliases: Mapping[str, int] | None = None) -> Callable[[str], int | None]:
+    """A look-up from a name as written to its index: '1.0' finds the class '1', and '1' the class '1.0'."""
+    index = {whole_name(name): place for place, name in enumerate(names)}
+    index |= {name: place for place, name in enumerate(names)} | dict(aliases or {})
+    return lambda text: index.get(text, index.get(whole_name(text)))

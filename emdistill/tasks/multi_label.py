@@ -1,0 +1,176 @@
+"""Any of several labels: label columns of 0 and 1, lists in a cell, or names separated by `|` (else by commas)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from datasets import List, Value
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, f1_score
+
+from emdistill.errors import listing, nearest
+from emdistill.tasks.answers import probabilities
+from emdistill.tasks.kind import (
+    BadLabel,
+    Cell,
+    LabelColumns,
+    Logits,
+    TaskKind,
+    class_names,
+    name_index,
+    number,
+    text_of,
+)
+from emdistill.tasks.task import Task
+
+
+def _micro_f1(logits: Logits, labels: NDArray[Any], task: Task) -> float:
+    return float(f1_score(labels > 0.5, logits > 0, average="micro", zero_division=0.0))
+
+
+def _macro_f1(logits: Logits, labels: NDArray[Any], task: Task) -> float:
+    """The mean over the labels that occur."""
+    return _mean([f1_score(gold, answers > 0, zero_division=0.0) for gold, answers in _of_each_label(logits, labels)])
+
+
+def _mean_average_precision(logits: Logits, labels: NDArray[Any], task: Task) -> float:
+    """The mean over the labels that occur of the area under precision and recall."""
+    return _mean([average_precision_score(gold, answers) for gold, answers in _of_each_label(logits, labels)])
+
+
+def _of_each_label(logits: Logits, labels: NDArray[Any]) -> list[tuple[NDArray[Any], Logits]]:
+    """Gold [n] and logits [n] of every label that occurs."""
+    return [(gold, answers) for gold, answers in zip((labels > 0.5).T, logits.T, strict=True) if gold.any()]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else 0.0
+
+
+class MultiLabel(TaskKind):
+    """A row has any of C labels, or none; labels are C numbers, 0 or 1."""
+
+    name = "multi-label"
+    link = "sigmoid"
+    problem_type = "multi_label_classification"
+    default_metrics = ("micro_f1", "macro_f1", "mean_average_precision")
+    metrics: ClassVar = {
+        "micro_f1": _micro_f1,
+        "macro_f1": _macro_f1,
+        "mean_average_precision": _mean_average_precision,
+    }
+    label_type = List(Value("float32"))
+    asks_for = "two different sets of labels"
+
+    def fits(self, cells: Sequence[Cell]) -> bool:
+        return any(isinstance(cell, list | tuple | LabelColumns) for cell in cells)
+
+    def label_names(self, cells: Sequence[Cell]) -> tuple[str, ...]:
+        if cells and isinstance(cells[0], LabelColumns):
+            return tuple(cells[0])
+        separator = _separator(cells)
+        return class_names([name for cell in cells for name in _names(cell, separator, strict=False)])
+
+    def encoder(self, names: Sequence[str], aliases: Mapping[str, int] | None = None) -> Callable[[Cell], list[float]]:
+        find = name_index(names, aliases)
+
+        def place(name: str) -> int:
+            index = find(name)
+            if index is None:
+                known = f"label {name!r} is unknown; the task's labels are: {listing(names)}"
+                raise BadLabel(f"{known}.{nearest(name, names)}")
+            return index
+
+        def encode(cell: Cell) -> list[float]:
+            if isinstance(cell, LabelColumns):
+                chosen = [name for name, value in cell.items() if _is_set(name, value)]
+            else:
+                # One name may hold a comma; several names that are known apart do not.
+                whole = isinstance(cell, str) and find(cell.strip()) is not None
+                chosen = [text_of(cell)] if whole else list(_names(cell, _separator([cell])))
+            label = [0.0] * len(names)
+            for name in chosen:
+                label[place(name)] = 1.0
+            return label
+
+        return encode
+
+    def written(self, label: Any, names: Sequence[str]) -> list[str]:
+        return [name for name, value in zip(names, label, strict=True) if value > 0.5]
+
+    def permuted(self, label: Any, order: Sequence[int], width: int) -> list[float]:
+        counted = [0.0] * width
+        for place, value in zip(order, label, strict=True):
+            counted[place] = value
+        return counted
+
+    def note(self, cells: Sequence[Cell], column: str) -> str:
+        return f"column {column!r} holds several labels per row: a multi-label task"
+
+    def strata(self, labels: NDArray[Any]) -> NDArray[np.int64]:
+        """The rarest label of each row; rows without one are a stratum of their own."""
+        chosen = np.asarray(labels).reshape(len(labels), -1) > 0.5
+        counts = np.where(chosen, chosen.sum(axis=0), len(labels) + 1)
+        return np.asarray(np.where(chosen.any(axis=1), counts.argmin(axis=1), chosen.shape[1]), dtype=np.int64)
+
+    def decode(self, logits: Logits) -> NDArray[np.float64]:
+        return (logits > 0).astype(np.float64)
+
+    def constant_answers(self, labels: NDArray[Any], width: int) -> list[Logits]:
+        """The k most frequent labels for every row, for every k."""
+        order = np.argsort(-labels.mean(axis=0), kind="stable")
+        guesses = []
+        for count in range(1, width + 1):
+            guess = np.full((len(labels), width), -1.0)
+            guess[:, order[:count]] = 1.0
+            guesses.append(guess)
+        return guesses
+
+    def answer_columns(self, names: Sequence[str]) -> tuple[str, ...]:
+        return ("prediction", *(f"probability of {name}" for name in names))
+
+    def answers(self, logits: Logits, names: Sequence[str]) -> list[dict[str, Any]]:
+        chances = probabilities(logits, self.link)
+        columns = self.answer_columns(names)
+        return [
+            {
+                columns[0]: "|".join(self.written(row, names)),
+                **{column: round(float(chance), 6) for column, chance in zip(columns[1:], row, strict=True)},
+            }
+            for row in chances
+        ]
+
+    def summary(self, labels: Sequence[Any], gold: Sequence[Any], names: Sequence[str]) -> str:
+        given, own = np.asarray(labels), np.asarray(gold)
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in zip(names, given.mean(axis=0), strict=True))
+        return f"labelled by the teacher: {shares}; {(given == own).mean():.1%} as the row they were made from"
+
+
+def _separator(cells: Sequence[Cell]) -> str:
+    return "|" if any(isinstance(cell, str) and "|" in cell for cell in cells) else ","
+
+
+def _names(cell: Cell, separator: str, *, strict: bool = True) -> Iterator[str]:
+    """The names in a cell that is a list, or a text of names; raises BadLabel for what is none, or passes it over."""
+    parts = cell.split(separator) if isinstance(cell, str) else cell if isinstance(cell, list | tuple) else [cell]
+    for part in parts:
+        try:
+            text = text_of(part)
+        except BadLabel:
+            if strict:
+                raise
+            continue
+        if text:
+            yield text
+
+
+def _is_set(column: str, value: Cell) -> bool:
+    """Whether a label's own column says that the row has it."""
+    text = text_of(value).casefold()
+    if text in ("true", "false"):
+        return text == "true"
+    if number(text) not in (0.0, 1.0):
+        raise BadLabel(f"column {column!r} holds {text!r}; a label's own column holds 0 or 1")
+    return number(text) == 1.0

@@ -1,0 +1,97 @@
+"""A score per row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from datasets import Value
+from numpy.typing import NDArray
+from scipy.stats import pearsonr, spearmanr
+
+from emdistill.tasks.kind import BadLabel, Cell, Logits, TaskKind, number, text_of, texts_of
+from emdistill.tasks.metrics import correlation
+from emdistill.tasks.task import Task
+
+MOST_DISTINCT_CLASSES = 20  # whole numbers with more distinct values than this are scores
+
+
+def _pearson(logits: Logits, labels: NDArray[Any], task: Task) -> float:
+    return correlation(lambda x, y: pearsonr(x, y)[0], _scores(logits), labels)
+
+
+def _spearman(logits: Logits, labels: NDArray[Any], task: Task) -> float:
+    return correlation(lambda x, y: spearmanr(x, y)[0], _scores(logits), labels)
+
+
+def _scores(logits: Logits) -> NDArray[np.float64]:
+    return logits[:, 0].astype(np.float64)
+
+
+class Regression(TaskKind):
+    """A row has a score; labels are finite numbers, and there is one logit."""
+
+    name = "regression"
+    link = "identity"
+    problem_type = "regression"
+    default_metrics = ("pearson", "spearman")
+    metrics: ClassVar = {"pearson": _pearson, "spearman": _spearman}
+    label_type = Value("float64")
+    asks_for = "two different scores"
+
+    def fits(self, cells: Sequence[Cell]) -> bool:
+        return are_scores(cells)
+
+    def label_names(self, cells: Sequence[Cell]) -> tuple[str, ...]:
+        return ()
+
+    def encoder(self, names: Sequence[str], aliases: Mapping[str, int] | None = None) -> Callable[[Cell], float]:
+        def encode(cell: Cell) -> float:
+            text = text_of(cell)
+            if text.casefold() == "nan":
+                raise BadLabel("there is no label (nan)")
+            value = number(text)
+            if value is None:
+                problem = f"label {text!r} is no number, but the labels are scores"
+                raise BadLabel(f"{problem} (if they are classes: --kind classification)")
+            return value
+
+        return encode
+
+    def written(self, label: Any, names: Sequence[str]) -> float:
+        return round(float(label), 6)
+
+    def note(self, cells: Sequence[Cell], column: str) -> str:
+        numbers = [value for text in texts_of(cells) if (value := number(text)) is not None]
+        if not numbers or not all(value.is_integer() for value in numbers):
+            return ""
+        return (
+            f"column {column!r} holds {len(set(numbers))} different whole numbers, which are taken for scores; "
+            "if they are classes: --kind classification"
+        )
+
+    def decode(self, logits: Logits) -> NDArray[np.float64]:
+        return _scores(logits)
+
+    def constant_answers(self, labels: NDArray[Any], width: int) -> list[Logits]:
+        return [np.full((len(labels), width), labels.mean())]
+
+    def answer_columns(self, names: Sequence[str]) -> tuple[str, ...]:
+        return ("prediction",)
+
+    def answers(self, logits: Logits, names: Sequence[str]) -> list[dict[str, Any]]:
+        return [{"prediction": round(float(value), 6)} for value in logits[:, 0]]
+
+    def summary(self, labels: Sequence[Any], gold: Sequence[Any], names: Sequence[str]) -> str:
+        distance = np.mean([abs(label - own) for label, own in zip(labels, gold, strict=True)])
+        return f"scored by the teacher: on average {distance:.2f} from the row they were made from"
+
+
+def are_scores(cells: Sequence[Cell]) -> bool:
+    """Whether most labels are numbers, and these are not whole or have more than 20 different values."""
+    texts = texts_of(cells)
+    numbers = [value for text in texts if (value := number(text)) is not None]
+    if 2 * len(numbers) <= len(cells):
+        return False
+    return not (all(value.is_integer() for value in numbers) and len(set(numbers)) <= MOST_DISTINCT_CLASSES)

@@ -1,0 +1,84 @@
+"""Labels are mapped by name wherever a model's names are the data's."""
+
+from __future__ import annotations
+
+import pytest
+from datasets import Dataset, Features, Value
+from messages import names
+
+from emdistill.data.labels import as_the_model_counts
+from emdistill.errors import ModelError, TeacherError
+from emdistill.tasks import KINDS
+from emdistill.tasks.task import Task, TaskData
+
+CLASSES, LABELS = KINDS["classification"], KINDS["multi-label"]
+TWELVE = tuple(f"LABEL_{number}" for number in range(12))
+
+
+def data_of(labels: tuple[str, ...], kind: str = "classification") -> TaskData:
+    task = Task("t", KINDS[kind], labels, KINDS[kind].default_metrics, positive=labels[-1] if labels else None)
+    encode = task.kind.encoder(labels)
+    cells = [[name] for name in labels] if kind == "multi-label" else list(labels) or ["0.5", "1.5"]
+    features = Features({"text": Value("string"), "label": task.kind.label_type})
+    rows = Dataset.from_dict(
+        {"text": cells and [str(cell) for cell in cells], "label": list(map(encode, cells))}, features
+    )
+    return TaskData(task, rows, {"dev": rows.select([0])})
+
+
+def written(data: TaskData, rows: Dataset) -> list[object]:
+    return [data.task.kind.written(label, data.task.labels) for label in rows["label"]]
+
+
+@pytest.mark.parametrize("kind", ["classification", "multi-label"])
+@pytest.mark.parametrize(
+    ("of_data", "of_model"),
+    [
+        (("neg", "pos"), ("pos", "neg")),
+        (("a", "b", "c"), ("C", "A", "B")),
+        (tuple(sorted(TWELVE)), TWELVE),
+        (("0", "1"), ("1", "0")),
+        (("us", "US"), ("US", "us")),
+    ],
+)
+def test_the_same_names_in_another_order_are_the_models_order(
+    kind: str, of_data: tuple[str, ...], of_model: tuple[str, ...]
+) -> None:
+    data = data_of(of_data, kind)
+    counted = as_the_model_counts(data, of_model, KINDS[kind])
+    lower = [name.casefold() for name in counted.task.labels]
+    assert lower == [name.casefold() for name in of_model]
+    assert set(counted.task.labels) == set(of_data)  # as the data spell them
+    for before, after in ((data.train, counted.train), (data.evaluation["dev"], counted.evaluation["dev"])):
+        assert written(counted, after) == written(data, before)
+    assert counted.task.labels[counted.task.positive_index] == of_data[-1]
+
+
+@pytest.mark.parametrize("of_model", [("LABEL_0", "LABEL_1"), ("no", "yes"), ("0", "1")])
+def test_other_names_are_taken_in_their_order(of_model: tuple[str, ...]) -> None:
+    data = data_of(("neg", "pos"))
+    assert as_the_model_counts(data, of_model, CLASSES) is data
+    assert as_the_model_counts(data_of((), "regression"), ("LABEL_0",), KINDS["regression"]).task.labels == ()
+
+
+def test_a_file_that_is_scored_need_not_hold_all_labels() -> None:
+    data = data_of(("pos",))
+    counted = as_the_model_counts(data, ("neg", "zero", "Pos"), CLASSES, some=True)
+    assert counted.task.labels == ("neg", "zero", "pos")
+    assert counted.train["label"][:] == [2]
+    with names(ModelError, "m/", "new", "neg"):
+        as_the_model_counts(data_of(("new",)), ("neg", "pos"), CLASSES, some=True, model="m/", error=ModelError)
+
+
+@pytest.mark.parametrize(
+    ("of_data", "of_model", "kind"),
+    [
+        (("a", "b", "c"), ("a", "b"), CLASSES),
+        (("a", "b"), ("b", "c"), CLASSES),
+        (("a", "b"), ("a", "b"), LABELS),
+        (("a", "b"), ("LABEL_0",), KINDS["regression"]),
+    ],
+)
+def test_what_does_not_fit_is_refused(of_data: tuple[str, ...], of_model: tuple[str, ...], kind: object) -> None:
+    with pytest.raises(TeacherError):
+        as_the_model_counts(data_of(of_data), of_model, kind)  # type: ignore[arg-type]

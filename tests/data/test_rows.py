@@ -1,0 +1,193 @@
+"""Files into rows: what is read, under which line, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from emdistill.data.files import read_inputs
+from emdistill.data.rows import BadRows, Row, read_rows
+from emdistill.errors import DataError, listing, shown
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def read(path: Path) -> list[Row]:
+    """All rows; raises what the file or any of its rows is refused for."""
+    bad = BadRows(path)
+    rows = list(read_rows(path, bad))
+    bad.check()
+    return rows
+
+
+def refused(path: Path) -> DataError:
+    with pytest.raises(DataError) as caught:
+        read(path)
+    assert caught.value.file == path
+    return caught.value
+
+
+# ------------------------------------------------------------------------------------------------------ what is read
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl"])
+def test_a_cell_is_as_long_as_it_is(tmp_path: Path, suffix: str) -> None:
+    texts = ["good", "long " * 40_000, "bad"]
+    lines = {
+        "csv": ["text", *(f'"{text}"' for text in texts)],
+        "tsv": ["text", *texts],
+        "jsonl": [json.dumps({"text": text}) for text in texts],
+    }[suffix]
+    path = write(tmp_path / f"x.{suffix}", "\n".join(lines))
+    assert [row.cells["text"] for row in read(path)] == texts
+
+
+def test_other_readers_keep_their_limit_on_a_cell(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.csv", "text\n" + "long\n" * 20 + "x" * 200_000 + "\n")
+    before = csv.field_size_limit()
+    rows = read_rows(path, BadRows(path))
+    next(rows)
+    assert csv.field_size_limit() == before  # also between two rows
+    with ThreadPoolExecutor(4) as pool:
+        assert [len(found) for found in pool.map(lambda _: read(path), range(8))] == [21] * 8
+    assert csv.field_size_limit() == before
+
+
+MAC = {
+    "csv": 'text,n\r"one, ""two""",1\r\rthree,2\r',
+    "tsv": 'text\tn\r"one\t1\r\rthree\t2',
+    "jsonl": '{"text": "one"}\r\r{"text": "two\\r"}\r',
+    "txt": "one\r\rtwo",
+}
+
+
+@pytest.mark.parametrize("suffix", MAC)
+def test_lines_may_end_in_cr_alone(tmp_path: Path, suffix: str) -> None:
+    mac, unix = (
+        write(tmp_path / f"{name}.{suffix}", MAC[suffix].replace("\r", end)) for name, end in (("a", "\r"), ("b", "\n"))
+    )
+    assert read_inputs(mac) == read_inputs(unix)
+    assert len(read_inputs(mac)) == 2
+
+
+def test_rows_that_end_in_cr_may_hold_lf_in_quotes(tmp_path: Path) -> None:
+    path = write(tmp_path / "excel.csv", 'text,n\r"one\ntwo",1\rthree,2\r')
+    assert [row.cells for row in read(path)] == [{"text": "one\ntwo", "n": "1"}, {"text": "three", "n": "2"}]
+
+
+def test_a_cr_within_a_line_is_text_where_lines_end_in_lf(tmp_path: Path) -> None:
+    assert [row.cells for row in read(write(tmp_path / "x.tsv", "a\tb\rc\n1\r2\t3\n"))] == [{"a": "1\r2", "b\rc": "3"}]
+    path = write(tmp_path / "x.csv", 'a,b\n"1\r2",3\n')
+    assert read(path)[0].cells["a"] == "1\r2"
+    assert refused(write(path, "a,b\n1,2\n1\r2,3\n")).line == 3
+
+
+def test_quotes_are_text_in_tsv(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.tsv", 'a\tb\r\n"one\ttwo"\r\n""\t"a ""b"""\r\n')
+    assert [tuple(row.cells.values()) for row in read(path)] == [('"one', 'two"'), ('""', '"a ""b"""')]
+
+
+# --------------------------------------------------------------------------------------------------- what is refused
+
+
+def test_broken_bytes_are_named_with_line_and_byte(tmp_path: Path) -> None:
+    for suffix in ("csv", "tsv", "jsonl"):
+        first = b'{"text": "a", "label": 1}' if suffix == "jsonl" else b"text,label"
+        error = refused(write(tmp_path / f"x.{suffix}", first + b"\nok\xe9,a\n"))
+        assert error.line == 2
+        assert "byte 3" in str(error)
+        assert "0xe9" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("open-quote.csv", 'text,label\na,1\n"b,2\nc,3\n', 3),
+        ("after-quote.csv", 'text,label\n"a"b,1\n', 2),
+        ("half.jsonl", '{"text": "a"}\n{"text": \n', 2),
+        ("no-object.jsonl", '{"text": "a"}\n\n[1]\n', 3),
+        ("deep.jsonl", '{"text": "a"}\n{"text": ' + "[" * 100_000 + "]" * 100_000 + "}\n", 2),
+        ("list.json", '[\n{"text": "a"}]', 1),
+        ("twice.csv", "text,n,text\na,1,b\n", 1),
+        ("twice.tsv", "\n\ntext\tn\ttext\na\t1\tb\n", 3),
+        ("x.parquet", "no parquet at all", None),
+        ("x.xlsx", "x", None),
+        ("empty.csv", "", None),
+    ],
+)
+def test_what_is_broken_is_named_with_its_line(tmp_path: Path, name: str, content: str, line: int | None) -> None:
+    error = refused(write(tmp_path / name, content))
+    assert error.line == line
+    assert str(error).startswith(f"{tmp_path / name}:{line}: " if line else f"{tmp_path / name}: ")
+    assert ("twice" not in name) or "'text'" in str(error)
+
+
+def test_a_parquet_file_with_a_column_twice_is_refused(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array([1]), pa.array([2])], ["text", "label", "label"])
+    pq.write_table(table, tmp_path / "x.parquet")
+    assert "'label'" in str(refused(tmp_path / "x.parquet"))
+
+
+UNHOLDABLE = {
+    "no UTF-8": pa.array([b"\xff\xfe"]).view(pa.string()),
+    "a date beyond the year 9999": pa.array([10_000_000], pa.int32()).view(pa.date32()),
+}
+
+
+@pytest.mark.parametrize("name", UNHOLDABLE)
+def test_parquet_values_that_python_cannot_hold_are_refused(tmp_path: Path, name: str) -> None:
+    pq.write_table(pa.table({"x": UNHOLDABLE[name]}), tmp_path / "x.parquet")
+    refused(tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize("damage", ["cut", "zeros"])
+def test_damaged_parquet_is_refused(tmp_path: Path, damage: str) -> None:
+    pq.write_table(pa.table({"text": [f"text {n}" for n in range(5_000)]}), tmp_path / "x.parquet")
+    content = (tmp_path / "x.parquet").read_bytes()
+    third = len(content) // 3
+    refused(
+        write(
+            tmp_path / "x.parquet",
+            content[:third] if damage == "cut" else content[:third] + bytes(third) + content[2 * third :],
+        )
+    )
+
+
+# ------------------------------------------------------------------------------------------- what stands in messages
+
+
+def test_values_and_names_are_cut_short_in_messages(tmp_path: Path) -> None:
+    column = {str(n): f"a rather long review, number {n}" for n in range(1_000)}
+    path = write(tmp_path / "columns.json", json.dumps({"text": column, "label": column}))
+    with pytest.raises(DataError, match="'text'") as caught:
+        read_inputs(path)
+    assert caught.value.line == 1
+    assert len(str(caught.value)) < len(str(path)) + 300
+    wide = write(tmp_path / "wide.tsv", "one column whose name is a whole text, as there is no tab in this file, " * 50)
+    with pytest.raises(DataError, match="there are no rows"):
+        read_inputs(wide)
+    write(wide, wide.read_text() + "\nx\n")
+    with pytest.raises(DataError, match="'text'") as caught:
+        read_inputs(wide)
+    assert len(str(caught.value)) < len(str(wide)) + 300
+
+
+@pytest.mark.parametrize("value", ["x" * 10_000, [["x" * 100] * 100] * 100, {n: n for n in range(999)}, b"x" * 999])
+def test_what_is_shown_of_a_value_is_short(value: Any) -> None:
+    assert len(shown(value)) < 130
+    assert len(listing(["x" * 1_000] * 100)) < 1_400
+
+
+def test_short_values_are_shown_as_they_are() -> None:
+    assert [shown(value) for value in (7, "a", None, [1, "b"])] == ["7", "'a'", "None", "[1, 'b']"]
+    assert listing(["a", "b"]) == "a, b"

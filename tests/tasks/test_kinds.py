@@ -1,0 +1,335 @@
+"""What every kind of task promises, and what each kind's metrics and labels are."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from messages import names
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score
+
+from emdistill.errors import ConfigError, DataError, ModelError
+from emdistill.losses import HardLabels, SoftTargets
+from emdistill.states import EncoderStates
+from emdistill.tasks import KINDS, TaskKind, find_kind, kind_of_model
+from emdistill.tasks.answers import agreement, probabilities
+from emdistill.tasks.kind import BadLabel, LabelColumns, class_names
+from emdistill.tasks.task import Task
+
+CLASSES, SCORES, LABELS = KINDS["classification"], KINDS["regression"], KINDS["multi-label"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Labels as they are written in a source, and their names."""
+
+    kind: TaskKind
+    cells: list[Any]
+    names: tuple[str, ...]
+
+    @property
+    def labels(self) -> NDArray[Any]:
+        encode = self.kind.encoder(self.names)
+        return np.array([encode(cell) for cell in self.cells])
+
+    @property
+    def task(self) -> Task:
+        return Task("t", self.kind, self.names, self.kind.default_metrics)
+
+    def perfect(self) -> NDArray[Any]:
+        """Logits that answer every row right."""
+        if self.kind.link == "identity":
+            return self.labels[:, None].astype(float)
+        one_hot = np.eye(self.task.outputs)[self.labels] if self.kind.link == "softmax" else self.labels
+        return np.asarray(8.0 * one_hot - 4.0)
+
+
+CASES = {
+    "two classes": Case(CLASSES, ["yes", "no", "yes", "no", "yes", "yes"], ("no", "yes")),
+    "numbered classes": Case(CLASSES, ["10", 9, "2.0", 9.0, 10], ("2", "9", "10")),
+    "scores": Case(SCORES, ["0.5", 2, 3.25, "1e0", 4.75], ()),
+    "lists": Case(LABELS, [["b"], ["a", "c"], [], ["c"], ["b", "a"]], ("a", "b", "c")),
+    "columns": Case(
+        LABELS,
+        [LabelColumns(a=a, b=b) for a, b in (("1", "0"), (1, 1), (True, False), ("0.0", "1.0"), ("false", "true"))],
+        ("a", "b"),
+    ),
+}
+
+
+@pytest.fixture(params=CASES.values(), ids=CASES.keys())
+def case(request: pytest.FixtureRequest) -> Case:
+    found: Case = request.param
+    return found
+
+
+def test_every_kind_has_a_case() -> None:
+    assert {case.kind for case in CASES.values()} == set(KINDS.values())
+    assert all(name == kind.name for name, kind in KINDS.items())
+
+
+def test_the_kind_is_told_by_its_labels_and_by_its_models(case: Case) -> None:
+    assert [kind for kind in KINDS.values() if kind.fits(case.cells)] == [case.kind]
+    assert case.kind.label_names(case.cells) == case.names
+    assert find_kind(case.kind.name) is case.kind
+    assert kind_of_model(case.kind.problem_type, case.task.outputs) is case.kind
+
+
+def test_labels_are_read_back_as_they_are_written_to_files(case: Case) -> None:
+    encode = case.kind.encoder(case.names)
+    for label in case.labels:
+        again = encode(json.loads(json.dumps(case.kind.written(label, case.names))))
+        assert np.array_equal(again, label)
+
+
+@pytest.mark.parametrize("cell", [b"yes", {"name": "yes"}, [{"name": "a"}], [["a"]], "none of them", "inf", ["d"]])
+def test_what_is_no_label_is_refused(case: Case, cell: Any) -> None:
+    with pytest.raises(BadLabel):
+        case.kind.encoder(case.names)(cell)
+
+
+def test_labels_follow_a_model_that_counts_otherwise(case: Case) -> None:
+    order = list(reversed(range(len(case.names))))
+    renamed = tuple(case.names[order.index(place)] for place in range(len(case.names)))
+    for label in case.labels:
+        moved = case.kind.permuted(label, order, len(order))
+        before, after = case.kind.written(label, case.names), case.kind.written(moved, renamed)
+        assert after == (sorted(before, reverse=True) if isinstance(before, list) else before)
+
+
+def test_right_answers_score_best_and_a_constant_guess_does_not(case: Case) -> None:
+    task, labels = case.task, case.labels
+    best = task.score(case.perfect(), labels)
+    assert list(best) == list(task.metrics)
+    assert all(value == pytest.approx(1.0) for value in best.values())
+    draw = np.random.default_rng(0).normal(size=(20, *case.perfect().shape))
+    assert all(task.score(logits, labels)[name] <= best[name] for logits in draw for name in best)
+    assert task.chance(labels) < 1
+    assert np.array_equal(case.kind.decode(case.perfect()), labels)
+    assert agreement(case.perfect(), case.perfect(), case.kind.link) == pytest.approx(1.0)
+
+
+def test_answers_fill_the_columns_they_announce(case: Case) -> None:
+    columns = case.kind.answer_columns(case.names)
+    rows = case.kind.answers(case.perfect(), case.names)
+    assert len(rows) == len(case.cells)
+    assert all(tuple(row) == columns for row in rows)
+    read = case.kind.encoder(case.names)
+    if case.kind is not LABELS:  # no label at all is an empty text there
+        assert [read(row["prediction"]) for row in rows] == list(case.labels)
+    assert case.kind.summary(list(case.labels), list(case.labels), case.names)
+
+
+def test_strata_are_one_per_row(case: Case) -> None:
+    strata = case.kind.strata(case.labels)
+    assert strata is None or (strata.shape == (len(case.cells),) and strata.min() >= 0)
+
+
+def test_the_losses_are_least_where_answers_are_right(case: Case) -> None:
+    right = torch.tensor(case.perfect())
+    wrong = right.roll(1, dims=0)
+    labels = torch.tensor(case.labels)
+
+    def states(logits: torch.Tensor) -> EncoderStates:
+        return EncoderStates(logits=logits, mask=torch.ones(len(logits), 1))
+
+    for loss in (HardLabels(link=case.kind.link), SoftTargets(link=case.kind.link, temperature=2.0)):
+        values = [loss(states(each), states(right), {"labels": labels}) for each in (right, wrong)]
+        least, other = (sum(terms.values()) for terms in values)
+        assert least < other
+
+
+# ------------------------------------------------------------------------------------------------ names of classes
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (["007", "07", "042", "7"], ("7", "007", "042", "07")),
+        (["0.0", "1.0", "unknown"], ("0", "1", "unknown")),
+        (["1", "1.0", "2"], ("1", "2")),
+        (["1.0", "1.5"], ("1.0", "1.5")),
+        (["nan", "inf", "fin"], ("fin", "inf", "nan")),
+        (["0", "1", "nan"], ("0", "1")),
+        (["9007199254740993", "9007199254740992"], ("9007199254740992", "9007199254740993")),
+        (["1E1", "2E1", "1E2"], ("1E1", "1E2", "2E1")),
+        (["-1", "10", "9"], ("-1", "9", "10")),
+    ],
+)
+def test_classes_are_named_as_they_are_written(written: list[str], expected: tuple[str, ...]) -> None:
+    assert class_names(written) == expected
+    encode = CLASSES.encoder(expected)
+    assert {encode(text) for text in written if text != "nan" or text in expected} == set(range(len(expected)))
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        (["a", "b", "a"], CLASSES),
+        (["1", "2", "3", "1"], CLASSES),
+        (["1.5", "2", "3"], SCORES),
+        ([str(number) for number in range(21)], SCORES),
+        ([str(number % 20) for number in range(60)], CLASSES),
+        (["nan", "inf", "inf"], CLASSES),
+        (["1.5", "x", "y"], CLASSES),
+        (["a|b", "a", "b"], CLASSES),
+        ([["a"], []], LABELS),
+    ],
+)
+def test_kinds_are_found(cells: list[Any], kind: TaskKind) -> None:
+    assert [found for found in KINDS.values() if found.fits(cells)] == [kind]
+
+
+def test_what_is_not_plain_is_announced() -> None:
+    assert "77" in SCORES.note([str(number) for number in range(77)], "label")
+    assert SCORES.note(["0.5", "1"], "label") == ""
+    assert "--kind multi-label" in CLASSES.note(["3", "27", "3,27"], "label")
+    assert CLASSES.note(["New York, NY", "Rome"], "label") == ""
+
+
+def test_an_unknown_kind_is_refused_with_the_nearest() -> None:
+    with names(ConfigError, "--kind", "regresion", "regression"):
+        find_kind("regresion")
+
+
+def test_labels_of_text_are_split_by_bars_or_commas() -> None:
+    assert LABELS.label_names(["b|a", "c", ""]) == ("a", "b", "c")
+    assert LABELS.label_names(["3,27", "3"]) == ("3", "27")
+    assert LABELS.label_names(["New York, NY|Rome", "Rome"]) == ("New York, NY", "Rome")
+    encode = LABELS.encoder(("New York, NY", "Rome"))
+    assert encode("New York, NY") == [1.0, 0.0]
+    assert encode("Rome|New York, NY") == [1.0, 1.0]
+    with pytest.raises(BadLabel):
+        LABELS.encoder(("a",))(LabelColumns(a="2"))
+
+
+def test_the_rarest_label_is_the_stratum() -> None:
+    labels = np.array([[1, 1, 0], [1, 0, 0], [1, 0, 1], [0, 0, 0], [1, 0, 0], [1, 0, 1]])
+    assert LABELS.strata(labels).tolist() == [1, 0, 2, 3, 0, 2]  # type: ignore[union-attr]
+
+
+# ---------------------------------------------------------------------------------------------------- metrics
+
+PAIR = Task("pair", CLASSES, ("no", "yes"), ("accuracy", "f1", "matthews_corrcoef"))
+STARS = Task("stars", CLASSES, ("1", "2", "3"), ("accuracy", "macro_f1"))
+SIMILARITY = Task("similarity", SCORES, (), ("pearson", "spearman"))
+TOPICS = Task("topics", LABELS, tuple("abcd"), ("micro_f1", "macro_f1", "mean_average_precision"))
+
+
+def counts(answers: NDArray[Any], labels: NDArray[Any], positive: int) -> tuple[int, int, int, int]:
+    p, t = answers == positive, labels == positive
+    return int((p & t).sum()), int((p & ~t).sum()), int((~p & t).sum()), int((~p & ~t).sum())
+
+
+def f1_by_hand(answers: NDArray[Any], labels: NDArray[Any], positive: int) -> float:
+    tp, fp, fn, _ = counts(answers, labels, positive)
+    return 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else 0.0
+
+
+def pearson_by_hand(x: NDArray[Any], y: NDArray[Any]) -> float:
+    x, y = x - x.mean(), y - y.mean()
+    return float((x * y).sum() / math.sqrt((x * x).sum() * (y * y).sum()))
+
+
+def test_binary_metrics_equal_their_formulas_on_random_confusions() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        labels, logits = rng.integers(0, 2, 40), rng.normal(size=(40, 2))
+        answers = logits.argmax(1)
+        tp, fp, fn, tn = counts(answers, labels, 1)
+        product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
+        expected = {
+            "accuracy": (tp + tn) / 40,
+            "f1": f1_by_hand(answers, labels, 1),
+            "matthews_corrcoef": (tp * tn - fp * fn) / math.sqrt(product) if product else 0.0,
+        }
+        assert PAIR.score(logits, labels) == pytest.approx(expected)
+        positive = Task("pair", CLASSES, ("no", "yes"), ("f1",), positive="no")
+        assert positive.score(logits, labels)["f1"] == pytest.approx(f1_by_hand(answers, labels, 0))
+
+
+def test_macro_f1_is_the_mean_over_classes() -> None:
+    rng = np.random.default_rng(1)
+    labels, logits = rng.integers(0, 3, 60), rng.normal(size=(60, 3))
+    by_hand = np.mean([f1_by_hand(logits.argmax(1), labels, index) for index in range(3)])
+    assert STARS.score(logits, labels)["macro_f1"] == pytest.approx(by_hand)
+
+
+def test_correlations_equal_their_formulas_and_take_both_shapes_of_logits() -> None:
+    rng = np.random.default_rng(2)
+    labels = rng.normal(size=30)
+    logits = (labels + rng.normal(size=30)).astype(np.float32)
+    ranks = [np.argsort(np.argsort(values)).astype(float) for values in (logits, labels)]
+    found = SIMILARITY.score(logits[:, None], labels)
+    assert found == pytest.approx({"pearson": pearson_by_hand(logits, labels), "spearman": pearson_by_hand(*ranks)})
+    assert SIMILARITY.score(logits, labels) == found
+
+
+def test_metrics_of_several_labels_equal_their_formulas() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        labels, logits = rng.integers(0, 2, (30, 4)), rng.normal(size=(30, 4))
+        labels[:, 3] = 0  # a label that never occurs
+        decided = (logits > 0).astype(int)
+        expected = {
+            "micro_f1": f1_by_hand(decided.ravel(), labels.ravel(), 1),
+            "macro_f1": np.mean([f1_by_hand(decided[:, place], labels[:, place], 1) for place in range(3)]),
+            "mean_average_precision": np.mean(
+                [average_precision_score(labels[:, place], logits[:, place]) for place in range(3)]
+            ),
+        }
+        assert TOPICS.score(logits, labels.astype(np.float32)) == pytest.approx(expected)
+    nothing = np.zeros((3, 4))
+    assert set(TOPICS.score(nothing - 1, nothing).values()) == {0.0}
+
+
+@pytest.mark.parametrize("constant", [0.0, 2.5, -1e-9, 1e9])
+def test_constant_outputs_have_correlation_zero_without_a_warning(constant: float) -> None:
+    labels = np.array([1.0, 2.0, 3.0])
+    outputs = np.array([constant, constant * (1 + 1e-15), constant])
+    assert SIMILARITY.score(outputs, labels) == {"pearson": 0.0, "spearman": 0.0}
+    assert PAIR.score(np.eye(2)[[1, 1, 1]], np.array([0, 1, 1]))["matthews_corrcoef"] == 0.0
+    expected = {"accuracy": 1.0, "f1": 0.0, "matthews_corrcoef": 0.0}
+    assert PAIR.score(np.eye(2)[[0, 0, 0]], np.array([0, 0, 0])) == expected
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_outputs_that_are_no_numbers_are_refused(bad: float) -> None:
+    logits = np.zeros((4, 2))
+    logits[2, 1] = bad
+    with names(ModelError, "1 of 4"):
+        PAIR.score(logits, np.array([0, 1, 0, 1]))
+
+
+def test_outputs_of_the_wrong_width_unknown_metrics_and_no_examples_are_refused() -> None:
+    with names(ModelError, "[4, 3]", "pair", "[4, 2]"):
+        PAIR.score(np.zeros((4, 3)), np.zeros(4, dtype=int))
+    with names(ConfigError, "bleu", "accuracy"):
+        Task("x", CLASSES, ("a", "b"), ("bleu",)).score(np.zeros((1, 2)), np.zeros(1, dtype=int))
+    with names(DataError, "pair"):
+        PAIR.score(np.zeros((0, 2)), np.zeros(0, dtype=int))
+
+
+def test_chance_is_what_the_best_constant_guess_reaches() -> None:
+    assert STARS.chance(np.array([2, 2, 2, 0, 1, 2])) == pytest.approx(4 / 6)
+    assert SIMILARITY.chance(np.array([0.5, 3.0, 4.0])) == 0.0
+    grammar = Task("grammar", CLASSES, ("bad", "good"), ("matthews_corrcoef",))
+    assert grammar.chance(np.array([1, 1, 0])) == 0.0
+    f1_first = Task("f1", CLASSES, ("no", "yes"), ("f1",))
+    assert f1_first.chance(np.array([1, 1, 1, 0])) == pytest.approx(2 * 3 / (2 * 3 + 1))
+    # Of 4 labels the first two for every row: 5 of 8 right, of 6 there are.
+    labels = np.array([[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 0, 1], [0, 0, 0, 0]])
+    assert TOPICS.chance(labels) == pytest.approx(2 * 5 / (8 + 6))
+
+
+def test_probabilities_are_those_of_the_link() -> None:
+    logits = np.array([[0.0, 2.0, -1.0]])
+    assert probabilities(logits, "softmax").sum() == pytest.approx(1)
+    assert probabilities(logits, "sigmoid")[0] == pytest.approx(1 / (1 + np.exp(-logits[0])))
+    assert probabilities(logits, "identity")[0] == pytest.approx(logits[0])

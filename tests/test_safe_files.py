@@ -1,0 +1,87 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from emdistill.files import folder_written_whole, write_whole, written_whole
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Every file below the folder, hidden ones too."""
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def fill_file(part: Path) -> None:
+    part.write_text("new")
+
+
+def fill_folder(part: Path) -> None:
+    (part / "new").write_text("new")
+
+
+WAYS = [(written_whole, fill_file), (folder_written_whole, fill_folder)]
+Way = Callable[[Path], AbstractContextManager[Path]]
+
+
+@pytest.mark.parametrize(("way", "fill"), WAYS)
+@pytest.mark.parametrize("stands", [True, False])
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_failure_leaves_what_stood_there(
+    tmp_path: Path, way: Way, fill: Callable[[Path], None], stands: bool, error: type[BaseException]
+) -> None:
+    place = tmp_path / "place"
+    if stands and way is folder_written_whole:
+        place.mkdir()
+        (place / "old").write_text("old")
+    elif stands:
+        place.write_text("old")
+    before = contents(tmp_path)
+
+    def fail() -> None:
+        with way(place) as part:
+            fill(part)
+            assert contents(tmp_path) != before
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert contents(tmp_path) == before
+    assert len(list(tmp_path.iterdir())) == stands
+    with way(place) as part:
+        fill(part)
+        assert before.items() <= contents(tmp_path).items()
+    assert contents(tmp_path) == {"place" if way is written_whole else "place/new": "new"}
+
+
+def test_what_cannot_be_put_in_place_vanishes(tmp_path: Path) -> None:
+    (tmp_path / "place").mkdir()
+    with pytest.raises(IsADirectoryError), written_whole(tmp_path / "place") as part:
+        fill_file(part)
+    assert [path.name for path in tmp_path.iterdir()] == ["place"]
+
+
+def test_a_file_that_cannot_be_made_is_known_at_once(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="absent"), written_whole(tmp_path / "absent" / "file"):
+        pytest.fail("nothing is to be computed for it")
+
+
+def test_text_that_is_none_leaves_nothing(tmp_path: Path) -> None:
+    write_whole(tmp_path / "a", "ü\n")
+    assert (tmp_path / "a").read_bytes() == "ü\n".encode()
+    with pytest.raises(UnicodeEncodeError):
+        write_whole(tmp_path / "a", "\ud83d")
+    assert contents(tmp_path) == {"a": "ü\n"}
+
+
+def test_a_folder_is_written_where_a_link_leads(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    with folder_written_whole(tmp_path / "link") as part:
+        fill_folder(part)
+    assert (tmp_path / "link").is_symlink()
+    assert contents(tmp_path / "there") == {"new": "new"}
