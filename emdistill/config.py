@@ -221,7 +221,8 @@ def command_line(verb: str, options: Mapping[str, Any]) -> str:
     lines = [f"emdistill {verb}"]
     for name, value in options.items():
         option = name if "." in name else name.replace("_", "-")  # those of the sections are Python's names
-        text = shlex.quote(value if isinstance(value, str) else json.dumps(plain(value)))
+        cut = plain(value)
+        text = shlex.quote(cut if isinstance(cut, str) else json.dumps(cut))
         word = f"--{option}={text}" if text.startswith("-") else f"--{option} {text}"
         if len(lines[-1]) + 1 + len(word) > WIDTH:
             lines.append("   ")

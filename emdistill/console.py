@@ -1,19 +1,80 @@
-"""Tables that compare models: for the terminal and for Markdown; `page.py` sets the same cells in HTML."""
+"""Tables for people: the same cells on the terminal, in Markdown, and on pages (show/templates/blocks.html)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from rich import box
+from rich import box, table
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from emdistill.processes import is_first_process
 
 ABSENT = "–"
-TABLE_CAPTION = "ms: the median; speed-up: against the first row"
+NAME_WIDTH = 12  # characters that a column of words keeps on a narrow terminal
+
+
+@dataclass(frozen=True)
+class Table:
+    """Lines of cells under headings; the first cell names its line.
+
+    headings   a newline breaks the heading of a narrow column
+    words      columns of words, on the left; all others hold numbers, on the right and never broken
+    """
+
+    headings: Sequence[str]
+    lines: Sequence[Sequence[str]]
+    title: str = ""
+    caption: str = ""
+    words: Collection[int] = (0,)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is read rather than compared: every column holds words."""
+        return len(self.words) == len(self.headings)
+
+    def without_empty_columns(self) -> Table:
+        """The table without the columns in which no line has anything."""
+        kept = [place for place in range(len(self.headings)) if any(line[place] != ABSENT for line in self.lines)]
+        return replace(
+            self,
+            headings=[self.headings[place] for place in kept],
+            lines=[[line[place] for place in kept] for line in self.lines],
+            words=[new for new, place in enumerate(kept) if place in self.words],
+        )
+
+
+def print_table(printed: Table, console: Console | None = None) -> None:
+    """Print a table to the terminal, or to the console given; its texts are no markup."""
+    drawn = table.Table(
+        title=Text(printed.title) if printed.title else None,
+        title_justify="left",
+        caption=Text(printed.caption) if printed.caption else None,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    for place, heading in enumerate(printed.headings):
+        if place in printed.words:
+            longest = max((len(line[place]) for line in printed.lines), default=0)
+            drawn.add_column(Text(heading), overflow="fold", min_width=min(NAME_WIDTH, longest))
+        else:
+            drawn.add_column(Text(heading), justify="right", no_wrap=True)
+    for line in printed.lines:
+        drawn.add_row(*map(Text, line))
+    (console or Console()).print(drawn)
+
+
+def markdown(written: Table) -> str:
+    """The table in Markdown, ending with a newline; title and caption are left to the text around it."""
+    rule = ["---" if place in written.words else "---:" for place in range(len(written.headings))]
+    return "".join(
+        "| " + " | ".join(cell.replace("\n", " ").replace("|", "\\|") for cell in line) + " |\n"
+        for line in (written.headings, rule, *written.lines)
+    )
 
 
 @dataclass(frozen=True)
@@ -23,7 +84,7 @@ class ReportRow:
     scores      by metric, as fractions: {"accuracy": 0.83}
     parameters  a count
     size        bytes
-    latency     milliseconds a sentence at batch size 1, the median
+    latency     milliseconds per sentence at batch size 1, the median
     """
 
     model: str
@@ -44,68 +105,14 @@ def say_scores(scores: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
 
 
-def comparison_table(rows: Sequence[ReportRow], title: str) -> Table:
-    """A table for the terminal: model, metrics, parameters (millions), size (MB = 10⁶ bytes), ms a sentence, speed-up.
+def comparison_table(rows: Sequence[ReportRow], title: str = "", caption: str = "") -> Table:
+    """Models beside each other: metrics, parameters (millions), size (MB = 10⁶ bytes), ms per sentence, speed-up.
 
     Speed-up is against the first row, the teacher; there is a column for every metric that any row has.
     """
-    table = plain_table(title, TABLE_CAPTION)
-    for index, heading in enumerate(table_headings(rows)):
-        table.add_column(
-            heading, justify="right" if index else "left", no_wrap=index > 0, min_width=None if index else 12
-        )
-    for cells in table_cells(rows):
-        # Text, for a model's name may hold what rich would take for markup: "[last]".
-        table.add_row(*map(Text, cells))
-    return table
-
-
-def plain_table(title: str, caption: str) -> Table:
-    """An empty table for the terminal, as all of ours look; the texts are plain."""
-    return Table(
-        title=Text(title),
-        title_justify="left",
-        caption=Text(caption),
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
-
-
-def print_table(table: Table, console: Console | None = None) -> None:
-    """Print a table to the terminal, or to the console given."""
-    (console or Console()).print(table)
-
-
-def markdown_table(rows: Sequence[ReportRow]) -> str:
-    """The comparison as a Markdown table, ending with a newline; columns as in `comparison_table`."""
-    headings = table_headings(rows)
-    return markdown([headings, ["---"] + ["---:"] * (len(headings) - 1), *table_cells(rows)])
-
-
-def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """Lines of cells as a Markdown table; the second line is the rule below the headings."""
-    return "".join(
-        "| " + " | ".join(cell.replace("\n", " ").replace("|", "\\|") for cell in line) + " |\n" for line in lines
-    )
-
-
-def table_headings(rows: Sequence[ReportRow]) -> list[str]:
-    """The columns' headings, with newlines where a narrow column breaks them."""
-    return ["model", *_metrics(rows), "params\n(millions)", "size\n(MB)", "ms a\nsentence\n(batch 1)", "speed-up"]
-
-
-def _metrics(rows: Sequence[ReportRow]) -> list[str]:
-    """All metrics in the order in which the rows first name them."""
-    return list({metric: None for row in rows for metric in row.scores})
-
-
-def table_cells(rows: Sequence[ReportRow]) -> list[list[str]]:
-    """The cells of each row as text, in the order of `table_headings`."""
-    metrics = _metrics(rows)
+    metrics = list({metric: None for row in rows for metric in row.scores})
     yardstick = rows[0].latency if rows else None
-    return [
+    lines = [
         [
             row.model,
             *(_number(row.scores.get(metric), 3) for metric in metrics),
@@ -116,6 +123,23 @@ def table_cells(rows: Sequence[ReportRow]) -> list[list[str]]:
         ]
         for row in rows
     ]
+    about_time = ["ms: the median; speed-up: against the first row"] if any(row.latency for row in rows) else []
+    return Table(
+        ["model", *metrics, "params\n(millions)", "size\n(MB)", "ms per\nsentence\n(batch 1)", "speed-up"],
+        lines,
+        title,
+        "; ".join([*about_time, *([caption] if caption else [])]),
+    )
+
+
+def short(value: float) -> str:
+    """Three significant digits, never in powers of ten above 1."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def shown(value: float | None, form: str) -> str:
+    """A number in this format, or – where there is none."""
+    return ABSENT if value is None else format(value, form)
 
 
 def _ratio(numerator: float | None, denominator: float | None) -> float | None:

@@ -52,7 +52,8 @@ class EncoderStates:
     mask              [B, L], 1 = token, 0 = padding
     embeddings        [B, L, d], the input of the first Transformer layer
     hidden            one [B, L, d] a layer, after each Transformer layer
-    attention_scores  one [B, h, L, L] a layer: q·k / sqrt(head size), before mask and softmax
+    attention_scores  one [B, h, L, L] a layer: q·k / sqrt(head size), with the family's bias by position, before mask
+                      and softmax
     queries, keys, values  one [B, L, d] a layer, all heads side by side
     """
 

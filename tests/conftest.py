@@ -10,6 +10,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
+    AutoConfig,
     AutoModelForSequenceClassification,
     BertConfig,
     DistilBertConfig,
@@ -30,6 +31,18 @@ VOCABULARY = (
     *(word for word in WORDS if len(word) > 1),
 )
 POSITIONS = 128
+# What makes a family what it is, where its config's defaults do not.
+OF_A_FAMILY: dict[str, dict[str, object]] = {
+    "deberta-v2": {
+        "relative_attention": True,
+        "position_buckets": 8,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_biased_input": False,
+    },
+    "modernbert": {"local_attention": 8},
+}
 
 
 def make_tokenizer(vocabulary: tuple[str, ...] = VOCABULARY) -> PreTrainedTokenizerFast:
@@ -86,9 +99,11 @@ def make_encoder(
         config = RobertaConfig(**shared | sizes | {"type_vocab_size": 2} | options)
     elif family == "electra":
         config = ElectraConfig(**shared | sizes | {"embedding_size": width // 2} | options)
-    else:
+    elif family == "distilbert":
         sizes = {"dim": width, "n_layers": layers, "n_heads": heads, "hidden_dim": 2 * width}
         config = DistilBertConfig(**shared | sizes | options)
+    else:
+        config = AutoConfig.for_model(family, **shared | sizes | OF_A_FAMILY.get(family, {}) | options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return AutoModelForSequenceClassification.from_config(config).eval()
@@ -109,7 +124,7 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def tiny_encoder() -> Callable[..., PreTrainedModel]:
-    """Factory: tiny_encoder("bert", layers=2, width=32, heads=4, labels=2, seed=0), or roberta, distilbert, electra."""
+    """Factory: tiny_encoder("bert", layers=2, width=32, heads=4, labels=2, seed=0), or another family."""
     return make_encoder
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from emdistill.runs.flows import FlowRecord, append_flows
-from emdistill.runs.run_folder import write_run
 
 # Each does something as soon as anything in a page takes it for more than text.
 HOSTILE = (
@@ -24,6 +23,17 @@ HOSTILE = (
 )
 MACHINE = {"cpu": "Some Processor", "cores": 4, "threads": 2}
 STUDENT_TERMS = ("hidden_states", "attention_scores")
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """run.json as it stands, whatever it holds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run.json").write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """run.json as plain values, to be changed and written again."""
+    return json.loads((folder / "run.json").read_text(encoding="utf-8"))
 
 
 def write_run_folder(
@@ -55,7 +65,7 @@ def write_run_folder(
          "epoch": step / 5, "step": 10 * step}
         for step in range(1, 7)
     ]  # fmt: skip
-    write_run(
+    write_record(
         folder,
         {
             "status": status,

@@ -1,4 +1,4 @@
-"""The comparison tables."""
+"""One table, printed on the terminal and written in Markdown."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from emdistill.console import ReportRow, comparison_table, markdown_table, print_table
+from emdistill.console import ReportRow, Table, comparison_table, markdown, print_table, short
 
 ROWS = [
     ReportRow("teacher", {"accuracy": 0.8333, "f1": 0.881}, 22_713_216, 90_852_864, 12.34),
@@ -16,9 +16,9 @@ ROWS = [
 ]
 
 
-def printed(rows: list[ReportRow], width: int = 80) -> str:
+def printed(table: Table, width: int = 80) -> str:
     out = StringIO()
-    print_table(comparison_table(rows, "mrpc, [dev]"), Console(file=out, width=width))
+    print_table(table, Console(file=out, width=width))
     return out.getvalue()
 
 
@@ -28,10 +28,9 @@ def cells(text: str, name: str) -> str:
 
 
 def test_a_table_shows_every_number_in_80_columns() -> None:
-    text = printed(ROWS)
+    text = printed(comparison_table(ROWS, "mrpc, [dev]"))
     assert max(map(len, text.splitlines())) <= 80
-    lines = text.splitlines()
-    assert lines[0].strip() == "mrpc, [dev]"
+    assert text.splitlines()[0].strip() == "mrpc, [dev]"
     assert cells(text, "teacher") == "teacher 0.833 0.881 22.7 90.9 12.3 1.0×"
     assert cells(text, "bert-emd").endswith(" 0.821 0.872 17.4 69.6 6.2 2.0×")
     assert cells(text, "labels").endswith(" 0.790 – – – 0.62 20.0×")
@@ -41,23 +40,39 @@ def test_a_table_shows_every_number_in_80_columns() -> None:
 
 
 def test_names_are_no_markup() -> None:
-    assert "student [last]" in printed([ReportRow("student [last]")])
+    assert "student [last]" in printed(comparison_table([ReportRow("student [last]")]))
 
 
 def test_without_the_first_rows_latency_there_is_no_speed_up() -> None:
     rows = [ReportRow("teacher"), ReportRow("student", latency=2.0)]
-    assert cells(printed(rows), "student") == "student – – 2.0 –"
+    assert cells(printed(comparison_table(rows)), "student") == "student – – 2.0 –"
 
 
-def test_markdown_has_the_same_columns() -> None:
-    lines = markdown_table(ROWS).splitlines()
-    assert lines[0] == "| model | accuracy | f1 | params (millions) | size (MB) | ms a sentence (batch 1) | speed-up |"
+def test_markdown_has_the_same_cells() -> None:
+    lines = markdown(comparison_table(ROWS)).splitlines()
+    headings = [" ".join(cell.split()) for cell in lines[0].split("|")[1:-1]]
+    assert headings[:3] == ["model", "accuracy", "f1"]
     assert lines[1].split() == ["|", "---", "|", *["---:", "|"] * 6]
     assert lines[2] == "| teacher | 0.833 | 0.881 | 22.7 | 90.9 | 12.3 | 1.0× |"
     assert lines[4] == "| labels \\| only | 0.790 | – | – | – | 0.62 | 20.0× |"
     assert len(lines) == 5
 
 
-@pytest.mark.parametrize("make", [printed, markdown_table])
+@pytest.mark.parametrize("make", [printed, markdown])
 def test_a_table_without_rows_has_its_headings(make) -> None:
-    assert "speed-up" in make([])
+    assert "speed-up" in make(comparison_table([]))
+
+
+def test_columns_without_anything_are_left_out_and_words_stay_words() -> None:
+    table = Table(["a", "b", "c", "d"], [["x", "–", "1", "y"], ["z", "–", "–", "–"]], words=(0, 3))
+    left = table.without_empty_columns()
+    assert list(left.headings) == ["a", "c", "d"]
+    assert left.lines == [["x", "1", "y"], ["z", "–", "–"]]
+    assert markdown(left).splitlines()[1] == "| --- | ---: | --- |"
+    assert not left.is_text
+    assert Table(["a", "b"], [], words=(0, 1)).is_text
+
+
+@pytest.mark.parametrize(("value", "text"), [(1234.5, "1,234"), (0.01234, "0.0123"), (99.95, "100"), (-150.2, "-150")])
+def test_short_numbers_have_three_digits_and_no_powers_of_ten(value: float, text: str) -> None:
+    assert short(value) == text

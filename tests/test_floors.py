@@ -47,11 +47,10 @@ NEIGHBOURS = {
     ("students", "mapping"),
     ("students", "tasks"),
     ("methods", "training"),
-    ("show", "ship"),
     ("__main__", "cli"),
 }
 ROOMS = {
-    "transformers": ("models/", "students/", "tasks/", "training/", "runs/", "ship/", "show/", "data/batches.py"),
+    "transformers": ("models/", "students/", "tasks/", "training/", "runs/", "ship/", "data/batches.py"),
     "ot": ("mapping/transport.py",),
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,18 @@ from emdistill.data.batches import MaskingCollator, padding_collator, text_encod
 from emdistill.data.corpus import CorpusSplits, corpus_dataset
 from emdistill.errors import ConfigError
 from emdistill.methods import compose_stages
-from emdistill.models.encoder import encoder_shape, load_encoder, load_tokenizer
+from emdistill.models.encoder import encoder_shape, load_encoder, load_tokenizer, save_student
 from emdistill.models.masked_lm import has_masked_lm_head
 from emdistill.models.teacher import Teacher
 from emdistill.processes import is_first_process
 from emdistill.runs.describe import describe_arithmetic, describe_model, versions
+from emdistill.runs.distillation import as_distillation
 from emdistill.runs.learn import Lesson, learn, prove
 from emdistill.runs.open_run import Run, open_run
 from emdistill.runs.record import RunRecord
 from emdistill.runs.student_artifact import StudentArtifact
-from emdistill.show.explain import draw_run
-from emdistill.show.general_card import write_general_student
+from emdistill.show.cards import text_card
+from emdistill.show.run_report import write_run_report
 from emdistill.states import NOTHING, WORDS
 from emdistill.students import make_student
 from emdistill.training.evaluate import mean_terms
@@ -131,9 +131,11 @@ def _distill_text(config: RunConfig, run: Run, *, quiet: bool) -> StudentArtifac
     record.held_out_loss["after"] = held_out_loss()
     say("held-out text: " + _losses(record), quiet=quiet)
     if is_first_process():
-        write_general_student(folder, student, tokenizer, asdict(record))
+        save_student(student, tokenizer, folder / "student")
+        card = text_card(as_distillation(folder, record))
+        (folder / "student" / "README.md").write_text(card, encoding="utf-8")
         run.save()
-        draw_run(folder)
+        write_run_report(folder)
     run.finish()
     return StudentArtifact(folder)
 

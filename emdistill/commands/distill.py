@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,17 +24,19 @@ from emdistill.options import load_config
 from emdistill.processes import is_first_process
 from emdistill.runs.answers import PREDICTIONS, write_predictions
 from emdistill.runs.describe import describe_arithmetic, describe_data, describe_model, file_hashes, versions
-from emdistill.runs.learn import Lesson, learn, prove
+from emdistill.runs.distillation import as_distillation
+from emdistill.runs.learn import Lesson, learn, prepare, prove
 from emdistill.runs.open_run import open_run
 from emdistill.runs.record import RunRecord
 from emdistill.runs.student_artifact import StudentArtifact, write_student
-from emdistill.show.explain import draw_run, run_card
+from emdistill.show.cards import student_card
+from emdistill.show.run_report import write_run_report
 from emdistill.students import ExtractionPlan, make_student
 from emdistill.tasks.task import RAW_TEXT, TaskData
 from emdistill.training.evaluate import predict_sets, score_sets
 from emdistill.training.projections import fit_projections
-from emdistill.training.run_stages import seed_everything, stage_arguments
-from emdistill.training.splits import check_max_length, make_splits, sample_batches
+from emdistill.training.run_stages import seed_everything
+from emdistill.training.splits import check_max_length, sample_batches
 from emdistill.training.stage_teachers import stage_teachers
 
 
@@ -114,11 +115,11 @@ def distill(
         record.scores["student"] = score_sets(task, student_logits, data.evaluation)
         say(f"student on dev: {say_scores(record.scores['student'])}", quiet=quiet)
         if is_first_process():
-            card = run_card(asdict(record))
+            card = student_card(as_distillation(folder, record))
             write_student(folder, lesson.student, lesson.tokenizer, task=task, max_length=config.max_length, card=card)
             write_predictions(folder / PREDICTIONS, data.evaluation, teacher_logits, student_logits)
             run.save()
-            draw_run(folder)
+            write_run_report(folder)
         run.finish()
     return StudentArtifact(folder)
 
@@ -146,28 +147,7 @@ def _lesson(config: RunConfig, data: TaskData, teacher: Teacher, sample: Any) ->
     check_max_length(config.max_length, teacher.model, student)
     seed_everything(config.seed)
     stages = compose_stages(config, encoder_shape(student), teacher.shape, task.predictions)
-    choose = config.select != "last"
-    arguments = [
-        stage_arguments(
-            stage,
-            config.training,
-            folder=Path(config.output),
-            choose=choose,
-            metric=task.metrics[0],
-            seed=config.seed,
-        )
-        for stage in stages
-    ]
-    splits = make_splits(
-        data,
-        tokenizer,
-        select=config.select,
-        max_length=config.max_length,
-        batch_size=arguments[0].per_device_train_batch_size,
-        tokens_per_batch=arguments[0].tokens_per_batch,
-        rows=config.rows,
-        augmented=augmented,
-    )
+    arguments, splits = prepare(config, data, tokenizer, stages, augmented)
     record = RunRecord(
         config=config_dict(config),
         seed=config.seed,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,10 +21,10 @@ from emdistill.errors import ConfigError, OutputError
 from emdistill.files import folder_written_whole
 from emdistill.runs.describe import versions
 from emdistill.runs.gate_record import GATE as GATE_FILE
+from emdistill.runs.gate_record import GateRecord, write_gate
 from emdistill.runs.reading import recall_reading
 from emdistill.runs.record import RUN_FILE
-from emdistill.ship.gate import Limits, gate_record
-from emdistill.ship.gate_table import gate_tables, verdict_lines
+from emdistill.ship.gate import Limits, judge
 from emdistill.ship.int8_choice import Quantised, quantize_best
 from emdistill.ship.measurement import (
     Variant,
@@ -36,11 +35,10 @@ from emdistill.ship.measurement import (
     onednn_note,
     read_cpu_clock,
     torch_run,
-    variant_facts,
+    variant_records,
     weight_files,
 )
 from emdistill.ship.onnx import PACKAGES, check_onnx_packages, export_onnx, open_onnx, reads_token_types
-from emdistill.ship.onnx_card import onnx_card
 from emdistill.ship.onnx_folder import (
     CARD,
     CONFIG,
@@ -52,10 +50,12 @@ from emdistill.ship.onnx_folder import (
     write_onnx_folder,
 )
 from emdistill.ship.subject import Classifier, Subject, read_subject
+from emdistill.show.cards import Reads, onnx_card
+from emdistill.show.gate_tables import gate_tables, verdict_lines
 from emdistill.training import predict_logits
 from emdistill.training.splits import sample_batches
 
-GATE = "gate.json"
+GATE = GATE_FILE.name
 ROWS_TO_CHOOSE_BY = 1000  # of train: of fewer, a point is a row or two
 MAX_DROP_ON_TRAIN = 1.0  # points that int8 may cost on training rows before layers are kept in float32
 OWN_FILES = {MODEL, INT8, TOKENIZER, CONFIG, EXAMPLE, CARD, GATE}
@@ -77,7 +77,7 @@ def export(
     max_drop_from_teacher: float | None = None,
     threads: int | None = None,
     overwrite: bool = False,
-) -> dict[str, Any]:
+) -> GateRecord:
     """Export a student, measure it beside its PyTorch form and its teacher, and judge it.
 
     Returns what gate.json holds. Raises an EmdistillError before anything expensive where an input cannot be used; the
@@ -136,26 +136,24 @@ def export(
             if quantised is not None:
                 variant = _onnx_variant(part / INT8, subject, examples, threads)
                 variants["int8"] = replace(variant, method=quantised.method, kept_in_float32=quantised.kept)
-        record = _judge(variants, subject, examples, limits, threads=threads, console=console, asides=asides)
-        if record["verdict"]["ship"] == "int8":
+        gate = _judge(variants, subject, examples, limits, threads=threads, console=console, asides=asides)
+        if gate.verdict.ship == "int8":
             put_first(part, INT8)
-        reading = recall_reading(subject.student.model)
-        card = onnx_card(
-            record,
-            task=subject.data.task.name,
-            labels=subject.data.task.labels,
-            pairs=subject.data.task.text_pair is not None,
-            max_length=min(reading.max_length, subject.max_length),
-        )
-        (part / CARD).write_text(card, encoding="utf-8")
-        (part / GATE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    _show(record, place)
-    return record
+        (part / CARD).write_text(onnx_card(gate, _reads(subject)), encoding="utf-8")
+        write_gate(part / GATE, gate)
+    _show(gate, place)
+    return gate
+
+
+def _reads(subject: Subject) -> Reads:
+    task = subject.data.task
+    length = min(recall_reading(subject.student.model).max_length, subject.max_length)
+    return Reads(task.name, task.kind.link, task.labels, task.text_pair is not None, length)
 
 
 @wraps(export)
 def command(run: str, **options: Any) -> int:
-    return 0 if export(run, **options)["verdict"]["go"] else 1
+    return 0 if export(run, **options).verdict.go else 1
 
 
 def _judge(
@@ -167,27 +165,29 @@ def _judge(
     threads: int,
     console: Console,
     asides: Sequence[str],
-) -> dict[str, Any]:
+) -> GateRecord:
     """Time and load every variant, and hold it against the limits: what gate.json holds."""
     measured = {"longest": subject.longest, "threads": threads}
     here = machine(threads)
     with console.status("timing all of them in turns"):
         before = read_cpu_clock()
         latencies = measure_latencies(variants, examples, **measured)
-        busy = busy_note(before, read_cpu_clock(), cores=here["cores"], threads=threads)
+        busy = busy_note(before, read_cpu_clock(), cores=here.cores, threads=threads)
         yardstick = next(iter(variants))
         aside = onednn_note(yardstick, variants[yardstick], examples, **measured)
     with console.status("loading each in a process of its own"):
         footprints = measure_footprints(variants, examples, **measured)
     task, labels = subject.data.task, np.asarray(examples["label"])
-    return gate_record(
-        variant_facts(variants, task, labels, latencies, footprints),
+    notes = [busy, aside, *asides, *dict.fromkeys(footprint.note for footprint in footprints.values())]
+    return judge(
+        variant_records(variants, task, labels, latencies, footprints),
         limits,
         metric=task.metrics[0],
         dev_rows=len(examples),
         versions={**versions(), **{package: str(import_module(package).__version__) for package in PACKAGES}},
         machine=here,
-        notes=[note for note in (busy, aside, *asides) if note],
+        logit_size=max(1.0, float(np.abs(variants["student"].predicted).max())),
+        notes=[note for note in notes if note],
     )
 
 
@@ -266,11 +266,11 @@ def _onnx_variant(path: Path, subject: Subject, examples: Dataset, threads: int)
     )
 
 
-def _show(record: dict[str, Any], place: Path) -> None:
+def _show(gate: GateRecord, place: Path) -> None:
     console = Console(soft_wrap=False, highlight=False)
-    for table in gate_tables(record):
+    for table in gate_tables(gate):
         print_table(table, console)
-    for line in verdict_lines(record):
+    for line in verdict_lines(gate):
         print(line)
     print(f"{place}: the exported model, with an example and gate.json, the record of these figures")
     if (place.parent / RUN_FILE).is_file() and place.name == GATE_FILE.parent.name:

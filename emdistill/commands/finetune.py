@@ -13,14 +13,14 @@ from emdistill.models.encoder import encoder_shape, fingerprint, load_classifier
 from emdistill.options import load_finetune_config
 from emdistill.processes import is_first_process
 from emdistill.runs.describe import describe_data, file_hashes, versions
-from emdistill.runs.learn import Lesson, learn, prove
+from emdistill.runs.learn import Lesson, learn, prepare, prove
 from emdistill.runs.open_run import open_run
 from emdistill.runs.reading import remember_reading
 from emdistill.runs.record import RunRecord
 from emdistill.tasks.task import TaskData
 from emdistill.training import evaluate
-from emdistill.training.run_stages import seed_everything, stage_arguments
-from emdistill.training.splits import check_max_length, make_splits
+from emdistill.training.run_stages import seed_everything
+from emdistill.training.splits import check_max_length
 
 
 def command(config: FinetuneConfig) -> str:
@@ -73,27 +73,7 @@ def _lesson(config: FinetuneConfig, data: TaskData) -> Lesson:
     tokenizer = load_tokenizer(config.model)
     shape = encoder_shape(model)
     stages = METHODS["hard-labels"](shape, shape, predictions=task.predictions)
-    choose = config.select != "last"
-    arguments = [
-        stage_arguments(
-            stage,
-            config.training,
-            folder=Path(config.output),
-            choose=choose,
-            metric=task.metrics[0],
-            seed=config.seed,
-        )
-        for stage in stages
-    ]
-    splits = make_splits(
-        data,
-        tokenizer,
-        select=config.select,
-        max_length=config.max_length,
-        rows=config.rows,
-        batch_size=arguments[0].per_device_train_batch_size,
-        tokens_per_batch=arguments[0].tokens_per_batch,
-    )
+    arguments, splits = prepare(config, data, tokenizer, stages)
     record = RunRecord(
         config=config_dict(config),
         seed=config.seed,

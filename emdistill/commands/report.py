@@ -20,8 +20,8 @@ PAGE = "runs.html"
 def report(*runs: str, output: str | None = None) -> Path:
     """Write RUN/report.html anew for one run; for several, one page with their sizes, latencies and scores.
 
-    Returns the page. Raises OutputError for what is no finished run, or a page that cannot be written; ConfigError
-    for runs whose scores are not comparable, or a page that has no name.
+    Returns the page. Raises OutputError for what is no finished run, a broken record, or a page that cannot be written;
+    ConfigError for runs whose scores are not comparable, or a page that has no name.
 
     Args:
         runs: folders of finished runs; the folder of a comparison stands for all its finished runs.

@@ -26,12 +26,13 @@ from emdistill.runs.describe import file_hashes
 from emdistill.runs.open_run import OWN_FILES, remove
 from emdistill.runs.record import RUN_FILE
 from emdistill.search import Gene, GeneTrial, SearchResult, check_numbers, gene_name, gene_pairs, search
-from emdistill.show.search_report import draw_search, search_notes, search_table, trial_line, write_record
+from emdistill.show.page import PLOTLY
+from emdistill.show.search_report import search_notes, search_table, trial_line, write_record, write_search_report
 from emdistill.students import make_student
 from emdistill.tasks.task import RAW_TEXT, TaskData
 
 STUDY, TRIALS, CACHE = "study", "trials", "teacher_cache"
-BEST, RECORD, PICTURE = "best.json", "search.json", "search.png"
+BEST, RECORD, PAGE = "best.json", "search.json", "report.html"
 MOST_TASKS = 3
 # Over what is given, for nothing of a trial is kept but its scores.
 LEAN = {"save_strategy": "no", "flow_steps": 0, "gradient_norm_steps": 0, "disable_tqdm": True}
@@ -248,7 +249,7 @@ def _check_folder(folder: Path) -> None:
 def _clear(folder: Path) -> None:
     for name in (STUDY, TRIALS, CACHE):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in (BEST, RECORD, PICTURE):
+    for name in (BEST, RECORD, PAGE, PLOTLY, "search.png"):  # the last is of earlier versions
         (folder / name).unlink(missing_ok=True)
 
 
@@ -282,7 +283,7 @@ def _distil(
 
 
 def _finish(folder: Path, result: SearchResult, about: dict[str, Any], console: Console) -> None:
-    """best.json, search.json, search.png, and the table on the terminal."""
+    """best.json, search.json, the page, and the table on the terminal."""
     best = result.best
     notes = {"found_by": "emdistill search-mapping", "gene": gene_name(best.gene), "proposer": best.proposer}
     notes |= {
@@ -293,10 +294,13 @@ def _finish(folder: Path, result: SearchResult, about: dict[str, Any], console: 
     layers = result.space.student_layers, result.space.teacher_layers
     write_mapping(folder / BEST, gene_pairs(best.gene), *layers, about=notes)
     write_record(folder / RECORD, result, status="finished", about=about)
-    draw_search(result, folder / PICTURE)
     shutil.rmtree(folder / CACHE, ignore_errors=True)
+    sentences = [*search_notes(result), f"scored on {SCORED_ON}"]
+    comparison = f"emdistill compare --methods {about['method']}@{folder / BEST},{about['method']}@uniform ..."
+    write_search_report(folder / PAGE, result, notes=sentences, command=comparison)
     print_table(search_table(result))
-    for note in search_notes(result):
+    for note in sentences:
         console.print(f"- {note}")
-    console.print(f"- scored on {SCORED_ON}. The best of many is partly luck; what it is worth, over seeds and on dev:")
-    console.print(f"emdistill compare --methods {about['method']}@{folder / BEST},{about['method']}@uniform ...")
+    console.print("- the best of many is partly luck; what it is worth, over seeds and on dev:")
+    console.print(comparison)
+    console.print(f"the page: {folder / PAGE}")

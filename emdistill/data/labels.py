@@ -30,7 +30,7 @@ def as_the_model_counts(
     Raises `error`: another kind of task, another number of labels, names of which only some are the model's.
     """
     task = data.task
-    if kind is not task.kind:
+    if kind.problem_type != task.kind.problem_type:
         raise error(
             f"{model} does {kind.name}, the data ask for {task.kind.name}; take a model of this task, "
             "or say what the labels are: --kind"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Unpack
 
 from torch import Tensor
 
-from emdistill.mapping import Pair, layer_costs
+from emdistill.losses.layers import CostOptions
+from emdistill.mapping import layer_costs
 from emdistill.states import EncoderStates, constants
 
 
@@ -26,18 +26,6 @@ class AttentionScoreCosts:
     def __init__(self, heads: Literal["equal", "mean", "match"] = "equal") -> None:
         self.heads = heads
 
-    def __call__(
-        self,
-        student: EncoderStates,
-        teacher: EncoderStates,
-        pairs: Sequence[Pair] | None = None,
-        compiled: bool = False,
-    ) -> Tensor:
-        return layer_costs(
-            student.attention_scores,
-            constants(teacher.attention_scores),
-            student.mask,
-            heads=self.heads,
-            pairs=pairs,
-            compiled=compiled,
-        )
+    def __call__(self, student: EncoderStates, teacher: EncoderStates, **options: Unpack[CostOptions]) -> Tensor:
+        teacher_scores = constants(teacher.attention_scores)
+        return layer_costs(student.attention_scores, teacher_scores, student.mask, heads=self.heads, **options)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from emdistill.losses.layers import CostOptions
 from emdistill.mapping import Pair, layer_costs
 from emdistill.states import EncoderStates, constants
 
@@ -22,16 +24,8 @@ class CosineCosts:
     name = "cosine"
     needs = frozenset({"hidden"})
 
-    def __call__(
-        self,
-        student: EncoderStates,
-        teacher: EncoderStates,
-        pairs: Sequence[Pair] | None = None,
-        compiled: bool = False,
-    ) -> Tensor:
-        return 0.5 * direction_costs(
-            student.hidden, constants(teacher.hidden), student.mask, pairs=pairs, compiled=compiled
-        )
+    def __call__(self, student: EncoderStates, teacher: EncoderStates, **options: Unpack[CostOptions]) -> Tensor:
+        return 0.5 * direction_costs(student.hidden, constants(teacher.hidden), student.mask, **options)
 
 
 def direction_costs(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from emdistill.losses.cosine import direction_costs
-from emdistill.mapping import Pair
+from emdistill.losses.layers import CostOptions
 from emdistill.states import EncoderStates, constants
 
 
@@ -24,19 +25,13 @@ class FirstTokenCosts:
     name = "first_token"
     needs = frozenset({"hidden"})
 
-    def __call__(
-        self,
-        student: EncoderStates,
-        teacher: EncoderStates,
-        pairs: Sequence[Pair] | None = None,
-        compiled: bool = False,
-    ) -> Tensor:
+    def __call__(self, student: EncoderStates, teacher: EncoderStates, **options: Unpack[CostOptions]) -> Tensor:
         tokens = student.mask != 0
         return direction_costs(
             _first(student.hidden, tokens),
             _first(constants(teacher.hidden), tokens),
             tokens.any(dim=1, keepdim=True),
-            pairs=pairs,
+            pairs=options.get("pairs"),
             compiled=False,  # one token a text: compiling would take longer than all that it could save
         )
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Unpack
 
 from torch import Tensor
 
-from emdistill.mapping import Pair, layer_costs
+from emdistill.losses.layers import CostOptions
+from emdistill.mapping import layer_costs
 from emdistill.states import EncoderStates, constants
 
 
@@ -20,11 +21,5 @@ class HiddenStateCosts:
     name = "hidden_states"
     needs = frozenset({"hidden"})
 
-    def __call__(
-        self,
-        student: EncoderStates,
-        teacher: EncoderStates,
-        pairs: Sequence[Pair] | None = None,
-        compiled: bool = False,
-    ) -> Tensor:
-        return layer_costs(student.hidden, constants(teacher.hidden), student.mask, pairs=pairs, compiled=compiled)
+    def __call__(self, student: EncoderStates, teacher: EncoderStates, **options: Unpack[CostOptions]) -> Tensor:
+        return layer_costs(student.hidden, constants(teacher.hidden), student.mask, **options)

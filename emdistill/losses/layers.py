@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -14,18 +14,20 @@ from emdistill.mapping import HostCopy, LayerMapping, Pair
 from emdistill.states import EncoderStates
 
 
-class LayerCosts(Protocol):
-    """A kind of layer state that can be compared: its name, what it needs captured, its costs [M, N].
+class CostOptions(TypedDict, total=False):
+    """Which costs are computed, the (i, j) of `pairs` (None: all), and whether by compiled kernels (`layer_costs`)."""
 
-    pairs     the (i, j) to compute, None: all; compiled: as `layer_costs`
-    """
+    pairs: Sequence[Pair] | None
+    compiled: bool
+
+
+class LayerCosts(Protocol):
+    """A kind of layer state that can be compared: its name, what it needs captured, its costs [M, N]."""
 
     name: str
     needs: frozenset[str]
 
-    def __call__(
-        self, student: EncoderStates, teacher: EncoderStates, pairs: Sequence[Pair] | None, compiled: bool
-    ) -> Tensor: ...
+    def __call__(self, student: EncoderStates, teacher: EncoderStates, **options: Unpack[CostOptions]) -> Tensor: ...
 
 
 class LayerLoss(Loss):
@@ -68,7 +70,8 @@ class LayerLoss(Loss):
 
     def layer_costs(self, student: EncoderStates, teacher: EncoderStates) -> Tensor:
         """The costs of all kinds, [K, M, N]: the part of the loss that the flow is not needed for."""
-        return torch.stack([kind(student, teacher, self.mapping.pairs, self.compiled) for kind in self.costs])
+        options = CostOptions(pairs=self.mapping.pairs, compiled=self.compiled)
+        return torch.stack([kind(student, teacher, **options) for kind in self.costs])
 
     def host_inputs(self, costs: Tensor) -> list[Tensor]:
         """What `terms` reads on the CPU."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from emdistill.errors import ConfigError
+from emdistill.losses.layers import CostOptions
 from emdistill.mapping import Pair
 from emdistill.states import EncoderStates, constants
 
@@ -41,15 +43,9 @@ class RelationCosts:
         self.relations = tuple(relations)
         self.needs = frozenset(relations)
 
-    def __call__(
-        self,
-        student: EncoderStates,
-        teacher: EncoderStates,
-        pairs: Sequence[Pair] | None = None,
-        compiled: bool = False,
-    ) -> Tensor:
+    def __call__(self, student: EncoderStates, teacher: EncoderStates, **options: Unpack[CostOptions]) -> Tensor:
         """As every LayerCosts; there is no compiled kernel for relations, so that `compiled` changes nothing."""
-        students, teachers = _vectors(student), _vectors(teacher)
+        students, teachers, pairs = _vectors(student), _vectors(teacher), options.get("pairs")
         return torch.stack(
             [
                 relation_costs(

@@ -1,4 +1,8 @@
-"""The papers: each method composes losses and stages, and holds no loop."""
+"""The papers: each method composes losses and stages, and holds no loop.
+
+A method is a function of what the run gives, the student's and the teacher's shape (layers, width, heads) and what the
+student predicts, and of its own settings; its Args are the options of --objective.
+"""
 
 from __future__ import annotations
 

@@ -1,13 +1,25 @@
-"""What several methods are composed of: the prediction loss, the two phases, and checks of weights and heads."""
+"""What several methods are composed of: layer and prediction losses, the two phases, checks of weights and heads."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from emdistill.errors import ConfigError
-from emdistill.losses import HardLabels, Loss, Objective, SoftTargets
-from emdistill.losses.projection import Projection
+from emdistill.losses import (
+    AttentionScoreCosts,
+    EmbeddingLoss,
+    HardLabels,
+    HiddenStateCosts,
+    LayerLoss,
+    Loss,
+    Objective,
+    SoftTargets,
+)
+from emdistill.losses.layers import LayerCosts
+from emdistill.losses.projection import Projection, ProjectionKind
+from emdistill.mapping import LayerMapping
+from emdistill.mapping.costs import Heads
 from emdistill.states import CLASSES, EncoderShape, Predictions
 from emdistill.training.stage import Stage
 
@@ -34,6 +46,38 @@ def prediction_losses(weights: Collection[str], *, temperature: float, predictio
     if "hard_labels" in weights:
         losses.append(HardLabels(link=link))
     return losses
+
+
+def layer_losses(
+    weights: Collection[str],
+    student: EncoderShape,
+    teacher: EncoderShape,
+    heads: Heads,
+    mapping: Callable[[], LayerMapping],
+    *,
+    layer_mass: float,
+    coupled: bool = True,
+) -> list[Loss]:
+    """The intermediate losses whose terms have a weight: attention scores and hidden states, then the embeddings.
+
+    mapping   makes one; the two kinds of layer state share it where they are coupled
+    """
+    kinds: list[LayerCosts] = []
+    if "attention_scores" in weights:
+        check_heads(student, teacher, heads)
+        kinds.append(AttentionScoreCosts(heads))
+    if "hidden_states" in weights:
+        kinds.append(HiddenStateCosts())
+    groups = [kinds] if coupled else [[kind] for kind in kinds]
+    losses: list[Loss] = [LayerLoss(group, mapping(), layer_mass=layer_mass) for group in groups if group]
+    return [*losses, EmbeddingLoss()] if "embeddings" in weights else losses
+
+
+def needed_projection(
+    weights: Collection[str], student: EncoderShape, teacher: EncoderShape, kind: ProjectionKind
+) -> Projection | None:
+    """A projection to the teacher's width, where a term compares states of it."""
+    return Projection(student, teacher, kind) if {"hidden_states", "embeddings"} & set(weights) else None
 
 
 def check_factors(factors: Mapping[str, float]) -> None:

@@ -11,19 +11,18 @@ from __future__ import annotations
 
 from typing import Literal
 
-from emdistill.losses import (
-    AttentionScoreCosts,
-    EmbeddingLoss,
-    HiddenStateCosts,
-    LayerLoss,
-    Loss,
-    Objective,
-    Projection,
-)
-from emdistill.losses.layers import LayerCosts
+from emdistill.losses import Objective
 from emdistill.losses.projection import ProjectionKind
 from emdistill.mapping import EmdMapping, LayerMapping, make_mapping
-from emdistill.methods._parts import check_factors, check_heads, prediction_losses, prediction_weights, two_phases
+from emdistill.mapping.costs import Heads
+from emdistill.methods._parts import (
+    check_factors,
+    layer_losses,
+    needed_projection,
+    prediction_losses,
+    prediction_weights,
+    two_phases,
+)
 from emdistill.states import CLASSES, EncoderShape, Predictions
 from emdistill.training.stage import Stage
 
@@ -43,7 +42,7 @@ def bert_emd(
     alpha: float = 1.0,
     temperature: float = 1.0,
     projection: ProjectionKind = "shared",
-    heads: Literal["equal", "mean", "match"] = "equal",
+    heads: Heads = "equal",
     cost_attention: Literal["inverse", "softmax", "off"] = "inverse",
     cost_attention_temperature: float = 10.0,
     coupled: bool = True,
@@ -59,9 +58,6 @@ def bert_emd(
     One joint stage, or an intermediate stage followed by a prediction stage.
 
     Args:
-        student: the student's layers, width and heads.
-        teacher: the teacher's layers, width and heads.
-        predictions: what the student predicts.
         mapping: which layer learns from which: a mapping's name, or a file of pairs.
         beta: weight of all intermediate terms (β).
         theta: weight of the two layer terms within them (θ).
@@ -100,19 +96,11 @@ def bert_emd(
             smoothing=smoothing,
         )
 
-    kinds: list[LayerCosts] = []
-    if "attention_scores" in weights:
-        check_heads(student, teacher, heads)
-        kinds.append(AttentionScoreCosts(heads))
-    if "hidden_states" in weights:
-        kinds.append(HiddenStateCosts())
-    groups = [kinds] if coupled else [[kind] for kind in kinds]
     # However a mapping counts, its flows sum to 1 where every student layer is taught, as a transport plan's do.
-    share = 1 / student.layers
-    intermediate: list[Loss] = [LayerLoss(group, layer_mapping(), layer_mass=share) for group in groups if group]
-    if "embeddings" in weights:
-        intermediate.append(EmbeddingLoss())
-    project = Projection(student, teacher, projection) if {"hidden_states", "embeddings"} & weights.keys() else None
+    intermediate = layer_losses(
+        weights, student, teacher, heads, layer_mapping, layer_mass=1 / student.layers, coupled=coupled
+    )
+    project = needed_projection(weights, student, teacher, projection)
     final = prediction_losses(weights, temperature=temperature, predictions=predictions)
 
     if schedule == "joint" or predictions.link is None:

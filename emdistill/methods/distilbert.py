@@ -31,9 +31,6 @@ def distilbert(
     """Soft targets, labels and the cosine of the last hidden states (DistilBERT, Sanh et al., 2019).
 
     Args:
-        student: the student's layers, width and heads.
-        teacher: the teacher's layers, width and heads.
-        predictions: what the student predicts.
         mapping: which layer learns from which: a mapping's name, or a file of pairs.
         soft_targets: weight of the soft targets; 0 switches them off.
         hard_labels: weight of the hard labels; 0 switches them off.

@@ -12,13 +12,7 @@ from emdistill.training.stage import Stage
 
 
 def hard_labels(student: EncoderShape, teacher: EncoderShape, *, predictions: Predictions = CLASSES) -> list[Stage]:
-    """The data's labels only, without a teacher: the baseline at equal budget.
-
-    Args:
-        student: the student's shape (any).
-        teacher: the teacher's shape; not used.
-        predictions: what the student predicts.
-    """
+    """The data's labels only, without a teacher: the baseline at equal budget."""
     if predictions.link is None:
         raise ConfigError(
             "hard-labels on raw text learns the words behind masks, but an encoder without a masked-LM head cannot "

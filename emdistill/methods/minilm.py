@@ -37,9 +37,6 @@ def minilm(
     """Query, key and value relations of one teacher layer, whatever the head counts (MiniLM, Wang et al., 2021).
 
     Args:
-        student: the student's layers, width and heads.
-        teacher: the teacher's layers, width and heads.
-        predictions: what the student predicts.
         mapping: which layer learns from which: a mapping's name, or a file of pairs.
         beta: weight of the relations; 0 switches them off.
         relation_heads: into how many heads queries, keys and values are cut, which divides both widths; by default 12

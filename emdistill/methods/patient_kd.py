@@ -31,9 +31,6 @@ def patient_kd(
     """First-token states of every k-th teacher layer, soft targets and labels (Patient KD, Sun et al., 2019).
 
     Args:
-        student: the student's layers, width and heads.
-        teacher: the teacher's layers, width and heads.
-        predictions: what the student predicts.
         mapping: which layer learns from which: a mapping's name, or a file of pairs.
         beta: weight of the patience term; 0 switches it off.
         alpha: share of soft targets in the prediction loss, the rest is hard labels.

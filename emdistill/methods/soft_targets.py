@@ -23,9 +23,6 @@ def soft_targets(
     """The teacher's predictions only (Hinton et al., 2015).
 
     Args:
-        student: the student's shape (any).
-        teacher: the teacher's shape (any).
-        predictions: what the student predicts.
         alpha: share of soft targets, the rest is hard labels.
         temperature: temperature of the soft targets.
     """

@@ -10,21 +10,20 @@ distillation) there is the first phase alone.
 
 from __future__ import annotations
 
-from typing import Literal
+from functools import partial
 
-from emdistill.losses import (
-    AttentionScoreCosts,
-    EmbeddingLoss,
-    HiddenStateCosts,
-    LayerLoss,
-    Loss,
-    Objective,
-    Projection,
-)
-from emdistill.losses.layers import LayerCosts
+from emdistill.losses import Objective
 from emdistill.losses.projection import ProjectionKind
 from emdistill.mapping import make_mapping
-from emdistill.methods._parts import check_factors, check_heads, prediction_losses, prediction_weights, two_phases
+from emdistill.mapping.costs import Heads
+from emdistill.methods._parts import (
+    check_factors,
+    layer_losses,
+    needed_projection,
+    prediction_losses,
+    prediction_weights,
+    two_phases,
+)
 from emdistill.states import CLASSES, EncoderShape, Predictions
 from emdistill.training.stage import Stage
 
@@ -41,16 +40,13 @@ def tinybert(
     alpha: float = 1.0,
     temperature: float = 1.0,
     projection: ProjectionKind = "shared",
-    heads: Literal["equal", "mean", "match"] = "equal",
+    heads: Heads = "equal",
     intermediate_share: float = 0.6,
     intermediate_learning_rate: float = 1e-4,
 ) -> list[Stage]:
     """Every k-th teacher layer, intermediate layers first, predictions last (TinyBERT, Jiao et al., 2020).
 
     Args:
-        student: the student's layers, width and heads.
-        teacher: the teacher's layers, width and heads.
-        predictions: what the student predicts.
         mapping: which layer learns from which: a mapping's name, or a file of pairs.
         attention_scores: factor on the attention-score term; 0 switches it off.
         hidden_states: factor on the hidden-state term; 0 switches it off.
@@ -65,18 +61,9 @@ def tinybert(
     factors = {"attention_scores": attention_scores, "hidden_states": hidden_states, "embeddings": embeddings}
     check_factors(factors)
     weights = {name: factor for name, factor in factors.items() if factor > 0}
-    kinds: list[LayerCosts] = []
-    if "attention_scores" in weights:
-        check_heads(student, teacher, heads)
-        kinds.append(AttentionScoreCosts(heads))
-    if "hidden_states" in weights:
-        kinds.append(HiddenStateCosts())
-    intermediate: list[Loss] = []
-    if kinds:
-        intermediate.append(LayerLoss(kinds, make_mapping(mapping, student.layers, teacher.layers), layer_mass=1))
-    if "embeddings" in weights:
-        intermediate.append(EmbeddingLoss())
-    project = Projection(student, teacher, projection) if {"hidden_states", "embeddings"} & weights.keys() else None
+    chosen = partial(make_mapping, mapping, student.layers, teacher.layers)
+    intermediate = layer_losses(weights, student, teacher, heads, chosen, layer_mass=1)
+    project = needed_projection(weights, student, teacher, projection)
 
     if not predictions.of_task:
         return [Stage("general", Objective(intermediate, weights, project))]

@@ -1,6 +1,6 @@
 """Who teaches: load encoders, capture their states, freeze a teacher."""
 
-from emdistill.models.capture import capture
+from emdistill.models.capture import capture, check_capture
 from emdistill.models.encoder import (
     encoder_layers,
     encoder_shape,
@@ -17,6 +17,7 @@ __all__ = [
     "Teacher",
     "capture",
     "check_above_chance",
+    "check_capture",
     "encoder_layers",
     "encoder_shape",
     "fingerprint",

@@ -4,13 +4,15 @@ Queries, keys, values and attention scores are read where transformers hands the
 For the length of one captured pass the model's implementation, say `sdpa`, is renamed to `sdpa+emdistill`: a function
 that keeps what is asked for of the layers asked for. Where scores are, it computes q·kᵀ·scaling and goes on from there
 to the output; all else runs on `sdpa` as before. Outputs are the same up to rounding.
+
+Scores are what the softmax is taken of, before the mask: a bias by position is part of them (MPNet, DeBERTa), queries
+and keys are rotated where the family rotates them (ModernBERT), and a window over the text counts as mask.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,11 +20,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from emdistill.errors import CaptureError, LayerCountError
+from emdistill.models.attention import attending, attention_implementation
+from emdistill.models.families import require
 from emdistill.models.masked_lm import has_masked_lm_head, masked_word_logits
 from emdistill.states import EncoderStates
 
@@ -50,6 +54,7 @@ def capture(
     encoder = _encoder(model)
     if unknown := sorted(set(needs) - STATES):
         raise CaptureError(f"there is no state {unknown[0]!r} to capture; the states are {', '.join(sorted(STATES))}")
+    require(encoder, *{"attention" if need in OF_ATTENTION else "hidden" for need in needs})
     arguments = {name: value for name, value in inputs.items() if name not in NOT_FOR_THE_MODEL}
     wanted = _wanted_layers(encoder, layers)
     with_hidden = "hidden" in needs or "embeddings" in needs
@@ -68,6 +73,14 @@ def capture(
         keys=tuple(recorder.kept["keys"]),
         values=tuple(recorder.kept["values"]),
     )
+
+
+def check_capture(model: nn.Module, needs: Collection[str]) -> None:
+    """Raise CaptureError, before any work is done, where the model cannot give these states; it reads four tokens."""
+    encoder = _encoder(model)
+    tokens = torch.full((1, 4), encoder.config.vocab_size - 1, device=encoder.device)
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        capture(encoder, {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}, needs)
 
 
 def _logits(encoder: PreTrainedModel, outputs: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> Tensor:
@@ -95,12 +108,16 @@ class _Recorder:
         """How many layers have passed."""
         return max(map(len, self.kept.values()))
 
-    def note(self, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor | None:
+    def note(
+        self, query: Tensor, key: Tensor, value: Tensor, scaling: float, bias: Tensor | None = None
+    ) -> Tensor | None:
         """Keep what is needed of the layer whose turn it is, if it is wanted; its scores, where they are computed."""
         wanted = self.layers in self.wanted
         # Scaling the query first keeps half-precision products small.
-        with_scores = wanted and "attention" in self.needs
+        with_scores = bias is not None or (wanted and "attention" in self.needs)
         scores = torch.matmul(query * scaling, key.transpose(-1, -2)) if with_scores else None
+        if scores is not None and bias is not None:
+            scores = scores + bias
         found = {"attention": scores, "queries": query, "keys": key, "values": value}
         for name in self.needs:
             state = found[name] if wanted else None
@@ -122,7 +139,7 @@ def _forward_recorded(encoder: PreTrainedModel, forward: Callable[[], Any], reco
         )
     token = _recorder.set(recorder)
     try:
-        with _recording(attention_configs(encoder)):
+        with attending(encoder, _recording):
             outputs = forward()
     finally:
         _recorder.reset(token)
@@ -135,35 +152,14 @@ def _forward_recorded(encoder: PreTrainedModel, forward: Callable[[], Any], reco
     return outputs
 
 
-@contextmanager
-def _recording(configs: Iterable[PreTrainedConfig]) -> Iterator[None]:
-    """Rename the attention implementation of every config to its recording twin, and back whatever happens."""
-    with ExitStack() as stack:
-        for config in configs:
-            implementation = str(config._attn_implementation).removesuffix(SUFFIX)
-            AttentionInterface.register(implementation + SUFFIX, partial(_recording_attention, implementation))
-            # An implementation without an entry gets no mask from transformers; its twin then gets none either.
-            if implementation in ALL_MASK_ATTENTION_FUNCTIONS:
-                AttentionMaskInterface.register(implementation + SUFFIX, ALL_MASK_ATTENTION_FUNCTIONS[implementation])
-            stack.enter_context(attention_implementation(config, implementation + SUFFIX))
-        yield
-
-
-def attention_configs(model: nn.Module) -> list[PreTrainedConfig]:
-    """Every configuration that says how some part of the model attends, each once."""
-    configs = {id(part.config): part.config for part in model.modules() if isinstance(part, PreTrainedModel)}
-    return list(configs.values())
-
-
-@contextmanager
-def attention_implementation(config: PreTrainedConfig, name: str) -> Iterator[None]:
-    """While open, the parts of this configuration attend by the implementation of that name."""
-    before = config._attn_implementation
-    config._attn_implementation = name
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
+def _recording(name: str) -> str:
+    """The recording twin of an attention implementation, registered."""
+    name = name.removesuffix(SUFFIX)
+    AttentionInterface.register(name + SUFFIX, partial(_recording_attention, name))
+    # An implementation without an entry gets no mask from transformers; its twin then gets none either.
+    if name in ALL_MASK_ATTENTION_FUNCTIONS:
+        AttentionMaskInterface.register(name + SUFFIX, ALL_MASK_ATTENTION_FUNCTIONS[name])
+    return name + SUFFIX
 
 
 def _recording_attention(
@@ -181,18 +177,14 @@ def _recording_attention(
     """The model's own attention; of a captured model, what it is given goes to the recorder first."""
     recorder = _recorder.get()
     if recorder is not None and module in recorder.modules:
-        scores = recorder.note(query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling)
-        if scores is not None and implementation in ("sdpa", "eager") and not _biased(further):
+        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+        scores = recorder.note(query, key, value, scaling, further.get("position_bias"))
+        if scores is not None and implementation in ("sdpa", "eager"):
             return _attend_by(scores, value, attention_mask, dropout if module.training else 0.0)
     attend = ALL_ATTENTION_FUNCTIONS.get(implementation) or _eager_attention(module)
     config: Any = module.config
     with attention_implementation(config, implementation):  # flash attention reads its own name from the config
         return attend(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **further)
-
-
-def _biased(further: Mapping[str, Any]) -> bool:
-    """Whether something that the plain formula does not know enters the attention."""
-    return any(further.get(name) is not None for name in ("position_bias", "cache", "softcap"))
 
 
 def _attend_by(scores: Tensor, value: Tensor, mask: Tensor | None, dropout: float) -> tuple[Tensor, Tensor]:

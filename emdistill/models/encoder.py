@@ -27,24 +27,15 @@ from transformers.utils import logging as transformers_logging
 
 from emdistill.config import HUB_ID
 from emdistill.errors import ModelError, TokenizerError
+from emdistill.models.families import FAMILIES, require
+from emdistill.models.inputs import PROBES, check_padding, fit_tokenizer
+from emdistill.models.masked_lm import has_masked_lm_head
 from emdistill.states import EncoderShape
 
 Source = str | Path
 
-# Where each family keeps its Transformer layers, below the base model.
-LAYERS = {
-    "bert": "encoder.layer",
-    "roberta": "encoder.layer",
-    "electra": "encoder.layer",
-    "distilbert": "transformer.layer",
-}
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
-PROBES = (
-    "The quick brown fox jumps over the lazy dog.",
-    "Don't panic: it's only 3.14 % (or so)!",
-    "naïve CAFÉ, Straße, 北京, 🙂",
-    "  two  spaces\tand a tab ",
-)
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 
 
 def load_classifier(source: Source, *, labels: Sequence[str] = (), problem_type: str | None = None) -> PreTrainedModel:
@@ -54,7 +45,8 @@ def load_classifier(source: Source, *, labels: Sequence[str] = (), problem_type:
     With it the model is meant to be trained: its outputs get these label names, one without labels, and where the
     stored head is absent or of another size a fresh one is drawn from torch's random generator (seed it before).
 
-    Raises ModelError: no such folder, no safetensors, a broken file, no encoder, no head.
+    Raises ModelError: no such folder, no safetensors, a broken file, no encoder, no head, a family that is unknown and
+    reads padding in its own way (check_padding).
     """
     folder = local_folder(source)
     config = _load_config(source, folder)
@@ -62,7 +54,7 @@ def load_classifier(source: Source, *, labels: Sequence[str] = (), problem_type:
         name_outputs(config, labels=labels, problem_type=problem_type)
     model, absent = _load_weights(AutoModelForSequenceClassification, source, folder, config)
     _check_complete(source, model, absent, to_train=problem_type is not None)
-    return model
+    return _checked(source, model)
 
 
 def load_encoder(source: Source) -> PreTrainedModel:
@@ -77,16 +69,19 @@ def load_encoder(source: Source) -> PreTrainedModel:
     config = _load_config(source, folder)
     with torch.random.fork_rng(devices=[]):  # absent weights are drawn before they are found to be absent
         model, absent = _load_weights(AutoModelForMaskedLM, source, folder, config)
-        if absent:
+        if absent or not has_masked_lm_head(model):
             model, absent = _load_weights(AutoModel, source, folder, config)
     _check_encoder(source, absent)
     if absent:
         model.register_module("pooler", None)
-    return model
+    return _checked(source, model)
 
 
 def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
-    """Load the tokenizer that lies beside an encoder; raises ModelError where there is none."""
+    """Load the tokenizer that lies beside an encoder, made to fit it (fit_tokenizer).
+
+    Raises ModelError where there is none, TokenizerError where it does not belong to the encoder.
+    """
     folder = local_folder(source)
     if folder is not None and not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise ModelError(f"{source} holds no tokenizer (one of {', '.join(TOKENIZER_FILES)}); save it there as well")
@@ -97,6 +92,8 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
         )
     except Exception as error:  # the tokenizers library raises bare Exception for a broken tokenizer.json
         raise ModelError(f"{source}: its tokenizer cannot be loaded: {error}") from error
+    has_config = folder is None or (folder / "config.json").is_file()
+    fit_tokenizer(tokenizer, _read_config(source, folder) if has_config else None, source)
     return tokenizer
 
 
@@ -125,17 +122,10 @@ def encoder_shape(encoder: PreTrainedModel | PreTrainedConfig) -> EncoderShape:
         raise ModelError(f"a {config.model_type!r} config does not say its layers, width and heads: {error}") from error
 
 
-def encoder_layers(model: PreTrainedModel) -> nn.ModuleList:
-    """The Transformer layers of a BERT, RoBERTa, DistilBERT or ELECTRA model; raises ModelError for others."""
-    family = model.config.model_type
-    if family not in LAYERS:
-        raise ModelError(
-            f"the layers of a {family!r} model cannot be taken apart; families that can: {', '.join(LAYERS)}"
-        )
-    layers = model.base_model.get_submodule(LAYERS[family])
-    if not isinstance(layers, nn.ModuleList):
-        raise ModelError(f"{LAYERS[family]!r} of this {family!r} model is no list of layers")
-    return layers
+def encoder_layers(model: PreTrainedModel) -> list[nn.Module]:
+    """The stored Transformer layers (of an ALBERT one per group); raises ModelError for a family that is not known."""
+    path, _, below = require(model, "keep").layers.partition(".*")
+    return [layer.get_submodule(below.removeprefix(".")) for layer in model.base_model.get_submodule(path).children()]
 
 
 def same_tokens(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase) -> None:
@@ -189,23 +179,40 @@ def local_folder(source: Source) -> Path | None:
     return None
 
 
-def _load_config(source: Source, folder: Path | None) -> PreTrainedConfig:
-    if folder is not None and not (folder / "config.json").is_file():
-        raise ModelError(f"{source} holds no config.json, so no encoder; name the folder that save_pretrained wrote")
+def _checked(source: Source, model: PreTrainedModel) -> PreTrainedModel:
+    """The model; raises ModelError where its family is unknown and reads padding in its own way."""
+    if model.config.model_type not in FAMILIES:
+        check_padding(model, load_tokenizer(source), source)
+    return model
+
+
+def _read_config(source: Source, folder: Path | None) -> PreTrainedConfig:
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(
             folder or str(source), trust_remote_code=False, local_files_only=folder is not None
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # a wrong value of some field raises whatever the config's own code raises
         if folder is None:
             raise ModelError(f"{source} is neither a folder nor a model the hub can give: {error}") from error
-        raise ModelError(f"{folder / 'config.json'} cannot be used: {error}") from error
+        raise ModelError(f"{folder / 'config.json'} cannot be used: {_in_short(error)}") from error
+    return config
+
+
+def _load_config(source: Source, folder: Path | None) -> PreTrainedConfig:
+    if adapters := [name for name in ADAPTER_FILES if folder is not None and (folder / name).is_file()]:
+        raise ModelError(
+            f"{source} holds adapters ({', '.join(adapters)}), which are not applied here; put them into the weights "
+            "with PEFT's merge_and_unload(), and name the folder that save_pretrained() then writes"
+        )
+    if folder is not None and not (folder / "config.json").is_file():
+        raise ModelError(f"{source} holds no config.json, so no encoder; name the folder that save_pretrained wrote")
+    config = _read_config(source, folder)
     # Of the models that can classify sequences, those that can also fill masks are encoders.
     encoder = type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING and type(config) in MODEL_FOR_MASKED_LM_MAPPING
     if not encoder or config.is_encoder_decoder:
         raise ModelError(
             f"{source} is a {config.model_type!r} model, no encoder with a sequence-classification head; "
-            f"supported families: {', '.join(LAYERS)}"
+            f"supported families: {', '.join(FAMILIES)}"
         )
     return config
 
@@ -234,9 +241,15 @@ def _load_weights(
             )
     except SafetensorError as error:
         raise ModelError(f"{source}: its safetensors file is damaged or cut short ({error}); copy it again") from error
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ModelError(f"{source}: its weights cannot be loaded: {error}") from error
+    except Exception as error:  # a wrong value in config.json raises whatever the model's own code raises
+        place = folder / "config.json" if folder is not None else source
+        raise ModelError(f"{source}: its weights cannot be loaded as {place} says: {_in_short(error)}") from error
     return model, {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+
+
+def _in_short(error: Exception) -> str:
+    """An error of another library on one line; some bring their whole C++ stack."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _check_weight_files(folder: Path) -> None:

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
-from transformers import (
-    AlbertForMaskedLM,
-    BertForMaskedLM,
-    DistilBertForMaskedLM,
-    ElectraForMaskedLM,
-    PreTrainedModel,
-    RobertaForMaskedLM,
-)
+from transformers import MODEL_FOR_MASKED_LM_MAPPING, PreTrainedModel
 
 from emdistill.errors import ModelError
+from emdistill.models.families import FAMILIES, family_of
 from emdistill.states import NOT_MASKED
-
-# The modules between the last hidden states and the logits, in the order in which they are applied.
-HEADS: dict[type[PreTrainedModel], tuple[str, ...]] = {
-    BertForMaskedLM: ("cls",),
-    RobertaForMaskedLM: ("lm_head",),
-    DistilBertForMaskedLM: ("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),
-    ElectraForMaskedLM: ("generator_predictions", "generator_lm_head"),
-    AlbertForMaskedLM: ("predictions",),
-}
 
 
 def has_masked_lm_head(model: PreTrainedModel) -> bool:
-    """Whether the model is a BERT, RoBERTa, DistilBERT, ELECTRA or ALBERT with its head that predicts masked words."""
-    return isinstance(model, tuple(HEADS))
+    """Whether the model is one of a known family with its head that predicts masked words."""
+    names = family_of(model).masked_lm
+    kind: Any = MODEL_FOR_MASKED_LM_MAPPING.get(type(model.config), ())
+    return bool(names) and isinstance(model, kind) and all(hasattr(model, name) for name in names)
 
 
 def masked_word_logits(model: PreTrainedModel, hidden: Tensor, labels: Tensor) -> Tensor:
@@ -37,11 +26,12 @@ def masked_word_logits(model: PreTrainedModel, hidden: Tensor, labels: Tensor) -
     They are the model's own logits at these positions, and so are their gradients.
     Raises ModelError for a model without such a head.
     """
-    for kind, names in HEADS.items():
-        if isinstance(model, kind):
-            logits = hidden[labels != NOT_MASKED]
-            for name in names:
-                logits = model.get_submodule(name)(logits)
-            return logits
-    known = ", ".join(kind.__name__ for kind in HEADS)
-    raise ModelError(f"a {type(model).__name__} predicts no masked words; these models do: {known}")
+    if not has_masked_lm_head(model):
+        raise ModelError(
+            f"a {type(model).__name__} predicts no masked words; the masked-LM models of these families do: "
+            f"{', '.join(name for name, family in FAMILIES.items() if family.masked_lm)}"
+        )
+    logits = hidden[labels != NOT_MASKED]
+    for name in family_of(model).masked_lm:
+        logits = model.get_submodule(name)(logits)
+    return logits

@@ -78,7 +78,8 @@ class Teacher:
     @property
     def kind(self) -> TaskKind:
         """The kind of task that it was trained for."""
-        return kind_of_model(self._config.problem_type, self.outputs)
+        trained_by_us = self._config.to_dict().get("emdistill") or {}
+        return kind_of_model(self._config.problem_type, self.outputs, trained_by_us.get("kind"))
 
     @property
     def labels(self) -> tuple[str, ...]:

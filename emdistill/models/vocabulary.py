@@ -29,11 +29,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emdistill.errors import ConfigError, ModelError, TokenizerError
 from emdistill.models.encoder import Source, load_classifier, load_encoder, load_tokenizer
+from emdistill.models.inputs import first_position, longest_text
 from emdistill.models.tokenizer_rules import pieces_before_dead_ends, read_rules, renumber, spelling
 
 TEXTS_AT_ONCE = 1000
 CHECKED = 64  # tokens
-POSITIONS_FROM_ZERO = ("bert", "distilbert", "electra", "albert")
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,13 @@ def prune(encoder: Encoder, used: Counter[int], *, min_count: int = 1) -> tuple[
     """The same encoder over a smaller vocabulary, and the old ids of its tokens.
 
     used        how often each token is used (used_tokens);  min_count   keep those that are used so often
-    Raises ConfigError for a min_count below 1; TokenizerError as kept_tokens, prune_tokenizer and prune_model do;
+    Raises ConfigError for a min_count below 1; TokenizerError as kept_tokens and prune_tokenizer do;
     ModelError for a model that reads its ids otherwise than by its embedding table.
     """
     if min_count < 1:
         raise ConfigError(f"--min_count must be at least 1, not {min_count}")
     frequent = [id for id, count in used.items() if count >= min_count]
-    kept = kept_tokens(encoder.tokenizer, frequent, fixed=first_free_id(encoder.model))
+    kept = kept_tokens(encoder.tokenizer, frequent, fixed=first_position(encoder.model))
     pruned = Encoder(prune_model(encoder.model, kept), prune_tokenizer(encoder.tokenizer, kept))
     _check_same_states(encoder.model, pruned.model, kept)
     return pruned, kept
@@ -89,7 +89,7 @@ def used_tokens(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> Cou
 def kept_tokens(tokenizer: PreTrainedTokenizerBase, used: Collection[int], *, fixed: int = 0) -> tuple[int, ...]:
     """The ids to keep, increasing: special and added tokens, the used ones, and those that spell everything else.
 
-    fixed   the first so many ids keep their places (first_free_id)
+    fixed   the first so many ids keep their places: where positions are counted from padding's id on (first_position)
     Raises TokenizerError for a tokenizer other than WordPiece, Unigram and BPE.
     """
     rules = read_rules(tokenizer)
@@ -99,13 +99,6 @@ def kept_tokens(tokenizer: PreTrainedTokenizerBase, used: Collection[int], *, fi
     kept = {names[id] for id in {*used, *special, *range(fixed)} if id in names}
     kept |= spelling(rules["model"], kept)
     return tuple(sorted({vocabulary[token] for token in kept if token in vocabulary} | set(range(fixed))))
-
-
-def first_free_id(model: PreTrainedModel) -> int:
-    """Ids below this one must keep their places: RoBERTa and its kin count positions from the padding token's id on."""
-    if model.config.model_type in POSITIONS_FROM_ZERO or model.config.pad_token_id is None:
-        return 0
-    return int(model.config.pad_token_id) + 1
 
 
 def prune_tokenizer(tokenizer: PreTrainedTokenizerBase, kept: Sequence[int]) -> PreTrainedTokenizerBase:
@@ -131,14 +124,7 @@ def prune_model(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
     """A copy of the model with only these rows of its embedding table, and of its masked-LM head's decoder.
 
     Decoders tied to the table stay tied; the ids in its config are the new ones.
-    Raises TokenizerError where the tokenizer has ids that the table has not.
     """
-    rows = model.get_input_embeddings().get_parameter("weight").shape[0]
-    if kept[-1] >= rows:
-        raise TokenizerError(
-            f"the tokenizer has a token of id {kept[-1]}, but the encoder's table has {rows} rows; "
-            "encoder and tokenizer do not belong together"
-        )
     pruned = copy.deepcopy(model)
     new_ids = {old: new for new, old in enumerate(kept)}
     table: Any = pruned.get_input_embeddings()
@@ -197,8 +183,7 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
 
 def _check_same_states(model: PreTrainedModel, pruned: PreTrainedModel, kept: Sequence[int]) -> None:
     """Raise ModelError unless kept tokens give the same states, bit for bit, under their old and their new ids."""
-    room = model.config.max_position_embeddings - first_free_id(model)
-    places = torch.linspace(0, len(kept) - 1, min(CHECKED, len(kept), room)).round().long()
+    places = torch.linspace(0, len(kept) - 1, min(CHECKED, len(kept), longest_text(model))).round().long()
     old = torch.tensor(kept)[places]
     states = []
     for each, ids in ((model, old), (pruned, places)):

@@ -17,7 +17,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emdistill.errors import ModelError, TokenizerError
 from emdistill.models.arithmetic import fast_float32
-from emdistill.models.encoder import LAYERS, Source, load_encoder
+from emdistill.models.encoder import Source, load_encoder
+from emdistill.models.inputs import longest_text, token_types
 from emdistill.models.masked_lm import has_masked_lm_head, masked_word_logits
 from emdistill.states import NOT_MASKED
 
@@ -45,11 +46,10 @@ def load_masked_lm(source: Source) -> PreTrainedModel:
 def check_word_pieces(tokenizer: PreTrainedTokenizerBase, source: Source) -> None:
     """Raise TokenizerError unless the tokenizer of `source` writes word-pieces as BERT does, with "##"."""
     if not any(token.startswith(CONTINUATION) for token in tokenizer.get_vocab()):
-        families = ", ".join(name for name in LAYERS if name != "roberta")
         raise TokenizerError(
             f"the tokenizer of {source} has no word-pieces that begin with {CONTINUATION!r}, so it does not say which "
-            f"of its tokens are whole words (byte-level BPE, as RoBERTa's, is not supported here); take an encoder "
-            f"with BERT's kind of vocabulary ({families})"
+            "of its tokens are whole words (byte-level BPE, as RoBERTa's, is not supported here); take an encoder with "
+            "BERT's kind of vocabulary (bert, distilbert, electra, mpnet)"
         )
 
 
@@ -68,12 +68,12 @@ class MaskedWordCandidates:
         self.count = count
         self.batch_size = batch_size
         config: Any = model.config
-        self.words = _whole_words(tokenizer, config.vocab_size)
+        self.words = _whole_words(tokenizer)
         self.admitted = torch.zeros(config.vocab_size, dtype=torch.bool, device=model.device)
         self.admitted[list(self.words)] = True
-        # [CLS] a [SEP] b [SEP]; RoBERTa-like positions are not read here, so there are as many as the config says.
-        self.room = (min(config.max_position_embeddings, tokenizer.model_max_length) - 3) // 2
-        self.reads_segments = config.to_dict().get("type_vocab_size", 1) > 1
+        # [CLS] a [SEP] b [SEP]
+        self.room = (min(longest_text(model), tokenizer.model_max_length) - 3) // 2
+        self.reads_segments = token_types(config) > 1
 
     def __call__(self, pieces: Sequence[str], places: Sequence[int]) -> dict[int, tuple[str, ...]]:
         """The candidates of those words that are one word-piece, by place.
@@ -137,7 +137,7 @@ class NeighbourCandidates:
         self.table = table.detach().float().cpu()
         self.tokenizer = tokenizer
         self.count = count
-        whole = _whole_words(tokenizer, len(table))
+        whole = _whole_words(tokenizer)
         # Tokens of two letters are mostly parts of words or abbreviations; in a context they can be told, here not.
         tokens = sorted(t for t, word in whole.items() if word.islower() and len(word) > 2 and word not in without)
         self.words = [whole[token] for token in tokens]
@@ -167,13 +167,9 @@ class NeighbourCandidates:
             self._known[word] = tuple(other for other in others if other != word.lower())[: self.count * spelt]
 
 
-def _whole_words(tokenizer: PreTrainedTokenizerBase, size: int) -> dict[int, str]:
+def _whole_words(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
     """Token id -> word, of all tokens that are whole words of two letters or more."""
-    vocabulary = tokenizer.get_vocab()
-    if max(vocabulary.values()) >= size:
-        raise ModelError(
-            f"the tokenizer of {tokenizer.name_or_path} has token {max(vocabulary.values())}, and its encoder knows "
-            f"{size} tokens; encoder and tokenizer do not belong together"
-        )
     special = set(tokenizer.all_special_ids)
-    return {id: token for token, id in vocabulary.items() if WHOLE_WORD.fullmatch(token) and id not in special}
+    return {
+        id: token for token, id in tokenizer.get_vocab().items() if WHOLE_WORD.fullmatch(token) and id not in special
+    }

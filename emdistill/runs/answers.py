@@ -1,7 +1,7 @@
 """What teacher and student answer to every row they are scored on: predictions.jsonl of a run folder.
 
 One line a row, the sets in their order, 'dev' first:
-    {"set": "dev", "row": 0, "text": "…", "text_pair": "…" or null, "label": 1 or 3.2, "teacher": [logits],
+    {"set": "dev", "row": 0, "text": "…", "text_pair": "…" or null, "label": 1, 3.2 or [0, 1], "teacher": [logits],
      "student": [logits]}
 Logits are written so that they are read back as the same float32 numbers.
 """
@@ -32,8 +32,8 @@ Logits = NDArray[np.float32]
 class Predictions:
     """The answers to one evaluation set.
 
-    texts, pairs      one a row; pairs are None for single sentences
-    labels            [rows], class indices or scores
+    texts, pairs      one per row; pairs are None for single sentences
+    labels            [rows], class indices or scores; [rows, C] of 0 and 1 where a row has several labels
     teacher, student  logits [rows, C], C = 1 for scores
     """
 
@@ -125,13 +125,22 @@ def _problem(record: Mapping[str, Any], row: int, outputs: int) -> str | None:
         return f"the next row of '{record['set']}' is {row}, not {record['row']!r}"
     if not isinstance(record["text"], str) or not isinstance(record["text_pair"], str | None):
         return "'text' is a text, 'text_pair' a text or null"
-    if not _is_number(record["label"]):
-        return f"'label' is a class's number or a score, not {record['label']!r}"
-    if outputs > 1 and record["label"] not in range(outputs):
-        return f"'label' is {record['label']!r}, but there are the classes 0 to {outputs - 1}"
+    if problem := _label_problem(record["label"], outputs):
+        return problem
     counts = len(record["teacher"]), len(record["student"])
     if counts != (outputs, outputs):
         return f"teacher and student give {counts[0]} and {counts[1]} logits, where the rows before have {outputs}"
+    return None
+
+
+def _label_problem(label: object, outputs: int) -> str | None:
+    if isinstance(label, list):
+        set_of_labels = len(label) == outputs and all(value in (0, 1) for value in label)
+        return None if set_of_labels else f"'label' is {label!r}, but {outputs} labels are each 0 or 1"
+    if not _is_number(label):
+        return f"'label' is a class's number, a score or a list of 0 and 1, not {label!r}"
+    if outputs > 1 and label not in range(outputs):
+        return f"'label' is {label!r}, but there are the classes 0 to {outputs - 1}"
     return None
 
 

@@ -1,12 +1,12 @@
 """A comparison over seeds, read from finished run folders: scores, paired differences to a baseline, and findings.
 
 COMPARISON/
-├── runs/ENTRY-SEED/    a run folder each (runs/run_folder.py)
+├── runs/ENTRY-SEED/    a run folder each
 ├── teacher_cache/      teacher outputs, shared by all runs
 ├── comparison.json     every score, the differences, the findings
 ├── comparison.md       the table
-├── differences.png     the differences as dots and intervals
-└── report.html         scores, sizes, findings and the picture on one page
+├── report.html         findings, scores, sizes, and the differences as dots and intervals
+└── plotly.min.js       draws the charts of this page and of the runs' pages
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from typing import Literal
 
 from scipy.stats import t as student_t
 
-from emdistill.errors import DataError
-from emdistill.runs.record import RUN_FILE, RunRecord, read_run
+from emdistill.errors import DataError, OutputError
+from emdistill.runs.distillation import Distillation, as_distillation
+from emdistill.runs.record import RUN_FILE, read_run
 
 RUNS = "runs"
 SIGNIFICANCE = 0.05
@@ -175,7 +176,7 @@ def run_place(folder: Path, entry: str, seed: int) -> Path:
 def read_comparison(
     folder: Path, entries: Sequence[str], seeds: Sequence[int], baseline: str | None = None
 ) -> Comparison | None:
-    """The comparison over the runs that are finished by now; None where none is.
+    """The comparison over the runs that are finished by now; None where none is. OutputError for a broken record.
 
     baseline   an entry's name; the first one if not given
     """
@@ -187,22 +188,27 @@ def read_comparison(
     finished = [run for of_entry in runs.values() for run in of_entry.values()]
     if not finished:
         return None
-    task = finished[0].task
-    assert task is not None
-    dev, rows = next(iter(task.evaluation_rows.items()))
-    metric = task.metric
+    first, (dev, rows) = finished[0], finished[0].dev
+    if first.task is None:
+        raise OutputError(f"{first.folder} learned from raw text and has no score to compare")
+    metric = first.task.metric
+    for run in finished:
+        if metric not in run.student_scores:
+            raise OutputError(
+                f"{run.folder / RUN_FILE} has no scores.student.{metric}, by which {first.folder} is scored"
+            )
     return Comparison(
-        task=task.name,
+        task=first.task.name,
         metric=metric,
         dev=dev,
         dev_rows=rows,
         seeds=tuple(seeds),
         baseline=baseline,
-        teacher=finished[0].scores["teacher"],
+        teacher=first.teacher_scores,
         entries=compare_entries([_entry(name, runs[name]) for name in entries], baseline, metric),
-        selection=tuple(dict.fromkeys(run.selection for run in finished)),
+        selection=tuple(dict.fromkeys(run.record.selection for run in finished)),
         versions={
-            name: tuple(dict.fromkeys(run.versions[name] for run in finished))
+            name: tuple(dict.fromkeys(run.record.versions.get(name, "unknown") for run in finished))
             for name in ("emdistill", "torch", "transformers")
         },
     )
@@ -226,17 +232,19 @@ def compare_entries(entries: Sequence[EntryResult], baseline: str, metric: str) 
     return tuple(replace(entry, p_holm=adjusted.get(entry.name)) for entry in found)
 
 
-def _finished(folder: Path) -> RunRecord | None:
-    run = read_run(folder) if (folder / RUN_FILE).exists() else None
-    return run if run is not None and run.is_finished else None
+def _finished(folder: Path) -> Distillation | None:
+    if not (folder / RUN_FILE).exists():
+        return None
+    run = read_run(folder)
+    return as_distillation(folder, run) if run.is_finished else None
 
 
-def _entry(name: str, runs: Mapping[int, RunRecord]) -> EntryResult:
+def _entry(name: str, runs: Mapping[int, Distillation]) -> EntryResult:
     student = next((run.student for run in runs.values()), None)
     return EntryResult(
         name,
-        scores={seed: run.scores["student"] for seed, run in runs.items()},
-        seconds={seed: run.timings["training_seconds"] for seed, run in runs.items()},
-        parameters=None if student is None else student.parameters,
-        size=None if student is None else student.bytes,
+        scores={seed: run.student_scores for seed, run in runs.items()},
+        seconds={seed: run.training_seconds for seed, run in runs.items() if run.training_seconds is not None},
+        parameters=student.parameters if student else None,
+        size=student.bytes if student else None,
     )

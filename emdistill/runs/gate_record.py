@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, FiniteFloat
 
 from emdistill.errors import OutputError
 from emdistill.files import write_whole
 from emdistill.runs.record import read_record
 
 GATE = Path("onnx", "gate.json")
+
+Measured = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -19,10 +24,10 @@ class TimedCase:
 
     batch: int
     length: int
-    p50: float
-    p95: float
-    p99: float
-    throughput: float
+    p50: Measured
+    p95: Measured
+    p99: Measured
+    throughput: Measured
     calls: int
 
 
@@ -47,12 +52,12 @@ class VariantRecord:
     runtime: str
     file: str
     bytes: int
-    scores: dict[str, float]
+    scores: dict[str, FiniteFloat]
     latency: tuple[TimedCase, ...]
-    drop: float | None = None
-    drop_standard_error: float | None = None
-    drop_from_teacher: float | None = None
-    agreement: float | None = None
+    drop: FiniteFloat | None = None
+    drop_standard_error: FiniteFloat | None = None
+    drop_from_teacher: FiniteFloat | None = None
+    agreement: FiniteFloat | None = None
     logits: LogitDifference | None = None
     load_seconds: float | None = None
     import_seconds: float | None = None
@@ -99,6 +104,13 @@ class GateRecord:
     variants: dict[str, VariantRecord]
     verdict: VerdictRecord
 
+    def __post_init__(self) -> None:
+        for name, variant in self.variants.items():
+            if self.metric not in variant.scores:
+                raise ValueError(f"variants.{name}.scores has no {self.metric}")
+        if self.verdict.go and self.verdict.ship not in self.variants:
+            raise ValueError(f"verdict.ship is {self.verdict.ship!r}, none of variants")
+
 
 def read_gate(folder: Path) -> GateRecord | None:
     """gate.json of a run folder; None where nothing was measured, or not to its end. Raises OutputError if broken."""
@@ -114,5 +126,9 @@ def read_gate(folder: Path) -> GateRecord | None:
 
 
 def write_gate(path: Path, gate: GateRecord) -> None:
-    """Write gate.json whole or not at all."""
-    write_whole(path, json.dumps(asdict(gate), indent=2, ensure_ascii=False) + "\n")
+    """Write gate.json whole or not at all; how int8 was made stands with that variant alone."""
+    plain = asdict(gate)
+    for variant in plain["variants"].values():
+        if variant["method"] is None:
+            del variant["method"], variant["kept_in_float32"]
+    write_whole(path, json.dumps(plain, indent=2, ensure_ascii=False) + "\n")

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from emdistill.config import LearningConfig
 from emdistill.data.batches import padding_collator
 from emdistill.models.teacher import Teacher, TeacherSource
 from emdistill.runs.flow_recorder import FlowRecorder
 from emdistill.runs.open_run import Run
 from emdistill.runs.record import RunRecord, StageLog
+from emdistill.tasks.task import TaskData
 from emdistill.training import DistillationArguments, Stage
 from emdistill.training.dry_step import dry_step
-from emdistill.training.run_stages import Collator, Score, run_stages
+from emdistill.training.run_stages import Collator, Score, run_stages, stage_arguments
+from emdistill.training.splits import Splits, make_splits
 
 FLOWS = "flows.jsonl"
 
@@ -43,6 +47,38 @@ class Lesson:
 
     def __post_init__(self) -> None:
         self.collator = self.collator or padding_collator(self.tokenizer)
+
+
+def prepare(
+    config: LearningConfig,
+    data: TaskData,
+    tokenizer: PreTrainedTokenizerBase,
+    stages: Sequence[Stage],
+    augmented: Dataset | None = None,
+) -> tuple[list[DistillationArguments], Splits]:
+    """The training arguments of every stage, and the rows that are learned from and chosen on."""
+    arguments = [
+        stage_arguments(
+            stage,
+            config.training,
+            folder=Path(config.output),
+            choose=config.select != "last",
+            metric=data.task.metrics[0],
+            seed=config.seed,
+        )
+        for stage in stages
+    ]
+    splits = make_splits(
+        data,
+        tokenizer,
+        select=config.select,
+        max_length=config.max_length,
+        batch_size=arguments[0].per_device_train_batch_size,
+        tokens_per_batch=arguments[0].tokens_per_batch,
+        rows=config.rows,
+        augmented=augmented,
+    )
+    return arguments, splits
 
 
 def prove(lesson: Lesson) -> None:

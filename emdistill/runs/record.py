@@ -1,7 +1,8 @@
 """run.json: what a run was told, what it read, what came out. Typed and versioned.
 
 Version 1 is what the first release wrote, without a number: it has the same fields. A record that lacks a field which
-was added later still opens, with that field's default; a field of a wrong type is named with its file.
+was added later still opens, with that field's default; a field that is missing or of a wrong type is named with its
+file.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -141,9 +143,21 @@ def read_record(path: Path, kind: type[Record], *, mend: str) -> Record:
         raise OutputError(f"{path} is broken ({error}); {mend}") from None
     if not isinstance(content, Mapping):
         raise OutputError(f"{path} is broken (it holds no record); {mend}")
+    return check_record(content, kind, path, mend=mend)
+
+
+def check_record(content: object, kind: type[Record], path: Path, *, mend: str, within: str = "") -> Record:
+    """Plain values of a file, or those of its field `within`, as a record of this dataclass; OutputError as above."""
     try:
-        return TypeAdapter(kind).validate_python(content)
+        record: Record = _adapter(cast(Any, kind)).validate_python(content)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise OutputError(f"{path} is broken ({place}: {first['msg']}); {mend}") from None
+        place = ".".join(map(str, (*([within] if within else []), *first["loc"])))
+        fault = f"{place}: {first['msg']}" if place else first["msg"]
+        raise OutputError(f"{path} is broken ({fault}); {mend}") from None
+    return record
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)

@@ -12,12 +12,12 @@ from datasets import Dataset
 
 from emdistill.errors import ConfigError
 from emdistill.models.encoder import load_classifier, load_tokenizer
+from emdistill.models.inputs import longest_text
 from emdistill.models.teacher import Teacher
 from emdistill.runs.reading import Reading, recall_reading
 from emdistill.ship.onnx import is_onnx, open_onnx
 from emdistill.tasks import TaskKind
 from emdistill.training import predict_logits
-from emdistill.training.splits import longest_text
 
 
 @dataclass(frozen=True)

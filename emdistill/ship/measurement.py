@@ -8,7 +8,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from emdistill.data.batches import tokenise
 from emdistill.models.arithmetic import PRODUCTS, fast_float32, onednn_keeps_float32
 from emdistill.models.size import model_size
+from emdistill.runs.gate_record import Machine, TimedCase, VariantRecord
 from emdistill.ship.footprint import Footprint, Runtime, measure_footprint
-from emdistill.ship.gate import (
-    BATCHES,
-    LENGTHS,
-    TimedCase,
-    VariantFacts,
-    drop_error,
-    logit_difference,
-)
+from emdistill.ship.gate import BATCHES, LENGTHS, drop_error, logit_difference
 from emdistill.ship.latency import Call, forward, summarise, time_in_turns, torch_threads
 from emdistill.tasks.answers import agreement
 from emdistill.tasks.task import Task
@@ -82,9 +76,9 @@ def weight_files(source: str, model: PreTrainedModel) -> tuple[str, int]:
     return source, model_size(model)
 
 
-def machine(threads: int) -> dict[str, Any]:
+def machine(threads: int) -> Machine:
     """The processor that everything is measured on, and how much of it is used."""
-    return {"cpu": processor_name(), "cores": os.cpu_count() or 1, "threads": threads}
+    return Machine(processor_name(), os.cpu_count() or 1, threads)
 
 
 def processor_name() -> str:
@@ -152,7 +146,7 @@ def measure_latencies(
         for batch, length in ((batch, length) for batch in BATCHES for length in lengths):
             calls = {name: _call(variant, examples, batch, length) for name, variant in variants.items()}
             for name, times in time_in_turns(calls, seconds=seconds).items():
-                cases[name].append(TimedCase(batch, length, summarise(times, batch)))
+                cases[name].append(TimedCase(batch, length, **asdict(summarise(times, batch))))
     return cases
 
 
@@ -175,34 +169,35 @@ def measure_footprints(
     return found
 
 
-def variant_facts(
+def variant_records(
     variants: Mapping[str, Variant],
     task: Task,
     labels: NDArray[Any],
     latencies: Mapping[str, Sequence[TimedCase]],
     footprints: Mapping[str, Footprint],
-) -> dict[str, VariantFacts]:
-    """Everything the gate judges by; differences are to the variant "student", agreement is with "teacher"."""
+) -> dict[str, VariantRecord]:
+    """All that was measured; differences are to the variant "student", agreement is with "teacher"."""
     student = variants["student"].predicted
     teacher = variants["teacher"].predicted if "teacher" in variants else None
-    facts = {}
+    records = {}
     for name, variant in variants.items():
         exported = variant.runtime == "ONNX Runtime"
-        facts[name] = VariantFacts(
+        records[name] = VariantRecord(
             runtime=variant.runtime,
             file=variant.file,
             bytes=variant.bytes,
             scores=task.score(variant.predicted, labels),
-            latency=latencies[name],
-            footprint=footprints[name],
+            latency=tuple(latencies[name]),
+            drop_standard_error=drop_error(task, student, variant.predicted, labels) if exported else None,
             agreement=None if teacher is None else agreement(teacher, variant.predicted, task.kind.link),
             logits=logit_difference(student, variant.predicted) if exported else None,
-            logit_size=max(1.0, float(np.abs(student).max())),
-            drop_error=drop_error(task, student, variant.predicted, labels) if exported else None,
+            load_seconds=footprints[name].load_seconds,
+            import_seconds=footprints[name].import_seconds,
+            peak_mb=footprints[name].peak_mb,
             method=variant.method,
-            kept_in_float32=variant.kept_in_float32,
+            kept_in_float32=tuple(variant.kept_in_float32),
         )
-    return facts
+    return records
 
 
 def onednn_note(name: str, variant: Variant, examples: Dataset, *, longest: int, threads: int) -> str | None:

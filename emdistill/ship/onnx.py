@@ -26,11 +26,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from emdistill.errors import ConfigError, ModelError
+from emdistill.models.families import family_of, require
+from emdistill.models.inputs import longest_text, token_types
 from emdistill.runs.reading import Reading
 from emdistill.ship.onnx_folder import CONFIG, INT8, MODEL, FolderConfig, open_tokenizer, read_folder
 from emdistill.ship.onnx_graph import attention_as_one_node, shorten
 from emdistill.tasks import KINDS, TaskKind
-from emdistill.training.splits import longest_text
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -47,16 +48,17 @@ def check_onnx_packages() -> None:
 
 def reads_token_types(model: PreTrainedModel) -> bool:
     """Whether the model tells the first sentence of a pair from the second by `token_type_ids`."""
-    return int(model.config.to_dict().get("type_vocab_size", 0)) > 1
+    return token_types(model.config) > 1
 
 
 def export_onnx(model: PreTrainedModel, path: Path, *, token_types: bool | None = None) -> None:
     """Write the classifier as an ONNX graph in float32, fused for ONNX Runtime.
 
     token_types  whether the graph reads `token_type_ids`; None: where the model does. Without them all are 0.
-    Raises ModelError: the model cannot be exported, or takes more than the 2 GB of one ONNX file;
+    Raises ModelError: the model or its family cannot be exported, or it takes more than the 2 GB of one ONNX file;
     ConfigError: a package is not installed.
     """
+    require(model, "export")
     check_onnx_packages()
     names = INPUTS if (reads_token_types(model) if token_types is None else token_types) else INPUTS[:2]
     was_training = model.training
@@ -120,14 +122,20 @@ def _write_graph(program: Any, model: PreTrainedModel) -> bytes:
 
 def _name_nodes(graph: Any, model: PreTrainedModel) -> None:
     """Name nodes after the modules they come from: `layer.0.attention.self.query`, `pooler.dense`."""
+    family = family_of(model)
     taken: set[str] = set()
     for node in graph.graph.node:
         noted = {entry.key: entry.value for entry in node.metadata_props}.get("pkg.torch.onnx.name_scopes", "[]")
         # The last scope is the operation, those before it are the modules around it, the innermost last.
         module = next((scope for scope in reversed(ast.literal_eval(noted)[:-1]) if scope.startswith("model.")), "")
         inner = module.removeprefix("model.").removeprefix(f"{model.base_model_prefix}.")
-        inner = re.sub(r"albert_layer_groups\.(\d+)\.albert_layers\.0", r"layer.\1", inner)  # none of ours are shared
-        name = re.sub(r"^.*\b(?=layer\.\d)", "", inner) or node.op_type
+        layer, inner = family.place(inner)
+        if layer is not None:
+            inner = re.sub(rf"^{family.attention_block}\b", "attention", inner)
+            inner = f"layer.{layer}.{inner}".rstrip(".")
+        elif inner.startswith("encoder."):  # tables and matrices that all layers read
+            inner = f"embeddings.{inner.removeprefix('encoder.')}"
+        name = inner or node.op_type
         node.name = name if name not in taken else f"{name}/{len(taken)}"
         taken.add(node.name)
 

@@ -25,11 +25,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTok
 
 from emdistill.errors import ConfigError, ModelError, TokenizerError
 from emdistill.files import write_whole
+from emdistill.models.inputs import longest_text
 from emdistill.models.teacher import Teacher
 from emdistill.runs.reading import Reading, recall_reading
 from emdistill.states import Link
 from emdistill.tasks import find_kind
-from emdistill.training.splits import longest_text
 
 MODEL, INT8 = "model.onnx", "model_int8.onnx"
 TOKENIZER, CONFIG, EXAMPLE, CARD = "tokenizer.json", "config.json", "example.py", "README.md"

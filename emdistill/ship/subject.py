@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +13,12 @@ from emdistill.data.labels import as_the_model_counts
 from emdistill.data.read import read_task_data
 from emdistill.errors import ConfigError, DataError, EmdistillError, ModelError, TeacherError
 from emdistill.models.encoder import load_classifier, load_tokenizer
+from emdistill.models.inputs import longest_text
 from emdistill.models.teacher import Teacher
 from emdistill.runs.reading import recall_reading, remember_reading
-from emdistill.runs.record import RUN_FILE, FileRecord, read_run
-from emdistill.tasks.task import TaskData
-from emdistill.training.splits import check_max_length, longest_text
+from emdistill.runs.record import RUN_FILE, TaskRecord, check_record, read_run
+from emdistill.tasks.task import RAW_TEXT, TaskData
+from emdistill.training.splits import check_max_length
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,21 @@ class Classifier:
     source: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Options:
+    """Of a run's options those that say what it read; a fine-tuned model's run has no teacher."""
+
+    data: str
+    max_length: int
+    task: str | None = None
+    dev: str | None = None
+    text: str = "text"
+    text_pair: str | None = None
+    label: str = "label"
+    kind: str | None = None
+    teacher: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,8 +77,10 @@ def read_subject(
     if not (folder / RUN_FILE).is_file():
         return _model_subject(folder, teacher, data, dev, task)
     record = read_run(folder)
-    config = record.config
-    if record.task is None:
+    config = check_record(
+        record.config, Options, folder / RUN_FILE, mend="start again with --overwrite", within="config"
+    )
+    if record.task is None or config.task == RAW_TEXT:
         raise ConfigError(
             f"{folder} is a student of raw text, without a head: it has no task to be scored on; distil it on a task "
             f"first: emdistill distill --student {folder / 'student'}"
@@ -73,20 +91,23 @@ def read_subject(
     student = _load(str(place if place.is_dir() else folder))
     with _moved(folder, "data", data is None):
         found = read_task_data(
-            data or config["data"],
-            task=task or config["task"],
-            dev=dev or config["dev"],
-            **{name: config[name] for name in ("text", "text_pair", "label", "kind")},
+            data or config.data,
+            task=task or config.task,
+            dev=dev or config.dev,
+            text=config.text,
+            text_pair=config.text_pair,
+            label=config.label,
+            kind=config.kind,
             evaluating=True,
         )
-    _check_same_data(folder, record.task.files, found)
-    source = teacher or config.get("teacher")
+    _check_same_data(folder, record.task, found)
+    source = teacher or config.teacher
     with _moved(folder, "teacher", teacher is None):
         taught_by = None if source is None else _load(source)
     recorded = record.hashes.get("teacher")  # a fine-tuned model's run has none
     if taught_by is not None and recorded not in (None, Teacher(taught_by.model).fingerprint):
         raise TeacherError(f"{source} is not the teacher of {folder}: its weights are others; name that one")
-    return _fitting(student, taught_by, found, config["max_length"])
+    return _fitting(student, taught_by, found, config.max_length)
 
 
 def _model_subject(folder: Path, teacher: str | None, data: str | None, dev: str | None, task: str | None) -> Subject:
@@ -145,9 +166,9 @@ def _moved(folder: Path, option: str, as_recorded: bool) -> Iterator[None]:
         raise type(error)(f"{error}\n{folder / RUN_FILE} names it; if it has moved, say where to: --{option}") from None
 
 
-def _check_same_data(folder: Path, files: Sequence[FileRecord], data: TaskData) -> None:
+def _check_same_data(folder: Path, task: TaskRecord, data: TaskData) -> None:
     now = {file.sha256 for file in data.files}
-    other = [file.name for file in files if file.sha256 not in now]
+    other = [file.name for file in task.files if file.sha256 not in now]
     if other:
         raise DataError(
             f"{', '.join(other)} as {folder} was made with {'is' if len(other) == 1 else 'are'} not among "

@@ -15,9 +15,9 @@ from emdistill.show.charts import DASHES, INK, MARKS, SOFT, Figure, heat_scale, 
 
 
 def reliability(models: Sequence[tuple[str, str, Sequence[tuple[float, float, int]]]]) -> Figure:
-    """Accuracy against confidence; on the diagonal a model is right as often as it says.
+    """Share that held against probability given; on the diagonal a model is right as often as it says.
 
-    models   (name, colour, its bins that hold rows: (mean confidence, accuracy, rows))
+    models   (name, colour, its bins that hold any: (mean probability, share that held, count))
     """
     data: list[Figure] = [_diagonal(0.0, 1.0, "as sure as right")]
     for place, (name, colour, bins) in enumerate(models):
@@ -26,23 +26,23 @@ def reliability(models: Sequence[tuple[str, str, Sequence[tuple[float, float, in
                 "type": "scatter",
                 "mode": "lines+markers",
                 "name": plain(name),
-                "x": [round(confidence, 4) for confidence, _, _ in bins],
-                "y": [round(accuracy, 4) for _, accuracy, _ in bins],
-                "customdata": [rows for _, _, rows in bins],
+                "x": [round(mean, 4) for mean, _, _ in bins],
+                "y": [round(share, 4) for _, share, _ in bins],
+                "customdata": [count for _, _, count in bins],
                 "line": {"color": colour, "width": 2, "dash": DASHES[place % len(DASHES)]},
                 "marker": {"color": colour, "size": 8, "symbol": MARKS[place % len(MARKS)]},
-                "hovertemplate": "sure %{x:.2f}, right %{y:.2f} (%{customdata} rows)",
+                "hovertemplate": "said %{x:.2f}, was so %{y:.2f} (%{customdata})",
             }
         )
     axis = {"range": [0, 1.02], "dtick": 0.2}
     return {
         "data": data,
-        "layout": layout(340, x="confidence", y="share of right answers", xaxis=axis, yaxis=axis),
+        "layout": layout(340, x="probability", y="share that held", xaxis=axis, yaxis=axis),
     }
 
 
-def confidence_bars(models: Sequence[tuple[str, str, Sequence[int]]]) -> Figure:
-    """How many answers are given with which confidence: the models' values are rows a bin, bins of equal width."""
+def confidence_bars(models: Sequence[tuple[str, str, Sequence[int]]], y: str = "rows") -> Figure:
+    """How many answers are given with which probability: the models' values are counts per bin of equal width."""
     data = []
     for name, colour, rows in models:
         edges = [place / len(rows) for place in range(len(rows) + 1)]
@@ -54,11 +54,11 @@ def confidence_bars(models: Sequence[tuple[str, str, Sequence[int]]]) -> Figure:
                 "y": list(rows),
                 "customdata": [f"{low:.1f} to {high:.1f}" for low, high in pairwise(edges)],
                 "marker": {"color": colour},
-                "hovertemplate": "%{customdata}: %{y} rows",
+                "hovertemplate": f"%{{customdata}}: %{{y}} {y}",
             }
         )
     axis = {"range": [0, 1.02], "dtick": 0.2}
-    return {"data": data, "layout": layout(340, x="confidence", y="rows", xaxis=axis, barmode="group", bargap=0.2)}
+    return {"data": data, "layout": layout(340, x="probability", y=y, xaxis=axis, barmode="group", bargap=0.2)}
 
 
 def confusion_heatmap(names: Sequence[str], counts: NDArray[np.int64]) -> Figure:

@@ -1,51 +1,47 @@
-"""How two models' answers compare with the labels and with each other: calibration, confusion, disagreement."""
+"""How two models' answers compare with the labels and with each other: calibration and disagreement."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, log_softmax
 
 Matrix = NDArray[np.float64]
+Bins = list[tuple[float, float, int]]
 BINS = 10
 
 
-def log_probabilities(logits: NDArray[np.floating]) -> Matrix:
-    """Log-softmax over the classes: logits [rows, C] -> [rows, C]."""
-    shifted = np.asarray(logits, dtype=np.float64) - np.max(logits, axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+def reliability_bins(probabilities: Matrix, held: NDArray[np.bool_], bins: int = BINS) -> Bins:
+    """(mean probability, share that held, count) of each bin; the first two are 0 where it holds nothing.
 
-
-def reliability_bins(
-    probabilities: Matrix, labels: NDArray[np.int64], bins: int = BINS
-) -> list[tuple[float, float, int]]:
-    """(mean confidence, accuracy, rows) of each bin; the first two are 0 where it holds no row.
-
-    Confidence is the probability of the answer, in bins of equal width from 0 to 1, each with its upper edge
-    (Guo et al., 2017, On Calibration of Modern Neural Networks, section 2).
+    probabilities, held   of any shape, the same: what a model gave to a statement, and whether it was so. For classes
+                          the statement is its answer, for several labels each label of each row
+    Bins are of equal width from 0 to 1, each with its upper edge (Guo et al., 2017, On Calibration of Modern Neural
+    Networks, section 2).
     """
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    rows = np.bincount(place, minlength=bins)
-    means = [np.bincount(place, values, minlength=bins) / np.maximum(rows, 1) for values in (confidence, right)]
-    return [(float(mean), float(share), int(count)) for mean, share, count in zip(*means, rows, strict=True)]
+    given = probabilities.ravel()
+    place = np.clip(np.ceil(given * bins).astype(int) - 1, 0, bins - 1)
+    counts = np.bincount(place, minlength=bins)
+    means = [np.bincount(place, values, minlength=bins) / np.maximum(counts, 1) for values in (given, held.ravel())]
+    return [(float(mean), float(share), int(count)) for mean, share, count in zip(*means, counts, strict=True)]
 
 
-def calibration_error(bins: list[tuple[float, float, int]]) -> float:
-    """Expected calibration error: Σ rows/all · |accuracy - confidence| over the bins (Guo et al., 2017, equation 3)."""
-    rows = sum(count for _, _, count in bins)
-    return sum(count / rows * abs(accuracy - confidence) for confidence, accuracy, count in bins)
+def calibration_error(bins: Bins) -> float:
+    """Expected calibration error: Σ count/all · |share - mean| over the bins (Guo et al., 2017, equation 3)."""
+    total = sum(count for _, _, count in bins)
+    return sum(count / total * abs(share - mean) for mean, share, count in bins)
 
 
-def confusion(labels: NDArray[np.int64], answers: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
-    """Rows by gold label (axis 0) and given answer (axis 1), [classes, classes]."""
-    pairs = labels * classes + answers
-    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+def class_divergence(teacher: NDArray[np.floating], student: NDArray[np.floating]) -> Matrix:
+    """KL(teacher ‖ student) + KL(student ‖ teacher) per row, in nats: Σ (p - q)·(log p - log q), logits [rows, C]."""
+    logs = [log_softmax(np.asarray(logits, dtype=np.float64), axis=1) for logits in (teacher, student)]
+    return np.asarray(((np.exp(logs[0]) - np.exp(logs[1])) * (logs[0] - logs[1])).sum(axis=1))
 
 
-def symmetric_divergence(teacher: Matrix, student: Matrix) -> Matrix:
-    """KL(teacher ‖ student) + KL(student ‖ teacher) a row, in nats, from log-probabilities [rows, C]."""
-    return np.asarray(((np.exp(teacher) - np.exp(student)) * (teacher - student)).sum(axis=1))
+def label_divergence(teacher: NDArray[np.floating], student: NDArray[np.floating]) -> Matrix:
+    """The same summed over labels that hold or not, each by itself: Σ (σ(t) - σ(s))·(t - s), logits [rows, C]."""
+    ours, theirs = (np.asarray(logits, dtype=np.float64) for logits in (teacher, student))
+    return np.asarray(((expit(ours) - expit(theirs)) * (ours - theirs)).sum(axis=1))
 
 
 def largest(values: Matrix, count: int) -> list[int]:

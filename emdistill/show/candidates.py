@@ -12,9 +12,10 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from emdistill.errors import ConfigError, OutputError
-from emdistill.runs.run_folder import PLACES, read_gate, read_run
-from emdistill.ship.gate import judged_time
-from emdistill.tasks.task import RAW_TEXT
+from emdistill.runs.distillation import Distillation, read_distillation
+from emdistill.runs.gate_record import GATE, GateRecord, read_gate
+from emdistill.runs.open_run import PLACES
+from emdistill.runs.record import RUN_FILE, RunRecord, TaskRecord
 
 VARIANT_NAMES = {"teacher": "teacher", "student": "PyTorch", "onnx": "ONNX", "int8": "int8"}
 TEACHER, STUDENT = "teacher", "student"
@@ -26,8 +27,8 @@ class Candidate:
 
     variant   as in gate.json: teacher, student (PyTorch), onnx, int8
     size      bytes
-    scores    on dev, one a seed
-    latency   milliseconds a call at batch 1 and the longest length timed, the median; over seeds, the median of these
+    scores    on dev, one per seed
+    latency   milliseconds per call at batch 1 and the longest length timed, the median; over seeds, the median of these
     speed_up  against the teacher that was timed beside it
     place     length, machine and threads of the latency; None where there is none
     """
@@ -84,84 +85,90 @@ class RunSet:
 
 @dataclass(frozen=True)
 class _Run:
-    folder: Path
-    record: dict[str, Any]
-    gate: dict[str, Any] | None
+    run: Distillation
+    task: TaskRecord
+    gate: GateRecord | None
+
+    @property
+    def folder(self) -> Path:
+        return self.run.folder
+
+    @property
+    def record(self) -> RunRecord:
+        return self.run.record
+
+    @property
+    def teacher_hash(self) -> str:
+        return self.record.hashes.get("teacher", "")
 
 
 def read_runs(folders: Sequence[Path]) -> RunSet:
     """What the runs could ship: the teacher, and each run's student in every form that its gate has measured.
 
     Runs that differ in nothing but their seed are one configuration: their scores are taken together.
-    Raises OutputError for a folder without a finished distillation, or with a broken gate; ConfigError where the runs
+    Raises OutputError for a folder without a finished distillation, or with a broken record; ConfigError where the runs
     are of different tasks or development sets, whose scores say nothing of each other.
     """
     runs = [_read(folder) for folder in folders]
     _check_comparable(runs)
     groups = _by_configuration(runs)
-    names = _names(groups)
     candidates = _teachers(runs)
     unmeasured, notes = [], []
-    for name, group in zip(names, groups, strict=True):
-        found, left_out = _candidates(name, group)
-        candidates += found
-        unmeasured += [] if any(candidate.latency is not None for candidate in found) else [name]
+    for name, group in zip(_names(groups), groups, strict=True):
+        forms, left_out = _candidates(name, group)
+        candidates += forms
+        unmeasured += [] if any(candidate.latency is not None for candidate in forms) else [name]
         notes += [f"{name}: {left_out}"] if left_out else []
-    task = runs[0].record["task"]
-    dev, rows = next(iter(task["evaluation_rows"].items()))
-    found_set = RunSet(task["name"], task["metrics"][0], dev, rows, tuple(candidates), tuple(unmeasured))
-    notes += _differences(runs, found_set.places)
-    return replace(found_set, notes=tuple(notes))
+    task = runs[0].task
+    dev, rows = runs[0].run.dev
+    compared = RunSet(task.name, task.metric, dev, rows, tuple(candidates), tuple(unmeasured))
+    return replace(compared, notes=(*notes, *_differences(runs, compared.places)))
 
 
 def _read(folder: Path) -> _Run:
-    record = read_run(folder)
-    if not isinstance(record, dict) or not {"config", "task", "student", "scores"} <= record.keys():
-        general = isinstance(record, dict) and record.get("config", {}).get("task") == RAW_TEXT
-        what = "a general distillation, which has no score of a task" if general else "no distillation"
-        raise OutputError(f"{folder} holds {what}; name folders that `emdistill distill` wrote for a task")
-    if record["status"] != "finished":
+    run = read_distillation(folder)
+    if run.task is None:
+        raise OutputError(f"{folder} holds a general distillation, which has no score of a task; name runs of a task")
+    if not run.record.is_finished:
         raise OutputError(
             f"{folder} holds a run that is not finished; the command that began it, with --resume, ends it"
         )
-    return _Run(folder, record, read_gate(folder))
+    gate = read_gate(folder)
+    if gate is not None and gate.metric != run.task.metric:
+        raise OutputError(f"{folder / GATE} is of another metric ({gate.metric}) than {RUN_FILE} ({run.task.metric})")
+    return _Run(run, run.task, gate)
 
 
 def _check_comparable(runs: Sequence[_Run]) -> None:
-    task_of = {run.folder: _task(run.record) for run in runs}
-    if len(set(task_of.values())) > 1:
+    tasks = {run.folder: (run.task.name, run.task.kind, run.task.labels, run.task.metric) for run in runs}
+    if len(set(tasks.values())) > 1:
         raise ConfigError(
             f"scores of different tasks are not comparable; report each task by itself: "
-            f"{_listed({folder: task[0] for folder, task in task_of.items()})}"
+            f"{_listed({folder: name for folder, (name, *_) in tasks.items()})}"
         )
-    dev_of = {run.folder: _dev_set(run.record) for run in runs}
-    if len(set(dev_of.values())) > 1:
-        sizes = {folder: f"{dev[0][0]}, {dev[0][1]} rows" for folder, (dev, *_) in dev_of.items()}
-        numbers = {dev: number for number, dev in enumerate(dict.fromkeys(dev_of.values()), start=1)}
-        said = {folder: f"set {numbers[dev]} ({sizes[folder]})" for folder, dev in dev_of.items()}
+    dev_sets = {run.folder: _dev_set(run.task) for run in runs}
+    if len(set(dev_sets.values())) > 1:
+        numbers = {dev: number for number, dev in enumerate(dict.fromkeys(dev_sets.values()), start=1)}
+        described = {
+            run.folder: "set {} ({}, {} rows)".format(numbers[dev_sets[run.folder]], *run.run.dev) for run in runs
+        }
         raise ConfigError(
             f"the runs are scored on different development sets, so that their scores are not comparable; report "
-            f"each by itself: {_listed(said)}"
+            f"each by itself: {_listed(described)}"
         )
 
 
-def _task(run: Mapping[str, Any]) -> tuple[str, str, tuple[str, ...], str]:
-    task = run["task"]
-    return task["name"], task["kind"], tuple(task["labels"]), task["metrics"][0]
-
-
-def _dev_set(run: Mapping[str, Any]) -> tuple[tuple[tuple[str, int], ...], str | None, tuple[str, ...]]:
+def _dev_set(task: TaskRecord) -> tuple[object, ...]:
     """What development rows are known by: their number, how they were cut out of train, the hashes of their files."""
-    task = run["task"]
-    train, *others = [file["sha256"] for file in task["files"]] or [task.get("description", "")]
-    held_out = task["held_out"]
-    return tuple(task["evaluation_rows"].items()), held_out, tuple(others) if others and not held_out else (train,)
+    train, *others = [file.sha256 for file in task.files] or [task.description]
+    files = tuple(others) if others and not task.held_out else (train,)
+    return tuple(task.evaluation_rows.items()), task.held_out, files
 
 
-def _listed(said: Mapping[Path, str], at_most: int = 6) -> str:
+def _listed(texts: Mapping[Path, str], at_most: int = 6) -> str:
     """'mrpc: a, b; sst2: c'."""
     folders: dict[str, list[str]] = {}
-    for folder, text in said.items():
+    for folder, text in texts.items():
         folders.setdefault(text, []).append(str(folder))
     return "; ".join(
         f"{text}: {', '.join(names[:at_most])}{f' and {len(names) - at_most} more' * (len(names) > at_most)}"
@@ -175,19 +182,19 @@ def _by_configuration(runs: Sequence[_Run]) -> list[list[_Run]]:
     met: Counter[tuple[str, int]] = Counter()
     for run in runs:
         # An option that an earlier version did not have is one that was not given.
-        given = {name: value for name, value in run.record["config"].items() if value is not None}
+        given = {name: value for name, value in run.record.config.items() if value is not None}
         config = {name: value for name, value in given.items() if name not in ("seed", *PLACES)}
-        key = json.dumps([config, run.record["hashes"]], sort_keys=True, default=str)
-        seed = run.record["seed"]
+        key = json.dumps([config, run.record.hashes], sort_keys=True, default=str)
+        seed = run.record.seed
         groups.setdefault((key, met[key, seed]), []).append(run)
         met[key, seed] += 1
     return list(groups.values())
 
 
 def _names(groups: Sequence[Sequence[_Run]]) -> list[str]:
-    """A name a group: its folder's, without the seed where there are several; the path where two would be one."""
+    """A name per group: its folder's, without the seed where there are several; the path where two would be one."""
     names = [
-        group[0].folder.name if len(group) == 1 else group[0].folder.name.removesuffix(f"-{group[0].record['seed']}")
+        group[0].folder.name if len(group) == 1 else group[0].folder.name.removesuffix(f"-{group[0].record.seed}")
         for group in groups
     ]
     places = [group[0].folder.absolute() for group in groups]
@@ -198,61 +205,53 @@ def _names(groups: Sequence[Sequence[_Run]]) -> list[str]:
 
 def _candidates(name: str, group: Sequence[_Run]) -> tuple[list[Candidate], str]:
     """A configuration's models, the one in PyTorch first; and what was left out of their latencies."""
-    record = group[0].record
-    metric = record["task"]["metrics"][0]
+    first, metric = group[0].run, group[0].task.metric
     gates = [run.gate for run in group if run.gate is not None]
     here = [gate for gate in gates if _place(gate) == _place(gates[0])]
-    shape = record["student"]["shape"]
-    found = []
-    for variant in VARIANT_NAMES:
-        with_it = [gate for gate in here if variant in gate["variants"]]
-        if variant == TEACHER or (variant != STUDENT and not with_it):
-            continue
-        scores = [gate["variants"][variant]["scores"][metric] for gate in gates if variant in gate["variants"]]
+    forms = []
+    for variant in (STUDENT, "onnx", "int8"):
+        measured = [gate.variants[variant] for gate in gates if variant in gate.variants]
         if variant == STUDENT:
-            scores = [run.record["scores"]["student"][metric] for run in group]
-        found.append(
-            Candidate(
-                name,
-                variant,
-                record["config"]["method"],
-                f"{shape['layers']} × {shape['width']}",
-                record["student"]["parameters"],
-                # A file has a header too; sizes of what was measured and what was not are to be comparable.
-                record["student"]["bytes"] if variant == STUDENT else with_it[0]["variants"][variant]["bytes"],
-                tuple(scores),
-                **_timing(with_it, variant),
-            )
-        )
+            # A file has a header too; sizes of what was measured and what was not are to be comparable.
+            size, scores = first.student.bytes, [run.run.student_scores[metric] for run in group]
+        elif any(variant in gate.variants for gate in here):
+            size, scores = measured[0].bytes, [form.scores[metric] for form in measured]
+        else:
+            continue
+        shape = f"{first.student.shape.layers} × {first.student.shape.width}"
+        method, parameters = first.options.method, first.student.parameters
+        timing = _timing(here, variant)
+        forms.append(Candidate(name, variant, method, shape, parameters, size, tuple(scores), **timing))
     left_out = "latencies of some of its seeds were measured elsewhere and are left out" if here != gates else ""
-    return found, left_out
+    return forms, left_out
 
 
 def _teachers(runs: Sequence[_Run]) -> list[Candidate]:
     """The runs' teachers, each once."""
     groups: dict[str, list[_Run]] = {}
     for run in runs:
-        groups.setdefault(run.record["hashes"]["teacher"], []).append(run)
-    found = []
+        groups.setdefault(run.teacher_hash, []).append(run)
+    teachers = []
     for group in groups.values():
-        record = group[0].record
-        gates = [run.gate for run in group if run.gate is not None and TEACHER in run.gate["variants"]]
+        first = group[0].run
+        gates = [each.gate for each in group if each.gate is not None and TEACHER in each.gate.variants]
         here = [gate for gate in gates if _place(gate) == _place(gates[0])]
-        name = TEACHER if len(groups) == 1 else f"{TEACHER} {Path(record['config']['teacher']).name}"
-        shape, score = record["teacher"]["shape"], record["scores"]["teacher"][record["task"]["metrics"][0]]
-        size = record["teacher"]["bytes"]
-        shape = f"{shape['layers']} × {shape['width']}"
-        parameters = record["teacher"]["parameters"]
-        found.append(Candidate(name, TEACHER, "", shape, parameters, size, (score,), **_timing(here, TEACHER)))
-    return found
+        name = TEACHER if len(groups) == 1 else f"{TEACHER} {Path(first.options.teacher).name}"
+        shape = f"{first.teacher.shape.layers} × {first.teacher.shape.width}"
+        scores = (first.teacher_scores[group[0].task.metric],)
+        timing = _timing(here, TEACHER)
+        teachers.append(
+            Candidate(name, TEACHER, "", shape, first.teacher.parameters, first.teacher.bytes, scores, **timing)
+        )
+    return teachers
 
 
-def _timing(gates: Sequence[Mapping[str, Any]], variant: str) -> dict[str, Any]:
+def _timing(gates: Sequence[GateRecord], variant: str) -> dict[str, Any]:
     """Latency, speed-up and place of a variant, over gates of one place; nothing where none has timed it."""
     timed = [(gate, p50) for gate in gates if (p50 := _p50(gate, variant)) is not None]
     if not timed:
         return {}
-    ratios = [teacher / p50 for gate, p50 in timed if (teacher := _p50(gate, TEACHER)) is not None and p50]
+    ratios = [teacher / p50 for gate, p50 in timed if (teacher := _p50(gate, TEACHER)) is not None]
     return {
         "latency": median(p50 for _, p50 in timed),
         "speed_up": median(ratios) if ratios else None,
@@ -260,18 +259,17 @@ def _timing(gates: Sequence[Mapping[str, Any]], variant: str) -> dict[str, Any]:
     }
 
 
-def _p50(gate: Mapping[str, Any], variant: str) -> float | None:
-    time = judged_time(gate["variants"].get(variant, {}))
-    return None if time is None else float(time["p50"])
+def _p50(gate: GateRecord, variant: str) -> float | None:
+    case = gate.variants[variant].judged if variant in gate.variants else None
+    return None if case is None else case.p50
 
 
-def _place(gate: Mapping[str, Any]) -> str:
+def _place(gate: GateRecord) -> str:
     """'128 tokens, 2 threads of 4 cores, Intel Xeon': what latencies must have in common to be compared."""
-    machine = gate["machine"]
-    times = [time for variant in gate["variants"].values() if (time := judged_time(variant))]
-    length = f"{times[0]['length']} tokens, " if times else ""
-    threads, cores = machine["threads"], machine["cores"]
-    return f"{length}{threads} thread{'s' * (threads != 1)} of {cores} core{'s' * (cores != 1)}, {machine['cpu']}"
+    cases = [case for variant in gate.variants.values() if (case := variant.judged)]
+    length = f"{cases[0].length} tokens, " if cases else ""
+    threads, cores = gate.machine.threads, gate.machine.cores
+    return f"{length}{threads} thread{'s' * (threads != 1)} of {cores} core{'s' * (cores != 1)}, {gate.machine.cpu}"
 
 
 def _differences(runs: Sequence[_Run], places: Sequence[str]) -> list[str]:
@@ -282,12 +280,12 @@ def _differences(runs: Sequence[_Run], places: Sequence[str]) -> list[str]:
             f"latencies were measured in {len(places)} places, and are comparable within one place only: "
             f"{'; '.join(places)}"
         )
-    if len({run.record["hashes"]["teacher"] for run in runs}) > 1:
+    if len({run.teacher_hash for run in runs}) > 1:
         notes.append("the runs have different teachers")
-    if len({json.dumps(run.record["task"]["files"][:1]) + str(run.record["rows"]["train"]) for run in runs}) > 1:
+    if len({(run.task.files[:1], run.run.train_rows) for run in runs}) > 1:
         notes.append("the runs learned from different training rows; all are scored on the same development set")
     for name in ("emdistill", "torch", "transformers"):
-        versions = list(dict.fromkeys(str(run.record["versions"][name]) for run in runs))
+        versions = list(dict.fromkeys(run.record.versions.get(name, "unknown") for run in runs))
         if len(versions) > 1:
             notes.append(f"the runs were made with different versions of {name}: {', '.join(versions)}")
     return notes

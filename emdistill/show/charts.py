@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from emdistill.runs.gate_record import TimedCase
 
 Figure = dict[str, Any]
 Matrix = NDArray[np.float64]
@@ -142,47 +145,107 @@ def lines(
     }
 
 
-def latency_bars(models: Sequence[tuple[str, str, Mapping[str, float]]]) -> Figure:
-    """Milliseconds a call: a bar a model at the median, a whisker up to the 95th percentile.
-
-    models   (name, colour, {"p50": ms, "p95": ms, "p99": ms})
-    """
-    found = [times for _, _, times in models]
+def latency_bars(models: Sequence[tuple[str, str, TimedCase]]) -> Figure:
+    """Milliseconds per call of (name, colour, times): a bar at the median, a whisker up to the 95th percentile."""
+    cases = [case for _, _, case in models]
+    ends = [max(case.p50, case.p95) for case in cases]
     trace = {
         "type": "bar",
         "orientation": "h",
         "y": [plain(name) for name, _, _ in models],
-        "x": [times["p50"] for times in found],
+        "x": [case.p50 for case in cases],
         "marker": {"color": [colour for _, colour, _ in models]},
         "error_x": {
             "type": "data",
             "symmetric": False,
-            "array": [max(0.0, times["p95"] - times["p50"]) for times in found],
-            "arrayminus": [0.0] * len(found),
+            "array": [end - case.p50 for end, case in zip(ends, cases, strict=True)],
+            "arrayminus": [0.0] * len(cases),
             "color": INK,
             "thickness": 1.2,
             "width": 5,
         },
-        "text": [f"{times['p50']:.3g} ms" for times in found],
         "textposition": "none",
-        "customdata": [[times["p95"], times["p99"]] for times in found],
-        "hovertemplate": "%{y}: %{text}, p95 %{customdata[0]:.3g}, p99 %{customdata[1]:.3g}<extra></extra>",
+        "customdata": [[case.p95, case.p99] for case in cases],
+        "hovertemplate": "%{y}: %{x:.3g} ms, p95 %{customdata[0]:.3g}, p99 %{customdata[1]:.3g}<extra></extra>",
     }
-    greatest = max(max(times["p50"], times["p95"]) for times in found)
     # The numbers stand beyond the whiskers, where they cover nothing.
     notes = [
-        {"x": max(times["p50"], times["p95"]), "y": plain(name), "text": f"{times['p50']:.3g} ms", "xanchor": "left",
-         "xshift": 6, "showarrow": False, "font": {"size": 12, "color": INK}}
-        for name, _, times in models
+        {"x": end, "y": plain(name), "text": f"{case.p50:.3g} ms", "xanchor": "left", "xshift": 6, "showarrow": False,
+         "font": {"size": 12, "color": INK}}
+        for (name, _, case), end in zip(models, ends, strict=True)
     ]  # fmt: skip
     return {
         "data": [trace],
         "layout": layout(
-            70 + 36 * len(models), x="milliseconds a call", annotations=notes, bargap=0.35, showlegend=False,
-            margin={"t": 6}, xaxis={"range": [0, greatest * 1.3 or 1], "rangemode": "tozero"},
+            70 + 36 * len(models), x="milliseconds per call", annotations=notes, bargap=0.35, showlegend=False,
+            margin={"t": 6}, xaxis={"range": [0, 1.3 * max(ends)], "rangemode": "tozero"},
             yaxis={"autorange": "reversed", "showgrid": False, "ticks": ""},
         ),
     }  # fmt: skip
+
+
+def differences(rows: Sequence[tuple[str, Sequence[float], float, tuple[float, float] | None]], *, x: str) -> Figure:
+    """Rows of (name, a value per seed, their mean, its interval): dots above, the mean below with its whiskers."""
+    places, names = list(range(len(rows))), [plain(name, 40) for name, *_ in rows]
+    seeds = {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "a seed",
+        "x": [value for _, values, _, _ in rows for value in values],
+        "y": [place - 0.22 for place, (_, values, _, _) in enumerate(rows) for _ in values],
+        "marker": {"color": BLUE, "size": 7, "opacity": 0.7},
+        "hovertemplate": "%{x:+.4f}",
+    }
+    means = {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "mean and 95 % interval",
+        "x": [mean for _, _, mean, _ in rows],
+        "y": places,
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "array": [ends[1] - mean if ends else 0.0 for _, _, mean, ends in rows],
+            "arrayminus": [mean - ends[0] if ends else 0.0 for _, _, mean, ends in rows],
+            "color": INK,
+            "thickness": 1.5,
+            "width": 6,
+        },
+        "marker": {"color": INK, "size": 9, "symbol": "diamond"},
+        "hovertemplate": "%{x:+.4f}",
+    }
+    ticks = {"tickvals": places, "ticktext": names, "range": [len(rows) - 0.5, -0.6], "showgrid": False}
+    return {
+        "data": [seeds, means],
+        "layout": layout(
+            120 + 46 * len(rows), x=x, hovermode="closest", xaxis={"tickformat": "+.3f", "nticks": 6},
+            yaxis=ticks | {"zeroline": False, "ticks": ""},
+            shapes=[{"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": 0, "x1": 0,
+                     "line": {"color": INK, "width": 1.2}}],
+        ),
+    }  # fmt: skip
+
+
+def progress(searches: Mapping[str, Sequence[float]], levels: Mapping[str, float], *, x: str, y: str) -> Figure:
+    """Values in the order in which they were had, as dots, and the best so far as steps; `levels` as lines across."""
+    data: list[Figure] = []
+    for place, (name, values) in enumerate(searches.items()):
+        counts, colour = list(range(1, len(values) + 1)), SERIES[place % len(SERIES)]
+        shared = {"type": "scatter", "x": counts, "legendgroup": str(place)}
+        dots = {"color": colour, "size": 6, "opacity": 0.45, "symbol": MARKS[place % len(MARKS)]}
+        line = {"color": colour, "width": 2, "shape": "hv", "dash": DASHES[place % len(DASHES)]}
+        data.append(shared | {"mode": "markers", "y": list(values), "marker": dots, "showlegend": False,
+                              "name": plain(name), "hovertemplate": "%{y:.4f}"})  # fmt: skip
+        data.append(shared | {"mode": "lines", "y": list(accumulate(values, max)), "line": line,
+                              "name": f"{plain(name)}, best so far", "hovertemplate": "%{y:.4f}"})  # fmt: skip
+    end = max((len(values) for values in searches.values()), default=1)
+    for name, value in levels.items():
+        data.append({
+            "type": "scatter", "mode": "lines+text", "name": plain(name), "x": [1, max(2, end)], "y": [value, value],
+            "text": ["", plain(name)], "textposition": "top left", "textfont": {"size": 12, "color": SOFT},
+            "line": {"color": SOFT, "width": 1, "dash": "dash"}, "showlegend": False, "hovertemplate": "%{y:.4f}",
+        })  # fmt: skip
+    return {"data": data, "layout": layout(380, x=x, y=y, hovermode="closest")}
 
 
 def _stage_marks(stages: Sequence[tuple[str, float]]) -> tuple[list[Figure], list[Figure]]:

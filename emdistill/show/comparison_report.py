@@ -1,55 +1,57 @@
-"""What a comparison tells people: the table, its notes, the picture and the page; all from the comparison alone."""
+"""What a comparison tells people: the table, its notes and the page; all from the comparison alone."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
-from emdistill.console import ABSENT, ReportRow, markdown
-from emdistill.errors import DataError
+from emdistill.console import ABSENT, ReportRow, Table, comparison_table, markdown
 from emdistill.files import write_whole
 from emdistill.runs.comparison import Comparison, EntryResult, PairedDifference
-from emdistill.show.figures import BAR_COLOR, DOTS_PER_INCH, FAINT, INK
-from emdistill.show.page import Command, Items, Part, Picture, score_table, write_page
+from emdistill.show.charts import differences
+from emdistill.show.page import Chart, write_page
 
-PICTURE = "differences.png"
-FILES = ("comparison.json", "comparison.md", PICTURE, "report.html")
+FILES = ("comparison.json", "comparison.md", "report.html")
+OLD_PICTURE = "differences.png"  # of earlier versions
 
 
 def write_comparison(folder: Path, comparison: Comparison, *, command: str = "") -> None:
-    """Write comparison.json, comparison.md, differences.png and report.html, each whole or not at all."""
+    """Write comparison.json, comparison.md and report.html, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / FILES[0], json.dumps(comparison_record(comparison), indent=2, ensure_ascii=False) + "\n")
+    (folder / OLD_PICTURE).unlink(missing_ok=True)
     notes = comparison_notes(comparison)
+    record = json.dumps(comparison_record(comparison), indent=2, ensure_ascii=False)
+    write_whole(folder / FILES[0], record + "\n")
     write_whole(folder / FILES[1], differences_markdown(comparison) + "\n" + "".join(f"- {note}\n" for note in notes))
-    (folder / PICTURE).unlink(missing_ok=True)
-    if comparison.compared:
-        draw_differences(comparison, folder / PICTURE)
-    metric, baseline = comparison.metric, comparison.baseline
-    caption = (
-        f"{metric}, difference to {baseline} with the same seed: a dot a seed, their mean, and its 95 % interval. "
-        f"An interval that holds 0 shows no difference."
-    )
     rows = [ReportRow("teacher", comparison.teacher), *map(_means, comparison.entries)]
-    sentences = [*(_sentence(entry, difference) for entry, difference in comparison.compared), *notes]
     write_page(
-        folder / "report.html",
+        folder / FILES[2],
+        "comparison",
         title=f"{comparison.task}: {', '.join(entry.name for entry in comparison.entries)}",
-        parts=[
-            Part("", [score_table(rows)]),
-            Part("Notes", [Items(sentences)]),
-            Part("Differences", [Picture(folder / PICTURE, caption)]),
-            Part("Command", [Command(command)]),
-        ],
+        findings=[_sentence(entry, difference) for entry, difference in comparison.compared],
+        notes=notes,
+        table=differences_table(comparison),
+        chart=_chart(comparison) if comparison.compared else None,
+        models=comparison_table(rows).without_empty_columns(),
+        command=command,
     )
+
+
+def _chart(comparison: Comparison) -> Chart:
+    rows = [
+        (
+            entry.name,
+            list(entry.differences.values()),
+            difference.mean,
+            None if difference.low is None or difference.high is None else (difference.low, difference.high),
+        )
+        for entry, difference in comparison.compared
+    ]
+    against = f"difference to {comparison.baseline} with the same seed"
+    caption = "A dot per seed, their mean, and its 95 % interval. An interval that holds 0 shows no difference."
+    return Chart("", differences(rows, x=f"{comparison.metric}, {against}"), caption)
 
 
 def comparison_record(comparison: Comparison) -> dict[str, Any]:
@@ -66,34 +68,22 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
 
 
 def differences_table(comparison: Comparison) -> Table:
-    """The table for the terminal: mean ± deviation, paired difference and interval, wins/ties/losses, time, finding."""
+    """Mean ± deviation, paired difference and interval, wins/ties/losses, time, finding."""
     seeds = len(comparison.seeds)
+    against = f"difference to\n{comparison.baseline}"
+    headings = ["", comparison.metric, against, "won/\ntied/\nlost", "time\n(s)", "finding"]
+    teacher = ["teacher", f"{comparison.teacher[comparison.metric]:.3f}", *[ABSENT] * 3, ""]
+    lines = [teacher, *(_line(comparison, entry) for entry in comparison.entries)]
     title = f"{comparison.task}, {comparison.dev}: {seeds} seed{'s' * (seeds > 1)}"
-    table = Table(
-        title=Text(title),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
-    first, *numbers, last = map(Text, _headings(comparison))
-    table.add_column(first, overflow="fold")
-    for heading in numbers:
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column(last, min_width=len("no difference"))
-    for cells in _rows(comparison):
-        table.add_row(*map(Text, cells))
-    return table
+    return Table(headings, lines, title, words=(0, 5))
 
 
 def differences_markdown(comparison: Comparison) -> str:
     """The same table in Markdown, with the p-values beside it."""
-    headings = _headings(comparison)
+    table = differences_table(comparison)
     p_values = [["", ""], *([_p(e.difference.p if e.difference else None), _p(e.p_holm)] for e in comparison.entries)]
-    rows = [row + p for row, p in zip(_rows(comparison), p_values, strict=True)]
-    rule = ["---"] + ["---:"] * (len(headings) - 2) + ["---", "---:", "---:"]
-    return markdown([[*headings, "p", "p (Holm)"], rule, *rows])
+    lines = [[*line, *p] for line, p in zip(table.lines, p_values, strict=True)]
+    return markdown(replace(table, headings=[*table.headings, "p", "p (Holm)"], lines=lines))
 
 
 def comparison_notes(comparison: Comparison) -> list[str]:
@@ -136,61 +126,7 @@ def _about_holm(comparison: Comparison) -> list[str]:
     return [f"{made}; after Holm's correction for their number: {', '.join(verdicts)}"]
 
 
-def draw_differences(comparison: Comparison, path: Path) -> None:
-    """Draw the paired differences as a PNG: a row an entry, a dot a seed, the mean and its 95 % interval.
-
-    Raises DataError where no entry has a seed in common with the baseline.
-    """
-    if not comparison.compared:
-        raise DataError(f"no entry has a finished seed in common with {comparison.baseline}: nothing to draw")
-    labels = [entry.name for entry, _ in comparison.compared]
-    left, right, width = 0.3 + 0.085 * max(map(len, labels)), 3.3, 4.2
-    below, above, height = 0.62, 0.5, 0.42 * len(labels) + 0.1
-    size = (left + width + right, below + height + above)
-    figure = Figure(figsize=size, dpi=DOTS_PER_INCH, facecolor="white")
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes((left / size[0], below / size[1], width / size[0], height / size[1]))
-    axes.axvline(0.0, color=INK, linewidth=0.9)
-    for row, (entry, difference) in enumerate(comparison.compared):
-        low, high = difference.low, difference.high
-        axes.plot(
-            list(entry.differences.values()), [row - 0.2] * len(entry.differences), "o", color=BAR_COLOR, markersize=4
-        )
-        if low is not None and high is not None:
-            axes.plot([low, high], [row, row], "-", color=INK, linewidth=1.4)
-            axes.plot([low, high], [row, row], "|", color=INK, markersize=7)
-        axes.plot([difference.mean], [row], "D", color=INK, markersize=5)
-        at = (1.0, row)
-        text = f"{_difference(difference)}   {entry.finding}"
-        axes.annotate(text, at, (8, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
-                      fontsize=8.5, color=INK, va="center")  # fmt: skip
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.5, -0.5)
-    axes.margins(x=0.06)
-    axes.set_xlabel(f"{comparison.metric}, difference to {comparison.baseline}", fontsize=9.5, color=INK)
-    axes.grid(axis="x", color=FAINT, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0, labelsize=8.5, labelcolor=INK)
-    axes.locator_params(axis="x", nbins=6)
-    for spine in axes.spines.values():
-        spine.set_color(FAINT)
-    heading = f"{comparison.task}: a dot a seed, the mean and its 95 % interval"
-    figure.text(0.15 / size[0], 1 - 0.3 / size[1], heading, fontsize=11, color=INK, fontweight="bold")
-    # Without the library's name and version in the file, equal pictures are equal bytes.
-    figure.savefig(path, format="png", metadata={"Software": None})
-
-
-def _headings(comparison: Comparison) -> list[str]:
-    against = f"difference to\n{comparison.baseline}"
-    return ["", comparison.metric, against, "won/\ntied/\nlost", "time\n(s)", "finding"]
-
-
-def _rows(comparison: Comparison) -> list[list[str]]:
-    teacher = ["teacher", f"{comparison.teacher[comparison.metric]:.3f}", *[ABSENT] * 3, ""]
-    return [teacher, *(_row(comparison, entry) for entry in comparison.entries)]
-
-
-def _row(comparison: Comparison, entry: EntryResult) -> list[str]:
+def _line(comparison: Comparison, entry: EntryResult) -> list[str]:
     if not entry.scores:
         return [entry.name, *[ABSENT] * 4, "not run yet"]
     mean, deviation = entry.mean(comparison.metric), entry.deviation(comparison.metric)

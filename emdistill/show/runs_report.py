@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from emdistill.console import ABSENT
+from emdistill.console import ABSENT, Table, shown
 from emdistill.show.candidates import VARIANT_NAMES, Candidate, RunSet
-from emdistill.show.charts import DARK, INK, MARKS, SOFT, VARIANTS, layout, plain
-from emdistill.show.page import Chart, Items, Part, Row, Table, Text, write_page
+from emdistill.show.charts import INK, MARKS, SOFT, VARIANTS, layout, plain
+from emdistill.show.page import Chart, write_page
 from emdistill.show.pareto import pareto_front
 
 Cost = Literal["latency", "size"]
 Front = dict[str, set[int]]
 
-COSTS: dict[Cost, str] = {"latency": "milliseconds a call", "size": "megabytes"}
+COSTS: dict[Cost, str] = {"latency": "milliseconds per call", "size": "megabytes"}
 MEASURE = "emdistill export RUN --onnx --int8"
 MARKER = 9  # pixels across
 LARGEST_MARKER = 34  # of the largest model, where the area is its size
@@ -25,7 +25,7 @@ NUMBER_AT = {"teacher": "top center", "student": "middle right", "onnx": "middle
 
 
 def write_runs_report(path: Path, runs: RunSet) -> None:
-    """Write the comparing page: score against latency and size, the table, and what must be known to read them."""
+    """Write the comparing page: the front in a sentence, the table, score against latency and size, and the notes."""
     numbers = _numbers(runs.candidates)
     fronts = {cost: find_fronts(runs.candidates, cost) for cost in COSTS}
     charts = [
@@ -33,16 +33,16 @@ def write_runs_report(path: Path, runs: RunSet) -> None:
         for cost in COSTS
         if (figure := scatter(runs, cost, fronts[cost], numbers)) is not None
     ]
-    count = len(numbers)
-    title = f"{runs.task}: {count} configuration{'s' * (count != 1)} compared"
-    said = f"Scores are {runs.metric} on {runs.dev} ({runs.dev_rows:,} rows). {_on_both(runs, fronts)}"
-    parts = [
-        Part("", [Text(said)]),
-        Part("What each costs, and what it scores", [Row(charts)] if charts else []),
-        Part("Models", [_table(runs, fronts, numbers)]),
-        Part("Notes", [Items([*_unmeasured(runs), *runs.notes])]),
-    ]
-    write_page(path, title=title, parts=parts, dark=DARK)
+    write_page(
+        path,
+        "runs",
+        title=f"{runs.task}: {len(numbers)} configuration{'s' * (len(numbers) != 1)} compared",
+        runs=runs,
+        best=_on_both(runs, fronts),
+        table=_table(runs, fronts, numbers),
+        charts=charts,
+        measure=MEASURE,
+    )
 
 
 def find_fronts(candidates: Sequence[Candidate], cost: Cost) -> Front:
@@ -106,7 +106,7 @@ def _marks(
         "textfont": {"size": 12, "color": INK},
         "marker": marker,
         "customdata": [
-            [plain(member.name), _score(member), f"{member.size / 1e6:.1f}", _ms(member)] for member in members
+            [plain(each.name), _score(each), f"{each.size / 1e6:.1f}", shown(each.latency, ".3g")] for each in members
         ],
         "hovertemplate": "%{customdata[0]}<br>score %{customdata[1]}<br>%{customdata[2]} MB<br>%{customdata[3]} ms",
     }  # fmt: skip
@@ -137,13 +137,13 @@ def _front_line(runs: RunSet, cost: Cost, place: str, front: set[int], count: in
 def _table(runs: RunSet, fronts: Mapping[Cost, Front], numbers: Mapping[str, int]) -> Table:
     many = any(len(candidate.scores) > 1 for candidate in runs.candidates)
     headings = [
-        "", "form", "method", "layers ×\nwidth", runs.metric, "seeds" if many else "", "params\n(millions)",
-        "size\n(MB)", "ms a call\n(median)", "speed-up", "front",
+        "", "form", "method", "layers ×\nwidth", runs.metric, "seeds", "params\n(millions)", "size\n(MB)",
+        "ms per call\n(median)", "speed-up", "front",
     ]  # fmt: skip
     lines = []
     for index, candidate in enumerate(runs.candidates):
         number = numbers.get(candidate.name)
-        on = [cost for cost, found in fronts.items() if any(index in front for front in found.values())]
+        on = [cost for cost, of_cost in fronts.items() if any(index in front for front in of_cost.values())]
         lines.append(
             [
                 candidate.name if number is None else f"{number}  {candidate.name}",
@@ -154,18 +154,19 @@ def _table(runs: RunSet, fronts: Mapping[Cost, Front], numbers: Mapping[str, int
                 str(len(candidate.scores)) if many and not candidate.is_teacher else ABSENT,
                 f"{candidate.parameters / 1e6:.1f}",
                 f"{candidate.size / 1e6:.1f}",
-                _ms(candidate),
+                shown(candidate.latency, ".3g"),
                 _times(candidate.speed_up),
                 "both" if len(on) == len(COSTS) else next(iter(on), ABSENT),
             ]
         )
-    kept = [column for column in range(len(headings)) if any(line[column] != ABSENT for line in lines)]
     caption = "size: MB = 10⁶ bytes; front: of score against latency, size, or both"
     if many:
         caption += "; ±: standard deviation over seeds (n - 1)"
     if runs.places:
-        caption += "; ms a call: at batch 1 and the longest length timed; speed-up: against the teacher timed beside it"
-    return Table([headings[column] for column in kept], [[line[column] for column in kept] for line in lines], caption)
+        caption += (
+            "; ms per call: at batch 1 and the longest length timed; speed-up: against the teacher timed beside it"
+        )
+    return Table(headings, lines, caption=caption, words=(0, 1, 2)).without_empty_columns()
 
 
 def _numbers(candidates: Sequence[Candidate]) -> dict[str, int]:
@@ -190,7 +191,7 @@ def _caption(cost: Cost, runs: RunSet, fronts: Front) -> str:
 
 
 def _on_both(runs: RunSet, fronts: Mapping[Cost, Front]) -> str:
-    """Which students nothing else beats."""
+    """The students that nothing else beats, in words; "" where there are none."""
     on = {cost: {index for front in found.values() for index in front} for cost, found in fronts.items()}
     costs = [cost for cost in COSTS if any(not runs.candidates[index].is_teacher for index in on[cost])]
     both = sorted(set.intersection(*(on[cost] for cost in costs))) if costs else []
@@ -199,16 +200,7 @@ def _on_both(runs: RunSet, fronts: Mapping[Cost, Front]) -> str:
         for index in both
         if not runs.candidates[index].is_teacher
     ]
-    what = " and ".join(costs)
-    return f"On the Pareto front of {what}: {', '.join(names)}." if names else ""
-
-
-def _unmeasured(runs: RunSet) -> list[str]:
-    names = runs.unmeasured
-    if not names:
-        return []
-    verb = "has no latency and stands" if len(names) == 1 else "have no latency and stand"
-    return [f"{', '.join(names)} {verb} in the chart of sizes only; measured by: {MEASURE}"]
+    return f"On the Pareto front of {' and '.join(costs)}: {', '.join(names)}." if names else ""
 
 
 def _in_unit(candidate: Candidate, cost: Cost) -> float:
@@ -219,10 +211,6 @@ def _in_unit(candidate: Candidate, cost: Cost) -> float:
 def _score(candidate: Candidate) -> str:
     spread = "" if candidate.deviation is None else f" ± {candidate.deviation:.3f}".replace("0.", ".")
     return f"{candidate.score:.3f}{spread}"
-
-
-def _ms(candidate: Candidate) -> str:
-    return ABSENT if candidate.latency is None else f"{candidate.latency:.3g}"
 
 
 def _titled(text: str) -> str:

@@ -1,31 +1,23 @@
-"""What a search tells people: a line a trial, the table, the record as JSON, and the picture."""
+"""What a search tells people: a line per trial, the table, the record as JSON, and the page."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from itertools import accumulate
 from pathlib import Path
 from statistics import pstdev
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
+from emdistill.console import Table
 from emdistill.files import write_whole
 from emdistill.search.genes import gene_name, gene_pairs
 from emdistill.search.layer_mapping import SearchResult
 from emdistill.search.shared_study import GeneTrial, Proposer
+from emdistill.show.charts import progress
+from emdistill.show.page import Chart, write_page
 
-SEARCHES: dict[Proposer, str] = {"genetic": "#3f83bd", "random": "#c0712b"}  # with their colours
-INK, FAINT = "#2f3437", "#dfe3e7"
+SEARCHES: tuple[Proposer, ...] = ("genetic", "random")
 
 
 def trial_line(trial: GeneTrial, result: SearchResult) -> str:
@@ -43,16 +35,12 @@ def trial_line(trial: GeneTrial, result: SearchResult) -> str:
 def search_table(result: SearchResult) -> Table:
     """Heuristics and the best of each search: scores by task, their mean, and how many mappings that is the best of."""
     tasks = list(result.best.scores)
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("mapping")
-    table.add_column("gene")
-    for heading in (*tasks, "mean", "best of"):
-        table.add_column(heading, justify="right")
+    lines = []
     for name, trial in _rows(result):
         count = 1 if trial.proposer == "heuristic" else len(result.finished(trial.proposer))
         scores = [f"{value:.4f}" for value in (*(trial.scores[task] for task in tasks), trial.fitness)]
-        table.add_row(*map(Text, (name, gene_name(trial.gene), *scores, str(count))))
-    return table
+        lines.append([name, gene_name(trial.gene), *scores, str(count)])
+    return Table(["mapping", "gene", *tasks, "mean", "best of"], lines, words=(0, 1))
 
 
 def search_notes(result: SearchResult) -> list[str]:
@@ -86,41 +74,26 @@ def write_record(path: Path, result: SearchResult, *, status: str, about: Mappin
     write_whole(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
-def draw_search(result: SearchResult, path: Path) -> None:
-    """Draw the best mean so far against different mappings evaluated, for both searches; heuristics as lines."""
-    figure = Figure(figsize=(7.2, 4.2), dpi=160, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for proposer, color in SEARCHES.items():
-        if fitness := [trial.fitness for trial in result.finished(proposer)]:
-            counts = range(1, len(fitness) + 1)
-            axes.plot(counts, fitness, ".", color=color, alpha=0.4, markersize=5)
-            label = f"{proposer} search, best so far"
-            axes.step(counts, list(accumulate(fitness, max)), where="post", color=color, linewidth=1.8, label=label)
-    _draw_heuristics(axes, result)
-    axes.set_xlabel("different mappings evaluated", fontsize=8.5, color=INK)
-    axes.set_ylabel("mean score of the short distillations", fontsize=8.5, color=INK)
-    axes.tick_params(labelsize=7.5, length=2, color=INK, labelcolor=INK)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for spine in axes.spines.values():
-        spine.set_color(FAINT)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=7.5, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, labelcolor=INK)
-    figure.savefig(path, format="png", metadata={"Software": None})
-
-
-def _draw_heuristics(axes: Axes, result: SearchResult) -> None:
-    """A line at each heuristic's mean; its name stands beside the axes, where no point of the searches lies."""
-    names: dict[float, list[str]] = {}
-    for trial in result.finished("heuristic"):
-        names.setdefault(trial.fitness, []).append(trial.name)
-    least, most = axes.get_ylim()
-    lowest = -math.inf
-    for fitness, equal in sorted(names.items()):
-        axes.axhline(fitness, color=INK, linewidth=0.7, linestyle=(0, (4, 3)), alpha=0.6)
-        lowest = max(fitness, lowest + 0.035 * (most - least))  # names do not overlap
-        place = (1.01, lowest)
-        axes.annotate(", ".join(equal), place, xycoords=("axes fraction", "data"), fontsize=7, color=INK, va="center")
+def write_search_report(path: Path, result: SearchResult, *, notes: Sequence[str], command: str) -> None:
+    """Write the page: the best mapping in a sentence, the table, and the best so far over the mappings evaluated."""
+    searches = {
+        f"{proposer} search": [trial.fitness for trial in trials]
+        for proposer in SEARCHES
+        if (trials := result.finished(proposer))
+    }
+    levels = {trial.name: trial.fitness for trial in result.finished("heuristic")}
+    figure = progress(searches, levels, x="different mappings evaluated", y="mean score of the short distillations")
+    write_page(
+        path,
+        "search",
+        title=f"Which layer should teach which: {', '.join(result.best.scores)}",
+        best=result.best,
+        gene=gene_name(result.best.gene),
+        table=search_table(result),
+        notes=notes,
+        chart=Chart("", figure, "A dot per mapping; steps: the best so far; dashed: the usual mappings."),
+        command=command,
+    )
 
 
 def _rows(result: SearchResult) -> list[tuple[str, GeneTrial]]:

@@ -13,7 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emdistill.config import HUB_ID, Birth
 from emdistill.errors import ConfigError, ModelError
-from emdistill.models.encoder import Source, encoder_layers
+from emdistill.models.encoder import Source, encoder_shape
+from emdistill.models.families import require
 from emdistill.states import CLASSES, Predictions
 from emdistill.students.extract import ExtractionPlan, check_part, cut_out, extract_student, plan_extraction
 from emdistill.students.factorise import check_factorisable, factorise_embeddings
@@ -124,7 +125,8 @@ def student_kind(spec: str) -> str:
 
 def _keep_count(request: StudentRequest) -> Student:
     encoder = _kept_from(request)
-    return _keep(request, encoder, evenly_spaced(int(request.spec), len(encoder_layers(encoder))))
+    first = require(encoder, "keep").keeps_first
+    return _keep(request, encoder, evenly_spaced(int(request.spec), encoder_shape(encoder).layers, first=first))
 
 
 def _keep_list(request: StudentRequest) -> Student:
@@ -170,7 +172,7 @@ def _shape(request: StudentRequest) -> Student:
         )
         return student, request.tokenizer
     teacher = request.teacher
-    encoder_layers(teacher)  # the family must be one whose layers can be taken apart
+    require(teacher, "cut")
     shape = complete_shape(teacher.config, *sizes)
     check_part(teacher, shape)  # before the sample is made
     batches = [] if request.sample is None else request.sample()

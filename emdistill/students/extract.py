@@ -21,64 +21,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from emdistill.errors import ConfigError, ModelError
-from emdistill.models.encoder import encoder_layers
+from emdistill.models.families import family_of, require
+from emdistill.models.families.family import EMBEDDING, FEED_FORWARD, HEAD, QUERY_KEY, RESIDUAL, VALUE, Axes
 from emdistill.students.importance import Importance, random_importance
-from emdistill.students.keep_layers import blank_like, evenly_spaced, layers_prefix
+from emdistill.students.keep_layers import blank_like, evenly_spaced, renumbered, tensor_place
 from emdistill.students.mean_states import match_means
 from emdistill.students.shape import StudentShape, complete_shape, resize, shape_of
-
-Axes = tuple[str | None, ...]
-# What the axes of a weight count; a bias has the first of them. None: an axis that is kept whole.
-RESIDUAL, EMBEDDING, QUERY_KEY, VALUE, FEED_FORWARD = "residual", "embedding", "query_key", "value", "feed_forward"
-LAYER_AXES: dict[str, Axes] = {
-    "attention.self.query": (QUERY_KEY, RESIDUAL),
-    "attention.self.key": (QUERY_KEY, RESIDUAL),
-    "attention.self.value": (VALUE, RESIDUAL),
-    "attention.output.dense": (RESIDUAL, VALUE),
-    "attention.output.LayerNorm": (RESIDUAL,),
-    "intermediate.dense": (FEED_FORWARD, RESIDUAL),
-    "output.dense": (RESIDUAL, FEED_FORWARD),
-    "output.LayerNorm": (RESIDUAL,),
-    # DistilBERT
-    "attention.q_lin": (QUERY_KEY, RESIDUAL),
-    "attention.k_lin": (QUERY_KEY, RESIDUAL),
-    "attention.v_lin": (VALUE, RESIDUAL),
-    "attention.out_lin": (RESIDUAL, VALUE),
-    "sa_layer_norm": (RESIDUAL,),
-    "ffn.lin1": (FEED_FORWARD, RESIDUAL),
-    "ffn.lin2": (RESIDUAL, FEED_FORWARD),
-    "output_layer_norm": (RESIDUAL,),
-}
-ENCODER_AXES: dict[str, Axes] = {
-    "embeddings.word_embeddings": (None, EMBEDDING),
-    "embeddings.position_embeddings": (None, EMBEDDING),
-    "embeddings.token_type_embeddings": (None, EMBEDDING),
-    "embeddings.LayerNorm": (EMBEDDING,),
-    "embeddings_project": (RESIDUAL, EMBEDDING),
-    "pooler.dense": (RESIDUAL, RESIDUAL),
-}
-HEAD_AXES: dict[str, Axes] = {
-    # classification: BERT and DistilBERT, then RoBERTa and ELECTRA
-    "classifier": (None, RESIDUAL),
-    "pre_classifier": (RESIDUAL, RESIDUAL),
-    "classifier.dense": (RESIDUAL, RESIDUAL),
-    "classifier.out_proj": (None, RESIDUAL),
-    # masked words: BERT, RoBERTa, ELECTRA, DistilBERT
-    "cls.predictions": (None,),
-    "cls.predictions.transform.dense": (RESIDUAL, RESIDUAL),
-    "cls.predictions.transform.LayerNorm": (RESIDUAL,),
-    "cls.predictions.decoder": (None, RESIDUAL),
-    "lm_head": (None,),
-    "lm_head.dense": (RESIDUAL, RESIDUAL),
-    "lm_head.layer_norm": (RESIDUAL,),
-    "lm_head.decoder": (None, RESIDUAL),
-    "generator_predictions.dense": (EMBEDDING, RESIDUAL),
-    "generator_predictions.LayerNorm": (EMBEDDING,),
-    "generator_lm_head": (None, EMBEDDING),
-    "vocab_transform": (RESIDUAL, RESIDUAL),
-    "vocab_layer_norm": (RESIDUAL,),
-    "vocab_projector": (None, RESIDUAL),
-}
 
 
 @dataclass(frozen=True)
@@ -114,11 +62,11 @@ def extract_student(
     """The student of this shape cut from the most important units of the teacher; without scores, drawn by `seed`.
 
     sample   batches of the tokenizer's tensors on which the student's states get the teacher's means (mean_states.py)
-    Sequence classifiers, masked-LM models and bare encoders of BERT, RoBERTa, ELECTRA and DistilBERT; the student is
-    of the teacher's class, has its outputs, is trainable and shares nothing with it.
+    Sequence classifiers, masked-LM models and bare encoders; the student is of the teacher's class, has its outputs, is
+    trainable and shares nothing with it.
     Raises ConfigError for a shape that is no part of the teacher, ModelError for an unsupported family.
     """
-    encoder_layers(teacher)  # the family must be one whose layers can be taken apart
+    require(teacher, "cut")
     shape = complete_shape(teacher.config, layers, width, heads, feed_forward)
     return cut_out(teacher, plan_extraction(teacher, shape, importance or random_importance(teacher, seed)), sample)
 
@@ -139,19 +87,23 @@ def check_part(teacher: PreTrainedModel, shape: StudentShape) -> None:
         )
     if _has_narrow_embeddings(teacher) and shape.width == teacher.config.embedding_size:
         raise ConfigError(
-            f"{sizes}: at the width of its embeddings, {shape.width}, an ELECTRA has no projection between embeddings "
-            f"and layers; take another width, {birth}"
+            f"{sizes}: at the width of its embeddings, {shape.width}, an {family_of(teacher).name} has no projection "
+            f"between embeddings and layers; take another width, {birth}"
         )
 
 
 def plan_extraction(teacher: PreTrainedModel, shape: StudentShape, importance: Importance) -> ExtractionPlan:
     """The units of the highest scores, in the teacher's order; the layers evenly spaced, the last among them.
 
+    All layers keep the same heads where they share a table with a column per head (MPNet): by their summed scores.
     Raises ConfigError for a shape that is no part of the teacher.
     """
     check_part(teacher, shape)
-    layers = evenly_spaced(shape.layers, len(encoder_layers(teacher)))
-    heads = tuple(_highest(importance.heads[layer], shape.heads) for layer in layers)
+    layers = evenly_spaced(shape.layers, shape_of(teacher.config).layers)
+    of_heads = [importance.heads[layer] for layer in layers]
+    if family_of(teacher).shares_heads:
+        of_heads = [torch.stack(of_heads).sum(dim=0)] * len(layers)
+    heads = tuple(_highest(scores, shape.heads) for scores in of_heads)
 
     def neurons(scores: Sequence[Tensor]) -> tuple[tuple[int, ...], ...]:
         """Of each kept head the neurons of the highest scores."""
@@ -180,17 +132,16 @@ def cut_out(
 ) -> PreTrainedModel:
     """The student of the planned units, on the CPU; with a sample its states get the teacher's means (mean_states.py).
 
-    Raises ModelError for a parameter that is not in the tables above.
+    Raises ModelError for a parameter of which its family says nothing.
     """
     config = copy.deepcopy(teacher.config)
     shape = StudentShape(len(plan.layers), len(plan.residual), len(plan.heads[0]), len(plan.feed_forward[0]))
-    resize(config, shape)
+    resize(config, shape, plan.layers)
     tensors = {}
     for name, tensor in teacher.state_dict().items():
         place = parameter_place(teacher, name)
         if place.layer is None or place.layer in plan.layers:
-            kept = name if place.layer is None else _renumbered(teacher, name, plan.layers.index(place.layer))
-            tensors[kept] = _cut(tensor, place, plan)
+            tensors[renumbered(teacher, name, plan.layers)] = _cut(tensor, place, plan)
     student = blank_like(teacher, config)
     student.load_state_dict(tensors)
     if sample:
@@ -207,14 +158,12 @@ class ParameterPlace:
 
 
 def parameter_place(encoder: PreTrainedModel, name: str) -> ParameterPlace:
-    """Where the parameter of this name stands; raises ModelError for one that is in no table."""
+    """Where the parameter of this name stands; raises ModelError for one of which its family says nothing."""
+    family = family_of(encoder)
     module, _, kind = name.rpartition(".")
-    layers = layers_prefix(encoder)
-    if module.startswith(layers):
-        number, _, module = module.removeprefix(layers).partition(".")
-        layer, axes = int(number), LAYER_AXES.get(module)
-    else:
-        layer, axes = None, (ENCODER_AXES | HEAD_AXES).get(module.removeprefix(f"{encoder.base_model_prefix}."))
+    layer, module = tensor_place(encoder, module)
+    known = family.outside if layer is None or family.layer is None else family.layer.axes
+    axes = known.get(module)
     if axes is None:
         raise ModelError(
             f"{name} of this {type(encoder).__name__} is no parameter whose units are known, so no student can be cut "
@@ -233,6 +182,7 @@ def _cut(tensor: Tensor, place: ParameterPlace, plan: ExtractionPlan) -> Tensor:
         QUERY_KEY: plan.query_key[row],
         VALUE: plan.value[row],
         FEED_FORWARD: plan.feed_forward[row],
+        HEAD: plan.heads[row],
     }
     for number, axis in enumerate(place.axes):
         if axis in kept:
@@ -240,16 +190,11 @@ def _cut(tensor: Tensor, place: ParameterPlace, plan: ExtractionPlan) -> Tensor:
     return tensor
 
 
-def _renumbered(encoder: PreTrainedModel, name: str, layer: int) -> str:
-    """The parameter's name in student layer `layer`."""
-    prefix = layers_prefix(encoder)
-    return f"{prefix}{layer}.{name.removeprefix(prefix).partition('.')[2]}"
-
-
 def _has_narrow_embeddings(encoder: PreTrainedModel) -> bool:
-    """Whether the embeddings have a width of their own, which an ELECTRA keeps."""
+    """Whether the embeddings have a width of their own, which a student keeps."""
     config = encoder.config
-    return config.model_type == "electra" and config.embedding_size != config.hidden_size
+    in_step = "embedding_size" in family_of(encoder).as_wide
+    return in_step and getattr(config, "embedding_size", config.hidden_size) != config.hidden_size
 
 
 def _highest(scores: Tensor, count: int) -> tuple[int, ...]:

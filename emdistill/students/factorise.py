@@ -44,6 +44,7 @@ from transformers import (
 
 from emdistill.errors import ConfigError
 from emdistill.models.encoder import encoder_layers
+from emdistill.models.families import family_of
 from emdistill.students.importance import token_mask
 
 TABLES_SHARE = 0.1  # of 0.01 to 3, tried on students of MRPC, STS-B and SST-2; below 0.3 it matters little
@@ -53,17 +54,6 @@ CLASSES: dict[type[PreTrainedModel], type[PreTrainedModel]] = {
     BertModel: AlbertModel,
 }
 TABLES = ("word_embeddings", "position_embeddings", "token_type_embeddings")
-# The modules of a layer: BERT's name -> ALBERT's.
-OF_A_LAYER = {
-    "attention.self.query": "attention.query",
-    "attention.self.key": "attention.key",
-    "attention.self.value": "attention.value",
-    "attention.output.dense": "attention.dense",
-    "attention.output.LayerNorm": "attention.LayerNorm",
-    "intermediate.dense": "ffn",
-    "output.dense": "ffn_output",
-    "output.LayerNorm": "full_layer_layer_norm",
-}
 
 
 def factorise_embeddings(
@@ -138,16 +128,21 @@ def _fill_embeddings(albert: PreTrainedModel, student: PreTrainedModel, sample: 
 
 def _fill_layers_and_head(albert: PreTrainedModel, student: PreTrainedModel) -> None:
     """All that both families have: the layers, the pooler, a classifier; of a masked-LM's head the words' biases."""
-    groups = albert.base_model.get_submodule("encoder.albert_layer_groups")
-    for number, layer in enumerate(encoder_layers(student)):
-        for of_bert, of_albert in OF_A_LAYER.items():
-            _copy(layer.get_submodule(of_bert), groups.get_submodule(f"{number}.albert_layers.0.{of_albert}"))
+    for wide, narrow in zip(encoder_layers(student), encoder_layers(albert), strict=True):
+        for of_bert, of_albert in zip(_roles(student), _roles(albert), strict=True):
+            _copy(wide.get_submodule(of_bert), narrow.get_submodule(of_albert))
     if student.base_model.pooler is not None:
         _copy(student.base_model.get_submodule("pooler.dense"), albert.base_model.get_submodule("pooler"))
     if isinstance(student, BertForSequenceClassification):
         _copy(student.get_submodule("classifier"), albert.get_submodule("classifier"))
     if isinstance(student, BertForMaskedLM):
         albert.get_parameter("predictions.bias").copy_(student.get_parameter("cls.predictions.bias"))
+
+
+def _roles(encoder: PreTrainedModel) -> list[str]:
+    """The modules of a layer, in one order for all families."""
+    layer = family_of(encoder).layer
+    return [] if layer is None else list(layer.roles)
 
 
 def _copy(source: nn.Module, target: nn.Module) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel
 
-from emdistill.models.encoder import encoder_layers
+from emdistill.models.families import require
 from emdistill.states import CLASSES, Predictions
 from emdistill.students.keep_layers import blank_like
 from emdistill.students.shape import complete_shape, name_predictions, resize
@@ -31,9 +31,10 @@ def fresh_student(
     The same seed gives the same weights; torch's random state is left as it was.
     Raises ConfigError for impossible sizes, ModelError for an unsupported family.
     """
-    encoder_layers(teacher)  # the family must be one whose layers can be compared
+    require(teacher, "fresh")
     config = copy.deepcopy(teacher.config)
-    resize(config, complete_shape(teacher.config, layers, width, heads, feed_forward))
+    shape = complete_shape(config, layers, width, heads, feed_forward)
+    resize(config, shape, [layer % config.num_hidden_layers for layer in range(layers)])
     name_predictions(config, labels, predictions)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

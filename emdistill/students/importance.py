@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 from emdistill.errors import ConfigError
 from emdistill.models.capture import NOT_FOR_THE_MODEL
 from emdistill.models.encoder import encoder_layers
+from emdistill.models.families import require
 from emdistill.models.masked_lm import has_masked_lm_head, masked_word_logits
 from emdistill.students.shape import shape_of
 
@@ -48,36 +49,6 @@ class Importance:
     query_key: tuple[Tensor, ...]
     value: tuple[Tensor, ...]
     feed_forward: tuple[Tensor, ...]
-
-
-@dataclass(frozen=True)
-class LayerModules:
-    """Where one layer of a family computes what is scored."""
-
-    query: str
-    key: str
-    attention_output: str  # its input: the heads' outputs
-    feed_forward_input: str  # its input: the residual stream after attention
-    feed_forward_output: str  # its input: the feed-forward neurons after the activation
-    output_norm: str  # its output: the residual stream after the layer
-
-
-BERT_LAYER = LayerModules(
-    "attention.self.query",
-    "attention.self.key",
-    "attention.output.dense",
-    "intermediate.dense",
-    "output.dense",
-    "output.LayerNorm",
-)
-LAYER_MODULES = {
-    "bert": BERT_LAYER,
-    "roberta": BERT_LAYER,
-    "electra": BERT_LAYER,
-    "distilbert": LayerModules(
-        "attention.q_lin", "attention.k_lin", "attention.out_lin", "ffn.lin1", "ffn.lin2", "output_layer_norm"
-    ),
-}
 
 
 def random_importance(encoder: PreTrainedModel, seed: int) -> Importance:
@@ -112,6 +83,7 @@ def taylor_importance(
     The encoder is left as it was: weights, mode, gradients and torch's random state.
     Raises ConfigError for an empty sample, ModelError for an unsupported family.
     """
+    require(encoder, "cut")
     layers = range(len(encoder_layers(encoder)))
     generator = torch.Generator().manual_seed(seed)
     sums: dict[tuple[str, int], Tensor] = {}
@@ -184,17 +156,18 @@ def _recording(encoder: PreTrainedModel) -> Iterator[dict[tuple[str, int], Tenso
     """Keep the activations of one forward pass, with a graph that begins at the embeddings."""
     activations: dict[tuple[str, int], Tensor] = {}
     layers = encoder_layers(encoder)
-    names = LAYER_MODULES[encoder.config.model_type]
+    names = require(encoder, "cut").layer
+    assert names is not None
 
     def keep_input(module: nn.Module, name: str, kind: str, layer: int) -> RemovableHandle:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            activations[kind, layer] = inputs[0]
+            activations.setdefault((kind, layer), inputs[0])
 
         return module.get_submodule(name).register_forward_pre_hook(hook)
 
     def keep_output(module: nn.Module, name: str, kind: str, layer: int) -> RemovableHandle:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            activations[kind, layer] = output
+            activations.setdefault((kind, layer), output)  # DeBERTa's projections take positions, too, afterwards
 
         return module.get_submodule(name).register_forward_hook(hook)
 

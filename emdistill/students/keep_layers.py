@@ -9,16 +9,20 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from emdistill.errors import ConfigError, LayerCountError
-from emdistill.models.encoder import LAYERS, encoder_layers
+from emdistill.models.encoder import encoder_shape
+from emdistill.models.families import family_of, require
 
 
-def evenly_spaced(keep: int, layers: int) -> tuple[int, ...]:
+def evenly_spaced(keep: int, layers: int, *, first: bool = False) -> tuple[int, ...]:
     """Which of `layers` layers to keep, 0-based and always with the last: floor(i · layers / keep) − 1 for i = 1..keep.
 
     3 of 6 → 1, 3, 5;  4 of 12 → 2, 5, 8, 11;  4 of 6 → 0, 2, 3, 5.  Raises LayerCountError unless 1 ≤ keep ≤ layers.
+    first   layer 0 is one of them, the others are spaced over the rest: 3 of 6 → 0, 2, 5
     """
     if not 1 <= keep <= layers:
         raise LayerCountError(f"this teacher has {layers} layers; --student asks for {keep} of them")
+    if first:
+        return (0, *(1 + layer for layer in evenly_spaced(keep - 1, layers - 1))) if keep > 1 else (0,)
     return tuple(i * layers // keep - 1 for i in range(1, keep + 1))
 
 
@@ -27,18 +31,23 @@ def keep_layers(encoder: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMo
 
     It shares nothing with `encoder`, is trainable and in float32; torch's random state is left as it was.
     Raises LayerCountError for a layer that is not there, ConfigError for repeated or unordered layers,
-    ModelError for a family whose layers cannot be taken apart.
+    ModelError for a family whose layers cannot be taken apart, or not so.
     """
-    count = len(encoder_layers(encoder))
+    family, count = require(encoder, "keep"), encoder_shape(encoder).layers
     for layer in layers:
         if not 0 <= layer < count:
             raise LayerCountError(f"this teacher has {count} layers (0..{count - 1}); --student names layer {layer}")
     if not layers or list(layers) != sorted(set(layers)):
         raise ConfigError(f"--student {','.join(map(str, layers))}: name each layer once, in increasing order")
     config = copy.deepcopy(encoder.config)
-    config.num_hidden_layers = len(layers)
+    stored = family.keep(config, layers)
     student = blank_like(encoder, config)
-    student.load_state_dict(_kept_tensors(encoder, layers))
+    kept = {}
+    for name, tensor in encoder.state_dict().items():
+        place, _ = tensor_place(encoder, name)
+        if place is None or place in stored:
+            kept[renumbered(encoder, name, stored)] = tensor
+    student.load_state_dict(kept)
     return student
 
 
@@ -50,26 +59,21 @@ def blank_like(encoder: PreTrainedModel, config: PreTrainedConfig) -> PreTrained
     names = encoder.state_dict().keys()
     with torch.random.fork_rng(devices=[]):
         model: PreTrainedModel = type(encoder)(config)
-        if "pooler.dense.weight" in model.state_dict().keys() - names:
+        if any(name.startswith("pooler.") for name in model.state_dict().keys() - names):
             model = type(encoder)(config, add_pooling_layer=False)
     return model
 
 
-def layers_prefix(encoder: PreTrainedModel) -> str:
-    """What the names of the layers' tensors begin with, `bert.encoder.layer.`; a bare encoder's lack `bert.`."""
-    below = f"{LAYERS[encoder.config.model_type]}."
-    return below if encoder.base_model is encoder else f"{encoder.base_model_prefix}.{below}"
+def tensor_place(encoder: PreTrainedModel, name: str) -> tuple[int | None, str]:
+    """The layer that a tensor or module belongs to and its name in it; None and its name below the base model."""
+    return family_of(encoder).place(name.removeprefix(_prefix(encoder)))
 
 
-def _kept_tensors(encoder: PreTrainedModel, layers: Sequence[int]) -> dict[str, torch.Tensor]:
-    """The encoder's state dict without the other layers; layer `layers[i]` is renamed to layer i."""
-    prefix = layers_prefix(encoder)
-    kept = {}
-    for name, tensor in encoder.state_dict().items():
-        if not name.startswith(prefix):
-            kept[name] = tensor
-            continue
-        number, _, rest = name.removeprefix(prefix).partition(".")
-        if int(number) in layers:
-            kept[f"{prefix}{list(layers).index(int(number))}.{rest}"] = tensor
-    return kept
+def renumbered(encoder: PreTrainedModel, name: str, layers: Sequence[int]) -> str:
+    """What a tensor is called where layer `layers[i]` is layer i."""
+    layer, below = tensor_place(encoder, name)
+    return name if layer is None else _prefix(encoder) + family_of(encoder).name_of(layers.index(layer), below)
+
+
+def _prefix(encoder: PreTrainedModel) -> str:
+    return "" if encoder.base_model is encoder else f"{encoder.base_model_prefix}."

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import PreTrainedConfig
 
 from emdistill.errors import ConfigError
 from emdistill.models.encoder import encoder_shape, name_outputs
+from emdistill.models.families import family_of
 from emdistill.states import Predictions
 
 PUBLISHED_FEED_FORWARD = {312: 1200}  # TinyBERT-4 (Jiao et al. 2020); TinyBERT-6 follows the usual 4 × width
@@ -35,8 +37,7 @@ class StudentShape:
 def shape_of(config: PreTrainedConfig) -> StudentShape:
     """The four sizes of an encoder, whatever its family calls them; raises ModelError where they are not there."""
     shape = encoder_shape(config)
-    feed_forward = config.hidden_dim if config.model_type == "distilbert" else config.intermediate_size
-    return StudentShape(shape.layers, shape.width, shape.heads, feed_forward)
+    return StudentShape(shape.layers, shape.width, shape.heads, getattr(config, family_of(config).feed_forward))
 
 
 def complete_shape(
@@ -57,6 +58,11 @@ def complete_shape(
         raise ConfigError(
             f"--student {layers}x{width}x{heads}x{feed_forward}: the width must be a multiple of the number of heads, "
             f"and the feed-forward width at least 1; {layers}x{width} alone would take {usual[0]} heads and {usual[1]}"
+        )
+    if family_of(teacher).rotary and shape.head_size % 2:
+        raise ConfigError(
+            f"--student {shape}: heads of {shape.head_size} neurons cannot be rotated in pairs, as a "
+            f"{teacher.model_type!r} does; take a width that gives {shape.heads} heads an even number"
         )
     return shape
 
@@ -82,17 +88,16 @@ def default_feed_forward(width: int, teacher: StudentShape) -> int:
     return usual if width > teacher.width else min(usual, teacher.feed_forward)
 
 
-def resize(config: PreTrainedConfig, shape: StudentShape) -> None:
-    """Write the sizes into `config`, under its family's names."""
-    if config.model_type == "electra" and config.embedding_size == config.hidden_size:
-        config.embedding_size = shape.width  # embeddings that are narrower than the layers keep their width
-    config.num_hidden_layers = shape.layers
+def resize(config: Any, shape: StudentShape, layers: Sequence[int]) -> None:
+    """Write the sizes into `config`, under its family's names; `layers` are those of it that are kept, in order."""
+    family = family_of(config)
+    for name in family.as_wide:
+        if getattr(config, name, None) == config.hidden_size:
+            setattr(config, name, shape.width)
+    family.keep(config, layers)
     config.hidden_size = shape.width
     config.num_attention_heads = shape.heads
-    if config.model_type == "distilbert":
-        config.hidden_dim = shape.feed_forward
-    else:
-        config.intermediate_size = shape.feed_forward
+    setattr(config, family.feed_forward, shape.feed_forward)
 
 
 def name_predictions(config: PreTrainedConfig, labels: Sequence[str], predictions: Predictions) -> None:

@@ -16,11 +16,13 @@ def find_kind(name: str) -> TaskKind:
     return KINDS[name]
 
 
-def kind_of_model(problem_type: str | None, outputs: int) -> TaskKind:
-    """The kind of task that a model was trained for, by its config; by its outputs where that says nothing."""
-    by_problem = {kind.problem_type: kind for kind in KINDS.values()}
+def kind_of_model(problem_type: str | None, outputs: int, name: str | None = None) -> TaskKind:
+    """The kind of task that a model was trained for, by its config: its `name` in KINDS where emdistill trained it."""
+    if name in KINDS:
+        return KINDS[name]
     default = "regression" if outputs == 1 else "classification"
-    return by_problem.get(problem_type or "", KINDS[default])
+    of_problem = [kind for kind in KINDS.values() if kind.problem_type == problem_type]
+    return next(iter(of_problem), KINDS[default])
 
 
 __all__ = ["KINDS", "TaskKind", "find_kind", "kind_of_model"]

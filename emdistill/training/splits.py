@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from datasets import Dataset, Features, Value, concatenate_datasets
@@ -19,6 +19,7 @@ from emdistill.data.batches import (
 )
 from emdistill.data.read import hold_out
 from emdistill.errors import ConfigError
+from emdistill.models.inputs import longest_text
 from emdistill.tasks.task import Task, TaskData
 
 Selection = Literal["held-out", "dev", "last"]
@@ -50,14 +51,6 @@ class Splits:
     def rows(self) -> dict[str, int]:
         """How many rows are learned from, and how many choose the checkpoint."""
         return {"train": len(self.train), "chosen on": 0 if self.choose_on is None else len(self.choose_on)}
-
-
-def longest_text(model: PreTrainedModel) -> int:
-    """How many tokens, special ones included, the encoder has positions for."""
-    config: Any = model.config
-    # RoBERTa counts positions from the one after its padding token's id.
-    offset = config.pad_token_id + 1 if config.model_type == "roberta" else 0
-    return int(config.max_position_embeddings) - offset
 
 
 def check_max_length(max_length: int, *models: PreTrainedModel) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 from transformers import PreTrainedModel
 
 from emdistill.cli import main
+from emdistill.commands import export as export_module
+from emdistill.ship.footprint import Footprint
 
 
 @dataclass(frozen=True)
@@ -70,3 +73,13 @@ def place(
     words = ["--training.flow_steps=2", "--training.logging_steps=2", "--training.num_train_epochs=3"]
     assert main(place.distill("--output", f"{folder}/run", *words)) == 0
     return place
+
+
+@pytest.fixture
+def quick_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Little is timed, and no process is started to load a model."""
+    monkeypatch.setattr(export_module, "measure_latencies", partial(export_module.measure_latencies, seconds=0.0))
+    monkeypatch.setattr(export_module, "onednn_note", lambda *_, **__: None)
+    monkeypatch.setattr(
+        export_module, "measure_footprints", lambda variants, *_, **__: {name: Footprint(1, 2, 3) for name in variants}
+    )

@@ -126,7 +126,8 @@ def test_a_method_of_the_users_own_over_a_fixed_mapping(place, tmp_path: Path) -
     record = StudentArtifact(tmp_path / "run").flows()[-1]
     assert record.flows["hidden_states"] == [[0, 1, 0, 0], [0, 0, 0, 1]]
     assert record.student_weights == record.teacher_weights == {}
-    assert (tmp_path / "run" / "flows.png").is_file()
-    assert not (tmp_path / "run" / "layer_weights.png").exists()
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "Flow: which layer teaches which" in page
+    assert "Layer weights" not in page
     assert (tmp_path / "run" / "report.html").is_file()
     assert load_file(tmp_path / "run" / "student" / "model.safetensors")

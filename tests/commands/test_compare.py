@@ -143,7 +143,8 @@ def test_it_says_what_it_does_and_writes_what_it_found(finished: Finished) -> No
     command = " ".join(page.replace("\\\n", " ").split())
     assert "--methods hard-labels,labels.yaml,soft-targets --seeds 3,7 --teacher teacher" in command
     assert "--training.learning_rate 0.005" in command
-    assert (folder / "differences.png").exists()
+    assert (folder / "plotly.min.js").exists()
+    assert not list((folder / "runs").rglob("*.js"))  # they share the one above
     assert (folder / "comparison.md").exists()
     assert list((folder / "teacher_cache").glob("*/logits.bin"))  # one, for all runs
     assert not list(folder.glob("runs/*/teacher_cache"))

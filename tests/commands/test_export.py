@@ -20,7 +20,6 @@ from emdistill.cli import main
 from emdistill.commands import export as export_module
 from emdistill.errors import ConfigError, DataError, EmdistillError, TeacherError
 from emdistill.models.encoder import load_classifier, load_tokenizer
-from emdistill.ship.footprint import Footprint
 from emdistill.ship.onnx import open_onnx
 from emdistill.ship.subject import read_subject
 from emdistill.training import predict_logits
@@ -35,16 +34,6 @@ def contents(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Little is timed, and no process is started to load a model."""
-    monkeypatch.setattr(export_module, "measure_latencies", partial(export_module.measure_latencies, seconds=0.0))
-    monkeypatch.setattr(export_module, "onednn_note", lambda *_, **__: None)
-    monkeypatch.setattr(
-        export_module, "measure_footprints", lambda variants, *_, **__: {name: Footprint(1, 2, 3) for name in variants}
-    )
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +105,7 @@ def test_the_card_tells_use_figures_and_verdict(exported: Path) -> None:
         assert part in " ".join(card.split("  ")).replace("  ", " ") or part in card, part
 
 
-def test_a_no_go_is_exit_code_1_and_says_what_fails(place, tmp_path: Path, capsys, quick) -> None:
+def test_a_no_go_is_exit_code_1_and_says_what_fails(place, tmp_path: Path, capsys, quick_export) -> None:
     words = ["export", f"{place.folder}/run", "--onnx", "--output", f"{tmp_path}/out", "--threads=1"]
     assert main([*words, "--max-size-mb", "0.01", "--max-drop-from-teacher=100"]) == 1
     out = capsys.readouterr().out
@@ -151,7 +140,7 @@ def test_a_no_go_is_exit_code_1_and_says_what_fails(place, tmp_path: Path, capsy
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.old"]
 
 
-def test_a_model_of_no_run_is_exported_without_a_teacher(place, tmp_path: Path, capsys, quick) -> None:
+def test_a_model_of_no_run_is_exported_without_a_teacher(place, tmp_path: Path, capsys, quick_export) -> None:
     words = ["export", f"{place.folder}/run/student", "--onnx", "--data", f"{place.folder}/reviews.csv"]
     assert main([*words, "--output", f"{tmp_path}/out"]) == 0
     gate = json.loads((tmp_path / "out" / "gate.json").read_text(encoding="utf-8"))

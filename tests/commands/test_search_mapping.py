@@ -88,7 +88,14 @@ def searched(options, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, S
 
 def test_the_folder_holds_the_mapping_the_record_and_the_trials(searched) -> None:
     folder, result, _ = searched
-    assert {path.name for path in folder.iterdir()} == {"best.json", "search.json", "search.png", "study", "trials"}
+    assert {path.name for path in folder.iterdir()} == {
+        "best.json",
+        "search.json",
+        "report.html",
+        "plotly.min.js",
+        "study",
+        "trials",
+    }
     best = make_mapping(str(folder / "best.json"), 2, 4)
     assert sorted(best.pairs) == gene_pairs(result.best.gene)
     about = json.loads((folder / "best.json").read_text(encoding="utf-8"))["about"]

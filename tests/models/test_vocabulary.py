@@ -26,11 +26,10 @@ from emdistill.models.encoder import load_classifier, load_encoder, load_tokeniz
 from emdistill.models.tokenizer_rules import read_rules
 from emdistill.models.vocabulary import (
     Encoder,
-    first_free_id,
+    first_position,
     kept_tokens,
     load_with_tokenizer,
     prune,
-    prune_model,
     prune_tokenizer,
     same_words,
     used_tokens,
@@ -285,7 +284,7 @@ def test_a_padding_token_among_the_others(
     before = make(family, tiny_encoder, tokenizer)
     after, _ = prune(before, used_tokens(tokenizer, CORPUS))
     assert tokenizer.pad_token_id == 5
-    assert first_free_id(before.model) == (6 if family == "roberta" else 0)
+    assert first_position(before.model) == (6 if family == "roberta" else 0)
     assert after.tokenizer.pad_token_id == after.model.config.pad_token_id == (5 if family == "roberta" else 4)
     assert torch.equal(logits(before, CORPUS), logits(after, CORPUS))
 
@@ -327,11 +326,9 @@ def test_a_classifier_is_loaded_with_its_head_and_another_encoder_without(
         load_with_tokenizer(tmp_path / "nothing")
 
 
-def test_encoder_and_tokenizer_must_belong_together(
+def test_a_count_below_one_is_refused(
     tiny_encoder: Callable[..., PreTrainedModel], tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    with pytest.raises(TokenizerError, match="the encoder's table has 20 rows"):
-        prune_model(tiny_encoder("bert", vocab_size=20), kept_tokens(tiny_tokenizer, [40]))
     with pytest.raises(ConfigError, match="--min_count must be at least 1, not 0"):
         prune(Encoder(tiny_encoder("bert"), tiny_tokenizer), used_tokens(tiny_tokenizer, CORPUS), min_count=0)
 

@@ -7,14 +7,17 @@ import math
 import re
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.image import imread
+from pages import Page
 from rich.console import Console
+from run_folders import read_record, write_record, write_run_folder
 from scipy.stats import ttest_rel
 
-from emdistill.errors import DataError
+from emdistill.console import print_table
+from emdistill.errors import DataError, OutputError
 from emdistill.runs.comparison import (
     Comparison,
     EntryResult,
@@ -26,13 +29,11 @@ from emdistill.runs.comparison import (
     read_comparison,
     run_place,
 )
-from emdistill.runs.run_folder import write_run
 from emdistill.show.comparison_report import (
     comparison_notes,
     comparison_record,
     differences_markdown,
     differences_table,
-    draw_differences,
     write_comparison,
 )
 
@@ -133,16 +134,13 @@ TEACHER = {"accuracy": 0.86, "f1": 0.9}
 def write_runs(folder: Path, scores: dict[str, dict[int, float]], *, torch: str = "2.13.0") -> None:
     for name, of_entry in scores.items():
         for seed, score in of_entry.items():
-            run = {
-                "status": "finished",
-                "task": {"name": "mrpc", "metrics": ["accuracy", "f1"], "evaluation_rows": {"dev": 408}},
-                "selection": "the last checkpoint is kept; nothing was chosen on any score",
-                "scores": {"teacher": TEACHER, "student": {"accuracy": score, "f1": score + 0.05}},
-                "timings": {"training_seconds": 30.0 + seed},
-                "versions": {"emdistill": "0.1.0", "torch": torch, "transformers": "5.23.0"},
-                "student": {"parameters": 17_389_824, "bytes": 69_559_296},
-            }
-            write_run(run_place(folder, name, seed), run)
+            place = write_run_folder(run_place(folder, name, seed), seed=seed, task="mrpc")
+            run = read_record(place)
+            run["task"] |= {"metrics": ["accuracy", "f1"], "evaluation_rows": {"dev": 408}}
+            run["scores"] = {"teacher": TEACHER, "student": {"accuracy": score, "f1": score + 0.05}}
+            run["timings"]["training_seconds"] = 30.0 + seed
+            run["versions"]["torch"] = torch
+            write_record(place, run)
 
 
 SCORES = {
@@ -162,7 +160,7 @@ def comparison(tmp_path: Path) -> Comparison:
 
 def printed(comparison: Comparison, width: int = 80) -> str:
     out = StringIO()
-    Console(file=out, width=width).print(differences_table(comparison))
+    print_table(differences_table(comparison), Console(file=out, width=width))
     return out.getvalue()
 
 
@@ -240,15 +238,16 @@ def test_one_seed_is_no_finding(tmp_path: Path) -> None:
     assert line(text, "b ") == "b 0.900 +.400 1/0/0 37 no difference shown"
     assert text.splitlines()[0].strip() == "mrpc, dev: 1 seed"
     assert any("one seed shows no difference" in note for note in comparison_notes(found))
-    write_comparison(tmp_path, found)  # the picture has no interval then
-    assert (tmp_path / "differences.png").exists()
+    write_comparison(tmp_path, found)  # the chart has no interval then
+    _, means = chart_of(tmp_path / "report.html")["data"]
+    assert (means["x"], means["error_x"]["array"]) == ([pytest.approx(0.4)], [0.0])
 
 
 def test_half_a_comparison_is_shown_and_said(tmp_path: Path) -> None:
     assert read_comparison(tmp_path, ["a", "b"], [0, 1]) is None
     write_runs(tmp_path, {"a": {0: 0.5, 1: 0.6}, "b": {0: 0.7}}, torch="2.13.0")
     write_runs(tmp_path, {"b": {1: 0.7}}, torch="2.14.0")
-    write_run(run_place(tmp_path, "c", 0), {"status": "running"})
+    write_run_folder(run_place(tmp_path, "c", 0), status="running")
     found = read_comparison(tmp_path, ["a", "b", "c"], [0, 1, 2])
     assert found is not None
     assert found.missing == 5
@@ -265,7 +264,7 @@ def test_everything_is_written_and_equal_comparisons_give_equal_bytes(comparison
     for name in ("one", "two"):
         write_comparison(tmp_path / name, comparison, command="emdistill compare --methods a,b")
     files = sorted(file.name for file in (tmp_path / "one").iterdir())
-    assert files == ["comparison.json", "comparison.md", "differences.png", "report.html"]
+    assert files == ["comparison.json", "comparison.md", "plotly.min.js", "report.html"]
     assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in files)
     record = json.loads((tmp_path / "one" / "comparison.json").read_text())
     assert record["status"] == "finished"
@@ -273,7 +272,6 @@ def test_everything_is_written_and_equal_comparisons_give_equal_bytes(comparison
     assert record["entries"][2]["finding"] == "better"
     assert record["entries"][2]["scores"]["3"]["accuracy"] == 0.765
     page = (tmp_path / "one" / "report.html").read_text()
-    assert "data:image/png;base64," in page
     assert "bert-emd: better; +.020 [+.018, +.023] over 5 seeds (5 won, 0 tied, 0 lost)" in page
     assert "emdistill compare --methods a,b" in page
     assert "<td>0.812</td>" in page  # the mean of the second metric
@@ -282,15 +280,38 @@ def test_everything_is_written_and_equal_comparisons_give_equal_bytes(comparison
     assert "\n- scores on dev" in markdown
 
 
-def test_the_picture_is_drawn_and_an_old_one_does_not_stay(comparison: Comparison, tmp_path: Path) -> None:
-    draw_differences(comparison, tmp_path / "differences.png")
-    pixels = imread(tmp_path / "differences.png")
-    assert pixels.shape[1] > 800
-    assert len(np.unique(pixels[..., 0])) > 20
-    write_runs(tmp_path / "other", {"a": {0: 0.5}, "b": {1: 0.5}})
-    apart = read_comparison(tmp_path / "other", ["a", "b"], [0, 1])
-    assert apart is not None
-    with pytest.raises(DataError, match="no entry has a finished seed in common with a"):
-        draw_differences(apart, tmp_path / "none.png")
-    write_comparison(tmp_path, apart)
+def test_the_chart_has_every_seed_and_the_intervals_and_an_old_picture_does_not_stay(
+    comparison: Comparison, tmp_path: Path
+) -> None:
+    (tmp_path / "differences.png").write_bytes(b"of an earlier version")
+    write_comparison(tmp_path, comparison)
     assert not (tmp_path / "differences.png").exists()
+    seeds, means = chart_of(tmp_path / "report.html")["data"]
+    assert len(seeds["x"]) == 10
+    best = comparison.entries[2].difference
+    assert best is not None
+    assert means["x"][1] == pytest.approx(best.mean)
+    assert means["x"][1] - means["error_x"]["arrayminus"][1] == pytest.approx(best.low)
+    assert means["x"][1] + means["error_x"]["array"][1] == pytest.approx(best.high)
+
+
+def test_entries_without_a_seed_in_common_have_no_chart(tmp_path: Path) -> None:
+    write_runs(tmp_path, {"a": {0: 0.5}, "b": {1: 0.5}})
+    apart = read_comparison(tmp_path, ["a", "b"], [0, 1])
+    assert apart is not None
+    write_comparison(tmp_path, apart)
+    assert Page(tmp_path / "report.html").charts == []
+
+
+def test_a_broken_record_is_named(tmp_path: Path) -> None:
+    write_runs(tmp_path, {"a": {0: 0.5}, "b": {0: 0.5}})
+    run = read_record(run_place(tmp_path, "b", 0))
+    del run["scores"]["student"]["accuracy"]
+    write_record(run_place(tmp_path, "b", 0), run)
+    with pytest.raises(OutputError, match=r"b-0/run\.json .*scores\.student\.accuracy"):
+        read_comparison(tmp_path, ["a", "b"], [0])
+
+
+def chart_of(page: Path) -> dict[str, Any]:
+    (chart,) = Page(page).charts
+    return chart

@@ -34,7 +34,7 @@ from emdistill.search import (
     heuristic_genes,
     search,
 )
-from emdistill.show.search_report import draw_search, search_notes, search_table, trial_line, write_record
+from emdistill.show.search_report import search_notes, search_table, trial_line, write_record, write_search_report
 
 Fitness = Callable[[Gene], float]
 SIZES = {"student_layers": 3, "teacher_layers": 6}
@@ -443,7 +443,7 @@ def finished(tmp_path: Path) -> SearchResult:
     return search(Counting(separable(3, 6, 0)), **SIZES, storage=tmp_path / "study", evaluations=12)
 
 
-def test_the_record_the_table_and_the_picture(tmp_path: Path) -> None:
+def test_the_record_the_table_and_the_page(tmp_path: Path) -> None:
     result = finished(tmp_path)
     write_record(tmp_path / "search.json", result, status="finished", about={"rows": 200})
     record = json.loads((tmp_path / "search.json").read_text(encoding="utf-8"))
@@ -457,12 +457,19 @@ def test_the_record_the_table_and_the_picture(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["search.json"]
 
     table = search_table(result)
-    assert [column.header for column in table.columns] == ["mapping", "gene", "a", "b", "mean", "best of"]
-    assert [str(cell) for cell in table.columns[-1].cells] == ["1"] * 5 + ["12"] * 2
-    draw_search(result, tmp_path / "a.png")
-    draw_search(result, tmp_path / "b.png")
-    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert table.headings == ["mapping", "gene", "a", "b", "mean", "best of"]
+    assert [line[-1] for line in table.lines] == ["1"] * 5 + ["12"] * 2
+    for name in "ab":
+        write_search_report(tmp_path / f"{name}.html", result, notes=search_notes(result), command="emdistill compare")
+    page = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert page == (tmp_path / "b.html").read_text(encoding="utf-8")
+    for shown in (
+        gene_name(result.best.gene),
+        f"{result.best.fitness:.4f}",
+        "random search, best so far",
+        "emdistill compare",
+    ):
+        assert shown in page
 
 
 def test_a_result_without_any_fitness_says_so() -> None:

@@ -1,35 +1,35 @@
-"""The verdict on made-up figures, the figures on made-up outputs, and the tables on both."""
+"""The verdict on made-up figures, the figures on made-up outputs, and the record of both."""
 
 from __future__ import annotations
 
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from emdistill.errors import ConfigError
-from emdistill.ship.footprint import Footprint
-from emdistill.ship.gate import (
-    Limits,
+from emdistill.runs.gate_record import (
+    GATE,
+    GateRecord,
+    LogitDifference,
+    Machine,
     TimedCase,
-    VariantFacts,
-    Verdict,
-    agreement,
-    drop_error,
-    gate_record,
-    logit_difference,
-    verdict,
+    VariantRecord,
+    VerdictRecord,
+    read_gate,
+    write_gate,
 )
-from emdistill.ship.gate_table import gate_tables, verdict_lines
-from emdistill.ship.latency import Latency
+from emdistill.ship.gate import Limits, drop_error, judge, logit_difference
+from emdistill.tasks import KINDS
+from emdistill.tasks.answers import agreement
 from emdistill.tasks.task import Task
 
-REVIEWS = Task("reviews", "classification", ("bad", "good"), ("accuracy", "macro_f1"))
-STARS = Task("stars", "regression", (), ("pearson", "spearman"))
+REVIEWS = Task("reviews", KINDS["classification"], ("bad", "good"), ("accuracy", "macro_f1"))
+STARS = Task("stars", KINDS["regression"], (), ("pearson", "spearman"))
 CASES = [(1, 32), (1, 128), (32, 32), (32, 128)]
 
 
@@ -38,25 +38,35 @@ def facts(score: float, megabytes: float, milliseconds: float, runtime: Any = "O
     timed = []
     for batch, length in CASES:
         p50 = milliseconds * batch * length / 128
-        timed.append(TimedCase(batch, length, Latency(p50, 1.2 * p50, 1.5 * p50, 1000 * batch / p50, 100)))
+        timed.append(TimedCase(batch, length, p50, 1.2 * p50, 1.5 * p50, 1000 * batch / p50, 100))
     scores = {"accuracy": score, "macro_f1": score - 0.01}
-    return VariantFacts(runtime, "model", round(megabytes * 1e6), scores, timed, **more)
+    return VariantRecord(runtime, "model", round(megabytes * 1e6), scores, tuple(timed), **more)
 
 
+SMALL, LARGE = LogitDifference(1e-6, 1e-7), LogitDifference(0.2, 0.03)
 VARIANTS = {
     "teacher": facts(0.90, 438, 100, "PyTorch", agreement=1.0),
     "student": facts(0.85, 57.4, 10, "PyTorch", agreement=0.9),
-    "onnx": facts(0.85, 57.5, 5, agreement=0.9, logits=(1e-6, 1e-7), drop_error=0.0),
-    "int8": facts(0.84, 14.6, 2.5, agreement=0.89, logits=(0.2, 0.03), drop_error=0.4, method="dynamic"),
+    "onnx": facts(0.85, 57.5, 5, agreement=0.9, logits=SMALL, drop_standard_error=0.0),
+    "int8": facts(0.84, 14.6, 2.5, agreement=0.89, logits=LARGE, drop_standard_error=0.4, method="dynamic"),
 }
 
 
-def judge(limits: Limits | None = None, **changed: VariantFacts) -> Verdict:
-    return verdict({**VARIANTS, **changed}, limits or Limits(), metric="accuracy", dev_rows=408)
+def record(
+    limits: Limits | None = None, variants: dict[str, VariantRecord] = VARIANTS, dev_rows: int = 408, **more: Any
+) -> GateRecord:
+    return judge(
+        variants, limits or Limits(), metric="accuracy", dev_rows=dev_rows, versions={"emdistill": "0.1.0"},
+        machine=Machine("a [bold]processor", 2, 1), **more,
+    )  # fmt: skip
+
+
+def verdict(limits: Limits | None = None, **changed: VariantRecord) -> VerdictRecord:
+    return record(limits, {**VARIANTS, **changed}).verdict
 
 
 def test_without_limits_the_fastest_goes_and_it_is_said() -> None:
-    found = judge()
+    found = verdict()
     assert (found.go, found.ship, found.failures) == (True, "int8", {})
     (note,) = found.notes
     assert note.startswith("no limits were given")
@@ -96,7 +106,7 @@ def test_without_limits_the_fastest_goes_and_it_is_said() -> None:
     ],
 )
 def test_each_limit_fails_by_how_much(limits: Limits, ship: str | None, failures: dict[str, list[str]]) -> None:
-    found = judge(limits)
+    found = verdict(limits)
     assert found.ship == ship
     assert found.go == (ship is not None)
     assert found.failures == failures
@@ -104,19 +114,19 @@ def test_each_limit_fails_by_how_much(limits: Limits, ship: str | None, failures
 
 
 def test_every_limit_that_fails_is_named() -> None:
-    found = judge(Limits(max_latency_ms=1, max_size_mb=1, max_drop=0, max_drop_from_teacher=0))
+    found = verdict(Limits(max_latency_ms=1, max_size_mb=1, max_drop=0, max_drop_from_teacher=0))
     assert [len(found.failures[name]) for name in ("student", "onnx", "int8")] == [3, 3, 4]
 
 
 def test_a_drop_of_exactly_the_limit_passes() -> None:
-    found = judge(Limits(max_drop=1.0), int8=replace(VARIANTS["int8"], scores={"accuracy": 0.85 - 0.01}))
+    found = verdict(Limits(max_drop=1.0), int8=replace(VARIANTS["int8"], scores={"accuracy": 0.85 - 0.01}))
     assert 100 * (0.85 - (0.85 - 0.01)) != 1.0  # in binary it is a little off
     assert found.ship == "int8"
 
 
 def test_the_fastest_is_shipped_even_where_it_is_float32() -> None:
-    slow = facts(0.84, 14.6, 6.0, drop_error=0.1)
-    found = judge(int8=slow)
+    slow = facts(0.84, 14.6, 6.0, drop_standard_error=0.1)
+    found = verdict(int8=slow)
     assert found.ship == "onnx"
     assert any(
         note.startswith("int8 is not faster than float32 in ONNX Runtime on this machine") for note in found.notes
@@ -125,8 +135,8 @@ def test_the_fastest_is_shipped_even_where_it_is_float32() -> None:
 
 def test_where_int8_is_slower_in_one_case_only_that_one_is_named() -> None:
     timed = list(VARIANTS["int8"].latency)
-    timed[2] = replace(timed[2], latency=replace(timed[2].latency, p50=41.0))
-    found = judge(Limits(max_drop=2), int8=replace(VARIANTS["int8"], latency=timed))
+    timed[2] = replace(timed[2], p50=41.0)
+    found = verdict(Limits(max_drop=2), int8=replace(VARIANTS["int8"], latency=tuple(timed)))
     assert found.notes == [
         "int8 is not faster than float32 in ONNX Runtime everywhere on this machine: p50 of 41 ms against 40 at "
         "batch 32, length 32"
@@ -134,14 +144,14 @@ def test_where_int8_is_slower_in_one_case_only_that_one_is_named() -> None:
 
 
 def test_int8_that_is_larger_and_onnx_that_is_slower_are_said() -> None:
-    found = judge(Limits(max_drop=2), int8=facts(0.84, 60, 2.5), onnx=facts(0.85, 57.5, 11))
+    found = verdict(Limits(max_drop=2), int8=facts(0.84, 60, 2.5), onnx=facts(0.85, 57.5, 11))
     assert any(note == "int8 is no smaller than float32: 60 MB against 57.5" for note in found.notes)
     assert any(note.startswith("float32 in ONNX Runtime is not faster than PyTorch on") for note in found.notes)
 
 
 @pytest.mark.parametrize(("score", "error", "said"), [(0.848, 0.4, "below"), (0.852, 0.4, "above"), (0.84, 0.4, "")])
 def test_differences_smaller_than_their_error_are_said(score: float, error: float, said: str) -> None:
-    found = judge(Limits(max_size_mb=100), int8=facts(score, 14.6, 2.5, drop_error=error))
+    found = verdict(Limits(max_size_mb=100), int8=facts(score, 14.6, 2.5, drop_standard_error=error))
     sentence = (
         f"int8 scores 0.2 points {said} the PyTorch student, less than the standard error of that difference on 408 "
         "rows (0.4 points): dev is too small to tell them apart"
@@ -150,31 +160,28 @@ def test_differences_smaller_than_their_error_are_said(score: float, error: floa
 
 
 def test_a_float32_graph_that_computes_something_else_fails_without_limits() -> None:
-    wrong = replace(VARIANTS["onnx"], logits=(0.3, 0.1))
-    found = judge(onnx=wrong)
+    wrong = replace(VARIANTS["onnx"], logits=LogitDifference(0.3, 0.1))
+    found = verdict(onnx=wrong)
     assert "differ from the PyTorch student's by up to 0.3" in found.failures["onnx"][0]
     assert found.ship == "int8"
-    assert judge(onnx=replace(wrong, logits=(math.nan, math.nan))).failures["onnx"]
+    assert verdict(onnx=replace(wrong, logits=LogitDifference(math.nan, math.nan))).failures["onnx"]
     # Scores in hundreds of thousands round in proportion.
-    assert "onnx" not in judge(onnx=replace(wrong, logits=(0.03, 0.01), logit_size=2e5)).failures
+    large = {**VARIANTS, "onnx": replace(wrong, logits=LogitDifference(0.03, 0.01))}
+    assert record(variants=large).verdict.failures
+    assert not record(variants=large, logit_size=2e5).verdict.failures
 
 
 def test_shorter_encoders_are_judged_at_their_longest() -> None:
     short = {name: replace(each, latency=each.latency[::2]) for name, each in VARIANTS.items()}
-    found = verdict(short, Limits(max_latency_ms=1), metric="accuracy", dev_rows=10)
+    found = record(Limits(max_latency_ms=1), short, 10).verdict
     assert found.notes == ["latency is judged at length 32: these models read no more tokens"]
     assert found.failures["onnx"] == ["p95 of 1.5 ms at batch 1, length 32 is 0.5 ms over --max-latency-ms 1"]
 
 
 def test_without_a_teacher_nothing_is_said_of_it() -> None:
     own = {name: each for name, each in VARIANTS.items() if name != "teacher"}
-    found = verdict(own, Limits(max_drop_from_teacher=0), metric="accuracy", dev_rows=10)
+    found = record(Limits(max_drop_from_teacher=0), own, 10).verdict
     assert found.go
-
-
-def test_a_figure_that_could_not_be_had_is_noted_once() -> None:
-    absent = {name: replace(each, footprint=Footprint(note="no memory here")) for name, each in VARIANTS.items()}
-    assert judge(Limits(max_drop=2), **absent).notes == ["no memory here"]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -0.5])
@@ -186,19 +193,21 @@ def test_limits_are_finite_and_not_negative(value: float) -> None:
 # ---------------------------------------------------------------------------------------------- comparing outputs
 
 
-def test_agreement_of_classes_and_of_scores() -> None:
+def test_agreement_by_the_link_of_the_answers() -> None:
     teacher = np.array([[2.0, 1.0], [0.0, 3.0], [1.0, 0.0], [0.0, 1.0]])
     student = np.array([[9.0, 1.0], [3.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    assert agreement(REVIEWS, teacher, student) == 0.75
+    assert agreement(teacher, student, "softmax") == 0.75
+    tags = np.array([[1.0, -1.0], [2.0, 3.0]]), np.array([[0.5, 1.0], [1.0, -4.0]])
+    assert agreement(*tags, "sigmoid") == 0.5  # two of four labels are held by both or by neither
     scores = np.array([[1.0], [2.0], [4.0]], dtype=np.float32)
-    assert agreement(STARS, scores, 3 * scores - 1) == pytest.approx(1.0)
-    assert agreement(STARS, scores, -scores) == pytest.approx(-1.0)
-    assert agreement(STARS, scores, np.ones_like(scores)) == 0.0
+    assert agreement(scores, 3 * scores - 1, "identity") == pytest.approx(1.0)
+    assert agreement(scores, -scores, "identity") == pytest.approx(-1.0)
+    assert agreement(scores, np.ones_like(scores), "identity") == 0.0
 
 
 def test_largest_and_mean_difference_of_logits() -> None:
     reference = np.array([[1.0, 2.0], [3.0, 4.0]], dtype=np.float32)
-    assert logit_difference(reference, reference + np.array([[0.0, -0.5], [0.25, 0.25]])) == (0.5, 0.25)
+    assert logit_difference(reference, reference + np.array([[0.0, -0.5], [0.25, 0.25]])) == LogitDifference(0.5, 0.25)
 
 
 def test_the_error_of_a_drop_is_that_of_paired_rows() -> None:
@@ -218,33 +227,24 @@ def test_the_error_of_a_drop_is_that_of_paired_rows() -> None:
     assert 0 < drop_error(STARS, student[:, :1], noisy, labels.astype(float)) < 10
 
 
-# -------------------------------------------------------------------------------------------- the record, and tables
+# ------------------------------------------------------------------------------------------------------- the record
 
 
-def record(limits: Limits | None = None, **changed: VariantFacts) -> dict[str, Any]:
-    footprint = Footprint(0.5, 1.5, 123.4)
-    variants = {name: replace(each, footprint=footprint) for name, each in {**VARIANTS, **changed}.items()}
-    return gate_record(
-        variants,
-        limits or Limits(max_drop=0.5),
-        metric="accuracy",
-        dev_rows=408,
-        versions={"emdistill": "0.1.0"},
-        machine={"cpu": "a [bold]processor", "cores": 2, "threads": 1},
-        notes=["an aside"],
-    )
-
-
-def test_the_record_is_plain_and_whole() -> None:
-    found = json.loads(json.dumps(record()))
-    assert found["status"] == "finished"
-    assert found["limits"] == {
+def test_gate_json_is_plain_and_read_back_as_it_was(tmp_path: Path) -> None:
+    variants = {name: replace(each, load_seconds=0.5, peak_mb=123.4) for name, each in VARIANTS.items()}
+    gate = record(Limits(max_drop=0.5), variants, notes=["an aside"])
+    (tmp_path / GATE).parent.mkdir()
+    write_gate(tmp_path / GATE, gate)
+    assert read_gate(tmp_path) == gate
+    plain = json.loads((tmp_path / GATE).read_text(encoding="utf-8"))
+    assert plain["status"] == "finished"
+    assert plain["limits"] == {
         "max_latency_ms": None,
         "max_size_mb": None,
         "max_drop": 0.5,
         "max_drop_from_teacher": None,
     }
-    int8 = found["variants"]["int8"]
+    int8 = plain["variants"]["int8"]
     assert int8["drop"] == pytest.approx(1.0)
     assert int8["drop_from_teacher"] == pytest.approx(6.0)
     assert int8["logits"] == {"largest": 0.2, "mean": 0.03}
@@ -259,30 +259,8 @@ def test_the_record_is_plain_and_whole() -> None:
         "calls": 100,
     }
     assert (int8["load_seconds"], int8["peak_mb"]) == (0.5, 123.4)
-    assert found["variants"]["teacher"]["drop"] is None
-    assert found["variants"]["student"]["drop"] == 0.0
-    assert "method" not in found["variants"]["onnx"]
-    assert found["verdict"]["ship"] == "onnx"
-    assert found["verdict"]["notes"] == ["an aside"]
-
-
-def test_the_tables_fit_a_terminal_and_leave_nothing_out(capsys: pytest.CaptureFixture[str]) -> None:
-    absent = replace(VARIANTS["student"], agreement=None)
-    for table in gate_tables(record(student=absent)):
-        Console(width=80).print(table)
-    shown = capsys.readouterr().out
-    assert "…" not in shown
-    lines = [" ".join(line.split()) for line in shown.splitlines()]
-    assert "student, int8 0.8400 1.00 ± 0.40 2e-01, 3e-02 0.890 14.6 0.50 123" in lines
-    assert "a [bold]processor, 1 thread;" in shown
-    assert "1 × 128  student, int8" in shown
-    assert "40.0×" in shown  # 100 ms against 2.5
-    assert "–" in shown
-
-
-def test_the_verdict_in_words() -> None:
-    lines = verdict_lines(record())
-    assert lines[0] == "go: ship onnx (57.5 MB, p95 of 6 ms at batch 1, length 128, accuracy 0.8500)"
-    assert lines[1] == "int8: accuracy 1 points below the PyTorch student is 0.5 points over --max-drop 0.5"
-    assert lines[2:] == ["note: an aside"]
-    assert verdict_lines(record(Limits(max_size_mb=1)))[0] == "no-go: no exported model keeps every limit"
+    assert plain["variants"]["teacher"]["drop"] is None
+    assert plain["variants"]["student"]["drop"] == 0.0
+    assert "method" not in plain["variants"]["onnx"]
+    assert plain["verdict"]["ship"] == "onnx"
+    assert plain["verdict"]["notes"] == ["an aside"]

@@ -31,6 +31,7 @@ from emdistill.ship.onnx_folder import (
     write_onnx_folder,
 )
 from emdistill.ship.quantize import quantize_dynamic_int8
+from emdistill.tasks import KINDS
 from emdistill.tasks.task import Task
 
 pytest.importorskip("onnx")
@@ -38,7 +39,7 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
 LENGTH = 24
-TASK = Task("own", "classification", ("bad", "good"), ("accuracy",), text="a", text_pair="b", label="c")
+TASK = Task("own", KINDS["classification"], ("bad", "good"), ("accuracy",), text="a", text_pair="b", label="c")
 BLOCKED = """import sys
 for name in ("torch", "transformers", "datasets", "emdistill"):
     sys.modules[name] = None
@@ -274,7 +275,7 @@ def test_data_of_another_task_is_refused(shipped: Any, tmp_path: Path) -> None:
 
 def test_a_score_is_a_number(tiny_encoder: Callable[..., PreTrainedModel], tmp_path: Path, tiny_tokenizer: Any) -> None:
     model = tiny_encoder("distilbert", layers=1, labels=1)
-    remember_reading(model, tiny_tokenizer, Task("own", "regression", (), ("pearson",)), LENGTH)
+    remember_reading(model, tiny_tokenizer, Task("own", KINDS["regression"], (), ("pearson",)), LENGTH)
     export_onnx(model, tmp_path / MODEL)
     write_onnx_folder(tmp_path, model, tiny_tokenizer)
     opened: OnnxClassifier = open_onnx(tmp_path, threads=1)

@@ -1,35 +1,29 @@
-"""Calibration, confusion and disagreement, against loops over the rows and scikit-learn and SciPy."""
+"""Calibration and disagreement, against loops over the rows and SciPy."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.special import log_softmax, rel_entr
-from sklearn.metrics import confusion_matrix
+from scipy.special import expit, log_softmax, rel_entr, softmax
 
 from emdistill.show.answer_statistics import (
     calibration_error,
-    confusion,
+    class_divergence,
+    label_divergence,
     largest,
-    log_probabilities,
     reliability_bins,
-    symmetric_divergence,
 )
 
 RANDOM = np.random.default_rng(3)
 LOGITS = RANDOM.normal(scale=2.0, size=(500, 4)).astype(np.float32)
 OTHER = RANDOM.normal(scale=2.0, size=(500, 4)).astype(np.float32)
 LABELS = RANDOM.integers(4, size=500)
+HELD = RANDOM.random((500, 4)) < 0.3
 
 
-def test_log_probabilities_are_a_log_softmax_even_of_large_logits() -> None:
-    np.testing.assert_allclose(log_probabilities(LOGITS), log_softmax(LOGITS.astype(np.float64), axis=1))
-    assert log_probabilities(np.array([[1e4, 0.0]])).tolist() == [[0.0, -1e4]]
-
-
-def test_bins_and_calibration_error_are_those_of_a_loop() -> None:
-    probabilities = np.exp(log_probabilities(LOGITS))
-    bins = reliability_bins(probabilities, LABELS)
+def test_bins_and_calibration_error_are_those_of_a_loop_over_rows() -> None:
+    probabilities = softmax(LOGITS.astype(np.float64), axis=1)
+    bins = reliability_bins(probabilities.max(axis=1), probabilities.argmax(axis=1) == LABELS)
     error = 0.0
     for place, (confidence, accuracy, rows) in enumerate(bins):
         inside = [
@@ -46,24 +40,43 @@ def test_bins_and_calibration_error_are_those_of_a_loop() -> None:
     assert calibration_error(bins) == pytest.approx(error)
 
 
+def test_several_labels_are_binned_pair_by_pair() -> None:
+    probabilities = expit(LOGITS.astype(np.float64))
+    pairs = [
+        (float(p), bool(held))
+        for row, helds in zip(probabilities, HELD, strict=True)
+        for p, held in zip(row, helds, strict=True)
+    ]
+    bins = reliability_bins(probabilities, HELD)
+    for place, (mean, share, count) in enumerate(bins):
+        inside = [pair for pair in pairs if place / 10 < pair[0] <= (place + 1) / 10]
+        assert count == len(inside)
+        assert (mean, share) == pytest.approx(tuple(np.mean(inside, axis=0)))
+    assert sum(count for _, _, count in bins) == 2000
+
+
 def test_a_model_that_is_sure_and_right_is_calibrated() -> None:
-    bins = reliability_bins(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0, 1]))
+    bins = reliability_bins(np.array([1.0, 1.0]), np.array([True, True]))
     assert bins[-1] == (1.0, 1.0, 2)
     assert calibration_error(bins) == 0.0
-    assert calibration_error(reliability_bins(np.array([[1.0, 0.0]]), np.array([1]))) == 1.0
+    assert calibration_error(reliability_bins(np.array([1.0]), np.array([False]))) == 1.0
+    assert reliability_bins(np.array([0.0]), np.array([False]))[0] == (0.0, 0.0, 1)
 
 
-def test_confusion_is_scikit_learns() -> None:
-    answers = LOGITS.argmax(axis=1)
-    np.testing.assert_array_equal(confusion(LABELS, answers, 5), confusion_matrix(LABELS, answers, labels=range(5)))
-
-
-def test_disagreement_is_the_sum_of_both_divergences() -> None:
-    first, second = (np.exp(log_probabilities(logits)) for logits in (LOGITS, OTHER))
+def test_disagreement_of_classes_is_the_sum_of_both_divergences() -> None:
+    first, second = (np.exp(log_softmax(logits.astype(np.float64), axis=1)) for logits in (LOGITS, OTHER))
     expected = (rel_entr(first, second) + rel_entr(second, first)).sum(axis=1)
-    found = symmetric_divergence(log_probabilities(LOGITS), log_probabilities(OTHER))
-    np.testing.assert_allclose(found, expected, rtol=1e-9)
-    assert symmetric_divergence(log_probabilities(LOGITS), log_probabilities(LOGITS)).max() == 0.0
+    np.testing.assert_allclose(class_divergence(LOGITS, OTHER), expected, rtol=1e-9)
+    assert class_divergence(LOGITS, LOGITS).max() == 0.0
+    assert class_divergence(np.array([[1e4, 0.0]]), np.array([[0.0, 1e4]])).tolist() == [2e4]
+
+
+def test_disagreement_of_labels_is_that_sum_over_each_labels_two_outcomes() -> None:
+    first, second = (expit(logits.astype(np.float64)) for logits in (LOGITS, OTHER))
+    expected = sum(rel_entr(p, q) + rel_entr(q, p) for p, q in ((first, second), (1 - first, 1 - second))).sum(axis=1)
+    np.testing.assert_allclose(label_divergence(LOGITS, OTHER), expected, rtol=1e-9)
+    assert label_divergence(LOGITS, LOGITS).max() == 0.0
+    assert np.isfinite(label_divergence(np.array([[1e4, 0.0]]), np.array([[-1e4, 0.0]]))).all()
 
 
 def test_the_largest_come_first_and_equal_ones_in_order() -> None:

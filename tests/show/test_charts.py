@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as plotly
 import pytest
 
+from emdistill.runs.gate_record import TimedCase
 from emdistill.show import answer_charts, charts, flow_charts
 from emdistill.show.charts import DARK, Figure
 
 FLOW = np.array([[0.5, 0.0, 0.25, 0.0], [0.0, 0.0, 0.0, 0.25]])  # teacher layer 1 teaches nobody
 MODELS = [("teacher", charts.TEACHER), ("student <b>", charts.STUDENT)]
-TIMES = {"p50": 3.0, "p95": 4.0, "p99": 5.0}
+TIMES = TimedCase(1, 128, 3.0, 4.0, 5.0, 300.0, 50)
+
+
+DIFFERENCES = [("a", [0.01, 0.03], 0.02, (-0.01, 0.05)), ("b <b>", [0.4], 0.4, None)]
 
 
 def all_charts() -> dict[str, Figure]:
@@ -26,11 +31,13 @@ def all_charts() -> dict[str, Figure]:
         "sankey": flow_charts.flow_sankey(FLOW),
         "heatmap": flow_charts.flow_heatmap(FLOW, 0.5),
         "wide heatmap": flow_charts.flow_heatmap(np.ones((3, 24)), 0.1),
-        "latency": charts.latency_bars([("a", charts.GREY, TIMES), ("b", charts.BLUE, TIMES | {"p95": 2.0})]),
+        "latency": charts.latency_bars([("a", charts.GREY, TIMES), ("b", charts.BLUE, replace(TIMES, p95=2.0))]),
         "reliability": answer_charts.reliability([(*model, [(0.6, 0.5, 3), (0.9, 1.0, 2)]) for model in MODELS]),
         "confidence": answer_charts.confidence_bars([(*model, [0, 1, 2, 3]) for model in MODELS]),
         "confusion": answer_charts.confusion_heatmap(["a", "<b>"], np.array([[3, 1], [0, 0]])),
         "scores": answer_charts.predicted_against_gold([(*model, [1.0, 2.0]) for model in MODELS], [1.5, 1.0]),
+        "differences": charts.differences(DIFFERENCES, x="accuracy"),
+        "progress": charts.progress({"<b> search": [0.5, 0.4, 0.6]}, {"uniform": 0.55}, x="mappings", y="score"),
         "errors": answer_charts.error_histogram([(*model, [1, 2]) for model in MODELS], [-1.0, 0.0, 1.0]),
     }
 
@@ -132,3 +139,19 @@ def test_logarithmic_axes_have_few_ticks() -> None:
 def test_whiskers_reach_the_95th_percentile_and_never_below_the_bar() -> None:
     trace = all_charts()["latency"]["data"][0]
     assert trace["error_x"]["array"] == [1.0, 0.0]
+
+
+def test_differences_have_a_dot_per_seed_and_whiskers_where_there_is_an_interval() -> None:
+    seeds, means = all_charts()["differences"]["data"]
+    assert seeds["x"] == [0.01, 0.03, 0.4]
+    assert [round(place) for place in seeds["y"]] == [0, 0, 1]
+    assert means["x"] == [0.02, 0.4]
+    assert means["error_x"]["arrayminus"] == pytest.approx([0.03, 0.0])
+    assert means["error_x"]["array"] == pytest.approx([0.03, 0.0])
+
+
+def test_a_search_shows_every_value_and_the_best_so_far() -> None:
+    dots, steps, level = all_charts()["progress"]["data"]
+    assert (dots["x"], dots["y"]) == ([1, 2, 3], [0.5, 0.4, 0.6])
+    assert steps["y"] == [0.5, 0.5, 0.6]
+    assert level["y"] == [0.55, 0.55]

@@ -1,96 +1,45 @@
-"""The page: everything is in it, nothing outside it is asked for, and no text of it is taken for HTML."""
+"""The page: what is in it, what may run in it, where its script stands; no text of it is taken for HTML."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
+from pages import Page
 
-from emdistill.console import ReportRow, markdown_table
-from emdistill.errors import DataError
-from emdistill.runs.flows import FlowRecord
-from emdistill.show.charts import lines
-from emdistill.show.figures import draw_flows
-from emdistill.show.page import (
-    Chart,
-    Command,
-    Fold,
-    Frame,
-    Items,
-    Part,
-    Picture,
-    Row,
-    Slider,
-    Table,
-    Text,
-    score_table,
-    write_page,
-)
+from emdistill.console import ReportRow, Table, comparison_table, markdown
+from emdistill.show import page as module
+from emdistill.show.charts import DARK, lines
+from emdistill.show.page import PLOTLY, Chart, Frame, Slider, code_span, plain_line, share_script, write_page
 
 ROWS = [
     ReportRow("teacher", {"accuracy": 0.8333, "f1": 0.881}, 22_713_216, 90_852_864, 12.34),
     ReportRow("student, bert-emd", {"accuracy": 0.8211}, 17_389_824, 69_559_296, 6.17),
 ]
 NASTY = "</pre></title></script><script>alert('x')</script><!--<script> \"q\" & <img src=x onerror=y>"
-VOID = {"meta", "img", "br", "link", "input"}
 CHART = Chart("Title", lines({"a": ([0, 1], [1, 2])}, x="x", y="y"), "Caption.")
-
-
-class Page(HTMLParser):
-    """What a browser would make of a page: the texts by tag, the tags' attributes; refuses tags that do not nest."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.texts: dict[str, list[str]] = {}
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(path.read_bytes().decode("utf-8"))
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-            self.texts.setdefault(tag, []).append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open:
-            self.texts[self.open[-1]][-1] += data
-
-    def named(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
-
-    @property
-    def values(self) -> dict[str, Any]:
-        """What the page's script reads."""
-        place = next(i for i, attributes in enumerate(self.named("script")) if attributes.get("id") == "page-data")
-        return json.loads(self.texts["script"][place])
-
-    @property
-    def policy(self) -> str:
-        return next(str(meta["content"]) for meta in self.named("meta") if "http-equiv" in meta)
+EVERYTHING = """
+{{ blocks.table(table) }}{{ blocks.items(items) }}{{ blocks.row(charts) }}
+{% if slider %}{{ blocks.slider(slider) }}{% endif %}{{ blocks.command(command) }}
+"""
 
 
 @pytest.fixture
-def flows(tmp_path: Path) -> Path:
-    path = tmp_path / "flows.png"
-    draw_flows([FlowRecord(5, "joint", {"hidden_states": [[0.75, 0.25]]})], path)
-    return path
+def everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A template of all that pages are made of."""
+    environment = module._environment()
+    own = jinja2.ChoiceLoader([environment.loader, jinja2.DictLoader({"everything.html": EVERYTHING})])
+    monkeypatch.setattr(environment, "loader", own)
 
 
-def written(folder: Path, *parts: Part, title: str = "t", dark: dict[str, str] | None = None) -> Page:
-    write_page(folder / "report.html", title=title, parts=parts, dark=dark)
-    return Page(folder / "report.html")
+def written(folder: Path, *, title: str = "t", name: str = "report.html", **values: Any) -> Page:
+    usual = {"table": Table(["a"], [["b"]]), "items": [], "charts": [], "slider": None, "command": "c"}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_page(folder / name, "everything", title=title, **usual | values)
+    return Page(folder / name)
 
 
 def slider(*labels: str) -> Slider:
@@ -98,142 +47,161 @@ def slider(*labels: str) -> Slider:
     return Slider("step", [CHART, CHART], frames)
 
 
-def test_a_page_holds_title_texts_pictures_and_command(tmp_path: Path, flows: Path) -> None:
-    command = "emdistill distill --teacher t \\\n    --data reviews.csv"
-    pictures = [Picture(flows, "Who taught whom – μ"), Picture(tmp_path / "no.png", "was not drawn")]
-    page = written(
-        tmp_path,
-        Part("", [Text("first", "verdict go")]),
-        Part("Notes", [Items(["one", "two"]), Fold("more", [Text("inside", "small")])]),
-        Part("Pictures", [*pictures, Command(f"\n{command}\n")]),
-        title="Wörter",
-    )
-    assert page.texts["title"] == page.texts["h1"] == ["Wörter"]
-    assert page.texts["h2"] == ["Notes", "Pictures"]
-    assert page.texts["p"] == ["first", "inside"]
-    assert page.texts["summary"] == ["more"]
-    assert page.texts["li"] == ["one", "two"]
-    assert page.texts["pre"] == [command]
-    assert page.texts["figcaption"] == ["Who taught whom – μ"]
-    data = (page.named("img")[0]["src"] or "").removeprefix("data:image/png;base64,")
-    assert base64.b64decode(data, validate=True) == flows.read_bytes()
+pytestmark = pytest.mark.usefixtures("everything")
 
 
 def test_the_table_is_the_one_of_the_other_reports(tmp_path: Path) -> None:
-    page = written(tmp_path, Part("", [score_table(ROWS, "on some machine")]))
-    header, _, *cells = ([cell.strip() for cell in line.split("|")[1:-1]] for line in markdown_table(ROWS).splitlines())
+    table = comparison_table(ROWS, caption="on some machine")
+    page = written(tmp_path, table=table)
+    header, _, *cells = ([cell.strip() for cell in line.split("|")[1:-1]] for line in markdown(table).splitlines())
     headings = [" ".join(heading.split()) for heading in page.texts["th"]]
     assert headings == header + [line[0] for line in cells]
     assert page.texts["td"] == [cell for line in cells for cell in line[1:]]
     assert page.texts["td"][:6] == ["0.833", "0.881", "22.7", "90.9", "12.3", "1.0×"]
     assert [cell["scope"] for cell in page.named("th")] == ["col"] * len(header) + ["row"] * len(ROWS)
-    assert page.texts["p"] == ["ms: the median; speed-up: against the first row; on some machine"]
-    without = written(tmp_path, Part("", [score_table([ReportRow("a", {"f1": 1.0})])]))
-    assert without.texts["th"] == ["model", "f1", "a"]
+    assert page.texts["p"] == [table.caption]
+    assert [cell.get("class") for cell in page.named("th")][:2] == ["words", None]
+    text = written(tmp_path, table=Table(["a", "b"], [["x", "y"]], words=(0, 1)))
+    assert text.named("table") == [{"class": "text"}]
+    assert [cell["data-heading"] for cell in text.named("th")[2:] + text.named("td")] == ["a", "b"]
 
 
-def test_no_text_is_taken_for_html(tmp_path: Path, flows: Path) -> None:
+def test_no_text_is_taken_for_html(tmp_path: Path) -> None:
+    frames = [Frame(NASTY, NASTY, [None]), Frame("b", "b", [{"z": NASTY}])]
     page = written(
         tmp_path,
-        Part(NASTY, [Text(NASTY), Items([NASTY]), Picture(flows, NASTY), Command(NASTY), Fold(NASTY, [Text(NASTY)])]),
-        Part(
-            NASTY, [score_table([ReportRow(NASTY, {NASTY: 0.5})]), Table([NASTY, "b"], [[NASTY, NASTY]], NASTY, True)]
-        ),
-        Part(NASTY, [Chart(NASTY, CHART.figure, NASTY)]),
-        Part(NASTY, [Slider(NASTY, [CHART], [Frame(NASTY, NASTY, [None]), Frame("b", "b", [{"z": NASTY}])])]),
         title=NASTY,
+        table=Table([NASTY, "b"], [[NASTY, NASTY]], caption=NASTY, words=(0, 1)),
+        items=[NASTY],
+        charts=[Chart(NASTY, lines({NASTY: ([0], [1])}, x=NASTY, y=NASTY), NASTY)],
+        slider=Slider(NASTY, [CHART], frames),
+        command=NASTY,
     )
-    for tag in ("title", "h1", "li", "pre", "summary"):
+    for tag in ("title", "h1", "li", "pre", "td"):
         assert page.texts[tag] == [NASTY]
-    assert page.texts["h2"] == [text for text in page.texts["a"] if text] == [NASTY] * 4
     assert NASTY in page.texts["h3"]
-    assert page.texts["th"].count(NASTY) == 4
-    assert [image["alt"] for image in page.named("img")] == [NASTY]
-    assert len(page.named("script")) == 3
-    assert page.values["sliders"][0]["frames"][0]["label"] == NASTY
-    assert "<" not in page.texts["script"][0]
+    assert page.texts["th"].count(NASTY) == 2
+    assert NASTY in page.texts["p"]
+    assert page.texts["span"] == [NASTY, "b"]
+    runs = [attributes for attributes, _ in page.scripts if attributes.get("type") is None]
+    assert len(runs) == 2
+    assert [each["label"] for each in page.data[1]] == [NASTY, "b"]
+    assert page.charts[0]["layout"]["xaxis"]["title"]["text"] == NASTY
+    assert all("<" not in text for attributes, text in page.scripts if attributes.get("type"))
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
 
 
-def test_a_page_asks_for_nothing_outside_it(tmp_path: Path, flows: Path) -> None:
-    page = written(tmp_path, Part("a", [score_table(ROWS), Picture(flows, "c"), CHART, slider("a1", "b1")]))
-    assert {tag for tag, _ in page.tags}.isdisjoint({"link", "iframe", "object", "embed", "base", "form"})
-    addresses = [
-        str(attributes[name])
-        for _, attributes in page.tags
-        for name in ("src", "href", "srcset", "action")
-        if name in attributes
-    ]
-    assert [address.partition(",")[0] for address in addresses] == ["data:image/png;base64"]
+def test_only_its_two_scripts_may_run_and_the_number_comes_of_the_page(tmp_path: Path) -> None:
+    page = written(tmp_path, charts=[CHART])
+    plotly, own = (attributes for attributes, _ in page.scripts if attributes.get("type") is None)
+    assert plotly == {"nonce": own["nonce"], "src": PLOTLY}
+    rules = dict(rule.split(" ", 1) for rule in page.policy.split("; "))
+    assert rules["default-src"] == "'none'"
+    assert rules["script-src"] == f"'nonce-{own['nonce']}'"
+    assert "unsafe-eval" not in page.policy
+    assert any(PLOTLY in text for text in page.texts["p"])  # what is said where it is missing
+    other = written(tmp_path, charts=[CHART], command="another")
+    assert other.named("script")[-1]["nonce"] != own["nonce"]
+    silent = written(tmp_path)
+    assert "script-src 'none'" in silent.policy
+    assert not silent.named("script")
+    assert "p" not in silent.texts
+
+
+def test_a_page_asks_for_its_script_and_nothing_else(tmp_path: Path) -> None:
+    page = written(tmp_path, charts=[CHART], slider=slider("a1", "b1"))
+    assert {tag for tag, _ in page.tags}.isdisjoint({"link", "iframe", "object", "embed", "base", "form", "img"})
+    names = ("src", "href", "srcset", "action")
+    assert [attributes[name] for _, attributes in page.tags for name in names if name in attributes] == [PLOTLY]
     style = "".join(page.texts["style"])
-    assert not re.search(r"https?:|url\(|@import", style)
+    assert "url(" not in style
+    assert "@import" not in style
     assert str(tmp_path) not in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_exactly_the_scripts_in_the_file_may_run(tmp_path: Path) -> None:
-    page = written(tmp_path, Part("a", [CHART]))
-    kinds = [attributes.get("type") for attributes in page.named("script")]
-    assert kinds == ["application/json", None, None]
-    hashes = [
-        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-        for text, kind in zip(page.texts["script"], kinds, strict=True)
-        if kind is None
-    ]
-    rules = dict(rule.split(" ", 1) for rule in page.policy.split("; "))
-    assert rules["default-src"] == "'none'"
-    assert rules["script-src"] == " ".join(hashes)
-    assert "unsafe-eval" not in page.policy
-    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
-    assert page.texts["noscript"]
-    silent = written(tmp_path, Part("a", [Text("b")]))
-    assert "script-src 'none'" in silent.policy
-    assert not silent.named("script")
-    assert "noscript" not in silent.texts
-
-
 def test_charts_and_sliders_reach_the_script(tmp_path: Path) -> None:
-    page = written(tmp_path, Part("a", [CHART, Row([CHART, CHART]), slider("a1", "a2", "b1")]), dark={"#000": "#fff"})
-    values = page.values
+    page = written(tmp_path, charts=[CHART, CHART], slider=slider("a1", "a2", "b1"))
     plots = [attributes for attributes in page.named("div") if attributes.get("class") == "plot"]
-    assert [plot["id"] for plot in plots] == list(values["charts"]) == [f"chart-{place}" for place in range(5)]
-    assert all(plot["role"] == "img" and plot["aria-label"] == "Title. Caption" for plot in plots)
-    assert f"height:{CHART.figure['layout']['height']}px" in str(plots[0]["style"])
-    assert values["charts"]["chart-0"] == json.loads(json.dumps(CHART.figure))
-    assert values["dark"] == {"#000": "#fff"}
-    found = values["sliders"][0]
-    assert found["charts"] == ["chart-3", "chart-4"]
-    assert found["frames"][2] == {"label": "b1", "updates": [{"z": [[2]]}, None]}
+    assert len(plots) == len(page.charts) == 4
+    assert all(plot["role"] == "img" and plot["aria-label"] == "Title. Caption." for plot in plots)
+    assert f"{CHART.figure['layout']['height']}px" in str(plots[0]["style"])
+    assert page.charts[0] == json.loads(json.dumps(CHART.figure))
+    dark = next(json.loads(text) for attributes, text in page.scripts if attributes.get("id") == "dark")
+    assert dark == DARK
+    assert page.data[2][2] == {"label": "b1", "updates": [{"z": [[2]]}, None]}
     control = page.named("input")[0]
     assert (control["min"], control["max"], control["value"], control["aria-label"]) == ("0", "2", "2", "step")
     assert page.texts["output"] == ["b1"]
-    assert [text for text in page.texts["span"] if text] == ["a", "b"]
+    assert page.texts["span"] == ["a", "b"]
 
 
-def test_equal_input_gives_equal_bytes_and_an_old_page_is_replaced(tmp_path: Path, flows: Path) -> None:
+def test_equal_input_gives_equal_bytes_and_an_old_page_is_replaced(tmp_path: Path) -> None:
     contents = []
     for name, title in (("a", "t"), ("b", "t"), ("b", "other")):
-        write_page(tmp_path / name, title=title, parts=[Part("p", [Picture(flows, "c"), CHART, Command("c\nd")])])
+        written(tmp_path, name=name, title=title, charts=[CHART])
         contents.append((tmp_path / name).read_bytes())
     assert contents[0] == contents[1] != contents[2]
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "b", "flows.png"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "b", PLOTLY]
 
 
-def test_what_there_is_nothing_of_is_left_out(tmp_path: Path) -> None:
-    nothing = [Picture(tmp_path / "no.png", "c"), Command(" "), Text(""), Items([]), Table([], []), Row([])]
-    page = written(tmp_path, Part("nothing", [*nothing, Fold("still nothing", nothing)]))
-    assert page.texts["h1"] == ["t"]
-    assert set(page.texts).isdisjoint({"h2", "table", "ul", "figure", "pre", "details", "nav", "p"})
-
-
-def test_a_picture_of_an_unknown_kind_is_refused_and_the_old_page_stays(tmp_path: Path) -> None:
-    page, drawing = tmp_path / "report.html", tmp_path / "flows.svg"
-    page.write_text("old")
-    drawing.write_text("<svg/>")
-    with pytest.raises(DataError, match=r"flows\.svg: .*\.png"):
-        write_page(page, title="t", parts=[Part("", [Picture(drawing, "c")])])
-    assert page.read_text() == "old"
-    assert not list(tmp_path.glob("*.part"))
+def test_a_value_that_is_missing_is_an_error_and_the_old_page_stays(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("old")
+    with pytest.raises(jinja2.UndefinedError):
+        write_page(tmp_path / "report.html", "everything", title="t")
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("report.html", "old")]
 
 
 def test_a_command_that_is_no_unicode_does_not_break_a_page(tmp_path: Path) -> None:
-    page = written(tmp_path, Part("", [Command("emdistill distill --data \udcff.csv")]))
+    page = written(tmp_path, command="emdistill distill --data \udcff.csv")
     assert page.texts["pre"] == ["emdistill distill --data ?.csv"]
+
+
+# ---------------------------------------------------------------------------------------------- where the script is
+
+
+def script_of(folder: Path) -> str:
+    return str(
+        next(attributes["src"] for attributes, _ in written(folder, charts=[CHART]).scripts if "src" in attributes)
+    )
+
+
+def test_a_folder_of_its_own_has_a_script_of_its_own(tmp_path: Path) -> None:
+    share_script(tmp_path)
+    assert script_of(tmp_path / "run") == PLOTLY
+    assert (tmp_path / "run" / PLOTLY).read_bytes() == (tmp_path / PLOTLY).read_bytes()
+    assert len((tmp_path / PLOTLY).read_bytes()) > 1e6
+
+
+def test_the_runs_of_a_comparison_share_its_script(tmp_path: Path) -> None:
+    share_script(tmp_path)
+    assert script_of(tmp_path / "runs" / "a-0") == f"../../{PLOTLY}"
+    assert script_of(tmp_path / "runs" / "b-0") == f"../../{PLOTLY}"
+    assert [file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*.js")] == [PLOTLY]
+
+
+@pytest.mark.parametrize("above", [None, b"of another version, or of another's"])
+def test_what_stands_above_by_that_name_is_neither_needed_nor_touched(tmp_path: Path, above: bytes | None) -> None:
+    if above is not None:
+        (tmp_path / PLOTLY).write_bytes(above)
+    assert script_of(tmp_path / "runs" / "mine") == PLOTLY
+    assert above is None or (tmp_path / PLOTLY).read_bytes() == above
+
+
+def test_an_old_script_beside_the_page_is_renewed(tmp_path: Path) -> None:
+    (tmp_path / PLOTLY).write_bytes(b"old")
+    assert script_of(tmp_path) == PLOTLY
+    assert len((tmp_path / PLOTLY).read_bytes()) > 1e6
+
+
+# ------------------------------------------------------------------------------------------------------- markdown
+
+
+@pytest.mark.parametrize(
+    ("text", "span"), [("a", "`a`"), ("a`b", "``a`b``"), ("`a", "`` `a ``"), ("a\n# b", "`a # b`")]
+)
+def test_a_code_span_holds_its_text(text: str, span: str) -> None:
+    assert code_span(text) == span
+
+
+def test_a_line_of_markdown_is_one_line_without_html() -> None:
+    assert plain_line('a\n\n# <b>"b"</b> & c') == 'a # &lt;b&gt;"b"&lt;/b&gt; &amp; c'

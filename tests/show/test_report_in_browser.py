@@ -14,11 +14,12 @@ from run_folders import HOSTILE, add_flows, add_gate, add_predictions, write_run
 
 from emdistill.runs.flows import FlowRecord
 from emdistill.show.candidates import read_runs
+from emdistill.show.page import PLOTLY, share_script
 from emdistill.show.run_report import write_run_report
 from emdistill.show.runs_report import write_runs_report
 
 TIMES = {"teacher": 40.0, "student": 20.0, "onnx": 10.0, "int8": 4.0}
-SLIDER = "#slider-0"
+SLIDER = ".slider input"
 PLOTS = "[...document.querySelectorAll('.plot')]"
 INKS = ("xtick text", "xtitle")
 # All that the pointer would be told.
@@ -49,6 +50,10 @@ class Pages:
     files: dict[str, Path]
     flows: list[FlowRecord]
     _opened: dict[str, Page] = field(default_factory=dict)
+
+    def script_of(self, name: str) -> str:
+        """The address of the script beside a page."""
+        return (self.files[name].parent / PLOTLY).as_uri()
 
     def show(self, name: str, *, width: int = 1400, scheme: Literal["light", "dark"] = "light") -> Page:
         """A page with all its charts drawn, on a screen, its slider at the end."""
@@ -118,7 +123,7 @@ def check_flow(page: Page, record: FlowRecord) -> None:
     page.settle()
     terms = list(record.flows)
     flows = [np.asarray(record.flows[term]) for term in terms]
-    assert f"step {record.step}" in page.evaluate(f"document.querySelector('{SLIDER}-label').textContent")
+    assert f"step {record.step}" in page.evaluate("document.querySelector('.slider output').textContent")
     for flow, sankey, heat in zip(flows, traces(page, "sankey"), traces(page, "heatmap"), strict=False):
         share = flow / flow.sum()
         assert shares_of_sankey(sankey, *flow.shape) == pytest.approx(share, abs=2e-4)
@@ -159,14 +164,37 @@ def test_the_harness_sees_what_goes_wrong(browser: Browser, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_opens_in_silence_and_asks_for_nothing(pages: Pages, name: str) -> None:
+def test_a_page_opens_in_silence_and_asks_for_its_script_alone(pages: Pages, name: str) -> None:
     page = pages.show(name)
     plots = page.evaluate("[...document.querySelectorAll('.plot')].map(plot => plot.querySelectorAll('svg').length)")
     assert plots
     assert all(plots)
     page.evaluate(HOVER_ALL)
     page.settle()
-    assert (page.errors, page.requests) == ([], [])
+    assert (page.errors, page.requests) == ([], [pages.script_of(name)])
+    assert page.evaluate("document.getElementById('no-charts').offsetHeight") == 0
+
+
+def test_without_its_script_a_page_is_read_and_says_so(pages: Pages, tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_bytes(pages.files["run"].read_bytes())
+    page = pages.browser.open(tmp_path / "report.html")
+    assert page.requests == [(tmp_path / PLOTLY).as_uri()]
+    assert page.errors  # that file is not found, and nothing else is wrong
+    assert all("FILE_NOT_FOUND" in error for error in page.errors)
+    shown = page.evaluate("document.body.innerText")
+    assert PLOTLY in shown
+    assert all(text in shown for text in ("student, int8", "Calibration and confusion", "Go: ship"))
+    assert page.evaluate("Math.max(...[...document.querySelectorAll('.plot, .slider')].map(e => e.offsetHeight))") == 0
+    assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
+
+
+def test_runs_of_a_comparison_find_the_script_above_them(pages: Pages, tmp_path: Path) -> None:
+    share_script(tmp_path)
+    folder = write_run_folder(tmp_path / "runs" / "bert-emd-0")
+    page = pages.browser.open(write_run_report(folder))
+    page.wait_for("document.documentElement.dataset.drawn === 'true'")
+    assert (page.errors, page.requests) == ([], [(tmp_path / PLOTLY).as_uri()])
+    assert page.evaluate(f"{PLOTS}.every(plot => plot.querySelector('svg'))")
 
 
 def test_the_slider_moves_the_flow(pages: Pages) -> None:
@@ -196,7 +224,7 @@ def test_the_slider_moves_the_flow(pages: Pages) -> None:
 def test_play_runs_to_the_end(pages: Pages) -> None:
     page = pages.show("run")
     page.press("ArrowLeft")
-    page.focus(f"{SLIDER}-play")
+    page.focus(".slider button")
     page.press("Enter")
     page.wait_for(f"Number(document.querySelector('{SLIDER}').value) === {len(pages.flows) - 1}", 5)
     check_flow(page, pages.flows[-1])
@@ -211,7 +239,8 @@ def test_hostile_texts_are_texts(pages: Pages, name: str) -> None:
     page.evaluate("document.querySelectorAll('details').forEach(fold => fold.open = true)")
     page.settle()
     assert page.evaluate("typeof window.hacked") == "undefined"
-    assert page.evaluate("document.scripts.length") == 3  # the values, Plotly, and what draws
+    run = "[...document.scripts].filter(script => !script.type).length"
+    assert page.evaluate(run) == 2  # Plotly, and what draws
     assert page.evaluate("document.querySelectorAll('img, iframe, object, embed, base').length") == 0
     # A link in a chart would be one of SVG; the page's own lead into itself.
     links = page.evaluate("[...document.querySelectorAll('a')].map(a => a.href.baseVal ?? a.getAttribute('href'))")
@@ -221,7 +250,7 @@ def test_hostile_texts_are_texts(pages: Pages, name: str) -> None:
     shown = page.evaluate("document.body.innerText")
     assert all(text in shown for text in (HOSTILE[1], HOSTILE[4]))
     page.evaluate("document.querySelectorAll('details').forEach(fold => fold.open = false)")
-    assert (page.errors, page.requests) == ([], [])
+    assert (page.errors, page.requests) == ([], [pages.script_of(name)])
 
 
 @pytest.mark.parametrize("name", ["run", "runs"])
@@ -249,7 +278,7 @@ def test_paper_shows_everything_in_dark_ink(pages: Pages, name: str) -> None:
         f"{PLOTS}.every(plot => plot.offsetHeight > 0 && plot.querySelector('svg').clientWidth <= 720)"
     )
     assert page.evaluate("[...document.querySelectorAll('button, input')].every(part => part.offsetHeight === 0)")
-    parts = "[...document.querySelectorAll('section, figure, table, p, li, pre')]"
+    parts = "[...document.querySelectorAll('section, figure, table, p:not([hidden]), li, pre')]"
     assert page.evaluate(f"{parts}.filter(part => !part.offsetHeight).map(part => part.outerHTML.slice(0, 99))") == []
     page.show_as(media="")
     assert page.evaluate("[...document.querySelectorAll('details')].some(fold => fold.open)") is False

@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as plotly
 import pytest
-from run_folders import add_flows, add_gate, add_predictions, write_run_folder
-from test_page import Page
+from pages import Page
+from run_folders import add_flows, add_gate, add_predictions, read_record, write_record, write_run_folder
 
 from emdistill.errors import DataError, OutputError
 from emdistill.runs.flows import FlowRecord
-from emdistill.runs.run_folder import read_run, write_run
-from emdistill.show.flow_section import flow_part, thinned, weights_part
-from emdistill.show.page import Slider
+from emdistill.show import sections
+from emdistill.show.page import PLOTLY
 from emdistill.show.run_report import write_run_report
+from emdistill.show.sections import SECTIONS
+from emdistill.show.sections.flow import flow_section, thinned
+from emdistill.show.sections.weights import weight_rows
 
 TIMES = {"teacher": 24.0, "student": 9.0, "onnx": 5.0, "int8": 3.0}
 
@@ -28,7 +30,7 @@ def page_of(folder: Path) -> Page:
     path = write_run_report(folder)
     assert path == folder / "report.html"
     page = Page(path)
-    for figure in page.values["charts"].values() if page.named("input") else ():
+    for figure in page.charts if page.named("input") else ():
         plotly.Figure(figure)
     return page
 
@@ -42,12 +44,19 @@ def cells(page: Page) -> dict[str, list[str]]:
 
 
 def change(folder: Path, **values: Any) -> None:
-    write_run(folder, read_run(folder) | values)
+    write_record(folder, read_record(folder) | values)
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     return write_run_folder(tmp_path / "run")
+
+
+def test_every_section_is_a_file_with_a_template_and_stands_in_the_table() -> None:
+    folder = Path(sections.__file__).parent
+    files = {file.stem for file in folder.glob("*.py")} - {"__init__"}
+    assert list(SECTIONS) == [make.__name__ for make in SECTIONS.values()]
+    assert files == set(SECTIONS) == {file.stem for file in (folder.parent / "templates" / "sections").iterdir()}
 
 
 def test_a_whole_run_has_every_part(run: Path) -> None:
@@ -68,8 +77,11 @@ def test_a_whole_run_has_every_part(run: Path) -> None:
     ]
     table = cells(page)
     assert list(table) == ["teacher", "student", "student, ONNX", "student, int8"]
+    assert page.texts["p"][1:3] == [
+        "The student scores 0.800 in accuracy, 10.0 points below the teacher's 0.900, with 77% of its parameters.",
+        "Go: ship student, int8.",
+    ]
     assert table["student, int8"] == ["0.790", "0.780", "17.4", "17.6", "3.0", "8.0×"]
-    assert "Go: ship student, int8." in page.texts["p"]
     assert "int8 is not faster" in page.texts["li"]
     assert "limits: --max-latency-ms 5" in page.texts["li"]
     assert any("student, ONNX: p95 of 6 ms" in item for item in page.texts["li"])
@@ -90,9 +102,9 @@ def test_what_the_run_has_not_recorded_is_asked_for(run: Path) -> None:
 
 
 def test_a_run_that_has_not_finished_has_a_page(run: Path) -> None:
-    record = read_run(run)
+    record = read_record(run)
     del record["log"], record["timings"], record["scores"]["student"]
-    write_run(run, record | {"status": "running"})
+    write_record(run, record | {"status": "running"})
     page = page_of(run)
     assert page.texts["h2"] == ["At a glance", "Configuration"]
     assert "This run has not finished; --resume goes on with it." in page.texts["p"]
@@ -100,11 +112,11 @@ def test_a_run_that_has_not_finished_has_a_page(run: Path) -> None:
 
 
 def test_a_run_of_raw_text_shows_its_loss(run: Path) -> None:
-    record = read_run(run)
-    del record["task"], record["scores"]
+    record = read_record(run)
+    record["task"], record["scores"] = None, {}
     record["config"]["task"] = "text"
     losses = {"before": {"loss": 3.0, "hidden_states": 3.0}, "after": {"loss": 1.25, "hidden_states": 1.25}}
-    write_run(run, record | {"held_out_loss": losses, "rows": {"train": 200, "held out": 20}})
+    write_record(run, record | {"held_out_loss": losses, "rows": {"train": 200, "held out": 20}})
     add_flows(run)
     page = page_of(run)
     assert page.texts["h1"] == ["raw text: a bert-emd student"]
@@ -141,7 +153,7 @@ def test_the_student_of_labels_alone_is_the_one_of_the_same_teacher_data_and_see
 def test_losses_break_where_a_stage_begins(run: Path) -> None:
     entries = [{"loss": 2.0, "terms/a_b": 1.5, "terms/c": 0.5, "grad_norm": float("nan"), "step": 10}]
     change(run, log=[{"stage": "first", "log": entries}, {"stage": "second", "log": [{"loss": 1.0, "step": 5}]}])
-    charts = list(page_of(run).values["charts"].values())
+    charts = page_of(run).charts
     loss, term, _ = charts[0]["data"]
     assert (loss["x"], loss["y"]) == ([0, 10, 10, 15], [None, 2.0, None, 1.0])
     assert (term["name"], term["y"]) == ("a b", [None, 1.5, None])
@@ -152,7 +164,7 @@ def test_losses_break_where_a_stage_begins(run: Path) -> None:
 
 def test_long_logs_and_records_are_thinned(run: Path) -> None:
     change(run, log=[{"stage": "joint", "log": [{"loss": 1.0, "step": step} for step in range(1, 5001)]}])
-    loss = page_of(run).values["charts"]["chart-0"]["data"][0]
+    loss = page_of(run).charts[0]["data"][0]
     assert 400 < len(loss["x"]) <= 502
     assert loss["x"][-1] == 5000
     records = [FlowRecord(step, stage, {"t": [[step + 1.0, 1.0]]}) for stage in ("a", "b") for step in range(200)]
@@ -171,8 +183,7 @@ def test_the_slider_has_every_record_of_all_stages() -> None:
         FlowRecord(2, "a", {"one": [[1.0, 0.0]]}),
         FlowRecord(1, "b", {"one": [[0.0, 3.0]]}),
     ]
-    part = flow_part(records, {"a": 0, "b": 10})
-    slider = next(block for block in part.blocks if isinstance(block, Slider))
+    slider = flow_section(records, {"a": 0, "b": 10}).values["slider"]
     assert [frame.label for frame in slider.frames] == [
         "stage a, step 1, 0.500 of the mass moved (two)",
         "stage a, step 2",
@@ -188,24 +199,24 @@ def test_the_slider_has_every_record_of_all_stages() -> None:
 
 def test_a_fixed_mapping_has_one_picture(run: Path) -> None:
     records = [FlowRecord(step, "a", {"one": [[1.0, 0.0], [0.0, 1.0]]}) for step in (1, 2)]
-    part = flow_part(records, {})
-    assert not any(isinstance(block, Slider) for block in part.blocks)
-    assert weights_part(records, {}).blocks == []
+    values = flow_section(records, {}).values
+    assert values["slider"] is None
+    assert len(values["charts"]) == 2
+    assert weight_rows(records, {}) == []
 
 
 def test_terms_of_equal_weights_share_their_charts() -> None:
     flow = [[0.75, 0.25]]
     side = {"one": [1.0], "two": [1.0], "three": [1.0]}
     teacher = {"one": [0.75, 0.25], "two": [0.75, 0.25], "three": [0.5, 0.5]}
-    part = weights_part([FlowRecord(4, "b", dict.fromkeys(side, flow), side, teacher)], {"b": 10})
-    rows = part.blocks[1:]
-    assert [chart.title for row in rows for chart in row.charts] == [
+    rows = weight_rows([FlowRecord(4, "b", dict.fromkeys(side, flow), side, teacher)], {"b": 10})
+    assert [chart.title for row in rows for chart in row] == [
         "student layers: one, two",
         "teacher layers: one, two",
         "student layers: three",
         "teacher layers: three",
     ]
-    trace = rows[0].charts[1].figure["data"][0]
+    trace = rows[0][1].figure["data"][0]
     assert (trace["name"], trace["x"], trace["y"]) == ("layer 0", [14], [0.75])
 
 
@@ -230,7 +241,7 @@ def test_disagreement_of_classes_is_told_with_both_answers(run: Path) -> None:
 
 
 def test_scores_have_errors_and_their_own_disagreement(run: Path) -> None:
-    task = read_run(run)["task"] | {"kind": "regression", "labels": [], "metrics": ["pearson"]}
+    task = read_record(run)["task"] | {"kind": "regression", "labels": [], "metrics": ["pearson"]}
     scores = {name: {"pearson": 0.5} for name in ("teacher", "student")}
     change(run, task=task, scores=scores)
     write_answers(run, [(1.5, [1.0], [2.0]), (3.0, [3.0], [0.25])])
@@ -240,18 +251,16 @@ def test_scores_have_errors_and_their_own_disagreement(run: Path) -> None:
     place = page.texts["td"].index("0.250")
     assert page.texts["td"][place - 2 : place + 3] == ["3", "3.00", "0.250", "2.75", "1"]
     assert any("teacher -0.25 ± 0.25, student -1.12" in text for text in page.texts["figcaption"])
-    scatter = next(
-        figure for figure in page.values["charts"].values() if figure["data"][0].get("name") == "as labelled"
-    )
+    scatter = next(figure for figure in page.charts if figure["data"][0].get("name") == "as labelled")
     assert [trace["y"] for trace in scatter["data"][1:]] == [[1.0, 3.0], [2.0, 0.25]]
 
 
 def test_many_classes_are_gathered(run: Path) -> None:
     names = [f"class {index}" for index in range(30)]
-    change(run, task=read_run(run)["task"] | {"labels": names})
+    change(run, task=read_record(run)["task"] | {"labels": names})
     add_predictions(run, labels=30)
     page = page_of(run)
-    confusion = [figure for figure in page.values["charts"].values() if figure["data"][0]["type"] == "heatmap"]
+    confusion = [figure for figure in page.charts if figure["data"][0]["type"] == "heatmap"]
     assert [len(figure["data"][0]["z"]) for figure in confusion] == [20, 20]
     assert sum(cell[0] for line in confusion[0]["data"][0]["customdata"] for cell in line) == 40
     assert "The 19 most frequent of 30 classes; the rest together." in page.texts["p"]
@@ -264,7 +273,7 @@ def test_equal_folders_give_equal_bytes(run: Path) -> None:
     first = write_run_report(run).read_bytes()
     assert write_run_report(run).read_bytes() == first
     assert sorted(file.name for file in run.iterdir()) == [
-        "flows.jsonl", "onnx", "predictions.jsonl", "report.html", "run.json",
+        "flows.jsonl", "onnx", PLOTLY, "predictions.jsonl", "report.html", "run.json",
     ]  # fmt: skip
 
 
@@ -282,8 +291,8 @@ def test_folders_that_are_no_distillation_and_broken_records_are_refused(run: Pa
     (run / "predictions.jsonl").write_text("{}\n")
     with pytest.raises(DataError, match=r"predictions\.jsonl:1"):
         write_run_report(run)
-    record = read_run(run)
+    record = read_record(run)
     del record["student"]
-    write_run(run, record)
+    write_record(run, record)
     with pytest.raises(OutputError, match="holds no distillation"):
         write_run_report(run)

@@ -8,10 +8,11 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 import pytest
-from run_folders import HOSTILE, MACHINE, add_gate, write_run_folder
+from run_folders import HOSTILE, MACHINE, add_gate, read_record, write_record, write_run_folder
 
 from emdistill.errors import ConfigError, OutputError
 from emdistill.show.candidates import Candidate, RunSet, read_runs
+from emdistill.show.page import PLOTLY
 from emdistill.show.runs_report import find_fronts, scatter, write_runs_report
 
 TIMES = {"teacher": 40.0, "student": 20.0, "onnx": 10.0, "int8": 4.0}
@@ -102,20 +103,24 @@ def test_what_is_no_finished_distillation_is_refused(tmp_path: Path) -> None:
         read_runs([tmp_path / "nothing"])
     with pytest.raises(OutputError, match=r"half holds a run that is not finished.*--resume"):
         read_runs([write_run_folder(tmp_path / "half", status="running")])
-    for name, record, said in (
-        ("teacher", {"config": {"task": None}, "status": "finished", "scores": {}}, "holds no distillation"),
-        ("general", {"config": {"task": "text"}, "status": "finished"}, "a general distillation, which has no score"),
-        ("list", [1], "holds no distillation"),
+    losses = {"before": {"loss": 2.0}, "after": {"loss": 1.0}}
+    for name, changed in (
+        ("teacher", {"student": None}),
+        ("general", {"task": None, "scores": {}, "held_out_loss": losses}),
     ):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "run.json").write_text(json.dumps(record))
-        with pytest.raises(OutputError, match=said):
-            read_runs([tmp_path / name])
-    broken = write_run_folder(tmp_path / "broken")
-    add_gate(broken, milliseconds=TIMES)
-    (broken / "onnx" / "gate.json").write_text('{"status": "fin')
-    with pytest.raises(OutputError, match=r"gate\.json is broken"):
-        read_runs([broken])
+        folder = write_run_folder(tmp_path / name)
+        write_record(folder, read_record(folder) | changed)
+        with pytest.raises(OutputError, match=f"{name} holds (no|a general) distillation"):
+            read_runs([folder])
+
+
+def test_a_gate_of_another_metric_is_refused(tmp_path: Path) -> None:
+    folder = write_run_folder(tmp_path / "run")
+    add_gate(folder, milliseconds=TIMES)
+    gate = json.loads((folder / "onnx" / "gate.json").read_text()) | {"metric": "macro_f1"}
+    (folder / "onnx" / "gate.json").write_text(json.dumps(gate))
+    with pytest.raises(OutputError, match=r"gate\.json .*macro_f1.*accuracy"):
+        read_runs([folder])
 
 
 def test_a_gate_that_is_not_finished_measured_nothing(tmp_path: Path) -> None:
@@ -190,9 +195,8 @@ def test_the_page_says_it(tmp_path: Path) -> None:
     write_runs_report(path, RunSet("reviews", "accuracy", "dev", 40, candidates(), ("b",), ("a note",)))
     text = text_of(path)
     assert "reviews: 2 configurations compared" in text
-    assert (
-        "Scores are accuracy on dev (40 rows). On the Pareto front of latency and size: a (PyTorch), a (int8)." in text
-    )
+    assert "On the Pareto front of latency and size: a (PyTorch), a (int8)." in text
+    assert "Scores are accuracy on dev (40 rows)." in text
     assert "0.810 ± .014" in text
     assert "b has no latency and stands in the chart of sizes only; measured by: emdistill export RUN" in text
     assert "a note" in text
@@ -200,7 +204,7 @@ def test_the_page_says_it(tmp_path: Path) -> None:
     first = path.read_bytes()
     write_runs_report(path, RunSet("reviews", "accuracy", "dev", 40, candidates(), ("b",), ("a note",)))
     assert path.read_bytes() == first
-    assert [file.name for file in tmp_path.iterdir()] == ["runs.html"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [PLOTLY, "runs.html"]
 
 
 def test_names_are_text_in_charts_too(tmp_path: Path) -> None:

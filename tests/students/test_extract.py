@@ -12,12 +12,14 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceCl
 
 from emdistill.errors import ConfigError, ModelError
 from emdistill.models import encoder_layers, fingerprint
+from emdistill.models.families import FAMILIES as KNOWN
 from emdistill.students.extract import ExtractionPlan, cut_out, extract_student, parameter_place, plan_extraction
 from emdistill.students.importance import Importance, random_importance
 from emdistill.students.keep_layers import keep_layers
 from emdistill.students.shape import StudentShape, complete_shape, shape_of
 
-FAMILIES = ("bert", "roberta", "distilbert", "electra")
+# One model type of each family that can be cut.
+FAMILIES = list({family.name: name for name, family in reversed(KNOWN.items()) if "cut" not in family.without}.values())
 AUTO = {"classifier": AutoModelForSequenceClassification, "masked-lm": AutoModelForMaskedLM, "bare": AutoModel}
 BATCH = {
     "input_ids": torch.tensor([[2, 40, 41, 42, 43, 3], [2, 50, 51, 3, 0, 0]]),
@@ -77,6 +79,11 @@ def test_a_cut_student_is_a_stock_model(tiny_encoder, tmp_path, family, kind):
 # A teacher that is a smaller model in disguise: its further units copy or do nothing.
 
 
+def asks(name: str) -> bool:
+    """Whether the parameter makes queries, of states or of positions."""
+    return name.rpartition(".")[0].endswith(("query", "q_lin", ".q", "query_proj"))
+
+
 def head_factor(large, small) -> float:
     """softmax(q·k / sqrt(head size)): by so much queries grow where the heads do."""
     return (shape_of(large).head_size / shape_of(small).head_size) ** 0.5
@@ -104,10 +111,10 @@ def grown(small: nn.Module, config, plan: ExtractionPlan) -> nn.Module:
                 continue
             row = 0 if place.layer is None else plan.layers.index(place.layer)
             own = small.state_dict()[name.replace(f"layer.{place.layer}.", f"layer.{row}.")]
-            if name.rpartition(".")[0].endswith(("query", "q_lin")):
+            if asks(name):
                 own = own * factor
             kept = {"residual": plan.residual, "query_key": plan.query_key, "value": plan.value}
-            kept["feed_forward"] = plan.feed_forward
+            kept |= {"feed_forward": plan.feed_forward, "head": plan.heads}
             for axis, kind in enumerate(place.axes):
                 if kind not in kept:
                     continue
@@ -145,8 +152,7 @@ def test_units_that_do_not_matter_are_cut_off(tiny_encoder, family, kind, heads,
     student = cut_out(large, plan)
     factor = head_factor(config, small.config)
     for name, value in small.state_dict().items():
-        asked = name.rpartition(".")[0].endswith(("query", "q_lin"))
-        assert torch.equal(student.state_dict()[name], value * factor if asked else value)
+        assert torch.equal(student.state_dict()[name], value * factor if asks(name) else value)
 
 
 @pytest.mark.parametrize("kind", AUTO)
@@ -158,7 +164,7 @@ def test_every_parameter_has_its_axes(tiny_encoder, family, kind):
         for name, tensor in model.state_dict().items():
             place = parameter_place(model, name)
             assert len(place.axes) == tensor.ndim
-            sizes = {"residual": 32, "query_key": 32, "value": 32, "feed_forward": 64, "embedding": 16}
+            sizes = {"residual": 32, "query_key": 32, "value": 32, "head": 4, "feed_forward": 64, "embedding": 16}
             for axis, kind_of_unit in enumerate(place.axes):
                 assert kind_of_unit is None or tensor.shape[axis] == sizes[kind_of_unit]
 

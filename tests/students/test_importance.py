@@ -15,7 +15,7 @@ from emdistill.errors import ConfigError, ModelError
 from emdistill.models import encoder_layers, fingerprint
 from emdistill.students.importance import Importance, random_importance, taylor_importance
 
-FAMILIES = ("bert", "roberta", "distilbert", "electra")
+FAMILIES = ("bert", "roberta", "distilbert", "electra", "mpnet")
 NAMES = {  # query, key, attention output, feed-forward output, LayerNorms after attention and after the layer
     "bert": (
         "attention.self.query",
@@ -32,6 +32,14 @@ NAMES = {  # query, key, attention output, feed-forward output, LayerNorms after
         "ffn.lin2",
         "sa_layer_norm",
         "output_layer_norm",
+    ),
+    "mpnet": (
+        "attention.attn.q",
+        "attention.attn.k",
+        "attention.attn.o",
+        "output.dense",
+        "attention.LayerNorm",
+        "output.LayerNorm",
     ),
 }
 IDS = torch.tensor([[2, 40, 41, 42, 43, 3], [2, 50, 51, 3, 0, 0], [2, 60, 3, 0, 0, 0]])

@@ -7,10 +7,11 @@ from messages import names, unnamed
 
 from emdistill.data.batches import tokenise
 from emdistill.errors import ConfigError
+from emdistill.models.inputs import longest_text
 from emdistill.tasks import KINDS
 from emdistill.tasks.task import Task, TaskData
 from emdistill.training import evaluate, predict_logits
-from emdistill.training.splits import check_max_length, longest_text, make_splits, sample_batches
+from emdistill.training.splits import check_max_length, make_splits, sample_batches
 
 TASK = Task("reviews", KINDS["classification"], ("bad", "good"), ("accuracy", "macro_f1"))
 

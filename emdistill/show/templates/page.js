@@ -1,13 +1,16 @@
-// Draws the charts of a report from the values in the page, and draws them anew when the slider, the colour scheme or
-// the medium changes. It asks for nothing outside the page.
+// Draws the charts of a page from the values beside them, and draws them anew when the slider, the colour scheme or the
+// medium changes. Without Plotly the page stays as it is, with a sentence that says so.
 "use strict";
 (() => {
   const PAPER_WIDTH = 680; // pixels of an A4 or letter page between its margins
   const PLAY_SECONDS = 12; // of the whole slider
-  const page = JSON.parse(document.getElementById("page-data").textContent);
+  const valuesIn = (element) => JSON.parse(element.textContent);
+  const darkColours = valuesIn(document.getElementById("dark"));
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const paper = matchMedia("print");
-  const shown = new Map(); // chart -> what the slider sets in its first trace
+  const plots = window.Plotly ? [...document.querySelectorAll(".plot")] : [];
+  const figures = new Map(plots.map((plot) => [plot, valuesIn(plot.nextElementSibling)]));
+  const shown = new Map(); // plot -> what the slider sets in its first trace
   let printing = false;
 
   // Colours are written for a light page; a dark one has another for each.
@@ -26,27 +29,26 @@
     names.reduce((inner, name) => (inner[name] ??= {}), target)[last] = value;
   }
 
-  function draw(name, anew = false) {
-    const element = document.getElementById(name);
-    const update = shown.get(name);
-    element.closest("figure").classList.toggle("absent", update === null);
+  function draw(plot, anew = false) {
+    const update = shown.get(plot);
+    plot.closest("figure").classList.toggle("absent", update === null);
     if (update === null) return;
-    const figure = structuredClone(page.charts[name]);
+    const figure = structuredClone(figures.get(plot));
     for (const [path, value] of Object.entries(update ?? {})) setAt(figure.data[0], path, structuredClone(value));
-    const { data, layout } = repaint(figure, dark.matches && !printing ? page.dark : {});
-    if (anew) Plotly.purge(element); // else some charts only begin to move to their new size
+    const { data, layout } = repaint(figure, dark.matches && !printing ? darkColours : {});
+    if (anew) Plotly.purge(plot); // else some charts only begin to move to their new size
     if (printing) Object.assign(layout, { autosize: false, width: PAPER_WIDTH });
     // A finger on a chart scrolls the page; a mouse may zoom, and a double click shows all again.
     layout.dragmode = matchMedia("(pointer: fine)").matches ? "zoom" : false;
-    Plotly.react(element, data, layout, { responsive: true, displayModeBar: false, doubleClick: "reset" });
+    Plotly.react(plot, data, layout, { responsive: true, displayModeBar: false, doubleClick: "reset" });
   }
 
-  const drawAll = (anew) => Object.keys(page.charts).forEach((name) => draw(name, anew));
+  const drawAll = (anew) => plots.forEach((plot) => draw(plot, anew));
 
-  function connect({ name, charts, frames }) {
-    const input = document.getElementById(name);
-    const output = document.getElementById(`${name}-label`);
-    const button = document.getElementById(`${name}-play`);
+  function connect(moved) {
+    const [input, output, button] = ["input", "output", "button"].map((tag) => moved.querySelector(tag));
+    const frames = valuesIn(moved.querySelector(":scope > script"));
+    const charts = [...moved.querySelectorAll(".plot")];
     let timer = 0;
     let waiting = false;
 
@@ -54,7 +56,7 @@
       const frame = frames[Number(input.value)];
       output.textContent = frame.label;
       input.setAttribute("aria-valuetext", frame.label);
-      charts.forEach((chart, index) => shown.set(chart, frame.updates[index]));
+      charts.forEach((plot, index) => shown.set(plot, frame.updates[index]));
     }
     function show() {
       note();
@@ -62,7 +64,7 @@
       waiting = true; // however fast the slider moves, charts are drawn once a picture of the screen
       requestAnimationFrame(() => {
         waiting = false;
-        charts.forEach((chart) => draw(chart));
+        charts.forEach((plot) => draw(plot));
       });
     }
     function stop() {
@@ -99,11 +101,14 @@
     drawAll(true);
   }
 
-  page.sliders.forEach(connect);
+  if (window.Plotly) {
+    document.documentElement.dataset.drawn = "true";
+    document.getElementById("no-charts").hidden = true;
+    document.querySelectorAll(".moved").forEach(connect);
+  }
   drawAll(false);
   dark.addEventListener("change", () => drawAll(false));
   paper.addEventListener("change", () => print(paper.matches));
   addEventListener("beforeprint", () => print(true));
   addEventListener("afterprint", () => print(false));
-  document.documentElement.dataset.drawn = "true";
 })();

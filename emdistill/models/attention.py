@@ -1,0 +1,57 @@
+"""By which function a model attends, for the length of a pass: transformers' attention interface, under other names.
+
+A family that keeps its attention to itself (families.OwnAttention) hands it to the interface meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from emdistill.models.encoder import encoder_layers
+from emdistill.models.families import family_of
+
+
+@contextmanager
+def attending(model: PreTrainedModel, rename: Callable[[str], str]) -> Iterator[None]:
+    """While open, the model attends by the registered function `rename(its own)`; afterwards as before."""
+    with ExitStack() as stack:
+        for config in _configs(model):
+            stack.enter_context(attention_implementation(config, rename(str(config._attn_implementation))))
+        if (own := family_of(model).own_attention) is not None:
+            attend = ALL_ATTENTION_FUNCTIONS[str(model.config._attn_implementation)]
+            for layer in encoder_layers(model):
+                module = layer.get_submodule(own.module)
+                stack.enter_context(_forward_instead(module, partial(own.forward, module, attend)))
+        yield
+
+
+@contextmanager
+def attention_implementation(config: PreTrainedConfig, name: str) -> Iterator[None]:
+    """While open, the parts of this configuration attend by the implementation of that name."""
+    before = config._attn_implementation
+    config._attn_implementation = name
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+@contextmanager
+def _forward_instead(module: nn.Module, forward: Callable[..., object]) -> Iterator[None]:
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward  # its class has the one before
+
+
+def _configs(model: nn.Module) -> list[PreTrainedConfig]:
+    """Every configuration that says how some part of the model attends, each once."""
+    configs = {id(part.config): part.config for part in model.modules() if isinstance(part, PreTrainedModel)}
+    return list(configs.values())

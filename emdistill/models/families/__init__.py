@@ -1,0 +1,88 @@
+"""FAMILIES: what is known of each model family, by its config's `model_type`. A new one is a file and a line here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from emdistill.errors import CaptureError, ModelError
+from emdistill.models.families.albert import ALBERT
+from emdistill.models.families.bert import BERT
+from emdistill.models.families.deberta_v2 import DEBERTA_V2
+from emdistill.models.families.distilbert import DISTILBERT
+from emdistill.models.families.electra import ELECTRA
+from emdistill.models.families.family import Family
+from emdistill.models.families.modernbert import MODERNBERT
+from emdistill.models.families.mpnet import MPNET
+from emdistill.models.families.roberta import ROBERTA
+
+FAMILIES = {
+    "bert": BERT,
+    "roberta": ROBERTA,
+    "xlm-roberta": ROBERTA,
+    "camembert": ROBERTA,
+    "distilbert": DISTILBERT,
+    "electra": ELECTRA,
+    "mpnet": MPNET,
+    "albert": ALBERT,
+    "deberta-v2": DEBERTA_V2,
+    "modernbert": MODERNBERT,
+}
+
+
+@dataclass(frozen=True)
+class Capability:
+    """Something that families carry or not: what it is, what to do where it is not carried, the error that says so."""
+
+    what: str
+    mend: str
+    error: type[ModelError] = ModelError
+
+
+CAPABILITIES = {
+    "hidden": Capability(
+        "teach or learn by hidden states",
+        "switch these losses off: --objective.hidden_states 0 --objective.embeddings 0",
+        CaptureError,
+    ),
+    "attention": Capability(
+        "teach or learn by attention scores, queries, keys and values",
+        "switch these losses off: --objective.attention_scores 0; or take a method without them: --method soft-targets",
+        CaptureError,
+    ),
+    "keep": Capability("give a student some of its layers", "name a pretrained student: --student DIR"),
+    "cut": Capability(
+        "have a student cut out of it",
+        "keep whole layers (--student 3), or start from fresh weights: --student_birth fresh",
+    ),
+    "fresh": Capability("have a student of another shape", "name a pretrained student: --student DIR"),
+    "export": Capability(
+        "be exported to ONNX", f"distil it into a student of a family that can: {', '.join(FAMILIES)}"
+    ),
+}
+
+
+def family_of(model: PreTrainedModel | PreTrainedConfig) -> Family:
+    """The model's family; of one that is not in FAMILIES a value that carries logits and hidden states alone."""
+    config = model.config if isinstance(model, PreTrainedModel) else model
+    unknown = f"its insides are not known (those of {', '.join(FAMILIES)} are)"
+    return FAMILIES.get(config.model_type) or Family(
+        config.model_type, without={name: unknown for name in CAPABILITIES if name != "hidden"}
+    )
+
+
+def require(model: PreTrainedModel | PreTrainedConfig, *capabilities: str) -> Family:
+    """The model's family; raises ModelError, or CaptureError of states, where it does not carry one of CAPABILITIES."""
+    family = family_of(model)
+    config = model.config if isinstance(model, PreTrainedModel) else model
+    for name in capabilities:
+        if name in family.without:
+            capability = CAPABILITIES[name]
+            raise capability.error(
+                f"this {config.model_type!r} model cannot {capability.what}: {family.without[name]}; {capability.mend}"
+            )
+    return family
+
+
+__all__ = ["CAPABILITIES", "FAMILIES", "Capability", "Family", "family_of", "require"]

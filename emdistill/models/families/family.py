@@ -1,0 +1,121 @@
+"""What is known of a model family, as one value, read by all that takes a model apart, cuts, records or exports it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedConfig
+
+Axes = tuple[str | None, ...]
+# What the axes of a weight count; a bias has the first of them. None: an axis that is kept whole.
+RESIDUAL, EMBEDDING, QUERY_KEY, VALUE = "residual", "embedding", "query_key", "value"
+HEAD, FEED_FORWARD = "head", "feed_forward"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The modules of one layer, by the family's names, all relative to the layer.
+
+    further   other modules, and what the axes of their weights count
+    """
+
+    query: str
+    key: str
+    value: str
+    attention_output: str  # its input: the heads' outputs
+    attention_norm: str
+    feed_forward_input: str  # its input: the residual stream after attention
+    feed_forward_output: str  # its input: the feed-forward neurons after the activation
+    output_norm: str  # its output: the residual stream after the layer
+    further: Mapping[str, Axes] = field(default_factory=dict)
+
+    @property
+    def roles(self) -> dict[str, Axes]:
+        """The modules that every family has, in one order, and what the axes of their weights count."""
+        return {
+            self.query: (QUERY_KEY, RESIDUAL),
+            self.key: (QUERY_KEY, RESIDUAL),
+            self.value: (VALUE, RESIDUAL),
+            self.attention_output: (RESIDUAL, VALUE),
+            self.attention_norm: (RESIDUAL,),
+            self.feed_forward_input: (FEED_FORWARD, RESIDUAL),
+            self.feed_forward_output: (RESIDUAL, FEED_FORWARD),
+            self.output_norm: (RESIDUAL,),
+        }
+
+    @property
+    def axes(self) -> dict[str, Axes]:
+        """What the axes of each module's weights count."""
+        return {**self.roles, **self.further}
+
+
+@dataclass(frozen=True)
+class OwnAttention:
+    """Attention that a family computes by itself instead of handing it to transformers' attention interface.
+
+    module    the module of a layer that attends
+    forward   takes its place: (module, attend, *the module's own arguments); it hands queries, keys and values,
+              [B, h, L, s], and `position_bias`, which is added to the scores, to `attend`, a function of that interface
+    """
+
+    module: str
+    forward: Callable[..., tuple[Tensor, Tensor | None]]
+
+
+def keep_layers(config: Any, layers: Sequence[int]) -> tuple[int, ...]:
+    """Write into `config` that these layers are kept; give the stored ones that make them up."""
+    config.num_hidden_layers = len(layers)
+    return tuple(layers)
+
+
+@dataclass(frozen=True)
+class Family:
+    """All that is known of one family.
+
+    name          as people write it
+    layers        where the layers are below the base model; the star stands for a layer's number
+    layer         the modules of a layer
+    outside       the modules beside the layers (embeddings, pooler, heads), and what the axes of their weights count
+    masked_lm     the modules between the last hidden states and the words' logits, in the order of their application
+    own_attention its attention, where transformers' attention interface does not see it
+    attention_block  the module of a layer that is its attention half
+    feed_forward  the config's name for the feed-forward width
+    as_wide       the config's names for what is as wide as the layers; what is of another width keeps it
+    keep          writes into a config which layers are kept (keep_layers); raises ModelError for those that cannot be
+    keeps_first   whether the first layer is unlike the others and stays in its place
+    rotary        whether queries and keys are rotated in pairs, so that heads have an even number of neurons
+    without       what the family does not carry: capability -> the reason (CAPABILITIES)
+    """
+
+    name: str
+    layers: str = ""
+    layer: Layer | None = None
+    outside: Mapping[str, Axes] = field(default_factory=dict)
+    masked_lm: tuple[str, ...] = ()
+    own_attention: OwnAttention | None = None
+    attention_block: str = "attention"
+    feed_forward: str = "intermediate_size"
+    as_wide: tuple[str, ...] = ()
+    keep: Callable[[PreTrainedConfig, Sequence[int]], tuple[int, ...]] = keep_layers
+    keeps_first: bool = False
+    rotary: bool = False
+    without: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def shares_heads(self) -> bool:
+        """Whether a table outside the layers has a column per head, so that all layers must keep the same heads."""
+        return any(HEAD in axes for axes in self.outside.values())
+
+    def place(self, name: str) -> tuple[int | None, str]:
+        """A module or parameter below the base model -> the layer's number and the name in it; (None, name) outside."""
+        path, _, below = self.layers.partition(".*")
+        match = re.fullmatch(rf"{re.escape(path)}\.(\d+){re.escape(below)}(?:\.(.+))?", name)
+        return (int(match[1]), match[2] or "") if match else (None, name)
+
+    def name_of(self, layer: int, name: str) -> str:
+        """The inverse of `place`, of what belongs to a layer."""
+        return f"{self.layers.replace('*', str(layer))}.{name}"

@@ -1,0 +1,125 @@
+"""What an encoder can be given: how long a text, which token types and ids, and whether it leaves padding out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from emdistill.errors import ModelError, TokenizerError
+from emdistill.models.families import FAMILIES
+
+PROBES = (
+    "The quick brown fox jumps over the lazy dog.",
+    "Don't panic: it's only 3.14 % (or so)!",
+    "naïve CAFÉ, Straße, 北京, 🙂",
+    "  two  spaces\tand a tab ",
+)
+PADDING = ("[PAD]", "<pad>")
+ROUNDING = 1e-3  # of a text's largest number
+
+
+def token_types(config: PreTrainedConfig) -> int:
+    """How many token types the encoder has rows for; 0 where it reads none."""
+    return int(getattr(config, "type_vocab_size", 0) or 0)
+
+
+def first_position(model: PreTrainedModel) -> int:
+    """The row of a text's first token in the table of positions.
+
+    RoBERTa and its kin count from the one after padding's id, which that table names; others from 0, or have no table.
+    """
+    for name, module in model.base_model.named_modules():
+        padding = getattr(module, "padding_idx", None)
+        if name.endswith("position_embeddings") and padding is not None:
+            return int(padding) + 1
+    return 0
+
+
+def longest_text(model: PreTrainedModel) -> int:
+    """How many tokens, special ones included, the encoder has positions for; raises ModelError if it says nothing."""
+    config: Any = model.config
+    try:
+        return int(config.max_position_embeddings) - first_position(model)
+    except AttributeError as error:
+        raise ModelError(f"a {config.model_type!r} config does not say how long a text may be: {error}") from error
+
+
+def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig | None, source: object) -> None:
+    """Let the tokenizer of `source` pad on the right, and leave out token types that the encoder does not tell apart.
+
+    Raises TokenizerError where it has no padding token, or gives ids or types that the encoder has no row for.
+    """
+    vocabulary = tokenizer.get_vocab()
+    if tokenizer.pad_token is None:
+        token = next((token for token in PADDING if token in vocabulary), PADDING[0])
+        raise TokenizerError(
+            f"the tokenizer of {source} has no padding token, so it makes no batches of texts of different lengths; "
+            f'name the one that the encoder was trained with in tokenizer_config.json: "pad_token": "{token}"'
+        )
+    tokenizer.padding_side = "right"  # positions are counted from the left
+    if config is None:
+        return
+    rows: int = getattr(config, "vocab_size", len(vocabulary))
+    if outside := sorted((id, token) for token, id in vocabulary.items() if id >= rows):
+        id, token = outside[0]
+        raise TokenizerError(
+            f"the tokenizer of {source} has {len(outside)} tokens beyond the {rows} that its encoder has rows for, "
+            f"e.g. {token!r} of id {id}; take the tokenizer that belongs to the encoder, or add rows to it and train "
+            "them: resize_token_embeddings()"
+        )
+    if "token_type_ids" not in tokenizer.model_input_names:
+        return
+    types = token_types(config)
+    if types < 2:
+        names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
+        tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names  # the latter are what is saved
+    elif (last := max(tokenizer("a", "b")["token_type_ids"])) >= types:
+        raise TokenizerError(
+            f"the tokenizer of {source} gives token type {last}, and its encoder has rows for {types}; take the "
+            "tokenizer that belongs to the encoder"
+        )
+
+
+def check_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: object) -> None:
+    """Raise ModelError unless a text has the same states in a padded batch as alone, and the longest one has positions.
+
+    It is asked of families that are not known; torch's random state is left as it was.
+    """
+    what = f"{source} is a {model.config.model_type!r} model, no family that is known ({', '.join(FAMILIES)})"
+    options: Any = {"truncation": True, "max_length": min(longest_text(model), 128), "return_tensors": "pt"}
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            together = _states(model, tokenizer(list(PROBES), padding=True, **options))
+            alone = [_states(model, tokenizer(probe, **options)) for probe in PROBES]
+            difference = max(_difference(states, together, row) for row, states in enumerate(alone))
+            _read_longest(model)
+    except Exception as error:  # whatever its own code raises
+        raise ModelError(f"{what}, and it cannot read texts as they do: {type(error).__name__}: {error}") from error
+    if not difference <= ROUNDING:
+        raise ModelError(
+            f"{what}, and it gives a text other states in a padded batch than alone (by {difference:.0%} of the "
+            "largest number), so it answers by what else is in the batch; take an encoder of a known family"
+        )
+
+
+def _states(model: PreTrainedModel, inputs: Any) -> list[Tensor]:
+    """The last hidden states, and the logits of a classifier."""
+    outputs = model(**inputs, output_hidden_states=True, return_dict=True)
+    return [outputs.hidden_states[-1], *([outputs.logits] if "logits" in outputs else [])]
+
+
+def _difference(alone: list[Tensor], together: list[Tensor], row: int) -> float:
+    """The largest difference between a text's states alone and in its row of a batch, in its largest numbers."""
+    pairs = [(one[0], other[row][: len(one[0])]) for one, other in zip(alone, together, strict=True)]
+    return max(float((one - other).abs().max() / one.abs().max()) for one, other in pairs)
+
+
+def _read_longest(model: PreTrainedModel) -> None:
+    """Look up the positions of the longest text; the whole model would take seconds for some thousand tokens."""
+    ids = torch.full((1, longest_text(model)), model.config.vocab_size - 1)
+    embed = getattr(model.base_model, "embeddings", None)
+    read = model.base_model if embed is None or isinstance(embed, nn.Embedding) else embed
+    read(input_ids=ids)

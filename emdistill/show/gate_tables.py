@@ -1,0 +1,92 @@
+"""A gate as two tables and a verdict in words: for the terminal, the ONNX card and the pages."""
+
+from __future__ import annotations
+
+from emdistill.console import ABSENT, Table, short, shown
+from emdistill.runs.gate_record import GateRecord, Machine, VariantRecord
+
+NAMES = {"teacher": "teacher", "student": "student", "onnx": "student, ONNX", "int8": "student, int8"}
+WORTH_CAPTION = (
+    "drop: points below the PyTorch student ± standard error; logits: largest and mean difference to it; "
+    "agrees: with the teacher; load: without imports; peak: memory of a process that loads it"
+)
+
+
+def gate_tables(gate: GateRecord) -> tuple[Table, Table]:
+    """What each variant is worth, and how fast it is; MB = 10⁶ bytes."""
+    return _worth(gate), _speed(gate)
+
+
+def _worth(gate: GateRecord) -> Table:
+    headings = ["", gate.metric.replace("_", "\n"), "drop", "logits", "agrees", "file\nMB", "load\ns", "peak\nMB"]
+    lines = [
+        [
+            name_of(name),
+            f"{variant.scores[gate.metric]:.4f}",
+            _drop(variant),
+            ABSENT if variant.logits is None else f"{variant.logits.largest:.0e}, {variant.logits.mean:.0e}",
+            shown(variant.agreement, ".3f"),
+            f"{variant.bytes / 1e6:.1f}",
+            shown(variant.load_seconds, ".2f"),
+            shown(variant.peak_mb, ",.0f"),
+        ]
+        for name, variant in gate.variants.items()
+    ]
+    return Table(headings, lines, f"on {gate.dev_rows:,} rows of dev", WORTH_CAPTION)
+
+
+def _speed(gate: GateRecord) -> Table:
+    """A line per variant and case; speed-up is of the median, against the first variant's."""
+    first = next(iter(gate.variants), "")
+    cases = {
+        (case.batch, case.length): case for variant in reversed(gate.variants.values()) for case in variant.latency
+    }
+    lines = [
+        [
+            f"{case.batch} × {case.length}  {name_of(name)}",
+            *(f"{value:.1f}" if value >= 10 else f"{value:.2f}" for value in (case.p50, case.p95, case.p99)),
+            short(case.throughput),
+            f"{yardstick.p50 / case.p50:.1f}×",
+            str(case.calls),
+        ]
+        for place, yardstick in sorted(cases.items())
+        for name, variant in gate.variants.items()
+        for case in variant.latency
+        if (case.batch, case.length) == place
+    ]
+    return Table(
+        ["", "p50", "p95", "p99", "sentences\nper second", "speed-up", "calls"],
+        lines,
+        f"{machine_line(gate.machine)}; ms per batch without padding",
+        f"batch × length; speed-up: of the median, against the {name_of(first)}",
+    )
+
+
+def verdict_lines(gate: GateRecord) -> list[str]:
+    """The verdict in words: go or no-go, what fails by how much, and the notes."""
+    verdict = gate.verdict
+    if verdict.go and verdict.ship:
+        ship = gate.variants[verdict.ship]
+        time = f", p95 of {short(ship.judged.p95)} ms at batch 1, length {ship.judged.length}" if ship.judged else ""
+        score = f"{gate.metric} {ship.scores[gate.metric]:.4f}"
+        lines = [f"go: ship {verdict.ship} ({short(ship.bytes / 1e6)} MB{time}, {score})"]
+    else:
+        lines = ["no-go: no exported model keeps every limit"]
+    lines += [f"{name}: {reason}" for name, reasons in verdict.failures.items() for reason in reasons]
+    return lines + [f"note: {note}" for note in verdict.notes]
+
+
+def name_of(variant: str) -> str:
+    """What a variant is called among models."""
+    return NAMES.get(variant, variant)
+
+
+def machine_line(machine: Machine) -> str:
+    """'Some Processor, 2 threads'."""
+    return f"{machine.cpu}, {machine.threads} thread{'s' * (machine.threads != 1)}"
+
+
+def _drop(variant: VariantRecord) -> str:
+    if variant.drop is None or variant.drop_standard_error is None:  # the teacher, and the PyTorch student itself
+        return ABSENT
+    return f"{variant.drop + 0.0:.2f} ± {variant.drop_standard_error:.2f}"

@@ -1,0 +1,27 @@
+"""The sections of a run's page, in their order: a file here, its template of the same name, and a line in SECTIONS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from emdistill.show.contents import Contents, Section
+from emdistill.show.sections.answers import answers
+from emdistill.show.sections.configuration import configuration
+from emdistill.show.sections.disagreement import disagreement
+from emdistill.show.sections.flow import flow
+from emdistill.show.sections.glance import glance
+from emdistill.show.sections.latency import latency
+from emdistill.show.sections.loss import loss
+from emdistill.show.sections.weights import weights
+
+SECTIONS: dict[str, Callable[[Contents], Section | None]] = {
+    "glance": glance,
+    "latency": latency,
+    "loss": loss,
+    "flow": flow,
+    "weights": weights,
+    "answers": answers,
+    "disagreement": disagreement,
+    "configuration": configuration,
+}
+"""What each makes of a run folder; None where the run has recorded nothing for it."""

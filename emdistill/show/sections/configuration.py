@@ -1,0 +1,48 @@
+"""What made the run: its command, every option, the files that were read, the versions."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from emdistill.config import as_command
+from emdistill.console import ABSENT, Table
+from emdistill.show.contents import Contents, Section
+
+GROUPS = {
+    "Data": ("data", "task", "text", "text_pair", "label", "dev", "kind", "rows", "max_length", "augmented"),
+    "Teacher and student": (
+        "teacher", "check_teacher", "teacher_cache", "teacher_cache_folder",
+        "student", "student_birth", "student_source", "embedding_rank",
+    ),
+    "Method": ("method", "mapping", "objective"),
+    "Training": ("select", "seed", "training", "output", "keep_checkpoints"),
+}  # fmt: skip
+
+
+def configuration(contents: Contents) -> Section:
+    """Options in groups; those of a later version stand under further options."""
+    record, task = contents.run.record, contents.run.task
+    options = {name: _flat(name, value) for name, value in record.config.items()}
+    groups = {title: [line for name in names for line in options.get(name, [])] for title, names in GROUPS.items()}
+    known = {name for names in GROUPS.values() for name in names}
+    groups["Further options"] = [line for name, lines in options.items() if name not in known for line in lines]
+    rows = {file.name: f"{file.rows:,}" for file in task.files} if task else {}
+    hashes = [[name, rows.get(name, ""), digest] for name, digest in record.hashes.items()]
+    versions = [[*pair] for pair in record.versions.items()]
+    tables = [(title, _table(["option", "value"], lines)) for title, lines in groups.items()]
+    tables.append(("Files read", _table(["name", "rows", "SHA-256"], hashes)))
+    tables.append(("Versions", _table(["package", "version"], versions)))
+    folds = [(title, table) for title, table in tables if table.lines]
+    return Section("Configuration", {"command": as_command("distill", record.config), "folds": folds})
+
+
+def _table(headings: list[str], lines: list[list[str]]) -> Table:
+    return Table(headings, lines, words=range(len(headings)))
+
+
+def _flat(name: str, value: Any) -> list[list[str]]:
+    """[option, value] lines, sections opened: training.learning_rate."""
+    if isinstance(value, dict):
+        return [line for inner, item in value.items() for line in _flat(f"{name}.{inner}", item)]
+    return [[name, ABSENT if value is None else json.dumps(value) if isinstance(value, bool) else str(value)]]

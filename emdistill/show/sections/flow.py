@@ -1,0 +1,75 @@
+"""The flow of every term as a Sankey diagram and a heat-map, with one slider over the recorded steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+
+import numpy as np
+
+from emdistill.runs.flows import FlowRecord
+from emdistill.show.contents import Contents, Section
+from emdistill.show.flow_charts import flow_heatmap, flow_sankey, flow_updates
+from emdistill.show.page import Chart, Frame, Slider, words
+
+MOST_FRAMES = 120
+
+
+def flow(contents: Contents) -> Section | None:
+    """None for a method without layer mapping; a mapping whose flows never change has no slider."""
+    return flow_section(contents.flows, contents.stages) if contents.flows else None
+
+
+def flow_section(records: Sequence[FlowRecord], offsets: Mapping[str, int]) -> Section:
+    """offsets: steps that were made before each stage."""
+    terms = terms_of(records)
+    moves = any(record.flows != records[0].flows for record in records)
+    kept = thinned(records) if moves else records[-1:]
+    flows = {term: [np.asarray(record.flows[term]) for record in records if term in record.flows] for term in terms}
+    greatest = max(float((flow / (flow.sum() or 1.0)).max()) for of_term in flows.values() for flow in of_term)
+    charts = []
+    for term, of_term in flows.items():
+        charts.append(Chart(f"{words(term)}: from teacher to student", flow_sankey(of_term[-1])))
+        charts.append(Chart(f"{words(term)}: shares of mass", flow_heatmap(of_term[-1], greatest)))
+    frames = [Frame(_moment(record, offsets, terms), record.stage, _updates(record, terms)) for record in kept]
+    values = {
+        "slider": Slider("step of the training", charts, frames) if len(kept) > 1 else None,
+        "charts": charts,
+        "shown": len(kept),
+        "recorded": len(records),
+    }
+    return Section("Flow: which layer teaches which", values)
+
+
+def terms_of(records: Sequence[FlowRecord]) -> list[str]:
+    """The loss terms that have a flow in any record."""
+    return list({term: None for record in records for term in record.flows})
+
+
+def thinned(records: Sequence[FlowRecord], most: int = MOST_FRAMES) -> list[FlowRecord]:
+    """At most so many records, evenly chosen, each stage with its first and its last."""
+    if len(records) <= most:
+        return list(records)
+    stages = [list(places) for _, places in groupby(range(len(records)), key=lambda place: records[place].stage)]
+    ends = {place for places in stages for place in (places[0], places[-1])}
+    even = {int(place) for place in np.linspace(0, len(records) - 1, max(0, most - len(ends))).round()}
+    return [records[place] for place in sorted(ends | even)]
+
+
+def _updates(record: FlowRecord, terms: Sequence[str]) -> list[Mapping[str, object] | None]:
+    """What the record sets in the two charts of each term."""
+    updates: list[Mapping[str, object] | None] = []
+    for term in terms:
+        flow = record.flows.get(term)
+        updates += [None, None] if flow is None else flow_updates(np.asarray(flow))
+    return updates
+
+
+def _moment(record: FlowRecord, offsets: Mapping[str, int], terms: Sequence[str]) -> str:
+    """'stage joint, step 40', and the mass where it is neither 1 nor a layer's each."""
+    step = offsets.get(record.stage, 0) + record.step
+    within = f" ({record.step:,} of its own)" if offsets.get(record.stage) else ""
+    masses = {words(term): float(np.sum(record.flows[term])) for term in terms if term in record.flows}
+    partial = {term: mass for term, mass in masses.items() if abs(mass - round(mass)) > 0.001}
+    moved = "".join(f", {mass:.3f} of the mass moved ({term})" for term, mass in partial.items())
+    return f"stage {record.stage}, step {step:,}{within}{moved}"

@@ -1,0 +1,153 @@
+"""What each model scores and costs, and the verdict of the gate."""
+
+from __future__ import annotations
+
+import shlex
+
+from emdistill.console import ReportRow, comparison_table
+from emdistill.errors import OutputError
+from emdistill.runs.distillation import Distillation, read_distillation
+from emdistill.runs.gate_record import GateRecord
+from emdistill.runs.record import RUN_FILE
+from emdistill.show.contents import Contents, Section
+from emdistill.show.gate_tables import machine_line, name_of
+from emdistill.show.page import words
+
+LABELS_ONLY = "hard-labels"
+SAME = (
+    "task", "text", "text_pair", "label", "kind", "augmented", "rows", "max_length", "select", "seed",
+    "student", "student_birth", "student_source", "embedding_rank",
+)  # fmt: skip
+BUDGET = ("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps")
+
+
+def glance(contents: Contents) -> Section:
+    """The sentence, the verdict, and the table of every model that there is."""
+    run, gate = contents.run, contents.gate
+    labels_only = _labels_only(run) if run.task else None
+    rows = _of_task(run, gate, labels_only) if run.task else _of_text(run)
+    judged = [case for variant in gate.variants.values() if (case := variant.judged)] if gate else []
+    where = f"batch 1, length {judged[-1].length}, {machine_line(gate.machine)}" if gate and judged else ""
+    values = {
+        "run": run,
+        "name": shlex.quote(run.folder.resolve().name),
+        "sentence": _sentence(run),
+        "about": _about(run),
+        "table": comparison_table(rows, caption=where).without_empty_columns(),
+        "gate": gate,
+        "ship": name_of(gate.verdict.ship or "") if gate else "",
+        "remarks": _remarks(gate) if gate else [],
+        "labels_only": labels_only.folder.name if labels_only else "",
+        "wants_labels_only": not labels_only and run.options.method != LABELS_ONLY,
+    }
+    return Section("At a glance", values)
+
+
+def _of_text(run: Distillation) -> list[ReportRow]:
+    """The loss on text that was not learned from, before and after."""
+    losses = run.record.held_out_loss
+    moments = {"student as born": losses.get("before"), "student": losses.get("after")}
+    return [
+        ReportRow(name, values, run.student.parameters, run.student.bytes) for name, values in moments.items() if values
+    ]
+
+
+def _of_task(run: Distillation, gate: GateRecord | None, labels_only: Distillation | None) -> list[ReportRow]:
+    variants = gate.variants if gate else {}
+    times = {name: case.p50 for name, variant in variants.items() if (case := variant.judged)}
+    rows = [
+        ReportRow(name, scores, model.parameters, model.bytes, times.get(name))
+        for name, scores, model in (
+            ("teacher", run.teacher_scores, run.teacher),
+            ("student", run.student_scores, run.student),
+        )
+        if scores
+    ]
+    if labels_only:
+        other = labels_only.student
+        rows.append(ReportRow("student, labels alone", labels_only.student_scores, other.parameters, other.bytes))
+    rows += [
+        ReportRow(name_of(name), variants[name].scores, run.student.parameters, variants[name].bytes, times.get(name))
+        for name in ("onnx", "int8")
+        if name in variants
+    ]
+    return rows
+
+
+def _sentence(run: Distillation) -> str:
+    """What came out of the run; "" where a finished one has no such score."""
+    if not run.record.is_finished:
+        return "This run has not finished; --resume goes on with it."
+    return _score_sentence(run) if run.task else _loss_sentence(run)
+
+
+def _about(run: Distillation) -> str:
+    """Who was taught by whom, on what, from which seed, and how long it took."""
+    shape, above, seconds = run.student.shape, run.teacher.shape, run.training_seconds
+    sentences = [
+        f"{shape.layers} layers × {shape.width} (--student {run.options.student}), taught by {above.layers} layers × "
+        f"{above.width} on {run.train_rows:,} {'rows' if run.task else 'pieces of text'}",
+        run.record.selection,
+        (run.task.held_out if run.task else None) or "",
+        f"seed {run.record.seed}",
+        "" if seconds is None else f"{seconds:,.0f} seconds of training",
+    ]
+    return "; ".join(sentence for sentence in sentences if sentence) + "."
+
+
+def _score_sentence(run: Distillation) -> str:
+    """What the student keeps of the teacher, and at which size."""
+    metric = run.task.metric if run.task else ""
+    if metric not in run.student_scores or metric not in run.teacher_scores:
+        return ""
+    student, teacher = run.student_scores[metric], run.teacher_scores[metric]
+    points = 100 * (teacher - student)
+    way = f"{abs(points):.1f} points {'below' if points > 0 else 'above'} the teacher's {teacher:.3f}"
+    way = way if abs(points) >= 0.05 else "as the teacher does"
+    share = run.student.parameters / max(1, run.teacher.parameters)
+    return f"The student scores {student:.3f} in {words(metric)}, {way}, with {share:.0%} of its parameters."
+
+
+def _loss_sentence(run: Distillation) -> str:
+    before, after = (run.record.held_out_loss.get(moment, {}).get("loss") for moment in ("before", "after"))
+    return (
+        "" if before is None or after is None else f"The loss on held-out text went from {before:.3f} to {after:.3f}."
+    )
+
+
+def _remarks(gate: GateRecord) -> list[str]:
+    """The limits, what failed, and the notes."""
+    given = " ".join(
+        f"--{name.replace('_', '-')} {value:g}" for name, value in gate.limits.items() if value is not None
+    )
+    failures = [f"{name_of(name)}: {reason}" for name, reasons in gate.verdict.failures.items() for reason in reasons]
+    return [*([f"limits: {given}"] if given else []), *failures, *gate.verdict.notes]
+
+
+def _labels_only(run: Distillation) -> Distillation | None:
+    """The finished run of the same student on the same rows from the labels alone, in the same parent folder."""
+    if run.options.method == LABELS_ONLY:
+        return None
+    for path in sorted(run.folder.resolve().parent.glob(f"*/{RUN_FILE}")):
+        try:
+            other = read_distillation(path.parent)
+        except (OutputError, OSError):
+            continue  # another's run, or a broken one, is no reason to have no page of this one
+        if other.record.is_finished and other.options.method == LABELS_ONLY and _is_comparable(other, run):
+            return other
+    return None
+
+
+def _is_comparable(other: Distillation, run: Distillation) -> bool:
+    """The same teacher and data, the same student, the same budget, and a score."""
+    return (
+        other.task is not None
+        and _read_files(other) == _read_files(run)
+        and all(other.options.training.get(name) == run.options.training.get(name) for name in BUDGET)
+        and all(other.record.config.get(name) == run.record.config.get(name) for name in SAME)
+    )
+
+
+def _read_files(run: Distillation) -> dict[str, str]:
+    """Hashes of teacher and data; a mapping's file is the method's own."""
+    return {name: digest for name, digest in run.record.hashes.items() if name != "mapping"}

@@ -1,0 +1,134 @@
+"""What encoders are given: tokenizers that do not fit, the longest text, and families that answer by their batch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+from emdistill.errors import ModelError, TokenizerError
+from emdistill.models import load_classifier, load_tokenizer, save_student
+from emdistill.models.encoder import load_encoder
+from emdistill.models.inputs import first_position, longest_text
+
+TEXTS = ["a good movie", "it was not very good, the book was bad", "the", "is it a bad book"]
+
+
+@pytest.fixture
+def saved(tiny_encoder, tmp_path):
+    """Factory: saved(tokenizer, "bert", ...) gives the folder of a tiny encoder with that tokenizer."""
+
+    def save(tokenizer, family="bert", **options):
+        save_student(tiny_encoder(family, **options), tokenizer, tmp_path / family)
+        return tmp_path / family
+
+    return save
+
+
+def logits(folder, *texts: list[str]) -> torch.Tensor:
+    """Of each text alone, by transformers, and of all of them in one batch, which must be the same."""
+    model, tokenizer = load_classifier(folder), load_tokenizer(folder)
+    with torch.no_grad():
+        together = model(**tokenizer(*texts, padding=True, return_tensors="pt")).logits
+        alone = [model(**tokenizer(*row, return_tensors="pt")).logits for row in zip(*texts, strict=True)]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-5)
+    return together
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "deberta-v2"])
+def test_a_tokenizer_that_pads_on_the_left_pads_on_the_right(saved, tiny_tokenizer, family):
+    right = logits(saved(tiny_tokenizer, family), TEXTS)
+    tiny_tokenizer.padding_side = "left"
+    folder = saved(tiny_tokenizer, family)
+    assert torch.equal(logits(folder, TEXTS), right)
+    load_tokenizer(folder).save_pretrained(folder)
+    assert '"padding_side": "left"' not in (folder / "tokenizer_config.json").read_text()
+
+
+def test_a_tokenizer_without_a_padding_token_is_refused(saved, tiny_tokenizer):
+    tiny_tokenizer.pad_token = None
+    with pytest.raises(TokenizerError, match=r'tokenizer_config\.json: "pad_token": "\[PAD\]"'):
+        load_tokenizer(saved(tiny_tokenizer))
+
+
+def test_tokens_that_the_encoder_has_no_row_for_are_refused(saved, tiny_tokenizer):
+    size = len(tiny_tokenizer)
+    tiny_tokenizer.add_tokens(["<one>", "<two>"])
+    with pytest.raises(TokenizerError, match=rf"2 tokens beyond the {size} .*'<one>' of id {size}.*resize_token_embe"):
+        load_tokenizer(saved(tiny_tokenizer))
+    assert len(load_tokenizer(saved(tiny_tokenizer, vocab_size=size + 2))) == size + 2
+
+
+def test_token_types_are_given_to_encoders_that_tell_them_apart(saved, tokenizer_factory):
+    tokenizer = tokenizer_factory()
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names
+    pairs = (TEXTS, TEXTS[::-1])
+    for family, options in (("roberta", {"type_vocab_size": 1}), ("distilbert", {}), ("mpnet", {})):
+        folder = saved(tokenizer, family, **options)
+        assert load_tokenizer(folder).model_input_names == ["input_ids", "attention_mask"]
+        logits(folder, *pairs)
+        load_tokenizer(folder).save_pretrained(folder)
+        assert "token_type_ids" not in AutoTokenizer.from_pretrained(folder)(*pairs)
+    bert = saved(tokenizer)
+    assert "token_type_ids" in load_tokenizer(bert).model_input_names
+    swapped = logits(bert, *pairs)
+    assert not torch.allclose(swapped, logits(bert, *pairs[::-1]))
+    tokenizer.backend_tokenizer.post_processor = type(tokenizer.backend_tokenizer.post_processor)(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:2 [SEP]:2", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    with pytest.raises(TokenizerError, match=r"token type 2.* 2"):
+        load_tokenizer(saved(tokenizer))
+
+
+def test_a_tokenizer_without_an_encoder_beside_it_is_taken_as_it_is(tiny_tokenizer, tmp_path):
+    tiny_tokenizer.add_tokens(["<one>"])
+    tiny_tokenizer.save_pretrained(tmp_path)
+    assert len(load_tokenizer(tmp_path)) == len(tiny_tokenizer)
+
+
+# --------------------------------------------------------------------------------------------------- unknown families
+
+
+def unknown(family: str, folder, tokenizer, **options):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    tokens = {"vocab_size": len(tokenizer), "pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 3}
+    config = AutoConfig.for_model(
+        family, max_position_embeddings=66, initializer_range=0.2, **sizes, **tokens, **options
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        save_student(AutoModelForSequenceClassification.from_config(config).eval(), tokenizer, folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("family", "longest"),
+    [("data2vec-text", 64), ("longformer", 64), ("roberta-prelayernorm", 64), ("ernie", 66), ("deberta", 66)],
+)
+def test_a_family_that_reads_padding_as_the_known_ones_do_is_loaded(tiny_tokenizer, tmp_path, family, longest):
+    options = {"attention_window": [4, 4]} if family == "longformer" else {}
+    folder = unknown(family, tmp_path, tiny_tokenizer, **options)
+    random_state = torch.get_rng_state()
+    model = load_classifier(folder)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert longest_text(model) == longest == 66 - first_position(model)
+    ids = torch.full((1, longest), 7)
+    assert torch.isfinite(model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits).all()
+    bare = load_encoder(folder)
+    assert type(bare) is type(model.base_model)
+
+
+@pytest.mark.parametrize("family", ["fnet", "nystromformer", "convbert"])
+def test_a_family_that_answers_by_what_else_is_in_the_batch_is_refused(tiny_tokenizer, tmp_path, family):
+    folder = unknown(family, tmp_path, tiny_tokenizer)
+    for load in (load_classifier, load_encoder):
+        with pytest.raises(ModelError, match=rf"'{family}'.*padded batch"):
+            load(folder)
+
+
+def test_a_family_whose_longest_text_has_no_positions_is_refused(tiny_tokenizer, tmp_path, monkeypatch):
+    folder = unknown("ernie", tmp_path, tiny_tokenizer)
+    monkeypatch.setattr("emdistill.models.inputs.longest_text", lambda model: 67)
+    with pytest.raises(ModelError, match=r"'ernie'.*cannot read texts"):
+        load_classifier(folder)

@@ -1,0 +1,118 @@
+"""What a page says of answers, by their link: figures against scikit-learn, and every part of the tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import plotly.graph_objects as plotly
+import pytest
+from scipy.special import expit
+from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score
+
+from emdistill.runs.answers import Predictions
+from emdistill.show.cards import WORDINGS
+from emdistill.show.contents import Section
+from emdistill.show.page import render, write_page
+from emdistill.show.sections.answers import ANSWERS
+from emdistill.show.sections.disagreement import DISAGREEMENTS, disagreement_section
+from emdistill.states import Link
+from emdistill.tasks import KINDS
+
+RANDOM = np.random.default_rng(11)
+ROWS = 200
+NAMES = {"softmax": ("a", "b", "c"), "sigmoid": ("rude", "loud", "never"), "identity": ()}
+
+
+def predictions(link: Link) -> Predictions:
+    outputs = len(NAMES[link]) or 1
+    gold = {
+        "softmax": RANDOM.integers(outputs, size=ROWS),
+        "sigmoid": RANDOM.random((ROWS, outputs)) < (0.4, 0.2, 0.0),
+        "identity": RANDOM.normal(size=ROWS),
+    }[link]
+    logits = [RANDOM.normal(scale=2.0, size=(ROWS, outputs)).astype(np.float32) for _ in range(2)]
+    return Predictions([f"text {row}" for row in range(ROWS)], [None] * ROWS, gold.astype(np.float64), *logits)
+
+
+def test_every_link_has_its_sections_and_its_wording() -> None:
+    assert set(ANSWERS) == set(DISAGREEMENTS) == set(WORDINGS) == set(get_args(Link))
+    assert {kind.link for kind in KINDS.values()} <= set(ANSWERS)
+
+
+@pytest.mark.parametrize("link", get_args(Link))
+def test_every_link_fills_the_templates_with_charts_that_plotly_takes(link: Link, tmp_path: Path) -> None:
+    given = predictions(link)
+    heading, make = ANSWERS[link]
+    values = {"rows": len(given), "notes": [], "table": None} | make(given, NAMES[link])
+    body = render("sections/answers.html", **values)
+    section = disagreement_section(given, NAMES[link], link)
+    far = render("sections/disagreement.html", **section.values)
+    sections = [("answers", heading, body), ("disagreement", section.heading, far)]
+    write_page(tmp_path / "page.html", "run", title="t", sections=sections)
+    charts = [chart for row in values["charts"] for chart in row]
+    assert len(charts) >= 2
+    for chart in charts:
+        plotly.Figure(chart.figure)
+    assert f"{ROWS} rows" in body
+
+
+def test_labels_have_precision_recall_and_f1_of_both_models() -> None:
+    given = predictions("sigmoid")
+    table = ANSWERS["sigmoid"][1](given, NAMES["sigmoid"])["table"]
+    for name, count, *cells in table.lines:
+        place = NAMES["sigmoid"].index(name)
+        gold = given.labels[:, place] > 0
+        assert count == str(gold.sum())
+        expected = [
+            measure(gold, logits[:, place] > 0, zero_division=0.0)
+            for logits in (given.teacher, given.student)
+            for measure in (precision_score, recall_score, f1_score)
+        ]
+        assert cells == [f"{value:.3f}" for value in expected]
+    assert table.lines[-1][0] == "never"  # the most frequent first
+
+
+def test_the_least_frequent_of_many_labels_are_left_out_and_that_is_said() -> None:
+    labels = np.zeros((30, 25))
+    labels[:, 5:] = np.tri(30, 20)
+    logits = np.zeros((30, 25), dtype=np.float32)
+    given = Predictions(["t"] * 30, [None] * 30, labels, logits, logits)
+    values = ANSWERS["sigmoid"][1](given, [f"label {place}" for place in range(25)])
+    assert [line[0] for line in values["table"].lines] == [f"label {place}" for place in range(5, 25)]
+    assert "25" in values["notes"][0]
+
+
+def test_confusion_counts_rows_by_gold_label_and_answer() -> None:
+    given = predictions("softmax")
+    _, matrices = ANSWERS["softmax"][1](given, NAMES["softmax"])["charts"]
+    for chart, logits in zip(matrices, (given.teacher, given.student), strict=True):
+        counts = [[cell[0] for cell in line] for line in chart.figure["data"][0]["customdata"]]
+        assert counts == confusion_matrix(given.labels, logits.argmax(axis=1)).tolist()
+
+
+def lines_of(section: Section) -> list[list[str]]:
+    return [list(line) for line in section.values["table"].lines]
+
+
+def test_rows_of_several_labels_name_those_that_hold_and_the_likeliest_of_none() -> None:
+    labels = np.array([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    teacher = np.array([[2.0, -2.0, 1.0], [-3.0, -1.0, -2.0]], dtype=np.float32)
+    student = np.array([[2.0, 3.0, -1.0], [-3.0, -1.0, -1.5]], dtype=np.float32)
+    given = Predictions(["first", "second"], [None, None], labels, teacher, student)
+    section = disagreement_section(given, NAMES["sigmoid"], "sigmoid")
+    assert "1 of 2 rows" in section.values["sentence"]
+    first, second = lines_of(section)
+    assert first[:4] == ["first", "rude, never", "rude (0.88), never (0.73)", "rude (0.88), loud (0.95)"]
+    assert second[:4] == ["second", "none", "none; loud (0.27)", "none; loud (0.27)"]
+    divergence = sum((expit(t) - expit(s)) * (t - s) for t, s in ((-2.0, 3.0), (1.0, -1.0)))
+    assert first[4:] == [f"{divergence:.2f}", "0"]
+
+
+def test_rows_on_which_both_agree_wholly_are_left_out() -> None:
+    logits = np.array([[1.0], [2.0]], dtype=np.float32)
+    given = Predictions(["a", "b"], [None, "c"], np.array([1.0, 2.5]), logits, logits + np.float32([[0.0], [0.5]]))
+    section = disagreement_section(given, (), "identity")
+    assert lines_of(section) == [["b\nc", "2.5", "2.00", "2.50", "0.50", "1"]]
+    assert "0.250" in section.values["sentence"]
