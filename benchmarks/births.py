@@ -19,15 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from emdistill.runs.run_folder import read_run
 from glue_students import begun, sst2_part
 from jsonargparse import auto_cli
 from matplotlib.figure import Figure
 
 from emdistill import distill
-from emdistill.config import load_config
 from emdistill.data import TASKS
 from emdistill.data.glue import GLUE
+from emdistill.options import load_config
+from emdistill.runs.record import read_run
 
 LOGGED_EVERY = 5
 MEAN_OVER = 50
@@ -84,12 +84,12 @@ def main(
 
 def done(run: Path) -> bool:
     """Whether a finished run stands there."""
-    return begun(run) and read_run(run)["status"] == "finished"
+    return begun(run) and read_run(run).is_finished
 
 
 def losses(run: dict[str, Any]) -> np.ndarray:
     """The training loss, a mean over LOGGED_EVERY steps each."""
-    return np.array([entry["loss"] for stage in run["log"] for entry in stage["log"] if "loss" in entry])
+    return np.array([entry["loss"] for stage in run.log for entry in stage.log if "loss" in entry])
 
 
 def smooth(values: np.ndarray) -> np.ndarray:
@@ -116,7 +116,7 @@ def report(folder: Path, runs: dict[tuple[str, str, int], dict[str, Any]]) -> No
     for task in tasks:
         metric = TASKS[task].metrics[0]
         for birth in births:
-            scores = [runs[task, birth, seed]["scores"]["student"][metric] for seed in seeds]
+            scores = [runs[task, birth, seed].scores["student"][metric] for seed in seeds]
             results["scores"].setdefault(birth, {})[task] = scores
             spread = statistics.stdev(scores) if len(scores) > 1 else float("nan")
             print(f"{task:6s} {birth:11s} {metric} {statistics.mean(scores):.4f} ± {spread:.4f}")

@@ -25,7 +25,6 @@ from emdistill.models.encoder import load_classifier, load_tokenizer
 from emdistill.students.extract import ExtractionPlan, cut_out, plan_extraction
 from emdistill.students.importance import random_importance, taylor_importance
 from emdistill.students.shape import complete_shape
-from emdistill.tasks.metrics import score
 from emdistill.tasks.task import TaskData
 from emdistill.training.splits import sample_batches
 
@@ -87,9 +86,9 @@ def errors(
             theirs.append(taught.logits)
     logits, targets, units = torch.cat(ours), torch.cat(theirs), torch.cat(states)
     found = {"logits, MSE": (logits - targets).square().mean().item()}
-    if data.task.kind == "classification":
+    if data.task.kind.link == "softmax":
         found["soft cross-entropy"] = -(targets.softmax(-1) * logits.log_softmax(-1)).sum(-1).mean().item()
-    found |= score(data.task, logits.numpy(), dev.with_format("numpy")["label"][:])
+    found |= data.task.score(logits.numpy(), dev.with_format("numpy")["label"][:])
     found["hidden states, relative error"] = squares / (units - units.mean(0)).square().sum().item()
     return found
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
-from emdistill.runs.run_folder import RUN_FILE, read_run
 from jsonargparse import auto_cli
 
 from emdistill import finetune
-from emdistill.config import load_finetune_config
+from emdistill.options import load_finetune_config
+from emdistill.runs.record import RUN_FILE, read_run
 
 
 def main(
@@ -56,8 +56,8 @@ def main(
             )  # fmt: skip
             run = read_run(folder)
             metric = run["task"]["metrics"][0]
-            on_dev.append(run["scores"]["teacher"][metric])
-            held_out.append(max(line.get(f"eval_{metric}", 0.0) for line in run["log"][0]["log"]))
+            on_dev.append(run.scores["teacher"][metric])
+            held_out.append(max(line.get(f"eval_{metric}", 0.0) for line in run.log[0].log))
         each = " ".join(f"{value:.4f}" for value in on_dev)
         print(
             f"{task} {setting}: dev {statistics.mean(on_dev):.4f} ({each}), "

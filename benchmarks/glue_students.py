@@ -17,13 +17,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from emdistill.runs.run_folder import RUN_FILE, read_run
 from jsonargparse import auto_cli
 
 from emdistill import distill, finetune
-from emdistill.config import load_config, load_finetune_config
 from emdistill.data import TASKS
 from emdistill.data.glue import GLUE
+from emdistill.options import load_config, load_finetune_config
+from emdistill.runs.record import RUN_FILE, read_run
 
 METHODS = ("hard-labels", "soft-targets", "bert-emd")
 SST2_ROWS = 20_000
@@ -106,12 +106,12 @@ def report(folder: Path, tasks: list[str], methods: list[str], student: str) -> 
     results: dict[str, Any] = {}
     for task in tasks:
         metric = TASKS[task].metrics[0]
-        teacher = read_run(folder / task / "teacher")["scores"]["teacher"]
+        teacher = read_run(folder / task / "teacher").scores["teacher"]
         results[task] = {"teacher": teacher}
         print(f"\n{GLUE[task].folder} ({metric}): teacher {teacher[metric]:.4f}")
         for method in methods:
             runs = [read_run(path.parent) for path in sorted(folder.glob(f"{task}/{method}-{student}-*/{RUN_FILE}"))]
-            scores = [run["scores"]["student"] for run in runs if run["status"] == "finished"]
+            scores = [run.scores["student"] for run in runs if run.is_finished]
             values = [score[metric] for score in scores]
             results[task][method] = scores
             spread = statistics.stdev(values) if len(values) > 1 else float("nan")

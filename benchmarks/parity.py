@@ -24,9 +24,8 @@ from jsonargparse import auto_cli
 
 from emdistill.data.read import read_task_data
 from emdistill.models.encoder import load_classifier, load_tokenizer
-from emdistill.runs.run_folder import read_run
+from emdistill.runs.record import read_run
 from emdistill.ship.onnx_folder import INT8, MODEL, put_first
-from emdistill.tasks.metrics import score
 from emdistill.training import predict_logits
 
 NEEDED = ("numpy", "onnxruntime", "tokenizers")
@@ -67,7 +66,7 @@ def fresh_environment(folder: Path) -> Path:
 
 def compare(run_folder: Path, file: str, rows: int, python: Path, folder: Path) -> dict[str, Any]:
     """Score and logits of one file of an exported folder against PyTorch's student."""
-    config = read_run(run_folder)["config"]
+    config = read_run(run_folder).config
     data = read_task_data(config["data"], task=config["task"])
     dev = next(iter(data.evaluation.values()))
     dev = dev.select(range(min(rows, len(dev))))
@@ -87,8 +86,8 @@ def compare(run_folder: Path, file: str, rows: int, python: Path, folder: Path) 
         "bytes": (folder / file).stat().st_size,
         "largest difference": float(np.abs(found - expected).max()),
         "mean difference": float(np.abs(found - expected).mean()),
-        metric: score(data.task, found, labels)[metric],
-        f"{metric}, PyTorch": score(data.task, expected, labels)[metric],
+        metric: data.task.score(found, labels)[metric],
+        f"{metric}, PyTorch": data.task.score(expected, labels)[metric],
     }
 
 

@@ -30,15 +30,14 @@ from glue_students import begun
 from jsonargparse import auto_cli
 
 from emdistill import distill
-from emdistill.config import load_config
 from emdistill.data.glue import GLUE
 from emdistill.data.paragraphs import read_corpus
 from emdistill.data.read import read_task_data
 from emdistill.models.encoder import load_classifier, load_tokenizer
 from emdistill.models.size import model_size
 from emdistill.models.vocabulary import Encoder, prune, same_words, used_tokens
+from emdistill.options import load_config
 from emdistill.students.factorise import factorise_embeddings
-from emdistill.tasks.metrics import score
 from emdistill.tasks.task import TaskData
 from emdistill.training import predict_logits
 from emdistill.training.splits import sample_batches
@@ -126,7 +125,7 @@ def facts(encoder: Encoder, data: TaskData, before: Encoder | None = None) -> di
     """Scores on the development set, MB, tokens, and the share of its words that are split as before."""
     dev = next(iter(data.evaluation.values()))
     logits = predict_logits(encoder.model, encoder.tokenizer, dev.remove_columns("label"), max_length=MAX_LENGTH)
-    found = score(data.task, logits, np.asarray(dev["label"]))
+    found = data.task.score(logits, np.asarray(dev["label"]))
     found |= {"MB": model_size(encoder.model) / 1e6, "tokens": len(encoder.tokenizer)}
     if before is not None and len(before.tokenizer) > len(encoder.tokenizer):
         same, words = same_words(before.tokenizer, encoder.tokenizer, texts_of(dev))

@@ -18,7 +18,6 @@ from emdistill.data.batches import padding_collator, tokenise
 from emdistill.data.read import read_task_data
 from emdistill.models import load_classifier, load_tokenizer
 from emdistill.models.teacher import Teacher
-from emdistill.tasks.metrics import score
 from emdistill.tasks.task import Task
 
 BATCH = 64
@@ -62,13 +61,13 @@ def compare(task: Task, folder: Path, examples: Dataset) -> dict[str, object]:
     logits = [torch.cat(side).numpy() for side in zip(*pairs, strict=True)]
     labels, metric = np.asarray(examples["label"]), task.metrics[0]
     difference = np.abs(logits[0] - logits[1])
-    regression = task.kind == "regression"
+    regression = task.kind.link == "identity"
     return {
         "task": task.name,
         "rows": len(encoded),
         "metric": metric,
-        "float32": score(task, logits[0], labels)[metric],
-        "bfloat16": score(task, logits[1], labels)[metric],
+        "float32": task.score(logits[0], labels)[metric],
+        "bfloat16": task.score(logits[1], labels)[metric],
         "same answer": None if regression else float(np.mean(logits[0].argmax(1) == logits[1].argmax(1))),
         "largest logit difference": float(difference.max()),
         "mean": float(difference.mean()),

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from births import done
-from emdistill.runs.run_folder import read_run
 from glue_students import begun
 from jsonargparse import auto_cli
 
 from emdistill import distill
-from emdistill.config import load_config
+from emdistill.options import load_config
 from emdistill.runs.comparison import paired_difference
+from emdistill.runs.record import read_run
 
 TRANSFORMER = ("attention_scores", "hidden_states")
 WHOLE = "whole"
@@ -88,7 +88,7 @@ def main(
                 distill(load_config(**options | changes, output=str(run), resume=begun(run)), quiet=True)
             record = read_run(run)
             metric = record["task"]["metrics"][0]
-            scores[name].append(record["scores"]["student"][metric])
+            scores[name].append(record.scores["student"][metric])
             print(f"seed {seed} {name}: {metric} {scores[name][-1]:.4f}", flush=True)
     results = {}
     for name, values in scores.items():

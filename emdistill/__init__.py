@@ -4,22 +4,36 @@ from emdistill import distill, DistillationTrainer, DistillationArguments
 from emdistill.mapping import layer_costs, solve_transport, EmdMapping
 """
 
-from emdistill.commands.distill import distill
-from emdistill.commands.finetune import finetune
-from emdistill.config import FinetuneConfig, RunConfig
-from emdistill.models.capture import capture
-from emdistill.models.teacher import Teacher
-from emdistill.runs.student_artifact import StudentArtifact
-from emdistill.training import DistillationArguments, DistillationTrainer
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "DistillationArguments",
-    "DistillationTrainer",
-    "FinetuneConfig",
-    "RunConfig",
-    "StudentArtifact",
-    "Teacher",
-    "capture",
-    "distill",
-    "finetune",
-]
+if TYPE_CHECKING:
+    from emdistill.commands.distill import distill as distill
+    from emdistill.commands.finetune import finetune as finetune
+    from emdistill.config import FinetuneConfig as FinetuneConfig
+    from emdistill.config import RunConfig as RunConfig
+    from emdistill.models.capture import capture as capture
+    from emdistill.models.teacher import Teacher as Teacher
+    from emdistill.runs.student_artifact import StudentArtifact as StudentArtifact
+    from emdistill.training import DistillationArguments as DistillationArguments
+    from emdistill.training import DistillationTrainer as DistillationTrainer
+
+# Imported on first use, for the command line's help and lists need no torch.
+_MODULES = {
+    "DistillationArguments": "training",
+    "DistillationTrainer": "training",
+    "FinetuneConfig": "config",
+    "RunConfig": "config",
+    "StudentArtifact": "runs.student_artifact",
+    "Teacher": "models.teacher",
+    "capture": "models.capture",
+    "distill": "commands.distill",
+    "finetune": "commands.finetune",
+}
+__all__ = list(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -86,6 +86,10 @@ class TrainingError(EmdistillError):
     """Training cannot go on: a loss became NaN or infinite."""
 
 
+class Interrupted(Exception):
+    """The user stopped the run; a checkpoint of the step reached is written."""
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """' Did you mean …?' with the most similar name, or nothing where none is similar."""
     by_lower = {known.lower(): known for known in names}

@@ -1,228 +1,125 @@
+"""The command of a configuration: whole enough to run again, without the paths of the machine."""
+
 from __future__ import annotations
 
-from pathlib import Path
+import shlex
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
-import yaml
 
-from emdistill.cli import main
-from emdistill.config import RunConfig, load_config, load_finetune_config
-from emdistill.errors import ConfigError
-from emdistill.methods import METHODS
+from emdistill.commands.compare import command as compare
+from emdistill.commands.distill import command as distill
+from emdistill.commands.finetune import command as finetune
+from emdistill.config import CompareConfig, RunConfig, as_command, command_line, config_dict
+from emdistill.options import load_config, load_finetune_config, load_options, read_words
 
-NEEDED = {"teacher": "teacher/", "data": "reviews.csv", "output": "run/"}
-WORDS = ["distill", "--teacher", "teacher/", "--data", "reviews.csv", "--output", "run/"]
-RECIPES = Path(__file__).parents[1] / "emdistill" / "recipes"
-
-
-def shown(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
-    """What --print-config prints, read back."""
-    assert main([*WORDS, *words, "--print-config"]) == 0
-    return yaml.safe_load(capsys.readouterr().out)
-
-
-def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    assert main([*words]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    return err
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_a_method_runs_with_the_numbers_of_its_recipe(method: str) -> None:
-    recipe = yaml.safe_load((RECIPES / f"{method}.yaml").read_text())
-    config = load_config(**NEEDED, method=method)
-    assert config.method == method
-    assert config.training == recipe["training"]
-    assert {name: config.objective[name] for name in recipe.get("objective", {})} == recipe.get("objective", {})
-
-
-def test_keywords_lie_over_the_file_and_the_file_over_the_recipe(tmp_path: Path) -> None:
-    recipe = yaml.safe_load((RECIPES / "bert-emd.yaml").read_text())
-    file = tmp_path / "run.yaml"
-    file.write_text("student: 4\ntraining: {num_train_epochs: 7, seed: 1}\nobjective: {beta: 2, theta: 3}\n")
-    config = load_config(config=file, **NEEDED, training={"seed": 9}, objective={"theta": 4.5})
-    assert config.student == "4"
-    assert config.training == {**recipe["training"], "num_train_epochs": 7, "seed": 9}
-    assert (config.objective["beta"], config.objective["theta"]) == (2, 4.5)
-    assert config.objective["alpha"] == recipe["objective"]["alpha"]
-
-
-def test_the_command_line_lies_over_file_and_recipe_too(tmp_path: Path, capsys) -> None:
-    file = tmp_path / "run.yaml"
-    file.write_text("student: 4\nlabel: 2\ntraining: {num_train_epochs: 7, learning_rate: 1e-3}\n")
-    words = ["--config", str(file), "--training.num_train_epochs=8", "--objective.beta", "0.5"]
-    assert main([*WORDS, *words, "--print-config"]) == 0
-    found = yaml.safe_load(capsys.readouterr().out)
-    again = load_config(config=file, **NEEDED, training={"num_train_epochs": 8}, objective={"beta": 0.5})
-    assert RunConfig(**found) == again
-    assert again.training["learning_rate"] == 1e-3
-    assert again.label == "2"
-
-
-def test_sections_are_dictionaries_or_dotted_keys() -> None:
-    nested = load_config(**NEEDED, training={"learning_rate": 0.5}, objective={"beta": 2})
-    assert load_config(**NEEDED, **{"training.learning_rate": 0.5, "objective.beta": 2}) == nested
+HOME = "/home/someone"
+FILES = {"teacher": f"{HOME}/teacher", "output": f"{HOME}/runs/a run"}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "as recommended": FILES | {"data": f"{HOME}/glue/MRPC", "task": "mrpc"},
+    "other numbers": FILES
+    | {
+        "data": f"{HOME}/glue/MRPC",
+        "task": "mrpc",
+        "student": "4x312",
+        "student_birth": "fresh",
+        "select": "last",
+        "seed": 7,
+        "rows": 100,
+        "check_teacher": False,
+        "teacher_cache": "states",
+        "teacher_cache_folder": f"{HOME}/cache",
+        "keep_checkpoints": True,
+        "objective": {"beta": 0.5, "coupled": False, "projection": "none"},
+        "training": {
+            "learning_rate": 3e-5,
+            "bf16": True,
+            "max_steps": -1,
+            "report_to": ["none"],
+            "lr_scheduler_kwargs": {"num_cycles": 2},
+        },
+    },
+    "another method": FILES
+    | {
+        "data": f"{HOME}/my reviews.csv",
+        "dev": f"{HOME}/dev.csv",
+        "text": "the body's text",
+        "text_pair": "title",
+        "label": "stars",
+        "kind": "regression",
+        "student": f"{HOME}/students/small",
+        "method": "tinybert",
+        "mapping": f"{HOME}/pairs.yaml",
+        "augmented": f"{HOME}/more.jsonl",
+    },
+    "of the hub": {
+        "teacher": "textattack/bert-base-uncased-MRPC",
+        "data": "nyu-mll/glue",
+        "task": "mrpc",
+        "output": "run",
+        "student": "1,3,5",
+        "student_source": "google/bert_uncased_L-6",
+        "method": "soft-targets",
+    },
+    "raw text": FILES | {"data": f"{HOME}/wiki.txt.xz", "task": "text", "student": "2", "method": "minilm"},
+}
 
 
-def test_the_student_may_be_a_number() -> None:
-    assert load_config(**NEEDED, student=3).student == "3"
-    assert load_config(**NEEDED, student="4x312").student == "4x312"
+def words(command: str) -> list[str]:
+    """The options as a shell hands them over; to it, lines that end in a backslash are one."""
+    return shlex.split(command.replace("\\\n", " "))[2:]
 
 
-def test_all_unknown_keywords_are_named_at_once_each_with_the_nearest() -> None:
-    with pytest.raises(ConfigError) as caught:
-        load_config(**NEEDED, studnt=3, training={"lerning_rate": 1}, objective={"betta": 1, "theta": 2})
-    assert str(caught.value).splitlines() == [
-        "unknown option 'studnt'. Did you mean 'student'?",
-        "unknown option 'training.lerning_rate'. Did you mean 'training.learning_rate'?",
-        "unknown option 'objective.betta'. Did you mean 'objective.beta'?",
-    ]
-    with pytest.raises(ConfigError, match=r"unknown option 'modle'\. Did you mean 'model'"):
-        load_finetune_config(modle="m", data="d", output="o")
+@pytest.mark.parametrize("options", CONFIGS.values(), ids=list(CONFIGS))
+def test_the_command_is_read_as_the_configuration_it_was_made_of(options: dict[str, Any]) -> None:
+    config = load_config(**options)
+    command = as_command("distill", config_dict(config))
+    assert HOME not in command
+    values = read_words(distill, words(command), "distill")
+    assert values is not None
+    places = {name: getattr(config, name) for name in ("teacher", "data", "dev", "output", "student", "mapping")}
+    cut = {name: value.rpartition("/")[2] if value and HOME in value else value for name, value in places.items()}
+    augmented = config.augmented and "more.jsonl"
+    cut |= {"augmented": augmented, "teacher_cache_folder": None, "keep_checkpoints": False}
+    assert RunConfig(**values) == replace(config, **cut)
 
 
-def test_all_unknown_options_of_file_and_command_line_are_named_at_once(tmp_path: Path, capsys) -> None:
-    file = tmp_path / "run.yaml"
-    file.write_text("studnt: 3\ntraining: {num_train_epoch: 1}\nobjective: {betta: 0.5}\n")
-    err = refused(capsys, *WORDS, "--config", str(file), "--tekst", "a", "--training.lerning-rate=1", "--seed", "x")
-    for wrong, nearest in {
-        f"'studnt' in {file}": "student",
-        f"'training.num_train_epoch' in {file}": "training.num_train_epochs",
-        f"'objective.betta' in {file}": "objective.beta",
-        "'tekst'": "text",
-        "'training.lerning_rate'": "training.learning_rate",
-    }.items():
-        assert f"unknown option {wrong}. Did you mean '{nearest}'?" in err
-
-
-def test_options_of_another_method_are_unknown(capsys) -> None:
-    assert "unknown option 'objective.beta'" in refused(capsys, *WORDS, "--method", "hard-labels", "--objective.beta=1")
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--seed", "x"], "--seed takes a whole number, not 'x'"),
-        (["--seed=-1"], "--seed must lie between 0 and"),
-        (["--max-length", "0"], "--max_length must lie between 3 and"),
-        (["--objective.beta", "abc"], "--objective.beta takes a number, not 'abc'"),
-        (["--objective.schedule", "once"], "--objective.schedule takes one of joint, two-phase, not 'once'"),
-        (["--training.learning_rate", "abc"], "--training.learning_rate takes a number, not 'abc'"),
-        (["--training.per_device_train_batch_size", "2.5"], "takes a whole number, not '2.5'"),
-        (["--training.bf16", "maybe"], "--training.bf16 takes true or false, not 'maybe'"),
-        (["--training.early_stopping_patience", "x"], "early_stopping_patience takes a whole number, not 'x'"),
-        (["--kind", "scores"], "--kind takes one of classification, regression, not 'scores'"),
-        (["--select", "best"], "--select takes one of held-out, dev, last, not 'best'"),
-        (["--training", "{num_train_epochs: 1}"], "'training' is a section; set its options one by one"),
-        (["--method", "bert-edm"], "there is no method 'bert-edm'; `emdistill methods` lists them. Did you mean"),
-        (["--method", "own.py:mine"], "there is no file own.py"),
-        (["--config", "nowhere.yaml"], "there is no configuration file nowhere.yaml"),
-        (["stray"], "unrecognized arguments: stray"),
-    ],
-)
-def test_wrong_values_are_refused(capsys, words: list[str], message: str) -> None:
-    assert message in refused(capsys, *WORDS, *words)
-    # and a configuration that is only looked at is checked as well
-    assert message in refused(capsys, *WORDS, *words, "--print-config")
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"seed": "x"}, "--seed takes a whole number"),
-        ({"objective": {"beta": "abc"}}, "--objective.beta takes a number"),
-        ({"training": {"learning_rate": "abc", "bf16": "maybe"}}, r"learning_rate takes a number.*\n--training.bf16"),
-        ({"training": 3}, "'training' is a section"),
-    ],
-)
-def test_wrong_values_are_refused_from_python_too(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        load_config(**{**NEEDED, **options})
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [("- a\n- b\n", "must hold options as 'name: value'"), ("a: [1\n", "line 2"), ("\xff", "not readable YAML")],
-)
-def test_files_that_are_no_configuration_are_refused(tmp_path: Path, content: str, message: str) -> None:
-    file = tmp_path / "run.yaml"
-    file.write_text(content, encoding="latin-1")
-    with pytest.raises(ConfigError, match=message) as caught:
-        load_config(config=file, **NEEDED)
-    assert str(file) in str(caught.value)
-
-
-def test_the_printed_configuration_is_complete_and_runs_again(tmp_path: Path, capsys) -> None:
-    words = ["--training.bf16=true", "--text-pair", "b", "--objective.cost-attention", "softmax", "--student", "1,3"]
-    found = shown(capsys, *words)
-    assert found["training"]["learning_rate"] == load_config(**NEEDED).training["learning_rate"]
-    assert found["training"]["bf16"] is True
-    assert (found["text_pair"], found["student"]) == ("b", "1,3")
-    assert found["objective"]["cost_attention"] == "softmax"
-    file = tmp_path / "printed.yaml"
-    file.write_text(yaml.safe_dump(found))
-    assert main(["distill", "--config", str(file), "--print-config"]) == 0
-    assert yaml.safe_load(capsys.readouterr().out) == found
-    assert load_config(config=file) == RunConfig(**found)
-
-
-def test_a_printed_configuration_names_what_is_still_to_be_given(capsys) -> None:
-    assert main(["distill", "--print-config", "--data", "d.csv"]) == 0
-    found = yaml.safe_load(capsys.readouterr().out)
-    assert (found["teacher"], found["data"], found["output"]) == ("TEACHER", "d.csv", "OUTPUT")
-
-
-def test_overrides_reach_to_any_depth(capsys) -> None:
-    found = shown(capsys, "--training.lr_scheduler_type=cosine", "--training.lr_scheduler_kwargs.num_cycles", "2")
-    assert found["training"]["lr_scheduler_kwargs"] == {"num_cycles": 2}
-    found = shown(capsys, "--training.lr_scheduler_kwargs", "{num_cycles: 0.5}")
-    assert found["training"]["lr_scheduler_kwargs"] == {"num_cycles": 0.5}
-
-
-def test_the_method_of_a_file_decides_the_options(tmp_path: Path, capsys) -> None:
-    file = tmp_path / "run.yaml"
-    file.write_text("method: soft-targets\nobjective: {alpha: 0.25}\n")
-    found = shown(capsys, "--config", str(file), "--objective.temperature", "2")
-    assert found["method"] == "soft-targets"
-    assert found["objective"] == {"alpha": 0.25, "temperature": 2.0}
-    assert load_config(config=file, **NEEDED, objective={"temperature": 2}) == RunConfig(**found)
-
-
-def test_switches_need_no_value(capsys) -> None:
-    found = shown(capsys, "--overwrite", "--keep-checkpoints", "--training.bf16", "--check-teacher", "false")
-    assert found["training"]["bf16"] is True
-    assert (found["overwrite"], found["keep_checkpoints"], found["check_teacher"]) == (True, True, False)
-    assert (found["resume"], shown(capsys, "--resume=true")["resume"]) == (False, True)
-
-
-OWN_METHOD = """
-from emdistill.methods.soft_targets import soft_targets
-
-
-def mine(student, teacher, *, predictions: str = "classes", warmth: float = 3.0):
-    return soft_targets(student, teacher, predictions=predictions, temperature=warmth)
-
-
-def other(student, teacher):
-    return []
-"""
-
-
-def test_a_method_of_ones_own_brings_its_own_options(tmp_path: Path, capsys) -> None:
-    file = tmp_path / "own.py"
-    file.write_text(OWN_METHOD)
-    found = shown(capsys, "--method", f"{file}:mine", "--objective.warmth", "4")
-    assert found["objective"] == {"warmth": 4.0}
-    assert load_config(**NEEDED, method=f"{file}:mine").objective == {"warmth": 3.0}
-    assert "Did you mean 'objective.warmth'" in refused(
-        capsys, *WORDS, "--method", f"{file}:mine", "--objective.warmt", "4"
+def test_the_command_leaves_out_what_the_recipe_says() -> None:
+    command = as_command("distill", config_dict(load_config(**CONFIGS["as recommended"])))
+    assert command.startswith(
+        "emdistill distill --teacher teacher --task mrpc --data MRPC --student 3 --method bert-emd"
     )
-    with pytest.raises(ConfigError, match=r"has no function 'min'. Did you mean 'mine'"):
-        load_config(**NEEDED, method=f"{file}:min")
-    with pytest.raises(ConfigError, match="the function must take predictions"):
-        load_config(**NEEDED, method=f"{file}:other")
-    file.write_text("import nothing_of_this_name")
-    with pytest.raises(ConfigError, match="cannot be imported: ModuleNotFoundError"):
-        load_config(**NEEDED, method=f"{file}:mine")
+    for usual in ("training", "objective.beta", "mapping", "overwrite", "--text", "check_teacher", "null"):
+        assert usual not in command
+    assert "--seed 42" in command
+    assert all(len(line) < 120 for line in command.splitlines())
+
+
+def test_values_are_quoted_for_a_shell() -> None:
+    command = command_line("predict", {"text": "a 'b' $c", "n": -1, "flag": True, "list": ["/home/someone/x", 2]})
+    assert words(command) == ["--text", "a 'b' $c", "--n=-1", "--flag", "true", "--list", '["x", 2]']
+
+
+def test_a_fine_tuning_and_a_comparison_have_their_commands() -> None:
+    config = load_finetune_config(model="some/encoder", data=f"{HOME}/reviews.csv", output=f"{HOME}/teacher", seed=3)
+    command = as_command("finetune", config_dict(config))
+    assert words(command)[:6] == ["--model", "some/encoder", "--data", "reviews.csv", "--output", "teacher"]
+    assert read_words(finetune, words(command), "finetune") == asdict(config) | {
+        "data": "reviews.csv",
+        "output": "teacher",
+    }
+    given = {"methods": f"tinybert@{HOME}/found.json,{HOME}/labels.yaml,bert-emd", "training": {"max_steps": 4}}
+    given |= {"teacher": f"{HOME}/teacher", "data": "reviews.csv", "output": "all"}
+    command = as_command("compare", config_dict(load_options(CompareConfig, None, given)))
+    assert HOME not in command
+    values = read_words(compare, words(command), "compare")
+    assert values is not None
+    assert values["methods"] == "tinybert@found.json,labels.yaml,bert-emd"
+    assert values["training"] == {"max_steps": 4}
+
+
+def test_a_record_of_another_version_has_its_command() -> None:
+    """An option that it does not have is left out, one that is no more is told."""
+    command = as_command("distill", {"teacher": "t", "data": "d.csv", "output": "o", "method": "own", "gone": 3})
+    assert words(command) == ["--teacher", "t", "--data", "d.csv", "--method", "own", "--output", "o", "--gone", "3"]

@@ -14,6 +14,7 @@ from torch import nn
 import emdistill
 import emdistill.losses as losses
 from emdistill.cli import main
+from emdistill.commands.lists import GENERAL
 from emdistill.data import TASKS
 from emdistill.data.glue import GLUE, GlueTask
 from emdistill.losses import Loss
@@ -106,16 +107,21 @@ def test_every_loss_is_published() -> None:
     assert sorted(losses.__all__) == losses.__all__
 
 
+def first_line(documented: object) -> str:
+    return (documented.__doc__ or "").strip().splitlines()[0]
+
+
 @pytest.mark.parametrize(
     ("verb", "rows"),
     [
-        ("methods", list(METHODS)),
-        ("mappings", list(MAPPINGS)),
-        ("tasks", [*TASKS, RAW_TEXT]),
-        ("students", [kind.example for kind in STUDENTS.values()]),
+        ("methods", {name: first_line(method) for name, method in METHODS.items()}),
+        ("mappings", {name: first_line(build) for name, build in MAPPINGS.items()}),
+        ("tasks", {name: task.description for name, task in TASKS.items()} | {RAW_TEXT: GENERAL}),
+        ("students", {kind.example: kind.description for kind in STUDENTS.values()}),
     ],
 )
-def test_the_command_line_lists_every_row(verb: str, rows: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_lists_every_row(verb: str, rows: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """The lists are read from the tables' source."""
     assert main([verb]) == 0
-    printed = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in printed if line[:1].strip()] == rows
+    printed = [line.split("  ", 1) for line in capsys.readouterr().out.splitlines()]
+    assert {name: text.strip() for name, text in printed} == rows

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from emdistill.config import RunConfig, compose_stages, config_dict
+from emdistill.config import RunConfig, config_dict
 from emdistill.console import say
 from emdistill.data.batches import MaskingCollator, padding_collator, text_encoder
 from emdistill.data.corpus import CorpusSplits, corpus_dataset
 from emdistill.errors import ConfigError
+from emdistill.methods import compose_stages
 from emdistill.models.encoder import encoder_shape, load_encoder, load_tokenizer, save_student
 from emdistill.models.masked_lm import has_masked_lm_head
 from emdistill.models.teacher import Teacher

@@ -80,15 +80,15 @@ def augment(
         text: column of the text.
         text_pair: column of the second text of a pair.
         label: column of the label; it is read as `distill` reads it, and never given to a variant.
-        dev: file of the development set; without it a stratified part of the data is held out, as `distill` does.
-        kind: what the label is; found from the data if not given.
+        dev: file of the development set; without it a part of the data is held out, the same as by `distill`.
+        kind: kind of task, such as classification or regression; found from the labels if not given.
         masked_lm: folder or hub id of an encoder with a masked-LM head, which proposes words that fit the context;
-            without it the neighbours in the teacher's embedding table replace all words.
-        copies: variants of a row at most; the two sides of a pair take turns.
+            without it words are replaced by their neighbours in the teacher's embedding table.
+        copies: variants per row at most; the two sides of a pair take turns.
         replace: probability that a word is replaced.
-        candidates: words that a word may be replaced by.
-        max_length: tokens a sentence or pair at most, where the teacher labels; as it was trained if not given.
-        seed: seed of what is replaced by what.
+        candidates: how many words may replace a word.
+        max_length: tokens per sentence or pair at most, when the teacher labels; as it was trained if not given.
+        seed: seed of the replacements.
         overwrite: replace the output file if it exists.
     """
     place = Path(output)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from emdistill.commands.compare_entries import common_options, entry_configs, find_baseline, read_entries, read_seeds
+from emdistill.commands._entries import entry_configs, find_baseline, read_entries, read_seeds
 from emdistill.commands.distill import distill, input_hashes
-from emdistill.config import RunConfig, compose_stages, config_dict, flatten, read_data
+from emdistill.config import CompareConfig, RunConfig, as_command, config_dict
 from emdistill.console import print_table
 from emdistill.data.labels import as_the_model_counts
-from emdistill.errors import ConfigError, EmdistillError, ModelError, OutputError
+from emdistill.data.read import read_data
+from emdistill.errors import ConfigError, EmdistillError, Interrupted, ModelError, OutputError
+from emdistill.methods import compose_stages
 from emdistill.models.encoder import encoder_shape, load_classifier, load_tokenizer
 from emdistill.models.teacher import Teacher
+from emdistill.options import load_options
 from emdistill.runs.answers import PREDICTIONS, Logits, teacher_logits
 from emdistill.runs.comparison import RUNS, Comparison, read_comparison, run_place
 from emdistill.runs.distillation import read_distillation
@@ -30,7 +32,6 @@ from emdistill.show.page import share_script
 from emdistill.show.run_report import write_run_report
 from emdistill.students import make_student
 from emdistill.tasks.task import RAW_TEXT, TaskData
-from emdistill.training.run_stages import Interrupted
 
 WAIT = 2.0  # seconds between looks at what another process is running
 
@@ -50,7 +51,13 @@ class PlannedRun:
         return f"{self.entry} seed {self.seed}"
 
 
-def compare(methods: str, *, seeds: str | int = "5", baseline: str | None = None, **options: Any) -> Comparison:
+def command(config: CompareConfig) -> str:
+    """Distil by several methods at equal budget, over several seeds, and say what the difference is."""
+    compare(config)
+    return f"{config.output}: report.html is the comparison, comparison.json its numbers"
+
+
+def compare(config: CompareConfig | None = None, **options: Any) -> Comparison:
     """Distil with every method over the same seeds, and say what the paired differences to a baseline show.
 
     All runs have the same teacher, data, student and budget; with one seed, all entries have the same student at birth
@@ -58,20 +65,15 @@ def compare(methods: str, *, seeds: str | int = "5", baseline: str | None = None
     again, interrupted ones are gone on with. Several processes may work on one comparison.
     Raises ConfigError and OutputError before any training; after Ctrl-C writes what there is and raises Interrupted.
 
-    Args:
-        methods: entries, separated by commas: a method's name, METHOD@MAPPING, or a YAML file with method, mapping and
-            objective.
-        seeds: so many seeds (5: from 0 to 4), or these: 3,7,11.
-        baseline: the entry that the others are compared with; the first one if not given.
-        options: those of distill that are the same for all: teacher, data, task, student, output, training, ...
+    config   a CompareConfig, or its fields as keywords: compare(methods="bert-emd,soft-targets", teacher=..., ...)
     """
-    entries = read_entries(methods)
+    config = config if config is not None else load_options(CompareConfig, options.pop("config", None), options)
+    entries = read_entries(config.methods)
     names = [entry.name for entry in entries]
-    chosen = read_seeds(seeds)
-    against = find_baseline(baseline, entries)
-    overwrite = bool(options.get("overwrite"))
-    configs = entry_configs(entries, options)
-    folder = Path(common_options(options)["output"])
+    seeds = read_seeds(config.seeds)
+    baseline = find_baseline(config.baseline, entries)
+    configs = entry_configs(entries, config)
+    folder = Path(config.output)
     _check_folder(folder)
     if configs[0].task == RAW_TEXT:
         raise ConfigError(
@@ -85,25 +87,25 @@ def compare(methods: str, *, seeds: str | int = "5", baseline: str | None = None
         PlannedRun(
             name,
             seed,
-            replace(config, seed=seed, output=str(run_place(folder, name, seed))),
-            input_hashes(config, teacher, data),
+            replace(run_config, seed=seed, output=str(run_place(folder, name, seed))),
+            input_hashes(run_config, teacher, data),
         )
-        for seed in chosen  # seed by seed, so that a comparison that is stopped has whole pairs
-        for name, config in zip(names, configs, strict=True)
+        for seed in seeds  # seed by seed, so that a comparison that is stopped has whole pairs
+        for name, run_config in zip(names, configs, strict=True)
     ]
     for run in plan:
-        state_of(run, overwrite=overwrite)
+        state_of(run, overwrite=config.overwrite)
 
     (folder / RUNS).mkdir(parents=True, exist_ok=True)
     share_script(folder)  # before the runs' pages are written, which share it
     console = Console(soft_wrap=True, markup=False, highlight=False)
     try:
-        _run_all(plan, data, overwrite, console)
+        _run_all(plan, data, config.overwrite, console)
     except KeyboardInterrupt:
         raise Interrupted("stopped between two steps") from None
     finally:
-        comparison = read_comparison(folder, names, chosen, against)
-        _report(folder, comparison, _command(methods, seeds, baseline, options), console)
+        comparison = read_comparison(folder, names, seeds, baseline)
+        _report(folder, comparison, as_command("compare", config_dict(config)), console)
     assert comparison is not None  # every run is finished here
     return comparison
 
@@ -211,15 +213,3 @@ def _report(folder: Path, comparison: Comparison | None, command: str, console: 
     for note in comparison_notes(comparison):
         console.print(f"- {note}")
     console.print(f"the page: {folder / 'report.html'}")
-
-
-def _command(methods: str, seeds: str | int, baseline: str | None, options: Mapping[str, Any]) -> str:
-    """The command of this comparison, without what is as it is by default."""
-    defaults = {setting.name: setting.default for setting in fields(RunConfig)} | {"overwrite": None, "resume": None}
-    given = {"methods": methods, "seeds": seeds, "baseline": baseline, **flatten(options)}
-    words = [
-        [f"--{name}", str(value)]
-        for name, value in given.items()
-        if value is not None and name not in ("overwrite", "resume") and value != defaults.get(name)
-    ]
-    return shlex.join(["emdistill", "compare", *(word for pair in words for word in pair)])

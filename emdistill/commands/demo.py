@@ -14,13 +14,14 @@ from rich.console import Console
 
 from emdistill.commands.distill import distill
 from emdistill.commands.finetune import finetune
-from emdistill.config import RunConfig, load_config, load_finetune_config
+from emdistill.config import RunConfig
 from emdistill.console import ReportRow, comparison_table, print_table
 from emdistill.data.docstrings import read_docstrings
 from emdistill.errors import ModelError
 from emdistill.models.arithmetic import has_bfloat16
 from emdistill.models.encoder import load_classifier, load_tokenizer
 from emdistill.models.size import model_size, parameter_count
+from emdistill.options import load_config, load_finetune_config
 from emdistill.runs.record import RUN_FILE, read_run
 from emdistill.runs.student_artifact import StudentArtifact
 from emdistill.ship.latency import compare_latency

@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 
 from emdistill.commands._raw_text import distill_text
-from emdistill.config import RunConfig, compose_stages, config_dict, load_config, read_data
+from emdistill.config import RunConfig, config_dict
 from emdistill.console import say, say_scores
 from emdistill.data.augmentation import read_augmented
 from emdistill.data.labels import as_the_model_counts
+from emdistill.data.read import read_data
+from emdistill.methods import compose_stages
 from emdistill.models.encoder import encoder_shape, load_classifier, load_tokenizer
 from emdistill.models.teacher import Teacher, check_above_chance
+from emdistill.options import load_config
 from emdistill.processes import is_first_process
 from emdistill.runs.answers import PREDICTIONS, write_predictions
 from emdistill.runs.describe import describe_arithmetic, describe_data, describe_model, file_hashes, versions
@@ -35,6 +38,11 @@ from emdistill.training.projections import fit_projections
 from emdistill.training.run_stages import seed_everything
 from emdistill.training.splits import check_max_length, sample_batches
 from emdistill.training.stage_teachers import stage_teachers
+
+
+def command(config: RunConfig) -> str:
+    """Distil a fine-tuned teacher into a student."""
+    return f"{distill(config).folder}: student/ is the model, run.json the record"
 
 
 def distill(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 from emdistill.data.labels import as_the_model_counts
 from emdistill.data.read import read_task_data
@@ -55,3 +57,8 @@ def evaluate_model(
         for name, examples in task_data.evaluation.items()
     }
     return score_sets(task_data.task, logits, task_data.evaluation)
+
+
+@wraps(evaluate_model)
+def command(**options: Any) -> str:
+    return "\n".join(f"{name}\t{value:.4f}" for name, value in evaluate_model(**options).items())

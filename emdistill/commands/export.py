@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import wraps
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,6 +63,7 @@ OWN_FILES = {MODEL, INT8, TOKENIZER, CONFIG, EXAMPLE, CARD, GATE}
 
 def export(
     run: str,
+    /,
     onnx: bool = False,
     int8: bool = False,
     teacher: str | None = None,
@@ -81,19 +84,19 @@ def export(
     output folder is written whole, or stays as it was.
 
     Args:
-        run: folder of a run, or of any classifier; then --data says what it is scored on.
+        run: folder of a run, or of any classifier, which needs --data to be scored on.
         onnx: write model.onnx, in float32.
         int8: write model_int8.onnx too.
-        teacher: the teacher, where it is no longer where the run found it.
-        data: likewise the data.
-        dev: likewise the file of the development set.
+        teacher: folder or hub id of the teacher, if it has moved since the run.
+        data: the data, if they have moved since the run.
+        dev: file of the development set, if it has moved since the run.
         task: a task's name, for a classifier that no run made.
         output: folder to write; RUN/onnx if not given.
-        max_latency_ms: fail above so many milliseconds (95th percentile) for one sentence of 128 tokens.
-        max_size_mb: fail above so many MB (10⁶ bytes) of the model file.
-        max_drop: fail where the task's first metric is so many points (hundredths) below the PyTorch student's.
-        max_drop_from_teacher: likewise below the teacher's.
-        threads: CPU threads, the same for every runtime; as many as PyTorch would take if not given.
+        max_latency_ms: most milliseconds (95th percentile) for one sentence of 128 tokens.
+        max_size_mb: most MB (10⁶ bytes) of the model file.
+        max_drop: most points (hundredths) of the task's first metric below the PyTorch student's.
+        max_drop_from_teacher: most points below the teacher's.
+        threads: CPU threads of every runtime; as many as PyTorch takes if not given.
         overwrite: replace an export that stands in the output folder.
     """
     limits = Limits(max_latency_ms, max_size_mb, max_drop, max_drop_from_teacher)
@@ -146,6 +149,11 @@ def _reads(subject: Subject) -> Reads:
     task = subject.data.task
     length = min(recall_reading(subject.student.model).max_length, subject.max_length)
     return Reads(task.name, task.kind.link, task.labels, task.text_pair is not None, length)
+
+
+@wraps(export)
+def command(run: str, **options: Any) -> int:
+    return 0 if export(run, **options).verdict.go else 1
 
 
 def _judge(

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from emdistill.config import FinetuneConfig, config_dict, load_finetune_config, read_data
+from emdistill.config import FinetuneConfig, config_dict
 from emdistill.console import say
+from emdistill.data.read import read_data
 from emdistill.methods import METHODS
 from emdistill.models.encoder import encoder_shape, fingerprint, load_classifier, load_tokenizer, save_student
+from emdistill.options import load_finetune_config
 from emdistill.processes import is_first_process
 from emdistill.runs.describe import describe_data, file_hashes, versions
 from emdistill.runs.learn import Lesson, learn, prepare, prove
@@ -19,6 +21,11 @@ from emdistill.tasks.task import TaskData
 from emdistill.training import evaluate
 from emdistill.training.run_stages import seed_everything
 from emdistill.training.splits import check_max_length
+
+
+def command(config: FinetuneConfig) -> str:
+    """Fine-tune a pretrained encoder: make a teacher."""
+    return f"{finetune(config)}: the fine-tuned model, with its run.json"
 
 
 def finetune(config: FinetuneConfig | None = None, *, examples: TaskData | None = None, **options: Any) -> Path:

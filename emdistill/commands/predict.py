@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 
@@ -59,6 +61,11 @@ def predict_file(
         logits = classifier.logits(Dataset.from_dict(texts), length, batch_size or classifier.batch_size, "predicting")
         writer.write(part, classifier.kind.answers(logits, classifier.labels))
     return len(rows)
+
+
+@wraps(predict_file)
+def command(**options: Any) -> str:
+    return f"{predict_file(**options)} rows written to {options['output']}"
 
 
 def _check_place(place: Path, *, overwrite: bool) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from datasets import Dataset
 from rich.console import Console
 
+from emdistill.config import as_command
 from emdistill.data.files import read_inputs
 from emdistill.data.paragraphs import OPENERS, read_corpus
 from emdistill.data.read import read_task_data
@@ -22,7 +23,6 @@ from emdistill.models.vocabulary import load_with_tokenizer, prune, same_words, 
 from emdistill.runs.describe import describe_model
 from emdistill.runs.reading import Reading, recall_reading
 from emdistill.runs.record import RUN_FILE, ModelRecord
-from emdistill.show.command_line import command_line, folder_name, source_name
 
 CARD = "README.md"
 # What a saved model may consist of; nothing else is ever removed.
@@ -63,7 +63,7 @@ def prune_vocabulary(
         task: a task's name (see `emdistill tasks`); files of your own need none.
         text: column of the text; the column the model was trained on if not given.
         text_pair: column of the second text of a pair.
-        min_count: keep tokens that are used so often; above 1 the rarer words of the data are split anew, too.
+        min_count: keep tokens that are used at least so often; above 1 the rarer words of the data are split anew.
         overwrite: replace a model that stands in the output folder.
     """
     if min_count < 1:
@@ -83,12 +83,8 @@ def prune_vocabulary(
         name: same_words(before.tokenizer, after.tokenizer, texts)
         for name, texts in {corpus.name: corpus.texts(), **corpus.unseen}.items()
     }
-    options: dict[str, Any] = {"model": source_name(model), "data": source_name(data), "task": task, "text": text}
-    options |= {
-        "text_pair": text_pair,
-        "min_count": None if min_count == 1 else min_count,
-        "output": folder_name(output),
-    }
+    options: dict[str, Any] = {"model": model, "data": data, "task": task, "text": text, "text_pair": text_pair}
+    options |= {"output": output, "min_count": None if min_count == 1 else min_count}
     told = _say_sizes(tokens, sizes), _say_words(split_alike)
     place.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{place.name}-", dir=place.absolute().parent) as fresh:
@@ -99,7 +95,7 @@ def prune_vocabulary(
         for file in Path(fresh).iterdir():
             file.replace(place / file.name)
     console = Console(soft_wrap=True, markup=False, highlight=False)
-    console.print("\n".join((*told, WARNING)))
+    console.print("\n".join((*told, WARNING, f"{place}: the model over the smaller vocabulary")))
     return place
 
 
@@ -173,11 +169,10 @@ def _card(source: str, corpus: str, told: Iterable[str], options: Mapping[str, A
     """The model's own card, and what was done to it."""
     card = Path(source) / CARD
     before = f"{card.read_text(encoding='utf-8').rstrip()}\n\n" if card.is_file() else ""
-    given = {name: value for name, value in options.items() if value is not None}
     return (
         f"{before}## A smaller vocabulary\n\n"
         f"Its vocabulary was cut by emdistill {version('emdistill')} to the tokens that `{corpus}` uses and those that "
         "spell any other word;\nwhat is said elsewhere of sizes and scores was measured before.\n\n"
         + "".join(f"- {line}\n" for line in told)
-        + f"\n{WARNING}\n\n```sh\n{command_line('prune-vocabulary', given)}\n```\n"
+        + f"\n{WARNING}\n\n```sh\n{as_command('prune-vocabulary', options)}\n```\n"
     )

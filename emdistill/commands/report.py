@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 from emdistill.errors import ConfigError, OutputError
 from emdistill.runs.comparison import RUNS
@@ -15,7 +17,7 @@ from emdistill.show.runs_report import write_runs_report
 PAGE = "runs.html"
 
 
-def report(runs: Sequence[str], output: str | None = None) -> Path:
+def report(*runs: str, output: str | None = None) -> Path:
     """Write RUN/report.html anew for one run; for several, one page with their sizes, latencies and scores.
 
     Returns the page. Raises OutputError for what is no finished run, a broken record, or a page that cannot be written;
@@ -39,6 +41,11 @@ def report(runs: Sequence[str], output: str | None = None) -> Path:
     page = _page(named, output)
     write_runs_report(page, compared)
     return page
+
+
+@wraps(report)
+def command(*runs: str, **options: Any) -> str:
+    return f"{report(*runs, **options)}: the page, in one file"
 
 
 def _is_comparison(folder: Path) -> bool:

@@ -11,14 +11,16 @@ from typing import Any
 from rich.console import Console
 
 from emdistill.commands.distill import distill
-from emdistill.config import RunConfig, compose_stages, load_config, read_data
+from emdistill.config import Birth, CacheChoice, RunConfig
 from emdistill.console import print_table
 from emdistill.data.labels import as_the_model_counts
-from emdistill.data.read import hold_out
-from emdistill.errors import ConfigError, OutputError
+from emdistill.data.read import hold_out, read_data
+from emdistill.errors import ConfigError, Interrupted, OutputError
 from emdistill.mapping import write_mapping
+from emdistill.methods import compose_stages
 from emdistill.models.encoder import encoder_shape, load_classifier, load_tokenizer
 from emdistill.models.teacher import Teacher
+from emdistill.options import load_config
 from emdistill.runs.answers import PREDICTIONS, Logits, teacher_logits
 from emdistill.runs.describe import file_hashes
 from emdistill.runs.open_run import OWN_FILES, remove
@@ -26,10 +28,8 @@ from emdistill.runs.record import RUN_FILE
 from emdistill.search import Gene, GeneTrial, SearchResult, check_numbers, gene_name, gene_pairs, search
 from emdistill.show.page import PLOTLY
 from emdistill.show.search_report import search_notes, search_table, trial_line, write_record, write_search_report
-from emdistill.students import Birth, make_student
+from emdistill.students import make_student
 from emdistill.tasks.task import RAW_TEXT, TaskData
-from emdistill.training.run_stages import Interrupted
-from emdistill.training.stage_teachers import CacheChoice
 
 STUDY, TRIALS, CACHE = "study", "trials", "teacher_cache"
 BEST, RECORD, PAGE = "best.json", "search.json", "report.html"
@@ -94,7 +94,7 @@ def search_mapping(
     Raises ConfigError, DataError and OutputError before any training; Interrupted after Ctrl-C.
 
     Args:
-        teacher: folders or hub ids of the fine-tuned teachers, one a task, separated by commas.
+        teacher: folders or hub ids of the fine-tuned teachers, one per task, separated by commas.
         data: the tasks' data, separated by commas; each as for `distill`.
         output: folder of the search; best.json in it is the mapping found, for `distill --mapping`.
         task: the tasks' names, separated by commas (see `emdistill tasks`); files of your own need none.
@@ -102,22 +102,22 @@ def search_mapping(
         text_pair: column of the second text of a pair.
         label: column of the label.
         student: 3 (so many teacher layers), 1,3,5 (these), 4x312 (layers x width), or a folder or hub id.
-        student_birth: a student given as layers x width is cut from the teacher by importance, at random, or is fresh.
+        student_birth: where the weights of a student of a given shape come from, as for `distill`.
         student_source: encoder whose layers the student keeps instead of the teachers', a folder or hub id.
         method: a method that maps layers, by name, or path.py:function for your own.
         rows: learn from so many training rows of each task.
         score_rows: score on so many other training rows; the development set is left for the final comparison.
         epochs: passes over the rows.
         evaluations: different mappings that the genetic search evaluates.
-        random_evaluations: different mappings drawn at random to compare with; as many if not given.
+        random_evaluations: different mappings drawn at random, to compare with; as many if not given.
         population: how many of the best mappings so far are parents of new ones.
-        mutation: probability that a layer of a new mapping is given another teacher layer, or none.
+        mutation: probability that a layer of a new mapping gets another teacher layer, or none.
         monotone: only mappings in which a higher student layer learns from no lower teacher layer.
         objective: the method's own settings.
         training: settings of the short distillations, over the method's recipe.
         check_teacher: refuse a teacher that scores near chance.
         teacher_cache: which of the teachers' outputs are computed once for all mappings, as for `distill`.
-        max_length: tokens a sentence or pair at most.
+        max_length: tokens per sentence or pair at most.
         seed: seed of the search, the rows drawn, the student's initial weights and its training.
         overwrite: replace a search that stands in the output folder.
     """

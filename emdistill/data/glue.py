@@ -55,10 +55,10 @@ def _glue(
     labels: str,
     metrics: str,
     file_columns: str,
-    description: str,
     folder: str,
     columns: Columns,
     *,
+    description: str,
     kind: str = "classification",
     positive: str | None = None,
     **layout: Any,
@@ -84,33 +84,34 @@ _SENTENCES = Columns("sentence1", "sentence2", "label")
 # fmt: off
 GLUE: dict[str, GlueTask] = {
     "sst2": _glue(
-        "sst2", "negative positive", "accuracy", "sentence, label", "is this film review positive?",
+        "sst2", "negative positive", "accuracy", "sentence, label",
         "SST-2", _SENTENCE,
+        description="is this film review positive?",
     ),
     "cola": _glue(
         "cola", "unacceptable acceptable", "matthews_corrcoef", "sentence, label",
-        "is this sentence grammatical?",
-        "CoLA", _SENTENCE, header=("source", "label", "mark", "sentence"),
+        "CoLA", _SENTENCE,
+        description="is this sentence grammatical?", header=("source", "label", "mark", "sentence"),
     ),
     "mrpc": _glue(
         "mrpc", "not_equivalent equivalent", "accuracy f1", "#1 String, #2 String, Quality",
-        "do both sentences say the same?",
         "MRPC", _SENTENCES, positive="equivalent",
+        description="do both sentences say the same?",
     ),
     "qqp": _glue(
         "qqp", "not_duplicate duplicate", "accuracy f1", "question1, question2, is_duplicate",
-        "do both questions ask the same?",
-        "QQP", Columns("question1", "question2", "label"), positive="duplicate", broken_rows=True,
+        "QQP", Columns("question1", "question2", "label"), positive="duplicate",
+        description="do both questions ask the same?", broken_rows=True,
     ),
     "stsb": _glue(
         "stsb", "", "pearson spearman", "sentence1, sentence2, score",
-        "how similar are both sentences, from 0 to 5?",
-        "STS-B", _SENTENCES, kind="regression",
+        "STS-B", _SENTENCES,
+        description="how similar are both sentences, from 0 to 5?", kind="regression",
     ),
     "mnli": _glue(
         "mnli", "entailment neutral contradiction", "accuracy", "sentence1, sentence2, gold_label",
-        "does the first sentence entail the second, contradict it, or neither?",
         "MNLI", Columns("premise", "hypothesis", "label"),
+        description="does the first sentence entail the second, contradict it, or neither?",
         evaluation=(
             ("dev", "dev_matched.tsv", "validation_matched"),
             ("mismatched", "dev_mismatched.tsv", "validation_mismatched"),
@@ -118,18 +119,18 @@ GLUE: dict[str, GlueTask] = {
     ),
     "qnli": _glue(
         "qnli", "entailment not_entailment", "accuracy", "question, sentence, label",
-        "does the sentence hold the question's answer?",
         "QNLI", Columns("question", "sentence", "label"),
+        description="does the sentence hold the question's answer?",
     ),
     "rte": _glue(
         "rte", "entailment not_entailment", "accuracy", "sentence1, sentence2, label",
-        "does the first sentence entail the second?",
         "RTE", _SENTENCES,
+        description="does the first sentence entail the second?",
     ),
     "wnli": _glue(
         "wnli", "not_entailment entailment", "accuracy", "sentence1, sentence2, label",
-        "is the second sentence, a pronoun replaced, entailed by the first?",
         "WNLI", _SENTENCES,
+        description="is the second sentence, a pronoun replaced, entailed by the first?",
     ),
 }
 # fmt: on

@@ -11,6 +11,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset
 from numpy.typing import NDArray
 
+from emdistill.config import CommonConfig
 from emdistill.data.docstrings import DOCSTRINGS, read_docstrings
 from emdistill.data.files import (
     Columns,
@@ -30,6 +31,19 @@ from emdistill.tasks.task import Task, TaskData
 DEV_SHARE = 0.1
 DEV_AT_MOST = 2_000
 _DEV_SPLITS = ("validation", "dev")
+
+
+def read_data(config: CommonConfig) -> TaskData:
+    """The task and examples that a configuration names; errors as read_task_data."""
+    return read_task_data(
+        config.data,
+        task=config.task,
+        text=config.text,
+        text_pair=config.text_pair,
+        label=config.label,
+        dev=config.dev,
+        kind=config.kind,
+    )
 
 
 def read_task_data(

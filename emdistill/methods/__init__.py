@@ -6,8 +6,13 @@ student predicts, and of its own settings; its Args are the options of --objecti
 
 from __future__ import annotations
 
+import importlib.util
+import inspect
 from collections.abc import Callable
+from pathlib import Path
 
+from emdistill.config import RunConfig
+from emdistill.errors import ConfigError, nearest
 from emdistill.methods.bert_emd import bert_emd
 from emdistill.methods.distilbert import distilbert
 from emdistill.methods.hard_labels import hard_labels
@@ -15,9 +20,11 @@ from emdistill.methods.minilm import minilm
 from emdistill.methods.patient_kd import patient_kd
 from emdistill.methods.soft_targets import soft_targets
 from emdistill.methods.tinybert import tinybert
+from emdistill.states import EncoderShape, Predictions
 from emdistill.training.stage import Stage
 
 Method = Callable[..., list[Stage]]
+GIVEN_BY_THE_RUN = {"student", "teacher", "predictions"}  # parameters of a method that are no settings
 
 METHODS: dict[str, Method] = {
     "bert-emd": bert_emd,
@@ -29,4 +36,41 @@ METHODS: dict[str, Method] = {
     "hard-labels": hard_labels,
 }
 
-__all__ = ["METHODS", "Method"]
+
+def load_method(name: str) -> Method:
+    """The method of that name, or `path.py:function`; raises ConfigError for what is neither."""
+    if name in METHODS:
+        return METHODS[name]
+    path, _, function = str(name).rpartition(":")
+    if not path.endswith(".py"):
+        raise ConfigError(f"there is no method '{name}'; `emdistill methods` lists them.{nearest(str(name), METHODS)}")
+    if not Path(path).is_file():
+        raise ConfigError(f"--method {name}: there is no file {path}")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"--method {name}: {path} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever the user's own file raises
+        raise ConfigError(f"--method {name}: {path} cannot be imported: {type(error).__name__}: {error}") from error
+    method = vars(module).get(function)
+    if not callable(method):
+        raise ConfigError(f"--method {name}: {path} has no function '{function}'.{nearest(function, vars(module))}")
+    if missing := GIVEN_BY_THE_RUN - inspect.signature(method).parameters.keys():
+        raise ConfigError(f"--method {name}: the function must take {', '.join(sorted(missing))}")
+    return method  # type: ignore[no-any-return]
+
+
+def compose_stages(
+    config: RunConfig, student: EncoderShape, teacher: EncoderShape, predictions: Predictions
+) -> list[Stage]:
+    """The stages of the method that the configuration names, for these two encoders."""
+    method = load_method(config.method)
+    mapping = {} if config.mapping is None else {"mapping": config.mapping}
+    if mapping and "mapping" not in inspect.signature(method).parameters:
+        raise ConfigError(f"--mapping {config.mapping}: the method {config.method} maps no layers; leave it out")
+    return method(student, teacher, predictions=predictions, **mapping, **config.objective)
+
+
+__all__ = ["GIVEN_BY_THE_RUN", "METHODS", "Method", "compose_stages", "load_method"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +25,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from emdistill.config import HUB_ID
 from emdistill.errors import ModelError, TokenizerError
 from emdistill.models.families import FAMILIES, require
 from emdistill.models.inputs import PROBES, check_padding, fit_tokenizer
@@ -36,7 +36,6 @@ Source = str | Path
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
 def load_classifier(source: Source, *, labels: Sequence[str] = (), problem_type: str | None = None) -> PreTrainedModel:

@@ -11,10 +11,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from emdistill.config import as_command, folder_name, plain, source_name
 from emdistill.console import ReportRow, Table, comparison_table, shown
 from emdistill.runs.distillation import Distillation
 from emdistill.runs.gate_record import GateRecord
-from emdistill.show.command_line import distill_command, folder_name, plain, source_name
 from emdistill.show.gate_tables import gate_tables, verdict_lines
 from emdistill.show.page import code_span, render, words
 from emdistill.states import Link
@@ -145,7 +145,7 @@ def _card(template: str, run: Distillation, front: Mapping[str, Any], **values: 
         method=method,
         shape=f"{run.student.shape.layers} layers × {run.student.shape.width}",
         versions=[(name, run.record.versions[name]) for name in PACKAGES if name in run.record.versions],
-        command=distill_command(run.record.config),
+        command=as_command("distill", run.record.config),
         **values,
     )
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from emdistill.config import HUB_ID, Birth
 from emdistill.errors import ConfigError, ModelError
-from emdistill.models.encoder import HUB_ID, Source, encoder_shape
+from emdistill.models.encoder import Source, encoder_shape
 from emdistill.models.families import require
 from emdistill.states import CLASSES, Predictions
 from emdistill.students.extract import ExtractionPlan, check_part, cut_out, extract_student, plan_extraction
@@ -25,7 +25,6 @@ from emdistill.students.pretrained import pretrained_student
 from emdistill.students.shape import StudentShape, complete_shape, name_predictions
 
 Student = tuple[PreTrainedModel, PreTrainedTokenizerBase]
-Birth = Literal["importance", "random", "fresh"]
 Sample = Callable[[], list[dict[str, Tensor]]]
 
 
@@ -212,29 +211,33 @@ def _refuse_source(request: StudentRequest) -> None:
         )
 
 
+# `emdistill students` reads `example` and `description` from this source.
 STUDENTS = {
     "layer-count": StudentKind(
-        "3",
-        re.compile(r"\d+"),
-        "that many of the teacher's layers, evenly spaced, the last one among them",
-        _keep_count,
+        example="3",
+        pattern=re.compile(r"\d+"),
+        description="that many of the teacher's layers, evenly spaced, the last one among them",
+        build=_keep_count,
     ),
     "layer-list": StudentKind(
-        "1,3,5", re.compile(r"\d+(,\d+)+|\d+,"), "these of the teacher's layers, counted from 0", _keep_list
+        example="1,3,5",
+        pattern=re.compile(r"\d+(,\d+)+|\d+,"),
+        description="these of the teacher's layers, counted from 0",
+        build=_keep_list,
     ),
     "shape": StudentKind(
-        "4x312",
-        re.compile(r"\d+x\d+(x\d+x\d+)?"),
-        "layers × width, cut from the teacher, or fresh: --student_birth (4x312x12x1200 names heads and feed-forward "
-        "width too)",
-        _shape,
+        example="4x312",
+        pattern=re.compile(r"\d+x\d+(x\d+x\d+)?"),
+        description="layers × width, cut from the teacher, or fresh: --student-birth (4x312x12x1200 names heads and "
+        "feed-forward width too)",
+        build=_shape,
     ),
     "pretrained": StudentKind(
-        "DIR_OR_HUB_ID",
+        example="DIR_OR_HUB_ID",
         # A hub id: an owner and a name, or a name that starts with a letter, so that a mistyped shape is none.
-        re.compile(rf"(?=[A-Za-z]|[^/]+/){HUB_ID.pattern}"),
-        "a small pretrained encoder that reads the teacher's tokens",
-        _pretrained,
+        pattern=re.compile(rf"(?=[A-Za-z]|[^/]+/){HUB_ID.pattern}"),
+        description="a small pretrained encoder that reads the teacher's tokens",
+        build=_pretrained,
     ),
 }
 

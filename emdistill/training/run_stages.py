@@ -32,7 +32,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import logging as transformers_logging
 
 from emdistill.data.batches import padding_collator
-from emdistill.errors import ConfigError
+from emdistill.errors import ConfigError, Interrupted
 from emdistill.files import written_whole
 from emdistill.models.teacher import TeacherSource
 from emdistill.processes import is_first_process, wait_for_all
@@ -61,10 +61,6 @@ LEAST = {
 
 
 DEFAULT_EPOCHS = 3.0  # transformers' own
-
-
-class Interrupted(Exception):
-    """The user stopped the run; a checkpoint of the step reached is written."""
 
 
 def seed_everything(seed: int) -> None:

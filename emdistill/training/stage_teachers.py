@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from emdistill.config import CacheChoice
 from emdistill.data.batches import padding_collator
 from emdistill.models.teacher import Teacher, TeacherSource
 from emdistill.models.teacher_cache import open_teacher_cache
 from emdistill.training.stage import Stage
-
-CacheChoice = Literal["none", "logits", "states"]
 
 
 def stage_teachers(

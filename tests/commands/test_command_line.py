@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,9 +15,12 @@ import pytest
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
+import emdistill
 from emdistill import StudentArtifact, distill
-from emdistill.cli import VERBS, main
+from emdistill.cli import COMMANDS, RESUME, Command, load, main
+from emdistill.errors import Interrupted
 from emdistill.models.encoder import fingerprint
+from emdistill.options import option_parser, target_of
 from emdistill.runs.answers import read_predictions
 
 
@@ -195,34 +199,152 @@ def test_from_python_with_scores_pairs_and_a_development_set(
         training={"num_train_epochs": 1, "disable_tqdm": True}, **{"objective.alpha": 0.5},
     )  # fmt: skip
     assert artifact.scores["student"].keys() == {"pearson", "spearman"}
-    assert artifact.run["task"]["evaluation_rows"] == {"dev": 10}
+    assert artifact.run.task.evaluation_rows == {"dev": 10}
     assert artifact.flows() == []
     student, _ = artifact.load()
     assert (student.config.num_labels, student.config.num_hidden_layers) == (1, 1)
 
 
-@pytest.mark.parametrize("verb", ["methods", "tasks", "students"])
+# ------------------------------------------------------------------------------------------------------ the verbs
+
+
+LISTS = ("methods", "mappings", "tasks", "students")
+
+
+def test_the_table_is_the_folder() -> None:
+    """Every file of commands/ is a verb's, but for those that begin with an underscore."""
+    modules = {command.function.partition(":")[0].removeprefix(".") for command in COMMANDS.values()}
+    folder = Path(emdistill.__file__).parent / "commands"
+    files = {file.stem for file in folder.glob("*.py") if not file.stem.startswith("_")}
+    assert files == modules
+    assert all(callable(load(verb)) for verb in COMMANDS)
+
+
+def test_help_names_every_verb_on_one_screen(capsys) -> None:
+    assert main(["--help"]) == main([]) == main(["help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    lines = lines[: len(lines) // 3]
+    assert len(lines) <= 26
+    assert all(len(line) <= 80 for line in lines[1:])
+    for verb, command in COMMANDS.items():
+        assert f"  {verb:<16}  {command.summary}" in lines
+    assert main(["distil"]) == 2
+    assert "'distill'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_help_of_a_verb_explains_every_option(verb: str, capsys) -> None:
+    assert main([verb, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: emdistill {verb}")
+    parser = option_parser(target_of(load(verb)))
+    assert all(action.help for action in parser._actions)
+    if verb not in LISTS:
+        assert "--print-config" in out
+        assert not re.search(r"--[a-z]+_[a-z]", out)  # those of sections have a dot
+
+
+@pytest.mark.parametrize("verb", LISTS)
 def test_lists_have_a_line_each(verb: str, capsys) -> None:
     assert main([verb]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines
     assert all(line.split("  ", 1)[1].strip() for line in lines)
     assert main([verb, "--all"]) == 2
+    assert "'all'" in capsys.readouterr().err
 
 
-def test_help_of_every_verb(capsys) -> None:
-    assert main(["--help"]) == main([]) == 0
+IMPORTS_NOTHING_HEAVY = """
+import sys
+
+import emdistill
+from emdistill.cli import main
+
+assert all(main(words) == 0 for words in (["--help"], *([verb] for verb in sys.argv[1:])))
+print(*sorted({"torch", "transformers", "datasets", "pandas", "matplotlib"} & sys.modules.keys()), file=sys.stderr)
+"""
+
+
+def test_help_and_lists_import_nothing_heavy() -> None:
+    command = [sys.executable, "-c", IMPORTS_NOTHING_HEAVY, *LISTS]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.strip()) == (0, "")
+
+
+def greet(name: str, /, *, times: int = 1, all_caps: bool = False) -> str:
+    """Greet somebody.
+
+    Args:
+        name: who is greeted.
+        times: how often.
+        all_caps: loudly.
+    """
+    if name == "nobody":
+        raise KeyboardInterrupt
+    if name == "too many":
+        raise Interrupted("stopped at greeting 2")
+    text = " ".join([f"hello {name}"] * times)
+    return text.upper() if all_caps else text
+
+
+def judge(*names: str, least: int = 2) -> int:
+    """Say by the exit code whether there are enough names.
+
+    Args:
+        names: of people.
+        least: how many there must be.
+    """
+    return 0 if len(names) >= least else 1
+
+
+@pytest.fixture
+def toys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two more verbs: a function each, and a line of the table."""
+    monkeypatch.setitem(COMMANDS, "greet", Command("make", f"{__name__}:greet", "greet somebody", RESUME))
+    monkeypatch.setitem(COMMANDS, "judge", Command("judge", f"{__name__}:judge", "count names"))
+
+
+def test_a_new_verb_is_a_function_and_a_line_of_the_table(toys: None, tmp_path: Path, capsys) -> None:
+    (tmp_path / "greet.yaml").write_text("times: 2\n")
+    assert main(["greet", "ada", "--config", f"{tmp_path}/greet.yaml", "--all-caps"]) == 0
+    assert capsys.readouterr().out == "HELLO ADA HELLO ADA\n"
+    assert main(["greet", "--all_caps", "ada", "--times=1", f"--config={tmp_path}/greet.yaml"]) == 0
+    assert capsys.readouterr().out == "HELLO ADA\n"
+    assert main(["greet", "ada", "--times", "2", "--print-config"]) == 0
+    assert capsys.readouterr().out == "name: ada\ntimes: 2\nall_caps: false\n"
+    assert main(["judge", "ada", "grace"]) == 0
+    assert main(["judge", "ada"]) == 1
+    assert main(["greet", "--help"]) == 0
     out = capsys.readouterr().out
-    for verb, text in VERBS.items():
-        assert f"{verb} " in out
-        assert text in out
-        assert main([verb, "--help"]) == 0
-    assert "--text-pair TEXT_PAIR" in capsys.readouterr().out
-    assert main(["distil"]) == 2
-    assert (
-        "there is no command 'distil'; `emdistill --help` lists them. Did you mean 'distill'?"
-        in capsys.readouterr().err
-    )
+    assert all(words in out for words in ("NAME", "--all-caps", "how often."))
+    assert main(["--help"]) == 0
+    assert "  greet             greet somebody\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["greet", "ada", "--time", "2", "--allcaps"], ["'time'", "'times'", "'allcaps'", "'all_caps'"]),
+        (["greet", "ada", "--times", "two"], ["--times", "whole number", "'two'"]),
+        (["greet"], ["NAME"]),
+        (["judge"], ["NAME"]),
+        (["greet", "ada", "grace"], ["grace"]),
+        (["greet", "ada", "--config", "nowhere.yaml"], ["nowhere.yaml"]),
+    ],
+)
+def test_its_wrong_options_are_refused(toys: None, words: list[str], names: list[str], capsys) -> None:
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert all(name in err for name in names), err
+
+
+def test_ctrl_c_says_what_to_do_next(toys: None, capsys) -> None:
+    assert main(["greet", "too many"]) == main(["greet", "nobody"]) == 130
+    stopped, interrupted = capsys.readouterr().err.splitlines()
+    assert "greeting 2" in stopped
+    assert "--resume" in stopped
+    assert "--resume" in interrupted
 
 
 PRESSES_CTRL_C = """
@@ -257,10 +379,11 @@ def test_ctrl_c_exits_with_130_and_resume_finishes_the_same_student(place, tmp_p
         [sys.executable, "-c", PRESSES_CTRL_C, *words], capture_output=True, text=True, check=False, env=environment
     )
     assert done.returncode == 130, done.stderr
-    assert "stopped at step 5 of 27 of stage 'joint'; the same command with --resume goes on from there" in done.stderr
+    assert "step 5 of 27 of stage 'joint'" in done.stderr
+    assert "--resume" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run" / "student").exists()
-    command = [sys.executable, "-m", "emdistill.cli", *words, "--resume"]
+    command = [sys.executable, "-m", "emdistill", *words, "--resume"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     for name in ("student/model.safetensors", "flows.jsonl"):

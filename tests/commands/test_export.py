@@ -187,7 +187,7 @@ def test_what_cannot_be_used_is_refused_before_anything_is_written(
 
 def test_the_run_has_to_be_named(capsys, tmp_path: Path) -> None:
     assert main(["export", "--onnx"]) == 2
-    assert "run" in capsys.readouterr().err
+    assert "RUN" in capsys.readouterr().err
     assert main(["export", f"{tmp_path}/nix", "--onnx"]) == 2
     assert "there is no folder" in capsys.readouterr().err
     assert main(["export", str(tmp_path), "--onnx"]) == 2

@@ -12,12 +12,12 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-from emdistill import cli
-from emdistill.cli import main
+from emdistill.cli import load, main
 from emdistill.commands.evaluate import evaluate_model
 from emdistill.commands.predict import predict_file
 from emdistill.models import load_classifier, load_tokenizer
 from emdistill.models.encoder import load_encoder
+from emdistill.options import read_words
 
 
 def command(place, output: Path, *words: str, model: str = "run", data: str = "reviews.csv") -> list[str]:
@@ -54,9 +54,8 @@ def test_the_card_is_the_students_own_with_a_command_that_parses(place, tmp_path
     assert card.startswith((place.folder / "run" / "student" / "README.md").read_text(encoding="utf-8").rstrip())
     assert str(place.folder) not in card
     *_, block = re.findall(r"```sh\n(.*?)```", card, re.DOTALL)
-    values = cli._parse(
-        "prune-vocabulary", shlex.split(block.replace("\\\n", " "))[2:]
-    )  # behind "emdistill prune-vocabulary"
+    _, verb, *words = shlex.split(block.replace("\\\n", " "))
+    values = read_words(load(verb), words, verb)
     assert values is not None
     given = {name: value for name, value in values.items() if value}
     assert given == {"model": "run", "data": "reviews.csv", "output": "pruned", "min_count": 2}

@@ -46,7 +46,7 @@ def test_runs_of_one_folder_are_compared_beside_them(tmp_path: Path, capsys: pyt
 
 def test_a_comparison_stands_for_its_finished_runs(tmp_path: Path) -> None:
     folder = write_comparison_folder(tmp_path / "comparison")
-    page = report([str(folder)])
+    page = report(str(folder))
     assert page == folder / "runs.html"
     text = page.read_text(encoding="utf-8")
     assert "2 configurations compared" in text
@@ -66,7 +66,7 @@ def test_a_comparison_without_a_finished_run_has_no_page(tmp_path: Path, capsys:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "are required: runs"),
+        ([], "RUN"),
         (["nothing"], "nothing holds no run.json"),
         (["a/run", "--output", "page.html"], "one run's page is a/run/report.html"),
         (["a/run", "b/run"], "stand in 2 folders; name the page"),
@@ -98,5 +98,5 @@ def test_what_cannot_be_reported_is_said(
 def test_help_names_what_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "--help"]) == 0
     said = capsys.readouterr().out
-    assert "RUN [RUN ...]" in said
-    assert "--output FILE" in said
+    assert "RUN ... " in said
+    assert "--output OUTPUT" in said

@@ -18,12 +18,11 @@ import pytest
 import emdistill.commands.search_mapping as module
 from emdistill.commands.distill import distill
 from emdistill.commands.search_mapping import search_mapping
-from emdistill.config import load_config
 from emdistill.data.read import read_task_data
-from emdistill.errors import ConfigError, DataError, OutputError
+from emdistill.errors import ConfigError, DataError, Interrupted, OutputError
 from emdistill.mapping import make_mapping
+from emdistill.options import load_config
 from emdistill.search import SearchResult, gene_pairs
-from emdistill.training.run_stages import Interrupted
 
 FAST = {"learning_rate": 5e-3, "per_device_train_batch_size": 16}
 

@@ -145,3 +145,8 @@ def test_a_hub_dataset_that_cannot_be_had_says_so(monkeypatch: pytest.MonkeyPatc
         read_task_data("owner/news")
     with pytest.raises(DataError, match=r"news\.csv: there is no such file"):
         read_task_data("news.csv")
+
+
+def test_a_kind_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--kind regresion.*'regression'"):
+        read_task_data(str(tmp_path / "reviews.csv"), kind="regresion")

@@ -101,7 +101,7 @@ def test_config_says_what_is_needed_to_read_texts_and_answers(shipped: Any) -> N
     opened = open_onnx(folder, threads=1)
     assert opened.labels == ("bad", "good")
     assert opened.kind is not KINDS["regression"]
-    assert opened.reading == Reading("a", "b", "c", LENGTH)
+    assert opened.reading == Reading("a", "b", "c", LENGTH, "classification")
     assert opened.path.name == MODEL
     assert (folder / "README.md").read_text() == "# a card"
 

@@ -6,7 +6,6 @@ import json
 import re
 import shlex
 from collections.abc import Callable
-from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,11 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel, PreTrainedTokenizerFast
 
-from emdistill import cli
-from emdistill.config import RunConfig, config_dict, load_config
+from emdistill.commands.distill import command as distill
+from emdistill.config import as_command, config_dict
+from emdistill.options import load_config, read_words
 from emdistill.runs.distillation import Distillation, read_distillation
 from emdistill.show.cards import student_card, text_card
-from emdistill.show.command_line import DEFAULTS, command_line, distill_command
 from emdistill.tasks import KINDS
 
 HOME = "/home/someone"
@@ -97,7 +96,7 @@ def test_every_fact_is_told(run: Distillation) -> None:
         "| dev | accuracy | 0.9000 | 0.8000 |",
         "The checkpoint: the last checkpoint is kept",
         "- Versions: emdistill 0.1.0, torch 2.13.0, transformers 5.23.0\n",
-        f"```sh\n{distill_command(run.record.config)}\n```",
+        f"```sh\n{as_command('distill', run.record.config)}\n```",
         "It labels pairs of sentences of the kind it was trained on",
         "The metric that counts is accuracy on dev.",
         "| student | 17.4 | 69.6 |",
@@ -191,110 +190,14 @@ def save_student(folder: Path, labels: tuple[str, ...], *, bias: float) -> None:
     tokenizer.save_pretrained(folder)
 
 
-# ------------------------------------------------------------------------------------------------- the command
-
-
-FILES = {"teacher": f"{HOME}/teacher", "output": f"{HOME}/runs/a run"}
-CONFIGS: dict[str, dict[str, Any]] = {
-    "as recommended": FILES | {"data": f"{HOME}/glue/MRPC", "task": "mrpc"},
-    "other numbers": FILES
-    | {
-        "data": f"{HOME}/glue/MRPC",
-        "task": "mrpc",
-        "student": "4x312",
-        "student_birth": "fresh",
-        "select": "last",
-        "seed": 7,
-        "rows": 100,
-        "check_teacher": False,
-        "teacher_cache": "states",
-        "teacher_cache_folder": f"{HOME}/cache",
-        "keep_checkpoints": True,
-        "objective": {"beta": 0.5, "coupled": False, "projection": "none"},
-        "training": {
-            "learning_rate": 3e-5,
-            "bf16": True,
-            "max_steps": -1,
-            "report_to": ["none"],
-            "lr_scheduler_kwargs": {"num_cycles": 2},
-        },
-    },
-    "another method": FILES
-    | {
-        "data": f"{HOME}/my reviews.csv",
-        "dev": f"{HOME}/dev.csv",
-        "text": "the body's text",
-        "text_pair": "title",
-        "label": "stars",
-        "kind": "regression",
-        "student": f"{HOME}/students/small",
-        "method": "tinybert",
-        "mapping": f"{HOME}/pairs.yaml",
-        "augmented": f"{HOME}/more.jsonl",
-    },
-    "of the hub": {
-        "teacher": "textattack/bert-base-uncased-MRPC",
-        "data": "nyu-mll/glue",
-        "task": "mrpc",
-        "output": "run",
-        "student": "1,3,5",
-        "student_source": "google/bert_uncased_L-6",
-        "method": "soft-targets",
-    },
-    "raw text": FILES | {"data": f"{HOME}/wiki.txt.xz", "task": "text", "student": "2", "method": "minilm"},
-}
-
-
-def words(command: str) -> list[str]:
-    """The options as a shell hands them over; to it, lines that end in a backslash are one."""
-    return shlex.split(command.replace("\\\n", " "))[2:]
-
-
-@pytest.mark.parametrize("options", CONFIGS.values(), ids=list(CONFIGS))
-def test_the_command_is_read_as_the_configuration_it_was_made_of(options: dict[str, Any]) -> None:
-    config = load_config(**options)
-    command = distill_command(config_dict(config))
-    assert HOME not in command
-    values = cli._parse("distill", words(command))
-    assert values is not None
-    places = {name: getattr(config, name) for name in ("teacher", "data", "dev", "output", "student", "mapping")}
-    cut = {name: value.rpartition("/")[2] if value and HOME in value else value for name, value in places.items()}
-    augmented = config.augmented and "more.jsonl"
-    cut |= {"augmented": augmented, "teacher_cache_folder": None, "keep_checkpoints": False}
-    assert RunConfig(**values) == replace(config, **cut)
-
-
-def test_the_command_leaves_out_what_the_recipe_says() -> None:
-    command = distill_command(config_dict(load_config(**CONFIGS["as recommended"])))
-    assert command.startswith(
-        "emdistill distill --teacher teacher --task mrpc --data MRPC --student 3 --method bert-emd"
-    )
-    for usual in ("training", "objective.beta", "mapping", "overwrite", "--text", "check_teacher", "null"):
-        assert usual not in command
-    assert "--seed 42" in command
-    assert all(len(line) < 120 for line in command.splitlines())
-
-
-def test_the_table_of_defaults_is_the_configurations() -> None:
-    usual = {field.name: field.default for field in fields(RunConfig)}
-    assert {name: usual[name] for name in DEFAULTS} == DEFAULTS
-    told = {"student", "method", "select", "max_length", "seed"}
-    left = {name for name, value in usual.items() if value not in (None, MISSING)}
-    assert left - told - {"keep_checkpoints", "overwrite", "resume"} == DEFAULTS.keys()
-
-
-def test_values_are_quoted_for_a_shell() -> None:
-    command = command_line("predict", {"text": "a 'b' $c", "n": -1, "flag": True, "list": ["/home/someone/x", 2]})
-    assert words(command) == ["--text", "a 'b' $c", "--n=-1", "--flag", "true", "--list", '["x", 2]']
-
-
 def test_the_general_students_card_has_its_command_and_how_to_load_it(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     tiny_encoder: Callable[..., PreTrainedModel],
     tiny_tokenizer: PreTrainedTokenizerFast,
 ) -> None:
-    config = config_dict(load_config(**CONFIGS["raw text"]))
+    places = {"teacher": f"{HOME}/teacher", "output": f"{HOME}/run", "data": f"{HOME}/wiki.txt.xz"}
+    config = config_dict(load_config(**places, task="text", student="2", method="minilm"))
     loss = {"loss": 1.0, "values": 1.0}
     write_run_folder(tmp_path)
     record = read_record(tmp_path) | {
@@ -310,14 +213,14 @@ def test_the_general_students_card_has_its_command_and_how_to_load_it(
         "library_name": "transformers",
         "tags": ["emdistill", "knowledge-distillation", "minilm"],
     }
-    assert distill_command(config) in card
+    assert as_command("distill", config) in card
     assert "`wiki.txt.xz` (SHA-256 `" + "cd" * 32 + "`)" in card
     assert "| values | 1.0000 | 1.0000 |" in card
     assert HOME not in card
     for heading in ("Intended use", "How it was made", "Limits"):
         assert f"## {heading}\n" in card
     for block in re.findall(r"```sh\n(.*?)```", card, re.DOTALL):
-        assert cli._parse("distill", words(block))
+        assert read_words(distill, shlex.split(block.replace("\\\n", " "))[2:], "distill")
     snippet = re.search(r"```python\n(.*?)```", card, re.DOTALL)
     assert snippet is not None
     monkeypatch.chdir(tmp_path)

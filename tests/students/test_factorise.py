@@ -20,11 +20,11 @@ from transformers import (
 
 from emdistill.commands.distill import distill
 from emdistill.commands.evaluate import evaluate_model
-from emdistill.config import load_config
 from emdistill.errors import ConfigError
 from emdistill.methods import METHODS
 from emdistill.models import Teacher, capture, encoder_shape, fingerprint, save_student
 from emdistill.models.masked_lm import masked_word_logits
+from emdistill.options import load_config
 from emdistill.states import WORDS, EncoderShape
 from emdistill.students import make_student
 from emdistill.students.factorise import factorise_embeddings

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from emdistill.config import as_command
 from emdistill.console import ABSENT, Table
-from emdistill.show.command_line import distill_command
 from emdistill.show.contents import Contents, Section
 
 GROUPS = {
@@ -34,7 +34,7 @@ def configuration(contents: Contents) -> Section:
     tables.append(("Files read", _table(["name", "rows", "SHA-256"], hashes)))
     tables.append(("Versions", _table(["package", "version"], versions)))
     folds = [(title, table) for title, table in tables if table.lines]
-    return Section("Configuration", {"command": distill_command(record.config), "folds": folds})
+    return Section("Configuration", {"command": as_command("distill", record.config), "folds": folds})
 
 
 def _table(headings: list[str], lines: list[list[str]]) -> Table:

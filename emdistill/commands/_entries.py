@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from emdistill.config import RunConfig, flatten, load_config, read_yaml
+from emdistill.config import CompareConfig, RunConfig, TeachingConfig, flatten, read_yaml
 from emdistill.errors import ConfigError, nearest
+from emdistill.options import load_config
 from emdistill.training import DistillationArguments
 
 # What decides how long a student learns, and from how much; one for all entries. A learning rate is the recipe's own.
@@ -75,19 +76,18 @@ def _read_own_options(file: Path) -> dict[str, Any]:
     return options
 
 
-def read_seeds(seeds: str | int) -> list[int]:
+def read_seeds(seeds: str) -> list[int]:
     """'5' -> 0 to 4; '3,7,11' -> these; '7,' -> this one. Raises ConfigError for what is no seed, or one twice."""
-    text = str(seeds)
     try:
-        given = [int(word) for word in text.split(",") if word.strip()]
+        numbers = [int(word) for word in seeds.split(",") if word.strip()]
     except ValueError:
-        raise ConfigError(f"--seeds {text}: give a number of seeds, as in 5, or the seeds, as in 3,7,11") from None
-    found = given if "," in text else list(range(given[0])) if given else []
-    if not found:
-        raise ConfigError(f"--seeds {text}: at least one seed is needed, better five: --seeds 5")
-    if wrong := [seed for seed in found if not 0 <= seed <= LARGEST_SEED or found.count(seed) > 1]:
-        raise ConfigError(f"--seeds {text}: {wrong[0]} stands there twice, or is not between 0 and {LARGEST_SEED}")
-    return found
+        raise ConfigError(f"--seeds {seeds}: give a number of seeds, as in 5, or the seeds, as in 3,7,11") from None
+    listed = numbers if "," in seeds else list(range(numbers[0])) if numbers else []
+    if not listed:
+        raise ConfigError(f"--seeds {seeds}: at least one seed is needed, better five: --seeds 5")
+    if wrong := [seed for seed in listed if not 0 <= seed <= LARGEST_SEED or listed.count(seed) > 1]:
+        raise ConfigError(f"--seeds {seeds}: {wrong[0]} stands there twice, or is not between 0 and {LARGEST_SEED}")
+    return listed
 
 
 def find_baseline(baseline: str | None, entries: Sequence[Entry]) -> str:
@@ -101,36 +101,17 @@ def find_baseline(baseline: str | None, entries: Sequence[Entry]) -> str:
     return names[baseline]
 
 
-def common_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What all runs share, flat: the options over the file --config names; raises ConfigError for an entry's own."""
-    file = options.get("config")
-    given = {**({} if file is None else flatten(read_yaml(Path(file)))), **flatten(options)}
-    common = {name: value for name, value in given.items() if name not in ("config", "resume", "overwrite")}
-    own = [name for name in common if name.partition(".")[0] in OF_AN_ENTRY and common[name] is not None]
-    if own:
-        raise ConfigError(
-            f"{', '.join(own)}: an entry has its own; name it in --methods as METHOD, METHOD@MAPPING, or a YAML file"
-        )
-    if "seed" in common:
-        raise ConfigError("seed: a comparison has several; give --seeds 5, or --seeds 3,7,11")
-    common = {name: value for name, value in common.items() if name.partition(".")[0] not in OF_AN_ENTRY}
-    if missing := [name for name in ("teacher", "data", "output") if common.get(name) is None]:
-        raise ConfigError(f"a comparison needs {', '.join(f'--{name}' for name in missing)}")
-    if common.get("teacher_cache_folder") is None:
-        common["teacher_cache_folder"] = str(Path(common["output"]) / "teacher_cache")
-    return common
-
-
-def entry_configs(entries: Sequence[Entry], options: Mapping[str, Any]) -> list[RunConfig]:
-    """A configuration an entry: its recipe, over it what all share, over it the entry's own; seed and output to come.
+def entry_configs(entries: Sequence[Entry], comparison: CompareConfig) -> list[RunConfig]:
+    """A configuration per entry: its recipe, over it what all share, over it the entry's own; seed and output to come.
 
     Raises ConfigError naming the entry where an option cannot be used, and where the budgets differ.
     """
-    common = common_options(options)
+    common = {setting.name: getattr(comparison, setting.name) for setting in fields(TeachingConfig)}
+    common["teacher_cache_folder"] = comparison.teacher_cache_folder or str(Path(comparison.output) / "teacher_cache")
     configs = []
     for entry in entries:
         try:
-            configs.append(load_config(**{**common, **entry.options}))
+            configs.append(load_config(**{**flatten(common), **entry.options}))
         except ConfigError as error:
             raise ConfigError(f"{entry.name}: {error}") from None
     _check_budget([entry.name for entry in entries], configs)

@@ -1,0 +1,365 @@
+"""Options in, typed values out: recipe, then file, then command line or keywords.
+
+A target is a function or one of config.py's classes; its signature and docstring are its options. Where it takes
+`method` and `objective`, the settings of that method are options too (`--objective.*`); those of training
+(`--training.*`) are DistillationArguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+import yaml
+from docstring_parser import parse as parse_docstring
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
+
+from emdistill.config import SECTIONS, FinetuneConfig, RunConfig, flatten, read_yaml, recipe_of
+from emdistill.errors import ConfigError, nearest
+
+Target = Callable[..., Any]
+Config = TypeVar("Config")
+Places = Mapping[str, str]  # option -> where it stands: " in run.yaml", or "" for the command line
+
+LIMITS = {"seed": (0, 2**32 - 1), "max_length": (3, 1_000_000), "rows": (1, 2**62)}
+QUIET_DEFAULTS: tuple[Any, ...] = (None, False, {}, argparse.SUPPRESS)
+WRONG_VALUE = re.compile(r'Parser key "([^"]+)":.*?(?:Got|Given) value: (.*)', re.DOTALL)
+TOP_LEVEL_OPTION = re.compile(r"--[a-z_]+(?![\w.])")  # those of the sections are Python's names
+
+
+class HelpFormatter(DefaultHelpFormatter):
+    """An option's words, and its default where that says something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        if action.required:
+            return f"{action.help} (required)"
+        return f"{action.help} (default: %(default)s)" if action.default not in QUIET_DEFAULTS else str(action.help)
+
+
+class OptionParser(ArgumentParser):
+    """jsonargparse's parser; what is `required` may stand in a file, so it is asked for when everything is read."""
+
+    required: list[argparse.Action]
+
+
+# ------------------------------------------------------------------------------------------------- from Python
+
+
+def load_config(config: str | Path | None = None, **options: Any) -> RunConfig:
+    """RunConfig from keywords, over the YAML file `config`, over the method's recipe; errors as load_options."""
+    return load_options(RunConfig, config, options)
+
+
+def load_finetune_config(config: str | Path | None = None, **options: Any) -> FinetuneConfig:
+    """FinetuneConfig from keywords, over the YAML file `config`, over recipes/finetune.yaml; errors as load_options."""
+    return load_options(FinetuneConfig, config, options)
+
+
+def load_options(target: Callable[..., Config], file: str | Path | None, options: Mapping[str, Any]) -> Config:
+    """A configuration from keywords, over a YAML file, over its recipe.
+
+    Sections are dictionaries, objective={"beta": 10}, or dotted keys: **{"objective.beta": 10}.
+    Raises ConfigError naming every unknown key at once, or a value of a wrong type.
+    """
+    options = flatten(options)
+    from_file = {} if file is None else flatten(read_yaml(Path(file)))
+    places = dict.fromkeys(from_file, f" in {file}") | dict.fromkeys(options, "")
+    parser = option_parser(target, options.get("method") or from_file.get("method"))
+    refuse_unknown(places, parser, target)
+    try:
+        parsed = parser.parse_object(_nested({**from_file, **options}, parser))
+    except ArgumentError as error:
+        raise ConfigError(explain(error, parser, places)) from None
+    return target(**_checked(parsed, parser, places))
+
+
+# ------------------------------------------------------------------------------------------- from the command line
+
+
+def read_words(verb: Target, words: Sequence[str], name: str) -> dict[str, Any] | None:
+    """The options of a verb's function by name; None where all is said already (--help, --print-config).
+
+    Raises ConfigError naming every unknown option at once, or a value of a wrong type.
+    """
+    target = target_of(verb)
+    first, words = _read_first([_with_underscores(word) for word in words], target)
+    from_file = {} if first.config is None else flatten(read_yaml(Path(first.config)))
+    method = first.method or from_file.get("method")
+    parser = option_parser(target, method)
+    if {"-h", "--help"} & set(words):
+        print(_help_text(parser, name, parse_docstring(verb.__doc__ or "").short_description))
+        return None
+    given = [word[2:].partition("=")[0] for word in words if word.startswith("--") and len(word) > 2]
+    places = dict.fromkeys(from_file, f" in {first.config}") | dict.fromkeys(given, "")
+    refuse_unknown(places, parser, target)
+    try:
+        below = parser.parse_object(_nested(from_file | ({"method": method} if method else {}), parser))
+        parsed = parser.parse_args(_spelled_out(words, parser), namespace=below)
+    except ArgumentError as error:
+        raise ConfigError(f"{explain(error, parser, places)}\n`emdistill {name} --help` lists the options") from None
+    if not first.print_config:
+        return _checked(parsed, parser, places)
+    for action in parser.required:  # what is not given stands there by its name
+        parsed[action.dest] = parsed.get(action.dest) or action.dest.upper()
+    print(yaml.safe_dump(_checked(parsed, parser, places), sort_keys=False, allow_unicode=True), end="")
+    return None
+
+
+def call(verb: Target, values: Mapping[str, Any]) -> Any:
+    """Call a verb's function with the options that `read_words` found."""
+    target, rest = target_of(verb), dict(values)
+    if target is not verb:
+        return verb(target(**rest))
+    by_place: list[Any] = []
+    for name, parameter in inspect.signature(verb).parameters.items():
+        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
+            by_place.append(rest.pop(name))
+        elif parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            by_place += rest.pop(name)
+    return verb(*by_place, **rest)
+
+
+def target_of(verb: Target) -> Target:
+    """What holds a verb's options: the configuration class that it takes, or else the function itself."""
+    parameters = list(inspect.signature(verb, eval_str=True).parameters.values())
+    configuration: Target | None = parameters[0].annotation if len(parameters) == 1 else None
+    return configuration if configuration is not None and is_dataclass(configuration) else verb
+
+
+def _read_first(words: Sequence[str], target: Target) -> tuple[argparse.Namespace, list[str]]:
+    """What decides which other options there are, and the words that are left."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.set_defaults(config=None, print_config=False, method=None)
+    if inspect.signature(target).parameters:
+        parser.add_argument("--config")
+        parser.add_argument("--print_config", action="store_true")
+    if _has_method(target):
+        parser.add_argument("--method")
+    try:
+        return parser.parse_known_args(words)
+    except argparse.ArgumentError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _with_underscores(word: str) -> str:
+    """--text-pair is written for --text_pair, wherever it stands."""
+    name, equals, value = word.partition("=")
+    return f"--{name[2:].replace('-', '_')}{equals}{value}" if word.startswith("--") else word
+
+
+def _spelled_out(words: Sequence[str], parser: ArgumentParser) -> list[str]:
+    """--overwrite is short for --overwrite true."""
+    types = _types(parser)
+    if any(word.startswith("--training.") for word in words):
+        types |= {f"training.{name}": hint for name, hint in _types(training_parser()).items()}
+    switches = {f"--{name}" for name, hint in types.items() if bool in (hint, *get_args(hint))}
+    positional = any(not action.option_strings for action in parser._actions)
+
+    def stands_alone(after: str) -> bool:
+        return after.startswith("--") or (positional and after.lower() not in ("true", "false"))
+
+    return [
+        f"{word}=true" if word in switches and stands_alone(after) else word
+        for word, after in zip(words, [*words[1:], "--"], strict=False)
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------ parsers
+
+
+def option_parser(target: Target, method: str | None = None) -> OptionParser:
+    """The parser of a target's signature; with the settings of `method`, its default if None, where it takes one.
+
+    A positional-only parameter stands without an option (emdistill export RUN), and so do those of `*runs`.
+    Raises ConfigError for a method that cannot be had.
+    """
+    parameters = inspect.signature(target).parameters
+    parser = OptionParser(exit_on_error=False, allow_abbrev=False, formatter_class=HelpFormatter)
+    add = parser.add_class_arguments if inspect.isclass(target) else parser.add_function_arguments
+    has_method = _has_method(target)
+    add(
+        target,
+        as_group=False,
+        skip={"objective"} if has_method else set(),
+        as_positional=any(parameter.kind is inspect.Parameter.POSITIONAL_ONLY for parameter in parameters.values()),
+    )
+    for parameter in parameters.values():
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            described = {item.arg_name: item.description for item in parse_docstring(target.__doc__ or "").params}
+            parser.add_argument(parameter.name, nargs="+", help=described.get(parameter.name))
+    if has_method:
+        method = method or parameters["method"].default
+        _add_method(parser, method)
+    if recipe := recipe_of(target, method):
+        training = {name.partition(".")[2]: recipe.pop(name) for name in [*recipe] if name.startswith("training.")}
+        parser.set_defaults({**recipe, "training": training})
+    if parameters:
+        parser.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS, help="YAML file of options.")
+        parser.add_argument(
+            "--print_config",
+            action="store_true",
+            default=argparse.SUPPRESS,
+            help="print them as such a file, and stop.",
+        )
+    for action in parser._actions:
+        if not action.option_strings:
+            action.metavar = action.dest.removesuffix("s").upper()
+    parser.required = [action for action in parser._actions if action.required]
+    for action in parser.required:
+        action.required = False
+    return parser
+
+
+def _help_text(parser: OptionParser, name: str, description: str | None) -> str:
+    words = ["emdistill", name]
+    for action in parser.required:
+        action.required = True
+        words.append(_written(action) + (f" {action.dest.upper()}" if action.option_strings else ""))
+        words += ["..."] if action.nargs == "+" else []
+    parser.usage, parser.description = " ".join([*words, "[options]"]), description
+    return TOP_LEVEL_OPTION.sub(lambda option: option[0].replace("_", "-"), parser.format_help()).rstrip()
+
+
+def _written(action: argparse.Action) -> str:
+    return f"--{action.dest}" if action.option_strings else str(action.metavar)
+
+
+def _has_method(target: Target) -> bool:
+    return inspect.signature(target).parameters.keys() >= {"method", "objective"}
+
+
+def _add_method(parser: ArgumentParser, method: str) -> None:
+    """The settings of the method as options of the section, with the numbers of its recipe."""
+    from emdistill.methods import GIVEN_BY_THE_RUN, load_method  # late, for it imports torch
+
+    parser.add_function_arguments(load_method(method), "objective", skip={*GIVEN_BY_THE_RUN, "mapping"})
+    recipe = recipe_of(RunConfig, method).items()
+    settings = {name: value for name, value in recipe if name.startswith("objective.")}
+    parser.set_defaults({"method": method, **settings})
+    for action in parser._actions:
+        if action.dest == "objective":  # jsonargparse takes a file for a section; here it is set one by one
+            action.help = argparse.SUPPRESS
+
+
+@cache
+def training_parser() -> ArgumentParser:
+    """The options of the training section, with their types."""
+    from emdistill.training.arguments import DistillationArguments  # late, for it imports torch
+
+    parser = ArgumentParser(exit_on_error=False, add_help=False)
+    parser.add_class_arguments(DistillationArguments, skip={"output_dir"})
+    return parser
+
+
+def known_options(parser: ArgumentParser) -> list[str]:
+    """Every option of `parser`, dotted, those of the training section included."""
+    names = set(_types(parser)) - {"help", "config", "print_config"}
+    training = {f"training.{name}" for name in _types(training_parser())} if "training" in names else set()
+    return sorted((names - set(SECTIONS)) | training)
+
+
+def _types(parser: ArgumentParser) -> dict[str, Any]:
+    return {action.dest: vars(action).get("_typehint") for action in parser._actions if action.option_strings}
+
+
+# ------------------------------------------------------------------------------------------------------- checks
+
+
+def refuse_unknown(places: Places, parser: ArgumentParser, target: Target) -> None:
+    """Raises ConfigError that lists every unknown option with its place and the nearest valid one.
+
+    A target may say of an option what stands for it: `elsewhere`, by the option's name or its section's.
+    """
+    known, elsewhere = known_options(parser), getattr(target, "elsewhere", {})
+    # Dictionaries among the training options may be given by their keys.
+    valid = {*known, *(name for name in places if name.count(".") > 1 and name.rpartition(".")[0] in known)}
+    wrong = []
+    for name in places:
+        if hint := elsewhere.get(name.partition(".")[0]):
+            wrong.append(f"'{name}'{places[name]}: {hint}")
+        elif name not in valid and name not in SECTIONS:
+            wrong.append(f"unknown option '{name}'{places[name]}.{_nearest_option(name, known)}")
+    for section in (set(SECTIONS) - set(elsewhere)) & set(places):
+        wrong.append(f"'{section}'{places[section]} is a section; set its options one by one: {section}.NAME")
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+
+
+def _nearest_option(name: str, known: Iterable[str]) -> str:
+    """Names of its own section first: 'training.lr' is meant for another training option."""
+    section = name.rpartition(".")[0]
+    same = {option.rpartition(".")[2]: option for option in known if option.rpartition(".")[0] == section}
+    found = nearest(name.rpartition(".")[2], same)
+    if found:
+        return found if not section else found.replace("mean '", f"mean '{section}.")
+    return nearest(name, known)
+
+
+def _nested(options: Mapping[str, Any], parser: ArgumentParser) -> dict[str, Any]:
+    """{'training.seed': 1} -> {'training': {'seed': 1}}, over the recipe's; student=3 becomes a text."""
+    types = _types(parser)
+    texts = {name for name, hint in types.items() if hint is str or str in get_args(hint)}
+    # A section is one value to the parser, so the recipe's would be lost below what is given.
+    nested: dict[str, Any] = {"training": dict(parser.get_default("training") or {})} if "training" in types else {}
+    for name, value in options.items():
+        *sections, key = name.split(".")
+        place = nested
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[key] = str(value) if name in texts and type(value) is int else value
+    return nested
+
+
+def _checked(parsed: Namespace, parser: OptionParser, places: Places) -> dict[str, Any]:
+    """What a parser returned as keyword arguments: nothing missing, its training section and its numbers checked."""
+    values: dict[str, Any] = parsed.clone().as_dict()
+    if missing := [action for action in parser.required if values.get(action.dest) is None]:
+        raise ConfigError(f"{', '.join(map(_written, missing))} must be given")
+    if "training" in values:
+        values["training"] = _checked_training(values["training"] or {}, places)
+    for name, (least, most) in LIMITS.items():
+        if values.get(name) is not None and not least <= values[name] <= most:
+            place = places.get(name, "")
+            raise ConfigError(f"--{name} must lie between {least} and {most}, not {values[name]}{place}")
+    return values
+
+
+def _checked_training(training: Mapping[str, Any], places: Places) -> dict[str, Any]:
+    """The section with every value of its declared type; raises ConfigError with all that are not."""
+    checked: dict[str, Any] = {}
+    wrong: list[str] = []
+    for name, value in training.items():
+        if isinstance(value, dict):  # given key by key on the command line, its values are still as written
+            value = {key: yaml.safe_load(inner) if isinstance(inner, str) else inner for key, inner in value.items()}
+        try:
+            checked |= training_parser().parse_object({name: value}, defaults=False).as_dict()
+        except ArgumentError as error:
+            wrong.append(explain(error, training_parser(), places, "training."))
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+    return checked
+
+
+def explain(error: ArgumentError, parser: ArgumentParser, places: Places, prefix: str = "") -> str:
+    """The parser's message; for a wrong value: the option, what it takes, what was given, and where."""
+    found = WRONG_VALUE.search(str(error))
+    types = _types(parser)
+    if not found or types.get(found[1]) is None:
+        return str(error)
+    name = f"{prefix}{found[1]}"
+    return f"--{name} takes {_say_type(types[found[1]])}, not '{found[2].strip()}'{places.get(name, '')}"
+
+
+def _say_type(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(str, get_args(hint)))
+    if get_args(hint) and get_origin(hint) not in (dict, list):
+        return " or ".join(_say_type(part) for part in get_args(hint) if part is not type(None))
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    return names.get(hint, str(hint))

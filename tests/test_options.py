@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from emdistill.cli import load, main
+from emdistill.config import RunConfig
+from emdistill.errors import ConfigError
+from emdistill.methods import METHODS
+from emdistill.options import load_config, load_finetune_config, read_words
+
+NEEDED = {"teacher": "teacher/", "data": "reviews.csv", "output": "run/"}
+WORDS = ["distill", "--teacher", "teacher/", "--data", "reviews.csv", "--output", "run/"]
+RECIPES = Path(__file__).parents[1] / "emdistill" / "recipes"
+
+
+def shown(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    """What --print-config prints, read back."""
+    assert main([*WORDS, *words, "--print-config"]) == 0
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main([*words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    return err
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_runs_with_the_numbers_of_its_recipe(method: str) -> None:
+    recipe = yaml.safe_load((RECIPES / f"{method}.yaml").read_text())
+    config = load_config(**NEEDED, method=method)
+    assert config.method == method
+    assert config.training == recipe["training"]
+    assert {name: config.objective[name] for name in recipe.get("objective", {})} == recipe.get("objective", {})
+
+
+@pytest.mark.parametrize("method", ["tinybert", "bert-emd"])
+def test_a_search_has_the_settings_of_its_method(method: str) -> None:
+    needed = [f"--{name}={value}" for name, value in NEEDED.items()]
+    words = [*needed, "--method", method, "--objective.alpha=0.25", "--training.learning_rate=1e-3"]
+    values = read_words(load("search-mapping"), words, "search-mapping")
+    assert values is not None
+    assert values["objective"] == load_config(**NEEDED, method=method, objective={"alpha": 0.25}).objective
+    assert values["training"] == {"learning_rate": 1e-3}  # its recipe's lies below, where the runs are planned
+
+
+def test_keywords_lie_over_the_file_and_the_file_over_the_recipe(tmp_path: Path) -> None:
+    recipe = yaml.safe_load((RECIPES / "bert-emd.yaml").read_text())
+    file = tmp_path / "run.yaml"
+    file.write_text("student: 4\ntraining: {num_train_epochs: 7, seed: 1}\nobjective: {beta: 2, theta: 3}\n")
+    config = load_config(config=file, **NEEDED, training={"seed": 9}, objective={"theta": 4.5})
+    assert config.student == "4"
+    assert config.training == {**recipe["training"], "num_train_epochs": 7, "seed": 9}
+    assert (config.objective["beta"], config.objective["theta"]) == (2, 4.5)
+    assert config.objective["alpha"] == recipe["objective"]["alpha"]
+
+
+def test_the_command_line_lies_over_file_and_recipe_too(tmp_path: Path, capsys) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("student: 4\nlabel: 2\ntraining: {num_train_epochs: 7, learning_rate: 1e-3}\n")
+    words = ["--config", str(file), "--training.num_train_epochs=8", "--objective.beta", "0.5"]
+    assert main([*WORDS, *words, "--print-config"]) == 0
+    found = yaml.safe_load(capsys.readouterr().out)
+    again = load_config(config=file, **NEEDED, training={"num_train_epochs": 8}, objective={"beta": 0.5})
+    assert RunConfig(**found) == again
+    assert again.training["learning_rate"] == 1e-3
+    assert again.label == "2"
+
+
+def test_sections_are_dictionaries_or_dotted_keys() -> None:
+    nested = load_config(**NEEDED, training={"learning_rate": 0.5}, objective={"beta": 2})
+    assert load_config(**NEEDED, **{"training.learning_rate": 0.5, "objective.beta": 2}) == nested
+
+
+def test_the_student_may_be_a_number() -> None:
+    assert load_config(**NEEDED, student=3).student == "3"
+    assert load_config(**NEEDED, student="4x312").student == "4x312"
+
+
+def test_all_unknown_keywords_are_named_at_once_each_with_the_nearest() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(**NEEDED, studnt=3, training={"lerning_rate": 1}, objective={"betta": 1, "theta": 2})
+    names = re.findall(r"'([\w.]+)'", str(caught.value))
+    assert names == [
+        *("studnt", "student", "training.lerning_rate", "training.learning_rate"),
+        *("objective.betta", "objective.beta"),
+    ]
+    with pytest.raises(ConfigError, match=r"'modle'.*'model'"):
+        load_finetune_config(modle="m", data="d", output="o")
+
+
+def test_all_unknown_options_of_file_and_command_line_are_named_at_once(tmp_path: Path, capsys) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("studnt: 3\ntraining: {num_train_epoch: 1}\nobjective: {betta: 0.5}\n")
+    err = refused(capsys, *WORDS, "--config", str(file), "--tekst", "a", "--training.lerning-rate=1", "--seed", "x")
+    lines = err.splitlines()
+    for wrong, nearest, in_file in (
+        ("studnt", "student", True),
+        ("training.num_train_epoch", "training.num_train_epochs", True),
+        ("objective.betta", "objective.beta", True),
+        ("tekst", "text", False),
+        ("training.lerning_rate", "training.learning_rate", False),
+    ):
+        (line,) = [line for line in lines if f"'{wrong}'" in line]
+        assert f"'{nearest}'" in line
+        assert (str(file) in line) == in_file
+
+
+def test_options_of_another_method_are_unknown(capsys) -> None:
+    assert "'objective.beta'" in refused(capsys, *WORDS, "--method", "hard-labels", "--objective.beta=1")
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["--seed", "x"], ["--seed", "whole number", "'x'"]),
+        (["--seed=-1"], ["--seed", "-1"]),
+        (["--max-length", "0"], ["--max_length", " 3 ", "0"]),
+        (["--objective.beta", "abc"], ["--objective.beta", "number", "'abc'"]),
+        (["--objective.schedule", "once"], ["--objective.schedule", "joint, two-phase", "'once'"]),
+        (["--training.learning_rate", "abc"], ["--training.learning_rate", "number", "'abc'"]),
+        (["--training.per_device_train_batch_size", "2.5"], ["whole number", "'2.5'"]),
+        (["--training.bf16", "maybe"], ["--training.bf16", "true or false", "'maybe'"]),
+        (["--training.early_stopping_patience", "x"], ["early_stopping_patience", "whole number", "'x'"]),
+        (["--select", "best"], ["--select", "held-out, dev, last", "'best'"]),
+        (["--training", "{num_train_epochs: 1}"], ["'training'", "training.NAME"]),
+        (["--method", "bert-edm"], ["'bert-edm'", "emdistill methods", "'bert-emd'"]),
+        (["--method", "own.py:mine"], ["own.py"]),
+        (["--config", "nowhere.yaml"], ["nowhere.yaml"]),
+        (["--config"], ["--config"]),
+        (["stray"], ["stray"]),
+    ],
+)
+def test_wrong_values_are_refused(capsys, words: list[str], names: list[str]) -> None:
+    # and a configuration that is only looked at is checked as well
+    for more in ([], ["--print-config"]):
+        message = refused(capsys, *WORDS, *more, *words)
+        assert all(name in message for name in names), message
+
+
+def test_a_wrong_value_of_a_file_is_refused_with_the_file(tmp_path: Path, capsys) -> None:
+    file = tmp_path / "run.yaml"
+    for content, name in (("seed: x", "--seed"), ("training: {learning_rate: abc}", "--training.learning_rate")):
+        file.write_text(content)
+        message = refused(capsys, *WORDS, "--config", str(file))
+        assert name in message
+        assert str(file) in message
+        with pytest.raises(ConfigError, match=name) as caught:
+            load_config(config=file, **NEEDED)
+        assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": "x"}, "--seed"),
+        ({"objective": {"beta": "abc"}}, "--objective.beta"),
+        ({"training": {"learning_rate": "abc", "bf16": "maybe"}}, r"learning_rate.*\n--training.bf16"),
+        ({"training": 3}, "'training'"),
+    ],
+)
+def test_wrong_values_are_refused_from_python_too(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(**{**NEEDED, **options})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("- a\n- b\n", "name: value"), ("a: [1\n", "line 2"), ("\xff", "0xff")],
+)
+def test_files_that_are_no_configuration_are_refused(tmp_path: Path, content: str, message: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(content, encoding="latin-1")
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(config=file, **NEEDED)
+    assert str(file) in str(caught.value)
+
+
+def test_the_printed_configuration_is_complete_and_runs_again(tmp_path: Path, capsys) -> None:
+    words = ["--training.bf16=true", "--text-pair", "b", "--objective.cost-attention", "softmax", "--student", "1,3"]
+    found = shown(capsys, *words)
+    assert found["training"]["learning_rate"] == load_config(**NEEDED).training["learning_rate"]
+    assert found["training"]["bf16"] is True
+    assert (found["text_pair"], found["student"]) == ("b", "1,3")
+    assert found["objective"]["cost_attention"] == "softmax"
+    file = tmp_path / "printed.yaml"
+    file.write_text(yaml.safe_dump(found))
+    assert main(["distill", "--config", str(file), "--print-config"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out) == found
+    assert load_config(config=file) == RunConfig(**found)
+
+
+def test_a_printed_configuration_names_what_is_still_to_be_given(capsys) -> None:
+    assert main(["distill", "--print-config", "--data", "d.csv"]) == 0
+    found = yaml.safe_load(capsys.readouterr().out)
+    assert (found["teacher"], found["data"], found["output"]) == ("TEACHER", "d.csv", "OUTPUT")
+
+
+def test_overrides_reach_to_any_depth(capsys) -> None:
+    found = shown(capsys, "--training.lr_scheduler_type=cosine", "--training.lr_scheduler_kwargs.num_cycles", "2")
+    assert found["training"]["lr_scheduler_kwargs"] == {"num_cycles": 2}
+    found = shown(capsys, "--training.lr_scheduler_kwargs", "{num_cycles: 0.5}")
+    assert found["training"]["lr_scheduler_kwargs"] == {"num_cycles": 0.5}
+
+
+def test_the_method_of_a_file_decides_the_options(tmp_path: Path, capsys) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("method: soft-targets\nobjective: {alpha: 0.25}\n")
+    found = shown(capsys, "--config", str(file), "--objective.temperature", "2")
+    assert found["method"] == "soft-targets"
+    assert found["objective"] == {"alpha": 0.25, "temperature": 2.0}
+    assert load_config(config=file, **NEEDED, objective={"temperature": 2}) == RunConfig(**found)
+
+
+def test_switches_need_no_value(capsys) -> None:
+    found = shown(capsys, "--overwrite", "--keep-checkpoints", "--training.bf16", "--check-teacher", "false")
+    assert found["training"]["bf16"] is True
+    assert (found["overwrite"], found["keep_checkpoints"], found["check_teacher"]) == (True, True, False)
+    assert (found["resume"], shown(capsys, "--resume=true")["resume"]) == (False, True)
+
+
+OWN_METHOD = """
+from emdistill.methods.soft_targets import soft_targets
+
+
+def mine(student, teacher, *, predictions: str = "classes", warmth: float = 3.0):
+    return soft_targets(student, teacher, predictions=predictions, temperature=warmth)
+
+
+def other(student, teacher):
+    return []
+"""
+
+
+def test_a_method_of_ones_own_brings_its_own_options(tmp_path: Path, capsys) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(OWN_METHOD)
+    found = shown(capsys, "--method", f"{file}:mine", "--objective.warmth", "4")
+    assert found["objective"] == {"warmth": 4.0}
+    assert load_config(**NEEDED, method=f"{file}:mine").objective == {"warmth": 3.0}
+    assert "'objective.warmth'" in refused(capsys, *WORDS, "--method", f"{file}:mine", "--objective.warmt", "4")
+    with pytest.raises(ConfigError, match=r"own.py.*'min'.*'mine'"):
+        load_config(**NEEDED, method=f"{file}:min")
+    with pytest.raises(ConfigError, match="predictions"):
+        load_config(**NEEDED, method=f"{file}:other")
+    file.write_text("import nothing_of_this_name")
+    with pytest.raises(ConfigError, match=r"own.py.*ModuleNotFoundError"):
+        load_config(**NEEDED, method=f"{file}:mine")
