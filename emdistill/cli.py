@@ -119,7 +119,7 @@ def _run(words: list[str]) -> int:
     elif verb == "prune-vocabulary":
         print(f"{prune_vocabulary(**values)}: the model over the smaller vocabulary")
     elif verb == "report":
-        print(f"{report(**values)}: the page, in one file")
+        print(f"{report(**values)}: the page")
     elif verb == "search-mapping":
         search_mapping(**values)
     elif verb == "augment":

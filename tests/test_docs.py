@@ -11,6 +11,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -111,7 +112,7 @@ def test_command_parses_and_binds(
         "demo",
     ):
         monkeypatch.setattr(cli, verb, binding(vars(cli)[verb]))
-    monkeypatch.setattr(cli, "export", binding(cli.export, {"verdict": {"go": True}}))
+    monkeypatch.setattr(cli, "export", binding(cli.export, SimpleNamespace(verdict=SimpleNamespace(go=True))))
     assert cli.main(shlex.split(command)[1:]) == 0, f"{page}: {command}\n{capsys.readouterr().err}"
 
 

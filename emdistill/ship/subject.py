@@ -75,7 +75,9 @@ def read_subject(
     if not (folder / RUN_FILE).is_file():
         return _model_subject(folder, teacher, data, dev, task)
     record = read_run(folder)
-    config = check_record(record.config, Options, folder / RUN_FILE, mend="start again with --overwrite", within="config")
+    config = check_record(
+        record.config, Options, folder / RUN_FILE, mend="start again with --overwrite", within="config"
+    )
     if record.task is None or config.task == RAW_TEXT:
         raise ConfigError(
             f"{folder} is a student of raw text, without a head: it has no task to be scored on; distil it on a task "

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emdistill.console import short
 from emdistill.runs.gate_record import TimedCase
 
 Figure = dict[str, Any]
@@ -170,8 +171,8 @@ def latency_bars(models: Sequence[tuple[str, str, TimedCase]]) -> Figure:
     }
     # The numbers stand beyond the whiskers, where they cover nothing.
     notes = [
-        {"x": end, "y": plain(name), "text": f"{case.p50:.3g} ms", "xanchor": "left", "xshift": 6, "showarrow": False,
-         "font": {"size": 12, "color": INK}}
+        {"x": end, "y": plain(name), "text": f"{short(case.p50)} ms", "xanchor": "left", "xshift": 6,
+         "showarrow": False, "font": {"size": 12, "color": INK}}
         for (name, _, case), end in zip(models, ends, strict=True)
     ]  # fmt: skip
     return {

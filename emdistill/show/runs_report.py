@@ -137,8 +137,8 @@ def _front_line(runs: RunSet, cost: Cost, place: str, front: set[int], count: in
 def _table(runs: RunSet, fronts: Mapping[Cost, Front], numbers: Mapping[str, int]) -> Table:
     many = any(len(candidate.scores) > 1 for candidate in runs.candidates)
     headings = [
-        "", "form", "method", "layers ×\nwidth", runs.metric, "seeds", "params\n(millions)", "size\n(MB)",
-        "ms per call\n(median)", "speed-up", "front",
+        "", "form", runs.metric, "ms per call\n(median)", "speed-up", "size\n(MB)", "front", "params\n(millions)",
+        "layers ×\nwidth", "method", "seeds",
     ]  # fmt: skip
     lines = []
     for index, candidate in enumerate(runs.candidates):
@@ -148,15 +148,15 @@ def _table(runs: RunSet, fronts: Mapping[Cost, Front], numbers: Mapping[str, int
             [
                 candidate.name if number is None else f"{number}  {candidate.name}",
                 VARIANT_NAMES[candidate.variant],
-                candidate.method or ABSENT,
-                candidate.shape,
                 _score(candidate),
-                str(len(candidate.scores)) if many and not candidate.is_teacher else ABSENT,
-                f"{candidate.parameters / 1e6:.1f}",
-                f"{candidate.size / 1e6:.1f}",
                 shown(candidate.latency, ".3g"),
                 _times(candidate.speed_up),
+                f"{candidate.size / 1e6:.1f}",
                 "both" if len(on) == len(COSTS) else next(iter(on), ABSENT),
+                f"{candidate.parameters / 1e6:.1f}",
+                candidate.shape,
+                candidate.method or ABSENT,
+                str(len(candidate.scores)) if many and not candidate.is_teacher else ABSENT,
             ]
         )
     caption = "size: MB = 10⁶ bytes; front: of score against latency, size, or both"
@@ -166,7 +166,7 @@ def _table(runs: RunSet, fronts: Mapping[Cost, Front], numbers: Mapping[str, int
         caption += (
             "; ms per call: at batch 1 and the longest length timed; speed-up: against the teacher timed beside it"
         )
-    return Table(headings, lines, caption=caption, words=(0, 1, 2)).without_empty_columns()
+    return Table(headings, lines, caption=caption, words=(0, 1, 6, 9)).without_empty_columns()
 
 
 def _numbers(candidates: Sequence[Candidate]) -> dict[str, int]:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from emdistill import export as export_module
+from emdistill.commands import export as export_module
 from emdistill.cli import main
 from emdistill.errors import ConfigError, DataError, EmdistillError, TeacherError
 from emdistill.models.encoder import load_classifier, load_tokenizer
