@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from emdistill.commands import export as export_module
 from emdistill.cli import main
+from emdistill.commands import export as export_module
 from emdistill.errors import ConfigError, DataError, EmdistillError, TeacherError
 from emdistill.models.encoder import load_classifier, load_tokenizer
 from emdistill.ship.footprint import Footprint
