@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 from glue_students import begun, sst2_part
 from jsonargparse import auto_cli
-from matplotlib.figure import Figure
 
 from emdistill import distill
 from emdistill.data import TASKS
@@ -144,6 +143,8 @@ def report(folder: Path, runs: dict[tuple[str, str, int], dict[str, Any]]) -> No
 
 def draw(path: Path, runs: dict[Any, dict[str, Any]], tasks: list[str], births: list[str], seeds: list[int]) -> None:
     """Loss against steps, a panel a task, a line a seed."""
+    from matplotlib.figure import Figure  # of the bench extra; only the picture needs it
+
     figure = Figure(figsize=(3.2 * len(tasks), 3.2), layout="constrained")
     for place, (task, axes) in enumerate(zip(tasks, np.atleast_1d(figure.subplots(1, len(tasks))), strict=True)):
         for birth in births:

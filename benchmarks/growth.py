@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from measure import arguments, interleave, print_table, save, shown
 from measure import summary as summarised
 from training_steps import OurStep, emd_objective, random_batch
@@ -150,6 +149,8 @@ def equation(found: Mapping[str, float]) -> str:
 
 def draw(series: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     """One panel a series: medians with quartiles, and the line."""
+    from matplotlib.figure import Figure  # of the bench extra; only the picture needs it
+
     figure = Figure(figsize=(9, 7), layout="constrained")
     for axes, (name, found) in zip(figure.subplots(2, 2).flat, series.items(), strict=True):
         x = np.array([float(size) for size in found["ms"]])

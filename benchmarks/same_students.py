@@ -35,7 +35,7 @@ STUDENTS: dict[str, tuple[tuple[str, str], list[str]]] = {
 }
 
 
-def same_students(before: Path, after: Path, data: Path, output: Path) -> int:
+def same_students(*, before: Path, after: Path, data: Path, output: Path) -> int:
     """Make every student by both checkouts and compare.
 
     Args:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 VOID = {"meta", "img", "br", "link", "input"}
+WITHIN = {"code"}  # a part of the text around it
 
 
 class Page(HTMLParser):
@@ -24,12 +25,12 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
+        if tag not in VOID | WITHIN:
             self.open.append(tag)
             self.texts.setdefault(tag, []).append("")
 
     def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
+        assert tag in WITHIN or self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
         if self.open:

@@ -45,7 +45,7 @@ def report(*runs: str, output: str | None = None) -> Path:
 
 @wraps(report)
 def command(*runs: str, **options: Any) -> str:
-    return f"{report(*runs, **options)}: the page, in one file"
+    return f"{report(*runs, **options)}: the page"
 
 
 def _is_comparison(folder: Path) -> bool:

@@ -301,6 +301,6 @@ def _finish(folder: Path, result: SearchResult, about: dict[str, Any], console: 
     print_table(search_table(result))
     for note in sentences:
         console.print(f"- {note}")
-    console.print("- the best of many is partly luck; what it is worth, over seeds and on dev:")
+    console.print("- The best of many is partly luck; what it is worth, over seeds and on dev:")
     console.print(comparison)
     console.print(f"the page: {folder / PAGE}")

@@ -5,7 +5,7 @@ RUN/
 ├── run.json            the record (runs/record.py)
 ├── predictions.jsonl   what teacher and student answer to every row of dev (runs/answers.py)
 ├── flows.jsonl         flows and layer weights over the steps (runs/flows.py)
-├── report.html         scores, sizes, losses, flows and answers on one page
+├── report.html         scores, sizes, losses, flows and answers on one page; plotly.min.js draws its charts
 ├── onnx/               the student for ONNX Runtime, once `emdistill export` has made it
 ├── tensorboard/        the training log
 ├── checkpoints/        while the run is under way (kept afterwards with --keep-checkpoints)
@@ -37,6 +37,7 @@ OWN_FILES = (
     "flows.png",
     "layer_weights.png",
     "report.html",
+    "plotly.min.js",
     "onnx",
     "tensorboard",
     "checkpoints",

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from emdistill.show.charts import DASHES, INK, MARKS, SOFT, Figure, heat_scale, layout, plain, rounded
+from emdistill.show.charts import INK, SOFT, Figure, heat_scale, layout, plain, points, rounded
 
 
 def reliability(models: Sequence[tuple[str, str, Sequence[tuple[float, float, int]]]]) -> Figure:
@@ -19,26 +19,15 @@ def reliability(models: Sequence[tuple[str, str, Sequence[tuple[float, float, in
 
     models   (name, colour, its bins that hold any: (mean probability, share that held, count))
     """
-    data: list[Figure] = [_diagonal(0.0, 1.0, "as sure as right")]
+    data = [_diagonal(0.0, 1.0, "as sure as right")]
     for place, (name, colour, bins) in enumerate(models):
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "name": plain(name),
-                "x": [round(mean, 4) for mean, _, _ in bins],
-                "y": [round(share, 4) for _, share, _ in bins],
-                "customdata": [count for _, _, count in bins],
-                "line": {"color": colour, "width": 2, "dash": DASHES[place % len(DASHES)]},
-                "marker": {"color": colour, "size": 8, "symbol": MARKS[place % len(MARKS)]},
-                "hovertemplate": "said %{x:.2f}, was so %{y:.2f} (%{customdata})",
-            }
-        )
+        means, shares = [round(mean, 4) for mean, _, _ in bins], [round(share, 4) for _, share, _ in bins]
+        counts = [count for _, _, count in bins]
+        hover = "said %{x:.2f}, was so %{y:.2f} (%{customdata})"
+        further = {"mode": "lines+markers", "marker": {"size": 8}, "customdata": counts, "hovertemplate": hover}
+        data.append(points(name, means, shares, place=place, colour=colour, **further))
     axis = {"range": [0, 1.02], "dtick": 0.2}
-    return {
-        "data": data,
-        "layout": layout(340, x="probability", y="share that held", xaxis=axis, yaxis=axis),
-    }
+    return {"data": data, "layout": layout(340, x="probability", y="share that held", xaxis=axis, yaxis=axis)}
 
 
 def confidence_bars(models: Sequence[tuple[str, str, Sequence[int]]], y: str = "rows") -> Figure:
@@ -100,42 +89,24 @@ def confusion_heatmap(names: Sequence[str], counts: NDArray[np.int64]) -> Figure
 def predicted_against_gold(models: Sequence[tuple[str, str, Sequence[float]]], gold: Sequence[float]) -> Figure:
     """Predicted scores against gold ones: models as (name, colour, scores); on the diagonal both agree."""
     every = [*gold, *(score for _, _, scores in models for score in scores)]
-    data: list[Figure] = [_diagonal(min(every, default=0.0), max(every, default=1.0), "as labelled")]
+    data = [_diagonal(min(every, default=0.0), max(every, default=1.0), "as labelled")]
+    look = {"mode": "markers", "marker": {"size": 5, "opacity": 0.5}}
+    hover = "gold %{x:.3g}, predicted %{y:.3g}"
     for place, (name, colour, scores) in enumerate(models):
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": plain(name),
-                "x": list(gold),
-                "y": list(scores),
-                "marker": {"color": colour, "size": 5, "opacity": 0.5, "symbol": MARKS[place % len(MARKS)]},
-                "hovertemplate": "gold %{x:.3g}, predicted %{y:.3g}",
-            }
-        )
+        data.append(points(name, gold, scores, place=place, colour=colour, hovertemplate=hover, **look))
     return {"data": data, "layout": layout(340, x="gold score", y="predicted score")}
 
 
 def error_histogram(models: Sequence[tuple[str, str, Sequence[int]]], edges: Sequence[float]) -> Figure:
     """How many rows have which error (predicted - gold): models as (name, colour, rows in each bin)."""
     middles = [round((low + high) / 2, 6) for low, high in pairwise(edges)]
+    look = {"line": {"shape": "hvh"}, "hovertemplate": "error %{x:.3g}: %{y} rows"}
     data = [
-        {
-            "type": "scatter",
-            "mode": "lines",
-            "name": plain(name),
-            "x": middles,
-            "y": list(rows),
-            "line": {"color": colour, "width": 2, "shape": "hvh", "dash": DASHES[place % len(DASHES)]},
-            "hovertemplate": "error %{x:.3g}: %{y} rows",
-        }
+        points(name, middles, rows, place=place, colour=colour, **look)
         for place, (name, colour, rows) in enumerate(models)
     ]
     return {"data": data, "layout": layout(340, x="predicted − gold", y="rows", yaxis={"rangemode": "tozero"})}
 
 
 def _diagonal(low: float, high: float, name: str) -> Figure:
-    return {
-        "type": "scatter", "mode": "lines", "name": name, "x": [low, high], "y": [low, high], "hoverinfo": "skip",
-        "line": {"color": SOFT, "width": 1, "dash": "dot"},
-    }  # fmt: skip
+    return points(name, [low, high], [low, high], colour=SOFT, line={"width": 1, "dash": "dot"}, hoverinfo="skip")

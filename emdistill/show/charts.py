@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emdistill.console import short
 from emdistill.runs.gate_record import TimedCase
 
 Figure = dict[str, Any]
@@ -84,6 +85,29 @@ def layout(height: int, *, x: str = "", y: str = "", **further: Any) -> Figure:
         "xaxis": axis | {"title": {"text": x, "font": {"size": 13}, "standoff": 8}},
         "yaxis": axis | {"title": {"text": y, "font": {"size": 13}, "standoff": 10}},
     }
+    return _over(shared, further)
+
+
+def points(
+    name: str, x: Sequence[float], y: Sequence[float | None], *, place: int = 0, colour: str = "", **further: Any
+) -> Figure:
+    """A trace, as lines unless `further` says otherwise; its place among its like gives colour, mark and dash."""
+    colour = colour or SERIES[place % len(SERIES)]
+    shared = {
+        "type": "scatter",
+        "mode": "lines",
+        "name": plain(name),
+        "x": list(x),
+        "y": list(y),
+        "line": {"color": colour, "width": 2, "dash": DASHES[place % len(DASHES)]},
+        "marker": {"color": colour, "size": 6, "symbol": MARKS[place % len(MARKS)]},
+        "hovertemplate": "%{y:.4g}",
+    }
+    return _over(shared, further)
+
+
+def _over(shared: Figure, further: Mapping[str, Any]) -> Figure:
+    """`further` over what is shared, also within its dictionaries."""
     for name, value in further.items():
         old = shared.get(name)
         shared[name] = old | value if isinstance(old, dict) and isinstance(value, dict) else value
@@ -100,7 +124,6 @@ def lines(
     logarithmic: bool = False,
     from_zero: bool = True,
     level: float | None = None,
-    height: int = 280,
 ) -> Figure:
     """Lines by name, each (x values, y values), with a mark at every point where there are few.
 
@@ -110,35 +133,27 @@ def lines(
     """
     data = []
     for place, (name, (steps, values)) in enumerate(series.items()):
-        colour = layer_colour(place, len(series)) if layers else SERIES[place % len(SERIES)]
-        few = len(steps) <= 40
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers" if few else "lines",
-                "name": plain(name),
-                "x": list(steps),
-                "y": list(values),
-                "line": {"color": colour, "width": 2, "dash": "solid" if layers else DASHES[place % len(DASHES)]},
-                "marker": {"color": colour, "size": 6, "symbol": MARKS[place % len(MARKS)]},
-                "hovertemplate": "%{y:.4g}",
-            }
-        )
-    shapes, notes = _stage_marks(stages)
+        own: Figure = {"mode": "lines+markers" if len(steps) <= 40 else "lines"}
+        if layers:
+            own |= {"colour": layer_colour(place, len(series)), "line": {"dash": "solid"}}
+        data.append(points(name, steps, values, place=place, **own))
+    shapes = [_line(x0=start, x1=start, dash="dot") for _, start in stages] if len(stages) > 1 else []
     if level is not None:
-        shapes.append(_across(level))
+        shapes.append(_line(y0=level, y1=level, dash="dash"))
+    note = {"yref": "paper", "y": 1, "xanchor": "left", "yanchor": "top", "xshift": 3, "showarrow": False}
+    notes = [note | {"x": start, "text": plain(name), "font": {"size": 12, "color": SOFT}} for name, start in stages]
     letters = sum(len(trace["name"]) + 6 for trace in data)
     legend = 34 + 19 * (letters // 44) if len(data) > 1 else 10
     return {
         "data": data,
         "layout": layout(
-            height + legend,
+            280 + legend,
             x=x,
             y=y,
             yaxis=_logarithmic(data) if logarithmic else {"rangemode": "tozero" if from_zero else "normal"},
             hovermode="x unified",
             shapes=shapes,
-            annotations=notes,
+            annotations=notes if len(stages) > 1 else [],
             legend={"traceorder": "normal", "yref": "container", "y": 1.0, "yanchor": "top"},
             margin={"t": legend},
         ),
@@ -170,8 +185,8 @@ def latency_bars(models: Sequence[tuple[str, str, TimedCase]]) -> Figure:
     }
     # The numbers stand beyond the whiskers, where they cover nothing.
     notes = [
-        {"x": end, "y": plain(name), "text": f"{case.p50:.3g} ms", "xanchor": "left", "xshift": 6, "showarrow": False,
-         "font": {"size": 12, "color": INK}}
+        {"x": end, "y": plain(name), "text": f"{short(case.p50)} ms", "xanchor": "left", "xshift": 6,
+         "showarrow": False, "font": {"size": 12, "color": INK}}
         for (name, _, case), end in zip(models, ends, strict=True)
     ]  # fmt: skip
     return {
@@ -187,41 +202,39 @@ def latency_bars(models: Sequence[tuple[str, str, TimedCase]]) -> Figure:
 def differences(rows: Sequence[tuple[str, Sequence[float], float, tuple[float, float] | None]], *, x: str) -> Figure:
     """Rows of (name, a value per seed, their mean, its interval): dots above, the mean below with its whiskers."""
     places, names = list(range(len(rows))), [plain(name, 40) for name, *_ in rows]
-    seeds = {
-        "type": "scatter",
-        "mode": "markers",
-        "name": "a seed",
-        "x": [value for _, values, _, _ in rows for value in values],
-        "y": [place - 0.22 for place, (_, values, _, _) in enumerate(rows) for _ in values],
-        "marker": {"color": BLUE, "size": 7, "opacity": 0.7},
-        "hovertemplate": "%{x:+.4f}",
+    seeds = points(
+        "a seed",
+        [value for _, values, _, _ in rows for value in values],
+        [place - 0.22 for place, (_, values, _, _) in enumerate(rows) for _ in values],
+        mode="markers",
+        marker={"size": 7, "opacity": 0.7},
+        hovertemplate="%{x:+.4f}",
+    )
+    whiskers = {
+        "type": "data",
+        "symmetric": False,
+        "array": [ends[1] - mean if ends else 0.0 for _, _, mean, ends in rows],
+        "arrayminus": [mean - ends[0] if ends else 0.0 for _, _, mean, ends in rows],
+        "color": INK,
+        "thickness": 1.5,
+        "width": 6,
     }
-    means = {
-        "type": "scatter",
-        "mode": "markers",
-        "name": "mean and 95 % interval",
-        "x": [mean for _, _, mean, _ in rows],
-        "y": places,
-        "error_x": {
-            "type": "data",
-            "symmetric": False,
-            "array": [ends[1] - mean if ends else 0.0 for _, _, mean, ends in rows],
-            "arrayminus": [mean - ends[0] if ends else 0.0 for _, _, mean, ends in rows],
-            "color": INK,
-            "thickness": 1.5,
-            "width": 6,
-        },
-        "marker": {"color": INK, "size": 9, "symbol": "diamond"},
-        "hovertemplate": "%{x:+.4f}",
-    }
+    means = points(
+        "mean and 95 % interval",
+        [mean for _, _, mean, _ in rows],
+        places,
+        colour=INK,
+        mode="markers",
+        marker={"size": 9, "symbol": "diamond"},
+        error_x=whiskers,
+        hovertemplate="%{x:+.4f}",
+    )
     ticks = {"tickvals": places, "ticktext": names, "range": [len(rows) - 0.5, -0.6], "showgrid": False}
     return {
         "data": [seeds, means],
         "layout": layout(
             120 + 46 * len(rows), x=x, hovermode="closest", xaxis={"tickformat": "+.3f", "nticks": 6},
-            yaxis=ticks | {"zeroline": False, "ticks": ""},
-            shapes=[{"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": 0, "x1": 0,
-                     "line": {"color": INK, "width": 1.2}}],
+            yaxis=ticks | {"zeroline": False, "ticks": ""}, shapes=[_line(x0=0, x1=0, dash="solid")],
         ),
     }  # fmt: skip
 
@@ -230,38 +243,25 @@ def progress(searches: Mapping[str, Sequence[float]], levels: Mapping[str, float
     """Values in the order in which they were had, as dots, and the best so far as steps; `levels` as lines across."""
     data: list[Figure] = []
     for place, (name, values) in enumerate(searches.items()):
-        counts, colour = list(range(1, len(values) + 1)), SERIES[place % len(SERIES)]
-        shared = {"type": "scatter", "x": counts, "legendgroup": str(place)}
-        dots = {"color": colour, "size": 6, "opacity": 0.45, "symbol": MARKS[place % len(MARKS)]}
-        line = {"color": colour, "width": 2, "shape": "hv", "dash": DASHES[place % len(DASHES)]}
-        data.append(shared | {"mode": "markers", "y": list(values), "marker": dots, "showlegend": False,
-                              "name": plain(name), "hovertemplate": "%{y:.4f}"})  # fmt: skip
-        data.append(shared | {"mode": "lines", "y": list(accumulate(values, max)), "line": line,
-                              "name": f"{plain(name)}, best so far", "hovertemplate": "%{y:.4f}"})  # fmt: skip
-    end = max((len(values) for values in searches.values()), default=1)
+        counts = range(1, len(values) + 1)
+        dots: Figure = {"mode": "markers", "marker": {"opacity": 0.45}, "showlegend": False}
+        data.append(points(name, counts, values, place=place, legendgroup=str(place), **dots))
+        best = list(accumulate(values, max))
+        data.append(
+            points(f"{name}, best so far", counts, best, place=place, legendgroup=str(place), line={"shape": "hv"})
+        )
+    end = max((2, *map(len, searches.values())))
+    written: Figure = {"mode": "lines+text", "textposition": "top left", "textfont": {"size": 12, "color": SOFT}}
     for name, value in levels.items():
-        data.append({
-            "type": "scatter", "mode": "lines+text", "name": plain(name), "x": [1, max(2, end)], "y": [value, value],
-            "text": ["", plain(name)], "textposition": "top left", "textfont": {"size": 12, "color": SOFT},
-            "line": {"color": SOFT, "width": 1, "dash": "dash"}, "showlegend": False, "hovertemplate": "%{y:.4f}",
-        })  # fmt: skip
+        thin: Figure = {"line": {"width": 1, "dash": "dash"}, "showlegend": False, "text": ["", plain(name)]}
+        data.append(points(name, [1, end], [value, value], colour=SOFT, **written, **thin))
     return {"data": data, "layout": layout(380, x=x, y=y, hovermode="closest")}
 
 
-def _stage_marks(stages: Sequence[tuple[str, float]]) -> tuple[list[Figure], list[Figure]]:
-    if len(stages) < 2:
-        return [], []
-    line = {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "line": {"color": SOFT, "width": 1, "dash": "dot"}}
-    note = {"yref": "paper", "y": 1, "xanchor": "left", "yanchor": "top", "xshift": 3, "showarrow": False}
-    return (
-        [line | {"x0": start, "x1": start} for _, start in stages],
-        [note | {"x": start, "text": plain(name), "font": {"size": 12, "color": SOFT}} for name, start in stages],
-    )
-
-
-def _across(level: float) -> Figure:
-    line = {"color": SOFT, "width": 1, "dash": "dash"}
-    return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": level, "y1": level, "line": line}
+def _line(*, dash: str, **ends: float) -> Figure:
+    """A thin line, upright at an x or across at a y, from edge to edge."""
+    along = {"yref": "paper", "y0": 0, "y1": 1} if "x0" in ends else {"xref": "paper", "x0": 0, "x1": 1}
+    return {"type": "line", "line": {"color": SOFT, "width": 1, "dash": dash}, **along, **ends}
 
 
 def _logarithmic(data: Sequence[Figure]) -> Figure:

@@ -30,8 +30,8 @@ def write_comparison(folder: Path, comparison: Comparison, *, command: str = "")
         folder / FILES[2],
         "comparison",
         title=f"{comparison.task}: {', '.join(entry.name for entry in comparison.entries)}",
-        findings=[_sentence(entry, difference) for entry, difference in comparison.compared],
-        notes=notes,
+        verdict=_verdict(comparison),
+        notes=[*(_sentence(entry, difference) for entry, difference in comparison.compared), *notes],
         table=differences_table(comparison),
         chart=_chart(comparison) if comparison.compared else None,
         models=comparison_table(rows).without_empty_columns(),
@@ -155,6 +155,16 @@ def _sentence(entry: EntryResult, found: PairedDifference) -> str:
 def _means(entry: EntryResult) -> ReportRow:
     metrics = next(iter(entry.scores.values()), {})
     return ReportRow(entry.name, {name: entry.mean(name) for name in metrics}, entry.parameters, entry.size)
+
+
+def _verdict(comparison: Comparison) -> str:
+    """'Better than soft-targets: bert-emd. No difference shown: tinybert.'; "" where nothing is compared."""
+    groups: dict[str, list[str]] = {}
+    for entry, _ in comparison.compared:
+        groups.setdefault(entry.finding or "", []).append(entry.name)
+    than = f" than {comparison.baseline}"
+    titles = {"better": f"Better{than}", "worse": f"Worse{than}", "no difference shown": "No difference shown"}
+    return " ".join(f"{title}: {', '.join(groups[kind])}." for kind, title in titles.items() if kind in groups)
 
 
 def _signed(value: float) -> str:

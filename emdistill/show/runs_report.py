@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from emdistill.console import ABSENT, Table, shown
 from emdistill.show.candidates import VARIANT_NAMES, Candidate, RunSet
-from emdistill.show.charts import INK, MARKS, SOFT, VARIANTS, layout, plain
+from emdistill.show.charts import INK, MARKS, SOFT, VARIANTS, layout, plain, points
 from emdistill.show.page import Chart, write_page
 from emdistill.show.pareto import pareto_front
 
@@ -55,28 +55,28 @@ def find_fronts(candidates: Sequence[Candidate], cost: Cost) -> Front:
         if getattr(candidate, cost) is not None:
             groups.setdefault(candidate.place or "" if cost == "latency" else "", []).append(index)
     fronts = {}
-    for place, members in groups.items():
-        points = [{cost: getattr(candidates[index], cost), "score": candidates[index].score} for index in members]
-        fronts[place] = {members[found] for found in pareto_front(points, lower=[cost], higher=["score"])}
+    for where, members in groups.items():
+        counts = [{cost: getattr(candidates[index], cost), "score": candidates[index].score} for index in members]
+        fronts[where] = {members[place] for place in pareto_front(counts, lower=[cost], higher=["score"])}
     return fronts
 
 
 def scatter(runs: RunSet, cost: Cost, fronts: Front, numbers: Mapping[str, int]) -> dict[str, Any] | None:
-    """Score against a cost as a Plotly figure: a mark a candidate, its number beside it, the front as steps.
+    """Score against a cost as a Plotly figure: a mark per candidate, its number beside it, the front as steps.
 
     In the chart of latencies a mark's area is the model's size. None where no student has that cost.
     """
-    shown = [candidate for candidate in runs.candidates if getattr(candidate, cost) is not None]
-    if all(candidate.is_teacher for candidate in shown):
+    measured = [candidate for candidate in runs.candidates if getattr(candidate, cost) is not None]
+    if all(candidate.is_teacher for candidate in measured):
         return None
-    largest = max(candidate.size for candidate in shown)
+    largest = max(candidate.size for candidate in measured)
     data = [_front_line(runs, cost, place, front, len(fronts)) for place, front in fronts.items()]
     for kind, (variant, colour) in enumerate(VARIANTS.items()):
-        members = [candidate for candidate in shown if candidate.variant == variant]
+        members = [candidate for candidate in measured if candidate.variant == variant]
         if members:
             data.append(_marks(members, cost, colour, MARKS[kind], numbers, largest))
     further = {
-        "xaxis": _axis([_in_unit(candidate, cost) for candidate in shown]),
+        "xaxis": _axis([_in_unit(candidate, cost) for candidate in measured]),
         "hovermode": "closest",
         "margin": {"t": 56},
     }
@@ -91,25 +91,23 @@ def _marks(
     if cost == "latency":
         sizes = [member.size for member in members]
         marker |= {"size": sizes, "sizemode": "area", "sizeref": 2 * largest / LARGEST_MARKER**2, "sizemin": MARKER / 2}
-    return {
-        "type": "scatter",
-        "mode": "markers+text",
-        "name": VARIANT_NAMES[members[0].variant],
-        "x": [_in_unit(member, cost) for member in members],
-        "y": [member.score for member in members],
-        "error_y": {
-            "type": "data", "array": [member.deviation or 0.0 for member in members], "color": colour,
-            "thickness": 1, "width": 3,
-        },
-        "text": [str(numbers.get(member.name, "")) for member in members],
-        "textposition": NUMBER_AT[members[0].variant],
-        "textfont": {"size": 12, "color": INK},
-        "marker": marker,
-        "customdata": [
+    bars = {"type": "data", "array": [each.deviation or 0.0 for each in members], "color": colour, "thickness": 1}
+    return points(
+        VARIANT_NAMES[members[0].variant],
+        [_in_unit(each, cost) for each in members],
+        [each.score for each in members],
+        colour=colour,
+        mode="markers+text",
+        marker=marker,
+        error_y=bars | {"width": 3},
+        text=[str(numbers.get(each.name, "")) for each in members],
+        textposition=NUMBER_AT[members[0].variant],
+        textfont={"size": 12, "color": INK},
+        customdata=[
             [plain(each.name), _score(each), f"{each.size / 1e6:.1f}", shown(each.latency, ".3g")] for each in members
         ],
-        "hovertemplate": "%{customdata[0]}<br>score %{customdata[1]}<br>%{customdata[2]} MB<br>%{customdata[3]} ms",
-    }  # fmt: skip
+        hovertemplate="%{customdata[0]}<br>score %{customdata[1]}<br>%{customdata[2]} MB<br>%{customdata[3]} ms",
+    )
 
 
 def _axis(values: Sequence[float]) -> dict[str, Any]:
@@ -123,22 +121,21 @@ def _axis(values: Sequence[float]) -> dict[str, Any]:
 def _front_line(runs: RunSet, cost: Cost, place: str, front: set[int], count: int) -> dict[str, Any]:
     """Steps: up to the next candidate's cost, no more than this one's score can be had."""
     members = sorted((_in_unit(runs.candidates[index], cost), runs.candidates[index].score) for index in front)
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "name": "Pareto front" + (f" ({plain(place, 40)})" if count > 1 else ""),
-        "x": [value for value, _ in members],
-        "y": [score for _, score in members],
-        "line": {"color": SOFT, "width": 1.5, "dash": "dot", "shape": "hv"},
-        "hoverinfo": "skip",
-    }
+    return points(
+        "Pareto front" + (f" ({place[:40]})" if count > 1 else ""),
+        [value for value, _ in members],
+        [score for _, score in members],
+        colour=SOFT,
+        line={"width": 1.5, "dash": "dot", "shape": "hv"},
+        hoverinfo="skip",
+    )
 
 
 def _table(runs: RunSet, fronts: Mapping[Cost, Front], numbers: Mapping[str, int]) -> Table:
     many = any(len(candidate.scores) > 1 for candidate in runs.candidates)
     headings = [
-        "", "form", "method", "layers ×\nwidth", runs.metric, "seeds", "params\n(millions)", "size\n(MB)",
-        "ms per call\n(median)", "speed-up", "front",
+        "", "form", runs.metric, "ms per call\n(median)", "speed-up", "size\n(MB)", "front", "params\n(millions)",
+        "layers ×\nwidth", "method", "seeds",
     ]  # fmt: skip
     lines = []
     for index, candidate in enumerate(runs.candidates):
@@ -148,15 +145,15 @@ def _table(runs: RunSet, fronts: Mapping[Cost, Front], numbers: Mapping[str, int
             [
                 candidate.name if number is None else f"{number}  {candidate.name}",
                 VARIANT_NAMES[candidate.variant],
-                candidate.method or ABSENT,
-                candidate.shape,
                 _score(candidate),
-                str(len(candidate.scores)) if many and not candidate.is_teacher else ABSENT,
-                f"{candidate.parameters / 1e6:.1f}",
-                f"{candidate.size / 1e6:.1f}",
                 shown(candidate.latency, ".3g"),
                 _times(candidate.speed_up),
+                f"{candidate.size / 1e6:.1f}",
                 "both" if len(on) == len(COSTS) else next(iter(on), ABSENT),
+                f"{candidate.parameters / 1e6:.1f}",
+                candidate.shape,
+                candidate.method or ABSENT,
+                str(len(candidate.scores)) if many and not candidate.is_teacher else ABSENT,
             ]
         )
     caption = "size: MB = 10⁶ bytes; front: of score against latency, size, or both"
@@ -166,7 +163,7 @@ def _table(runs: RunSet, fronts: Mapping[Cost, Front], numbers: Mapping[str, int
         caption += (
             "; ms per call: at batch 1 and the longest length timed; speed-up: against the teacher timed beside it"
         )
-    return Table(headings, lines, caption=caption, words=(0, 1, 2)).without_empty_columns()
+    return Table(headings, lines, caption=caption, words=(0, 1, 6, 9)).without_empty_columns()
 
 
 def _numbers(candidates: Sequence[Candidate]) -> dict[str, int]:

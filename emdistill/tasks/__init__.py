@@ -18,7 +18,7 @@ def find_kind(name: str) -> TaskKind:
 
 def kind_of_model(problem_type: str | None, outputs: int, name: str | None = None) -> TaskKind:
     """The kind of task that a model was trained for, by its config: its `name` in KINDS where emdistill trained it."""
-    if name in KINDS:
+    if name in KINDS and problem_type in (None, KINDS[name].problem_type):
         return KINDS[name]
     default = "regression" if outputs == 1 else "classification"
     of_problem = [kind for kind in KINDS.values() if kind.problem_type == problem_type]

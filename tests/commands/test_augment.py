@@ -197,7 +197,7 @@ def test_an_interruption_leaves_no_file(place: Path, tmp_path: Path, monkeypatch
         ),
         ({"data": "{tmp}/nix.csv"}, DataError, "there is no such file"),
         ({"data": "{tmp}/empty.csv"}, DataError, "no word of its texts can be replaced, so there are no variants"),
-        ({"teacher": "{place}/scorer"}, TeacherError, "the teacher gives a score, the task asks for classes"),
+        ({"teacher": "{place}/scorer"}, TeacherError, "regression"),
         ({"teacher": "{place}/bytes"}, EmdistillError, "byte-level BPE, as RoBERTa's, is not supported here"),
         ({"masked_lm": "{tmp}/nix"}, ModelError, "there is no folder {tmp}/nix"),
     ],

@@ -37,7 +37,9 @@ def test_a_run_that_cannot_take_a_step_takes_nothing_from_the_old_one(
 
     monkeypatch.setattr("emdistill.training.dry_step.capture", broken)
     if options:
-        (tmp_path / "text.txt").write_text("a good book\n\nthe movie was bad\n" * 200)
+        (tmp_path / "text.txt").write_text(
+            ("the movie was good and it was not bad and the book of it is very good. " * 4 + "\n\n") * 40
+        )
         command = ["distill", "--teacher", f"{place.folder}/encoder", "--data", f"{tmp_path}/text.txt", *options]
         command += ["--student", "2", "--max_length", "16", "--output", str(run)]
     with pytest.raises(RuntimeError):
@@ -70,7 +72,7 @@ def test_a_kill_between_score_and_page_is_mended_by_resuming(
         raise SystemExit(137)
 
     with monkeypatch.context() as patch:
-        patch.setattr(distill_module, "draw_run", killed)
+        patch.setattr(distill_module, "write_run_report", killed)
         with pytest.raises(SystemExit):
             main(place.distill("--output", str(run)))
     half = read_run(run)

@@ -272,6 +272,7 @@ def test_everything_is_written_and_equal_comparisons_give_equal_bytes(comparison
     assert record["entries"][2]["finding"] == "better"
     assert record["entries"][2]["scores"]["3"]["accuracy"] == 0.765
     page = (tmp_path / "one" / "report.html").read_text()
+    assert "Better than soft-targets: bert-emd. No difference shown: tinybert@last." in page
     assert "bert-emd: better; +.020 [+.018, +.023] over 5 seeds (5 won, 0 tied, 0 lost)" in page
     assert "emdistill compare --methods a,b" in page
     assert "<td>0.812</td>" in page  # the mean of the second metric

@@ -19,6 +19,7 @@ from emdistill.tasks import find_kind
 
 MOST_SENTENCES = 20
 MOST_LETTERS = 500
+LEAST_SHOWN = 0.005  # less is 0.00 in the table
 
 Row = NDArray[np.floating]
 
@@ -66,7 +67,7 @@ def disagreement_section(given: Predictions, labels: Sequence[str], link: Link) 
             str(row),
         ]
         for row in largest(distances, MOST_SENTENCES)
-        if distances[row] > 0
+        if distances[row] >= LEAST_SHOWN
     ]
     headings = ["sentence", "gold", "teacher", "student", "disagreement", "row of dev"]
     table = Table(headings, lines, words=range(len(headings)))

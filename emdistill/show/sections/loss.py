@@ -29,8 +29,8 @@ def loss(contents: Contents) -> Section | None:
     if not shown:
         return None
     marks = list(stages.items())
-    positive = all(value is None or value > 0 for _, values in shown.values() for value in values)
-    main = Chart("", lines(shown, x="step", y="loss", stages=marks, logarithmic=positive))
+    known = [value for _, values in shown.values() for value in values if value is not None]
+    main = Chart("", lines(shown, x="step", y="loss", stages=marks, logarithmic=min(known, default=0.0) > 0))
     charts = []
     if norms := _series(entries, "grad_norm", name="all terms together") | _series(entries, "gradient_norms/"):
         charts.append(Chart("Gradient norms", lines(norms, x="step", y="norm", stages=marks)))
