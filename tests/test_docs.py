@@ -200,28 +200,50 @@ def write_mrpc(folder: Path) -> None:
 
 
 def test_tree_is_the_folder() -> None:
-    (tree,) = [block for block in blocks("text") if block.text.startswith("emdistill/")]
-    listed = tree_paths(tree.text)
-    for path, phrase in listed.items():
-        assert (ROOT / path).exists(), f"the README's tree names {path}, which is not there"
-        assert phrase, f"the README's tree says nothing of {path}"
-    there = {path.relative_to(ROOT).as_posix() for path in (ROOT / "emdistill").rglob("*") if path.suffix in SHOWN}
-    assert there == {path for path in listed if path.endswith(SHOWN)}
+    page = read(ROOT / "docs" / "tree.md")
+    assert page == tree_page(), 'write it anew: PYTHONPATH=tests python -c "import test_docs; test_docs.write_tree()"'
 
 
-SHOWN = (".py", ".yaml")
+def write_tree() -> None:
+    (ROOT / "docs" / "tree.md").write_text(tree_page(), encoding="utf-8")
 
 
-def tree_paths(tree: str) -> dict[str, str]:
-    """Path -> phrase, from a tree that is indented by two blanks a level."""
-    paths: dict[str, str] = {}
-    parents: list[str] = []
-    for line in tree.splitlines():
-        depth = (len(line) - len(line.lstrip())) // 2
-        name, _, phrase = line.strip().partition(" ")
-        parents = [*parents[:depth], name]
-        paths["".join(parents)] = phrase.strip()
-    return paths
+def tree_page() -> str:
+    """docs/tree.md: every file of the package with the first sentence of its docstring."""
+    lines = ["# The file tree", "", INTRODUCTION, "", "```text"]
+    for path in [PACKAGE, *sorted(PACKAGE.rglob("*"), key=place_in_tree)]:
+        depth = len(path.relative_to(PACKAGE.parent).parts) - 1
+        start = path / "__init__.py"
+        if start.exists():
+            lines.append(phrase(f"{'  ' * depth}{path.name}/", first_sentence(start)))
+        elif path.suffix == ".py" and path.name != "__init__.py":
+            lines.append(phrase(f"{'  ' * depth}{path.name}", first_sentence(path)))
+    return "\n".join([*lines, "```", ""])
+
+
+PACKAGE = ROOT / "emdistill"
+ORDER = ("tasks", "data", "models", "students", "mapping", "losses", "methods", "training", "search", "runs", "ship")
+ORDER += ("show", "recipes", "commands")
+INTRODUCTION = """The order of the folders is the order in which data flows; imports go downwards only
+([concepts.md](concepts.md#the-floors) has the floors). recipes/ has a YAML file per method, show/templates/ a template
+per section of a page. tests/ mirrors the package, benchmarks/ has one script per claim."""
+
+
+def place_in_tree(path: Path) -> list[tuple[int, str]]:
+    """Single files first, then the folders in the order in which data flows."""
+    parts = path.relative_to(PACKAGE).parts
+    folder = len(parts) > 1 or path.is_dir()
+    first = (ORDER.index(parts[0]) + 1 if parts[0] in ORDER else 0) if folder else 0
+    return [(first, parts[0]), *((0, part) for part in parts[1:])]
+
+
+def first_sentence(file: Path) -> str:
+    documentation = ast.get_docstring(ast.parse(read(file))) or ""
+    return documentation.splitlines()[0].removesuffix(".") if documentation else ""
+
+
+def phrase(name: str, text: str) -> str:
+    return f"{name:<30} {text}".rstrip()
 
 
 def test_links_lead_somewhere() -> None:

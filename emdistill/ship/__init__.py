@@ -1,0 +1,1 @@
+"""Where it serves: ONNX and int8, measured on this machine and held against limits."""

@@ -1,0 +1,1 @@
+"""What people look at: pages, their sections and charts, and model cards."""

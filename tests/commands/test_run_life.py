@@ -17,6 +17,8 @@ from emdistill.commands import distill as distill_module
 from emdistill.runs.flows import read_flows
 from emdistill.runs.record import read_run
 
+PARAGRAPH = "the movie was good and it was not bad and the book of it is very good. " * 4 + "\n\n"
+
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
