@@ -40,7 +40,7 @@ def test_a_run_that_cannot_take_a_step_takes_nothing_from_the_old_one(
     monkeypatch.setattr("emdistill.training.dry_step.capture", broken)
     if options:
         (tmp_path / "text.txt").write_text(
-            ("the movie was good and it was not bad and the book of it is very good. " * 4 + "\n\n") * 40
+            PARAGRAPH * 40
         )
         command = ["distill", "--teacher", f"{place.folder}/encoder", "--data", f"{tmp_path}/text.txt", *options]
         command += ["--student", "2", "--max_length", "16", "--output", str(run)]
