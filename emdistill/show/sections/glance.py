@@ -76,7 +76,7 @@ def _of_task(run: Distillation, gate: GateRecord | None, labels_only: Distillati
 
 def _sentence(run: Distillation) -> str:
     """What came out of the run; "" where a finished one has no such score."""
-    if not run.record.is_finished:
+    if not run.record.log:  # a page is written before its run is marked finished
         return "This run has not finished; --resume goes on with it."
     return _score_sentence(run) if run.task else _loss_sentence(run)
 
