@@ -9,15 +9,16 @@ Logits are written so that they are read back as the same float32 numbers.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Len
 from datasets import Dataset
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from emdistill.errors import DataError
 from emdistill.files import written_whole
@@ -66,36 +67,55 @@ def write_predictions(
                 file.write(json.dumps(dict(zip(FIELDS, values, strict=True)), allow_nan=False) + "\n")
 
 
+class _Line(BaseModel):
+    """A row as predictions.jsonl has it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    set: str
+    row: int
+    text: str
+    text_pair: str | None
+    label: float | list[float]
+    teacher: Annotated[list[float], Len(1)]
+    student: Annotated[list[float], Len(1)]
+
+
 def read_predictions(path: Path) -> dict[str, Predictions]:
     """The answers by set; raises DataError with file and line for a line that is no record of this format."""
-    records: dict[str, list[dict[str, Any]]] = {}
+    sets: dict[str, list[_Line]] = {}
     outputs: int | None = None
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            record = _record(line, path, number)
-            rows = records.setdefault(record["set"], [])
-            outputs = outputs or len(record["teacher"])
-            if problem := _problem(record, len(rows), outputs):
-                raise DataError(problem, file=path, line=number)
-            rows.append(record)
-    if not records:
+        for number, content in enumerate(file, start=1):
+            try:
+                line = _Line.model_validate(json.loads(content.decode("utf-8")))
+                outputs = outputs or len(line.teacher)
+                rows = sets.setdefault(line.set, [])
+                _check_next(line, len(rows), outputs)
+            except ValidationError as error:
+                first = error.errors()[0]
+                place = ".".join(map(str, first["loc"]))
+                raise DataError(f"{place}: {first['msg']}", file=path, line=number) from None
+            except ValueError as error:  # broken UTF-8 and broken JSON alike, and a row out of place
+                raise DataError(str(error), file=path, line=number) from None
+            rows.append(line)
+    if not sets:
         raise DataError("no row was written; make it again: emdistill distill … --overwrite", file=path)
-    return {name: _predictions(rows) for name, rows in records.items()}
+    return {
+        name: Predictions(
+            texts=[row.text for row in rows],
+            pairs=[row.text_pair for row in rows],
+            labels=np.array([row.label for row in rows], dtype=np.float64),
+            teacher=np.array([row.teacher for row in rows], dtype=np.float32),
+            student=np.array([row.student for row in rows], dtype=np.float32),
+        )
+        for name, rows in sets.items()
+    }
 
 
 def teacher_logits(path: Path) -> dict[str, Logits] | None:
     """The teacher's logits by set; None where they were not kept, as by earlier versions. Raises DataError."""
-    return {name: found.teacher for name, found in read_predictions(path).items()} if path.exists() else None
-
-
-def _predictions(rows: Sequence[Mapping[str, Any]]) -> Predictions:
-    return Predictions(
-        texts=[row["text"] for row in rows],
-        pairs=[row["text_pair"] for row in rows],
-        labels=np.array([row["label"] for row in rows], dtype=np.float64),
-        teacher=np.array([row["teacher"] for row in rows], dtype=np.float32),
-        student=np.array([row["student"] for row in rows], dtype=np.float32),
-    )
+    return {name: answers.teacher for name, answers in read_predictions(path).items()} if path.exists() else None
 
 
 def _shortest(logits: Logits) -> list[float]:
@@ -103,50 +123,14 @@ def _shortest(logits: Logits) -> list[float]:
     return [float(str(np.float32(value))) for value in logits]
 
 
-def _record(line: bytes, path: Path, number: int) -> dict[str, Any]:
-    try:
-        record = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
-    except ValueError as error:  # broken UTF-8 and broken JSON alike
-        raise DataError(f"this line is no JSON: {error}", file=path, line=number) from error
-    if not isinstance(record, dict) or set(record) != set(FIELDS):
-        raise DataError(f"a row is an object with the fields {', '.join(FIELDS)}", file=path, line=number)
-    if not isinstance(record["set"], str):
-        raise DataError(f"'set' is a name, not {record['set']!r}", file=path, line=number)
-    for name in ("teacher", "student"):
-        logits = record[name]
-        if not (isinstance(logits, list) and logits and all(map(_is_number, logits))):
-            raise DataError(f"'{name}' is a list of finite numbers, one a class", file=path, line=number)
-    return record
-
-
-def _problem(record: Mapping[str, Any], row: int, outputs: int) -> str | None:
-    """What keeps a record from being the set's next row, or None."""
-    if type(record["row"]) is not int or record["row"] != row:
-        return f"the next row of '{record['set']}' is {row}, not {record['row']!r}"
-    if not isinstance(record["text"], str) or not isinstance(record["text_pair"], str | None):
-        return "'text' is a text, 'text_pair' a text or null"
-    if problem := _label_problem(record["label"], outputs):
-        return problem
-    counts = len(record["teacher"]), len(record["student"])
-    if counts != (outputs, outputs):
-        return f"teacher and student give {counts[0]} and {counts[1]} logits, where the rows before have {outputs}"
-    return None
-
-
-def _label_problem(label: object, outputs: int) -> str | None:
-    if isinstance(label, list):
-        set_of_labels = len(label) == outputs and all(value in (0, 1) for value in label)
-        return None if set_of_labels else f"'label' is {label!r}, but {outputs} labels are each 0 or 1"
-    if not _is_number(label):
-        return f"'label' is a class's number, a score or a list of 0 and 1, not {label!r}"
-    if outputs > 1 and label not in range(outputs):
-        return f"'label' is {label!r}, but there are the classes 0 to {outputs - 1}"
-    return None
-
-
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no finite number")
+def _check_next(line: _Line, row: int, outputs: int) -> None:
+    """Raise ValueError where a line is not the set's next row, of as many logits as the others."""
+    if line.row != row:
+        raise ValueError(f"the next row of '{line.set}' is {row}, not {line.row}")
+    if (len(line.teacher), len(line.student)) != (outputs, outputs):
+        counts = f"{len(line.teacher)} and {len(line.student)}"
+        raise ValueError(f"teacher and student give {counts} logits, where the rows before have {outputs}")
+    several = isinstance(line.label, list)
+    fits = len(line.label) == outputs and set(line.label) <= {0, 1} if isinstance(line.label, list) else True
+    if not fits or (not several and outputs > 1 and line.label not in range(outputs)):
+        raise ValueError(f"label {line.label!r} is neither a class from 0 to {outputs - 1} nor {outputs} of 0 and 1")
