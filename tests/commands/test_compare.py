@@ -189,11 +189,11 @@ def test_an_interrupted_comparison_shows_what_there_is_and_goes_on(
     record = json.loads((Path(copied["output"]) / "comparison.json").read_text())
     assert record["status"] == "interrupted"
     assert record["entries"][1]["difference"]["p"] is None  # one pair
+    done = watch(monkeypatch)
     found = compare(methods=TWO, seeds="3,7", **copied)
     assert found.missing == 0
-    out = capsys.readouterr().out
-    assert [line for line in out.splitlines() if re.search(r" seed \d: accuracy", line) and "already" not in line]
-    assert "of 4 runs" not in out
+    assert done == ["soft-targets-7"]
+    assert json.loads((Path(copied["output"]) / "comparison.json").read_text())["status"] == "finished"
 
 
 def test_a_run_that_was_begun_is_gone_on_with(copied, runs) -> None:

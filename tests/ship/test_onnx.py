@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -37,29 +38,6 @@ def pytorch_logits(model: PreTrainedModel, batch: dict[str, np.ndarray]) -> np.n
         return model(**{name: torch.from_numpy(values) for name, values in batch.items()}).logits.numpy()
 
 
-@pytest.mark.parametrize(
-    ("family", "labels", "token_types"),
-    [("bert", 1, False), ("roberta", 2, True)],  # all families: tests/models/test_families.py
-)
-def test_logits_are_pytorchs_for_any_batch_and_length(
-    tiny_encoder: Callable[..., PreTrainedModel], tmp_path: Path, family: str, labels: int, token_types: bool | None
-) -> None:
-    model = tiny_encoder(family, layers=1, labels=labels)
-    export_onnx(model, tmp_path / "model.onnx", token_types=token_types)
-    session = open_session(tmp_path / "model.onnx", threads=1)
-    names = ["input_ids", "attention_mask", "token_type_ids"]
-    if token_types is False:
-        names.pop()
-    assert [item.name for item in session.get_inputs()] == names
-    for seed, shape in enumerate(SHAPES):
-        batch = random_batch(*shape, seed=seed)
-        found = session_logits(session, batch)
-        assert found.dtype == np.float32
-        expected = pytorch_logits(model, {name: batch[name] for name in names})
-        np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0)
-    assert np.ptp(expected, axis=0).max() > 10 * TOLERANCE  # texts differ by more than is tolerated
-
-
 @pytest.fixture(scope="module")
 def exported(tiny_encoder: Callable[..., PreTrainedModel], tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A model that was in train mode when it was exported, and its file."""
@@ -67,6 +45,27 @@ def exported(tiny_encoder: Callable[..., PreTrainedModel], tmp_path_factory: pyt
     path = tmp_path_factory.mktemp("exported") / "model.onnx"
     export_onnx(model, path)
     return model, path
+
+
+@pytest.mark.parametrize("token_types", [True, False])  # all families: tests/models/test_families.py
+def test_logits_are_pytorchs_for_any_batch_and_length(
+    exported: Any, tiny_encoder: Callable[..., PreTrainedModel], tmp_path: Path, token_types: bool
+) -> None:
+    model, path = copy.deepcopy(exported[0]).eval(), exported[1]
+    inputs = ["input_ids", "attention_mask", "token_type_ids"]
+    if not token_types:
+        model, path = tiny_encoder("bert", layers=1, labels=1), tmp_path / "model.onnx"
+        export_onnx(model, path, token_types=False)
+        inputs.pop()
+    session = open_session(path, threads=1)
+    assert [item.name for item in session.get_inputs()] == inputs
+    for seed, shape in enumerate(SHAPES):
+        batch = random_batch(*shape, seed=seed)
+        found = session_logits(session, batch)
+        assert found.dtype == np.float32
+        expected = pytorch_logits(model, {name: batch[name] for name in inputs})
+        np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0)
+    assert np.ptp(expected, axis=0).max() > 10 * TOLERANCE  # texts differ by more than is tolerated
 
 
 def test_exporting_leaves_model_and_process_as_they_were(exported: Any) -> None:
