@@ -16,6 +16,7 @@ from rich.console import Console
 
 from emdistill.errors import ConfigError, EmdistillError, Interrupted, nearest
 from emdistill.options import call, read_words
+from emdistill.processes import is_first_process
 
 NOTHING = "nothing was written"
 AGAIN = "the same command goes on from there"
@@ -72,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Interrupted, KeyboardInterrupt) as stop:
         console.print(f"{str(stop) or 'interrupted'}; {COMMANDS[verb].interrupted}", markup=False)
         return 130
-    if isinstance(answer, str):
+    if isinstance(answer, str) and is_first_process():
         print(answer)
     return answer if isinstance(answer, int) else 0
 

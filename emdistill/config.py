@@ -180,6 +180,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not readable YAML: {error}") from None
     if not isinstance(options, dict):
         raise ConfigError(f"{path} must hold options as 'name: value'")
+    if other := [name for name in options if not isinstance(name, str)]:
+        raise ConfigError(f"{path}: {other[0]!r} is no name of an option; options are written as 'name: value'")
     return options
 
 

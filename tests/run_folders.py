@@ -31,6 +31,11 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     (folder / "run.json").write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below the folder, to be compared with what is there later."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def read_record(folder: Path) -> dict[str, Any]:
     """run.json as plain values, to be changed and written again."""
     return json.loads((folder / "run.json").read_text(encoding="utf-8"))

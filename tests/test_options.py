@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from messages import names, unnamed
 
 from emdistill.cli import load, main
 from emdistill.config import RunConfig
@@ -86,12 +87,12 @@ def test_the_student_may_be_a_number() -> None:
 def test_all_unknown_keywords_are_named_at_once_each_with_the_nearest() -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(**NEEDED, studnt=3, training={"lerning_rate": 1}, objective={"betta": 1, "theta": 2})
-    names = re.findall(r"'([\w.]+)'", str(caught.value))
-    assert names == [
+    listed = re.findall(r"'([\w.]+)'", str(caught.value))
+    assert listed == [
         *("studnt", "student", "training.lerning_rate", "training.learning_rate"),
         *("objective.betta", "objective.beta"),
     ]
-    with pytest.raises(ConfigError, match=r"'modle'.*'model'"):
+    with names(ConfigError, "'modle'", "'model'"):
         load_finetune_config(modle="m", data="d", output="o")
 
 
@@ -117,17 +118,17 @@ def test_options_of_another_method_are_unknown(capsys) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "names"),
+    ("words", "named"),
     [
-        (["--seed", "x"], ["--seed", "whole number", "'x'"]),
-        (["--seed=-1"], ["--seed", "-1"]),
-        (["--max-length", "0"], ["--max_length", " 3 ", "0"]),
-        (["--objective.beta", "abc"], ["--objective.beta", "number", "'abc'"]),
+        (["--seed", "x"], ["--seed", "'x'"]),
+        (["--seed=-1"], ["--seed", -1]),
+        (["--max-length", "0"], ["--max_length", 3, 0]),
+        (["--objective.beta", "abc"], ["--objective.beta", "'abc'"]),
         (["--objective.schedule", "once"], ["--objective.schedule", "joint, two-phase", "'once'"]),
-        (["--training.learning_rate", "abc"], ["--training.learning_rate", "number", "'abc'"]),
-        (["--training.per_device_train_batch_size", "2.5"], ["whole number", "'2.5'"]),
-        (["--training.bf16", "maybe"], ["--training.bf16", "true or false", "'maybe'"]),
-        (["--training.early_stopping_patience", "x"], ["early_stopping_patience", "whole number", "'x'"]),
+        (["--training.learning_rate", "abc"], ["--training.learning_rate", "'abc'"]),
+        (["--training.per_device_train_batch_size", "2.5"], ["--training.per_device_train_batch_size", "'2.5'"]),
+        (["--training.bf16", "maybe"], ["--training.bf16", "true", "false", "'maybe'"]),
+        (["--training.early_stopping_patience", "x"], ["--training.early_stopping_patience", "'x'"]),
         (["--select", "best"], ["--select", "held-out, dev, last", "'best'"]),
         (["--training", "{num_train_epochs: 1}"], ["'training'", "training.NAME"]),
         (["--method", "bert-edm"], ["'bert-edm'", "emdistill methods", "'bert-emd'"]),
@@ -137,49 +138,52 @@ def test_options_of_another_method_are_unknown(capsys) -> None:
         (["stray"], ["stray"]),
     ],
 )
-def test_wrong_values_are_refused(capsys, words: list[str], names: list[str]) -> None:
+def test_wrong_values_are_refused(capsys, words: list[str], named: list[object]) -> None:
     # and a configuration that is only looked at is checked as well
     for more in ([], ["--print-config"]):
-        message = refused(capsys, *WORDS, *more, *words)
-        assert all(name in message for name in names), message
+        assert not unnamed(refused(capsys, *WORDS, *more, *words), *named)
 
 
 def test_a_wrong_value_of_a_file_is_refused_with_the_file(tmp_path: Path, capsys) -> None:
     file = tmp_path / "run.yaml"
     for content, name in (("seed: x", "--seed"), ("training: {learning_rate: abc}", "--training.learning_rate")):
         file.write_text(content)
-        message = refused(capsys, *WORDS, "--config", str(file))
-        assert name in message
-        assert str(file) in message
-        with pytest.raises(ConfigError, match=name) as caught:
+        assert not unnamed(refused(capsys, *WORDS, "--config", str(file)), name, file)
+        with names(ConfigError, name, file):
             load_config(config=file, **NEEDED)
-        assert str(file) in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "named"),
     [
-        ({"seed": "x"}, "--seed"),
-        ({"objective": {"beta": "abc"}}, "--objective.beta"),
-        ({"training": {"learning_rate": "abc", "bf16": "maybe"}}, r"learning_rate.*\n--training.bf16"),
-        ({"training": 3}, "'training'"),
+        ({"seed": "x"}, ["--seed"]),
+        ({"objective": {"beta": "abc"}}, ["--objective.beta"]),
+        ({"training": {"learning_rate": "abc", "bf16": "maybe"}}, ["--training.learning_rate", "--training.bf16"]),
+        ({"training": 3}, ["'training'"]),
     ],
 )
-def test_wrong_values_are_refused_from_python_too(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+def test_wrong_values_are_refused_from_python_too(options: dict[str, Any], named: list[str]) -> None:
+    with names(ConfigError, *named):
         load_config(**{**NEEDED, **options})
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
-    [("- a\n- b\n", "name: value"), ("a: [1\n", "line 2"), ("\xff", "0xff")],
+    ("content", "named"),
+    [
+        ("- a\n- b\n", "name: value"),
+        ("a: [1\n", "line 2"),
+        ("\xff", "0xff"),
+        ("seed: 1\n? \n", None),
+        ("3: 4\n", 3),
+        ("training: {? : 1}\n", "'training.None'"),
+    ],
 )
-def test_files_that_are_no_configuration_are_refused(tmp_path: Path, content: str, message: str) -> None:
+def test_files_that_are_no_configuration_are_refused(tmp_path: Path, capsys, content: str, named: object) -> None:
     file = tmp_path / "run.yaml"
     file.write_text(content, encoding="latin-1")
-    with pytest.raises(ConfigError, match=message) as caught:
+    with names(ConfigError, file, named):
         load_config(config=file, **NEEDED)
-    assert str(file) in str(caught.value)
+    assert not unnamed(refused(capsys, "distill", "--config", str(file)), file, named)
 
 
 def test_the_printed_configuration_is_complete_and_runs_again(tmp_path: Path, capsys) -> None:
@@ -245,10 +249,10 @@ def test_a_method_of_ones_own_brings_its_own_options(tmp_path: Path, capsys) -> 
     assert found["objective"] == {"warmth": 4.0}
     assert load_config(**NEEDED, method=f"{file}:mine").objective == {"warmth": 3.0}
     assert "'objective.warmth'" in refused(capsys, *WORDS, "--method", f"{file}:mine", "--objective.warmt", "4")
-    with pytest.raises(ConfigError, match=r"own.py.*'min'.*'mine'"):
+    with names(ConfigError, file, "'min'", "'mine'"):
         load_config(**NEEDED, method=f"{file}:min")
-    with pytest.raises(ConfigError, match="predictions"):
+    with names(ConfigError, "predictions"):
         load_config(**NEEDED, method=f"{file}:other")
     file.write_text("import nothing_of_this_name")
-    with pytest.raises(ConfigError, match=r"own.py.*ModuleNotFoundError"):
+    with names(ConfigError, file, "ModuleNotFoundError"):
         load_config(**NEEDED, method=f"{file}:mine")

@@ -151,11 +151,15 @@ def check_record(content: object, kind: type[Record], path: Path, *, mend: str, 
     try:
         record: Record = _adapter(cast(Any, kind)).validate_python(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, (*([within] if within else []), *first["loc"])))
-        fault = f"{place}: {first['msg']}" if place else first["msg"]
-        raise OutputError(f"{path} is broken ({fault}); {mend}") from None
+        raise OutputError(f"{path} is broken ({first_fault(error, within)}); {mend}") from None
     return record
+
+
+def first_fault(error: ValidationError, within: str = "") -> str:
+    """The first field that is wrong, dotted, and what is wrong with it."""
+    first = error.errors()[0]
+    place = ".".join(map(str, (*([within] if within else []), *first["loc"])))
+    return f"{place}: {first['msg']}" if place else first["msg"]
 
 
 @cache

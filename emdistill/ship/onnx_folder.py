@@ -17,7 +17,6 @@ import json
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from tokenizers import Tokenizer
@@ -28,6 +27,7 @@ from emdistill.files import write_whole
 from emdistill.models.inputs import longest_text
 from emdistill.models.teacher import Teacher
 from emdistill.runs.reading import Reading, recall_reading
+from emdistill.runs.record import first_fault
 from emdistill.states import Link
 from emdistill.tasks import find_kind
 
@@ -38,13 +38,20 @@ AGAIN = "export again: emdistill export"
 
 
 @dataclass(frozen=True)
+class ShippedFile:
+    """What a file of an exported folder must be, byte by byte."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
 class FolderConfig:
     """config.json of an exported folder.
 
     model       the file that stands for the folder
     labels      a name for each logit; empty for a score
     positions   the longest text, in tokens, that the encoder has positions for
-    files       file -> {"sha256", "bytes"}
     """
 
     kind: str
@@ -52,7 +59,7 @@ class FolderConfig:
     reading: Reading
     positions: int
     pad_token_id: int
-    files: dict[str, dict[str, Any]]
+    files: dict[str, ShippedFile]
     model: str = MODEL
     emdistill: str = ""
     format: str = FORMAT
@@ -163,7 +170,8 @@ def _read_config(folder: Path) -> FolderConfig:
         find_kind(config.kind)
         return config
     except (ValidationError, ConfigError) as error:
-        raise ModelError(f"{path} cannot be used ({error}); copy the whole folder again, or {AGAIN}") from None
+        fault = first_fault(error) if isinstance(error, ValidationError) else error
+        raise ModelError(f"{path} cannot be used ({fault}); copy the whole folder again, or {AGAIN}") from None
 
 
 def _check_file(folder: Path, name: str, config: FolderConfig) -> None:
@@ -175,18 +183,18 @@ def _check_file(folder: Path, name: str, config: FolderConfig) -> None:
         raise ModelError(f"{path} is not among the files of {folder / CONFIG} ({', '.join(config.files)}); {AGAIN}")
     written = config.files[name]
     found = _describe(path)
-    if found["bytes"] != written["bytes"]:
+    if found.bytes != written.bytes:
         raise ModelError(
-            f"{path} has {found['bytes']:,} bytes, was written with {written['bytes']:,}: it was cut short, or is "
+            f"{path} has {found.bytes:,} bytes, was written with {written.bytes:,}: it was cut short, or is "
             f"another file; copy it again, or {AGAIN}"
         )
     if found != written:
         raise ModelError(f"{path} was altered since it was written (its SHA-256 is another); copy it again, or {AGAIN}")
 
 
-def _describe(path: Path) -> dict[str, Any]:
+def _describe(path: Path) -> ShippedFile:
     with path.open("rb") as file:
-        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": path.stat().st_size}
+        return ShippedFile(hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
 
 
 def _write_config(folder: Path, config: FolderConfig) -> None:
@@ -208,7 +216,6 @@ import json, sys
 from pathlib import Path
 import numpy as np
 from onnxruntime import InferenceSession
-from pydantic import TypeAdapter, ValidationError
 from tokenizers import Tokenizer
 
 folder = Path(__file__).resolve().parent

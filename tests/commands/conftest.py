@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,10 @@ from transformers import PreTrainedModel
 
 from emdistill.cli import main
 from emdistill.commands import export as export_module
-from emdistill.ship.footprint import Footprint
+from emdistill.models import fingerprint, load_classifier
+from emdistill.ship import measurement
+from emdistill.ship.footprint import Footprint, measure_footprint
+from emdistill.ship.onnx_folder import MODEL
 
 
 @dataclass(frozen=True)
@@ -75,11 +79,36 @@ def place(
     return place
 
 
+@pytest.fixture(scope="session")
+def exported(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """RUN/onnx of a copy of the run, in float32 and int8, little timed; of PyTorch no process is started."""
+    run = tmp_path_factory.mktemp("exported") / "run"
+    shutil.copytree(place.folder / "run", run)
+
+    def measure(runtime: str, *files: Any, **options: Any) -> Footprint:
+        return measure_footprint(runtime, *files, **options) if runtime == "ONNX Runtime" else Footprint(0.5, 1.0, 500)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export_module, "measure_latencies", partial(export_module.measure_latencies, seconds=0.0))
+        patch.setattr(measurement, "measure_footprint", measure)
+        assert main(["export", "--int8", str(run), "--max-size-mb", "1", "--threads", "1"]) == 0
+    return run / "onnx"
+
+
 @pytest.fixture
-def quick_export(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Little is timed, and no process is started to load a model."""
+def quick_export(place: Place, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Little is timed, no process is started to load a model, and the student of `place` is traced only once."""
     monkeypatch.setattr(export_module, "measure_latencies", partial(export_module.measure_latencies, seconds=0.0))
     monkeypatch.setattr(export_module, "onednn_note", lambda *_, **__: None)
     monkeypatch.setattr(
         export_module, "measure_footprints", lambda variants, *_, **__: {name: Footprint(1, 2, 3) for name in variants}
     )
+    student, trace = fingerprint(load_classifier(place.folder / "run" / "student")), export_module.export_onnx
+
+    def export(model: PreTrainedModel, path: Path, **options: Any) -> None:
+        if fingerprint(model) == student:
+            shutil.copyfile(request.getfixturevalue("exported") / MODEL, path)
+        else:
+            trace(model, path, **options)
+
+    monkeypatch.setattr(export_module, "export_onnx", export)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
+from messages import unnamed
+from run_folders import read_record
 from safetensors.torch import load_file
 
 from emdistill import StudentArtifact
@@ -31,7 +32,7 @@ def test_every_choice_makes_a_student_and_leaves_no_cache(place, tmp_path: Path,
     assert main(place.distill("--output", str(run), "--teacher_cache", choice)) == 0
     assert not (run / "teacher_cache").exists()
     assert not (run / "checkpoints").exists()
-    record = json.loads((run / "run.json").read_text())
+    record = read_record(run)
     assert record["config"]["teacher_cache"] == choice
     assert record["timings"]["teacher_cache_seconds"] >= 0
     assert record["scores"]["student"]["accuracy"] >= 0.4
@@ -71,21 +72,21 @@ def test_no_cache_is_written_where_the_teacher_runs_anyway(place, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "named"),
     [
-        (["--teacher_cache", "all"], "--teacher_cache takes one of none, logits, states, not 'all'"),
-        (["--teacher_cache_folder", "{place}/new.csv"], "new.csv"),
-        (["--training.tokens_per_batch", "5"], "--training.tokens_per_batch 5 is less than the longest sentence"),
-        (["--training.tokens_per_batch", "-1"], "--training.tokens_per_batch must be at least 0, not -1"),
-        (["--training.teacher_bf16", "maybe"], "--training.teacher_bf16 takes true or false, not 'maybe'"),
-        (["--training.compile_costs", "3"], "--training.compile_costs takes true or false"),
+        (["--teacher_cache", "all"], ["--teacher_cache", "none, logits, states", "'all'"]),
+        (["--teacher_cache_folder", "{place}/new.csv"], ["new.csv"]),
+        (["--training.tokens_per_batch", "5"], ["--training.tokens_per_batch", 5]),
+        (["--training.tokens_per_batch", "-1"], ["--training.tokens_per_batch", 0, -1]),
+        (["--training.teacher_bf16", "maybe"], ["--training.teacher_bf16", "true", "false", "'maybe'"]),
+        (["--training.compile_costs", "3"], ["--training.compile_costs", "true", "false", 3]),
     ],
 )
-def test_what_cannot_be_used_is_refused(place, tmp_path: Path, capsys, words: list[str], message: str) -> None:
+def test_what_cannot_be_used_is_refused(place, tmp_path: Path, capsys, words: list[str], named: list[object]) -> None:
     words = [word.format(place=place.folder) for word in words] + ["--method", "soft-targets"]
     assert main(place.distill("--output", f"{tmp_path}/run", *words)) == 2
     err = capsys.readouterr().err
-    assert message in err
+    assert not unnamed(err, *named)
     assert "Traceback" not in err
     if "teacher_cache_folder" not in words[0]:
         assert not (tmp_path / "run").exists()
@@ -94,9 +95,9 @@ def test_what_cannot_be_used_is_refused(place, tmp_path: Path, capsys, words: li
 def test_batches_of_a_number_of_tokens(place, tmp_path: Path, capsys) -> None:
     run = tmp_path / "run"
     assert main(place.distill("--output", str(run), "--training.tokens_per_batch=100", "--select=last")) == 0
-    padding = json.loads((run / "run.json").read_text())["share_of_padding"]
+    padding = read_record(run)["share_of_padding"]
     assert 0 <= padding < 0.2
-    assert f"{padding:.1%} of the positions in its batches are padding" in capsys.readouterr().out
+    assert f"{padding:.1%}" in capsys.readouterr().out
     words = ["--model", f"{place.folder}/encoder", "--data", f"{place.folder}/reviews.csv", *place.reviews, *place.fast]
     words += [*place.quiet, "--output", f"{tmp_path}/teacher", "--training.tokens_per_batch=100"]
     assert main(["finetune", *words, "--training.num_train_epochs=1"]) == 0

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import shutil
-import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from messages import names, unnamed
+from run_folders import contents
 
 from emdistill.cli import main
 from emdistill.commands import export as export_module
@@ -28,28 +27,9 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 
-def contents(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-@pytest.fixture(scope="module")
-def exported(place, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """RUN/onnx of a copy of the run, with nothing left out but long timing."""
-    run = tmp_path_factory.mktemp("exported") / "run"
-    shutil.copytree(place.folder / "run", run)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_module, "measure_latencies", partial(export_module.measure_latencies, seconds=0.0))
-        assert main(["export", "--int8", str(run), "--max-size-mb", "1", "--threads", "1"]) == 0
-    return run / "onnx"
-
-
 def test_the_folder_holds_what_was_measured(place, exported: Path) -> None:
-    names = {"model.onnx", "model_int8.onnx", "tokenizer.json", "config.json", "example.py", "README.md", "gate.json"}
-    assert {path.name for path in exported.iterdir()} == names
+    files = {"model.onnx", "model_int8.onnx", "tokenizer.json", "config.json", "example.py", "README.md", "gate.json"}
+    assert {path.name for path in exported.iterdir()} == files
     assert sorted(path.name for path in exported.parent.iterdir() if path.name.startswith("onnx")) == ["onnx"]
     gate = json.loads((exported / "gate.json").read_text(encoding="utf-8"))
     run = json.loads((exported.parent / "run.json").read_text(encoding="utf-8"))
@@ -72,8 +52,6 @@ def test_the_folder_holds_what_was_measured(place, exported: Path) -> None:
         ]  # fmt: skip
         assert all(timed["calls"] >= 3 and 0 < timed["p50"] <= timed["p95"] for timed in variant["latency"])
         assert variant["load_seconds"] > 0
-    if sys.platform == "linux":
-        assert gate["variants"]["onnx"]["peak_mb"] < gate["variants"]["student"]["peak_mb"]  # without torch
     assert gate["variants"]["onnx"]["logits"]["largest"] < 1e-4
     assert gate["variants"]["int8"]["method"] in ("dynamic", "static")
     assert gate["verdict"]["go"]
@@ -101,17 +79,15 @@ def test_the_figures_are_those_of_the_shipped_files(place, exported: Path) -> No
 
 def test_the_card_tells_use_figures_and_verdict(exported: Path) -> None:
     card = (exported / "README.md").read_text(encoding="utf-8")
-    for part in ("`bad`, `good`", "python example.py", "| student, int8 |", "| 1 × 128 student, ONNX |", "- go: ship"):
-        assert part in " ".join(card.split("  ")).replace("  ", " ") or part in card, part
+    assert not unnamed(" ".join(card.split()), "`bad`, `good`", "python example.py", "student, int8", "ONNX", "1 × 128")
+    assert not unnamed(card, "go", json.loads((exported / "gate.json").read_text())["verdict"]["ship"])
 
 
 def test_a_no_go_is_exit_code_1_and_says_what_fails(place, tmp_path: Path, capsys, quick_export) -> None:
     words = ["export", f"{place.folder}/run", "--onnx", "--output", f"{tmp_path}/out", "--threads=1"]
     assert main([*words, "--max-size-mb", "0.01", "--max-drop-from-teacher=100"]) == 1
     out = capsys.readouterr().out
-    assert "no-go: no exported model keeps every limit" in out
-    assert "over --max-size-mb 0.01" in out
-    assert out.rstrip().splitlines()[-1].startswith(f"{tmp_path}/out: the exported model")
+    assert not unnamed(out, "no-go", "--max-size-mb 0.01", f"{tmp_path}/out")
     gate = json.loads((tmp_path / "out" / "gate.json").read_text(encoding="utf-8"))
     assert gate["verdict"]["ship"] is None
     assert set(gate["verdict"]["failures"]) == {"student", "onnx"}
@@ -122,7 +98,7 @@ def test_a_no_go_is_exit_code_1_and_says_what_fails(place, tmp_path: Path, capsy
     (tmp_path / "out.old" / "mine.txt").write_text("mine")
     before = contents(tmp_path)
     assert main(words) == 2
-    assert "already holds an export; --overwrite replaces it" in capsys.readouterr().err
+    assert not unnamed(capsys.readouterr().err, f"{tmp_path}/out", "--overwrite")
 
     def stop(_: Any, path: Path, **__: Any) -> None:
         path.write_bytes(b"half a graph")
@@ -131,7 +107,6 @@ def test_a_no_go_is_exit_code_1_and_says_what_fails(place, tmp_path: Path, capsy
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export_module, "export_onnx", stop)
         assert main([*words, "--overwrite"]) == 130
-    assert "nothing was written" in capsys.readouterr().err
     assert contents(tmp_path) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.old"]
     assert main([*words, "--overwrite"]) == 0
@@ -147,40 +122,43 @@ def test_a_model_of_no_run_is_exported_without_a_teacher(place, tmp_path: Path, 
     assert list(gate["variants"]) == ["student", "onnx"]
     assert gate["variants"]["onnx"]["agreement"] is None
     assert gate["variants"]["onnx"]["drop_from_teacher"] is None
-    assert "no limits were given" in capsys.readouterr().out
+    assert not unnamed(capsys.readouterr().out, "--max-latency-ms", "--max-size-mb", "--max-drop")
     assert main([*words, "--output", f"{tmp_path}/other", "--max-drop-from-teacher", "1"]) == 2
-    assert "needs a teacher, and none is known here; name it with --teacher" in capsys.readouterr().err
+    assert not unnamed(capsys.readouterr().err, "--max-drop-from-teacher", "--teacher")
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "named"),
     [
-        ([], "say what to export: --onnx, or --int8"),
-        (["--onnx", "--max-latency-ms", "nan"], "--max_latency_ms takes a number, not 'nan'"),
-        (["--onnx", "--max-drop", "inf"], "--max_drop takes a number, not 'inf'"),
-        (["--onnx", "--max-size-mb", "-3"], "--max-size-mb is a number that is not negative, not -3"),
-        (["--onnx", "--max-size-mb", "small"], "--max_size_mb takes a number, not 'small'"),
-        (["--onnx", "--threads", "0"], "--threads must be at least 1, not 0"),
-        (["--onnx", "--max-latency", "3"], "Did you mean 'max_latency_ms'?"),
-        (["--onnx", "--output", "{tmp}/full"], "holds notes.txt, which is no part of an export; choose another"),
-        (["--onnx", "--output", "{tmp}/full/notes.txt"], "is a file; --output names a folder"),
-        (["--onnx", "--output", "{tmp}/half"], "is not empty and holds no export; choose another --output"),
-        (["--onnx", "--teacher", "{place}/encoder"], "encoder"),
-        (["--onnx", "--data", "{tmp}/nix.csv"], "nix.csv: there is no such file"),
+        ([], ["--onnx", "--int8"]),
+        (["--onnx", "--max-latency-ms", "nan"], ["--max_latency_ms", "'nan'"]),
+        (["--onnx", "--max-drop", "inf"], ["--max_drop", "'inf'"]),
+        (["--onnx", "--max-size-mb", "-3"], ["--max-size-mb", -3]),
+        (["--onnx", "--max-size-mb", "small"], ["--max_size_mb", "'small'"]),
+        (["--onnx", "--threads", "0"], ["--threads", 1, 0]),
+        (["--onnx", "--max-latency", "3"], ["'max_latency'", "'max_latency_ms'"]),
+        (["--onnx", "--output", "{tmp}/full"], ["{tmp}/full", "notes.txt", "--output"]),
+        (["--onnx", "--output", "{tmp}/full/notes.txt"], ["{tmp}/full/notes.txt", "--output"]),
+        (["--onnx", "--output", "{tmp}/half"], ["{tmp}/half", "--output"]),
+        (["--onnx", "--teacher", "{place}/encoder"], ["{place}/encoder"]),
+        (["--onnx", "--data", "{tmp}/nix.csv"], ["{tmp}/nix.csv"]),
     ],
 )
 def test_what_cannot_be_used_is_refused_before_anything_is_written(
-    place, tmp_path: Path, capsys, words: list[str], message: str
+    place, tmp_path: Path, capsys, words: list[str], named: list[Any]
 ) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "config.json").write_text("{}")
     before = contents(tmp_path), contents(place.folder)
-    words = [word.replace("{tmp}", str(tmp_path)).replace("{place}", str(place.folder)) for word in words]
+    words, named = (
+        [str(word).replace("{tmp}", str(tmp_path)).replace("{place}", str(place.folder)) for word in given]
+        for given in (words, named)
+    )
     output = [] if "--output" in words else ["--output", f"{tmp_path}/out"]
     assert main(["export", f"{place.folder}/run", *words, *output]) == 2
-    assert message in capsys.readouterr().err
+    assert not unnamed(capsys.readouterr().err, *named)
     assert (contents(tmp_path), contents(place.folder)) == before
     assert not (tmp_path / "out").exists()
 
@@ -189,18 +167,19 @@ def test_the_run_has_to_be_named(capsys, tmp_path: Path) -> None:
     assert main(["export", "--onnx"]) == 2
     assert "RUN" in capsys.readouterr().err
     assert main(["export", f"{tmp_path}/nix", "--onnx"]) == 2
-    assert "there is no folder" in capsys.readouterr().err
+    assert not unnamed(capsys.readouterr().err, f"{tmp_path}/nix")
     assert main(["export", str(tmp_path), "--onnx"]) == 2
-    assert "holds no run.json, so what it is scored on has to be named: --data" in capsys.readouterr().err
+    assert not unnamed(capsys.readouterr().err, tmp_path, "run.json", "--data")
 
 
 def test_packages_that_are_absent_are_named(place, tmp_path: Path, capsys, monkeypatch) -> None:
     def absent() -> None:
-        raise ConfigError('ONNX needs further packages: pip install "emdistill[onnx]"')
+        raise ConfigError("emdistill[onnx]")
 
     monkeypatch.setattr(export_module, "check_onnx_packages", absent)
     assert main(["export", f"{place.folder}/run", "--onnx", "--output", f"{tmp_path}/out"]) == 2
-    assert 'pip install "emdistill[onnx]"' in capsys.readouterr().err
+    assert "emdistill[onnx]" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture
@@ -220,10 +199,10 @@ def moved(place, tmp_path: Path) -> Callable[..., Path]:
 
 def test_a_teacher_and_data_that_moved_are_named_anew(place, moved) -> None:
     folder = moved(teacher="no/where/teacher", data="nowhere.csv")
-    with pytest.raises(DataError, match=r"nowhere\.csv(.|\n)*if it has moved, say where to: --data"):
+    with names(DataError, "nowhere.csv", "--data"):
         read_subject(str(folder))
     data = f"{place.folder}/reviews.csv"
-    with pytest.raises(EmdistillError, match=r"no/where/teacher(.|\n)*if it has moved, say where to: --teacher"):
+    with names(EmdistillError, "no/where/teacher", "--teacher"):
         read_subject(str(folder), data=data)
     subject = read_subject(str(folder), data=data, teacher=f"{place.folder}/teacher")
     assert subject.teacher is not None
@@ -238,20 +217,20 @@ def test_another_teacher_and_other_data_are_refused(place, moved, tmp_path: Path
     with torch.no_grad():
         model.classifier.bias += 1
     model.save_pretrained(tmp_path / "other")
-    with pytest.raises(TeacherError, match="is not the teacher of"):
+    with names(TeacherError, tmp_path / "other"):
         read_subject(str(folder), teacher=str(tmp_path / "other"))
     with (place.folder / "reviews.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
     place.write_csv(tmp_path / "reviews.csv", rows[1:-1], tuple(rows[0]))
-    with pytest.raises(DataError, match=r"reviews\.csv as .* was made with is not among .*the contents are others"):
+    with names(DataError, tmp_path / "reviews.csv", folder):
         read_subject(str(folder), data=str(tmp_path / "reviews.csv"))
 
 
 def test_a_run_without_a_head_or_an_end_is_refused(moved, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="a student of raw text, without a head"):
+    with names(ConfigError, tmp_path / "moved"):
         read_subject(str(moved(task="text")))
     shutil.rmtree(tmp_path / "moved")
-    with pytest.raises(ConfigError, match="a run that has not finished; finish it first, with --resume"):
+    with names(ConfigError, tmp_path / "moved", "--resume"):
         read_subject(str(moved("running")))
 
 

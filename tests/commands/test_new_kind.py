@@ -83,6 +83,10 @@ def rows_of(kind: str) -> list[dict[str, Any]]:
     return rows
 
 
+def scores_of(printed: str) -> dict[str, float]:
+    return {name: float(value) for name, value in (line.split() for line in printed.splitlines())}
+
+
 @pytest.mark.parametrize("name", [*KINDS, "stars"])
 def test_every_kind_runs_from_labels_to_a_shipped_folder(
     name: str,
@@ -100,11 +104,11 @@ def test_every_kind_runs_from_labels_to_a_shipped_folder(
     teacher, run, scored = tmp_path / "teacher", tmp_path / "run", tmp_path / "scored.csv"
     source = ["--data", str(data), *place.fast, *place.quiet]
     told = ["--kind", name] if name == "stars" else []  # the others are found
-    words = ["--model", f"{place.folder}/encoder", *source, *told, "--training.num_train_epochs=6"]
+    words = ["--model", f"{place.folder}/encoder", *source, *told, "--training.num_train_epochs=2"]
     assert main(["finetune", *words, "--output", str(teacher)]) == 0
     assert main(["augment", "--teacher", str(teacher), "--data", str(data), *told, "--copies=1",
                  "--output", str(tmp_path / "more.jsonl")]) == 0  # fmt: skip
-    words = ["--teacher", str(teacher), *source, *told, "--student", "2", "--training.num_train_epochs=2"]
+    words = ["--teacher", str(teacher), *source, *told, "--student", "1", "--training.num_train_epochs=1"]
     words += ["--augmented", str(tmp_path / "more.jsonl"), "--check_teacher=false"]
     assert main(["distill", *words, "--output", str(run)]) == 0
     record = read_run(run)
@@ -118,7 +122,7 @@ def test_every_kind_runs_from_labels_to_a_shipped_folder(
     capsys.readouterr()
     assert main(["evaluate", "--model", str(run / "student"), "--data", str(data)]) == 0
     printed = capsys.readouterr().out
-    assert [line.split()[0] for line in printed.splitlines()] == list(kind.default_metrics)
+    assert list(scores_of(printed)) == list(kind.default_metrics)
     words = ["--model", str(run / "student"), "--input", str(data), "--output", str(scored)]
     if name != "stars":
         words += ["--text", "text"]
@@ -129,7 +133,7 @@ def test_every_kind_runs_from_labels_to_a_shipped_folder(
     assert main(["export", str(run), "--onnx"]) == 0
     capsys.readouterr()
     assert main(["evaluate", "--model", str(run / "onnx"), "--data", str(data)]) == 0
-    assert capsys.readouterr().out == printed
+    assert scores_of(capsys.readouterr().out) == pytest.approx(scores_of(printed), abs=1e-3)
     done = subprocess.run(
         [sys.executable, str(run / "onnx" / "example.py"), "a good book"], capture_output=True, text=True, check=True
     )

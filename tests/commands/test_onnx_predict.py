@@ -7,39 +7,26 @@ import shutil
 from pathlib import Path
 
 import pytest
+from messages import unnamed
 
 from emdistill.cli import main
-from emdistill.models.encoder import load_classifier, load_tokenizer
-from emdistill.ship.onnx import export_onnx
-from emdistill.ship.onnx_folder import INT8, MODEL, write_onnx_folder
-from emdistill.ship.quantize import quantize_dynamic_int8
+from emdistill.ship.onnx_folder import INT8, MODEL, put_first
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
 
-@pytest.fixture(scope="module")
-def exported(place, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run's student as an exported folder; leave it as it is."""
-    folder = tmp_path_factory.mktemp("exported") / "onnx"
-    folder.mkdir()
-    student = place.folder / "run" / "student"
-    model, tokenizer = load_classifier(student), load_tokenizer(student)
-    export_onnx(model, folder / MODEL, token_types="token_type_ids" in tokenizer.model_input_names)
-    quantize_dynamic_int8(folder / MODEL, folder / INT8)
-    write_onnx_folder(folder, model, tokenizer)
-    return folder
-
-
 @pytest.mark.parametrize("name", ["", MODEL])
 def test_predict_takes_an_onnx_file_or_its_folder(place, exported: Path, tmp_path: Path, capsys, name: str) -> None:
     rows = {}
-    for kind, model in {"torch": place.folder / "run" / "student", "onnx": exported / name}.items():
+    folder = shutil.copytree(exported, tmp_path / "folder")
+    put_first(folder, MODEL)
+    for kind, model in {"torch": place.folder / "run" / "student", "onnx": folder / name}.items():
         output = tmp_path / f"{kind}.jsonl"
         words = ["predict", "--model", str(model), "--input", f"{place.folder}/new.csv", "--output", str(output)]
         assert main(words) == 0
-        assert capsys.readouterr().out == f"8 rows written to {output}\n"
+        assert not unnamed(capsys.readouterr().out, 8, output)
         rows[kind] = [json.loads(line) for line in output.read_text().splitlines()]
     for torch_row, onnx_row in zip(rows["torch"], rows["onnx"], strict=True):
         assert onnx_row.pop("probability") == pytest.approx(torch_row.pop("probability"), abs=1e-4)
@@ -79,7 +66,7 @@ def test_evaluate_scores_the_dev_set_of_a_task(place, exported: Path, capsys) ->
 
 
 @pytest.mark.parametrize(
-    ("words", "names"),
+    ("words", "named"),
     [
         (["--model", "{tmp}/cut/model.onnx"], ["{tmp}/cut/model.onnx", "1,000 bytes"]),
         (["--model", "{tmp}/alone/model.onnx"], ["{tmp}/alone", "config.json"]),
@@ -90,7 +77,7 @@ def test_evaluate_scores_the_dev_set_of_a_task(place, exported: Path, capsys) ->
     ],
 )
 def test_what_cannot_be_used_is_named(
-    place, exported: Path, tmp_path: Path, capsys, words: list[str], names: list[str]
+    place, exported: Path, tmp_path: Path, capsys, words: list[str], named: list[str]
 ) -> None:
     shutil.copytree(exported, tmp_path / "cut")
     (tmp_path / "cut" / MODEL).write_bytes((exported / MODEL).read_bytes()[:1000])
@@ -105,6 +92,5 @@ def test_what_cannot_be_used_is_named(
     words = [word.replace("{tmp}", str(tmp_path)) for word in words]
     given |= dict(zip(words[::2], words[1::2], strict=True))
     assert main(["predict", *(word for pair in given.items() for word in pair)]) == 2
-    err = capsys.readouterr().err
-    assert [name for name in names if name.replace("{tmp}", str(tmp_path)) not in err] == []
+    assert not unnamed(capsys.readouterr().err, *(name.replace("{tmp}", str(tmp_path)) for name in named))
     assert not (tmp_path / "out.csv").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import lzma
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from run_folders import read_record as record
 from transformers import AutoModel, AutoModelForMaskedLM, BertConfig, BertForMaskedLM
 
 from emdistill import distill
@@ -55,11 +55,6 @@ def words(place, text: Path, tmp_path: Path) -> Callable[..., list[str]]:
     return command
 
 
-def record(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    return found
-
-
 @pytest.mark.parametrize("method", LAYERS_ONLY)
 def test_every_method_of_layers_teaches_without_a_head(words, tmp_path: Path, method: str) -> None:
     assert main(words(f"--method={method}", "--training.max_steps=12")) == 0
@@ -95,8 +90,7 @@ def test_predictions_need_a_head(words, tmp_path: Path, method: str, capsys: pyt
     assert main(words("--method=tinybert")) == 0  # what was read of the text does not stand in the way
 
 
-@pytest.mark.parametrize("student", ["2", "1,3", "2x12", "3x24"])
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("student", "masked"), [("2", False), ("1,3", True), ("2x12", True), ("3x24", False)])
 def test_its_student_is_one_for_a_task(place, words, tmp_path: Path, student: str, masked: bool) -> None:
     assert main(words("--method=tinybert", masked=masked, student=student)) == 0
     general = f"--student={tmp_path / 'general' / 'student'}"

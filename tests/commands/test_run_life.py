@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
+import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from messages import unnamed
+from run_folders import contents, read_record, write_record
 
 from emdistill.cli import main
 from emdistill.commands import distill as distill_module
@@ -18,10 +21,6 @@ from emdistill.runs.flows import read_flows
 from emdistill.runs.record import read_run
 
 PARAGRAPH = "the movie was good and it was not bad and the book of it is very good. " * 4 + "\n\n"
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("options", [[], ["--task", "text"]], ids=["task", "raw text"])
@@ -87,46 +86,79 @@ def test_a_kill_between_score_and_page_is_mended_by_resuming(
     assert whole.timings["training_seconds"] >= half.timings["training_seconds"] > 0
 
 
+THREE_EPOCHS = ("--training.num_train_epochs=3", "--keep_checkpoints")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(place: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with its checkpoints; leave it as it is."""
+    run = tmp_path_factory.mktemp("uninterrupted") / "run"
+    assert main(place.distill("--output", str(run), *THREE_EPOCHS)) == 0
+    return run
+
+
 @pytest.mark.parametrize("damaged", ["model.safetensors", "optimizer.pt", "trainer_state.json"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(
-    place: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], damaged: str
+    place: Any, uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damaged: str
 ) -> None:
     """A run that is killed in its third epoch, its last checkpoint cut short: it ends as the uninterrupted one."""
-    run = tmp_path / "run"
-    words = ["--training.num_train_epochs=3", "--keep_checkpoints"]
-    assert main(place.distill("--output", str(run), *words)) == 0
+    run = Path(shutil.copytree(uninterrupted, tmp_path / "run"))
     student = (run / "student" / "model.safetensors").read_bytes()
-    record = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps(record | {"status": "running"}))
+    write_record(run, read_record(run) | {"status": "running"})
     (run / "checkpoints" / "joint" / "finished.safetensors").unlink()
     steps = sorted((run / "checkpoints" / "joint").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
     assert len(steps) == 2
     file = steps[-1] / damaged
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     capsys.readouterr()
-    assert main(place.distill("--output", str(run), *words, "--resume")) == 0
+    assert main(place.distill("--output", str(run), *THREE_EPOCHS, "--resume")) == 0
     assert steps[-1].name in capsys.readouterr().err
     assert (run / "student" / "model.safetensors").read_bytes() == student
 
 
+TWO_PROCESSES = """
+import os
+import sys
+
+from emdistill.cli import load, main
+
+load("distill")  # what it imports is imported once, before there are two
+out, *words = sys.argv[1:]
+for rank in ("0", "1"):
+    if not os.fork():
+        os.environ |= {"RANK": rank, "LOCAL_RANK": rank}
+        for stream, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(f"{out}/{rank}.{name}", os.O_WRONLY | os.O_CREAT), stream)
+        code = main(words)
+        sys.stdout.flush()
+        os._exit(code)
+sys.exit(max(os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(2)))
+"""
+
+
 def test_two_processes_write_one_run_once(place: Any, tmp_path: Path) -> None:
     """One student learned by two gloo processes; what the folder holds is what one process writes."""
-    command = place.distill("--output", str(tmp_path / "two"), "--training.flow_steps=1", "--training.max_steps=4")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    short = ["--training.flow_steps=1", "--training.max_steps=2"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [*launch, "emdistill.cli", *command], env=environment, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-c", TWO_PROCESSES, str(tmp_path), *place.distill("--output", f"{tmp_path}/two", *short)],
+        env=os.environ | environment,
+        timeout=300,
+        check=False,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("teacher on dev") == 1
-    run = read_run(tmp_path / "two")
-    assert run.is_finished
-    assert [record.step for record in read_flows(tmp_path / "two" / "flows.jsonl")] == [1, 2, 3, 4]
-    assert not list((tmp_path / "two").rglob("*.part"))
-    alone = place.distill("--output", str(tmp_path / "one"), "--training.flow_steps=1", "--training.max_steps=4")
-    assert main(alone) == 0
-    names = {path.relative_to(tmp_path / "one").as_posix() for path in (tmp_path / "one").rglob("*")}
-    both = {path.relative_to(tmp_path / "two").as_posix() for path in (tmp_path / "two").rglob("*")}
-    assert {name for name in both if "events" not in name} == {name for name in names if "events" not in name}
-    assert len([name for name in both if "events" in name]) == len([name for name in names if "events" in name])
-    assert torch.get_num_threads() == 1
+    told = {path.name: path.read_text() for path in (*tmp_path.glob("*.out"), *tmp_path.glob("*.err"))}
+    assert done.returncode == 0, told
+    assert not unnamed(told["0.out"], "teacher on dev", f"{tmp_path}/two")
+    assert told["1.out"] == ""  # one of them speaks
+    assert read_run(tmp_path / "two").is_finished
+    assert [record.step for record in read_flows(tmp_path / "two" / "flows.jsonl")] == [1, 2]
+    assert main(place.distill("--output", f"{tmp_path}/one", *short)) == 0
+    one, two = (
+        sorted(re.sub(r"events\.\S*", "events", file.relative_to(folder).as_posix()) for file in folder.rglob("*"))
+        for folder in (tmp_path / "one", tmp_path / "two")
+    )
+    assert one == two

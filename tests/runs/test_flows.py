@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from messages import names
 
 from emdistill.errors import DataError
 from emdistill.runs.flows import FlowRecord, append_flows, read_flows, truncate_flows
@@ -71,43 +72,42 @@ def line(**changes: object) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("broken", "complaint"),
+    ("broken", "named"),
     [
-        (b'{"step": 0, "sta', "no JSON"),
-        (b"", "no JSON"),
-        (b"\xff\xfe", "no JSON"),
-        (b'["step"]', "an object with the fields step, stage, flows"),
-        (b'{"step": 0}', "an object with the fields step, stage, flows"),
-        (line(step=-1), "'step' is a count of steps, not -1"),
-        (line(step=1.5), "'step' is a count of steps, not 1.5"),
-        (line(stage=2), "'stage' is a name, not 2"),
-        (line(flows=[]), "'flows' maps a term's name to its numbers"),
-        (line(flows={"x": [[1], [1, 2]]}), "the flow of 'x' is no matrix"),
-        (line(flows={"x": []}), "the flow of 'x' is no matrix"),
-        (line(flows={"x": [[float("nan")]]}), "NaN is no finite number"),
-        (line(student_weights={"x": [0.5, 0.5]}), "'student_weights' of 'x' are not 1 finite numbers"),
-        (line(teacher_weights={"x": [1.0]}), "'teacher_weights' of 'x' are not 2 finite numbers"),
-        (line(teacher_weights={"y": [1.0]}), "'teacher_weights' names the term 'y', which has no flow"),
+        (b'{"step": 0, "sta', ["JSON"]),
+        (b"", ["JSON"]),
+        (b"\xff\xfe", ["JSON"]),
+        (b'["step"]', ["step, stage, flows"]),
+        (b'{"step": 0}', ["step, stage, flows"]),
+        (line(step=-1), ["'step'", -1]),
+        (line(step=1.5), ["'step'", 1.5]),
+        (line(stage=2), ["'stage'", 2]),
+        (line(flows=[]), ["'flows'"]),
+        (line(flows={"x": [[1], [1, 2]]}), ["'x'"]),
+        (line(flows={"x": []}), ["'x'"]),
+        (line(flows={"x": [[float("nan")]]}), ["NaN"]),
+        (line(student_weights={"x": [0.5, 0.5]}), ["'student_weights'", "'x'", 1]),
+        (line(teacher_weights={"x": [1.0]}), ["'teacher_weights'", "'x'", 2]),
+        (line(teacher_weights={"y": [1.0]}), ["'teacher_weights'", "'y'"]),
     ],
 )
-def test_any_other_broken_line_is_named_by_file_and_line(tmp_path: Path, broken: bytes, complaint: str) -> None:
+def test_any_other_broken_line_is_named_by_file_and_line(tmp_path: Path, broken: bytes, named: list[object]) -> None:
     path = write(tmp_path / "flows.jsonl", record(0))
     path.write_bytes(path.read_bytes() + broken + b"\n" + path.read_bytes())
-    with pytest.raises(DataError, match=r"flows\.jsonl:2: ") as caught:
+    with names(DataError, f"{path}:2", *named):
         read_flows(path)
-    assert complaint in str(caught.value)
 
 
 def test_a_record_that_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
     path = write(tmp_path / "flows.jsonl", record(0))
     before = path.read_bytes()
-    with pytest.raises(DataError, match=r"step 1 of stage 'joint'.*'hidden_states'"):
+    with names(DataError, "step 1", "'joint'", "'hidden_states'"):
         append_flows(path, record(1, share=float("nan")))
     assert path.read_bytes() == before
 
 
 def test_a_missing_file_is_an_error_to_read_and_nothing_to_truncate(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such file"):
+    with names(DataError, tmp_path / "flows.jsonl"):
         read_flows(tmp_path / "flows.jsonl")
     assert truncate_flows(tmp_path / "flows.jsonl", 10, stage="joint") == 0
     assert list(tmp_path.iterdir()) == []

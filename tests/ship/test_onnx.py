@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from messages import names
 from transformers import PreTrainedModel
 
 from emdistill.errors import ConfigError, ModelError
@@ -36,29 +38,6 @@ def pytorch_logits(model: PreTrainedModel, batch: dict[str, np.ndarray]) -> np.n
         return model(**{name: torch.from_numpy(values) for name, values in batch.items()}).logits.numpy()
 
 
-@pytest.mark.parametrize(
-    ("family", "labels", "token_types"),
-    [("bert", 1, False), ("roberta", 2, True)],  # all families: tests/models/test_families.py
-)
-def test_logits_are_pytorchs_for_any_batch_and_length(
-    tiny_encoder: Callable[..., PreTrainedModel], tmp_path: Path, family: str, labels: int, token_types: bool | None
-) -> None:
-    model = tiny_encoder(family, labels=labels)
-    export_onnx(model, tmp_path / "model.onnx", token_types=token_types)
-    session = open_session(tmp_path / "model.onnx", threads=1)
-    names = ["input_ids", "attention_mask", "token_type_ids"]
-    if token_types is False:
-        names.pop()
-    assert [item.name for item in session.get_inputs()] == names
-    for seed, shape in enumerate(SHAPES):
-        batch = random_batch(*shape, seed=seed)
-        found = session_logits(session, batch)
-        assert found.dtype == np.float32
-        expected = pytorch_logits(model, {name: batch[name] for name in names})
-        np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0)
-    assert np.ptp(expected, axis=0).max() > 10 * TOLERANCE  # texts differ by more than is tolerated
-
-
 @pytest.fixture(scope="module")
 def exported(tiny_encoder: Callable[..., PreTrainedModel], tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A model that was in train mode when it was exported, and its file."""
@@ -66,6 +45,27 @@ def exported(tiny_encoder: Callable[..., PreTrainedModel], tmp_path_factory: pyt
     path = tmp_path_factory.mktemp("exported") / "model.onnx"
     export_onnx(model, path)
     return model, path
+
+
+@pytest.mark.parametrize("token_types", [True, False])  # all families: tests/models/test_families.py
+def test_logits_are_pytorchs_for_any_batch_and_length(
+    exported: Any, tiny_encoder: Callable[..., PreTrainedModel], tmp_path: Path, token_types: bool
+) -> None:
+    model, path = copy.deepcopy(exported[0]).eval(), exported[1]
+    inputs = ["input_ids", "attention_mask", "token_type_ids"]
+    if not token_types:
+        model, path = tiny_encoder("bert", layers=1, labels=1), tmp_path / "model.onnx"
+        export_onnx(model, path, token_types=False)
+        inputs.pop()
+    session = open_session(path, threads=1)
+    assert [item.name for item in session.get_inputs()] == inputs
+    for seed, shape in enumerate(SHAPES):
+        batch = random_batch(*shape, seed=seed)
+        found = session_logits(session, batch)
+        assert found.dtype == np.float32
+        expected = pytorch_logits(model, {name: batch[name] for name in inputs})
+        np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0)
+    assert np.ptp(expected, axis=0).max() > 10 * TOLERANCE  # texts differ by more than is tolerated
 
 
 def test_exporting_leaves_model_and_process_as_they_were(exported: Any) -> None:
@@ -103,7 +103,7 @@ def test_a_model_that_cannot_be_traced_is_refused(
         return branches(input_ids, **rest) if input_ids.sum().item() > 3 else branches(input_ids * 0, **rest)
 
     monkeypatch.setattr(model, "forward", forward)
-    with pytest.raises(ModelError, match="this 'bert' model cannot be exported to ONNX"):
+    with names(ModelError, "'bert'"):
         export_onnx(model, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
 
@@ -118,9 +118,9 @@ def test_without_the_packages_the_mend_is_named(
     tiny_encoder: Callable[..., PreTrainedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnx_artifact, "PACKAGES", ("onnx", "a_package_that_is_not_there"))
-    with pytest.raises(ConfigError, match=r"pip install \"emdistill\[onnx\]\""):
+    with names(ConfigError, "emdistill[onnx]"):
         export_onnx(tiny_encoder("bert"), tmp_path / "model.onnx")
-    with pytest.raises(ConfigError, match="pip install"):
+    with names(ConfigError, "emdistill[onnx]"):
         open_onnx(tmp_path)
 
 
@@ -128,13 +128,13 @@ def test_without_the_packages_the_mend_is_named(
 def test_a_file_that_was_cut_short_is_refused(exported: Any, tmp_path: Path, share: float) -> None:
     whole = exported[1].read_bytes()
     (tmp_path / "cut.onnx").write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(ModelError, match=r"cut\.onnx is no"):
+    with names(ModelError, tmp_path / "cut.onnx"):
         open_session(tmp_path / "cut.onnx")
 
 
 def test_text_and_graphs_of_something_else_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("a good movie\n", encoding="utf-8")
-    with pytest.raises(ModelError, match=r"text\.onnx is no ONNX graph that can be run"):
+    with names(ModelError, tmp_path / "text.onnx"):
         open_session(tmp_path / "text.onnx")
     from onnx import TensorProto, helper
 
@@ -142,5 +142,5 @@ def test_text_and_graphs_of_something_else_are_refused(tmp_path: Path) -> None:
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "other", [x], [y])
     other = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.save(other, tmp_path / "other.onnx")
-    with pytest.raises(ModelError, match="it reads x and gives y, not input_ids, attention_mask and logits"):
+    with names(ModelError, tmp_path / "other.onnx", "x", "y", "input_ids", "attention_mask", "logits"):
         open_session(tmp_path / "other.onnx")

@@ -42,7 +42,7 @@ pytest.importorskip("onnxruntime")
 LENGTH = 24
 TASK = Task("own", KINDS["classification"], ("bad", "good"), ("accuracy",), text="a", text_pair="b", label="c")
 BLOCKED = """import sys
-for name in ("torch", "transformers", "datasets", "emdistill"):
+for name in ("torch", "transformers", "datasets", "pydantic", "emdistill"):
     sys.modules[name] = None
 """
 
@@ -176,7 +176,7 @@ def test_the_int8_file_may_stand_for_the_folder(copy: Path) -> None:
 @pytest.mark.parametrize("name", [MODEL, TOKENIZER, CONFIG])
 def test_a_missing_file_is_named(copy: Path, name: str) -> None:
     (copy / name).unlink()
-    with pytest.raises(ModelError, match=rf"holds no {name}"):
+    with names(ModelError, copy, name):
         open_onnx(copy)
 
 
@@ -185,7 +185,7 @@ def test_a_missing_file_is_named(copy: Path, name: str) -> None:
 def test_a_file_cut_short_is_named(copy: Path, name: str, share: float) -> None:
     whole = (copy / name).read_bytes()
     (copy / name).write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(ModelError, match=rf"{name} has .* bytes, was written with .*: it was cut short"):
+    with names(ModelError, copy / name, f"{int(share * len(whole)):,} bytes", f"{len(whole):,}"):
         open_onnx(copy)
 
 
@@ -193,55 +193,69 @@ def test_an_altered_file_is_named(copy: Path) -> None:
     altered = bytearray((copy / MODEL).read_bytes())
     altered[len(altered) // 2] ^= 1
     (copy / MODEL).write_bytes(bytes(altered))
-    with pytest.raises(ModelError, match=r"model\.onnx was altered since it was written"):
+    with names(ModelError, copy / MODEL):
         open_onnx(copy / MODEL)
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"model_type": "bert"}', '{"format": "emdistill-onnx-1", "reading": {}}'])
+def test_a_foreign_or_broken_config_is_named(copy: Path, text: str) -> None:
+    (copy / CONFIG).write_text(text)
+    with names(ModelError, copy / CONFIG):
+        open_onnx(copy)
+
+
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("place", "value"),
     [
-        ("{", "is broken"),
-        ("[]", "is not the config.json of an exported folder"),
-        ('{"model_type": "bert"}', "is not the config.json of an exported folder"),
-        ('{"format": "emdistill-onnx-1", "reading": {}}', "cannot be used"),
+        (["reading", "max_length"], {"0": "a", "x": [[]]}),
+        (["reading", "text"], 1),
+        (["files", MODEL, "bytes"], "many"),
+        (["files", MODEL], []),
+        (["labels"], "good"),
+        (["positions"], None),
     ],
 )
-def test_a_foreign_or_broken_config_is_named(copy: Path, text: str, message: str) -> None:
-    (copy / CONFIG).write_text(text)
-    with pytest.raises(ModelError, match=message):
+def test_a_field_that_is_wrong_is_named(copy: Path, place: list[str], value: Any) -> None:
+    config = inner = json.loads((copy / CONFIG).read_text())
+    for name in place[:-1]:
+        inner = inner[name]
+    inner[place[-1]] = value
+    (copy / CONFIG).write_text(json.dumps(config))
+    with names(ModelError, copy / CONFIG, ".".join(place)) as caught:
         open_onnx(copy)
+    assert "\n" not in str(caught.value)
 
 
 def test_other_labels_than_logits_are_refused(copy: Path) -> None:
     config = json.loads((copy / CONFIG).read_text())
     (copy / CONFIG).write_text(json.dumps({**config, "labels": ["a", "b", "c"]}))
-    with pytest.raises(ModelError, match=r"gives 2 logits, but .* names 3 labels"):
+    with names(ModelError, copy / MODEL, 2, 3):
         open_onnx(copy)
 
 
 def test_a_file_beside_the_config_but_not_in_it_is_refused(copy: Path) -> None:
     shutil.copyfile(copy / MODEL, copy / "other.onnx")
-    with pytest.raises(ModelError, match="is not among the files of"):
+    with names(ModelError, copy / "other.onnx", copy / CONFIG):
         open_onnx(copy / "other.onnx")
-    with pytest.raises(ModelError, match="there is no file or folder"):
+    with names(ModelError, copy / "nothing.onnx"):
         open_onnx(copy / "nothing.onnx")
-    with pytest.raises(ModelError, match="there is no file or folder"):
+    with names(ModelError, copy / "nowhere"):
         read_folder(copy / "nowhere")
 
 
 def test_a_tokenizer_without_token_types_does_not_fit_a_graph_that_reads_them(
     shipped: Any, tiny_tokenizer: Any, copy: Path
 ) -> None:
-    with pytest.raises(ModelError, match="export it with token_types=False"):
+    with names(ModelError, "token_types=False"):
         write_onnx_folder(copy, shipped[0], tiny_tokenizer)
 
 
 def test_a_folder_is_not_completed_without_a_graph_or_rules(shipped: Any, tmp_path: Path) -> None:
     model, tokenizer, _ = shipped
-    with pytest.raises(ModelError, match=r"holds no model\.onnx"):
+    with names(ModelError, tmp_path, MODEL):
         write_onnx_folder(tmp_path, model, tokenizer)
     (tmp_path / MODEL).touch()
-    with pytest.raises(TokenizerError, match=r"has no tokenizer\.json"):
+    with names(TokenizerError, TOKENIZER):
         write_onnx_folder(tmp_path, model, object())  # type: ignore[arg-type]
 
 
@@ -276,7 +290,7 @@ def test_data_of_another_task_is_refused(shipped: Any, tmp_path: Path) -> None:
     data.write_text("".join(json.dumps({**row, "c": 1.5 + n}) + "\n" for n, row in enumerate(rows)))
     with names(ModelError, folder, "classification", "regression"):
         evaluate_model(str(folder), str(data), kind="regression")
-    with pytest.raises(ConfigError, match="this encoder reads 128 tokens at most"):
+    with names(ConfigError, "--max_length 129", 128):
         predict_file(str(folder), str(data), str(tmp_path / "out.csv"), max_length=129)
 
 

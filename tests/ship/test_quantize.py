@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from messages import names
 from transformers import PreTrainedModel
 
 from emdistill.errors import ConfigError, ModelError
@@ -118,16 +119,16 @@ def test_a_table_alone_can_be_quantised(fp32: Path, tmp_path: Path) -> None:
 
 
 def test_unknown_groups_and_nothing_left_are_refused(fp32: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no group 'layer.0.atention' .* Did you mean 'layer.0.attention'\?"):
+    with names(ConfigError, "'layer.0.atention'", "'layer.0.attention'"):
         quantize_dynamic_int8(fp32, tmp_path / "int8.onnx", keep=["layer.0.atention"])
-    with pytest.raises(ModelError, match="left to quantise"):
+    with pytest.raises(ModelError):
         quantize_dynamic_int8(fp32, tmp_path / "int8.onnx", keep=GROUPS)
-    with pytest.raises(ConfigError, match="needs texts to calibrate on"):
+    with pytest.raises(ConfigError):
         quantize_static_int8(fp32, tmp_path / "int8.onnx", calibration=[])
-    with pytest.raises(ModelError, match="there is no file"):
+    with names(ModelError, tmp_path / "none.onnx"):
         quantize_dynamic_int8(tmp_path / "none.onnx", tmp_path / "int8.onnx")
     (tmp_path / "text.onnx").write_text("a good movie")
-    with pytest.raises(ModelError, match=r"text\.onnx is no ONNX graph"):
+    with names(ModelError, tmp_path / "text.onnx"):
         quantize_dynamic_int8(tmp_path / "text.onnx", tmp_path / "int8.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["text.onnx"]
 

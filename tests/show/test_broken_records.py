@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from messages import names
 from pages import Page
 from run_folders import add_flows, add_gate, add_predictions, read_record, write_record, write_run_folder
 
@@ -56,6 +58,7 @@ def put(values: Any, place: str, value: Any) -> Any:
         ("machine.threads", "several"),
         ("metric", "f2"),
         ("variants", []),
+        ("variants.student", []),
         ("variants.onnx.scores", []),
         ("variants.onnx.scores", "none"),
         ("variants.onnx.scores.accuracy", ABSENT),
@@ -76,11 +79,9 @@ def put(values: Any, place: str, value: Any) -> Any:
 def test_a_gate_is_refused_by_file_and_field(run: Path, reader: str, place: str, value: Any) -> None:
     gate = put(json.loads((run / GATE).read_text(encoding="utf-8")), place, value)
     (run / GATE).write_text(json.dumps(gate), encoding="utf-8")
-    with pytest.raises(OutputError) as error:
+    field = re.compile(re.escape(place.rpartition(".")[2]) + "|" + re.escape(str(value)))
+    with names(OutputError, run / GATE, field, "emdistill export"):
         READERS[reader](run)
-    assert str(run / GATE) in str(error.value)
-    assert place.rpartition(".")[2] in str(error.value) or str(value) in str(error.value)
-    assert "emdistill export" in str(error.value)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "3", '"text"', "[" * 100_000, "\xff"])
@@ -88,7 +89,7 @@ def test_a_gate_is_refused_by_file_and_field(run: Path, reader: str, place: str,
 @pytest.mark.parametrize("reader", READERS)
 def test_what_is_no_json_object_is_refused_by_file(run: Path, reader: str, file: str, text: str) -> None:
     (run / file).write_bytes(text.encode("latin-1"))
-    with pytest.raises(OutputError, match=f"{Path(file).name} is broken"):
+    with names(OutputError, run / file):
         READERS[reader](run)
 
 
@@ -103,6 +104,7 @@ def test_what_is_no_json_object_is_refused_by_file(run: Path, reader: str, file:
         ("config.objective", "beta"),
         ("config.max_length", "long"),
         ("seed", []),
+        ("seed", [42]),
         ("selection", None),
         ("status", "done"),
         ("log.0.log", 7),
@@ -111,6 +113,7 @@ def test_what_is_no_json_object_is_refused_by_file(run: Path, reader: str, file:
         ("task.metrics", []),
         ("task.labels", 2),
         ("task.files.0", []),
+        ("versions.torch", [2, 13]),
         ("task.files.0.sha256", ABSENT),
         ("task.evaluation_rows", {}),
         ("teacher", ABSENT),
@@ -127,14 +130,9 @@ def test_what_is_no_json_object_is_refused_by_file(run: Path, reader: str, file:
 )
 def test_a_run_is_refused_by_file_and_field(run: Path, reader: str, place: str, value: Any) -> None:
     write_record(run, put(read_record(run), place, value))
-    with pytest.raises(OutputError) as error:
+    fields = "|".join(part for part in place.split(".") if part != "0")
+    with names(OutputError, run / "run.json", re.compile(rf"\b({fields})\b")):
         READERS[reader](run)
-    assert str(run / "run.json") in str(error.value)
-    assert {part for part in place.split(".") if part != "0"} & set(_words(str(error.value)))
-
-
-def _words(text: str) -> list[str]:
-    return "".join(letter if letter.isalnum() or letter == "_" else " " for letter in text).split()
 
 
 @pytest.mark.parametrize(
@@ -145,6 +143,7 @@ def _words(text: str) -> list[str]:
         ("log.0.log.2.loss", []),
         ("log.0.log", []),
         ("log", []),
+        ("selection", ABSENT),
         ("versions.torch", ABSENT),
         ("hashes.teacher", ABSENT),
         ("objective", {}),
@@ -162,7 +161,7 @@ def test_what_a_page_can_do_without_leaves_it_standing(run: Path, place: str, va
 
 def test_answers_of_other_labels_are_refused_by_file(run: Path) -> None:
     add_predictions(run, labels=3)
-    with pytest.raises(DataError, match=r"predictions\.jsonl: .*3 .*2"):
+    with names(DataError, run / "predictions.jsonl", 3, 2):
         write_run_report(run)
 
 
@@ -183,5 +182,5 @@ def test_a_neighbours_broken_record_hinders_no_page(run: Path, text: str) -> Non
 )
 def test_an_export_refuses_a_broken_record(run: Path, place: str, value: Any) -> None:
     write_record(run, put(read_record(run), place, value))
-    with pytest.raises(OutputError, match=r"run\.json is broken"):
+    with names(OutputError, run / "run.json"):
         read_subject(str(run))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as plotly
 import pytest
+from messages import names, unnamed
 from pages import Page
 from run_folders import add_flows, add_gate, add_predictions, read_record, write_record, write_run_folder
 
@@ -77,10 +78,8 @@ def test_a_whole_run_has_every_part(run: Path) -> None:
     ]
     table = cells(page)
     assert list(table) == ["teacher", "student", "student, ONNX", "student, int8"]
-    assert page.texts["p"][1:3] == [
-        "The student scores 0.800 in accuracy, 10.0 points below the teacher's 0.900, with 77% of its parameters.",
-        "Go: ship student, int8.",
-    ]
+    assert not unnamed(page.texts["p"][1], "0.800", "accuracy", "10.0 points", "0.900", "77%")
+    assert not unnamed(page.texts["p"][2], "Go", "int8")
     assert table["student, int8"] == ["0.790", "0.780", "17.4", "17.6", "3.0", "8.0×"]
     assert "int8 is not faster" in page.texts["li"]
     assert "limits: --max-latency-ms 5" in page.texts["li"]
@@ -107,7 +106,7 @@ def test_a_run_that_has_not_finished_has_a_page(run: Path) -> None:
     write_record(run, record | {"status": "running"})
     page = page_of(run)
     assert page.texts["h2"] == ["At a glance", "Configuration"]
-    assert "This run has not finished; --resume goes on with it." in page.texts["p"]
+    assert not unnamed(" ".join(page.texts["p"]), "--resume")
     assert list(cells(page)) == ["teacher"]
 
 
@@ -146,7 +145,7 @@ def test_the_student_of_labels_alone_is_the_one_of_the_same_teacher_data_and_see
     write_run_folder(beside / "z", method="hard-labels", score=0.75)
     page = page_of(run)
     assert cells(page)["student, labels alone"][0] == "0.750"
-    assert "Labels alone: the run z beside this one." in page.texts["p"]
+    assert any(not unnamed(text, "z") for text in page.texts["p"])
     assert list(cells(page_of(beside / "z"))) == ["teacher", "student"]
 
 
@@ -237,7 +236,7 @@ def test_disagreement_of_classes_is_told_with_both_answers(run: Path) -> None:
     divergence = sum((p - q) * (np.log(p) - np.log(q)) for p, q in ((teacher, student), (1 - teacher, 1 - student)))
     assert page.texts["td"][place - 2 : place + 3] == ["good", "good (0.95)", "bad (0.98)", f"{divergence:.2f}", "2"]
     assert [text for text in page.texts["th"] if re.fullmatch(r"t\d\np\d", text)] == ["t2\np2", "t1\np1"]
-    assert any("same answer on 1 of 3 rows" in text for text in page.texts["p"])
+    assert any("1 of 3 rows" in text for text in page.texts["p"])
 
 
 def test_scores_have_errors_and_their_own_disagreement(run: Path) -> None:
@@ -263,7 +262,7 @@ def test_many_classes_are_gathered(run: Path) -> None:
     confusion = [figure for figure in page.charts if figure["data"][0]["type"] == "heatmap"]
     assert [len(figure["data"][0]["z"]) for figure in confusion] == [20, 20]
     assert sum(cell[0] for line in confusion[0]["data"][0]["customdata"] for cell in line) == 40
-    assert "The 19 most frequent of 30 classes; the rest together." in page.texts["p"]
+    assert any(not unnamed(text, 19, 30) for text in page.texts["p"])
 
 
 def test_equal_folders_give_equal_bytes(run: Path) -> None:
@@ -281,18 +280,18 @@ def test_a_gate_that_has_not_finished_is_passed_over_and_a_broken_one_refused(ru
     add_gate(run, milliseconds=TIMES, status="running")
     assert "Latency" not in page_of(run).texts["h2"]
     (run / "onnx" / "gate.json").write_text("{")
-    with pytest.raises(OutputError, match=r"gate\.json is broken .*emdistill export"):
+    with names(OutputError, run / "onnx" / "gate.json", "emdistill export"):
         write_run_report(run)
 
 
 def test_folders_that_are_no_distillation_and_broken_records_are_refused(run: Path) -> None:
-    with pytest.raises(OutputError, match=r"holds no run\.json"):
+    with names(OutputError, run.parent, "run.json"):
         write_run_report(run.parent)
     (run / "predictions.jsonl").write_text("{}\n")
-    with pytest.raises(DataError, match=r"predictions\.jsonl:1"):
+    with names(DataError, f"{run}/predictions.jsonl:1"):
         write_run_report(run)
     record = read_record(run)
     del record["student"]
     write_record(run, record)
-    with pytest.raises(OutputError, match="holds no distillation"):
+    with names(OutputError, run, "emdistill distill"):
         write_run_report(run)

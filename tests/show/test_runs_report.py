@@ -6,8 +6,10 @@ import json
 import re
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 import pytest
+from messages import names, unnamed
 from run_folders import HOSTILE, MACHINE, add_gate, read_record, write_record, write_run_folder
 
 from emdistill.errors import ConfigError, OutputError
@@ -76,32 +78,32 @@ def test_teachers_are_named_where_there_are_several(tmp_path: Path) -> None:
     ]
     runs = read_runs(folders)
     assert [candidate.name for candidate in runs.candidates] == ["teacher large-a", "teacher large-b", "a", "b"]
-    assert "the runs have different teachers" in runs.notes
+    assert any("teachers" in note for note in runs.notes)
 
 
 def test_other_training_rows_are_noted(tmp_path: Path) -> None:
     runs = read_runs([write_run_folder(tmp_path / "a"), write_run_folder(tmp_path / "b", train="e" * 64)])
-    assert any("different training rows" in note for note in runs.notes)
+    assert any("training rows" in note for note in runs.notes)
 
 
 @pytest.mark.parametrize(
-    ("other", "said"),
+    ("other", "named"),
     [
-        ({"task": "sst-2"}, r"scores of different tasks .*reviews: \S*a; sst-2: \S*b"),
-        ({"labels": ("no", "yes")}, "scores of different tasks"),
-        ({"dev": "f" * 64}, r"different development sets.*set 1 \(dev, 40 rows\): \S*a; set 2 \(dev, 40 rows\): \S*b"),
+        ({"task": "sst-2"}, ["reviews", "sst-2"]),
+        ({"labels": ("no", "yes")}, []),
+        ({"dev": "f" * 64}, ["dev, 40 rows"]),
     ],
 )
-def test_scores_that_do_not_compare_are_refused(tmp_path: Path, other: dict[str, str], said: str) -> None:
+def test_scores_that_do_not_compare_are_refused(tmp_path: Path, other: dict[str, Any], named: list[str]) -> None:
     folders = [write_run_folder(tmp_path / "a"), write_run_folder(tmp_path / "b", **other)]
-    with pytest.raises(ConfigError, match=said):
+    with names(ConfigError, *folders, *named):
         read_runs(folders)
 
 
 def test_what_is_no_finished_distillation_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"nothing holds no run\.json"):
+    with names(OutputError, tmp_path / "nothing", "run.json"):
         read_runs([tmp_path / "nothing"])
-    with pytest.raises(OutputError, match=r"half holds a run that is not finished.*--resume"):
+    with names(OutputError, tmp_path / "half", "--resume"):
         read_runs([write_run_folder(tmp_path / "half", status="running")])
     losses = {"before": {"loss": 2.0}, "after": {"loss": 1.0}}
     for name, changed in (
@@ -110,7 +112,7 @@ def test_what_is_no_finished_distillation_is_refused(tmp_path: Path) -> None:
     ):
         folder = write_run_folder(tmp_path / name)
         write_record(folder, read_record(folder) | changed)
-        with pytest.raises(OutputError, match=f"{name} holds (no|a general) distillation"):
+        with names(OutputError, folder):
             read_runs([folder])
 
 
@@ -119,7 +121,7 @@ def test_a_gate_of_another_metric_is_refused(tmp_path: Path) -> None:
     add_gate(folder, milliseconds=TIMES)
     gate = json.loads((folder / "onnx" / "gate.json").read_text()) | {"metric": "macro_f1"}
     (folder / "onnx" / "gate.json").write_text(json.dumps(gate))
-    with pytest.raises(OutputError, match=r"gate\.json .*macro_f1.*accuracy"):
+    with names(OutputError, folder / "onnx" / "gate.json", "macro_f1", "accuracy"):
         read_runs([folder])
 
 
@@ -137,7 +139,7 @@ def test_latencies_of_other_places_have_fronts_of_their_own(tmp_path: Path) -> N
     )
     runs = read_runs(folders)
     assert len(runs.places) == 2
-    assert any("2 places" in note and "1 thread of 4 cores" in note for note in runs.notes)
+    assert any(not unnamed(note, "2 places", "1 thread of 4 cores") for note in runs.notes)
     fronts = find_fronts(runs.candidates, "latency")
     assert set(fronts) == set(runs.places)
     there = {runs.candidates[index].name for index in fronts["128 tokens, 1 thread of 4 cores, Some Processor"]}
@@ -153,7 +155,7 @@ def test_a_seed_measured_elsewhere_is_left_out_of_the_latency(tmp_path: Path) ->
     add_gate(folders[1], milliseconds={"int8": 99.0}, machine=MACHINE | {"cpu": "Other"})
     runs = read_runs(folders)
     assert by_form(runs)["emd", "int8"].latency == 4.0
-    assert any(note.startswith("emd: ") and "left out" in note for note in runs.notes)
+    assert any(note.startswith("emd: ") for note in runs.notes)
 
 
 def candidates() -> tuple[Candidate, ...]:
@@ -194,11 +196,8 @@ def test_the_page_says_it(tmp_path: Path) -> None:
     path = tmp_path / "runs.html"
     write_runs_report(path, RunSet("reviews", "accuracy", "dev", 40, candidates(), ("b",), ("a note",)))
     text = text_of(path)
-    assert "reviews: 2 configurations compared" in text
-    assert "On the Pareto front of latency and size: a (PyTorch), a (int8)." in text
-    assert "Scores are accuracy on dev (40 rows)." in text
-    assert "0.810 ± .014" in text
-    assert "b has no latency and stands in the chart of sizes only; measured by: |emdistill export RUN" in text
+    assert not unnamed(text, "reviews", 2, "a (PyTorch), a (int8)", "accuracy", "dev (40 rows)", "0.810 ± .014")
+    assert re.search(r"\bb\b[^|]*\|emdistill export RUN", text)  # what would measure the one without a latency
     assert "a note" in text
     assert str(tmp_path) not in path.read_text(encoding="utf-8")
     first = path.read_bytes()
