@@ -90,7 +90,7 @@ def check_file(path: Path) -> None:
 
 
 def decoded(content: bytes, path: Path, line: int) -> str:
-    """One line's text, without the byte-order mark of the first; raises DataError, with the byte, if it is not UTF-8."""
+    """The text of a line, without the byte-order mark of the first; raises DataError where it is not UTF-8."""
     content = content.removeprefix(codecs.BOM_UTF8) if line == 1 else content
     try:
         return content.decode("utf-8")
