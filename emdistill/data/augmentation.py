@@ -190,8 +190,8 @@ def read_augmented(path: str | Path, data: TaskData, *, teacher: str | None = No
             problems.append(f"row {row!r} is none of the {len(data.train)} training rows (0 is the first)")
         try:
             label = encode(line.cells.get("label"))
-        except BadLabel as problem:
-            problems.append(str(problem))
+        except BadLabel as error:
+            problems.append(str(error))
         if any(problems):
             bad.add(line.line, "; ".join(filter(None, problems)))
         else:

@@ -203,6 +203,7 @@ def read_inputs(path: str | Path, text: str = "text", text_pair: str | None = No
     path = Path(path)
     bad = BadRows(path)
     columns = Columns(text, text_pair).texts
+    rows: Iterator[Row]
     if path.suffix.lower() == ".txt" and path.is_file():
         lines = enumerate(text_lines(path), start=1)
         rows = (Row(line, {text: content.rstrip("\r\n")}) for line, content in lines if content.strip())
