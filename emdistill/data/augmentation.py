@@ -1,12 +1,12 @@
 """TinyBERT's data augmentation: words replaced by candidates, and the file in which the variants are kept.
 
-Which candidates a word has is found elsewhere (models/word_candidates.py); here they are only drawn. A word that
-carries meaning is replaced with probability 0.4 by one of its candidates; a pair has one side altered, the other stays
-as it was written. Variants go to one JSON Lines file, a header first, and are labelled by the teacher.
+models/word_candidates.py finds the candidates of a word; here they are drawn. A word that carries meaning is replaced
+with probability 0.4 by one of its candidates; of a pair one side is altered. Variants are labelled by the teacher and
+go to one JSON Lines file, a header first.
 
 Source: TinyBERT (Jiao et al., Findings EMNLP 2020), section 4.2 and appendix. Its code pairs an altered second text
-with the *last altered* first text; here the other side is the original. It also makes N variants of each side of a
-pair; here N is the number for the pair, the sides taking turns.
+with the *last altered* first text; here the other side is the original. It makes N variants of each side of a pair;
+here N is the number per pair, the sides taking turns.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,16 @@ from emdistill.data.files import text_problem
 from emdistill.data.rows import BadRows, Row, read_rows
 from emdistill.errors import DataError, listing, shown
 from emdistill.files import written_whole
-from emdistill.tasks.kind import BadLabel, Cell
+from emdistill.tasks.kind import BadLabel
 from emdistill.tasks.task import TaskData
 
 FORMAT = "emdistill augmented rows, version 1"
 
-# Letters, digits and combining accents, and what apostrophes join: "don't" is one word, and no candidate for a change.
+# Letters, digits and combining accents, joined by apostrophes: "don't" is one word, which is never replaced.
 WORD = re.compile(r"([\w\u0300-\u036f]+(?:['’][\w\u0300-\u036f]+)*)")
-LETTERS = re.compile(r"[a-z]{2,}")  # single letters are mostly what is left of contractions, initials and lists
+LETTERS = re.compile(r"[a-z]{2,}")  # single letters are mostly parts of contractions, initials and lists
 
-# English function words: they carry grammar rather than meaning, and some (not, no, nor) turn it round.
+# English function words: they carry grammar rather than meaning, and some (not, no, nor) reverse it.
 FUNCTION_WORDS = (
     "an the this that these those each every either neither both all any some such no none not nor only own same",
     "me my mine myself we us our ours ourselves you your yours yourself yourselves he him his himself she her hers",
@@ -75,12 +76,12 @@ class Variant:
 
 
 def split_words(text: str) -> list[str]:
-    """Words and what stands between them, in turns: the words have odd places, and joined they are the text."""
+    """Words, at the odd places, and what stands between them; joined they are the text."""
     return WORD.split(text)
 
 
 def replaceable(pieces: Sequence[str]) -> list[int]:
-    """The places of the words that may be replaced: lower-cased [a-z]+ of two letters or more, and no stop word."""
+    """The places of the words that may be replaced: two letters or more, a-z in any case, no stop word."""
     words = ((place, pieces[place].lower()) for place in range(1, len(pieces), 2))
     return [place for place, word in words if LETTERS.fullmatch(word) and word not in STOP_WORDS]
 
@@ -109,16 +110,16 @@ def augment_row(row: int, sides: Sequence[Side], *, copies: int, replace: float,
     generator = np.random.default_rng((seed, row))
     original = tuple("".join(pieces) for pieces, _ in sides)
     open_sides = [side for side, (_, candidates) in enumerate(sides) if candidates]
-    found: dict[tuple[str, ...], Variant] = {}
+    variants: dict[tuple[str, ...], Variant] = {}
     for copy in range(copies if open_sides else 0):
         side = open_sides[(row + copy) % len(open_sides)]
         pieces, candidates = sides[side]
         altered = augment_text(pieces, candidates, generator, replace)
         texts = (*original[:side], "".join(altered), *original[side + 1 :])
-        if texts != original and texts not in found:
+        if texts != original and texts not in variants:
             replaced = sum(before != after for before, after in zip(pieces, altered, strict=True))
-            found[texts] = Variant(row, texts, side, replaced, len(pieces) // 2)
-    return list(found.values())
+            variants[texts] = Variant(row, texts, side, replaced, len(pieces) // 2)
+    return list(variants.values())
 
 
 # -------------------------------------------------------------------------------------------------- the file
@@ -126,14 +127,17 @@ def augment_row(row: int, sides: Sequence[Side], *, copies: int, replace: float,
 
 def train_texts(data: TaskData) -> list[tuple[str, ...]]:
     """The text, or the two texts, of every training row."""
-    names = [name for name in ("text", "text_pair") if name in data.train.column_names]
-    return list(zip(*(data.train[name][:] for name in names), strict=True))
+    return list(zip(*(data.train[name][:] for name in _text_columns(data)), strict=True))
+
+
+def _text_columns(data: TaskData) -> list[str]:
+    return [name for name in ("text", "text_pair") if name in data.train.column_names]
 
 
 def describe_train(data: TaskData) -> dict[str, Any]:
     """What a file of variants is bound to: the kind of task, and the training texts in their order.
 
-    The hash does not depend on the format or the name of the file that the rows were read from.
+    The hash does not depend on the format or the name of the rows' file.
     """
     digest = hashlib.sha256()
     for texts in train_texts(data):
@@ -146,24 +150,25 @@ def describe_train(data: TaskData) -> dict[str, Any]:
 
 
 def write_augmented(path: Path, header: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> None:
-    """The header, then a row a line (`row`, `text`, `text_pair` of a pair, `label`); whole or not at all."""
+    """The header, then one row per line (`row`, `text`, `text_pair` of a pair, `label`); whole or not at all."""
     with written_whole(path) as part, part.open("w", encoding="utf-8") as file:
         file.write(json.dumps({"format": FORMAT, **header}, ensure_ascii=False) + "\n")
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The header of a file of variants; raises DataError where the file is none."""
-    header = next(_rows(path, BadRows(path)), None)
-    sections = [] if header is None else [header.cells.get(name, {}) for name in ("task", "train", "settings")]
-    if header is None or header.cells.get("format") != FORMAT or not all(isinstance(part, dict) for part in sections):
+    """The header of a file of variants; raises DataError for any other file."""
+    first = next(_rows(path, BadRows(path)), None)
+    header = {} if first is None else first.cells
+    sections = [header.get(name, {}) for name in ("task", "train", "settings")]
+    if header.get("format") != FORMAT or not all(isinstance(section, dict) for section in sections):
         problem = "its first line is no header of augmented rows; write it with: emdistill augment"
         raise DataError(problem, file=path, line=1)
-    return header.cells
+    return header
 
 
 def read_augmented(path: str | Path, data: TaskData, *, teacher: str | None = None) -> Dataset:
-    """The variants of `data.train`, with the columns of `data.train` and `row`, the row each was made from.
+    """The variants of `data.train`, with its columns and `row`, the training row each was made from.
 
     teacher   fingerprint of the teacher that must have labelled them; None: any
     Raises DataError: another kind of task, other training rows, another teacher, a bad or missing line.
@@ -174,25 +179,29 @@ def read_augmented(path: str | Path, data: TaskData, *, teacher: str | None = No
     if teacher not in (None, header.get("teacher")):
         raise DataError(f"another teacher labelled these rows; {_MEND}", file=path)
     bad = BadRows(path)
-    pairs = "text_pair" in data.train.column_names
     encode = data.task.kind.encoder(data.task.labels)
-    read: dict[str, list[Any]] = {name: [] for name in ("text", *(["text_pair"] if pairs else []), "label", "row")}
-    lines = _rows(path, bad)
-    next(lines)
-    for line in lines:
-        if problem := _row_problem(line, data, pairs, encode):
-            bad.add(line.line, problem)
-            continue
-        for name, values in read.items():
-            values.append(line.cells[name])
+    features = {name: Value("string") for name in _text_columns(data)}
+    features |= {"label": data.task.kind.label_type, "row": Value("int64")}
+    variants = []
+    for line in islice(_rows(path, bad), 1, None):
+        problems = [text_problem(line, name) for name in _text_columns(data)]
+        row, label = line.cells.get("row"), None
+        if type(row) is not int or not 0 <= row < len(data.train):
+            problems.append(f"row {row!r} is none of the {len(data.train)} training rows (0 is the first)")
+        try:
+            label = encode(line.cells.get("label"))
+        except BadLabel as error:
+            problems.append(str(error))
+        if any(problems):
+            bad.add(line.line, "; ".join(filter(None, problems)))
+        else:
+            variants.append(line.cells | {"label": label})
     bad.check()
-    if len(read["row"]) != header.get("variants"):
-        problem = f"holds {len(read['row'])} rows, and its header promises {header.get('variants')}"
+    if len(variants) != header.get("variants"):
+        problem = f"holds {len(variants)} rows, and its header promises {header.get('variants')}"
         raise DataError(f"{problem}: it was cut short or added to; {_MEND}", file=path)
-    read["label"] = [encode(value) for value in read["label"]]
-    types = {name: Value("string") for name in read} | {"row": Value("int64")}
-    types["label"] = data.task.kind.label_type
-    return Dataset.from_dict(read, features=Features(types))
+    columns = {name: [variant[name] for variant in variants] for name in features}
+    return Dataset.from_dict(columns, features=Features(features))
 
 
 _MEND = "write it again: emdistill augment --overwrite"
@@ -205,32 +214,19 @@ def _rows(path: Path, bad: BadRows) -> Iterator[Row]:
 
 
 def _check_same_data(path: Path, header: Mapping[str, Any], data: TaskData) -> None:
-    before, now = header, describe_train(data)
-    asked = {name: before.get("task", {}).get(name) for name in ("kind", "labels")}
+    task, train = header.get("task", {}), header.get("train", {})
+    kind, labels = task.get("kind"), task.get("labels")
     # Labels are written by their names, so their order does not matter.
-    labels = sorted(map(str, asked["labels"])) if isinstance(asked["labels"], list) else None
-    if asked["kind"] != now["task"]["kind"] or labels != sorted(now["task"]["labels"]):
+    names = sorted(map(str, labels)) if isinstance(labels, list) else None
+    if kind != data.task.kind.name or names != sorted(data.task.labels):
         raise DataError(
-            f"these rows were made for a {asked['kind']} task with labels {shown(asked['labels'])}, and "
+            f"these rows were made for a {kind} task with labels {shown(labels)}, and "
             f"this is a {data.task.kind.name} task with labels ({listing(data.task.labels)}); {_MEND}",
             file=path,
         )
-    if before.get("train") != now["train"]:
+    if train != describe_train(data)["train"]:
         raise DataError(
-            f"these rows were made from {before.get('train', {}).get('rows')} training rows, and the "
-            f"{now['train']['rows']} training rows of {data.task.name} are others, or in another order; {_MEND}",
+            f"these rows were made from {train.get('rows')} training rows, and the "
+            f"{len(data.train)} training rows of {data.task.name} are others, or in another order; {_MEND}",
             file=path,
         )
-
-
-def _row_problem(line: Row, data: TaskData, pairs: bool, encode: Callable[[Cell], Any]) -> str:
-    """What is wrong with a line, or ''."""
-    problems = [text_problem(line, name) for name in ("text", "text_pair")[: 1 + pairs]]
-    row = line.cells.get("row")
-    if type(row) is not int or not 0 <= row < len(data.train):
-        problems.append(f"row {row!r} is none of the {len(data.train)} training rows (0 is the first)")
-    try:
-        encode(line.cells.get("label"))
-    except BadLabel as problem:
-        problems.append(str(problem))
-    return "; ".join(filter(None, problems))

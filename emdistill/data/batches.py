@@ -1,11 +1,11 @@
-"""Sentences into batches: tokenised once, grouped by length, padded only to the longest of their batch."""
+"""Sentences into batches: tokenised once, grouped by length, padded to the longest of their batch."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 import torch
 from datasets import Dataset
@@ -17,27 +17,24 @@ from emdistill.data.corpus import TextEncoder
 from emdistill.errors import ConfigError, TokenizerError
 from emdistill.states import NOT_MASKED
 
-BATCHES_A_POOL = 50
+Index = TypeVar("Index", int, list[int])
+
+BATCHES_PER_POOL = 50
 
 
 def tokenise(examples: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
     """Token ids of every example, unpadded, with its `labels` and its `length` in tokens.
 
-    examples   columns `text`, optionally `text_pair` and `label`
-    max_length tokens at most, special ones included; the longer of a pair is cut first
+    examples    columns `text`, optionally `text_pair` and `label`
+    max_length  tokens at most, special ones included; the longer of a pair is cut first
     """
-    columns = [name for name in ("text", "text_pair") if name in examples.column_names]
-
-    def encode(rows: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-        texts = [rows[name] for name in columns]
-        encoded: dict[str, list[Any]] = dict(tokenizer(*texts, truncation=True, max_length=max_length))
-        encoded["length"] = [len(ids) for ids in encoded["input_ids"]]
-        if "label" in rows:
-            encoded["labels"] = rows["label"]
-        return encoded
-
-    # In memory and uncached: the same files read twice in one process must never meet a stale cache.
-    return Dataset.from_dict(encode(examples.to_dict()))
+    rows = examples.to_dict()
+    texts = [rows[name] for name in ("text", "text_pair") if name in rows]
+    encoded: dict[str, list[Any]] = dict(tokenizer(*texts, truncation=True, max_length=max_length))
+    encoded["length"] = [len(ids) for ids in encoded["input_ids"]]
+    if "label" in rows:
+        encoded["labels"] = rows["label"]
+    return Dataset.from_dict(encoded)  # in memory: the same files read twice must never meet a stale cache
 
 
 def padding_collator(tokenizer: PreTrainedTokenizerBase) -> DataCollatorWithPadding:
@@ -63,27 +60,25 @@ def _tokenizer_key(tokenizer: PreTrainedTokenizerBase) -> str:
     rules: dict[str, Any] = {}
     if isinstance(tokenizer, PreTrainedTokenizerFast):
         rules = json.loads(tokenizer.backend_tokenizer.to_str())
-        # These two are left behind by the last call and change no ids here.
-        rules.pop("truncation", None)
-        rules.pop("padding", None)
+        del rules["truncation"], rules["padding"]  # left by the last call; they change no ids here
     decides = [type(tokenizer).__name__, tokenizer.get_vocab(), tokenizer.all_special_ids, rules]
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
 class MaskingCollator:
-    """Pads a batch, masks words of it as BERT does, and asks for them in `labels`: [B, L], -100 at all other positions.
+    """Pads a batch, masks words as BERT does, and has them in `labels`: [B, L], -100 at all other positions.
 
-    share   of a text's tokens, at least one of them, special tokens and padding apart: of these 80 % become [MASK],
-            10 % a random token, 10 % stay as they are
-    What is drawn is a function of `seed` and the batch's tokens: a resumed run masks as an uninterrupted one, unseen
-    text is masked alike at every evaluation, and an epoch whose batches are put together anew is masked anew.
-    Raises TokenizerError for a tokenizer without a mask token, ConfigError for a share that is none.
+    share   of a text's tokens, at least one, special tokens and padding apart: of these 80 % become [MASK], 10 % a
+            random token, 10 % stay
+    The draw is a function of `seed` and the batch's tokens: a resumed run masks as an uninterrupted one, every
+    evaluation masks alike, and new batches are masked anew.
+    Raises TokenizerError for a tokenizer without a mask token, ConfigError for a share outside (0, 1].
     Source: Devlin et al., NAACL 2019, section 3.1.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, share: float = 0.15, seed: int = 0) -> None:
         if tokenizer.mask_token_id is None:
-            raise TokenizerError("this tokenizer has no mask token, so no words can be masked; take an encoder's own")
+            raise TokenizerError("this tokenizer has no mask token, so it masks no words; take an encoder's own")
         if not 0 < share <= 1:
             raise ConfigError(f"the share of tokens that are masked lies between 0 and 1, not at {share}")
         self.share = share
@@ -94,7 +89,7 @@ class MaskingCollator:
         self._words = torch.tensor(sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)))
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Tokenised rows, unpadded -> input_ids, attention_mask, whatever else they hold, and labels."""
+        """Tokenised rows, unpadded -> input_ids, attention_mask, their other columns, and labels."""
         batch: dict[str, Tensor] = dict(self._pad(rows))
         ids = batch["input_ids"]
         generator = torch.Generator().manual_seed(self._seed_of(ids))
@@ -123,31 +118,42 @@ def share_of_padding(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -
     return 1 - tokens / positions
 
 
-class LengthGroupedSampler(Sampler[int]):
-    """Every index once an epoch, neighbours of like length, the order a function of (seed, epoch) alone.
+class _EpochSampler(Sampler[Index]):
+    """Every index once per epoch, in an order that is a function of (seed, epoch) alone."""
 
-    A shuffled pool of 50 batches is sorted by length and cut into batches, then the batches are shuffled, so that
-    batches hold little padding and an interrupted epoch is resumed in the order it began with.
-    """
-
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+    def __init__(self, lengths: Sequence[int], seed: int) -> None:
         self.lengths = list(lengths)
-        self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration follows."""
+        """Choose the epoch of the next iteration."""
         self.epoch = epoch
+
+    def _draw(self) -> tuple[torch.Generator, list[int]]:
+        """The epoch's generator, and all indices in a random order."""
+        generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
+        return generator, torch.randperm(len(self.lengths), generator=generator).tolist()
+
+
+class LengthGroupedSampler(_EpochSampler[int]):
+    """Every index once per epoch, neighbours of like length, the order a function of (seed, epoch) alone.
+
+    A shuffled pool of 50 batches is sorted by length and cut into batches, then the batches are shuffled: they hold
+    little padding, and an interrupted epoch resumes in its order.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        super().__init__(lengths, seed)
+        self.batch_size = batch_size
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def batches(self) -> list[list[int]]:
         """The epoch's batches in order; the one short batch, if any, comes last."""
-        generator = _generator(self.seed, self.epoch)
-        order = torch.randperm(len(self.lengths), generator=generator).tolist()
-        pool = self.batch_size * BATCHES_A_POOL
+        generator, order = self._draw()
+        pool = self.batch_size * BATCHES_PER_POOL
         grouped: list[int] = []
         for start in range(0, len(order), pool):
             grouped += sorted(order[start : start + pool], key=lambda index: -self.lengths[index])
@@ -161,11 +167,11 @@ class LengthGroupedSampler(Sampler[int]):
             yield from batch
 
 
-class TokenBudgetSampler(Sampler[list[int]]):
+class TokenBudgetSampler(_EpochSampler[list[int]]):
     """Batches of sentences of like length, as many as keep sentences × longest within `tokens`.
 
-    Every index once an epoch, the order a function of (seed, epoch) alone. Sentences of one length change places
-    from epoch to epoch and the batches are shuffled, but their number stays, so that a schedule counts right.
+    Every index once per epoch, the order a function of (seed, epoch) alone. Sentences of one length change places from
+    epoch to epoch and the batches are shuffled; their number stays, so that a schedule counts right.
     Raises ConfigError where one sentence alone exceeds the budget.
     """
 
@@ -175,23 +181,16 @@ class TokenBudgetSampler(Sampler[list[int]]):
                 f"--training.tokens_per_batch {tokens} is less than the longest sentence takes, {max(lengths)}; "
                 "give at least that, or a smaller --max_length"
             )
-        self.lengths = list(lengths)
+        super().__init__(lengths, seed)
         self.tokens = tokens
-        self.seed = seed
-        self.epoch = 0
         self._count = len(self.batches())
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration follows."""
-        self.epoch = epoch
 
     def __len__(self) -> int:
         return self._count
 
     def batches(self) -> list[list[int]]:
         """The epoch's batches in order."""
-        generator = _generator(self.seed, self.epoch)
-        order = torch.randperm(len(self.lengths), generator=generator).tolist()
+        generator, order = self._draw()
         batches: list[list[int]] = []
         for index in sorted(order, key=lambda index: -self.lengths[index]):
             longest = self.lengths[batches[-1][0]] if batches else 0
@@ -203,7 +202,3 @@ class TokenBudgetSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         yield from self.batches()
-
-
-def _generator(seed: int, epoch: int) -> torch.Generator:
-    return torch.Generator().manual_seed(1_000_003 * seed + epoch)

@@ -1,7 +1,7 @@
 """Raw text to learn from: pieces of tokens cut from a corpus, kept on disk and memory-mapped.
 
-The consecutive paragraphs of a document are joined and cut into pieces of `max_length` tokens, special tokens included,
-so that only the last piece of a document is shorter; it is left out where it holds fewer than 8 tokens of text.
+The paragraphs of a document are joined and cut into pieces of `max_length` tokens, special ones included. Only the last
+piece of a document is shorter; it is left out where it holds fewer than 8 tokens of text.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from emdistill.files import one_at_a_time, write_whole, written_whole
 
 SHORTEST_PIECE = 8  # tokens of text
 HELD_OUT_AT_MOST = 1000  # pieces
-CHARACTERS_A_BATCH = 2**18
-PIECES_A_BATCH = 1000
+CHARACTERS_PER_BATCH = 2**18
+PIECES_PER_BATCH = 1000
 FORMAT = 1
 PIECES = pa.schema([("input_ids", pa.list_(pa.int32())), ("length", pa.int32()), ("document", pa.int32())])
 
@@ -39,7 +39,7 @@ class TextEncoder:
 
     encode       texts -> their ids, without special tokens
     start, end   the special tokens' ids before and after every piece
-    key          names the tokenizer: whatever decides the ids decides it
+    key          a hash of all that decides the ids
     """
 
     encode: Callable[[list[str]], list[list[int]]]
@@ -50,9 +50,10 @@ class TextEncoder:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus that was read: where, the hash of its bytes, and what was found in the part that was read.
+    """A corpus that was read: where, the hash of its bytes, and the counts of the part that was read.
 
-    tokens   in all pieces, special ones included;  dropped   tokens of documents' ends that were too short
+    tokens    in all pieces, special ones included
+    dropped   tokens of documents' ends that were too short
     """
 
     path: Path
@@ -65,7 +66,7 @@ class Corpus:
 
 
 class CorpusSplits(NamedTuple):
-    """Pieces to learn from and unseen ones, with the columns input_ids and length; and the corpus they come from."""
+    """Pieces to learn from and unseen ones, with the columns input_ids and length; and their corpus."""
 
     train: Dataset
     held_out: Dataset
@@ -85,10 +86,10 @@ def corpus_dataset(
 ) -> CorpusSplits:
     """The pieces of a corpus, cut once and kept in `folder` for the same file, tokenizer, max_length and rows.
 
-    rows       only the first so many pieces; reading stops there
-    held_out   share of the pieces, at most 1000, that is kept apart: of whole documents drawn by `seed`, whose other
-               pieces are not learned from either; of single pieces where documents are too few and long for that
-    Two runs at once write once: the second waits. A crash leaves nothing that is taken for the pieces.
+    rows       the number of pieces after which reading stops
+    held_out   share of the pieces, at most 1000, to keep apart: of whole documents drawn by `seed`, whose other pieces
+               are not learned from either; of single pieces where the documents are too few and long
+    Of two runs at once one writes and the other waits. A crash leaves nothing that is taken for the pieces.
     Raises DataError as read_corpus does, for a corpus of fewer than 2 pieces, and where `folder` cannot be written to;
     ConfigError for numbers that make no pieces.
     """
@@ -98,17 +99,17 @@ def corpus_dataset(
     paragraphs = read_corpus(path, description=description)
     sha256 = _sha256(path)
     key = hashlib.sha256(json.dumps([FORMAT, sha256, encoder.key, max_length, rows]).encode()).hexdigest()[:16]
-    kept = folder / f"{key}.arrow"
+    file = folder / f"{key}.arrow"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with one_at_a_time(folder / f"{key}.lock", f"the tokens of {path}"):
-            counts = _trusted_counts(kept) or _cut_and_write(kept, paragraphs, encoder, room, rows)
+            counts = _trusted_counts(file) or _cut_and_write(file, paragraphs, encoder, room, rows)
     except OSError as error:
         raise DataError(f"the tokens of {path} cannot be kept here: {error}", file=folder) from error
     corpus = Corpus(path, sha256, **counts)
     if corpus.pieces < 2:
         raise DataError(f"its text makes {corpus.pieces} piece of {max_length} tokens; 2 are the least", file=path)
-    pieces = Dataset.from_file(str(kept))
+    pieces = Dataset.from_file(str(file))
     count = min(HELD_OUT_AT_MOST, max(1, round(held_out * len(pieces))), len(pieces) - 1) if held_out else 0
     train, unseen = _hold_out(pieces.data.column("document").to_numpy(), count, seed)
     pieces = pieces.remove_columns("document")
@@ -143,22 +144,22 @@ class _Piece(NamedTuple):
 def _pieces(
     paragraphs: Generator[Paragraph, None, None], encoder: TextEncoder, room: int, counts: Counter[str]
 ) -> Generator[_Piece, None, None]:
-    """The text of each document in pieces of `room` tokens; what was read and dropped is added to `counts`."""
-    document, waiting = 0, list[int]()
+    """The text of each document in pieces of `room` tokens; adds to `counts` what was read and dropped."""
+    document, rest = 0, list[int]()
 
     def cut(least: int) -> Iterator[_Piece]:
-        """Pieces from the front of what waits, as long as `least` tokens are left."""
+        """Pieces from the front of the rest, while it has at least `least` tokens."""
         done = 0
-        while len(waiting) - done >= least:
-            ids = waiting[done : done + room]
+        while len(rest) - done >= least:
+            ids = rest[done : done + room]
             yield _Piece(document, [*encoder.start, *ids, *encoder.end])
             done += len(ids)
-        del waiting[:done]
+        del rest[:done]
 
     def finish() -> Iterator[_Piece]:
         yield from cut(SHORTEST_PIECE)
-        counts["dropped"] += len(waiting)
-        waiting.clear()
+        counts["dropped"] += len(rest)
+        rest.clear()
 
     with closing(paragraphs):
         for paragraph, ids in _encoded(paragraphs, encoder.encode):
@@ -167,7 +168,7 @@ def _pieces(
                 document = paragraph.document
             counts["documents"] = document + 1
             counts["paragraphs"] += 1
-            waiting += ids
+            rest += ids
             yield from cut(room)
     yield from finish()
 
@@ -180,7 +181,7 @@ def _encoded(
     for paragraph in paragraphs:
         batch.append(paragraph)
         characters += len(paragraph.text)
-        if characters >= CHARACTERS_A_BATCH:
+        if characters >= CHARACTERS_PER_BATCH:
             yield from zip(batch, encode([member.text for member in batch]), strict=True)
             batch, characters = [], 0
     if batch:
@@ -191,45 +192,45 @@ def _encoded(
 
 
 def _cut_and_write(
-    kept: Path, paragraphs: Generator[Paragraph, None, None], encoder: TextEncoder, room: int, rows: int | None
+    file: Path, paragraphs: Generator[Paragraph, None, None], encoder: TextEncoder, room: int, rows: int | None
 ) -> dict[str, int]:
-    """Write the pieces and, last, what was counted beside them: the file that makes them trusted."""
+    """Write the pieces and, last, their counts beside them: the file that makes them trusted."""
     counts = Counter[str](dict.fromkeys(("documents", "paragraphs", "pieces", "tokens", "dropped"), 0))
     with closing(_pieces(paragraphs, encoder, room, counts)) as pieces:
-        _write(kept, islice(pieces, rows), counts)
-    index = {"bytes": kept.stat().st_size, "counts": counts}
-    write_whole(kept.with_suffix(".json"), json.dumps(index) + "\n")
+        _write(file, islice(pieces, rows), counts)
+    index = {"bytes": file.stat().st_size, "counts": counts}
+    write_whole(file.with_suffix(".json"), json.dumps(index) + "\n")
     return counts
 
 
-def _write(kept: Path, pieces: Iterator[_Piece], counts: Counter[str]) -> None:
-    """Write the pieces as an Arrow stream, and remove what a run that was killed left of them."""
-    for unfinished in kept.parent.glob(f"{kept.name}.*.part"):
+def _write(file: Path, pieces: Iterator[_Piece], counts: Counter[str]) -> None:
+    """Write the pieces as an Arrow stream; what a killed run left of them goes."""
+    for unfinished in file.parent.glob(f"{file.name}.*.part"):
         unfinished.unlink()
-    with written_whole(kept) as part, part.open("wb") as file:
-        with pa.ipc.new_stream(file, PIECES) as writer:
-            while batch := list(islice(pieces, PIECES_A_BATCH)):
+    with written_whole(file) as part, part.open("wb") as stream:
+        with pa.ipc.new_stream(stream, PIECES) as writer:
+            while batch := list(islice(pieces, PIECES_PER_BATCH)):
                 lengths = [len(piece.ids) for piece in batch]
                 columns = [[piece.ids for piece in batch], lengths, [piece.document for piece in batch]]
                 writer.write_batch(pa.record_batch(columns, schema=PIECES))
                 counts["pieces"] += len(batch)
                 counts["tokens"] += sum(lengths)
-        file.flush()
-        os.fsync(file.fileno())
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
-def _trusted_counts(kept: Path) -> dict[str, int] | None:
-    """What was counted when the pieces were written, or None where they are not whole."""
+def _trusted_counts(file: Path) -> dict[str, int] | None:
+    """The counts of the pieces that were written, or None where they are not whole."""
     try:
-        index = json.loads(kept.with_suffix(".json").read_text(encoding="utf-8"))
+        index = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
         counts: dict[str, int] = index["counts"]
-        return counts if index["bytes"] == kept.stat().st_size else None
+        return counts if index["bytes"] == file.stat().st_size else None
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
 
 def _hold_out(documents: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers of the pieces to learn from, and of `count` unseen ones; documents [pieces], each one's document."""
+    """The numbers of the pieces to learn from, and of `count` unseen ones; documents: each piece's, [pieces]."""
     draw = np.random.default_rng(seed)
     numbers, sizes = np.unique(documents, return_counts=True)
     order = draw.permutation(len(numbers))

@@ -1,16 +1,16 @@
 """The built-in task `docstrings`: which library does this sentence of documentation come from?
 
-It needs no download: the sentences are cut out of the docstrings of seven installed libraries, whose source files are
+It needs no download: the sentences are those of the docstrings of seven installed libraries, whose source files are
 parsed, never imported. From source to rows:
 
-1. Files are visited in an order fixed by the hash of their path, tests and very large files left out, until a library
-   has given SENTENCES_READ sentences: a small library is read whole, a large one in part.
-2. A docstring gives the paragraphs that stand at its margin: parameter lists, code, mathematics and examples are
-   indented or begin with a mark, and go. Paragraphs are cut into sentences; those that do not read as prose go.
+1. Files are read in the order of their paths' hashes, without tests and very large files, until a library has given
+   SENTENCES_READ sentences.
+2. A docstring gives the paragraphs at its margin: parameter lists, code, mathematics and examples are indented or
+   begin with a mark. Paragraphs are cut into sentences; those that do not read as prose go.
 3. Names of libraries become MASK_WORD.
-4. A sentence is kept once (case, digits and punctuation apart), and not at all where two libraries have it.
-5. The first files of a library give dev, the others train, so no docstring is in both; then train loses every sentence
-   that shares a third of its three-word runs with one sentence of dev.
+4. A sentence stays once (case, digits and punctuation apart), and not at all where two libraries have it.
+5. The first files of a library give dev, the others train; then train loses every sentence that shares a third of its
+   three-word runs with one sentence of dev.
 6. Every class has equally many rows.
 """
 
@@ -35,7 +35,7 @@ from emdistill.errors import ConfigError, DataError
 from emdistill.tasks import KINDS
 from emdistill.tasks.task import Task, TaskData
 
-# The name users install, which is also the label, and the name Python imports.
+# The name that users install, which is also the label, and the name that Python imports.
 LIBRARIES = {
     "torch": "torch",
     "transformers": "transformers",
@@ -65,7 +65,7 @@ WORDS = range(6, 41)
 
 @dataclass(frozen=True)
 class Sentence:
-    """One masked sentence, the library it is from and the file it stood in."""
+    """A masked sentence, its library and its file."""
 
     text: str
     library: str
@@ -75,9 +75,8 @@ class Sentence:
 def read_docstrings(*, train_size: int | None = None, seed: int = 42) -> TaskData:
     """The task's train and dev, balanced, from the libraries as installed.
 
-    train_size   rows of train, an equal share for each class; None = all there are
-    seed         which rows a smaller train holds, and the order of both; dev always has the same rows
-
+    train_size   rows of train, an equal share per class; None: all
+    seed         of the rows of a smaller train, and of the order of both; dev always has the same rows
     Raises DataError where a library is not installed, ConfigError where train cannot have that many rows.
     """
     installed = {library: _installed(library, package) for library, package in LIBRARIES.items()}
@@ -92,10 +91,7 @@ def read_docstrings(*, train_size: int | None = None, seed: int = 42) -> TaskDat
 
 
 def read_sentences(library: str, root: Path) -> list[Sentence]:
-    """The sentences of the source files under `root`: the first SENTENCES_READ, to the end of a file, or all there are.
-
-    The order of the files depends on their paths below `root` alone.
-    """
+    """The first SENTENCES_READ sentences, to the end of a file, of the source files under `root`, or all of them."""
     files = {path.relative_to(root).as_posix(): path for path in root.rglob("*.py")}
     sentences: list[Sentence] = []
     for name in sorted(files, key=lambda name: hashlib.sha256(name.encode()).digest()):
@@ -108,13 +104,12 @@ def read_sentences(library: str, root: Path) -> list[Sentence]:
 
 
 def split_sentences(sentences: Iterable[Sentence], *, dev_rows: int) -> tuple[list[Sentence], list[Sentence]]:
-    """(train, dev): no file, and no sentence, verbatim or nearly, is in both; dev has `dev_rows` of each library.
+    """(train, dev): no file and no sentence, or nearly the same one, is in both; dev has `dev_rows` per library.
 
-    The first files of each library give dev; those of more than DEV_FILE_SENTENCES sentences are left to train, so
-    that no one file decides the score.
+    The first files of each library give dev; a file of more than DEV_FILE_SENTENCES sentences goes to train, so that
+    no one file decides the score.
     """
-    dev: list[Sentence] = []
-    others: list[Sentence] = []
+    dev, others = list[Sentence](), list[Sentence]()
     files: defaultdict[tuple[str, str], list[Sentence]] = defaultdict(list)
     for sentence in unique(sentences):
         files[sentence.library, sentence.file].append(sentence)
@@ -130,10 +125,7 @@ def split_sentences(sentences: Iterable[Sentence], *, dev_rows: int) -> tuple[li
 
 
 def unique(sentences: Iterable[Sentence]) -> list[Sentence]:
-    """Each sentence once, at its first place; a sentence that two libraries have is left out.
-
-    Two are the same where they differ in case, digits or punctuation only.
-    """
+    """Each sentence once (case, digits and punctuation apart), at its first place, but none that two libraries have."""
     first: dict[str, Sentence] = {}
     shared: set[str] = set()
     for sentence in sentences:
@@ -159,7 +151,7 @@ def without_near_copies(sentences: Iterable[Sentence], *, of: Iterable[Sentence]
 
 
 def balanced(sentences: Iterable[Sentence], *, rows: int | None, rng: random.Random) -> list[Sentence]:
-    """Equally many sentences of each library, shuffled: as near to `rows` from below as that goes, or all there are.
+    """Equally many sentences per library, shuffled: `rows` of them or a few less; None: as many as there are.
 
     Raises ConfigError where the smallest class cannot give its share, DataError where it is empty.
     """
@@ -185,11 +177,11 @@ def balanced(sentences: Iterable[Sentence], *, rows: int | None, rng: random.Ran
 
 
 def prose_sentences(docstring: str) -> Iterator[str]:
-    """The sentences of a docstring's running text, markup taken off, library names masked.
+    """The sentences of a docstring's running text, without markup, library names masked.
 
-    Running text is a paragraph whose every line stands at the margin and none of which begins with a mark (`>>>`, `..`,
-    `-`, `@`, ...) or is a heading such as `Args:`. A sentence is kept if it begins with a capital, ends with `.`, `!`
-    or `?`, has 6 to 40 words, four in five of them plain words, and none of the signs of code, formulas and links.
+    Running text is a paragraph whose lines all stand at the margin, none of which begins with a mark (`>>>`, `..`,
+    `-`, `@`, ...) or is a heading such as `Args:`. A sentence begins with a capital, ends with `.`, `!` or `?`, and
+    has 6 to 40 words, four in five of them plain, and no sign of code, formulas or links.
     """
     fenced = False
     for paragraph in re.split(r"\n\s*\n", inspect.cleandoc(docstring)):
@@ -206,9 +198,9 @@ def prose_sentences(docstring: str) -> Iterator[str]:
 
 
 def mask_library_names(text: str) -> str:
-    """Put MASK_WORD for library names, in any case and inside longer names: `PyTorch`, `torch.nn`, `is_scipy_usable`.
+    """Replace library names, in any case and inside longer names (`torch.nn`, `is_scipy_usable`), by MASK_WORD.
 
-    Of the usual abbreviations (`np`, `nx`, ...) only the lower-case ones and HF go: NP is also a class of problems.
+    Abbreviations (`np`, `nx`, ...) go in lower case only, besides HF: NP is also a class of problems.
     """
     return _ABBREVIATIONS.sub(MASK_WORD, _NAMES.sub(MASK_WORD, text))
 
@@ -219,7 +211,7 @@ _NAMES = re.compile(
 )
 _ABBREVIATIONS = re.compile(r"\b(?:np|nx|sp|hf|HF)\b")
 
-_MARKUP = (
+_MARKUP = (  # pattern, replacement
     (re.compile(r"\s*\[[\w*#]+\]_"), ""),  # [1]_, a footnote
     (re.compile(r":(?:[\w+-]+:)*math:`"), "$"),  # a formula; its $ drops the sentence
     (re.compile(r":[\w:+-]+:`~?(?:[^`<]*\s)?<?([^`<>]*)>?`"), r"\1"),  # :class:`~x.y`, :ref:`words <target>`
@@ -269,7 +261,7 @@ def _reads_as_prose(sentence: str) -> bool:
 def docstrings(source: bytes) -> Iterator[str]:
     """The docstrings of a module, its classes and functions, in source order; none where the source does not parse.
 
-    Those that a module gives to objects written in C, by `add_newdoc` or `add_docstr`, are among them.
+    They include those that `add_newdoc` and `add_docstr` give to objects written in C.
     """
     try:
         with warnings.catch_warnings():
@@ -278,17 +270,14 @@ def docstrings(source: bytes) -> Iterator[str]:
     except (SyntaxError, ValueError):
         return
     for node in (module, *_statements(module)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            text = ast.get_docstring(node, clean=False)
-            if text is not None:
-                yield text
-        elif isinstance(node, ast.Expr | ast.Assign) and _adds_docstring(node.value):
-            constants = (part.value for part in ast.walk(node.value) if isinstance(part, ast.Constant))
-            yield from (text for text in constants if isinstance(text, str))
-
-
-def _adds_docstring(expression: ast.expr) -> bool:
-    return isinstance(expression, ast.Call) and ast.unparse(expression.func).endswith(("add_newdoc", "add_docstr"))
+        match node:
+            case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                if (text := ast.get_docstring(node, clean=False)) is not None:
+                    yield text
+            case ast.Expr(ast.Call(function) as call) | ast.Assign(value=ast.Call(function) as call):
+                if ast.unparse(function).endswith(("add_newdoc", "add_docstr")):
+                    constants = (part.value for part in ast.walk(call) if isinstance(part, ast.Constant))
+                    yield from (text for text in constants if isinstance(text, str))
 
 
 def _statements(parent: ast.AST) -> Iterator[ast.stmt]:
@@ -301,7 +290,7 @@ def _statements(parent: ast.AST) -> Iterator[ast.stmt]:
 
 
 def _installed(library: str, package: str) -> tuple[Path, str]:
-    """The folder and the version of a library, found without importing it."""
+    """The folder and the version of a library, which is not imported."""
     try:
         version = importlib.metadata.version(library)
         spec = importlib.util.find_spec(package)
@@ -320,6 +309,7 @@ def _words(text: str) -> list[str]:
 
 
 def _runs(text: str) -> set[tuple[str, ...]]:
+    """Runs of three words."""
     words = _words(text)
     return {tuple(words[place : place + 3]) for place in range(max(1, len(words) - 2))}
 

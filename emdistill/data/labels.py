@@ -1,4 +1,4 @@
-"""Data whose labels are counted as a model counts its logits: by name, wherever the names are the same."""
+"""Data whose labels are numbered as a model numbers its logits: by name, wherever the names are the same."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def as_the_model_counts(
     error: type[EmdistillError] = TeacherError,
     some: bool = False,
 ) -> TaskData:
-    """The same rows, label i being what the model's logit i says.
+    """The same rows, label i being the model's logit i.
 
     names   the model's label names in the order of its logits, numbered ones (LABEL_0) among them
-    some    the data need not have all of the model's labels, as a file that is scored
-    The same names, in whatever order and case, are mapped by name. Names of which none is the model's are taken in
-    their order, for a model's own may be numbers.
+    some    the data may lack some of the model's labels, as a file to score
+    The same names, in any order and case, are mapped by name. Names of which none is the model's keep their order, for
+    a model's own may be numbers.
     Raises `error`: another kind of task, another number of labels, names of which only some are the model's.
     """
     task = data.task
@@ -44,14 +44,13 @@ def as_the_model_counts(
     known = [place for place in order if place is not None]
     unknown = [name for name, place in zip(task.labels, order, strict=True) if place is None]
     as_many = len(names) == len(task.labels)
+    in_place = all(place in (None, number) for number, place in enumerate(order))
     if not (as_many or (some and len(names) > len(task.labels))):
         raise error(
             f"{model} tells {len(names)} labels apart ({listing(names)}), the data have {len(task.labels)} "
             f"({listing(task.labels)}); take a model that was fine-tuned on this task"
         )
-    if unknown and as_many and not known:
-        return data
-    if unknown and not some and known == [place for place, given in enumerate(order) if given is not None]:
+    if unknown and in_place and (not some or (as_many and not known)):
         return data
     if unknown:
         raise error(
@@ -64,7 +63,7 @@ def as_the_model_counts(
     for place, name in zip(known, task.labels, strict=True):
         labels[place] = name
 
-    def counted(examples: Dataset) -> Dataset:
+    def renumbered(examples: Dataset) -> Dataset:
         columns = examples.to_dict()
         columns["label"] = [kind.permuted(label, known, len(names)) for label in columns["label"]]
         return Dataset.from_dict(columns, features=examples.features)
@@ -72,6 +71,6 @@ def as_the_model_counts(
     return replace(
         data,
         task=replace(task, labels=tuple(labels)),
-        train=counted(data.train),
-        evaluation={name: counted(examples) for name, examples in data.evaluation.items()},
+        train=renumbered(data.train),
+        evaluation={name: renumbered(examples) for name, examples in data.evaluation.items()},
     )

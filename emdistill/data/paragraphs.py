@@ -1,9 +1,8 @@
-"""A file of raw text into paragraphs, streamed: one paragraph a line, blank lines between documents, UTF-8."""
+"""A file of raw text into paragraphs, streamed: one paragraph per line, blank lines between documents, UTF-8."""
 
 from __future__ import annotations
 
 import bz2
-import codecs
 import gzip
 import lzma
 import zlib
@@ -14,7 +13,8 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.progress import wrap_file
 
-from emdistill.errors import DataError, nearest
+from emdistill.data.rows import check_file, decoded
+from emdistill.errors import DataError
 
 Opener = Callable[[Any], Any]  # a binary file -> the same, decompressed
 
@@ -24,11 +24,11 @@ OPENERS: dict[str, Opener] = {
     ".txt.gz": lambda file: gzip.GzipFile(fileobj=file, mode="rb"),
     ".txt.bz2": bz2.BZ2File,
 }
-LONGEST_LINE = 2**24  # bytes; without a bound a file without line ends would be read into memory whole
+LONGEST_LINE = 2**24  # bytes; without a bound a file without line ends would fill the memory
 
 
 class Paragraph(NamedTuple):
-    """One paragraph, the line on which it stands (from 1) and the document it belongs to (from 0)."""
+    """A paragraph, its line (from 1) and its document (from 0)."""
 
     line: int
     document: int
@@ -36,11 +36,11 @@ class Paragraph(NamedTuple):
 
 
 def read_corpus(path: str | Path, *, description: str = "") -> Generator[Paragraph, None, None]:
-    """The paragraphs of a .txt, .txt.xz, .txt.gz or .txt.bz2 file, one after the other, never all in memory.
+    """The paragraphs of a .txt, .txt.xz, .txt.gz or .txt.bz2 file, one by one, never all in memory.
 
     description   of the progress bar on stderr; '': no bar
     Control characters are left to the tokenizer, but a NUL is refused: it betrays UTF-16 or another binary format.
-    Raises DataError, naming file and line: no such file, of unknown type, empty, damaged or cut short, not UTF-8,
+    Raises DataError, with file and line: no such file, of unknown type, empty, damaged or cut short, not UTF-8,
     a line of more than 16 MiB.
     """
     path = Path(path)
@@ -50,13 +50,9 @@ def read_corpus(path: str | Path, *, description: str = "") -> Generator[Paragra
 def _opener(path: Path) -> Opener:
     if path.is_dir():
         raise DataError(f"this is a folder; name a text file in it ({', '.join(OPENERS)})", file=path)
-    if not path.is_file():
-        neighbours = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise DataError(f"there is no such file.{nearest(path.name, neighbours)}", file=path)
+    check_file(path)
     for suffix, opener in OPENERS.items():
         if path.name.lower().endswith(suffix):
-            if path.stat().st_size == 0:
-                raise DataError("the file is empty", file=path)
             return opener
     raise DataError(f"raw text is read from these types of file: {', '.join(OPENERS)}", file=path)
 
@@ -64,8 +60,7 @@ def _opener(path: Path) -> Opener:
 def _paragraphs(path: Path, opener: Opener, description: str) -> Generator[Paragraph, None, None]:
     document, begins = -1, True
     for number, content in _lines(path, opener, description):
-        text = _decoded(content, path, number).strip()
-        if text:
+        if text := _text(content, path, number):
             document += begins
             yield Paragraph(number, document, text)
         begins = not text
@@ -75,13 +70,11 @@ def _paragraphs(path: Path, opener: Opener, description: str) -> Generator[Parag
 
 def _lines(path: Path, opener: Opener, description: str) -> Iterator[tuple[int, bytes]]:
     number = 0
-    size, console = path.stat().st_size, Console(stderr=True)
+    bar: Any = {"description": description, "console": Console(stderr=True), "disable": not description}
     try:
         with (
             path.open("rb") as raw,
-            wrap_file(
-                raw, size, description=description, console=console, transient=True, disable=not description
-            ) as watched,
+            wrap_file(raw, path.stat().st_size, transient=True, **bar) as watched,
             opener(watched) as file,
         ):
             while content := file.readline(LONGEST_LINE + 1):
@@ -92,22 +85,17 @@ def _lines(path: Path, opener: Opener, description: str) -> Iterator[tuple[int, 
 
 
 def unreadable(path: Path, where: str, error: Exception) -> DataError:
-    """What to say of a file that cannot be read: where, and why."""
+    """The error of a file that cannot be read: where, and why."""
     return DataError(f"it cannot be read {where} ({error}); if it is damaged or cut short, copy it again", file=path)
 
 
-def _decoded(content: bytes, path: Path, line: int) -> str:
-    mend = "save the file as UTF-8, or copy it again if it is damaged"
+def _text(content: bytes, path: Path, line: int) -> str:
     if line == 1 and not content.endswith(b"\n") and b"\r" in content.rstrip():
         raise DataError("its lines end in CR alone; save it with the line ends LF or CRLF", file=path, line=line)
     if len(content) > LONGEST_LINE:
-        raise DataError("this line has more than 16 MiB; write one paragraph a line", file=path, line=line)
-    content = content.removeprefix(codecs.BOM_UTF8) if line == 1 else content
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        problem = f"byte {error.start + 1} of this line (0x{content[error.start]:02x}) is not UTF-8"
-        raise DataError(f"{problem}; {mend}", file=path, line=line) from None
+        raise DataError("this line has more than 16 MiB; write one paragraph per line", file=path, line=line)
+    text = decoded(content, path, line)
     if "\0" in text:
-        raise DataError(f"a NUL stands in this line, so this is no text; {mend}", file=path, line=line)
-    return text
+        problem = "a NUL stands in this line, so this is no text; save the file as UTF-8, or copy it again"
+        raise DataError(problem, file=path, line=line)
+    return text.strip()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from datasets import ClassLabel, Dataset
@@ -13,16 +14,9 @@ from numpy.typing import NDArray
 
 from emdistill.config import CommonConfig
 from emdistill.data.docstrings import DOCSTRINGS, read_docstrings
-from emdistill.data.files import (
-    Columns,
-    Examples,
-    hub_rows,
-    load_hub,
-    read_examples,
-    to_dataset,
-)
+from emdistill.data.files import Columns, Examples, hub_examples, load_hub, read_examples, to_dataset
 from emdistill.data.glue import glue_folders, glue_task, read_glue, read_glue_from_hub, recognise
-from emdistill.data.rows import SUFFIXES, BadRows, data_file, read_rows
+from emdistill.data.rows import SUFFIXES, data_file
 from emdistill.errors import ConfigError, DataError
 from emdistill.tasks import KINDS, TaskKind, find_kind
 from emdistill.tasks.kind import Cell
@@ -60,10 +54,11 @@ def read_task_data(
 ) -> TaskData:
     """A task and its checked examples; without a development set a tenth of train is held out as one.
 
-    data   a GLUE folder (with `task`), a CSV, TSV, JSONL or Parquet file, the name of a hub dataset, or 'docstrings'
-    dev    a file; kind   a name in KINDS, where what the labels are shall not be found from them
-    evaluating   the data are only scored on, so their labels may all be the same
-    Raises ConfigError for an unknown or missing task or kind, DataError for everything in the data that cannot be used.
+    data        a GLUE folder (with `task`), a CSV, TSV, JSONL or Parquet file, a hub dataset, or 'docstrings'
+    dev         a file
+    kind        a name in KINDS; None: found from the labels
+    evaluating  the data are only scored on, so their labels may all be the same
+    Raises ConfigError for an unknown or missing task or kind, DataError for data that cannot be used.
     """
     kind_named = None if kind is None else find_kind(kind)
     if DOCSTRINGS.name in (task, data):
@@ -71,68 +66,63 @@ def read_task_data(
     columns = Columns(text, text_pair, label)
     dev_file = None if dev is None else Path(dev)
     if task is None:
-        found = _read_own(data, columns, dev_file, kind_named, varied=not evaluating)
+        task_data = _read_own(data, columns, dev_file, kind_named, varied=not evaluating)
     else:
         glue = glue_task(task)
         if kind_named not in (None, glue.task.kind):
             raise ConfigError(f"--kind {kind}: {glue.task.name} is a {glue.task.kind.name} task; leave out --kind")
-        if _is_hub_name(data):
-            found = read_glue_from_hub(glue, data, dev_file)
-        else:
-            found = read_glue(glue, Path(data), dev_file)
-    if "dev" in found.evaluation:
-        return found
-    return _with_held_out_dev(found, seed)
+        from_hub = _is_hub_name(data)
+        task_data = read_glue_from_hub(glue, data, dev_file) if from_hub else read_glue(glue, Path(data), dev_file)
+    return task_data if "dev" in task_data.evaluation else _with_held_out_dev(task_data, seed)
 
 
 def _with_held_out_dev(data: TaskData, seed: int) -> TaskData:
     train, dev = hold_out(data.train, data.task, DEV_SHARE, seed, DEV_AT_MOST)
-    stratified = data.task.kind.strata(np.asarray(train["label"])) is not None
-    how = "stratified by label" if stratified else "at random"
-    return replace(
-        data,
-        train=train,
-        evaluation={"dev": dev, **data.evaluation},
-        held_out=f"no development set was given: {len(dev):,} of the {len(data.train):,} training examples "
-        f"are held out as one ({how}, seed {seed})",
+    how = "at random" if data.task.kind.strata(np.asarray(train["label"])) is None else "stratified by label"
+    held_out = (
+        f"no development set was given: {len(dev):,} of the {len(data.train):,} training examples "
+        f"are held out as one ({how}, seed {seed})"
     )
+    return replace(data, train=train, evaluation={"dev": dev, **data.evaluation}, held_out=held_out)
 
 
 def hold_out(dataset: Dataset, task: Task, share: float, seed: int, at_most: int) -> tuple[Dataset, Dataset]:
     """(rest, held out), both in the dataset's order; the same seed gives the same cut.
 
-    Classes keep their shares, and each has at least one example held out and one left, where it has two and `at_most`
-    allows it; scores are drawn at random.
+    Classes keep their shares; one of two examples or more has at least one on each side, where `at_most` allows it.
+    Scores are drawn at random.
     Raises DataError where there is nothing to cut, ConfigError for a share outside (0, 1).
     """
     if not 0 < share < 1 or at_most < 1:
         raise ConfigError(f"a share of {share} (at most {at_most}) cannot be held out; it must lie between 0 and 1")
     if len(dataset) < 2:
         raise DataError(f"task {task.name!r}: {len(dataset)} examples cannot be cut in two; give a development set")
-    wanted = max(1, min(round(share * len(dataset)), at_most))
+    count = max(1, min(round(share * len(dataset)), at_most))
     shuffled = np.random.default_rng(seed).permutation(len(dataset))
     strata = task.kind.strata(np.asarray(dataset["label"][:]))
     if strata is None:
-        chosen = shuffled[:wanted]
+        chosen = shuffled[:count]
     else:
         strata = strata[shuffled]
-        sizes = _held_out_sizes(np.bincount(strata), wanted, at_most)
+        sizes = _held_out_sizes(np.bincount(strata), count, at_most)
         chosen = np.concatenate([shuffled[strata == index][:size] for index, size in enumerate(sizes)])
     if len(chosen) == 0:
-        raise DataError(f"task {task.name!r} has one example a class, so none can be held out; give a development set")
+        raise DataError(
+            f"task {task.name!r} has one example per class, so none can be held out; give a development set"
+        )
     rest = np.setdiff1d(shuffled, chosen)
     return dataset.select(rest), dataset.select(np.sort(chosen))
 
 
-def _held_out_sizes(counts: NDArray[np.int64], wanted: int, at_most: int) -> NDArray[np.int64]:
+def _held_out_sizes(counts: NDArray[np.int64], total: int, at_most: int) -> NDArray[np.int64]:
     """How many of each class: in proportion by the largest remainder, at least one, never all."""
-    exact = wanted * counts / counts.sum()
+    exact = total * counts / counts.sum()
     most = np.maximum(counts - 1, 0)
     sizes: NDArray[np.int64] = np.clip(np.floor(exact).astype(np.int64), np.minimum(1, most), most)
-    while sizes.sum() < min(wanted, int(most.sum())):
+    while sizes.sum() < min(total, int(most.sum())):
         sizes[np.where(sizes < most, exact - sizes, -np.inf).argmax()] += 1
     while sizes.sum() > at_most:
-        # a class keeps its one example as long as another has more than one
+        # a class loses its one example only where no other has more
         spare = sizes > 1 if (sizes > 1).any() else sizes > 0
         sizes[np.where(spare, sizes - exact, -np.inf).argmax()] -= 1
     return sizes
@@ -141,81 +131,63 @@ def _held_out_sizes(counts: NDArray[np.int64], wanted: int, at_most: int) -> NDA
 # ------------------------------------------------------------------------------------- data of the user's own
 
 
+class _Own(NamedTuple):
+    """A user's data before its task is known; `labels` are the classes that a hub dataset names."""
+
+    name: str
+    train: Examples
+    dev: Examples | None
+    labels: tuple[str, ...] = ()
+
+
 def _read_own(data: str, columns: Columns, dev: Path | None, kind: TaskKind | None, *, varied: bool) -> TaskData:
-    path = Path(data)
+    """Kind and label names are found in train; dev must use the same."""
+    own = _from_hub(data, columns, dev) if _is_hub_name(data) else _from_files(Path(data), columns, dev)
+    train, cells = own.train, own.train.label
+    if not cells:
+        train.bad.check()
+    notes = []
+    if kind is None:
+        kind = _kind_of(cells, named=bool(own.labels))
+        notes = [note] if (note := kind.note(cells, columns.label)) else []
+    labels = kind.label_names(cells)
+    labels = own.labels if own.labels and labels else labels
+    if len(labels) > 100 and 2 * len(labels) > len(cells):
+        problem = f"column {columns.label!r} holds {len(labels)} different labels in {len(cells)} rows"
+        raise DataError(f"{problem}; is it the label, or are these scores (--kind regression)?", file=train.source)
+    task = Task(name=own.name, kind=kind, labels=labels, metrics=kind.default_metrics, **columns._asdict())
+    splits = {"train": train} if own.dev is None else {"train": train, "dev": own.dev}
+    evaluation = {name: to_dataset(examples, task, varied=varied) for name, examples in splits.items()}
+    files = [
+        data_file(examples.source, len(evaluation[name]))
+        for name, examples in splits.items()
+        if isinstance(examples.source, Path)
+    ]
+    return TaskData(task, evaluation.pop("train"), evaluation, tuple(files), notes=tuple(notes))
+
+
+def _from_files(path: Path, columns: Columns, dev: Path | None) -> _Own:
     if path.is_dir():
         raise _folder_without_task(path)
-    if _is_hub_name(data):
-        return _read_own_from_hub(data, columns, dev, kind)
-    bad = BadRows(path)
-    examples = read_examples(path, read_rows(path, bad), columns, bad)
-    read = _own_task_data(path.stem, columns, examples, bad, _read_dev(dev, columns), kind, varied=varied)
-    return replace(read, files=(data_file(path, len(read.train)), *read.files))
+    train = read_examples(path, columns)
+    return _Own(path.stem, train, None if dev is None else read_examples(dev, columns))
 
 
-def _read_dev(path: Path | None, columns: Columns) -> tuple[Examples, BadRows] | None:
-    if path is None:
-        return None
-    bad = BadRows(path)
-    return read_examples(path, read_rows(path, bad), columns, bad), bad
-
-
-def _read_own_from_hub(name: str, columns: Columns, dev: Path | None, kind: TaskKind | None) -> TaskData:
+def _from_hub(name: str, columns: Columns, dev: Path | None) -> _Own:
     splits = load_hub(name)
     if "train" not in splits:
         raise DataError(f"there is no split 'train'; there are: {', '.join(splits)}", file=name)
-
-    def read(split: str) -> tuple[Examples, BadRows]:
-        source = f"{name} ({split})"
-        bad = BadRows(source)
-        return read_examples(source, hub_rows(splits[split], columns.label), columns, bad), bad
-
-    train, bad = read("train")
+    train = hub_examples(f"{name} (train)", splits["train"], columns)
     dev_split = next((split for split in _DEV_SPLITS if split in splits), None)
-    dev_examples = _read_dev(dev, columns) if dev or dev_split is None else read(dev_split)
+    dev_examples = None
+    if dev is not None:
+        dev_examples = read_examples(dev, columns)
+    elif dev_split is not None:
+        dev_examples = hub_examples(f"{name} ({dev_split})", splits[dev_split], columns)
     feature = splits["train"].features.get(columns.label)
     feature = feature if isinstance(feature, ClassLabel) else getattr(feature, "feature", None)
-    names = tuple(feature.names) if isinstance(feature, ClassLabel) else None
-    return _own_task_data(name.rpartition("/")[2], columns, train, bad, dev_examples, kind, names)
-
-
-def _own_task_data(
-    name: str,
-    columns: Columns,
-    train: Examples,
-    bad: BadRows,
-    dev: tuple[Examples, BadRows] | None,
-    kind: TaskKind | None,
-    names: tuple[str, ...] | None = None,
-    *,
-    varied: bool = True,
-) -> TaskData:
-    """Finds kind and label names in train; dev must use the same."""
-    if not train.label:
-        bad.check()
-    notes = []
-    if kind is None:
-        kind = _kind_of(train.label, named=names is not None)
-        notes = [note] if (note := kind.note(train.label, columns.label)) else []
-    labels = kind.label_names(train.label)
-    labels = names if names and labels else labels
-    if len(labels) > 100 and 2 * len(labels) > len(train.label):
-        problem = f"column {columns.label!r} holds {len(labels)} different labels in {len(train.label)} rows"
-        raise DataError(f"{problem}; is it the label, or are these scores (--kind regression)?", file=train.source)
-    task = Task(
-        name=name,
-        kind=kind,
-        labels=labels,
-        metrics=kind.default_metrics,
-        **columns._asdict(),
-    )
-    train_dataset = to_dataset(train, task, bad, varied=varied)
-    if dev is None:
-        return TaskData(task, train_dataset, {}, notes=tuple(notes))
-    dev_dataset = to_dataset(dev[0], task, dev[1], varied=varied)
-    path = Path(dev[0].source)
-    files = (data_file(path, len(dev_dataset)),) if path.is_file() else ()
-    return TaskData(task, train_dataset, {"dev": dev_dataset}, files, notes=tuple(notes))
+    labels = tuple(feature.names) if isinstance(feature, ClassLabel) else ()
+    return _Own(name.rpartition("/")[2], train, dev_examples, labels)
 
 
 def _kind_of(cells: Sequence[Cell], *, named: bool) -> TaskKind:

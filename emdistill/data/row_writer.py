@@ -1,8 +1,8 @@
 """Rows into files of the types that data/rows.py reads, with further columns beside the rows' own.
 
-What is written is read back as it was. CSV and TSV hold text: an absent cell is '', lists and objects are JSON; in TSV
-quotes are plain text, so a cell holds neither tabs nor line ends. JSON Lines holds dates and decimals as text. Parquet
-holds one type per column, from Parquet to Parquet the same one.
+Rows are read back as they were written. CSV and TSV hold text: an absent cell is '', lists and objects are JSON; in TSV
+quotes are plain text, so a cell holds no tabs or line ends. JSON Lines holds dates and decimals as text. Parquet holds
+one type per column, from Parquet to Parquet the same one.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ WRITTEN_SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
 
 
 class RowWriter:
-    """Rows on their way into a file of one of these types.
+    """Writes rows into a file of one of these types.
 
     source   the file that the rows were read from
     answers  the words that may come beside the rows, such as a model's labels
-    Raises DataError, naming line and column, for what such a file cannot hold.
+    Raises DataError, with line and column, for what such a file cannot hold.
     """
 
     def __init__(self, suffix: str, source: Path, rows: Sequence[Row], answers: Iterable[str] = ()) -> None:
@@ -37,13 +37,11 @@ class RowWriter:
         self._rows = rows
         self._columns = list(dict.fromkeys(name for row in rows for name in row.cells))  # rows of JSON may differ
         bad = BadRows(source)
-        for name in self._columns:
-            if problem := _problem(name, suffix):
-                bad.add(rows[0].line, f"the name of column {shown(name)} {problem}")
-        for row in rows:
-            for name, value in row.cells.items():
-                if problem := _problem(value, suffix):
-                    bad.add(row.line, f"column {shown(name)} {problem}")
+        cells = [(rows[0].line, f"the name of column {shown(name)}", name) for name in self._columns]
+        cells += [(row.line, f"column {shown(name)}", value) for row in rows for name, value in row.cells.items()]
+        for line, place, value in cells:
+            if problem := _problem(value, suffix):
+                bad.add(line, f"{place} {problem}")
         bad.check()
         for word in answers:
             if problem := _problem(word, suffix):
@@ -51,7 +49,7 @@ class RowWriter:
         self._table = self._as_table(source) if suffix == ".parquet" else None
 
     def write(self, path: Path, further: Sequence[Mapping[str, Any]]) -> None:
-        """Write the rows, each with the further cells of its place; all of these have the same columns."""
+        """Write the rows, each beside the further cells of its place, which all have the same columns."""
         if self._table is not None:
             table = self._table
             for name in further[0]:

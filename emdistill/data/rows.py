@@ -1,9 +1,8 @@
 """Files into rows: CSV, TSV, JSON Lines and Parquet, each row with the line on which it begins.
 
-CSV is read as RFC 4180 has it (a quoted cell may hold commas and line ends); in TSV quotes are plain text
-and a line is a row, as in GLUE. All text is UTF-8, with or without a byte-order mark; blank lines are no rows.
-Lines end in LF or CRLF, or in CR alone as old Mac programs end them. A cell is as long as it is.
-A row is named by the file's line on which it begins; rows of Parquet files are counted from 1.
+CSV follows RFC 4180: a quoted cell may hold commas and line ends. In TSV, as in GLUE, quotes are plain text and every
+line is a row. Text is UTF-8, with or without a byte-order mark; lines end in LF, CRLF, or CR alone (old Mac programs);
+blank lines are no rows. Cells may have any length. Rows of Parquet files are counted from 1.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ _CELL_LIMIT = Lock()
 
 
 class Row(NamedTuple):
-    """One row and the line on which it begins."""
+    """A row and the line on which it begins."""
 
     line: int
     cells: dict[str, Any]
 
 
 class BadRows:
-    """Collects what is wrong with the rows of one source, to be said in one message."""
+    """Collects the problems of one source's rows for one message."""
 
     def __init__(self, source: str | Path) -> None:
         self.source = source
@@ -49,7 +48,7 @@ class BadRows:
         self.problems.append((line, problem))
 
     def check(self) -> None:
-        """Raises DataError with the first five bad rows, each with its line, and the number of the others."""
+        """Raise DataError for the first five bad rows, each with its line, and the number of the others."""
         if not self.problems:
             return
         (first_line, first), *others = sorted(self.problems)[:_SHOWN_ROWS]
@@ -63,16 +62,12 @@ class BadRows:
 
 
 def read_rows(path: Path, bad: BadRows, header: tuple[str, ...] | None = None) -> Iterator[Row]:
-    """The rows of a file, chosen by its extension; rows that are no rows go to `bad`.
+    """The rows of a file, by its extension; what is wrong with single rows goes to `bad`.
 
-    header   the columns' names of a CSV or TSV file that has no header line
+    header   the columns' names of a CSV or TSV file without a header line
     Raises DataError for a file that is missing, empty, of unknown type, not UTF-8 or broken as a whole.
     """
-    if not path.is_file():
-        neighbours = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise DataError(f"there is no such file.{nearest(path.name, neighbours)}", file=path)
-    if path.stat().st_size == 0:
-        raise DataError("the file is empty", file=path)
+    check_file(path)
     suffix = path.suffix.lower()
     if suffix == ".csv":
         return _table_rows(path, _csv_cells(path), bad, header)
@@ -85,22 +80,34 @@ def read_rows(path: Path, bad: BadRows, header: tuple[str, ...] | None = None) -
     raise DataError(f"files of type {suffix!r} are not read; these are: {', '.join(SUFFIXES)}", file=path)
 
 
+def check_file(path: Path) -> None:
+    """Raise DataError for a file that is missing (with the nearest name in its folder) or empty."""
+    if not path.is_file():
+        neighbours = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise DataError(f"there is no such file.{nearest(path.name, neighbours)}", file=path)
+    if path.stat().st_size == 0:
+        raise DataError("the file is empty", file=path)
+
+
+def decoded(content: bytes, path: Path, line: int) -> str:
+    """The text of a line, without the byte-order mark of the first; raises DataError where it is not UTF-8."""
+    content = content.removeprefix(codecs.BOM_UTF8) if line == 1 else content
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        problem = f"byte {error.start + 1} of this line (0x{content[error.start]:02x}) is not UTF-8"
+        raise DataError(f"{problem}; save the file as UTF-8", file=path, line=line) from None
+
+
 def text_lines(path: Path) -> Iterator[str]:
-    """Decoded one by one, so that a broken byte is named with its line; line ends stay on."""
-    for number, raw in enumerate(_raw_lines(path), start=1):
-        content = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
-        try:
-            line = content.decode("utf-8")
-        except UnicodeDecodeError as error:
-            problem = f"byte {error.start + 1} of this line (0x{content[error.start]:02x}) is not UTF-8"
-            raise DataError(f"{problem}; save the file as UTF-8", file=path, line=number) from None
-        yield line
+    """The lines of a text file, with their ends."""
+    return (decoded(content, path, line) for line, content in enumerate(_raw_lines(path), start=1))
 
 
 def _raw_lines(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         first = file.readline()
-        # CR ends lines where there is no LF; in CSV also where the header ends so, for there LF may stand in cells.
+        # CR ends lines where there is no LF; in CSV also where it ends the header, for cells may hold LF.
         by_cr = path.suffix.lower() == ".csv" or not first.endswith(b"\n")
         if by_cr and re.search(rb"\r(?!\n)", first):
             yield from (first + file.read()).splitlines(keepends=True)
@@ -110,7 +117,7 @@ def _raw_lines(path: Path) -> Iterator[bytes]:
 
 
 def tsv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line, cells) of every line that is not blank; quotes are plain text."""
+    """(line, cells) of every line that is not blank."""
     for number, line in enumerate(text_lines(path), start=1):
         if content := line.rstrip("\r\n"):
             yield number, content.split("\t")
@@ -121,7 +128,12 @@ def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
     while True:
         line = reader.line_num + 1
         try:
-            cells = _next_cells(reader)
+            with _CELL_LIMIT:  # the limit is the process's, so it is lifted for this row alone
+                limit = csv.field_size_limit(_LONGEST_CELL)
+                try:
+                    cells = next(reader)
+                finally:
+                    csv.field_size_limit(limit)
         except StopIteration:
             return
         except csv.Error:
@@ -129,16 +141,6 @@ def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
             raise DataError(problem, file=path, line=line) from None
         if cells not in ([], [""]):
             yield line, cells
-
-
-def _next_cells(reader: Iterator[list[str]]) -> list[str]:
-    """The limit on a cell's length is the process's, so it is lifted for this row alone."""
-    with _CELL_LIMIT:
-        limit = csv.field_size_limit(_LONGEST_CELL)
-        try:
-            return next(reader)
-        finally:
-            csv.field_size_limit(limit)
 
 
 def _table_rows(
@@ -162,16 +164,13 @@ def _refuse_twice(names: Sequence[str], path: Path, line: int | None = None) -> 
 def _json_rows(path: Path, bad: BadRows) -> Iterator[Row]:
     for number, line in enumerate(text_lines(path), start=1):
         if number == 1 and line.lstrip().startswith("["):
-            raise DataError("this is a JSON list; write one JSON object a line instead", file=path, line=1)
+            raise DataError("this is a JSON list; write one JSON object per line", file=path, line=1)
         if not line.strip():
             continue
         try:
             cells = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # the latter: lists and objects nested too deeply
             bad.add(number, f"not valid JSON ({error}); every line must be one JSON object")
-            continue
-        except RecursionError:
-            bad.add(number, "its lists and objects are nested too deeply; every line must be one JSON object")
             continue
         if isinstance(cells, dict):
             yield Row(number, cells)
@@ -185,11 +184,11 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
             _refuse_twice(file.schema_arrow.names, path)
             rows = itertools.chain.from_iterable(batch.to_pylist() for batch in file.iter_batches())
             yield from (Row(number, cells) for number, cells in enumerate(rows, start=1))
-    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:  # damage, and what Python cannot hold
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:  # the last two: no Python value
         raise DataError(f"this is no readable Parquet file ({error})", file=path) from None
 
 
 def data_file(path: Path, rows: int) -> DataFile:
-    """What is recorded of a file that was read."""
+    """The record of a file that was read."""
     with path.open("rb") as file:
         return DataFile(path, rows, hashlib.file_digest(file, "sha256").hexdigest())

@@ -1,29 +1,14 @@
 """Who teaches: load encoders, capture their states, freeze a teacher."""
 
-from emdistill.models.capture import capture, check_capture
-from emdistill.models.encoder import (
-    encoder_layers,
-    encoder_shape,
-    fingerprint,
-    load_classifier,
-    load_tokenizer,
-    name_outputs,
-    same_tokens,
-    save_student,
-)
-from emdistill.models.teacher import Teacher, check_above_chance
-
-__all__ = [
-    "Teacher",
-    "capture",
-    "check_above_chance",
-    "check_capture",
-    "encoder_layers",
-    "encoder_shape",
-    "fingerprint",
-    "load_classifier",
-    "load_tokenizer",
-    "name_outputs",
-    "same_tokens",
-    "save_student",
-]
+from emdistill.models.capture import capture as capture
+from emdistill.models.capture import check_capture as check_capture
+from emdistill.models.encoder import encoder_layers as encoder_layers
+from emdistill.models.encoder import encoder_shape as encoder_shape
+from emdistill.models.encoder import fingerprint as fingerprint
+from emdistill.models.encoder import load_classifier as load_classifier
+from emdistill.models.encoder import load_tokenizer as load_tokenizer
+from emdistill.models.encoder import name_outputs as name_outputs
+from emdistill.models.encoder import same_tokens as same_tokens
+from emdistill.models.encoder import save_student as save_student
+from emdistill.models.teacher import Teacher as Teacher
+from emdistill.models.teacher import check_above_chance as check_above_chance

@@ -1,4 +1,4 @@
-"""What the processor multiplies fast: bfloat16 by instructions of its own, float32 by the better of two libraries."""
+"""Fast matrix products: bfloat16 by the processor's own instructions, float32 by the better of two libraries."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch
 
 PRODUCTS: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
 
-# Rounding alone leaves some 3e-7 of a product of 768 terms; bfloat16 would leave 3e-3.
+# Rounding leaves some 3e-7 of a product of 768 terms; bfloat16 leaves 3e-3.
 FLOAT32_ERROR = 2e-6
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether the processor multiplies bfloat16 by instructions of its own; emulated, it is slower than float32."""
+    """Whether the processor has bfloat16 instructions; emulated, bfloat16 is slower than float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # A torch that cannot say what its processor has gets float32.
@@ -26,11 +26,10 @@ def has_bfloat16(device: torch.device) -> bool:
 
 @contextmanager
 def fast_float32() -> Iterator[None]:
-    """While open, float32 products on a CPU are oneDNN's where these are float32 products.
+    """While open, oneDNN computes float32 products on a CPU, where it does so in float32.
 
-    PyTorch leaves them to MKL, which on AMD's processors reaches half of what oneDNN does. oneDNN is had by allowing it
-    bfloat16; where it would use that, which `onednn_keeps_float32` tries out, or where the user has set the precision,
-    nothing is changed.
+    PyTorch leaves them to MKL, which on AMD's processors is half as fast. PyTorch chooses oneDNN where it may use
+    bfloat16; where it would (onednn_keeps_float32), or where the user has set the precision, nothing changes.
     """
     before = PRODUCTS.fp32_precision
     if before == "none" and onednn_keeps_float32():
@@ -43,7 +42,7 @@ def fast_float32() -> Iterator[None]:
 
 @cache
 def onednn_keeps_float32() -> bool:
-    """Whether oneDNN, allowed bfloat16, multiplies in float32 all the same here; tried on a few products."""
+    """Whether oneDNN, allowed bfloat16, still multiplies in float32 here; tried on a few products."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     before = PRODUCTS.fp32_precision

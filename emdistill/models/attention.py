@@ -1,6 +1,6 @@
-"""By which function a model attends, for the length of a pass: transformers' attention interface, under other names.
+"""The function by which a model attends during a pass: transformers' attention interface, under other names.
 
-A family that keeps its attention to itself (families.OwnAttention) hands it to the interface meanwhile.
+A family with attention of its own (families.OwnAttention) hands it to the interface meanwhile.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from emdistill.models.families import family_of
 @contextmanager
 def attending(model: PreTrainedModel, rename: Callable[[str], str]) -> Iterator[None]:
     """While open, the model attends by the registered function `rename(its own)`; afterwards as before."""
+    configs = {id(part.config): part.config for part in model.modules() if isinstance(part, PreTrainedModel)}
     with ExitStack() as stack:
-        for config in _configs(model):
+        for config in configs.values():
             stack.enter_context(attention_implementation(config, rename(str(config._attn_implementation))))
         if (own := family_of(model).own_attention) is not None:
             attend = ALL_ATTENTION_FUNCTIONS[str(model.config._attn_implementation)]
@@ -33,7 +34,7 @@ def attending(model: PreTrainedModel, rename: Callable[[str], str]) -> Iterator[
 
 @contextmanager
 def attention_implementation(config: PreTrainedConfig, name: str) -> Iterator[None]:
-    """While open, the parts of this configuration attend by the implementation of that name."""
+    """While open, the parts of this configuration attend by this implementation."""
     before = config._attn_implementation
     config._attn_implementation = name
     try:
@@ -49,9 +50,3 @@ def _forward_instead(module: nn.Module, forward: Callable[..., object]) -> Itera
         yield
     finally:
         del module.forward  # its class has the one before
-
-
-def _configs(model: nn.Module) -> list[PreTrainedConfig]:
-    """Every configuration that says how some part of the model attends, each once."""
-    configs = {id(part.config): part.config for part in model.modules() if isinstance(part, PreTrainedModel)}
-    return list(configs.values())

@@ -1,4 +1,4 @@
-"""The teacher cache on disk: one raw file a kind of states and layer, and an index that vouches for them.
+"""The teacher cache on disk: one raw file per kind of states and layer, and an index that vouches for them.
 
     FOLDER/index.json         key of the teacher and its examples; kind, layer, type, shape and bytes of every file
     FOLDER/logits.bin         float32 [rows, C]
@@ -7,8 +7,8 @@
     FOLDER/attention-3.bin    float16, h·l·l scores for an example of l tokens
     FOLDER/queries-3.bin      float16 [tokens, d], and likewise keys-3.bin and values-3.bin
 
-Examples stand without padding, longest first: the order in which they are written. So files are only appended to, where
-a full disk is an error (through a memory map it would be the end of the process), and an example is one read a file.
+Examples stand without padding in the order of writing, longest first. So files are only appended to, where a full disk
+is an error (through a memory map it would end the process), and an example is one read per file.
 """
 
 from __future__ import annotations
@@ -27,18 +27,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from emdistill.errors import CacheError, CaptureError, LayerCountError
+from emdistill.errors import CacheError
 from emdistill.files import write_whole, written_whole
-from emdistill.models.capture import OF_ATTENTION, STATES
+from emdistill.models.capture import OF_LAYERS, STATES, check_states, chosen_layers, field_of
 from emdistill.states import EncoderShape, EncoderStates
 
-OF_LAYERS = ("hidden", *OF_ATTENTION)
 FORMAT = 1
 GIB = 2**30
 
 
 class Part(NamedTuple):
-    """What one file holds: logits, embeddings, or one of the states of one layer."""
+    """The content of one file: logits, embeddings, or one kind of states of one layer."""
 
     kind: str
     layer: int | None = None
@@ -50,7 +49,7 @@ class Part(NamedTuple):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Logits are kept as they are, states in half precision."""
+        """Single precision for logits, half for states."""
         return np.dtype(np.float32 if self.kind == "logits" else np.float16)
 
     def __str__(self) -> str:
@@ -62,19 +61,14 @@ def parts_of(shape: EncoderShape, needs: Collection[str], layers: Collection[int
 
     Raises CaptureError for a state that there is not, LayerCountError for a layer that the teacher lacks.
     """
-    if unknown := sorted(set(needs) - STATES):
-        raise CaptureError(f"there is no state {unknown[0]!r} to cache; the states are {', '.join(sorted(STATES))}")
-    chosen = sorted(set(range(shape.layers) if layers is None else layers))
-    if chosen and not 0 <= chosen[0] <= chosen[-1] < shape.layers:
-        raise LayerCountError(
-            f"layers {chosen} are asked for, but the teacher has {shape.layers} (0..{shape.layers - 1})"
-        )
+    check_states(needs)
+    chosen = chosen_layers(layers, shape.layers)
     flat = [Part("logits")] + [Part("embeddings")] * ("embeddings" in needs)
     return flat + [Part(kind, layer) for kind in OF_LAYERS if kind in needs for layer in chosen]
 
 
 class Layout:
-    """Where the values of each example lie in the files: a function of the sizes and the examples' lengths alone."""
+    """The place of each example's values in the files: a function of the sizes and the examples' lengths."""
 
     def __init__(self, shape: EncoderShape, outputs: int, lengths: Sequence[int]) -> None:
         self.shape = shape
@@ -89,7 +83,7 @@ class Layout:
         return (self.shape.heads, length, length) if kind == "attention" else (length, self.shape.width)
 
     def values(self, kind: str) -> np.ndarray:
-        """Numbers an example, [rows]."""
+        """Numbers per example, [rows]."""
         if kind == "logits":
             return np.full_like(self.lengths, self.outputs)
         return self.shape.heads * self.lengths**2 if kind == "attention" else self.shape.width * self.lengths
@@ -122,30 +116,28 @@ class Layout:
         tokens = mask.detach().cpu().numpy() != 0
         if not ((rows >= 0) & (rows < len(self.lengths))).all():
             raise CacheError(
-                f"rows {rows.min()}..{rows.max()} are asked for, but {len(self.lengths)} examples are cached"
+                f"rows {rows.min()}..{rows.max()} are not all in the cache of {len(self.lengths)} examples"
             )
         counts, first = tokens.sum(axis=1), tokens.argmax(axis=1)
         for place in np.flatnonzero(counts != self.lengths[rows]):
             raise CacheError(
                 f"example {rows[place]} has {counts[place]} tokens in the batch and {self.lengths[rows[place]]} in the "
-                "teacher cache; batches must be made of the very examples that the cache was opened with"
+                "teacher cache; make batches of the examples that the cache was opened with"
             )
         spans = [slice(start, start + count) for start, count in zip(first.tolist(), counts.tolist(), strict=True)]
         for row, of_row, span in zip(rows, tokens, spans, strict=True):
             if not of_row[span].all():
-                raise CacheError(
-                    f"the tokens of example {row} have padding between them; a cache needs them side by side"
-                )
+                raise CacheError(f"example {row} has padding between its tokens; a cache needs them side by side")
         return spans
 
 
 def within(kind: str, span: slice) -> tuple[slice, ...]:
-    """The place of an example's tokens in its padded state."""
+    """The place of one example's tokens in its padded state."""
     return {"logits": (), "attention": (slice(None), span, span)}.get(kind, (span,))
 
 
 class CacheFiles:
-    """The folder of one teacher and one sequence of examples, which together are its key."""
+    """The folder of one teacher and one sequence of examples, named by `key`."""
 
     def __init__(self, folder: Path, key: str, layout: Layout) -> None:
         self.folder = folder
@@ -157,12 +149,12 @@ class CacheFiles:
         return np.asarray(np.memmap(self.folder / part.file, dtype=part.dtype, mode="r"))
 
     def lacking(self, parts: Collection[Part], *, explain: bool = False) -> list[Part]:
-        """Those of `parts` that are not there, or not to be trusted; the latter are explained on stderr."""
+        """The parts that are absent or not to be trusted; `explain` says on stderr which are not, and why."""
         trusted = self._trusted(explain)
         return [part for part in parts if part not in trusted]
 
     def check_space(self, parts: Collection[Part]) -> None:
-        """Raise CacheError unless `parts` fit on the disk, with 1 GiB or 5 % of the free space to spare."""
+        """Raise CacheError unless `parts` fit on the disk and leave 1 GiB or 5 % of the free space."""
         size = sum(self.layout.file_bytes(part) for part in parts)
         free = shutil.disk_usage(self.folder).free
         if size > free - min(GIB, 0.05 * free):
@@ -172,13 +164,13 @@ class CacheFiles:
             )
 
     def clear(self, parts: Collection[Part]) -> None:
-        """Remove what is about to be written anew, and what a crash left unfinished."""
+        """Remove `parts`, and what a crash left unfinished."""
         for path in [*(self.folder / part.file for part in parts), *self.folder.glob("*.part")]:
             path.unlink(missing_ok=True)
 
     @contextmanager
     def writing(self, parts: Sequence[Part]) -> Iterator[Callable[[np.ndarray, EncoderStates], None]]:
-        """Write `parts`, whole or not at all: yields append(rows, states), to be called in the layout's order."""
+        """Write `parts`, whole or not at all: yields append(rows, states), to call in the layout's order."""
         with ExitStack() as stack:
             paths = {part: stack.enter_context(written_whole(self.folder / part.file)) for part in parts}
             files = {part: stack.enter_context(path.open("wb")) for part, path in paths.items()}
@@ -197,7 +189,8 @@ class CacheFiles:
 
     def _values(self, part: Part, rows: np.ndarray, spans: list[slice], states: EncoderStates) -> Iterator[np.ndarray]:
         """The numbers of one file for one batch, example by example."""
-        state = _state(part, states)
+        state: Any = getattr(states, field_of(part.kind))
+        state = state if part.layer is None else state[part.layer]
         stored = (state.float() if part.kind == "logits" else state.half()).cpu().numpy()
         for row, padded, span in zip(rows, stored, spans, strict=True):
             values = np.ascontiguousarray(padded[within(part.kind, span)])
@@ -212,14 +205,15 @@ class CacheFiles:
             yield values
 
     def _trusted(self, explain: bool = False) -> set[Part]:
-        """The files that the index lists and that have the size they must have."""
+        """The files that the index lists, at the right size."""
         path = self.folder / "index.json"
         try:
             index = json.loads(path.read_text(encoding="utf-8"))
             if (index["format"], index["key"]) != (FORMAT, self.key):
                 raise ValueError("it belongs to another teacher or other examples")
             listed = {Part(entry["kind"], entry["layer"]) for entry in index["files"]}
-            sizes = {part: self._size(part) for part in listed}
+            paths = {part: self.folder / part.file for part in listed}
+            sizes = {part: path.stat().st_size if path.is_file() else 0 for part, path in paths.items()}
             right = {part for part, size in sizes.items() if size == self.layout.file_bytes(part)}
         except FileNotFoundError:
             return set()
@@ -228,15 +222,9 @@ class CacheFiles:
                 _say(f"{path} cannot be used ({error!r}); the teacher's outputs are cached anew")
             return set()
         for part in sorted(listed - right, key=str) if explain else ():
-            _say(
-                f"{self.folder / part.file} has {sizes[part]} bytes instead of {self.layout.file_bytes(part)}; "
-                "it is not used, and written anew where it is needed"
-            )
+            size = f"{sizes[part]} bytes instead of {self.layout.file_bytes(part)}"
+            _say(f"{paths[part]} has {size}; it is not used, and written anew where it is needed")
         return right
-
-    def _size(self, part: Part) -> int:
-        path = self.folder / part.file
-        return path.stat().st_size if path.is_file() else 0
 
     def _write_index(self, parts: Collection[Part]) -> None:
         lengths = self.layout.lengths
@@ -253,23 +241,6 @@ class CacheFiles:
         ]
         index = {"format": FORMAT, "key": self.key, "rows": len(lengths), "tokens": int(lengths.sum()), "files": files}
         write_whole(self.folder / "index.json", json.dumps(index, indent=1) + "\n")
-
-
-def _state(part: Part, states: EncoderStates) -> Tensor:
-    state: Tensor | None
-    if part.layer is None:
-        state = states.logits if part.kind == "logits" else states.embeddings
-    else:
-        by_layer = {
-            "hidden": states.hidden,
-            "attention": states.attention_scores,
-            "queries": states.queries,
-            "keys": states.keys,
-            "values": states.values,
-        }
-        state = by_layer[part.kind][part.layer]
-    assert state is not None, part
-    return state
 
 
 def _say(text: str) -> None:

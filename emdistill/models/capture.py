@@ -1,12 +1,12 @@
 """One forward pass → EncoderStates, recording only what is needed.
 
 Queries, keys, values and attention scores are read where transformers hands the first three to its attention function.
-For the length of one captured pass the model's implementation, say `sdpa`, is renamed to `sdpa+emdistill`: a function
-that keeps what is asked for of the layers asked for. Where scores are, it computes q·kᵀ·scaling and goes on from there
-to the output; all else runs on `sdpa` as before. Outputs are the same up to rounding.
+During a captured pass the model's implementation, say `sdpa`, is renamed to `sdpa+emdistill`: a function that records
+the states needed of the layers needed. Where scores are, it computes q·kᵀ·scaling and goes on from there to the output;
+all else runs on `sdpa` as before. Outputs are the same up to rounding.
 
-Scores are what the softmax is taken of, before the mask: a bias by position is part of them (MPNet, DeBERTa), queries
-and keys are rotated where the family rotates them (ModernBERT), and a window over the text counts as mask.
+Scores are the softmax's argument before the mask: a bias by position is part of them (MPNet, DeBERTa), queries and keys
+are rotated where the family rotates them (ModernBERT), and a window over the text counts as mask.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from emdistill.models.masked_lm import has_masked_lm_head, masked_word_logits
 from emdistill.states import EncoderStates
 
 OF_ATTENTION = ("attention", "queries", "keys", "values")
-STATES = frozenset({"hidden", "embeddings", *OF_ATTENTION})
+OF_LAYERS = ("hidden", *OF_ATTENTION)
+STATES = frozenset({"embeddings", *OF_LAYERS})
 NOT_FOR_THE_MODEL = frozenset({"labels", "row"})  # row: the number of an example in its data set
 SUFFIX = "+emdistill"
 
@@ -39,9 +40,9 @@ SUFFIX = "+emdistill"
 def capture(
     model: nn.Module, inputs: Mapping[str, Tensor], needs: Collection[str], layers: Collection[int] | None = None
 ) -> EncoderStates:
-    """Run one forward pass and keep its states: logits and mask always, the rest as `needs` and `layers` say.
+    """The states of one forward pass: logits and mask always, the rest by `needs` and `layers`.
 
-    model   a sequence classifier, masked-LM or bare encoder of transformers, a classifier also inside a wrapper
+    model   a sequence classifier, masked-LM or bare encoder of transformers; a classifier also inside a wrapper
             (DistributedDataParallel)
     inputs  the tokenizer's tensors, [B, L]; `labels` and `row` are not passed on; without `attention_mask` all are
             tokens. The logits of a masked-LM are those at the positions whose label is not -100: [P, V]
@@ -49,34 +50,49 @@ def capture(
     layers  the numbers of the layers to keep; None: all
 
     Gradients flow through all states. The output is that of an uncaptured pass, up to rounding.
-    Raises CaptureError where a state cannot be had from this model.
+    Raises CaptureError for a state that cannot be had from this model, LayerCountError for a layer it does not have.
     """
     encoder = _encoder(model)
-    if unknown := sorted(set(needs) - STATES):
-        raise CaptureError(f"there is no state {unknown[0]!r} to capture; the states are {', '.join(sorted(STATES))}")
+    check_states(needs)
     require(encoder, *{"attention" if need in OF_ATTENTION else "hidden" for need in needs})
     arguments = {name: value for name, value in inputs.items() if name not in NOT_FOR_THE_MODEL}
-    wanted = _wanted_layers(encoder, layers)
+    chosen = chosen_layers(layers, encoder.config.num_hidden_layers)
     with_hidden = "hidden" in needs or "embeddings" in needs
     runs = encoder.base_model if has_masked_lm_head(encoder) else model
     forward = partial(runs, **arguments, output_hidden_states=with_hidden, return_dict=True)
-    recorder = _Recorder(frozenset(encoder.modules()), wanted, frozenset(needs) & {*OF_ATTENTION})
+    recorder = _Recorder(frozenset(encoder.modules()), frozenset(chosen), frozenset(needs) & {*OF_ATTENTION})
     outputs = _forward_recorded(encoder, forward, recorder) if recorder.needs else forward()
     hidden = _hidden_states(encoder, outputs) if with_hidden else ()
     return EncoderStates(
         logits=_logits(encoder, outputs, inputs),
         mask=_mask(arguments),
         embeddings=hidden[0] if "embeddings" in needs else None,
-        hidden=_only(wanted, hidden[1:]) if "hidden" in needs else (),
-        attention_scores=tuple(recorder.kept["attention"]),
-        queries=tuple(recorder.kept["queries"]),
-        keys=tuple(recorder.kept["keys"]),
-        values=tuple(recorder.kept["values"]),
+        hidden=tuple(s if i in chosen else None for i, s in enumerate(hidden[1:])) if "hidden" in needs else (),
+        **{field_of(kind): tuple(states) for kind, states in recorder.states.items()},
     )
 
 
+def field_of(kind: str) -> str:
+    """The field of EncoderStates that holds a kind of state."""
+    return "attention_scores" if kind == "attention" else kind
+
+
+def check_states(needs: Collection[str]) -> None:
+    """Raise CaptureError for a state that no encoder has."""
+    if unknown := sorted(set(needs) - STATES):
+        raise CaptureError(f"there is no state {unknown[0]!r}; the states are {', '.join(sorted(STATES))}")
+
+
+def chosen_layers(layers: Collection[int] | None, count: int) -> list[int]:
+    """These layers of `count` (None: all), in order; raises LayerCountError for one that is not there."""
+    chosen = sorted(set(range(count) if layers is None else layers))
+    if chosen and not 0 <= chosen[0] <= chosen[-1] < count:
+        raise LayerCountError(f"layers {chosen} are not all in this encoder of {count} layers (0..{count - 1})")
+    return chosen
+
+
 def check_capture(model: nn.Module, needs: Collection[str]) -> None:
-    """Raise CaptureError, before any work is done, where the model cannot give these states; it reads four tokens."""
+    """Raise CaptureError, on four tokens and before any work, where the model cannot give these states."""
     encoder = _encoder(model)
     tokens = torch.full((1, 4), encoder.config.vocab_size - 1, device=encoder.device)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
@@ -84,7 +100,7 @@ def check_capture(model: nn.Module, needs: Collection[str]) -> None:
 
 
 def _logits(encoder: PreTrainedModel, outputs: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> Tensor:
-    """What the encoder's head gives; of a masked-LM only where a word is asked for, of a bare encoder nothing."""
+    """The head's logits; of a masked-LM only where a word is masked, of a bare encoder none."""
     if "logits" in outputs:
         logits: Tensor = outputs["logits"]
         return logits
@@ -96,34 +112,34 @@ def _logits(encoder: PreTrainedModel, outputs: Mapping[str, Any], inputs: Mappin
 
 @dataclass(frozen=True)
 class _Recorder:
-    """What is kept of one captured pass, in the order of the layers; only this model's modules may add to it."""
+    """The states of one captured pass, layer by layer; only this model's modules may add to them."""
 
     modules: frozenset[nn.Module]
-    wanted: frozenset[int]
+    chosen: frozenset[int]
     needs: frozenset[str]
-    kept: dict[str, list[Tensor | None]] = field(default_factory=lambda: {name: [] for name in OF_ATTENTION})
+    states: dict[str, list[Tensor | None]] = field(default_factory=lambda: {name: [] for name in OF_ATTENTION})
 
     @property
     def layers(self) -> int:
-        """How many layers have passed."""
-        return max(map(len, self.kept.values()))
+        """The number of layers that have passed."""
+        return max(map(len, self.states.values()))
 
     def note(
         self, query: Tensor, key: Tensor, value: Tensor, scaling: float, bias: Tensor | None = None
     ) -> Tensor | None:
-        """Keep what is needed of the layer whose turn it is, if it is wanted; its scores, where they are computed."""
-        wanted = self.layers in self.wanted
+        """Record what is needed of the next layer, if it is chosen; give its scores, where they are computed."""
+        chosen = self.layers in self.chosen
         # Scaling the query first keeps half-precision products small.
-        with_scores = bias is not None or (wanted and "attention" in self.needs)
+        with_scores = bias is not None or (chosen and "attention" in self.needs)
         scores = torch.matmul(query * scaling, key.transpose(-1, -2)) if with_scores else None
         if scores is not None and bias is not None:
             scores = scores + bias
-        found = {"attention": scores, "queries": query, "keys": key, "values": value}
+        states = {"attention": scores, "queries": query, "keys": key, "values": value}
         for name in self.needs:
-            state = found[name] if wanted else None
-            # [B, h, L, head size] -> [B, L, d]
-            in_one = state if state is None or name == "attention" else state.transpose(1, 2).flatten(2)
-            self.kept[name].append(in_one)
+            state = states[name] if chosen else None
+            if state is not None and name != "attention":
+                state = state.transpose(1, 2).flatten(2)  # [B, h, L, head size] -> [B, L, d]
+            self.states[name].append(state)
         return scores
 
 
@@ -131,7 +147,8 @@ _recorder: ContextVar[_Recorder | None] = ContextVar("emdistill_recorder", defau
 
 
 def _forward_recorded(encoder: PreTrainedModel, forward: Callable[[], Any], recorder: _Recorder) -> Any:
-    if encoder.training and torch.is_grad_enabled() and _is_checkpointed(encoder):
+    checkpointed = any(getattr(module, "gradient_checkpointing", False) for module in encoder.modules())
+    if encoder.training and torch.is_grad_enabled() and checkpointed:
         # The recomputation in the backward pass runs outside the capture and would lose the states' gradient.
         raise CaptureError(
             "states of the attention cannot be captured with gradient checkpointing; "
@@ -174,7 +191,7 @@ def _recording_attention(
     scaling: float | None = None,
     **further: Any,
 ) -> Any:
-    """The model's own attention; of a captured model, what it is given goes to the recorder first."""
+    """The model's own attention; the arguments of a captured model go to the recorder first."""
     recorder = _recorder.get()
     if recorder is not None and module in recorder.modules:
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -188,7 +205,7 @@ def _recording_attention(
 
 
 def _attend_by(scores: Tensor, value: Tensor, mask: Tensor | None, dropout: float) -> tuple[Tensor, Tensor]:
-    """softmax(scores, masked) · value, [B, L, h, head size]; mask is added, or True where keys are attended to."""
+    """softmax(scores, masked) · value, [B, L, h, head size]; the mask is added, or True where keys are attended to."""
     if mask is not None:
         boolean = mask.dtype == torch.bool
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min) if boolean else scores + mask
@@ -197,7 +214,7 @@ def _attend_by(scores: Tensor, value: Tensor, mask: Tensor | None, dropout: floa
 
 
 def _eager_attention(module: nn.Module) -> Callable[..., Any]:
-    """Eager attention is in no table: each model file has its own, which its attention's forward sees as a global."""
+    """Eager attention is in no table: each model file has its own, a global of its attention's forward."""
     attend: Callable[..., Any] = inspect.unwrap(type(module).forward).__globals__["eager_attention_forward"]
     return attend
 
@@ -213,18 +230,6 @@ def _hidden_states(encoder: PreTrainedModel, outputs: Mapping[str, Any]) -> tupl
     return hidden
 
 
-def _wanted_layers(encoder: PreTrainedModel, layers: Collection[int] | None) -> frozenset[int]:
-    count = encoder.config.num_hidden_layers
-    wanted = frozenset(range(count) if layers is None else layers)
-    if wanted and not 0 <= min(wanted) <= max(wanted) < count:
-        raise LayerCountError(f"layers {sorted(wanted)} are asked for, but this encoder has {count} (0..{count - 1})")
-    return wanted
-
-
-def _only(wanted: Collection[int], states: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
-    return tuple(state if layer in wanted else None for layer, state in enumerate(states))
-
-
 def _mask(inputs: Mapping[str, Tensor]) -> Tensor:
     if "attention_mask" in inputs:
         return inputs["attention_mask"]
@@ -237,7 +242,3 @@ def _encoder(model: nn.Module) -> PreTrainedModel:
         if isinstance(module, PreTrainedModel):
             return module
     raise CaptureError(f"{type(model).__name__} holds no transformers model; pass one, or a wrapper around one")
-
-
-def _is_checkpointed(encoder: PreTrainedModel) -> bool:
-    return any(getattr(module, "gradient_checkpointing", False) for module in encoder.modules())

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -41,36 +42,37 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_mo
 def load_classifier(source: Source, *, labels: Sequence[str] = (), problem_type: str | None = None) -> PreTrainedModel:
     """Load an encoder with its sequence-classification head, in float32 and eval mode.
 
-    Without `problem_type` the model is taken as it was stored and must have a head.
-    With it the model is meant to be trained: its outputs get these label names, one without labels, and where the
-    stored head is absent or of another size a fresh one is drawn from torch's random generator (seed it before).
+    Without `problem_type` the model must have a head and is taken as stored.
+    With it the model is to be trained: its outputs get these label names, or one output without labels, and a head that
+    is absent or of another size is drawn from torch's random generator (seed it before).
 
-    Raises ModelError: no such folder, no safetensors, a broken file, no encoder, no head, a family that is unknown and
-    reads padding in its own way (check_padding).
+    Raises ModelError: no such folder, no safetensors, a broken file, no encoder, no head, an unknown family that reads
+    padding in its own way (check_padding).
     """
-    folder = local_folder(source)
-    config = _load_config(source, folder)
+    config = _load_config(source)
     if problem_type is not None:
         name_outputs(config, labels=labels, problem_type=problem_type)
-    model, absent = _load_weights(AutoModelForSequenceClassification, source, folder, config)
-    _check_complete(source, model, absent, to_train=problem_type is not None)
+    model, absent = _load_weights(AutoModelForSequenceClassification, source, config)
+    _check_encoder(source, {key for key in absent if key.startswith(f"{model.base_model_prefix}.")})
+    if absent and problem_type is None:
+        raise ModelError(
+            f"{source} has no trained classification head ({min(absent)} is absent or of another size); "
+            "fine-tune it first: emdistill finetune"
+        )
     return _checked(source, model)
 
 
 def load_encoder(source: Source) -> PreTrainedModel:
     """Load an encoder without a task, in float32 and eval mode: with its masked-LM head where a trained one is stored.
 
-    Else, as from a fine-tuned classifier, the bare encoder, with its pooler only where one is stored. Nothing in it is
-    fresh, and torch's random state is left as it was.
-
+    Else the bare encoder, with its pooler where one is stored. Nothing in it is fresh, and torch's random state stays.
     Raises ModelError: no such folder, no safetensors, a broken file, no encoder.
     """
-    folder = local_folder(source)
-    config = _load_config(source, folder)
-    with torch.random.fork_rng(devices=[]):  # absent weights are drawn before they are found to be absent
-        model, absent = _load_weights(AutoModelForMaskedLM, source, folder, config)
+    config = _load_config(source)
+    with torch.random.fork_rng(devices=[]):  # absent weights are drawn before they are known to be absent
+        model, absent = _load_weights(AutoModelForMaskedLM, source, config)
         if absent or not has_masked_lm_head(model):
-            model, absent = _load_weights(AutoModel, source, folder, config)
+            model, absent = _load_weights(AutoModel, source, config)
     _check_encoder(source, absent)
     if absent:
         model.register_module("pooler", None)
@@ -78,7 +80,7 @@ def load_encoder(source: Source) -> PreTrainedModel:
 
 
 def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
-    """Load the tokenizer that lies beside an encoder, made to fit it (fit_tokenizer).
+    """Load the tokenizer beside an encoder, made to fit it (fit_tokenizer).
 
     Raises ModelError where there is none, TokenizerError where it does not belong to the encoder.
     """
@@ -87,13 +89,11 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
         raise ModelError(f"{source} holds no tokenizer (one of {', '.join(TOKENIZER_FILES)}); save it there as well")
     tokenizer: PreTrainedTokenizerBase
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder or str(source), trust_remote_code=False, local_files_only=folder is not None
-        )
+        tokenizer = AutoTokenizer.from_pretrained(folder or str(source), **_safely(folder))
     except Exception as error:  # the tokenizers library raises bare Exception for a broken tokenizer.json
         raise ModelError(f"{source}: its tokenizer cannot be loaded: {error}") from error
     has_config = folder is None or (folder / "config.json").is_file()
-    fit_tokenizer(tokenizer, _read_config(source, folder) if has_config else None, source)
+    fit_tokenizer(tokenizer, _read_config(source) if has_config else None, source)
     return tokenizer
 
 
@@ -105,7 +105,7 @@ def save_student(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fol
 
 
 def name_outputs(config: PreTrainedConfig, *, labels: Sequence[str], problem_type: str) -> None:
-    """Write into `config` what the logits mean: the label names, one without labels, and the kind of problem."""
+    """Write the label names (or one output without labels) and the kind of problem into `config`."""
     config.num_labels = len(labels) or 1
     if labels:
         config.id2label = dict(enumerate(labels))
@@ -123,26 +123,20 @@ def encoder_shape(encoder: PreTrainedModel | PreTrainedConfig) -> EncoderShape:
 
 
 def encoder_layers(model: PreTrainedModel) -> list[nn.Module]:
-    """The stored Transformer layers (of an ALBERT one per group); raises ModelError for a family that is not known."""
+    """The stored Transformer layers (of an ALBERT one per group); raises ModelError for an unknown family."""
     path, _, below = require(model, "keep").layers.partition(".*")
     return [layer.get_submodule(below.removeprefix(".")) for layer in model.base_model.get_submodule(path).children()]
 
 
 def same_tokens(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase) -> None:
-    """Raise TokenizerError unless both tokenizers give the same ids: vocabulary, special tokens and probe sentences."""
-    teacher_vocabulary, student_vocabulary = teacher.get_vocab(), student.get_vocab()
+    """Raise TokenizerError unless both tokenizers give the same ids: vocabulary, special tokens, probe sentences."""
+    ours, others = teacher.get_vocab(), student.get_vocab()
     mend = "; take a student encoder with the teacher's tokenizer, or let it keep the teacher's layers"
-    differing = [
-        token
-        for token in sorted(teacher_vocabulary.keys() | student_vocabulary.keys())
-        if teacher_vocabulary.get(token) != student_vocabulary.get(token)
-    ]
-    if differing:
+    if differing := sorted(token for token in {*ours, *others} if ours.get(token) != others.get(token)):
         token = differing[0]
         raise TokenizerError(
-            f"teacher ({len(teacher_vocabulary)} tokens) and student ({len(student_vocabulary)} tokens) differ in the "
-            f"ids of {len(differing)} tokens, e.g. {token!r}: {teacher_vocabulary.get(token)} and "
-            f"{student_vocabulary.get(token)}{mend}"
+            f"teacher ({len(ours)} tokens) and student ({len(others)} tokens) differ in the ids of {len(differing)} "
+            f"tokens, e.g. {token!r}: {ours.get(token)} and {others.get(token)}{mend}"
         )
     if teacher.special_tokens_map != student.special_tokens_map:
         raise TokenizerError(
@@ -159,7 +153,7 @@ def same_tokens(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBa
 
 
 def fingerprint(model: nn.Module) -> str:
-    """SHA-256 over the name, type, shape and bytes of every tensor in the state dict, as 64 hex digits."""
+    """SHA-256, in hex, of the name, type, shape and bytes of every tensor in the state dict."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -168,7 +162,7 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def local_folder(source: Source) -> Path | None:
-    """The folder that `source` names, or None where it can only be a hub id; raises ModelError for anything else."""
+    """The folder that `source` names, or None for a hub id; raises ModelError for anything else."""
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder
@@ -180,17 +174,21 @@ def local_folder(source: Source) -> Path | None:
 
 
 def _checked(source: Source, model: PreTrainedModel) -> PreTrainedModel:
-    """The model; raises ModelError where its family is unknown and reads padding in its own way."""
+    """The model; raises ModelError for an unknown family that reads padding in its own way."""
     if model.config.model_type not in FAMILIES:
         check_padding(model, load_tokenizer(source), source)
     return model
 
 
-def _read_config(source: Source, folder: Path | None) -> PreTrainedConfig:
+def _safely(folder: Path | None) -> dict[str, Any]:
+    """Options of every from_pretrained: no remote code; no network for a folder."""
+    return {"trust_remote_code": False, "local_files_only": folder is not None}
+
+
+def _read_config(source: Source) -> PreTrainedConfig:
+    folder = local_folder(source)
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(
-            folder or str(source), trust_remote_code=False, local_files_only=folder is not None
-        )
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder or str(source), **_safely(folder))
     except Exception as error:  # a wrong value of some field raises whatever the config's own code raises
         if folder is None:
             raise ModelError(f"{source} is neither a folder nor a model the hub can give: {error}") from error
@@ -198,15 +196,16 @@ def _read_config(source: Source, folder: Path | None) -> PreTrainedConfig:
     return config
 
 
-def _load_config(source: Source, folder: Path | None) -> PreTrainedConfig:
+def _load_config(source: Source) -> PreTrainedConfig:
+    folder = local_folder(source)
     if adapters := [name for name in ADAPTER_FILES if folder is not None and (folder / name).is_file()]:
         raise ModelError(
-            f"{source} holds adapters ({', '.join(adapters)}), which are not applied here; put them into the weights "
+            f"{source} holds adapters ({', '.join(adapters)}), which are not applied here; merge them into the weights "
             "with PEFT's merge_and_unload(), and name the folder that save_pretrained() then writes"
         )
     if folder is not None and not (folder / "config.json").is_file():
         raise ModelError(f"{source} holds no config.json, so no encoder; name the folder that save_pretrained wrote")
-    config = _read_config(source, folder)
+    config = _read_config(source)
     # Of the models that can classify sequences, those that can also fill masks are encoders.
     encoder = type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING and type(config) in MODEL_FOR_MASKED_LM_MAPPING
     if not encoder or config.is_encoder_decoder:
@@ -220,10 +219,10 @@ def _load_config(source: Source, folder: Path | None) -> PreTrainedConfig:
 def _load_weights(
     kind: type[AutoModelForSequenceClassification | AutoModelForMaskedLM | AutoModel],
     source: Source,
-    folder: Path | None,
     config: PreTrainedConfig,
 ) -> tuple[PreTrainedModel, set[str]]:
-    """The model, and the names of its tensors that were not stored or have another size: these are fresh."""
+    """The model, and the names of its fresh tensors: those not stored, or of another size."""
+    folder = local_folder(source)
     if folder is not None:
         _check_weight_files(folder)
     model: PreTrainedModel
@@ -234,10 +233,9 @@ def _load_weights(
                 config=config,
                 dtype=torch.float32,
                 use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=folder is not None,
-                ignore_mismatched_sizes=True,  # sizes are judged below, where encoder and head are told apart
+                ignore_mismatched_sizes=True,  # sizes are checked later, apart for encoder and head
                 output_loading_info=True,
+                **_safely(folder),
             )
     except SafetensorError as error:
         raise ModelError(f"{source}: its safetensors file is damaged or cut short ({error}); copy it again") from error
@@ -248,7 +246,7 @@ def _load_weights(
 
 
 def _in_short(error: Exception) -> str:
-    """An error of another library on one line; some bring their whole C++ stack."""
+    """Another library's error on one line; some bring a whole C++ stack."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
@@ -269,20 +267,9 @@ def _check_weight_files(folder: Path) -> None:
     raise ModelError(f"{folder} holds no weights (model.safetensors)")
 
 
-def _check_complete(source: Source, model: PreTrainedModel, absent: set[str], to_train: bool) -> None:
-    """Only a head (and the pooler below it) may be fresh, and only in a model that is yet to be trained."""
-    _check_encoder(source, {key for key in absent if key.startswith(f"{model.base_model_prefix}.")})
-    if absent and not to_train:
-        raise ModelError(
-            f"{source} has no trained classification head ({min(absent)} is absent or of another size); "
-            "fine-tune it first: emdistill finetune"
-        )
-
-
 def _check_encoder(source: Source, absent: set[str]) -> None:
-    """Of a bare encoder's tensors only those of the pooler may be absent."""
-    encoder_keys = {key for key in absent if "pooler" not in key}
-    if encoder_keys:
+    """Of an encoder's tensors only the pooler's may be absent."""
+    if encoder_keys := {key for key in absent if "pooler" not in key}:
         raise ModelError(
             f"{source}: {len(encoder_keys)} of the encoder's tensors are absent or of another size than config.json "
             f"says, e.g. {min(encoder_keys)}; config.json and the weights do not belong together"
@@ -291,7 +278,7 @@ def _check_encoder(source: Source, absent: set[str]) -> None:
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """No progress bars, and no notice of fresh heads: which weights are fresh is checked, with an error."""
+    """No progress bars, and no notice of fresh weights, for which there are errors."""
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]

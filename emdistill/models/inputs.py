@@ -1,4 +1,4 @@
-"""What an encoder can be given: how long a text, which token types and ids, and whether it leaves padding out."""
+"""What an encoder can read: the longest text, token types and ids, and whether padding changes its answers."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ ROUNDING = 1e-3  # of a text's largest number
 
 
 def token_types(config: PreTrainedConfig) -> int:
-    """How many token types the encoder has rows for; 0 where it reads none."""
+    """The number of token types in the encoder's table; 0 where it reads none."""
     return int(getattr(config, "type_vocab_size", 0) or 0)
 
 
 def first_position(model: PreTrainedModel) -> int:
     """The row of a text's first token in the table of positions.
 
-    RoBERTa and its kin count from the one after padding's id, which that table names; others from 0, or have no table.
+    RoBERTa and its kin count from the row after padding's; others from 0, or have no table.
     """
     for name, module in model.base_model.named_modules():
         padding = getattr(module, "padding_idx", None)
@@ -39,7 +39,7 @@ def first_position(model: PreTrainedModel) -> int:
 
 
 def longest_text(model: PreTrainedModel) -> int:
-    """How many tokens, special ones included, the encoder has positions for; raises ModelError if it says nothing."""
+    """The number of positions, special tokens included; raises ModelError where the config does not say it."""
     config: Any = model.config
     try:
         return int(config.max_position_embeddings) - first_position(model)
@@ -48,9 +48,9 @@ def longest_text(model: PreTrainedModel) -> int:
 
 
 def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig | None, source: object) -> None:
-    """Let the tokenizer of `source` pad on the right, and leave out token types that the encoder does not tell apart.
+    """Make the tokenizer of `source` pad on the right, and leave out token types where the encoder has fewer than two.
 
-    Raises TokenizerError where it has no padding token, or gives ids or types that the encoder has no row for.
+    Raises TokenizerError for one without a padding token, or with ids or types that the encoder has no row for.
     """
     vocabulary = tokenizer.get_vocab()
     if tokenizer.pad_token is None:
@@ -86,7 +86,7 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig |
 def check_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: object) -> None:
     """Raise ModelError unless a text has the same states in a padded batch as alone, and the longest one has positions.
 
-    It is asked of families that are not known; torch's random state is left as it was.
+    For unknown families; torch's random state stays.
     """
     what = f"{source} is a {model.config.model_type!r} model, no family that is known ({', '.join(FAMILIES)})"
     options: Any = {"truncation": True, "max_length": min(longest_text(model), 128), "return_tensors": "pt"}
@@ -101,7 +101,7 @@ def check_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, so
     if not difference <= ROUNDING:
         raise ModelError(
             f"{what}, and it gives a text other states in a padded batch than alone (by {difference:.0%} of the "
-            "largest number), so it answers by what else is in the batch; take an encoder of a known family"
+            "largest number), so its answers depend on the batch; take an encoder of a known family"
         )
 
 
@@ -112,13 +112,13 @@ def _states(model: PreTrainedModel, inputs: Any) -> list[Tensor]:
 
 
 def _difference(alone: list[Tensor], together: list[Tensor], row: int) -> float:
-    """The largest difference between a text's states alone and in its row of a batch, in its largest numbers."""
+    """The largest difference between a text's states alone and in its row of a batch, relative to the largest."""
     pairs = [(one[0], other[row][: len(one[0])]) for one, other in zip(alone, together, strict=True)]
     return max(float((one - other).abs().max() / one.abs().max()) for one, other in pairs)
 
 
 def _read_longest(model: PreTrainedModel) -> None:
-    """Look up the positions of the longest text; the whole model would take seconds for some thousand tokens."""
+    """Look up the positions of the longest text; the whole model would take seconds."""
     ids = torch.full((1, longest_text(model)), model.config.vocab_size - 1)
     embed = getattr(model.base_model, "embeddings", None)
     read = model.base_model if embed is None or isinstance(embed, nn.Embedding) else embed

@@ -13,18 +13,18 @@ from emdistill.states import NOT_MASKED
 
 
 def has_masked_lm_head(model: PreTrainedModel) -> bool:
-    """Whether the model is one of a known family with its head that predicts masked words."""
+    """Whether the model is of a known family and has a masked-LM head."""
     names = family_of(model).masked_lm
     kind: Any = MODEL_FOR_MASKED_LM_MAPPING.get(type(model.config), ())
     return bool(names) and isinstance(model, kind) and all(hasattr(model, name) for name in names)
 
 
 def masked_word_logits(model: PreTrainedModel, hidden: Tensor, labels: Tensor) -> Tensor:
-    """The logits of the whole vocabulary at the P positions whose label is not -100, text by text: [P, V].
+    """The model's own logits, [P, V], at the P positions whose label is not -100, text by text.
 
-    hidden  [B, L, d], the states after the last layer;  labels  [B, L]
-    They are the model's own logits at these positions, and so are their gradients.
-    Raises ModelError for a model without such a head.
+    hidden  [B, L, d], the states after the last layer
+    labels  [B, L]
+    Raises ModelError for a model without a masked-LM head.
     """
     if not has_masked_lm_head(model):
         raise ModelError(

@@ -1,4 +1,4 @@
-"""How large a model is: parameters and bytes."""
+"""The size of a model: parameters and bytes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from torch import nn
 
 
 def parameter_count(model: nn.Module) -> int:
-    """How many parameters a model has; those that it uses in several places count once."""
+    """The number of parameters; shared ones count once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def model_size(model: nn.Module) -> int:
-    """Bytes of a model's parameters, at the precision they are held in; shared ones count once."""
+    """Bytes of the parameters, at their precision; shared ones count once."""
     return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())

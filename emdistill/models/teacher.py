@@ -1,4 +1,4 @@
-"""Teacher: a frozen encoder, in eval mode and without gradients, that is checked before it teaches."""
+"""Teacher: a frozen encoder, in eval mode and without gradients, checked before it teaches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from emdistill.tasks import TaskKind, kind_of_model
 
 
 class TeacherSource(Protocol):
-    """Whatever gives a teacher's states for a batch: a Teacher, which computes them, or a TeacherCache."""
+    """A source of a teacher's states for a batch: a Teacher, which computes them, or a TeacherCache."""
 
     @property
     def shape(self) -> EncoderShape: ...
@@ -31,14 +31,15 @@ class TeacherSource(Protocol):
 class Teacher:
     """A fine-tuned encoder whose outputs are constants for the student.
 
-    dtype   what its matrix products are computed in: float32, or bfloat16 or float16 by autocast
-    Not an nn.Module, so that no trainer puts it into train mode, optimizes it or saves it with the student.
+    dtype   of its matrix products: float32, or bfloat16 or float16 by autocast
+    It is no nn.Module, so that no trainer trains it or saves it with the student.
     """
 
     def __init__(self, model: PreTrainedModel, *, dtype: torch.dtype = torch.float32) -> None:
         self.model = model.requires_grad_(False)
         self.model.eval()  # type: ignore[no-untyped-call]
         self.dtype = dtype
+        self._config: Any = model.config
 
     def to(self, device: torch.device | str) -> Self:
         """Move the teacher to the student's device."""
@@ -56,30 +57,25 @@ class Teacher:
             return capture(self.model, inputs, needs, layers)
 
     @property
-    def _config(self) -> Any:
-        return self.model.config
-
-    @property
     def shape(self) -> EncoderShape:
         """Layers, width and heads."""
         return encoder_shape(self.model)
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the weights; they are frozen, so it is computed once."""
+        """SHA-256 of the weights."""
         return fingerprint(self.model)
 
     @property
     def outputs(self) -> int:
         """The width of the logits."""
-        count: int = self._config.num_labels
-        return count
+        return int(self._config.num_labels)
 
     @property
     def kind(self) -> TaskKind:
         """The kind of task that it was trained for."""
-        trained_by_us = self._config.to_dict().get("emdistill") or {}
-        return kind_of_model(self._config.problem_type, self.outputs, trained_by_us.get("kind"))
+        written_by_emdistill = self._config.to_dict().get("emdistill") or {}
+        return kind_of_model(self._config.problem_type, self.outputs, written_by_emdistill.get("kind"))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -88,9 +84,9 @@ class Teacher:
 
 
 def check_above_chance(score: float, chance: float, metric: str) -> None:
-    """Raise TeacherError unless the teacher has come a tenth of the way from chance to perfection.
+    """Raise TeacherError unless score ≥ chance + 0.1 · (1 − chance), for a metric whose best value is 1.
 
-    score ≥ chance + 0.1 · (1 − chance), for a metric whose best value is 1; a NaN score is not above chance.
+    A NaN score is not above chance.
     """
     floor = chance + 0.1 * (1.0 - chance)
     if not score >= floor:

@@ -1,4 +1,4 @@
-"""The teacher's outputs, computed once: written when they are first asked for, memory-mapped from then on."""
+"""The teacher's outputs, computed once: written at their first use, memory-mapped from then on."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from emdistill.errors import CacheError
 from emdistill.files import one_at_a_time
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.cache_files import FORMAT, CacheFiles, Layout, Part, parts_of, within
+from emdistill.models.capture import OF_LAYERS, field_of
 from emdistill.models.teacher import Teacher
-from emdistill.states import EncoderShape, EncoderStates
+from emdistill.states import EncoderStates
 
 Collate = Callable[[list[dict[str, Any]]], Mapping[str, Tensor]]
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-# What a config holds beside what decides the outputs; the precision stands in the key by itself.
+# What in a config does not decide the outputs; the precision is in the key by itself.
 NAMES = {"_name_or_path", "_commit_hash", "architectures", "transformers_version", "dtype", "torch_dtype"}
 LABELS = {"id2label", "label2id", "problem_type"}
 
 
 class TeacherCache:
-    """Called like a Teacher: its states of the cached examples, read from disk."""
+    """A teacher whose states of the cached examples are read from disk."""
 
     def __init__(self, files: CacheFiles, parts: Collection[Part]) -> None:
         self.layout = files.layout
@@ -43,10 +44,9 @@ class TeacherCache:
     ) -> EncoderStates:
         """The states of one batch on the device of its mask, zero at padding: logits float32, all others float16.
 
-        inputs  row [B], which example each row of the batch is; attention_mask [B, L], where its tokens stand
-        needs, layers  as for a Teacher; layers that are not asked for are None
-
-        Raises CacheError for states that were not cached and for tokens that are not those of the cached example.
+        inputs         row [B], the example of each row of the batch; attention_mask [B, L], the places of its tokens
+        needs, layers  as for a Teacher; other layers are None
+        Raises CacheError for states that were not cached, and for other tokens than the cached example's.
         """
         if absent := {"row", "attention_mask"} - set(inputs):
             raise CacheError(f"a batch for the teacher cache lacks {', '.join(sorted(absent))}; its examples need both")
@@ -65,11 +65,7 @@ class TeacherCache:
             logits=states[Part("logits")],
             mask=mask,
             embeddings=states.get(Part("embeddings")),
-            hidden=by_layer("hidden"),
-            attention_scores=by_layer("attention"),
-            queries=by_layer("queries"),
-            keys=by_layer("keys"),
-            values=by_layer("values"),
+            **{field_of(kind): by_layer(kind) for kind in OF_LAYERS},
         )
 
     def _read(self, part: Part, rows: np.ndarray, spans: list[slice], length: int) -> Tensor:
@@ -92,19 +88,20 @@ def open_teacher_cache(
     tokens_per_batch: int = 8192,
     description: str = "",
 ) -> TeacherCache:
-    """The logits of all examples and the states `needs` of `layers` (None: all), as cached; what is lacking is written.
+    """The logits of all examples and the states `needs` of `layers` (None: all), cached; what is lacking is written.
 
-    examples  tokenised, unpadded: input_ids, attention_mask, perhaps token_type_ids; other columns are ignored
-    folder    holds a folder for every teacher, precision and sequence of examples, and in it a file a kind and layer
-    collate   pads a list of rows to a batch
-    tokens_per_batch  rows × longest, at most, while writing; description  of the progress bar on stderr; '': no bar
+    examples          tokenised, unpadded: input_ids, attention_mask, perhaps token_type_ids; other columns are ignored
+    folder            holds a folder per teacher, precision and sequence of examples
+    collate           pads a list of rows to a batch
+    tokens_per_batch  rows × longest, at most, while writing
+    description       of the progress bar on stderr; '': no bar
 
-    Two runs at once write once: the second waits. A crash leaves nothing that is taken for a cache.
+    Of two runs at once one writes and the other waits. A crash leaves nothing that is taken for a cache.
     Raises CacheError where the outputs do not fit on the disk or in half precision, or the folder cannot be written to.
     """
     encoded = examples.select_columns([name for name in INPUTS if name in examples.column_names]).with_format(None)
     if not len(encoded):
-        raise CacheError("there are no examples to cache the teacher's outputs of")
+        raise CacheError("there are no examples whose teacher outputs could be cached")
     with_mask = "attention_mask" in encoded.column_names
     lengths = [sum(mask) for mask in encoded["attention_mask"]] if with_mask else [*map(len, encoded["input_ids"])]
     layout = Layout(teacher.shape, teacher.outputs, lengths)
@@ -128,22 +125,6 @@ def open_teacher_cache(
         ) from error
 
 
-def cache_bytes(
-    shape: EncoderShape,
-    outputs: int,
-    lengths: Sequence[int],
-    needs: Collection[str] = (),
-    layers: Collection[int] | None = None,
-) -> int:
-    """The exact size of the data files.
-
-    4·C·rows + 2·d·Σl for embeddings + 2·Σ over the layers chosen of (d·Σl for each of hidden states, queries, keys
-    and values, h·Σl² for scores)
-    """
-    layout = Layout(shape, outputs, lengths)
-    return sum(layout.file_bytes(part) for part in parts_of(shape, needs, layers))
-
-
 def _write(
     files: CacheFiles,
     parts: Sequence[Part],
@@ -165,7 +146,7 @@ def _write(
 
 
 def _batches(layout: Layout, tokens: int) -> Iterator[np.ndarray]:
-    """Examples in the order of the files, as many at a time as keep rows × longest within `tokens`; one at least."""
+    """Examples in the order of the files, in batches of rows × longest within `tokens`, or of one."""
     start = 0
     while start < len(layout.order):
         longest = max(1, int(layout.lengths[layout.order[start]]))
@@ -175,7 +156,7 @@ def _batches(layout: Layout, tokens: int) -> Iterator[np.ndarray]:
 
 
 def _key(teacher: Teacher, encoded: Dataset) -> str:
-    """SHA-256 of all that decides the outputs: weights, config, precision, and the token ids in their order."""
+    """SHA-256 of all that decides the outputs: weights, config, precision, token ids in their order."""
     config = {name: value for name, value in teacher.model.config.to_dict().items() if name not in NAMES | LABELS}
     of_teacher = [FORMAT, teacher.fingerprint, str(teacher.dtype), config]
     digest = hashlib.sha256(json.dumps(of_teacher, sort_keys=True, default=str).encode())

@@ -1,6 +1,6 @@
-"""The rules of a tokenizer, as tokenizer.json writes them: which tokens spell the others, and what a smaller set needs.
+"""The rules of a tokenizer, as tokenizer.json writes them: which tokens spell the others, and how to renumber.
 
-WordPiece  {"vocab": {token: id}}, "##" before what goes on with a word
+WordPiece  {"vocab": {token: id}}, "##" before a piece that continues a word
 Unigram    {"vocab": [[token, score]]}, an id is a place in it
 BPE        {"vocab": {token: id}, "merges": [[left, right]]}, the first merges first
 """
@@ -8,6 +8,7 @@ BPE        {"vocab": {token: id}, "merges": [[left, right]]}, the first merges f
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,12 +21,9 @@ BYTES = {f"<0x{byte:02X}>" for byte in range(256)}
 
 
 def read_rules(tokenizer: PreTrainedTokenizerBase) -> Rules:
-    """All that decides the tokens; raises TokenizerError for a tokenizer that does not say it."""
+    """All rules of a tokenizer; raises TokenizerError for one without tokenizer.json."""
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise TokenizerError(
-            f"a {type(tokenizer).__name__} does not say by which rules it splits text (it has no tokenizer.json), so "
-            "its vocabulary cannot be pruned"
-        )
+        raise TokenizerError(f"a {type(tokenizer).__name__} has no tokenizer.json, so its vocabulary cannot be pruned")
     rules: Rules = json.loads(tokenizer.backend_tokenizer.to_str())
     return rules
 
@@ -42,31 +40,31 @@ def renumber(rules: Rules, new_ids: Mapping[int, int]) -> Rules:
 
 
 def spelling(model: Rules, kept: set[str]) -> set[str]:
-    """The tokens that, beside `kept`, must stay for any text to be spelled; raises TokenizerError where none can."""
+    """The tokens that must stay beside `kept` to spell any text; raises TokenizerError where none can."""
     if model["type"] not in SPELLING:
         raise TokenizerError(
-            f"a {model['type']} vocabulary cannot be pruned, for nothing smaller spells a word that is dropped; "
+            f"a {model['type']} vocabulary cannot be pruned: no smaller tokens spell a dropped word; "
             f"those that can: {', '.join(SPELLING)}"
         )
     return SPELLING[model["type"]](model, kept)
 
 
 def pieces_before_dead_ends(tokenizer: PreTrainedTokenizerBase, model: Rules, text: str) -> list[int]:
-    """WordPiece's longest pieces from the left of every word, up to its end or to where none fits."""
+    """WordPiece's longest pieces from the left of every word, up to its end or a place where none fits."""
     backend: Any = tokenizer.backend_tokenizer
     normal = backend.normalizer.normalize_str(text) if backend.normalizer else text
     words = [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(normal)] if backend.pre_tokenizer else [normal]
-    vocabulary, found = model["vocab"], []
+    vocabulary, pieces = model["vocab"], []
     for word in words:
         start, end = 0, len(word)
         while start < end <= model["max_input_chars_per_word"]:
             piece = (model["continuing_subword_prefix"] if start else "") + word[start:end]
             if piece in vocabulary:
-                found.append(vocabulary[piece])
+                pieces.append(vocabulary[piece])
                 start, end = end, len(word)
             else:
                 end -= 1
-    return found
+    return pieces
 
 
 # ------------------------------------------------------------------------------------------------- what spells the rest
@@ -87,15 +85,15 @@ def _spelling_of_unigrams(model: Rules, kept: set[str]) -> set[str]:
 
 
 def _spelling_of_bpe(model: Rules, kept: set[str]) -> set[str]:
-    """What no merge makes; and both parts of every merge that makes a kept token, then of those that make these."""
-    makers: dict[str, list[tuple[str, str]]] = {}
-    for left, right in _merges(model):
-        makers.setdefault(_merged(model, left, right), []).append((left, right))
+    """Tokens that no merge makes; both parts of every merge that makes a kept token, and so on for these parts."""
+    makers = defaultdict[str, list[tuple[str, str]]](list)
+    for pair in _merges(model):
+        makers[_merged(model, *pair)].append(pair)
     parts = set(model["vocab"]) - makers.keys()
-    waiting = list(kept)
-    while waiting:
-        for pair in makers.get(waiting.pop(), ()):
-            waiting += set(pair) - parts
+    rest = list(kept)
+    while rest:
+        for pair in makers[rest.pop()]:
+            rest += set(pair) - parts
             parts |= set(pair)
     return parts
 
@@ -108,7 +106,7 @@ SPELLING: dict[str, Callable[[Rules, set[str]], set[str]]] = {
 
 
 def _merges(model: Rules) -> list[tuple[str, str]]:
-    """tokenizer.json has them as ["a", "b"], older ones as "a b"."""
+    """BPE's merges; tokenizer.json has them as ["a", "b"], older files as "a b"."""
     pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
     return [(left, right) for left, right in pairs]
 
@@ -133,7 +131,7 @@ def _renumber_model(model: Rules, new_ids: Mapping[int, int]) -> Rules:
 
 
 def _renumber_processor(processor: Rules | None, new_ids: Mapping[int, int]) -> Rules | None:
-    """The rule that puts the special tokens around a text."""
+    """The rule that adds the special tokens to a text."""
     if processor is None:
         return None
     if processor["type"] == "Sequence":

@@ -1,14 +1,14 @@
-"""A smaller vocabulary: the tokens that a corpus uses, and those of which any other text can still be spelled.
+"""A smaller vocabulary: the tokens that a corpus uses, and those that spell any other text.
 
     table' = table[kept]        kept: old ids, increasing; a token's new id is its place among them
 
-The corpus keeps its tokens, whatever else is dropped, because each algorithm's choices are still there and no others:
-WordPiece   takes the longest piece at every step; it is kept, and a longer one would have been taken before. Of a word
-            that becomes [UNK] the pieces before the dead end are kept too, so that it ends there again.
-Unigram     takes the best-scored path; it is kept, and no other scores more than before: single characters stay, hence
-            no new unknown ones, and so does the lowest score, of which that of an unknown character is made.
-BPE         takes the merge of lowest rank at every step; every merge that makes a kept token is kept, with both parts.
-Another text is spelled of smaller pieces: every single character stays, in WordPiece with its continuation "##c".
+The corpus is split as before, because the choices of each algorithm stay and there are no new ones:
+WordPiece   takes the longest piece at every step; it stays, and a longer one would have been taken before. Of a word
+            that becomes [UNK] the pieces before the dead end stay too, so that it ends there again.
+Unigram     takes the path of the best score; it stays, and no other scores more than before: single characters stay,
+            so there are no new unknown ones, and so does the lowest score, which makes that of an unknown character.
+BPE         takes the merge of lowest rank at every step; every merge that makes a kept token stays, with both parts.
+Other texts are spelled of smaller pieces: every single character stays, in WordPiece with its continuation "##c".
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ CHECKED = 64  # tokens
 
 @dataclass(frozen=True)
 class Encoder:
-    """A model, with or without a head, and the tokenizer that belongs to it."""
+    """A model, with or without a head, and its tokenizer."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
 
 
 def load_with_tokenizer(source: Source) -> Encoder:
-    """A classifier as it is stored; of an encoder without a task, its masked-LM head where a trained one is stored."""
+    """A classifier as stored; else an encoder without a task, with its masked-LM head where a trained one is stored."""
     try:
         model = load_classifier(source)
     except ModelError:
@@ -56,9 +56,10 @@ def load_with_tokenizer(source: Source) -> Encoder:
 def prune(encoder: Encoder, used: Counter[int], *, min_count: int = 1) -> tuple[Encoder, tuple[int, ...]]:
     """The same encoder over a smaller vocabulary, and the old ids of its tokens.
 
-    used        how often each token is used (used_tokens);  min_count   keep those that are used so often
-    Raises ConfigError for a min_count below 1; TokenizerError as kept_tokens and prune_tokenizer do;
-    ModelError for a model that reads its ids otherwise than by its embedding table.
+    used        the uses of each token (used_tokens)
+    min_count   tokens of fewer uses are dropped
+    Raises ConfigError for a min_count below 1; TokenizerError as kept_tokens and prune_tokenizer do; ModelError for a
+    model that reads ids otherwise than by its embedding table.
     """
     if min_count < 1:
         raise ConfigError(f"--min_count must be at least 1, not {min_count}")
@@ -70,9 +71,9 @@ def prune(encoder: Encoder, used: Counter[int], *, min_count: int = 1) -> tuple[
 
 
 def used_tokens(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> Counter[int]:
-    """How often each token stands in the texts: {id: count}, those that are put around a text apart.
+    """The uses of each token in the texts, {id: count}, without the special tokens around a text.
 
-    Of words that WordPiece finds no spelling for, the pieces up to the dead end count as well.
+    Of a word that WordPiece cannot spell, the pieces before the dead end count too.
     Raises TokenizerError for a tokenizer whose rules cannot be read.
     """
     model = read_rules(tokenizer)["model"]
@@ -89,7 +90,7 @@ def used_tokens(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> Cou
 def kept_tokens(tokenizer: PreTrainedTokenizerBase, used: Collection[int], *, fixed: int = 0) -> tuple[int, ...]:
     """The ids to keep, increasing: special and added tokens, the used ones, and those that spell everything else.
 
-    fixed   the first so many ids keep their places: where positions are counted from padding's id on (first_position)
+    fixed   so many first ids keep their places, where positions are counted from padding's id (first_position)
     Raises TokenizerError for a tokenizer other than WordPiece, Unigram and BPE.
     """
     rules = read_rules(tokenizer)
@@ -102,13 +103,13 @@ def kept_tokens(tokenizer: PreTrainedTokenizerBase, used: Collection[int], *, fi
 
 
 def prune_tokenizer(tokenizer: PreTrainedTokenizerBase, kept: Sequence[int]) -> PreTrainedTokenizerBase:
-    """The same tokenizer over the kept tokens alone, renumbered by their places in `kept`.
+    """The same tokenizer over the kept tokens, renumbered by their places in `kept`.
 
-    Raises TokenizerError for a tokenizer whose rules cannot be read, or whose ids cannot be renumbered so.
+    Raises TokenizerError for a tokenizer whose rules cannot be read or whose ids cannot be renumbered so.
     """
     new_ids = {old: new for new, old in enumerate(kept)}
     rules = renumber(read_rules(tokenizer), new_ids)
-    with TemporaryDirectory() as folder:  # what else the tokenizer remembers goes with its own files
+    with TemporaryDirectory() as folder:  # the tokenizer's other files stay as they are
         tokenizer.save_pretrained(folder)
         (Path(folder) / "tokenizer.json").write_text(json.dumps(rules, ensure_ascii=False), encoding="utf-8")
         pruned = load_tokenizer(folder)
@@ -121,9 +122,9 @@ def prune_tokenizer(tokenizer: PreTrainedTokenizerBase, kept: Sequence[int]) -> 
 
 
 def prune_model(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
-    """A copy of the model with only these rows of its embedding table, and of its masked-LM head's decoder.
+    """A copy of the model with these rows of its embedding table and of its masked-LM head's decoder.
 
-    Decoders tied to the table stay tied; the ids in its config are the new ones.
+    A decoder tied to the table stays tied; the config has the new ids.
     """
     pruned = copy.deepcopy(model)
     new_ids = {old: new for new, old in enumerate(kept)}
@@ -144,7 +145,7 @@ def prune_model(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
 
 
 def _decoder_parameters(model: PreTrainedModel, decoder: nn.Module) -> list[nn.Parameter]:
-    """Those of the decoder, and the bias that BERT and RoBERTa keep beside it: another one where nothing is tied."""
+    """The decoder's, and the bias that BERT and RoBERTa have beside it: another one where nothing is tied."""
     place = next(name for name, module in model.named_modules() if module is decoder)
     names = {f"{place}.weight", f"{place}.bias", f"{place.rpartition('.')[0]}.bias"}
     return [parameter for name, parameter in model.named_parameters(remove_duplicate=False) if name in names]
@@ -153,7 +154,7 @@ def _decoder_parameters(model: PreTrainedModel, decoder: nn.Module) -> list[nn.P
 def same_words(
     tokenizer: PreTrainedTokenizerBase, pruned: PreTrainedTokenizerBase, texts: Iterable[str]
 ) -> tuple[int, int]:
-    """(words that both tokenizers split alike, all words) of the texts, every occurrence counted."""
+    """(words that both tokenizers split alike, all words) of the texts, by occurrences."""
     new_vocabulary = pruned.get_vocab()
     new_ids = {id: new_vocabulary.get(token, -1) for token, id in tokenizer.get_vocab().items()}
     same = total = 0
@@ -168,11 +169,11 @@ def same_words(
 
 
 def _by_word(ids: Sequence[int], words: Sequence[int | None]) -> dict[int | None, list[int]]:
-    """The tokens of each word; added tokens that stand in a text belong to none and are taken together."""
-    found: dict[int | None, list[int]] = {}
+    """The tokens of each word; added tokens belong to no word and are taken together."""
+    tokens: dict[int | None, list[int]] = {}
     for id, word in zip(ids, words, strict=True):
-        found.setdefault(word, []).append(id)
-    return found
+        tokens.setdefault(word, []).append(id)
+    return tokens
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
@@ -182,7 +183,7 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _check_same_states(model: PreTrainedModel, pruned: PreTrainedModel, kept: Sequence[int]) -> None:
-    """Raise ModelError unless kept tokens give the same states, bit for bit, under their old and their new ids."""
+    """Raise ModelError unless kept tokens give the same states, bit for bit, by old and by new ids."""
     places = torch.linspace(0, len(kept) - 1, min(CHECKED, len(kept), longest_text(model))).round().long()
     old = torch.tensor(kept)[places]
     states = []
@@ -195,6 +196,6 @@ def _check_same_states(model: PreTrainedModel, pruned: PreTrainedModel, kept: Se
         each.train(training)
     if not torch.equal(*states):
         raise ModelError(
-            f"a {model.config.model_type!r} model reads token ids otherwise than by its embedding table alone, so its "
+            f"a {model.config.model_type!r} model reads token ids otherwise than by its embedding table, so its "
             "vocabulary cannot be pruned"
         )

@@ -1,6 +1,6 @@
-"""What a word may be replaced by: a masked-LM's predictions in its context, or its neighbours among the embeddings.
+"""The words that may replace a word: a masked-LM's predictions in its context, or its neighbours among the embeddings.
 
-Both read word-pieces as BERT writes them ("##" goes on with a word) and give whole words of letters only.
+Both read word-pieces as BERT writes them ("##" continues a word) and give whole words of letters only.
 Source: TinyBERT (Jiao et al., Findings EMNLP 2020), data augmentation.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Sequence
+from itertools import accumulate, chain
 from typing import Any
 
 import torch
@@ -30,15 +31,14 @@ WORDS_AT_ONCE = 256
 def load_masked_lm(source: Source) -> PreTrainedModel:
     """An encoder with its trained masked-LM head, frozen, in float32 and eval mode.
 
-    Raises ModelError where no such head is stored (sentence encoders and fine-tuned classifiers have none: nothing is
-    ever predicted by a fresh one), and where the encoder cannot be loaded.
+    Raises ModelError where none is stored, as in sentence encoders and fine-tuned classifiers (a fresh head predicts
+    nothing), and where the encoder cannot be loaded.
     """
     model = load_encoder(source)
     if not has_masked_lm_head(model):
         raise ModelError(
             f"{source} holds no trained masked-LM head, so it predicts no words; name an encoder that has one, such as "
-            "bert-base-uncased, or leave out --masked-lm: neighbours in the teacher's embedding table then replace "
-            "all words"
+            "bert-base-uncased, or leave out --masked-lm: words are then replaced by neighbours in the teacher's table"
         )
     return model.requires_grad_(False)
 
@@ -47,17 +47,17 @@ def check_word_pieces(tokenizer: PreTrainedTokenizerBase, source: Source) -> Non
     """Raise TokenizerError unless the tokenizer of `source` writes word-pieces as BERT does, with "##"."""
     if not any(token.startswith(CONTINUATION) for token in tokenizer.get_vocab()):
         raise TokenizerError(
-            f"the tokenizer of {source} has no word-pieces that begin with {CONTINUATION!r}, so it does not say which "
-            "of its tokens are whole words (byte-level BPE, as RoBERTa's, is not supported here); take an encoder with "
-            "BERT's kind of vocabulary (bert, distilbert, electra, mpnet)"
+            f"the tokenizer of {source} has no word-pieces that begin with {CONTINUATION!r}, so its whole words are "
+            "not known (byte-level BPE, as RoBERTa's, is not supported here); take an encoder with BERT's kind of "
+            "vocabulary (bert, distilbert, electra, mpnet)"
         )
 
 
 class MaskedWordCandidates:
-    """The `count` likeliest words in a word's place, as a masked-LM has it, for words of one word-piece.
+    """The `count` likeliest words in a word's place by a masked-LM, for words of one word-piece.
 
-    The model reads "text with [MASK] [SEP] text as it is", as published; of a text too long for that, the tokens
-    around the word. Predictions that continue a word, are no letters, or are the word itself are passed over.
+    The model reads "text with [MASK] [SEP] text as it is", as published; of a longer text, the tokens around the word.
+    Predictions that continue a word, are no letters, or are the word itself are left out.
     """
 
     def __init__(
@@ -78,26 +78,25 @@ class MaskedWordCandidates:
     def __call__(self, pieces: Sequence[str], places: Sequence[int]) -> dict[int, tuple[str, ...]]:
         """The candidates of those words that are one word-piece, by place.
 
-        pieces  a text taken apart (joined they are the text);  places  of the words to replace
+        pieces  of a text; joined they are the text
+        places  of the words to replace
         """
         ids = self.tokenizer(list(pieces), add_special_tokens=False)["input_ids"]
-        starts = [0]
-        for piece in ids:
-            starts.append(starts[-1] + len(piece))
-        tokens = [token for piece in ids for token in piece]
+        starts = list(accumulate(map(len, ids), initial=0))
+        tokens = list(chain.from_iterable(ids))
         single = [place for place in places if len(ids[place]) == 1 and ids[place][0] != self.tokenizer.unk_token_id]
-        found = {}
+        candidates = {}
         for start in range(0, len(single), self.batch_size):
             batch = single[start : start + self.batch_size]
             ranked = self._predict(tokens, [starts[place] for place in batch])
             for place, predicted in zip(batch, ranked, strict=True):
                 words = (self.words[token] for token in predicted)
                 others = [word for word in words if word.lower() != pieces[place].lower()]
-                found[place] = tuple(others[: self.count])
-        return found
+                candidates[place] = tuple(others[: self.count])
+        return candidates
 
     def _predict(self, tokens: list[int], masked: list[int]) -> list[list[int]]:
-        """The likeliest whole words at each of the `masked` tokens; all rows are of one length, so none is padded."""
+        """The likeliest whole words at each of the `masked` tokens; all rows have one length, so none is padded."""
         length = min(len(tokens), self.room)
         cls, sep = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
         rows, labels = [], []
@@ -116,19 +115,19 @@ class MaskedWordCandidates:
         with torch.inference_mode(), fast_float32():
             states = self.model.base_model(**inputs).last_hidden_state
             logits = masked_word_logits(self.model, states, torch.tensor(labels, device=self.model.device))
-            # More than are asked for: the word itself may be among them, in three spellings where case counts.
-            wanted = min(self.count + 3, len(self.words))
-            best: list[list[int]] = logits.masked_fill(~self.admitted, -torch.inf).topk(wanted).indices.tolist()
+            # Three more: the word itself may be among them, in three spellings where case counts.
+            count = min(self.count + 3, len(self.words))
+            best: list[list[int]] = logits.masked_fill(~self.admitted, -torch.inf).topk(count).indices.tolist()
         return best
 
 
 class NeighbourCandidates:
     """The `count` whole words of the vocabulary whose embeddings are nearest to a word's, by cosine.
 
-    table    [V, d], the word embeddings of an encoder, in place of the GloVe vectors of the published code
-    without  words that are nobody's neighbours
-    A word of several word-pieces stands at the mean of its pieces, which says less of it than GloVe would; these and
-    the word itself are no neighbours. What was looked up once is kept.
+    table    [V, d], the word embeddings of an encoder, instead of the published code's GloVe vectors
+    without  words that are no neighbours
+    A word of several word-pieces has the mean of their embeddings, a poorer vector than GloVe's; its pieces and the
+    word itself are no neighbours. Each word is looked up once.
     """
 
     def __init__(
@@ -138,7 +137,7 @@ class NeighbourCandidates:
         self.tokenizer = tokenizer
         self.count = count
         whole = _whole_words(tokenizer)
-        # Tokens of two letters are mostly parts of words or abbreviations; in a context they can be told, here not.
+        # Tokens of two letters are mostly parts of words or abbreviations, which only a context tells from words.
         tokens = sorted(t for t, word in whole.items() if word.islower() and len(word) > 2 and word not in without)
         self.words = [whole[token] for token in tokens]
         self.columns = {token: place for place, token in enumerate(tokens)}
@@ -147,11 +146,11 @@ class NeighbourCandidates:
 
     def __call__(self, words: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """The neighbours of each word, the nearest first; none of a word that the vocabulary cannot spell."""
-        asked = list(dict.fromkeys(words))
-        new = [word for word in asked if word not in self._known]
+        different = list(dict.fromkeys(words))
+        new = [word for word in different if word not in self._known]
         for start in range(0, len(new), WORDS_AT_ONCE):
             self._look_up(new[start : start + WORDS_AT_ONCE])
-        return {word: self._known[word] for word in asked}
+        return {word: self._known[word] for word in different}
 
     def _look_up(self, words: list[str]) -> None:
         ids = self.tokenizer(words, add_special_tokens=False)["input_ids"]
@@ -161,9 +160,9 @@ class NeighbourCandidates:
         for row, pieces in zip(cosines, ids, strict=True):
             row[[self.columns[token] for token in pieces if token in self.columns]] = -torch.inf
         nearest = cosines.topk(min(self.count + 1, len(self.words)))
-        for word, pieces, values, found in zip(words, ids, nearest.values, nearest.indices.tolist(), strict=True):
+        for word, pieces, values, places in zip(words, ids, nearest.values, nearest.indices.tolist(), strict=True):
             spelt = self.tokenizer.unk_token_id not in pieces
-            others = [self.words[place] for place, value in zip(found, values, strict=True) if value > -torch.inf]
+            others = [self.words[place] for place, value in zip(places, values, strict=True) if value > -torch.inf]
             self._known[word] = tuple(other for other in others if other != word.lower())[: self.count * spelt]
 
 

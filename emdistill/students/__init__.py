@@ -1,4 +1,4 @@
-"""How the student is born: STUDENTS lists the ways, make_student reads `--student` and takes one of them."""
+"""How the student is born: STUDENTS lists the ways, make_student reads `--student` and takes one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -22,7 +23,7 @@ from emdistill.students.fresh import fresh_student
 from emdistill.students.importance import Importance, random_importance, taylor_importance
 from emdistill.students.keep_layers import evenly_spaced, keep_layers
 from emdistill.students.pretrained import pretrained_student
-from emdistill.students.shape import StudentShape, complete_shape, name_predictions
+from emdistill.students.shape import complete_shape, name_predictions
 
 Student = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 Sample = Callable[[], list[dict[str, Tensor]]]
@@ -30,13 +31,7 @@ Sample = Callable[[], list[dict[str, Tensor]]]
 
 @dataclass(frozen=True)
 class StudentRequest:
-    """What a student is made from: the `--student` text, the teacher, the task's outputs, a seed.
-
-    source   an encoder to keep layers of instead of the teacher's, e.g. the one it was fine-tuned from
-    birth    where the weights of a student of a given shape come from
-    sample   gives the batches on which the importance of the teacher's units and the means of states are measured
-    record   is told which units were kept of a student that was cut from the teacher
-    """
+    """What a student is made from: the arguments of make_student."""
 
     spec: str
     teacher: PreTrainedModel
@@ -76,36 +71,25 @@ def make_student(
 ) -> Student:
     """The student that `spec` describes, trainable and apart from the teacher, with its tokenizer.
 
-    The forms of `spec` are those of STUDENTS. With `source` the kept layers, embeddings, pooler and head come from
-    that encoder, which must have the teacher's tokens. The same seed gives the same weights.
-
-    birth    weights of a student of a given shape (4x312): the teacher's units, those of highest importance or drawn
-             at random, or fresh ones
-    embedding_rank   width of factorised embedding tables (factorise.py), which the student, a BERT, gets last; None:
-             they are as wide as its layers
-    sample   called, once, only where the student is cut from the teacher or its embeddings are factorised: batches of
-             the tokenizer's tensors with `labels`; importance needs them, the others can do without
-    record   called with the ExtractionPlan of a student that is cut from the teacher
-    Raises ConfigError for a spec of no form, a shape that is no part of the teacher and embeddings that cannot be
-    factorised so, LayerCountError for layers that are not there, ModelError and TokenizerError for an encoder that
+    spec            a form of STUDENTS
+    seed            the same seed gives the same weights
+    source          an encoder with the teacher's tokens that gives the layers kept, embeddings, pooler and head instead
+                    of the teacher, e.g. the one it was fine-tuned from
+    birth           weights of a student of a given shape (4x312): the teacher's units of highest importance, its units
+                    drawn at random, or fresh ones
+    embedding_rank  width of factorised embedding tables (factorise.py) of a BERT; None: that of its layers
+    sample          gives batches of the tokenizer's tensors with `labels`; called at most once, to cut a student from
+                    the teacher (importance needs it, the means of states use it) or to factorise embeddings
+    record          called with the ExtractionPlan of a student cut from the teacher
+    Raises ConfigError for a spec of no form, a shape that is no part of the teacher, embeddings that cannot be
+    factorised so; LayerCountError for layers that are not there; ModelError and TokenizerError for an encoder that
     cannot be used.
     """
-    kind = STUDENTS[student_kind(spec)]
     sample = sample and cache(sample)
-    student, student_tokenizer = kind.build(
-        StudentRequest(
-            spec,
-            teacher_model,
-            teacher_tokenizer,
-            tuple(labels),
-            predictions,
-            seed,
-            source,
-            birth,
-            sample,
-            record,
-        )
+    request = StudentRequest(
+        spec, teacher_model, teacher_tokenizer, tuple(labels), predictions, seed, source, birth, sample, record
     )
+    student, student_tokenizer = STUDENTS[student_kind(spec)].build(request)
     if embedding_rank is not None:
         check_factorisable(student, embedding_rank)  # before the sample is made
         student = factorise_embeddings(student, embedding_rank, sample() if sample else (), seed=seed)
@@ -135,54 +119,48 @@ def _keep_list(request: StudentRequest) -> Student:
 
 
 def _keep(request: StudentRequest, encoder: PreTrainedModel, layers: Sequence[int]) -> Student:
-    student = keep_layers(encoder, layers)
-    _check_outputs(request, student)
-    name_predictions(student.config, request.labels, request.predictions)
-    return student, request.tokenizer
+    return _with_teachers_head(request, keep_layers(encoder, layers))
 
 
-def _check_outputs(request: StudentRequest, student: PreTrainedModel) -> None:
-    """A head that is the teacher's must be one for this task."""
-    if not request.predictions.of_task:
-        return
+def _with_teachers_head(request: StudentRequest, student: PreTrainedModel) -> Student:
+    """The student, its head named for the task; raises ModelError where the head is for another number of outputs."""
     outputs = len(request.labels) or 1
-    if student.config.num_labels != outputs:
+    if request.predictions.of_task and student.config.num_labels != outputs:
         raise ModelError(
             f"the teacher's head has {student.config.num_labels} outputs, the task {outputs}; "
             "take a teacher that was fine-tuned on this task"
         )
+    name_predictions(student.config, request.labels, request.predictions)
+    return student, request.tokenizer
 
 
 def _kept_from(request: StudentRequest) -> PreTrainedModel:
-    """The encoder whose layers are kept: the teacher, or the source with a head for the task."""
-    if request.source is None:
-        return request.teacher
-    encoder, _ = pretrained_student(
-        request.source, request.tokenizer, labels=request.labels, predictions=request.predictions, seed=request.seed
+    """The encoder that gives its layers: the teacher, or the source with a head for the task."""
+    return request.teacher if request.source is None else _load(request, request.source)[0]
+
+
+def _load(request: StudentRequest, source: Source) -> Student:
+    return pretrained_student(
+        source, request.tokenizer, labels=request.labels, predictions=request.predictions, seed=request.seed
     )
-    return encoder
 
 
 def _shape(request: StudentRequest) -> Student:
     _refuse_source(request)
     sizes = [int(number) for number in request.spec.split("x")]
-    if request.birth == "fresh":
-        student = fresh_student(
-            request.teacher, *sizes, labels=request.labels, predictions=request.predictions, seed=request.seed
-        )
-        return student, request.tokenizer
     teacher = request.teacher
+    if request.birth == "fresh":
+        options: Any = {"labels": request.labels, "predictions": request.predictions, "seed": request.seed}
+        return fresh_student(teacher, *sizes, **options), request.tokenizer
     require(teacher, "cut")
     shape = complete_shape(teacher.config, *sizes)
     check_part(teacher, shape)  # before the sample is made
     batches = [] if request.sample is None else request.sample()
     plan = plan_extraction(teacher, shape, _importance(request, batches))
-    student = cut_out(teacher, plan, batches)
-    _check_outputs(request, student)
-    name_predictions(student.config, request.labels, request.predictions)
+    student = _with_teachers_head(request, cut_out(teacher, plan, batches))
     if request.record is not None:
         request.record(plan)
-    return student, request.tokenizer
+    return student
 
 
 def _importance(request: StudentRequest, batches: list[dict[str, Tensor]]) -> Importance:
@@ -190,24 +168,22 @@ def _importance(request: StudentRequest, batches: list[dict[str, Tensor]]) -> Im
         return random_importance(request.teacher, request.seed)
     if not batches:
         raise ConfigError(
-            f"--student {request.spec}: which units of the teacher matter is measured on a sample of texts, and there "
-            "is none; give make_student a sample, or choose --student_birth random or fresh"
+            f"--student {request.spec}: the importance of the teacher's units is measured on a sample of texts; "
+            "give make_student one, or choose --student_birth random or fresh"
         )
     return taylor_importance(request.teacher, batches, seed=request.seed)
 
 
 def _pretrained(request: StudentRequest) -> Student:
     _refuse_source(request)
-    return pretrained_student(
-        request.spec, request.tokenizer, labels=request.labels, predictions=request.predictions, seed=request.seed
-    )
+    return _load(request, request.spec)
 
 
 def _refuse_source(request: StudentRequest) -> None:
     if request.source is not None:
         raise ConfigError(
             f"--student {request.spec} keeps no layers, so it takes none from {request.source}; "
-            "leave the source encoder out, or name layers: 3 or 1,3,5"
+            "leave out --student_source, or name layers: 3 or 1,3,5"
         )
 
 
@@ -242,21 +218,6 @@ STUDENTS = {
 }
 
 __all__ = [
-    "STUDENTS",
-    "Birth",
-    "ExtractionPlan",
-    "Importance",
-    "Sample",
-    "Student",
-    "StudentKind",
-    "StudentRequest",
-    "StudentShape",
-    "evenly_spaced",
-    "extract_student",
-    "factorise_embeddings",
-    "fresh_student",
-    "keep_layers",
-    "make_student",
-    "pretrained_student",
+    "STUDENTS", "ExtractionPlan", "evenly_spaced", "extract_student", "fresh_student", "keep_layers", "make_student",
     "student_kind",
-]
+]  # fmt: skip

@@ -2,10 +2,10 @@
 
     student parameter = teacher parameter [kept rows, kept columns]
 
-One set of units is kept along the residual stream, which embeddings, LayerNorms, every layer's inputs and outputs,
-pooler and head share; each layer keeps its own feed-forward neurons, heads, and neurons inside the heads, queries and
-keys the same ones, values and the output projection the same ones. At the teacher's size the student is the teacher.
-Then the states' means are put right (mean_states.py): without that the errors grow from layer to layer.
+The residual stream (embeddings, LayerNorms, each layer's inputs and outputs, pooler, head) keeps one set of units. Each
+layer keeps its own feed-forward neurons, heads, and neurons inside the heads: queries and keys share theirs, and so do
+values and the output projection. At the teacher's size the student is the teacher. Then the states get the teacher's
+means (mean_states.py); else the errors grow from layer to layer.
 
 Source: Extract Then Distill (Chen et al., arXiv 2104.11928, ICANN 2021).
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,20 +25,18 @@ from emdistill.errors import ConfigError, ModelError
 from emdistill.models.families import family_of, require
 from emdistill.models.families.family import EMBEDDING, FEED_FORWARD, HEAD, QUERY_KEY, RESIDUAL, VALUE, Axes
 from emdistill.students.importance import Importance, random_importance
-from emdistill.students.keep_layers import blank_like, evenly_spaced, renumbered, tensor_place
+from emdistill.students.keep_layers import blank_like, evenly_spaced, kept_tensors, tensor_place
 from emdistill.students.mean_states import match_means
 from emdistill.students.shape import StudentShape, complete_shape, resize, shape_of
 
 
 @dataclass(frozen=True)
 class ExtractionPlan:
-    """Which of the teacher's layers and units make the student: indices from 0, increasing.
+    """The teacher's layers and units that make the student: indices from 0, increasing; all but `residual` per layer.
 
-    residual       the units along the residual stream
-    layers         the teacher's layers, one a student layer; the following have one entry a student layer, too
-    heads          the heads
-    query_key, value   the neurons of the kept heads, counted over all heads side by side
-    feed_forward   the feed-forward neurons
+    residual          the units of the residual stream
+    layers            the teacher's layer of each student layer
+    query_key, value  the neurons of the kept heads, counted over all heads side by side
     """
 
     residual: tuple[int, ...]
@@ -61,9 +60,9 @@ def extract_student(
 ) -> PreTrainedModel:
     """The student of this shape cut from the most important units of the teacher; without scores, drawn by `seed`.
 
+    teacher  a sequence classifier, masked-LM model or bare encoder
     sample   batches of the tokenizer's tensors on which the student's states get the teacher's means (mean_states.py)
-    Sequence classifiers, masked-LM models and bare encoders; the student is of the teacher's class, has its outputs, is
-    trainable and shares nothing with it.
+    The student is of the teacher's class, has its outputs, is trainable and shares nothing with it.
     Raises ConfigError for a shape that is no part of the teacher, ModelError for an unsupported family.
     """
     require(teacher, "cut")
@@ -75,16 +74,12 @@ def check_part(teacher: PreTrainedModel, shape: StudentShape) -> None:
     """Raise ConfigError unless a student of `shape` can be cut out of the teacher."""
     whole = shape_of(teacher.config)
     birth = "or start from fresh weights: --student_birth fresh"
-    sizes = (
-        f"a student of {shape} cannot be cut from a teacher of {whole} (layers x width x heads x feed-forward width)"
-    )
+    sizes = f"no student of {shape} can be cut from a teacher of {whole} (layers x width x heads x feed-forward width)"
     if shape.layers > whole.layers or shape.width > whole.width or shape.feed_forward > whole.feed_forward:
         raise ConfigError(f"{sizes}: take a smaller one, {birth}")
     if shape.heads > whole.heads or shape.head_size > whole.head_size:
-        raise ConfigError(
-            f"{sizes}: its {shape.heads} heads of {shape.head_size} are no part of {whole.heads} heads of "
-            f"{whole.head_size}; name other heads, {birth}"
-        )
+        heads = f"{shape.heads} heads of {shape.head_size} are no part of {whole.heads} heads of {whole.head_size}"
+        raise ConfigError(f"{sizes}: its {heads}; name other heads, {birth}")
     if _has_narrow_embeddings(teacher) and shape.width == teacher.config.embedding_size:
         raise ConfigError(
             f"{sizes}: at the width of its embeddings, {shape.width}, an {family_of(teacher).name} has no projection "
@@ -132,33 +127,28 @@ def cut_out(
 ) -> PreTrainedModel:
     """The student of the planned units, on the CPU; with a sample its states get the teacher's means (mean_states.py).
 
-    Raises ModelError for a parameter of which its family says nothing.
+    Raises ModelError for a parameter that its family does not know.
     """
     config = copy.deepcopy(teacher.config)
     shape = StudentShape(len(plan.layers), len(plan.residual), len(plan.heads[0]), len(plan.feed_forward[0]))
     resize(config, shape, plan.layers)
-    tensors = {}
-    for name, tensor in teacher.state_dict().items():
-        place = parameter_place(teacher, name)
-        if place.layer is None or place.layer in plan.layers:
-            tensors[renumbered(teacher, name, plan.layers)] = _cut(tensor, place, plan)
     student = blank_like(teacher, config)
-    student.load_state_dict(tensors)
+    tensors = kept_tensors(teacher, plan.layers)
+    student.load_state_dict({new: _cut(tensor, parameter_place(teacher, old), plan) for old, new, tensor in tensors})
     if sample:
         match_means(student, teacher, sample, layers=plan.layers, residual=plan.residual)
     return student
 
 
-@dataclass(frozen=True)
-class ParameterPlace:
-    """The layer that a parameter belongs to, if any, and what its axes count."""
+class ParameterPlace(NamedTuple):
+    """The layer of a parameter, if any, and what its axes count."""
 
     layer: int | None
     axes: Axes
 
 
 def parameter_place(encoder: PreTrainedModel, name: str) -> ParameterPlace:
-    """Where the parameter of this name stands; raises ModelError for one of which its family says nothing."""
+    """The place of the parameter of this name; raises ModelError for one that its family does not know."""
     family = family_of(encoder)
     module, _, kind = name.rpartition(".")
     layer, module = tensor_place(encoder, module)
@@ -166,8 +156,8 @@ def parameter_place(encoder: PreTrainedModel, name: str) -> ParameterPlace:
     axes = known.get(module)
     if axes is None:
         raise ModelError(
-            f"{name} of this {type(encoder).__name__} is no parameter whose units are known, so no student can be cut "
-            "from it; keep whole layers (--student 3), or start from fresh weights: --student_birth fresh"
+            f"the units of {name} of this {type(encoder).__name__} are not known, so no student can be cut from it; "
+            "keep whole layers (--student 3), or start from fresh weights: --student_birth fresh"
         )
     if not _has_narrow_embeddings(encoder):
         axes = tuple(RESIDUAL if axis == EMBEDDING else axis for axis in axes)
@@ -192,12 +182,11 @@ def _cut(tensor: Tensor, place: ParameterPlace, plan: ExtractionPlan) -> Tensor:
 
 def _has_narrow_embeddings(encoder: PreTrainedModel) -> bool:
     """Whether the embeddings have a width of their own, which a student keeps."""
-    config = encoder.config
-    in_step = "embedding_size" in family_of(encoder).as_wide
-    return in_step and getattr(config, "embedding_size", config.hidden_size) != config.hidden_size
+    width = encoder.config.hidden_size
+    return "embedding_size" in family_of(encoder).as_wide and getattr(encoder.config, "embedding_size", width) != width
 
 
 def _highest(scores: Tensor, count: int) -> tuple[int, ...]:
-    """The places of the `count` highest scores, in increasing order; of equal scores the first."""
+    """The places of the `count` highest scores, increasing; of equal scores the first."""
     places = scores.argsort(descending=True, stable=True)[:count]
     return tuple(places.sort().values.tolist())

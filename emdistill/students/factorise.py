@@ -3,21 +3,21 @@
     BERT:     LN_d(e)·γ + β,  e = w + p + t     rows of its word, position and token-type tables, d wide
     ALBERT:   LN_R(x)·C + β                     x the sum of such rows of tables R wide,  C [R, d]
 
-LayerNorm takes off the mean over the units, so the rows e may be centred. With V [d, R-1] orthonormal directions, and
+LayerNorm removes the mean over the units, so the rows e may be centred. With V [d, R-1] orthonormal directions, and
 Q [R, R-1] orthonormal columns that sum to 0 each,
 
     x = √(R/d)·e V Qᵀ,    C = √(d/R)·Q Vᵀ diag(γ)    give    LN_R(x)·C + β = LN_d(e V Vᵀ)·γ + β
 
-for x has mean 0 and the variance of e V Vᵀ, so that even the LayerNorms' ε agree. That is BERT itself but for what e
-loses outside of V: nothing at R = d, as centred rows have no more than d-1 directions. V are the directions in which
-the tokens that are read lie, S = Σ e eᵀ over the sample, and to a lesser part the tables' rows, T:
+for x has mean 0 and the variance of e V Vᵀ, so that even the LayerNorms' ε agree. It is BERT but for what e loses
+outside V: nothing at R = d, for centred rows have at most d-1 directions. V are the main directions of the tokens read,
+S = Σ e eᵀ over the sample, and to a lesser part of the tables' rows, T:
 
     V = the R-1 leading eigenvectors of  S / tr S + TABLES_SHARE · T / tr T
 
 Without a sample it is the singular value decomposition of the stacked tables, most of whose words hardly ever occur.
 
-In all else an ALBERT whose layers share no weights is BERT, but for the dropout behind the feed-forward layers, which
-it lacks. So the student is a stock transformers model.
+In all else an ALBERT whose layers share no weights is BERT without the dropout behind the feed-forward layers, so the
+student is a stock transformers model.
 
 Sources: the form is ALBERT's (Lan et al., ICLR 2020, section 3.1); a decomposition weighted by the inputs that occur is
 DRONE's (Chen et al., NeurIPS 2021).
@@ -61,10 +61,10 @@ def factorise_embeddings(
 ) -> PreTrainedModel:
     """The same encoder with embedding tables of width `rank` and a matrix behind them (see the head of this file).
 
-    student   a BERT: sequence classifier, masked-LM or bare encoder; left as it was
-    rank      R, from 2 to the student's width d: R numbers a word instead of d
-    sample    batches of the tokenizer's tensors, [B, L]: what is read; without them all words count alike
-    seed      of what is fresh: the layers between a masked-LM's last states and its words, which are the narrow ones
+    student   a BERT: sequence classifier, masked-LM or bare encoder; it stays as it was
+    rank      R, from 2 to the student's width d: R numbers per word instead of d
+    sample    batches of the tokenizer's tensors, [B, L]; without them all words count alike
+    seed      of the fresh weights: the layers between a masked-LM's last states and its narrow words
     Random tables, as of fresh weights, give random tables and a random orthogonal matrix.
     Raises ConfigError for another family and a rank out of range.
     """
@@ -93,7 +93,7 @@ def check_factorisable(student: PreTrainedModel, rank: int) -> None:
 
 
 def _fresh_albert(student: PreTrainedModel, rank: int, seed: int) -> PreTrainedModel:
-    """An ALBERT of the student's kind and sizes, no layer shared; torch's random state is left as it was."""
+    """An ALBERT of the student's kind and sizes, no layer shared; torch's random state stays."""
     bert = student.config
     of_bert_alone = BertConfig().to_dict().keys() - AlbertConfig().to_dict().keys()
     left_out = {*of_bert_alone, "model_type", "architectures", "transformers_version"}
@@ -113,7 +113,7 @@ def _fresh_albert(student: PreTrainedModel, rank: int, seed: int) -> PreTrainedM
 
 
 def _fill_embeddings(albert: PreTrainedModel, student: PreTrainedModel, sample: Sequence[Mapping[str, Tensor]]) -> None:
-    """The narrow tables x and the matrix C; their own LayerNorm scales by 1 and adds 0, as ALBERT begins."""
+    """The narrow tables x and the matrix C; their LayerNorm scales by 1 and adds 0, as a fresh ALBERT's."""
     rank, width = albert.config.embedding_size, student.config.hidden_size
     wide = student.base_model.get_submodule("embeddings")
     narrow = albert.base_model.get_submodule("embeddings")
@@ -128,8 +128,11 @@ def _fill_embeddings(albert: PreTrainedModel, student: PreTrainedModel, sample: 
 
 def _fill_layers_and_head(albert: PreTrainedModel, student: PreTrainedModel) -> None:
     """All that both families have: the layers, the pooler, a classifier; of a masked-LM's head the words' biases."""
+    bert_layer, albert_layer = family_of(student).layer, family_of(albert).layer
+    assert bert_layer is not None
+    assert albert_layer is not None
     for wide, narrow in zip(encoder_layers(student), encoder_layers(albert), strict=True):
-        for of_bert, of_albert in zip(_roles(student), _roles(albert), strict=True):
+        for of_bert, of_albert in zip(bert_layer.roles, albert_layer.roles, strict=True):
             _copy(wide.get_submodule(of_bert), narrow.get_submodule(of_albert))
     if student.base_model.pooler is not None:
         _copy(student.base_model.get_submodule("pooler.dense"), albert.base_model.get_submodule("pooler"))
@@ -137,12 +140,6 @@ def _fill_layers_and_head(albert: PreTrainedModel, student: PreTrainedModel) -> 
         _copy(student.get_submodule("classifier"), albert.get_submodule("classifier"))
     if isinstance(student, BertForMaskedLM):
         albert.get_parameter("predictions.bias").copy_(student.get_parameter("cls.predictions.bias"))
-
-
-def _roles(encoder: PreTrainedModel) -> list[str]:
-    """The modules of a layer, in one order for all families."""
-    layer = family_of(encoder).layer
-    return [] if layer is None else list(layer.roles)
 
 
 def _copy(source: nn.Module, target: nn.Module) -> None:

@@ -27,8 +27,8 @@ def fresh_student(
 ) -> PreTrainedModel:
     """A model of the teacher's class with `layers` layers of `width`, initialised as its family is, from `seed`.
 
-    Everything else of the teacher's config is kept: vocabulary, positions, activation, dropout, initialiser range.
-    The same seed gives the same weights; torch's random state is left as it was.
+    The rest of the teacher's config stays: vocabulary, positions, activation, dropout, initialiser range.
+    The same seed gives the same weights; torch's random state stays.
     Raises ConfigError for impossible sizes, ModelError for an unsupported family.
     """
     require(teacher, "fresh")

@@ -1,10 +1,10 @@
-"""How much each unit of an encoder matters: first-order Taylor scores from one pass over a small sample.
+"""The importance of each unit of an encoder: first-order Taylor scores from one pass over a small sample.
 
     I(a) = Σ over texts, unpadded positions |a · ∂L/∂a|
 
-is, to first order, what the loss L would change were activation a set to 0. L is the model's own loss where it has a
-head and the sample has labels: cross-entropy of classes, squared error of a score, cross-entropy of the masked words.
-Elsewhere it is ⟨last hidden states, r⟩ with random signs r, in several draws: the sensitivity of what the encoder says.
+is, to first order, the change of the loss L if activation a were 0. L is the model's own loss where it has a head and
+the sample has labels: cross-entropy of classes, squared error of a score, cross-entropy of the masked words. Elsewhere
+it is ⟨last hidden states, r⟩ with random signs r, in several draws: the sensitivity of the encoder's output.
 
 Sources: Extract Then Distill (Chen et al., ICANN 2021); Molchanov et al., CVPR 2019; for heads, Michel et al.,
 NeurIPS 2019.
@@ -19,7 +19,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from emdistill.errors import ConfigError
@@ -35,13 +34,13 @@ DRAWS = 4  # of random signs, where there is no loss
 
 @dataclass(frozen=True)
 class Importance:
-    """A score for every unit that a student may drop; the higher ones are kept.
+    """A score per unit that a student may drop; it keeps the highest.
 
     residual       [d], the stream that all layers read and write
-    heads          one [h] a layer
-    query_key      one [d] a layer, neurons of queries and keys, all heads side by side
-    value          one [d] a layer, neurons of values, all heads side by side
-    feed_forward   one [d_ff] a layer
+    heads          [h] per layer
+    query_key      [d] per layer, the neurons of queries and keys, all heads side by side
+    value          [d] per layer, the neurons of values, all heads side by side
+    feed_forward   [d_ff] per layer
     """
 
     residual: Tensor
@@ -71,7 +70,7 @@ def random_importance(encoder: PreTrainedModel, seed: int) -> Importance:
 def taylor_importance(
     encoder: PreTrainedModel, sample: Iterable[Mapping[str, Tensor]], *, examples: int = EXAMPLES, seed: int = 0
 ) -> Importance:
-    """Score every unit by Σ |a · ∂L/∂a| over at most `examples` texts of `sample` (see the head of this file).
+    """The score Σ |a · ∂L/∂a| of every unit, over at most `examples` texts of `sample` (see the head of this file).
 
     residual       summed over the inputs of all attentions and feed-forward layers, and the last hidden states
     heads          |Σ over the head's neurons c · ∂L/∂c|, c the head's output before the output projection
@@ -80,7 +79,7 @@ def taylor_importance(
     feed_forward   after the activation
 
     sample   batches of the tokenizer's tensors, [B, L], with `labels` where L is the model's loss
-    The encoder is left as it was: weights, mode, gradients and torch's random state.
+    The encoder's weights, mode and gradients, and torch's random state stay as they were.
     Raises ConfigError for an empty sample, ModelError for an unsupported family.
     """
     require(encoder, "cut")
@@ -116,7 +115,7 @@ def taylor_importance(
 def _effects(
     encoder: PreTrainedModel, batch: Mapping[str, Tensor], generator: torch.Generator
 ) -> Iterator[tuple[str, int, Tensor]]:
-    """Kind, layer and a · ∂L/∂a at every token, [tokens, units], of all that is scored."""
+    """Kind, layer and a · ∂L/∂a at every token, [tokens, units], of all activations with a score."""
     with _recording(encoder) as activations:
         losses = list(_losses(encoder, batch, generator))
     tokens = token_mask(batch).bool()
@@ -131,7 +130,7 @@ def _effects(
 
 
 def _losses(encoder: PreTrainedModel, batch: Mapping[str, Tensor], generator: torch.Generator) -> Iterator[Tensor]:
-    """The loss, summed over the texts, so that batches of any size weigh alike; several of them where it is random."""
+    """The loss, summed over the texts so that batches of any size weigh alike; several where it is random."""
     inputs = model_inputs(batch)
     labels = batch.get("labels")
     if labels is None or encoder.base_model is encoder:
@@ -153,39 +152,32 @@ def _losses(encoder: PreTrainedModel, batch: Mapping[str, Tensor], generator: to
 
 @contextmanager
 def _recording(encoder: PreTrainedModel) -> Iterator[dict[tuple[str, int], Tensor]]:
-    """Keep the activations of one forward pass, with a graph that begins at the embeddings."""
+    """The activations of the forward pass made meanwhile, with a graph that begins at the embeddings."""
     activations: dict[tuple[str, int], Tensor] = {}
     layers = encoder_layers(encoder)
     names = require(encoder, "cut").layer
     assert names is not None
+    embeddings = encoder.base_model.get_submodule("embeddings")
+    handles = [embeddings.register_forward_hook(lambda module, inputs, output: output.detach().requires_grad_())]
 
-    def keep_input(module: nn.Module, name: str, kind: str, layer: int) -> RemovableHandle:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            activations.setdefault((kind, layer), inputs[0])
+    def record(kind: str, layer: int, name: str, *, output: bool = False) -> None:
+        """The input or output of a module; of DeBERTa's projections the first, for they then take positions, too."""
 
-        return module.get_submodule(name).register_forward_pre_hook(hook)
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], *outputs: Tensor) -> None:
+            activations.setdefault((kind, layer), outputs[0] if output else inputs[0])
 
-    def keep_output(module: nn.Module, name: str, kind: str, layer: int) -> RemovableHandle:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            activations.setdefault((kind, layer), output)  # DeBERTa's projections take positions, too, afterwards
-
-        return module.get_submodule(name).register_forward_hook(hook)
-
-    def begin_graph(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return output.detach().requires_grad_()
+        module = layers[layer].get_submodule(name)
+        handles.append((module.register_forward_hook if output else module.register_forward_pre_hook)(hook))
 
     with ExitStack() as stack:
-        handles = [encoder.base_model.get_submodule("embeddings").register_forward_hook(begin_graph)]
-        for number, layer in enumerate(layers):
-            handles += [
-                keep_input(layer, names.query, "layer input", number),
-                keep_output(layer, names.query, "query", number),
-                keep_output(layer, names.key, "key", number),
-                keep_input(layer, names.attention_output, "context", number),
-                keep_input(layer, names.feed_forward_input, "feed-forward input", number),
-                keep_input(layer, names.feed_forward_output, "neuron", number),
-            ]
-        handles.append(keep_output(layers[-1], names.output_norm, "last state", len(layers) - 1))
+        for layer in range(len(layers)):
+            record("layer input", layer, names.query)
+            record("query", layer, names.query, output=True)
+            record("key", layer, names.key, output=True)
+            record("context", layer, names.attention_output)
+            record("feed-forward input", layer, names.feed_forward_input)
+            record("neuron", layer, names.feed_forward_output)
+        record("last state", len(layers) - 1, names.output_norm, output=True)
         for handle in handles:
             stack.callback(handle.remove)
         yield activations
@@ -193,7 +185,7 @@ def _recording(encoder: PreTrainedModel) -> Iterator[dict[tuple[str, int], Tenso
 
 @contextmanager
 def in_eval_mode(encoder: PreTrainedModel) -> Iterator[None]:
-    """No dropout meanwhile; every module is put back into its own mode."""
+    """No dropout meanwhile; every module gets its own mode back."""
     modes = {module: module.training for module in encoder.modules()}
     encoder.eval()  # type: ignore[no-untyped-call]
     try:

@@ -1,11 +1,12 @@
-"""A student that keeps chosen layers of an encoder, with its embeddings, pooler and head, at full width."""
+"""A student that keeps some layers of an encoder, with its embeddings, pooler and head, at full width."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from emdistill.errors import ConfigError, LayerCountError
@@ -14,10 +15,10 @@ from emdistill.models.families import family_of, require
 
 
 def evenly_spaced(keep: int, layers: int, *, first: bool = False) -> tuple[int, ...]:
-    """Which of `layers` layers to keep, 0-based and always with the last: floor(i · layers / keep) − 1 for i = 1..keep.
+    """Which of `layers` layers to keep, from 0 and with the last: floor(i · layers / keep) − 1 for i = 1..keep.
 
     3 of 6 → 1, 3, 5;  4 of 12 → 2, 5, 8, 11;  4 of 6 → 0, 2, 3, 5.  Raises LayerCountError unless 1 ≤ keep ≤ layers.
-    first   layer 0 is one of them, the others are spaced over the rest: 3 of 6 → 0, 2, 5
+    first   keep layer 0, the others spaced over the rest: 3 of 6 → 0, 2, 5
     """
     if not 1 <= keep <= layers:
         raise LayerCountError(f"this teacher has {layers} layers; --student asks for {keep} of them")
@@ -27,11 +28,11 @@ def evenly_spaced(keep: int, layers: int, *, first: bool = False) -> tuple[int, 
 
 
 def keep_layers(encoder: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
-    """A new model of the same class with copies of the named layers (0-based), embeddings, pooler and head.
+    """A new model of the same class with copies of these layers (from 0), embeddings, pooler and head.
 
-    It shares nothing with `encoder`, is trainable and in float32; torch's random state is left as it was.
-    Raises LayerCountError for a layer that is not there, ConfigError for repeated or unordered layers,
-    ModelError for a family whose layers cannot be taken apart, or not so.
+    It shares nothing with `encoder`, is trainable and in float32; torch's random state stays.
+    Raises LayerCountError for a layer that is not there, ConfigError for repeated or unordered layers, ModelError for a
+    family that cannot keep layers, or not these.
     """
     family, count = require(encoder, "keep"), encoder_shape(encoder).layers
     for layer in layers:
@@ -42,19 +43,14 @@ def keep_layers(encoder: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMo
     config = copy.deepcopy(encoder.config)
     stored = family.keep(config, layers)
     student = blank_like(encoder, config)
-    kept = {}
-    for name, tensor in encoder.state_dict().items():
-        place, _ = tensor_place(encoder, name)
-        if place is None or place in stored:
-            kept[renumbered(encoder, name, stored)] = tensor
-    student.load_state_dict(kept)
+    student.load_state_dict({name: tensor for _, name, tensor in kept_tensors(encoder, stored)})
     return student
 
 
 def blank_like(encoder: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedModel:
-    """A model of the encoder's class with the sizes of `config` and fresh weights; without a pooler if it has none.
+    """A model of the encoder's class with the sizes of `config` and fresh weights, without a pooler if it has none.
 
-    torch's random state is left as it was; whoever wants the weights seeds it meanwhile.
+    torch's random state stays; seed it before, where the weights matter.
     """
     names = encoder.state_dict().keys()
     with torch.random.fork_rng(devices=[]):
@@ -65,14 +61,18 @@ def blank_like(encoder: PreTrainedModel, config: PreTrainedConfig) -> PreTrained
 
 
 def tensor_place(encoder: PreTrainedModel, name: str) -> tuple[int | None, str]:
-    """The layer that a tensor or module belongs to and its name in it; None and its name below the base model."""
+    """The layer of a tensor or module and its name in it; None and its name below the base model."""
     return family_of(encoder).place(name.removeprefix(_prefix(encoder)))
 
 
-def renumbered(encoder: PreTrainedModel, name: str, layers: Sequence[int]) -> str:
-    """What a tensor is called where layer `layers[i]` is layer i."""
-    layer, below = tensor_place(encoder, name)
-    return name if layer is None else _prefix(encoder) + family_of(encoder).name_of(layers.index(layer), below)
+def kept_tensors(encoder: PreTrainedModel, layers: Sequence[int]) -> Iterator[tuple[str, str, Tensor]]:
+    """(name, new name, tensor) of these layers and of all outside the layers, where `layers[i]` becomes layer i."""
+    for name, tensor in encoder.state_dict().items():
+        layer, below = tensor_place(encoder, name)
+        if layer is None:
+            yield name, name, tensor
+        elif layer in layers:
+            yield name, _prefix(encoder) + family_of(encoder).name_of(layers.index(layer), below), tensor
 
 
 def _prefix(encoder: PreTrainedModel) -> str:

@@ -1,11 +1,11 @@
-"""What dropped units and layers gave on average is given back, through the biases of the student's LayerNorms.
+"""The mean of what dropped units and layers contributed goes into the biases of the student's LayerNorms.
 
     β ← β + mean over tokens (teacher's state − student's state),  one LayerNorm after another
 
 Behind each LayerNorm the student's units then have the teacher's mean over a small sample, and the next layer reads
-states that are corrected already. A student that is its teacher stays it, bit for bit: the differences are 0.
+corrected states. A student that equals its teacher stays so, bit for bit: the differences are 0.
 
-In the manner of the bias correction of Nagel et al. (ICCV 2019, section 4.2), which undoes the errors of quantization.
+After the bias correction of Nagel et al. (ICCV 2019, section 4.2), which undoes the errors of quantization.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def match_means(
     layers: Sequence[int],
     residual: Sequence[int],
 ) -> None:
-    """Give the student's states the means of the teacher's, behind each LayerNorm of its encoder, in place.
+    """Give the student's states the teacher's means, behind each LayerNorm of its encoder, in place.
 
-    sample    batches of the tokenizer's tensors, [B, L]; so many of their texts are read as take POSITIONS positions
+    sample    batches of the tokenizer's tensors, [B, L]; their texts are read up to POSITIONS positions
     layers    the teacher's layer of each student layer
     residual  the teacher's unit of each unit of the student's residual stream
-    The teacher is left as it was, and so is torch's random state.
+    The teacher and torch's random state stay as they were.
     """
     batch = _one_batch(sample, int(teacher.config.pad_token_id or 0))
     units = torch.tensor(residual)
@@ -65,7 +65,7 @@ def _run(
     change: Callable[[nn.LayerNorm, Tensor], Tensor],
     batch: Mapping[str, Tensor],
 ) -> None:
-    """One forward pass in which the output of each of `norms` is what `change` makes of it, in their order."""
+    """One forward pass in which `change` changes the output of each of `norms`, in order."""
     with ExitStack() as stack:
         for norm in norms:
             handle = norm.register_forward_hook(lambda module, inputs, output: change(module, output))
@@ -76,7 +76,7 @@ def _run(
 
 
 def _norms(encoder: PreTrainedModel, layers: Iterable[nn.Module]) -> list[nn.LayerNorm]:
-    """The LayerNorms of the residual stream; not that of ELECTRA's narrow embeddings, of which nothing is dropped."""
+    """The LayerNorms of the residual stream; not that of ELECTRA's narrow embeddings, which keep their units."""
     modules = [encoder.base_model.get_submodule("embeddings"), *layers]
     norms = [part for module in modules for part in module.modules() if isinstance(part, nn.LayerNorm)]
     return [norm for norm in norms if norm.normalized_shape == (encoder.config.hidden_size,)]
@@ -90,10 +90,10 @@ def _mean_state(states: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
 def _one_batch(sample: Sequence[Mapping[str, Tensor]], padding: int) -> dict[str, Tensor]:
     """Texts of all batches as one, padded to the longest."""
     longest = max(batch["input_ids"].shape[1] for batch in sample)
-    fills = {"input_ids": padding}
 
     def padded(name: str, values: Tensor) -> Tensor:
-        return functional.pad(values.cpu(), (0, longest - values.shape[1]), value=fills.get(name, 0))
+        fill = padding if name == "input_ids" else 0
+        return functional.pad(values.cpu(), (0, longest - values.shape[1]), value=fill)
 
     inputs = [{**model_inputs(batch), "attention_mask": token_mask(batch)} for batch in sample]
     whole = {name: torch.cat([padded(name, batch[name]) for batch in inputs]) for name in inputs[0]}

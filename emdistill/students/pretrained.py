@@ -1,4 +1,4 @@
-"""A student born from a released small encoder: its own weights, a head for the task, the teacher's tokens."""
+"""A student that is a released small encoder: its own weights, a head for the task, the teacher's tokens."""
 
 from __future__ import annotations
 
@@ -22,30 +22,24 @@ def pretrained_student(
     predictions: Predictions = CLASSES,
     seed: int = 0,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load the encoder in `source`, with a head for `labels` or a score: its own if it fits, else fresh from `seed`.
+    """The encoder in `source`, with a head for `labels` or a score: its own if it fits, else fresh from `seed`.
 
-    For masked words it must have the head that predicts them; for no predictions it loses such a head.
-    torch's random state is left as it was.
+    For masked words it must have a masked-LM head; for no predictions it loses such a head. torch's random state stays.
     Raises ModelError where it cannot be loaded or lacks that head, TokenizerError where its tokens are not the
     teacher's.
     """
     tokenizer = load_tokenizer(source)
     same_tokens(teacher_tokenizer, tokenizer)
-    if not predictions.of_task:
-        return _without_task(source, predictions), tokenizer
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        model = load_classifier(source, labels=labels, problem_type=predictions.problem_type)
-    return model, tokenizer
-
-
-def _without_task(source: Source, predictions: Predictions) -> PreTrainedModel:
+    if predictions.of_task:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return load_classifier(source, labels=labels, problem_type=predictions.problem_type), tokenizer
     model = load_encoder(source)
     if predictions.link is None:
-        return cast(PreTrainedModel, model.base_model)
+        return cast(PreTrainedModel, model.base_model), tokenizer
     if not has_masked_lm_head(model):
         raise ModelError(
-            f"{source} has no head that predicts masked words, and the teacher has one; take an encoder that was saved "
-            "with it (AutoModelForMaskedLM), or keep the teacher's layers: --student 3"
+            f"{source} has no masked-LM head, and the teacher has one; take an encoder that was saved with it "
+            "(AutoModelForMaskedLM), or keep the teacher's layers: --student 3"
         )
-    return model
+    return model, tokenizer

@@ -1,4 +1,4 @@
-"""What a student's config says: its size, `4x312x12x1200`, what `4x312` leaves out of it, and its outputs."""
+"""A student's config: its size, `4x312x12x1200`, the defaults of what `4x312` leaves out, and its outputs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class StudentShape:
 
 
 def shape_of(config: PreTrainedConfig) -> StudentShape:
-    """The four sizes of an encoder, whatever its family calls them; raises ModelError where they are not there."""
+    """The four sizes of an encoder, whatever its family calls them; raises ModelError where they are absent."""
     shape = encoder_shape(config)
     return StudentShape(shape.layers, shape.width, shape.heads, getattr(config, family_of(config).feed_forward))
 
@@ -43,10 +43,10 @@ def shape_of(config: PreTrainedConfig) -> StudentShape:
 def complete_shape(
     teacher: PreTrainedConfig, layers: int, width: int, heads: int | None = None, feed_forward: int | None = None
 ) -> StudentShape:
-    """The student's four sizes: those given, and for the others the defaults, which depend on width and teacher alone.
+    """The student's four sizes: those given, and defaults that depend on width and teacher alone.
 
-    A student no wider than its teacher gets, where it can, sizes that can be cut from it, so that students cut from
-    the teacher and fresh ones have one shape.
+    For a student no wider than its teacher they can, where possible, be cut from it, so that cut and fresh students
+    have one shape.
     Raises ConfigError for impossible sizes.
     """
     if layers < 1 or width < 1:
@@ -68,9 +68,9 @@ def complete_shape(
 
 
 def default_heads(width: int, teacher: StudentShape) -> int:
-    """The teacher's number of heads where the width divides by it, else 12, else heads of about 64.
+    """The teacher's number of heads where it divides the width, else 12, else heads of about 64.
 
-    Of these, what cannot be cut from the teacher (more or larger heads) gives way to the nearest that can, if any.
+    A number that cannot be cut from the teacher (more or larger heads) gives way to the nearest that can, if any.
     """
     divisors = [number for number in range(1, width + 1) if width % number == 0]
     usual = 12 if width % 12 == 0 else min(divisors, key=lambda number: abs(number - width / 64))
@@ -83,13 +83,13 @@ def default_heads(width: int, teacher: StudentShape) -> int:
 
 
 def default_feed_forward(width: int, teacher: StudentShape) -> int:
-    """1200 for the published width of 312, else 4 × width; no more than its teacher has, where that is as wide."""
+    """1200 for the published width of 312, else 4 × width; at most the teacher's, where that is as wide."""
     usual = PUBLISHED_FEED_FORWARD.get(width, 4 * width)
     return usual if width > teacher.width else min(usual, teacher.feed_forward)
 
 
 def resize(config: Any, shape: StudentShape, layers: Sequence[int]) -> None:
-    """Write the sizes into `config`, under its family's names; `layers` are those of it that are kept, in order."""
+    """Write the sizes, and which `layers` are kept, into `config`, under its family's names."""
     family = family_of(config)
     for name in family.as_wide:
         if getattr(config, name, None) == config.hidden_size:
@@ -101,6 +101,6 @@ def resize(config: Any, shape: StudentShape, layers: Sequence[int]) -> None:
 
 
 def name_predictions(config: PreTrainedConfig, labels: Sequence[str], predictions: Predictions) -> None:
-    """Write into `config` what the logits mean, where they are classes or a score."""
+    """Write the meaning of the logits into `config`, where there is a task."""
     if predictions.problem_type is not None:
         name_outputs(config, labels=labels, problem_type=predictions.problem_type)

@@ -10,20 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from emdistill.errors import listing, nearest
 from emdistill.tasks.answers import probabilities
 from emdistill.tasks.kind import (
-    BadLabel,
     Cell,
     LabelColumns,
     Logits,
     TaskKind,
     class_names,
+    correlation,
     name_index,
     text_of,
     texts_of,
 )
-from emdistill.tasks.metrics import correlation
 from emdistill.tasks.regression import are_scores
 from emdistill.tasks.task import Task
 
@@ -64,16 +62,7 @@ class Classification(TaskKind):
 
     def encoder(self, names: Sequence[str], aliases: Mapping[str, int] | None = None) -> Callable[[Cell], int]:
         find = name_index(names, aliases)
-
-        def encode(cell: Cell) -> int:
-            text = text_of(cell)
-            place = find(text)
-            if place is None:
-                known = f"label {text!r} is unknown; the task's labels are: {listing(names)}"
-                raise BadLabel(f"{known}.{nearest(text, names)}")
-            return place
-
-        return encode
+        return lambda cell: find(text_of(cell))
 
     def written(self, label: Any, names: Sequence[str]) -> str:
         return names[int(label)]
@@ -83,15 +72,13 @@ class Classification(TaskKind):
 
     def note(self, cells: Sequence[Cell], column: str) -> str:
         texts = set(texts_of(cells))
-        several = [
-            text for text in sorted(texts) if "," in text and {part.strip() for part in text.split(",")} <= texts
-        ]
-        if not several:
-            return ""
-        return (
-            f"column {column!r} holds {several[0]!r}, taken for one class although its parts are labels too; several "
-            "labels per row are --kind multi-label"
-        )
+        for text in sorted(texts):
+            if "," in text and {part.strip() for part in text.split(",")} <= texts:
+                return (
+                    f"column {column!r} holds {text!r}, taken for one class although its parts are labels too; "
+                    "several labels per row are --kind multi-label"
+                )
+        return ""
 
     def strata(self, labels: NDArray[Any]) -> NDArray[np.int64]:
         return np.asarray(labels, dtype=np.int64)

@@ -1,6 +1,6 @@
 """A kind of task is one file that subclasses TaskKind, and one line in KINDS (tasks/__init__.py).
 
-Nothing else asks which kind it is: data/ asks it how labels are read, losses and pages take the link of its answers.
+No other file asks which kind a task is: data/ asks the kind how labels are read; losses and pages read its link.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import numpy as np
 from datasets import Value
 from numpy.typing import NDArray
 
+from emdistill.errors import listing, nearest
 from emdistill.states import Link, Predictions
 
 if TYPE_CHECKING:
     from emdistill.tasks.task import Task
 
 Cell = object
-"""A label as it stands in the source: a text, a number, a list; or LabelColumns."""
+"""A label as the source has it: a text, a number, a list; or LabelColumns."""
 
 Logits = NDArray[Any]
 Metric = Callable[[Logits, NDArray[Any], "Task"], float]
@@ -32,23 +33,23 @@ WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))\.0+")
 
 
 class LabelColumns(dict[str, Cell]):
-    """The cells of a row's label columns, where there are several: column -> cell."""
+    """The cells of a row that has several label columns: column -> cell."""
 
 
 class BadLabel(ValueError):
-    """A label that cannot be used; the message says why, its row is named by whoever reads the row."""
+    """A label that cannot be used; the message says why, and the reader of the row adds its line."""
 
 
 class TaskKind(ABC):
     """One kind of question that a model answers.
 
     name             in KINDS, in --kind and in records
-    link             what turns logits into answers: softmax (one of C), sigmoid (any of C), identity (a score)
-    problem_type     transformers' name for it, which a model's config.json carries
-    default_metrics  of data that name none; the first one chooses checkpoints
-    metrics          all that it can be scored by
+    link             turns logits into answers: softmax (one of C), sigmoid (any of C), identity (a score)
+    problem_type     transformers' name for the kind, in a model's config.json
+    default_metrics  where the data name none; the first one chooses checkpoints
+    metrics          every metric of the kind
     label_type       of the column `label`, in datasets' types
-    asks_for         what varied labels are, in messages: "two classes"
+    asks_for         the least variety of labels, in messages: "two classes"
     """
 
     name: str
@@ -68,33 +69,33 @@ class TaskKind(ABC):
 
     @abstractmethod
     def fits(self, cells: Sequence[Cell]) -> bool:
-        """Whether labels written like these are of this kind, where nobody says which they are."""
+        """Whether labels written like these are of this kind, where the user names none."""
 
     @abstractmethod
     def label_names(self, cells: Sequence[Cell]) -> tuple[str, ...]:
-        """The names of the logits, in their order, found from all labels; () where a logit has none."""
+        """The names of the logits, in their order, from all labels; () for a kind without names."""
 
     @abstractmethod
     def encoder(self, names: Sequence[str], aliases: Mapping[str, int] | None = None) -> Callable[[Cell], Any]:
-        """A function from a label as written to the label that is learned; it raises BadLabel.
+        """A function from a label as written to the label to learn; it raises BadLabel.
 
-        aliases   further ways to write a name -> its index
+        aliases   other ways to write a name -> its index
         """
 
     @abstractmethod
     def written(self, label: Any, names: Sequence[str]) -> Any:
-        """The label as files and people have it: a value that JSON holds and `encoder` reads."""
+        """The label as files and people write it: a value that JSON holds and `encoder` reads."""
 
     def permuted(self, label: Any, order: Sequence[int], width: int) -> Any:
-        """The same label where logit i has become logit order[i] of `width`; a label that counts no logits stays."""
+        """The same label where logit i becomes logit order[i] of `width`; a score stays."""
         return label
 
     def note(self, cells: Sequence[Cell], column: str) -> str:
-        """What a user should know of how the labels were understood, or ''."""
+        """What a user should know of how the labels were read, or ''."""
         return ""
 
     def strata(self, labels: NDArray[Any]) -> NDArray[np.int64] | None:
-        """The stratum of each row, whose share a held-out part keeps; None: rows are drawn at random."""
+        """The stratum of each row: a held-out part keeps its share. None: rows are drawn at random."""
         return None
 
     # -------------------------------------------------------------------------------------------- answers
@@ -105,23 +106,23 @@ class TaskKind(ABC):
 
     @abstractmethod
     def constant_answers(self, labels: NDArray[Any], width: int) -> list[Logits]:
-        """Logits [n, width] of the guesses that are the same for every row and may score best."""
+        """Logits [n, width] of the constant guesses that may score best."""
 
     @abstractmethod
     def answer_columns(self, names: Sequence[str]) -> tuple[str, ...]:
-        """The columns that a file of predictions gets."""
+        """The columns of a file of predictions."""
 
     @abstractmethod
     def answers(self, logits: Logits, names: Sequence[str]) -> list[dict[str, Any]]:
-        """The cells of these columns, one dictionary per row of logits [n, C]."""
+        """The cells of these columns, a dictionary per row of logits [n, C]."""
 
     @abstractmethod
     def summary(self, labels: Sequence[Any], gold: Sequence[Any], names: Sequence[str]) -> str:
-        """A sentence on labels that a teacher gave beside those of the rows they were made from."""
+        """A sentence on a teacher's labels of variants, beside the labels of the rows they were made from."""
 
 
 def text_of(cell: Cell) -> str:
-    """A scalar label as text, as it is written; '' where there is none. Raises BadLabel for what is no scalar."""
+    """A scalar label as it is written; '' where there is none. Raises BadLabel for anything but a scalar."""
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return ""
     if isinstance(cell, bytes | bytearray):
@@ -137,8 +138,13 @@ def number(text: str) -> float | None:
     return float(text) if DECIMAL.fullmatch(text) and math.isfinite(float(text)) else None
 
 
+def numbers_of(cells: Sequence[Cell]) -> list[float]:
+    """The labels that are finite numbers."""
+    return [value for text in texts_of(cells) if (value := number(text)) is not None]
+
+
 def texts_of(cells: Sequence[Cell]) -> list[str]:
-    """The labels that are there and are scalars, as text."""
+    """The scalar labels, as text; absent ones and others are left out."""
     texts = []
     for cell in cells:
         try:
@@ -149,9 +155,9 @@ def texts_of(cells: Sequence[Cell]) -> list[str]:
 
 
 def class_names(texts: Sequence[str]) -> tuple[str, ...]:
-    """The different names, as they are written: whole numbers in their order, then the others alphabetically.
+    """The different names, as they are written: whole numbers in order, then the others alphabetically.
 
-    '1' and '1.0' are one class, '1', where every number among the names is whole; '007', '07' and '7' are three.
+    Where every number among them is whole, '1.0' is the class '1'; '007', '07' and '7' are always three classes.
     """
     different = set(texts)
     numbers = {text: value for text in different if (value := number(text)) is not None}
@@ -163,7 +169,7 @@ def class_names(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def whole_name(text: str) -> str:
-    """'1' for '1.0', and every other text as it is."""
+    """'1' for '1.0'; any other text as it is."""
     whole = WHOLE.fullmatch(text)
     return whole[1] if whole else text
 
@@ -173,8 +179,28 @@ def _place(name: str) -> tuple[int, int, str]:
     return (0, int(name), name) if plain else (1, 0, name)
 
 
-def name_index(names: Sequence[str], aliases: Mapping[str, int] | None = None) -> Callable[[str], int | None]:
-    """A look-up from a name as written to its index: '1.0' finds the class '1', and '1' the class '1.0'."""
+def name_index(names: Sequence[str], aliases: Mapping[str, int] | None = None) -> Callable[[str], int]:
+    """A function from a name as written to its index: '1.0' finds the class '1', and '1' the class '1.0'.
+
+    It raises BadLabel, with the nearest name, for an unknown one.
+    """
     index = {whole_name(name): place for place, name in enumerate(names)}
     index |= {name: place for place, name in enumerate(names)} | dict(aliases or {})
-    return lambda text: index.get(text, index.get(whole_name(text)))
+
+    def find(text: str) -> int:
+        place = index.get(text, index.get(whole_name(text)))
+        if place is None:
+            problem = f"label {text!r} is unknown; the task's labels are: {listing(names)}"
+            raise BadLabel(f"{problem}.{nearest(text, names)}")
+        return place
+
+    return find
+
+
+def correlation(measure: Callable[..., Any], answers: NDArray[Any], labels: NDArray[Any]) -> float:
+    """measure(answers, labels); 0.0 where one side is constant, for which it is undefined."""
+    for values in (answers, labels):
+        # relative: numbers that differ by rounding only are constant too
+        if np.ptp(values) <= 1e-12 * np.abs(values).max():
+            return 0.0
+    return float(measure(answers, labels))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,7 +10,6 @@ from datasets import List, Value
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, f1_score
 
-from emdistill.errors import listing, nearest
 from emdistill.tasks.answers import probabilities
 from emdistill.tasks.kind import (
     BadLabel,
@@ -22,6 +21,8 @@ from emdistill.tasks.kind import (
     name_index,
     number,
     text_of,
+    texts_of,
+    whole_name,
 )
 from emdistill.tasks.task import Task
 
@@ -71,28 +72,24 @@ class MultiLabel(TaskKind):
         if cells and isinstance(cells[0], LabelColumns):
             return tuple(cells[0])
         separator = _separator(cells)
-        return class_names([name for cell in cells for name in _names(cell, separator, strict=False)])
+        return class_names(texts_of([part for cell in cells for part in _parts(cell, separator)]))
 
     def encoder(self, names: Sequence[str], aliases: Mapping[str, int] | None = None) -> Callable[[Cell], list[float]]:
         find = name_index(names, aliases)
+        known = {whole_name(name) for name in (*names, *(aliases or ()))}
 
-        def place(name: str) -> int:
-            index = find(name)
-            if index is None:
-                known = f"label {name!r} is unknown; the task's labels are: {listing(names)}"
-                raise BadLabel(f"{known}.{nearest(name, names)}")
-            return index
+        def places(cell: Cell) -> list[int]:
+            if isinstance(cell, LabelColumns):
+                return [find(name) for name, value in cell.items() if _is_set(name, value)]
+            # One name may hold a comma; names that are known apart do not.
+            whole = isinstance(cell, str) and whole_name(cell.strip()) in known
+            parts = [cell] if whole else _parts(cell, _separator([cell]))
+            return [find(name) for part in parts if (name := text_of(part))]
 
         def encode(cell: Cell) -> list[float]:
-            if isinstance(cell, LabelColumns):
-                chosen = [name for name, value in cell.items() if _is_set(name, value)]
-            else:
-                # One name may hold a comma; several names that are known apart do not.
-                whole = isinstance(cell, str) and find(cell.strip()) is not None
-                chosen = [text_of(cell)] if whole else list(_names(cell, _separator([cell])))
             label = [0.0] * len(names)
-            for name in chosen:
-                label[place(name)] = 1.0
+            for place in places(cell):
+                label[place] = 1.0
             return label
 
         return encode
@@ -152,22 +149,15 @@ def _separator(cells: Sequence[Cell]) -> str:
     return "|" if any(isinstance(cell, str) and "|" in cell for cell in cells) else ","
 
 
-def _names(cell: Cell, separator: str, *, strict: bool = True) -> Iterator[str]:
-    """The names in a cell that is a list, or a text of names; raises BadLabel for what is none, or passes it over."""
-    parts = cell.split(separator) if isinstance(cell, str) else cell if isinstance(cell, list | tuple) else [cell]
-    for part in parts:
-        try:
-            text = text_of(part)
-        except BadLabel:
-            if strict:
-                raise
-            continue
-        if text:
-            yield text
+def _parts(cell: Cell, separator: str) -> Sequence[Cell]:
+    """The labels in a cell that is a list, or a text of names."""
+    if isinstance(cell, str):
+        return cell.split(separator)
+    return cell if isinstance(cell, list | tuple) else [cell]
 
 
 def _is_set(column: str, value: Cell) -> bool:
-    """Whether a label's own column says that the row has it."""
+    """Whether the label of this column is set in a row."""
     text = text_of(value).casefold()
     if text in ("true", "false"):
         return text == "true"

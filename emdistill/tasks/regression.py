@@ -10,11 +10,10 @@ from datasets import Value
 from numpy.typing import NDArray
 from scipy.stats import pearsonr, spearmanr
 
-from emdistill.tasks.kind import BadLabel, Cell, Logits, TaskKind, number, text_of, texts_of
-from emdistill.tasks.metrics import correlation
+from emdistill.tasks.kind import BadLabel, Cell, Logits, TaskKind, correlation, number, numbers_of, text_of
 from emdistill.tasks.task import Task
 
-MOST_DISTINCT_CLASSES = 20  # whole numbers with more distinct values than this are scores
+MOST_DISTINCT_CLASSES = 20  # more different whole numbers than this are scores
 
 
 def _pearson(logits: Logits, labels: NDArray[Any], task: Task) -> float:
@@ -63,11 +62,11 @@ class Regression(TaskKind):
         return round(float(label), 6)
 
     def note(self, cells: Sequence[Cell], column: str) -> str:
-        numbers = [value for text in texts_of(cells) if (value := number(text)) is not None]
+        numbers = numbers_of(cells)
         if not numbers or not all(value.is_integer() for value in numbers):
             return ""
         return (
-            f"column {column!r} holds {len(set(numbers))} different whole numbers, which are taken for scores; "
+            f"column {column!r} holds {len(set(numbers))} different whole numbers, taken for scores; "
             "if they are classes: --kind classification"
         )
 
@@ -89,9 +88,8 @@ class Regression(TaskKind):
 
 
 def are_scores(cells: Sequence[Cell]) -> bool:
-    """Whether most labels are numbers, and these are not whole or have more than 20 different values."""
-    texts = texts_of(cells)
-    numbers = [value for text in texts if (value := number(text)) is not None]
+    """Whether most labels are numbers, of which some are not whole or more than 20 differ."""
+    numbers = numbers_of(cells)
     if 2 * len(numbers) <= len(cells):
         return False
     return not (all(value.is_integer() for value in numbers) and len(set(numbers)) <= MOST_DISTINCT_CLASSES)

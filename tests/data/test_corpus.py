@@ -182,8 +182,8 @@ def test_documents_are_joined_and_cut_by_hand(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("batch", [1, 100, 10**6])
 def test_all_tokens_are_kept_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
-    monkeypatch.setattr(corpus_module, "CHARACTERS_A_BATCH", batch)
-    monkeypatch.setattr(corpus_module, "PIECES_A_BATCH", max(1, batch // 10))
+    monkeypatch.setattr(corpus_module, "CHARACTERS_PER_BATCH", batch)
+    monkeypatch.setattr(corpus_module, "PIECES_PER_BATCH", max(1, batch // 10))
     path = write(tmp_path, many_documents(60))
     found = splits(path, max_length=25)
     pieces = iter(found.train["input_ids"])
@@ -229,7 +229,7 @@ def test_only_the_first_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     path = write(tmp_path, text + b"\n\xff")
     with pytest.raises(DataError, match="not UTF-8"):
         splits(path)
-    monkeypatch.setattr(corpus_module, "CHARACTERS_A_BATCH", 100)
+    monkeypatch.setattr(corpus_module, "CHARACTERS_PER_BATCH", 100)
     found = splits(path, rows=50)
     assert found.train["input_ids"][:] == every[:50]
     assert found.corpus.pieces == 50
@@ -312,8 +312,8 @@ def test_pieces_that_are_not_whole_are_written_anew(tmp_path: Path) -> None:
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpus_module, "CHARACTERS_A_BATCH", 100)
-    monkeypatch.setattr(corpus_module, "PIECES_A_BATCH", 3)
+    monkeypatch.setattr(corpus_module, "CHARACTERS_PER_BATCH", 100)
+    monkeypatch.setattr(corpus_module, "PIECES_PER_BATCH", 3)
     path = write(tmp_path, many_documents(30))
 
     def encode(texts: list[str]) -> list[list[int]]:
@@ -330,8 +330,8 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_what_a_killed_run_leaves_does_not_pass_for_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpus_module, "CHARACTERS_A_BATCH", 100)
-    monkeypatch.setattr(corpus_module, "PIECES_A_BATCH", 3)
+    monkeypatch.setattr(corpus_module, "CHARACTERS_PER_BATCH", 100)
+    monkeypatch.setattr(corpus_module, "PIECES_PER_BATCH", 3)
     path = write(tmp_path, many_documents(30))
     calls = []
 
@@ -371,8 +371,8 @@ def test_numbers_and_texts_that_make_no_pieces(tmp_path: Path) -> None:
 
 
 def test_cutting_takes_no_more_memory_for_more_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpus_module, "CHARACTERS_A_BATCH", 1000)
-    monkeypatch.setattr(corpus_module, "PIECES_A_BATCH", 20)
+    monkeypatch.setattr(corpus_module, "CHARACTERS_PER_BATCH", 1000)
+    monkeypatch.setattr(corpus_module, "PIECES_PER_BATCH", 20)
 
     def peak(documents: int) -> int:
         path = write(tmp_path, (("abcdefgh" * 5 + "\n") * 5 + "\n") * documents, f"{documents}.txt")

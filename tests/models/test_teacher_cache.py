@@ -19,7 +19,8 @@ from messages import names, unnamed
 from emdistill.data.batches import padding_collator, tokenise
 from emdistill.errors import CacheError, CaptureError, LayerCountError
 from emdistill.models import Teacher
-from emdistill.models.teacher_cache import cache_bytes, open_teacher_cache
+from emdistill.models.cache_files import Layout, parts_of
+from emdistill.models.teacher_cache import open_teacher_cache
 from emdistill.states import EncoderShape
 
 TEXTS = ("a good movie", "bad", "it was not a very good book of the movie", "the book is good and bad", "it", "x7! y")
@@ -49,6 +50,11 @@ class CountingTeacher(Teacher):
 
     def fail(self):
         raise KeyboardInterrupt
+
+
+def cache_bytes(shape, outputs, lengths, needs, layers=None):
+    layout = Layout(shape, outputs, lengths)
+    return sum(layout.file_bytes(part) for part in parts_of(shape, needs, layers))
 
 
 def encode(tokenizer, texts=TEXTS, pairs=None, family="bert"):

@@ -1,4 +1,4 @@
-"""FAMILIES: what is known of each model family, by its config's `model_type`. A new one is a file and a line here."""
+"""FAMILIES: one value per model family, by its config's `model_type`. A new family is a file and a line here."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FAMILIES = {
 
 @dataclass(frozen=True)
 class Capability:
-    """Something that families carry or not: what it is, what to do where it is not carried, the error that says so."""
+    """Something that a family carries or not: its name in messages, the mend where it is missing, the error."""
 
     what: str
     mend: str
@@ -64,16 +64,16 @@ CAPABILITIES = {
 
 
 def family_of(model: PreTrainedModel | PreTrainedConfig) -> Family:
-    """The model's family; of one that is not in FAMILIES a value that carries logits and hidden states alone."""
+    """The model's family; of an unknown one, a value that carries logits and hidden states alone."""
     config = model.config if isinstance(model, PreTrainedModel) else model
-    unknown = f"its insides are not known (those of {', '.join(FAMILIES)} are)"
+    unknown = f"its modules are not known (those of {', '.join(FAMILIES)} are)"
     return FAMILIES.get(config.model_type) or Family(
         config.model_type, without={name: unknown for name in CAPABILITIES if name != "hidden"}
     )
 
 
 def require(model: PreTrainedModel | PreTrainedConfig, *capabilities: str) -> Family:
-    """The model's family; raises ModelError, or CaptureError of states, where it does not carry one of CAPABILITIES."""
+    """The model's family; raises ModelError, or CaptureError for states, where it lacks one of these CAPABILITIES."""
     family = family_of(model)
     config = model.config if isinstance(model, PreTrainedModel) else model
     for name in capabilities:

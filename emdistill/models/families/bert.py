@@ -2,19 +2,20 @@
 
 from emdistill.models.families.family import EMBEDDING, RESIDUAL, Family, Layer
 
+LAYER = Layer(
+    query="attention.self.query",
+    key="attention.self.key",
+    value="attention.self.value",
+    attention_output="attention.output.dense",
+    attention_norm="attention.output.LayerNorm",
+    feed_forward_input="intermediate.dense",
+    feed_forward_output="output.dense",
+    output_norm="output.LayerNorm",
+)
 BERT = Family(
     name="BERT",
     layers="encoder.layer.*",
-    layer=Layer(
-        query="attention.self.query",
-        key="attention.self.key",
-        value="attention.self.value",
-        attention_output="attention.output.dense",
-        attention_norm="attention.output.LayerNorm",
-        feed_forward_input="intermediate.dense",
-        feed_forward_output="output.dense",
-        output_norm="output.LayerNorm",
-    ),
+    layer=LAYER,
     outside={
         "embeddings.word_embeddings": (None, EMBEDDING),
         "embeddings.position_embeddings": (None, EMBEDDING),

@@ -4,12 +4,13 @@ scores = (q·kᵀ + q·k_positionᵀ + q_position·kᵀ) / sqrt(terms · head si
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
-from emdistill.models.families.bert import BERT
-from emdistill.models.families.family import EMBEDDING, QUERY_KEY, RESIDUAL, Family, Layer, OwnAttention
+from emdistill.models.families.bert import BERT, LAYER
+from emdistill.models.families.family import EMBEDDING, QUERY_KEY, RESIDUAL, OwnAttention
 
 
 def _attend(
@@ -39,18 +40,14 @@ def _attend(
     return context.flatten(2), probabilities
 
 
-DEBERTA_V2 = Family(
+DEBERTA_V2 = replace(
+    BERT,
     name="DeBERTa-v2, -v3",
-    layers="encoder.layer.*",
-    layer=Layer(
+    layer=replace(
+        LAYER,
         query="attention.self.query_proj",
         key="attention.self.key_proj",
         value="attention.self.value_proj",
-        attention_output="attention.output.dense",
-        attention_norm="attention.output.LayerNorm",
-        feed_forward_input="intermediate.dense",
-        feed_forward_output="output.dense",
-        output_norm="output.LayerNorm",
         further={
             "attention.self.pos_key_proj": (QUERY_KEY, RESIDUAL),
             "attention.self.pos_query_proj": (QUERY_KEY, RESIDUAL),
@@ -65,7 +62,6 @@ DEBERTA_V2 = Family(
         "encoder.conv.conv": (RESIDUAL, RESIDUAL, None),
         "encoder.conv.LayerNorm": (RESIDUAL,),
     },
-    masked_lm=("cls",),
     own_attention=OwnAttention("attention.self", _attend),
     as_wide=("embedding_size", "pooler_hidden_size"),
 )

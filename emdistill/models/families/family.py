@@ -1,4 +1,4 @@
-"""What is known of a model family, as one value, read by all that takes a model apart, cuts, records or exports it."""
+"""A model family as one value, read by all code that takes a model apart, cuts, records or exports it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 
 Axes = tuple[str | None, ...]
-# What the axes of a weight count; a bias has the first of them. None: an axis that is kept whole.
+# What the axes of a weight count; a bias has the first of them. None: an axis that is never cut.
 RESIDUAL, EMBEDDING, QUERY_KEY, VALUE = "residual", "embedding", "query_key", "value"
 HEAD, FEED_FORWARD = "head", "feed_forward"
 
 
 @dataclass(frozen=True)
 class Layer:
-    """The modules of one layer, by the family's names, all relative to the layer.
-
-    further   other modules, and what the axes of their weights count
-    """
+    """The modules of one layer, by their names in it; `further`: other modules -> what their weights' axes count."""
 
     query: str
     key: str
@@ -35,7 +32,7 @@ class Layer:
 
     @property
     def roles(self) -> dict[str, Axes]:
-        """The modules that every family has, in one order, and what the axes of their weights count."""
+        """The modules that every family has, in one order, and their weights' axes."""
         return {
             self.query: (QUERY_KEY, RESIDUAL),
             self.key: (QUERY_KEY, RESIDUAL),
@@ -49,16 +46,16 @@ class Layer:
 
     @property
     def axes(self) -> dict[str, Axes]:
-        """What the axes of each module's weights count."""
+        """Every module and its weights' axes."""
         return {**self.roles, **self.further}
 
 
 @dataclass(frozen=True)
 class OwnAttention:
-    """Attention that a family computes by itself instead of handing it to transformers' attention interface.
+    """Attention that a family computes itself, not by transformers' attention interface.
 
     module    the module of a layer that attends
-    forward   takes its place: (module, attend, *the module's own arguments); it hands queries, keys and values,
+    forward   replaces it: (module, attend, *the module's own arguments); it hands queries, keys and values,
               [B, h, L, s], and `position_bias`, which is added to the scores, to `attend`, a function of that interface
     """
 
@@ -67,7 +64,7 @@ class OwnAttention:
 
 
 def keep_layers(config: Any, layers: Sequence[int]) -> tuple[int, ...]:
-    """Write into `config` that these layers are kept; give the stored ones that make them up."""
+    """Write these layers into `config`; give the stored layers that make them up."""
     config.num_hidden_layers = len(layers)
     return tuple(layers)
 
@@ -76,19 +73,19 @@ def keep_layers(config: Any, layers: Sequence[int]) -> tuple[int, ...]:
 class Family:
     """All that is known of one family.
 
-    name          as people write it
-    layers        where the layers are below the base model; the star stands for a layer's number
-    layer         the modules of a layer
-    outside       the modules beside the layers (embeddings, pooler, heads), and what the axes of their weights count
-    masked_lm     the modules between the last hidden states and the words' logits, in the order of their application
-    own_attention its attention, where transformers' attention interface does not see it
+    name             as people write it
+    layers           the place of the layers below the base model; the star is a layer's number
+    layer            the modules of a layer
+    outside          the modules beside the layers (embeddings, pooler, heads), and their weights' axes
+    masked_lm        the modules from the last hidden states to the words' logits, in order
+    own_attention    its attention, where transformers' attention interface does not see it
     attention_block  the module of a layer that is its attention half
-    feed_forward  the config's name for the feed-forward width
-    as_wide       the config's names for what is as wide as the layers; what is of another width keeps it
-    keep          writes into a config which layers are kept (keep_layers); raises ModelError for those that cannot be
-    keeps_first   whether the first layer is unlike the others and stays in its place
-    rotary        whether queries and keys are rotated in pairs, so that heads have an even number of neurons
-    without       what the family does not carry: capability -> the reason (CAPABILITIES)
+    feed_forward     the config's name for the feed-forward width
+    as_wide          the config's names for widths that follow the layers' where they equal it
+    keep             writes the layers to keep into a config (keep_layers); raises ModelError for those that cannot be
+    keeps_first      whether the first layer is unlike the others and stays in its place
+    rotary           whether queries and keys are rotated in pairs, so that heads have an even number of neurons
+    without          what the family does not carry: capability (CAPABILITIES) -> reason
     """
 
     name: str
@@ -107,11 +104,11 @@ class Family:
 
     @property
     def shares_heads(self) -> bool:
-        """Whether a table outside the layers has a column per head, so that all layers must keep the same heads."""
+        """Whether a table outside the layers has a column per head, so that all layers keep the same heads."""
         return any(HEAD in axes for axes in self.outside.values())
 
     def place(self, name: str) -> tuple[int | None, str]:
-        """A module or parameter below the base model -> the layer's number and the name in it; (None, name) outside."""
+        """The layer's number and the name in it of a module or parameter below the base model; outside (None, name)."""
         path, _, below = self.layers.partition(".*")
         match = re.fullmatch(rf"{re.escape(path)}\.(\d+){re.escape(below)}(?:\.(.+))?", name)
         return (int(match[1]), match[2] or "") if match else (None, name)

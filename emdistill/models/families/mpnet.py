@@ -4,11 +4,13 @@ scores = q·kᵀ / sqrt(head size) + bias[bucket of (key's place - query's place
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
-from emdistill.models.families.family import HEAD, RESIDUAL, Family, Layer, OwnAttention
+from emdistill.models.families.bert import LAYER
+from emdistill.models.families.family import HEAD, OwnAttention
 from emdistill.models.families.roberta import ROBERTA
 
 
@@ -30,20 +32,17 @@ def _attend(
     return module.o(context.flatten(2)), probabilities
 
 
-MPNET = Family(
+MPNET = replace(
+    ROBERTA,
     name="MPNet",
-    layers="encoder.layer.*",
-    layer=Layer(
+    layer=replace(
+        LAYER,
         query="attention.attn.q",
         key="attention.attn.k",
         value="attention.attn.v",
         attention_output="attention.attn.o",
         attention_norm="attention.LayerNorm",
-        feed_forward_input="intermediate.dense",
-        feed_forward_output="output.dense",
-        output_norm="output.LayerNorm",
     ),
-    outside={**ROBERTA.outside, "encoder.relative_attention_bias": (None, HEAD), "pooler.dense": (RESIDUAL, RESIDUAL)},
-    masked_lm=("lm_head",),
+    outside={**ROBERTA.outside, "encoder.relative_attention_bias": (None, HEAD)},
     own_attention=OwnAttention("attention.attn", _attend),
 )
