@@ -121,7 +121,7 @@ def test_options_of_another_method_are_unknown(capsys) -> None:
     [
         (["--seed", "x"], ["--seed", "whole number", "'x'"]),
         (["--seed=-1"], ["--seed", "-1"]),
-        (["--max-length", "0"], ["--max_length", " 3 ", "0"]),
+        (["--max-length", "0"], ["--max_length", " 3, ", "0"]),
         (["--objective.beta", "abc"], ["--objective.beta", "number", "'abc'"]),
         (["--objective.schedule", "once"], ["--objective.schedule", "joint, two-phase", "'once'"]),
         (["--training.learning_rate", "abc"], ["--training.learning_rate", "number", "'abc'"]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -18,6 +18,11 @@ class Reading:
     label: str = "label"
     max_length: int = 128
     kind: str | None = None
+
+    def of(self, text: str | None, text_pair: str | None, label: str | None = None) -> Reading:
+        """With these columns where they are named; a text that is named comes without the model's second one."""
+        pair = text_pair or (None if text else self.text_pair)
+        return replace(self, text=text or self.text, text_pair=pair, label=label or self.label)
 
 
 def remember_reading(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, max_length: int) -> None:

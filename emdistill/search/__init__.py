@@ -1,7 +1,7 @@
 """What to build: the search over layer mappings."""
 
 from emdistill.search.genes import Gene, GeneSpace, check_gene, gene_name, gene_of, gene_pairs, heuristic_genes
-from emdistill.search.layer_mapping import SearchResult, check_numbers, search
+from emdistill.search.layer_mapping import SearchResult, search
 from emdistill.search.shared_study import GeneTrial, SharedStudy
 
 __all__ = [
@@ -11,7 +11,6 @@ __all__ = [
     "SearchResult",
     "SharedStudy",
     "check_gene",
-    "check_numbers",
     "gene_name",
     "gene_of",
     "gene_pairs",

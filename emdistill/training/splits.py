@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from datasets import Dataset, Features, Value, concatenate_datasets
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from emdistill.config import Selection
 from emdistill.data.batches import (
     LengthGroupedSampler,
     TokenBudgetSampler,
@@ -21,8 +21,6 @@ from emdistill.data.read import hold_out
 from emdistill.errors import ConfigError
 from emdistill.models.inputs import longest_text
 from emdistill.tasks.task import Task, TaskData
-
-Selection = Literal["held-out", "dev", "last"]
 
 HELD_OUT_SHARE = 0.1
 HELD_OUT_AT_MOST = 1000

@@ -89,7 +89,7 @@ def test_variants_are_labelled_by_the_teacher_and_by_nobody_else(place: Path, tm
 
     same = sum(row["label"] == data.task.labels[data.train[row["row"]]["label"]] for row in rows) / len(rows)
     assert 0 < same < 1  # a random teacher and the labels of the file do not agree
-    assert f"{len(rows)} variants of 10 rows, {len(rows) / 10:.1f} a row" in said
+    assert f"{len(rows)} variants of 10 rows, {len(rows) / 10:.1f} per row" in said
     assert f"; {same:.1%} as the row they were made from" in said
     assert f"{header['replaced'] / header['words']:.1%} of the words" in said
 

@@ -70,7 +70,7 @@ def test_a_comparison_without_a_finished_run_has_no_page(tmp_path: Path, capsys:
         (["nothing"], "nothing holds no run.json"),
         (["a/run", "--output", "page.html"], "one run's page is a/run/report.html"),
         (["a/run", "b/run"], "stand in 2 folders; name the page"),
-        (["a/run", "b/run", "--output", "page.pdf"], "is an .html file"),
+        (["a/run", "b/run", "--output", "page.pdf"], ".html"),
         (["a/run", "b/run", "--output", "none/page.html"], "there is no folder none"),
         (["a/run", "b/run", "--output", "folder.html"], "is a folder"),
         (["a/run", "b/run", "--ouput", "page.html"], "Did you mean 'output'"),

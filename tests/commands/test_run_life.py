@@ -35,7 +35,7 @@ def test_a_run_that_cannot_take_a_step_takes_nothing_from_the_old_one(
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("this encoder cannot be captured")
 
-    monkeypatch.setattr("emdistill.training.dry_step.capture", broken)
+    monkeypatch.setattr("emdistill.training.lesson.capture", broken)
     if options:
         (tmp_path / "text.txt").write_text(
             ("the movie was good and it was not bad and the book of it is very good. " * 4 + "\n\n") * 40
@@ -57,7 +57,7 @@ def test_fine_tuning_that_cannot_take_a_step_keeps_the_old_model(
     command += [*place.reviews, *place.quiet, "--training.max_steps", "2", "--output", str(tmp_path / "teacher")]
     assert main(command) == 0
     before = contents(tmp_path / "teacher")
-    monkeypatch.setattr("emdistill.training.dry_step.capture", None)
+    monkeypatch.setattr("emdistill.training.lesson.capture", None)
     with pytest.raises(TypeError):
         main([*command, "--overwrite"])
     assert contents(tmp_path / "teacher") == before

@@ -176,7 +176,7 @@ def test_overwrite_starts_anew_and_leaves_what_is_not_its_own(
     search_mapping(**options, output=str(folder))
     (folder / "notes.txt").write_text("the user's own")
     few = {"evaluations": 1, "random_evaluations": 0, "rows": 16}
-    with pytest.raises(ConfigError, match="--population 1"):
+    with pytest.raises(ConfigError, match="--population must be at least 2"):
         search_mapping(**options | few | {"population": 1}, output=str(folder), overwrite=True)
     assert (folder / "best.json").is_file()
     result = search_mapping(**options | few, output=str(folder), overwrite=True)
@@ -212,7 +212,7 @@ def test_the_mapping_found_is_what_distill_takes(searched, place, tmp_path: Path
         ({"training": {"num_train_epochs": 2}}, ConfigError, "--epochs"),
         ({"method": "soft-targets"}, ConfigError, "maps no layers"),
         ({"objective": {"bta": 1}}, ConfigError, "bta"),
-        ({"population": 1}, ConfigError, "--population 1"),
+        ({"population": 1}, ConfigError, "--population must be at least 2"),
         ({"text": "bdy"}, DataError, "Did you mean 'body'"),
     ],
 )
