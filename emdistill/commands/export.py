@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import wraps
@@ -16,12 +15,14 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from rich.console import Console
 
+from emdistill.config import check_limits
 from emdistill.console import print_table
 from emdistill.errors import ConfigError, OutputError
 from emdistill.files import folder_written_whole
 from emdistill.runs.describe import versions
 from emdistill.runs.gate_record import GATE as GATE_FILE
 from emdistill.runs.gate_record import GateRecord, write_gate
+from emdistill.runs.open_run import check_writable
 from emdistill.runs.reading import recall_reading
 from emdistill.runs.record import RUN_FILE
 from emdistill.ship.gate import Limits, judge
@@ -39,16 +40,7 @@ from emdistill.ship.measurement import (
     weight_files,
 )
 from emdistill.ship.onnx import PACKAGES, check_onnx_packages, export_onnx, open_onnx, reads_token_types
-from emdistill.ship.onnx_folder import (
-    CARD,
-    CONFIG,
-    EXAMPLE,
-    INT8,
-    MODEL,
-    TOKENIZER,
-    put_first,
-    write_onnx_folder,
-)
+from emdistill.ship.onnx_folder import CARD, CONFIG, EXAMPLE, INT8, MODEL, TOKENIZER, put_first, write_onnx_folder
 from emdistill.ship.subject import Classifier, Subject, read_subject
 from emdistill.show.cards import Reads, onnx_card
 from emdistill.show.gate_tables import gate_tables, verdict_lines
@@ -102,8 +94,7 @@ def export(
     limits = Limits(max_latency_ms, max_size_mb, max_drop, max_drop_from_teacher)
     if not (onnx or int8):
         raise ConfigError("say what to export: --onnx, or --int8, which writes both")
-    if threads is not None and threads < 1:
-        raise ConfigError(f"--threads must be at least 1, not {threads}")
+    check_limits(threads=threads)
     threads = threads or torch.get_num_threads()
     check_onnx_packages()
     place = Path(output) if output is not None else Path(run) / "onnx"
@@ -195,19 +186,14 @@ def _check_place(place: Path, *, overwrite: bool) -> None:
     """Refuse a folder that holds something, unless that is an export to be replaced."""
     if Path.cwd().is_relative_to(place.resolve()):
         raise OutputError(f"--output {place} is the folder that this command runs in; name one inside it")
-    nearest_folder = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
-    if not nearest_folder.is_dir():
-        raise OutputError(f"{nearest_folder} is a file; --output names a folder")
-    if not os.access(nearest_folder if nearest_folder != place else place.absolute().parent, os.W_OK | os.X_OK):
-        raise OutputError(f"{nearest_folder} may not be written to; choose another --output")
-    found = {item.name for item in place.iterdir()} if place.is_dir() else set()
-    if not found:
-        return
-    if foreign := sorted(found - OWN_FILES):
+    check_writable(place)
+    check_writable(place.absolute().parent)  # where the folder is put in its place
+    names = {item.name for item in place.iterdir()} if place.is_dir() else set()
+    if foreign := sorted(names - OWN_FILES):
         raise OutputError(f"{place} holds {foreign[0]}, which is no part of an export; choose another --output")
-    if GATE not in found:
+    if names and GATE not in names:
         raise OutputError(f"{place} is not empty and holds no export; choose another --output")
-    if not overwrite:
+    if names and not overwrite:
         raise OutputError(f"{place} already holds an export; --overwrite replaces it")
 
 
@@ -240,30 +226,21 @@ def _write_int8(part: Path, subject: Subject, *, max_drop: float, threads: int, 
         count=ROWS_TO_CHOOSE_BY,
         batch_size=1,
     )
-    labels = np.concatenate([batch["labels"].numpy() for batch in sample])
-    batches = [{name: rows.numpy() for name, rows in batch.items() if name != "labels"} for batch in sample]
+    labels = np.concatenate([batch.pop("labels").numpy() for batch in sample])
+    batches = [{name: rows.numpy() for name, rows in batch.items()} for batch in sample]
 
-    def score_on_train(logits: NDArray[np.float32]) -> float:
+    def score(logits: NDArray[np.float32]) -> float:
         return task.score(logits, labels)[task.metrics[0]]
 
     with console.status(f"writing {INT8}"):
-        return quantize_best(
-            part / MODEL, part / INT8, batches=batches, score=score_on_train, max_drop=max_drop, threads=threads
-        )
+        return quantize_best(part / MODEL, part / INT8, batches, score, max_drop=max_drop, threads=threads)
 
 
 def _onnx_variant(path: Path, subject: Subject, examples: Dataset, threads: int) -> Variant:
     classifier = open_onnx(path, threads=threads)
-    pairs = list(examples["text_pair"]) if "text_pair" in examples.column_names else None
-    return Variant(
-        "ONNX Runtime",
-        str(path),
-        path.name,
-        path.stat().st_size,
-        classifier.predict_logits(list(examples["text"]), pairs, max_length=subject.max_length),
-        classifier.logits,
-        subject.student.tokenizer,
-    )
+    predicted = classifier.predict_logits(examples, max_length=subject.max_length)
+    size = path.stat().st_size
+    return Variant("ONNX Runtime", str(path), path.name, size, predicted, classifier.logits, subject.student.tokenizer)
 
 
 def _show(gate: GateRecord, place: Path) -> None:

@@ -24,7 +24,9 @@ from emdistill.runs.answers import PREDICTIONS, Logits, teacher_logits
 from emdistill.runs.describe import file_hashes
 from emdistill.runs.open_run import OWN_FILES, remove
 from emdistill.runs.record import RUN_FILE
-from emdistill.search import Gene, GeneTrial, SearchResult, gene_name, gene_pairs, search
+from emdistill.search.genes import Gene, gene_name, gene_pairs
+from emdistill.search.layer_mapping import SearchResult, search
+from emdistill.search.shared_study import GeneTrial
 from emdistill.show.page import PLOTLY
 from emdistill.show.search_report import search_notes, search_table, trial_line, write_record, write_search_report
 from emdistill.tasks.task import RAW_TEXT, TaskData

@@ -197,19 +197,19 @@ def _step(study: SharedStudy, plan: _Plan, evaluate: Evaluate, report: Report | 
         chosen = plan.next(trials)
         if chosen is not None:
             gene, proposer, name = chosen
-            known = {trial.gene: trial for trial in trials if trial.state in ("finished", "failed")}.get(gene)
-            trial = study.start(gene, proposer, name, reused=known is not None)
+            earlier = {trial.gene: trial for trial in trials if trial.state in ("finished", "failed")}.get(gene)
+            trial = study.start(gene, proposer, name, reused=earlier is not None)
     if chosen is None:
-        # Others may leave genes behind, or finish one that is wanted here as well.
+        # Others may leave genes behind, or finish one that is due here as well.
         busy = any(trial.state == "running" for trial in trials)
         time.sleep(POLL_SECONDS if busy else 0.0)
         return busy
-    if known is None:
+    if earlier is None:
         _evaluate(study, trial, gene, evaluate)
-    elif known.state == "failed":
-        study.fail(trial, known.error, 0.0)
+    elif earlier.state == "failed":
+        study.fail(trial, earlier.error, 0.0)
     else:
-        study.finish(trial, known.scores, 0.0)
+        study.finish(trial, earlier.scores, 0.0)
     result = plan.result(study.trials())
     if report is not None:
         report(next(ended for ended in result.trials if ended.number == trial.number), result)

@@ -6,7 +6,6 @@ import math
 import shutil
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from emdistill.ship.latency import Call, time_in_turns
 from emdistill.ship.onnx import open_session, session_logits
 from emdistill.ship.quantize import Batch, groups, quantize_dynamic_int8, quantize_static_int8
 
@@ -49,13 +49,13 @@ def sensitivities(fp32: Path, quantise: Quantise, batches: Sequence[Batch]) -> d
     """Group -> mean squared difference of the logits when this group alone is quantised, the most sensitive first."""
     reference = logits_of(fp32, batches)
     names = list(groups(fp32))
-    found = {}
+    differences = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "one.onnx"
         for name in names:
             quantise(fp32, path, keep=[other for other in names if other != name])
-            found[name] = float(((logits_of(path, batches) - reference) ** 2).mean())
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+            differences[name] = float(((logits_of(path, batches) - reference) ** 2).mean())
+    return dict(sorted(differences.items(), key=lambda item: -item[1]))
 
 
 def quantize_within(
@@ -82,13 +82,7 @@ def quantize_within(
 
 
 def quantize_best(
-    fp32: Path,
-    path: Path,
-    *,
-    batches: Sequence[Batch],
-    score: Score,
-    max_drop: float,
-    threads: int | None = None,
+    fp32: Path, path: Path, batches: Sequence[Batch], score: Score, *, max_drop: float, threads: int | None = None
 ) -> Quantised | None:
     """Write the int8 graph that is worth shipping: dynamic, unless static is measurably faster here.
 
@@ -128,18 +122,16 @@ def _some(batches: Sequence[Batch]) -> Sequence[Batch]:
 
 
 def _seconds(files: Mapping[Any, Path], batches: Sequence[Batch], threads: int | None) -> dict[Any, float]:
-    """The median time of a call with one text, a text a batch and without its padding; the graphs take turns."""
-    sessions = {name: open_session(path, threads=threads) for name, path in files.items()}
+    """The median time of a call with the first text of each batch, without its padding; the graphs take turns."""
     texts = [
         {name: values[:1, : int(batch["attention_mask"][0].sum())] for name, values in batch.items()}
         for batch in batches
     ]
-    spent: dict[Any, list[float]] = {name: [] for name in files}
-    for turn in range(TIMED_ROUNDS + 1):
-        for name, session in sessions.items():
-            for text in texts:
-                start = time.perf_counter()
-                session_logits(session, text)
-                if turn > 0:  # the first round brings the weights into the caches
-                    spent[name].append(time.perf_counter() - start)
-    return {name: statistics.median(times) for name, times in spent.items()}
+
+    def call(path: Path) -> Call:
+        session = open_session(path, threads=threads)
+        return lambda number: session_logits(session, texts[number % len(texts)])
+
+    calls = {name: call(path) for name, path in files.items()}
+    times = time_in_turns(calls, rounds=TIMED_ROUNDS, calls=len(texts), warm_up=1, seconds=math.inf)
+    return {name: statistics.median(seconds) for name, seconds in times.items()}

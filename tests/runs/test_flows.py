@@ -73,21 +73,22 @@ def line(**changes: object) -> bytes:
 @pytest.mark.parametrize(
     ("broken", "complaint"),
     [
-        (b'{"step": 0, "sta', "no JSON"),
-        (b"", "no JSON"),
-        (b"\xff\xfe", "no JSON"),
-        (b'["step"]', "an object with the fields step, stage, flows"),
-        (b'{"step": 0}', "an object with the fields step, stage, flows"),
-        (line(step=-1), "'step' is a count of steps, not -1"),
-        (line(step=1.5), "'step' is a count of steps, not 1.5"),
-        (line(stage=2), "'stage' is a name, not 2"),
-        (line(flows=[]), "'flows' maps a term's name to its numbers"),
-        (line(flows={"x": [[1], [1, 2]]}), "the flow of 'x' is no matrix"),
-        (line(flows={"x": []}), "the flow of 'x' is no matrix"),
-        (line(flows={"x": [[float("nan")]]}), "NaN is no finite number"),
-        (line(student_weights={"x": [0.5, 0.5]}), "'student_weights' of 'x' are not 1 finite numbers"),
-        (line(teacher_weights={"x": [1.0]}), "'teacher_weights' of 'x' are not 2 finite numbers"),
-        (line(teacher_weights={"y": [1.0]}), "'teacher_weights' names the term 'y', which has no flow"),
+        (b'{"step": 0, "sta', "JSON"),
+        (b"", "JSON"),
+        (b"\xff\xfe", "JSON"),
+        (b'["step"]', "object"),
+        (b'{"step": 0}', "stage"),
+        (line(more=1), "more"),
+        (line(step=-1), "step"),
+        (line(step=1.5), "step"),
+        (line(stage=2), "stage"),
+        (line(flows=[]), "flows"),
+        (line(flows={"x": [[1], [1, 2]]}), "'x'"),
+        (line(flows={"x": []}), "flows.x"),
+        (line(flows={"x": [[float("nan")]]}), "flows.x.0.0"),
+        (line(student_weights={"x": [0.5, 0.5]}), "'student_weights' of 'x' are not 1 "),
+        (line(teacher_weights={"x": [1.0]}), "'teacher_weights' of 'x' are not 2 "),
+        (line(teacher_weights={"y": [1.0]}), "'teacher_weights' names the term 'y'"),
     ],
 )
 def test_any_other_broken_line_is_named_by_file_and_line(tmp_path: Path, broken: bytes, complaint: str) -> None:
@@ -101,7 +102,7 @@ def test_any_other_broken_line_is_named_by_file_and_line(tmp_path: Path, broken:
 def test_a_record_that_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
     path = write(tmp_path / "flows.jsonl", record(0))
     before = path.read_bytes()
-    with pytest.raises(DataError, match=r"step 1 of stage 'joint'.*'hidden_states'"):
+    with pytest.raises(DataError, match=r"step 1 of stage 'joint'.*hidden_states"):
         append_flows(path, record(1, share=float("nan")))
     assert path.read_bytes() == before
 
