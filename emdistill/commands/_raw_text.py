@@ -29,7 +29,7 @@ from emdistill.training.evaluate import mean_terms
 from emdistill.training.lesson import Lesson, prove
 from emdistill.training.projections import fit_projections
 from emdistill.training.run_stages import seed_everything, stage_arguments
-from emdistill.training.splits import HELD_OUT_SEED, check_max_length
+from emdistill.training.splits import HELD_OUT_SEED, LAST_IS_KEPT, check_max_length
 
 # Options of a task's data, which raw text has not.
 OF_A_TASK = ("text_pair", "dev", "kind", "augmented")
@@ -98,7 +98,7 @@ def _distill_text(config: RunConfig, run: Run, *, quiet: bool) -> StudentArtifac
         versions=versions(),
         hashes={"teacher": teacher.fingerprint, text.corpus.path.name: text.corpus.sha256},
         corpus={name: getattr(text.corpus, name) for name in COUNTS},
-        selection="the last checkpoint is kept; nothing was chosen on any score",
+        selection=LAST_IS_KEPT,
         rows={"train": len(text.train), "held out": len(text.held_out)},
         arithmetic=describe_arithmetic(arguments[0]),
         objective={stage.name: str(stage.objective) for stage in stages},

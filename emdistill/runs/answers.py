@@ -1,6 +1,6 @@
 """What teacher and student answer to every row they are scored on: predictions.jsonl of a run folder.
 
-One line a row, the sets in their order, 'dev' first:
+One line per row, the sets in their order, 'dev' first:
     {"set": "dev", "row": 0, "text": "…", "text_pair": "…" or null, "label": 1, 3.2 or [0, 1], "teacher": [logits],
      "student": [logits]}
 Logits are written so that they are read back as the same float32 numbers.
@@ -9,23 +9,43 @@ Logits are written so that they are read back as the same float32 numbers.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated
 
 import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, FiniteFloat, InstanceOf, Strict, StrictInt, TypeAdapter, ValidationError
 
 from emdistill.errors import DataError
 from emdistill.files import written_whole
+from emdistill.runs.record import first_fault
 
 PREDICTIONS = "predictions.jsonl"
-FIELDS = ("set", "row", "text", "text_pair", "label", "teacher", "student")
 
 Logits = NDArray[np.float32]
+Number = Annotated[FiniteFloat, Strict()]
+Numbers = Annotated[list[Number], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A line. Texts are taken as they are: they may hold half of a surrogate pair."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    set: InstanceOf[str]
+    row: StrictInt
+    text: InstanceOf[str]
+    text_pair: InstanceOf[str] | None
+    label: Number | list[Number]
+    teacher: Numbers
+    student: Numbers
+
+
+_ROW = TypeAdapter(_Row)
 
 
 @dataclass(frozen=True)
@@ -63,38 +83,42 @@ def write_predictions(
             for row, (text, pair, label, *logits) in enumerate(rows):
                 values = (name, row, text, pair, label, *map(_shortest, logits))
                 # In ASCII, so that every text that Python holds can be written, half of a surrogate pair as well.
-                file.write(json.dumps(dict(zip(FIELDS, values, strict=True)), allow_nan=False) + "\n")
+                file.write(json.dumps(dict(zip(_Row.__annotations__, values, strict=True)), allow_nan=False) + "\n")
 
 
 def read_predictions(path: Path) -> dict[str, Predictions]:
     """The answers by set; raises DataError with file and line for a line that is no record of this format."""
-    records: dict[str, list[dict[str, Any]]] = {}
+    sets: dict[str, list[_Row]] = {}
     outputs: int | None = None
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            record = _record(line, path, number)
-            rows = records.setdefault(record["set"], [])
-            outputs = outputs or len(record["teacher"])
-            if problem := _problem(record, len(rows), outputs):
+            try:
+                row = _ROW.validate_python(json.loads(line.decode("utf-8")))
+            except ValueError as error:  # broken UTF-8 and broken JSON
+                fault = first_fault(error) if isinstance(error, ValidationError) else str(error)
+                raise DataError(f"this line is no row of answers: {fault}", file=path, line=number) from None
+            rows = sets.setdefault(row.set, [])
+            outputs = outputs or len(row.teacher)
+            if problem := _problem(row, len(rows), outputs):
                 raise DataError(problem, file=path, line=number)
-            rows.append(record)
-    if not records:
+            rows.append(row)
+    if not sets:
         raise DataError("no row was written; make it again: emdistill distill … --overwrite", file=path)
-    return {name: _predictions(rows) for name, rows in records.items()}
+    return {name: _predictions(rows) for name, rows in sets.items()}
 
 
 def teacher_logits(path: Path) -> dict[str, Logits] | None:
     """The teacher's logits by set; None where they were not kept, as by earlier versions. Raises DataError."""
-    return {name: found.teacher for name, found in read_predictions(path).items()} if path.exists() else None
+    return {name: answers.teacher for name, answers in read_predictions(path).items()} if path.exists() else None
 
 
-def _predictions(rows: Sequence[Mapping[str, Any]]) -> Predictions:
+def _predictions(rows: Sequence[_Row]) -> Predictions:
     return Predictions(
-        texts=[row["text"] for row in rows],
-        pairs=[row["text_pair"] for row in rows],
-        labels=np.array([row["label"] for row in rows], dtype=np.float64),
-        teacher=np.array([row["teacher"] for row in rows], dtype=np.float32),
-        student=np.array([row["student"] for row in rows], dtype=np.float32),
+        texts=[row.text for row in rows],
+        pairs=[row.text_pair for row in rows],
+        labels=np.array([row.label for row in rows], dtype=np.float64),
+        teacher=np.array([row.teacher for row in rows], dtype=np.float32),
+        student=np.array([row.student for row in rows], dtype=np.float32),
     )
 
 
@@ -103,50 +127,15 @@ def _shortest(logits: Logits) -> list[float]:
     return [float(str(np.float32(value))) for value in logits]
 
 
-def _record(line: bytes, path: Path, number: int) -> dict[str, Any]:
-    try:
-        record = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
-    except ValueError as error:  # broken UTF-8 and broken JSON alike
-        raise DataError(f"this line is no JSON: {error}", file=path, line=number) from error
-    if not isinstance(record, dict) or set(record) != set(FIELDS):
-        raise DataError(f"a row is an object with the fields {', '.join(FIELDS)}", file=path, line=number)
-    if not isinstance(record["set"], str):
-        raise DataError(f"'set' is a name, not {record['set']!r}", file=path, line=number)
-    for name in ("teacher", "student"):
-        logits = record[name]
-        if not (isinstance(logits, list) and logits and all(map(_is_number, logits))):
-            raise DataError(f"'{name}' is a list of finite numbers, one a class", file=path, line=number)
-    return record
-
-
-def _problem(record: Mapping[str, Any], row: int, outputs: int) -> str | None:
-    """What keeps a record from being the set's next row, or None."""
-    if type(record["row"]) is not int or record["row"] != row:
-        return f"the next row of '{record['set']}' is {row}, not {record['row']!r}"
-    if not isinstance(record["text"], str) or not isinstance(record["text_pair"], str | None):
-        return "'text' is a text, 'text_pair' a text or null"
-    if problem := _label_problem(record["label"], outputs):
-        return problem
-    counts = len(record["teacher"]), len(record["student"])
+def _problem(row: _Row, number: int, outputs: int) -> str | None:
+    """What keeps it from being its set's row of this number, or None."""
+    label, counts = row.label, (len(row.teacher), len(row.student))
+    if row.row != number:
+        return f"the next row of '{row.set}' is {number}, not {row.row}"
+    if isinstance(label, list) and (len(label) != outputs or not set(label) <= {0, 1}):
+        return f"'label' is {label!r}, but {outputs} labels are each 0 or 1"
+    if not isinstance(label, list) and outputs > 1 and label not in range(outputs):
+        return f"'label' is {label!r}, but there are the classes 0 to {outputs - 1}"
     if counts != (outputs, outputs):
         return f"teacher and student give {counts[0]} and {counts[1]} logits, where the rows before have {outputs}"
     return None
-
-
-def _label_problem(label: object, outputs: int) -> str | None:
-    if isinstance(label, list):
-        set_of_labels = len(label) == outputs and all(value in (0, 1) for value in label)
-        return None if set_of_labels else f"'label' is {label!r}, but {outputs} labels are each 0 or 1"
-    if not _is_number(label):
-        return f"'label' is a class's number, a score or a list of 0 and 1, not {label!r}"
-    if outputs > 1 and label not in range(outputs):
-        return f"'label' is {label!r}, but there are the classes 0 to {outputs - 1}"
-    return None
-
-
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no finite number")

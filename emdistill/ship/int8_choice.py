@@ -31,12 +31,10 @@ SOME = 256  # batches that calibrate, rank the groups and are timed
 
 @dataclass(frozen=True)
 class Quantised:
-    """What was done: by which method, what stayed in float32, and the score on the training rows before and after."""
+    """How a graph was quantised: by which method, and which groups stayed in float32."""
 
     method: Literal["dynamic", "static"]
     kept: tuple[str, ...]
-    score: float
-    float32_score: float
 
 
 def logits_of(path: Path, batches: Sequence[Batch], *, threads: int | None = None) -> NDArray[np.float32]:
@@ -94,8 +92,7 @@ def quantize_best(
     batches  training rows that are scored; some of them calibrate static, and are timed
     """
     some = _some(batches)
-    float32_score = score(logits_of(fp32, batches))
-    least = float32_score - max_drop / 100 - ROUNDING
+    least = score(logits_of(fp32, batches)) - max_drop / 100 - ROUNDING
     with tempfile.TemporaryDirectory() as folder:
         methods: dict[Literal["dynamic", "static"], Quantise] = {
             "dynamic": quantize_dynamic_int8,
@@ -113,7 +110,7 @@ def quantize_best(
         seconds = {"dynamic": math.inf, "static": math.inf} | _seconds(left, some, threads)
         best: Literal["dynamic", "static"] = "static" if seconds["static"] < MARGIN * seconds["dynamic"] else "dynamic"
         shutil.copyfile(files[best], path)
-    return Quantised(best, tuple(kept[best]), score(logits_of(path, batches)), float32_score)
+    return Quantised(best, tuple(kept[best]))
 
 
 def _some(batches: Sequence[Batch]) -> Sequence[Batch]:

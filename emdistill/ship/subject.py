@@ -17,7 +17,7 @@ from emdistill.models.inputs import longest_text
 from emdistill.models.teacher import Teacher
 from emdistill.runs.reading import recall_reading, remember_reading
 from emdistill.runs.record import MEND, RUN_FILE, DataOptions, TaskRecord, check_record, read_run
-from emdistill.tasks.task import RAW_TEXT, TaskData
+from emdistill.tasks.task import TaskData
 from emdistill.training.splits import check_max_length
 
 
@@ -63,7 +63,7 @@ def read_subject(
         return _model_subject(folder, teacher, data, dev, task)
     record = read_run(folder)
     config = check_record(record.config, DataOptions, folder / RUN_FILE, mend=MEND, within="config")
-    if record.task is None or config.task == RAW_TEXT:
+    if record.task is None:
         raise ConfigError(
             f"{folder} is a student of raw text, without a head: it has no task to be scored on; distil it on a task "
             f"first: emdistill distill --student {folder / 'student'}"

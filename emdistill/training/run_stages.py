@@ -29,7 +29,7 @@ from emdistill.processes import is_first_process, wait_for_all
 from emdistill.training.arguments import DistillationArguments
 from emdistill.training.lesson import Lesson
 from emdistill.training.stage import Stage
-from emdistill.training.trainer import DistillationTrainer, metrics_from
+from emdistill.training.trainer import DistillationTrainer
 
 STATE_FILE = "trainer_state.json"  # what transformers writes last into a checkpoint
 LEAST = {
@@ -68,7 +68,7 @@ def run_stages(
     folder    gets checkpoints/STAGE/ and tensorboard/STAGE/
     Raises Interrupted after Ctrl-C, once a checkpoint is written; TrainingError where a loss is not finite.
     """
-    student, score = lesson.student, lesson.score
+    student = lesson.student
     histories = []
     for stage, settings, teacher in zip(lesson.stages, lesson.arguments, teachers, strict=True):
         checkpoints = Path(str(settings.output_dir))
@@ -86,7 +86,7 @@ def run_stages(
             processing_class=lesson.tokenizer,
             train_dataset=lesson.train,
             eval_dataset=lesson.choose_on,
-            compute_metrics=None if score is None else metrics_from(score),
+            compute_metrics=lesson.score and (lambda answer: lesson.score(answer.predictions, answer.label_ids)),
             data_collator=lesson.collate,
             callbacks=list(callbacks),
         )

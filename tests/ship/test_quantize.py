@@ -164,8 +164,6 @@ def test_the_best_of_both_methods_is_written(fp32: Path, tmp_path: Path) -> None
     assert done is not None
     assert done.method in ("dynamic", "static")
     assert done.kept == ()
-    assert done.float32_score == 1
-    assert done.score == score(logits_of(tmp_path / "int8.onnx", BATCHES))
     (quantize_dynamic_int8 if done.method == "dynamic" else STATIC)(fp32, tmp_path / "same.onnx")
     assert (tmp_path / "same.onnx").read_bytes() == (tmp_path / "int8.onnx").read_bytes()
 
