@@ -210,8 +210,6 @@ def recipe_of(config: Any, method: str | None) -> dict[str, Any]:
     return flatten(read_yaml(file)) if file.is_file() else {}
 
 
-# ------------------------------------------------------------------------------------------------- the command
-
 FIRST = ("methods", "seeds", "baseline", "model", "teacher", "task", "data", "student", "method", "output")
 ALWAYS = ("student", "method", "seeds", "seed", "max_length", "select")  # even where they are the defaults
 NEVER = ("keep_checkpoints", "teacher_cache_folder", "overwrite", "resume")  # they decide nothing about the student

@@ -47,9 +47,6 @@ class OptionParser(ArgumentParser):
     required: list[argparse.Action]
 
 
-# ------------------------------------------------------------------------------------------------- from Python
-
-
 def load_config(config: str | Path | None = None, **options: Any) -> RunConfig:
     """RunConfig from keywords, over the YAML file `config`, over the method's recipe; errors as load_options."""
     return load_options(RunConfig, config, options)
@@ -76,9 +73,6 @@ def load_options(target: Callable[..., Config], file: str | Path | None, options
     except ArgumentError as error:
         raise ConfigError(explain(error, parser, places)) from None
     return target(**_checked(parsed, parser, places))
-
-
-# ------------------------------------------------------------------------------------------- from the command line
 
 
 def read_words(verb: Target, words: Sequence[str], name: str) -> dict[str, Any] | None:
@@ -167,9 +161,6 @@ def _spelled_out(words: Sequence[str], parser: ArgumentParser) -> list[str]:
         f"{word}=true" if word in switches and stands_alone(after) else word
         for word, after in zip(words, [*words[1:], "--"], strict=False)
     ]
-
-
-# ------------------------------------------------------------------------------------------------------ parsers
 
 
 def option_parser(target: Target, method: str | None = None) -> OptionParser:
@@ -261,9 +252,6 @@ def known_options(parser: ArgumentParser) -> list[str]:
 
 def _types(parser: ArgumentParser) -> dict[str, Any]:
     return {action.dest: vars(action).get("_typehint") for action in parser._actions if action.option_strings}
-
-
-# ------------------------------------------------------------------------------------------------------- checks
 
 
 def refuse_unknown(places: Places, parser: ArgumentParser, target: Target) -> None:

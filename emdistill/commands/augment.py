@@ -56,11 +56,11 @@ def augment(
     data: str,
     output: str,
     task: str | None = None,
+    kind: str | None = None,
+    dev: str | None = None,
     text: str = "text",
     text_pair: str | None = None,
     label: str = "label",
-    dev: str | None = None,
-    kind: str | None = None,
     masked_lm: str | None = None,
     copies: int = 20,
     replace: float = 0.4,
@@ -76,11 +76,11 @@ def augment(
         data: a GLUE folder, a CSV, TSV, JSONL or Parquet file, a hub dataset, or 'docstrings'.
         output: file to write: .jsonl.
         task: a task's name (see `emdistill tasks`); files of your own need none.
+        kind: kind of task, such as classification or regression; found from the labels if not given.
+        dev: file of the development set; without it a part of the data is held out, the same as by `distill`.
         text: column of the text.
         text_pair: column of the second text of a pair.
         label: column of the label; it is read as `distill` reads it, and never given to a variant.
-        dev: file of the development set; without it a part of the data is held out, the same as by `distill`.
-        kind: kind of task, such as classification or regression; found from the labels if not given.
         masked_lm: folder or hub id of an encoder with a masked-LM head, which proposes words that fit the context;
             without it words are replaced by their neighbours in the teacher's embedding table.
         copies: variants per row at most; the two sides of a pair take turns.

@@ -155,9 +155,9 @@ def _lesson(config: RunConfig, data: TaskData, teacher: Teacher, sample: Any) ->
         seed=config.seed,
         source=config.student_source,
         birth=config.student_birth,
-        embedding_rank=config.embedding_rank,
         sample=sample,
         record=plans.append,
+        embedding_rank=config.embedding_rank,
     )
     check_max_length(config.max_length, teacher.model, student)
     seed_everything(config.seed)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from emdistill.data.labels import as_the_model_counts
-from emdistill.data.read import read_task_data
 from emdistill.errors import ModelError
 from emdistill.ship.classifier import open_classifier
 from emdistill.training.evaluate import score_sets
@@ -38,12 +37,9 @@ def evaluate_model(
     classifier = open_classifier(model)
     reading = classifier.reading.of(text, text_pair, label)
     whole_file = task is None and Path(data).is_file()
-    task_data = read_task_data(
+    task_data = reading.read(
         data,
         task=task,
-        text=reading.text,
-        text_pair=reading.text_pair,
-        label=reading.label,
         dev=data if whole_file else None,  # of a file, every row is scored
         kind=kind or (None if task else classifier.kind.name),
         evaluating=True,

@@ -111,7 +111,11 @@ def export(
         if classifier is not None
     }
     with folder_written_whole(place) as part:
-        _write_float32(part, subject, console)
+        model, tokenizer = subject.student.model, subject.student.tokenizer
+        # What the tokenizer never tells apart in PyTorch is not to be told apart in ONNX.
+        token_types = reads_token_types(model) and "token_type_ids" in tokenizer.model_input_names
+        with console.status(f"writing {MODEL}"):
+            export_onnx(model, part / MODEL, token_types=token_types)
         quantised, asides = None, []
         if int8:
             most = MAX_DROP_ON_TRAIN if max_drop is None else max_drop
@@ -121,12 +125,12 @@ def export(
                     f"no int8 model was written: whatever stays in float32, it costs more than {most:g} points on "
                     "training rows"
                 )
-        write_onnx_folder(part, subject.student.model, subject.student.tokenizer)
+        write_onnx_folder(part, model, tokenizer)
         with console.status("scoring the exported models on dev"):
             variants["onnx"] = _onnx_variant(part / MODEL, subject, examples, threads)
             if quantised is not None:
                 variant = _onnx_variant(part / INT8, subject, examples, threads)
-                variants["int8"] = replace(variant, method=quantised.method, kept_in_float32=quantised.kept)
+                variants["int8"] = replace(variant, method=quantised.method, kept_in_float32=quantised.in_float32)
         gate = _judge(variants, subject, examples, limits, threads=threads, console=console, asides=asides)
         if gate.verdict.ship == "int8":
             put_first(part, INT8)
@@ -198,26 +202,16 @@ def _check_place(place: Path, *, overwrite: bool) -> None:
 
 
 def _torch_variant(name: str, classifier: Classifier, examples: Dataset, max_length: int) -> Variant:
-    file, size = weight_files(classifier.source, classifier.model)
-    predicted = predict_logits(
-        classifier.model, classifier.tokenizer, examples, max_length=max_length, description=f"{name} on dev"
-    )
-    run = torch_run(classifier.model)
-    return Variant("PyTorch", classifier.source, file, size, predicted, run, classifier.tokenizer)
-
-
-def _write_float32(part: Path, subject: Subject, console: Console) -> None:
-    student = subject.student
-    # What the tokenizer never tells apart in PyTorch is not to be told apart in ONNX.
-    token_types = reads_token_types(student.model) and "token_type_ids" in student.tokenizer.model_input_names
-    with console.status(f"writing {MODEL}"):
-        export_onnx(student.model, part / MODEL, token_types=token_types)
+    source, model, tokenizer = classifier.source, classifier.model, classifier.tokenizer
+    file, size = weight_files(source, model)
+    predicted = predict_logits(model, tokenizer, examples, max_length=max_length, description=f"{name} on dev")
+    return Variant("PyTorch", source, file, size, predicted, torch_run(model), tokenizer)
 
 
 def _write_int8(part: Path, subject: Subject, *, max_drop: float, threads: int, console: Console) -> Quantised | None:
     """The int8 graph, calibrated and chosen on training rows: chosen on dev, its score there would flatter."""
     task = subject.data.task
-    # One text a batch, as in the scores on dev: in int8 an answer depends a little on what else is in its batch.
+    # One text per batch, as in the scores on dev: in int8 an answer depends a little on what else is in its batch.
     sample = sample_batches(
         subject.data,
         subject.student.tokenizer,

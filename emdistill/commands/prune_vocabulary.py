@@ -77,9 +77,9 @@ def prune_vocabulary(
     before = load_with_tokenizer(source)
     corpus = _read_corpus(data, task, recall_reading(before.model).of(text, text_pair))
     used = used_tokens(before.tokenizer, corpus.texts())
-    after, kept = prune(before, used, min_count=min_count)
+    after, vocabulary = prune(before, used, min_count=min_count)
 
-    tokens = len(before.tokenizer), len(kept)
+    tokens = len(before.tokenizer), len(vocabulary)
     sizes = describe_model(before.model), describe_model(after.model)
     split_alike = {
         name: same_words(before.tokenizer, after.tokenizer, texts)

@@ -30,14 +30,10 @@ def prepare(
     augmented: Dataset | None = None,
 ) -> tuple[list[DistillationArguments], Splits]:
     """The training arguments of every stage, and the rows that are learned from and chosen on."""
+    choose, metric = config.select != "last", data.task.metrics[0]
     arguments = [
         stage_arguments(
-            stage,
-            config.training,
-            folder=Path(config.output),
-            choose=config.select != "last",
-            metric=data.task.metrics[0],
-            seed=config.seed,
+            stage, config.training, folder=Path(config.output), choose=choose, metric=metric, seed=config.seed
         )
         for stage in stages
     ]

@@ -38,15 +38,6 @@ class ModelRecord:
 
 
 @dataclass(frozen=True)
-class FileRecord:
-    """A file that was read."""
-
-    name: str
-    rows: int
-    sha256: str
-
-
-@dataclass(frozen=True)
 class TaskRecord:
     """The task and its data. held_out: how dev was cut out of train, where no development set was given."""
 
@@ -65,6 +56,15 @@ class TaskRecord:
     def metric(self) -> str:
         """The metric that counts."""
         return self.metrics[0]
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file that was read."""
+
+    name: str
+    rows: int
+    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)

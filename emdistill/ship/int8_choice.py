@@ -34,7 +34,7 @@ class Quantised:
     """How a graph was quantised: by which method, and which groups stayed in float32."""
 
     method: Literal["dynamic", "static"]
-    kept: tuple[str, ...]
+    in_float32: tuple[str, ...]
 
 
 def logits_of(path: Path, batches: Sequence[Batch], *, threads: int | None = None) -> NDArray[np.float32]:
@@ -59,24 +59,24 @@ def sensitivities(fp32: Path, quantise: Quantise, batches: Sequence[Batch]) -> d
 def quantize_within(
     fp32: Path, path: Path, *, quantise: Quantise, batches: Sequence[Batch], score: Score, least: float
 ) -> list[str]:
-    """Quantise as much as the score allows; returns the groups kept in float32.
+    """Quantise as much as the score allows; returns the groups left in float32.
 
-    All groups are quantised first. While the score is below `least`, the most sensitive group that is not kept yet is
-    kept as well.
+    All groups are quantised first. While the score is below `least`, the most sensitive group in int8 is
+    left in float32 as well.
 
     batches, score  training rows and their score: on dev rows the choice would flatter what is measured there
     """
     quantise(fp32, path, keep=())
-    kept: list[str] = []
+    in_float32: list[str] = []
     order: list[str] | None = None
     while not score(logits_of(path, batches)) >= least:
         order = list(sensitivities(fp32, quantise, _some(batches))) if order is None else order
-        kept.append(order[len(kept)])
-        if len(kept) == len(order):
+        in_float32.append(order[len(in_float32)])
+        if len(in_float32) == len(order):
             shutil.copyfile(fp32, path)
             break
-        quantise(fp32, path, keep=kept)
-    return kept
+        quantise(fp32, path, keep=in_float32)
+    return in_float32
 
 
 def quantize_best(
@@ -99,18 +99,18 @@ def quantize_best(
             "static": partial(quantize_static_int8, calibration=some),
         }
         files = {method: Path(folder) / f"{method}.onnx" for method in methods}
-        kept = {
+        in_float32 = {
             method: quantize_within(fp32, files[method], quantise=quantise, batches=batches, score=score, least=least)
             for method, quantise in methods.items()
         }
         whole = len(groups(fp32))
-        left = {method: file for method, file in files.items() if len(kept[method]) < whole}
+        left = {method: file for method, file in files.items() if len(in_float32[method]) < whole}
         if not left:
             return None
         seconds = {"dynamic": math.inf, "static": math.inf} | _seconds(left, some, threads)
         best: Literal["dynamic", "static"] = "static" if seconds["static"] < MARGIN * seconds["dynamic"] else "dynamic"
         shutil.copyfile(files[best], path)
-    return Quantised(best, tuple(kept[best]))
+    return Quantised(best, tuple(in_float32[best]))
 
 
 def _some(batches: Sequence[Batch]) -> Sequence[Batch]:

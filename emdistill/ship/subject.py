@@ -10,24 +10,14 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emdistill.data.labels import as_the_model_counts
-from emdistill.data.read import read_task_data
 from emdistill.errors import ConfigError, DataError, EmdistillError, ModelError, TeacherError
 from emdistill.models.encoder import load_classifier, load_tokenizer
 from emdistill.models.inputs import longest_text
 from emdistill.models.teacher import Teacher
-from emdistill.runs.reading import recall_reading, remember_reading
+from emdistill.runs.reading import Reading, recall_reading, remember_reading
 from emdistill.runs.record import MEND, RUN_FILE, DataOptions, TaskRecord, check_record, read_run
-from emdistill.tasks.task import TaskData
+from emdistill.tasks.task import RAW_TEXT, TaskData
 from emdistill.training.splits import check_max_length
-
-
-@dataclass(frozen=True)
-class Classifier:
-    """A model as it lies on the disk, loaded, with its tokenizer."""
-
-    source: str
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -44,6 +34,15 @@ class Subject:
         """How many tokens all of its models have positions for."""
         models = [self.student.model, *([self.teacher.model] if self.teacher else [])]
         return min(map(longest_text, models))
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A model as it lies on the disk, loaded, with its tokenizer."""
+
+    source: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
 
 
 def read_subject(
@@ -63,7 +62,7 @@ def read_subject(
         return _model_subject(folder, teacher, data, dev, task)
     record = read_run(folder)
     config = check_record(record.config, DataOptions, folder / RUN_FILE, mend=MEND, within="config")
-    if record.task is None:
+    if record.task is None or config.task == RAW_TEXT:
         raise ConfigError(
             f"{folder} is a student of raw text, without a head: it has no task to be scored on; distil it on a task "
             f"first: emdistill distill --student {folder / 'student'}"
@@ -73,16 +72,9 @@ def read_subject(
     place = folder / "student"
     student = _load(str(place if place.is_dir() else folder))
     with _moved(folder, "data", data is None):
-        examples = read_task_data(
-            data or config.data,
-            task=task or config.task,
-            dev=dev or config.dev,
-            text=config.text,
-            text_pair=config.text_pair,
-            label=config.label,
-            kind=config.kind,
-            evaluating=True,
-        )
+        reading = Reading(config.text, config.text_pair, config.label)
+        options = {"task": task or config.task, "dev": dev or config.dev, "kind": config.kind}
+        examples = reading.read(data or config.data, **options, evaluating=True)
     _check_same_data(folder, record.task, examples)
     source = teacher or config.teacher
     with _moved(folder, "teacher", teacher is None):
@@ -100,15 +92,7 @@ def _model_subject(folder: Path, teacher: str | None, data: str | None, dev: str
         )
     student = _load(str(folder))
     reading = recall_reading(student.model)
-    examples = read_task_data(
-        data,
-        task=task,
-        text=reading.text,
-        text_pair=reading.text_pair,
-        label=reading.label,
-        dev=dev,
-        kind=None if task else Teacher(student.model).kind.name,
-    )
+    examples = reading.read(data, task=task, dev=dev, kind=None if task else Teacher(student.model).kind.name)
     taught_by = None if teacher is None else _load(teacher)
     max_length = min(reading.max_length, longest_text(student.model))
     if "emdistill" not in student.model.config.to_dict():  # the exported folder reads texts as they are scored here

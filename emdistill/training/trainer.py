@@ -105,7 +105,7 @@ class DistillationTrainer(Trainer):
         # The objective's losses take whole batches as dicts; nothing may be dropped by signature.
         args.remove_unused_columns = False
         args.label_names = ["labels"]
-        # One process a GPU: nn.DataParallel would copy the layer weights and lose their updates.
+        # One process per GPU: nn.DataParallel would copy the layer weights and lose their updates.
         args._n_gpu = min(args.n_gpu, 1)
         options.setdefault("data_collator", padding_collator(processing_class))
         super().__init__(
