@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 from collections.abc import Mapping
@@ -18,6 +19,16 @@ Birth = Literal["importance", "random", "fresh"]
 CacheChoice = Literal["none", "logits", "states"]
 Selection = Literal["held-out", "dev", "last"]
 
+# The least and the most that a number may be, by the option's name.
+LIMITS: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**32 - 1),
+    "max_length": (3, 1_000_000),
+    "rows": (1, 2**62),
+    "mutation": (0, 1),
+    "population": (2, math.inf),  # two parents
+    **dict.fromkeys(("evaluations", "random_evaluations"), (0, math.inf)),
+    **dict.fromkeys(("batch_size", "candidates", "copies", "min_count", "score_rows", "threads"), (1, math.inf)),
+}
 RECIPES = Path(__file__).parent / "recipes"
 SECTIONS = ("objective", "training")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -25,7 +36,7 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 @dataclass(frozen=True, kw_only=True)
 class CommonConfig:
-    """What is told to every run, alike for all runs of a comparison.
+    """The options of every run, alike for all runs of a comparison.
 
     Args:
         data: a GLUE folder, a CSV, TSV, JSONL or Parquet file, a hub dataset, or 'docstrings'; raw text for task text.
@@ -63,7 +74,7 @@ class CommonConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LearningConfig(CommonConfig):
-    """What a distillation and a fine-tuning are both told.
+    """The options that a distillation and a fine-tuning share.
 
     Args:
         seed: seed of initial weights, order and dropout.
@@ -159,6 +170,15 @@ def config_dict(config: CommonConfig) -> dict[str, Any]:
     return {name: value for name, value in asdict(config).items() if name not in ("overwrite", "resume")}
 
 
+def check_limits(places: Mapping[str, str] | None = None, /, **options: Any) -> None:
+    """Raise ConfigError for a number beyond LIMITS, with the option's name and place; None is no number."""
+    for name in options.keys() & LIMITS.keys():
+        value, (least, most) = options[name], LIMITS[name]
+        if value is not None and not least <= value <= most:
+            bound = f"at most {most}" if value > most else f"at least {least}"
+            raise ConfigError(f"--{name} must be {bound}, not {value}{(places or {}).get(name, '')}")
+
+
 def flatten(options: Mapping[str, Any]) -> dict[str, Any]:
     """{'training': {'seed': 1}, 'text': 'a'} -> {'training.seed': 1, 'text': 'a'}."""
     flat: dict[str, Any] = {}
@@ -192,11 +212,9 @@ def recipe_of(config: Any, method: str | None) -> dict[str, Any]:
     return flatten(read_yaml(file)) if file.is_file() else {}
 
 
-# ------------------------------------------------------------------------------------------------- the command
-
 FIRST = ("methods", "seeds", "baseline", "model", "teacher", "task", "data", "student", "method", "output")
-TOLD = ("student", "method", "seeds", "seed", "max_length", "select")  # even where they are the defaults
-LEFT_OUT = ("keep_checkpoints", "teacher_cache_folder", "overwrite", "resume")  # they decide nothing about the student
+ALWAYS = ("student", "method", "seeds", "seed", "max_length", "select")  # even where they are the defaults
+NEVER = ("keep_checkpoints", "teacher_cache_folder", "overwrite", "resume")  # they decide nothing about the student
 SOURCES = ("model", "teacher", "data", "dev", "student", "student_source", "method", "mapping", "augmented")
 WIDTH = 100
 
@@ -209,13 +227,14 @@ def as_command(verb: str, options: Mapping[str, Any]) -> str:
     """
     config = CONFIGS.get(verb)
     settings = fields(config) if config else ()
-    defaults = {setting.name: setting.default for setting in settings if setting.default is not MISSING}
-    usual = {**defaults, **recipe_of(config, options.get("method"))}
-    told = {}
-    for name, value in flatten(options).items():
-        if name not in LEFT_OUT and (name in TOLD or value != usual.get(name)):
-            told[name] = _cut(name, value)
-    return command_line(verb, {name: told[name] for name in dict.fromkeys([*FIRST, *told]) if name in told})
+    usual = {setting.name: setting.default for setting in settings if setting.default is not MISSING}
+    usual |= recipe_of(config, options.get("method"))
+    written = {
+        name: _cut(name, value)
+        for name, value in flatten(options).items()
+        if name not in NEVER and (name in ALWAYS or value != usual.get(name))
+    }
+    return command_line(verb, {name: written[name] for name in dict.fromkeys([*FIRST, *written]) if name in written})
 
 
 def command_line(verb: str, options: Mapping[str, Any]) -> str:
@@ -254,9 +273,8 @@ def plain(value: Any) -> Any:
     """A value of plain types, absolute paths cut to their last part."""
     if isinstance(value, PurePath):
         return value.name
-    if isinstance(value, str):
-        absolute = PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute()
-        return folder_name(value) if absolute else value
+    if isinstance(value, str) and (PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute()):
+        return folder_name(value)
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -20,14 +20,13 @@ import yaml
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 
-from emdistill.config import SECTIONS, FinetuneConfig, RunConfig, flatten, read_yaml, recipe_of
+from emdistill.config import SECTIONS, FinetuneConfig, RunConfig, check_limits, flatten, read_yaml, recipe_of
 from emdistill.errors import ConfigError, nearest
 
 Target = Callable[..., Any]
 Config = TypeVar("Config")
 Places = Mapping[str, str]  # option -> where it stands: " in run.yaml", or "" for the command line
 
-LIMITS = {"seed": (0, 2**32 - 1), "max_length": (3, 1_000_000), "rows": (1, 2**62)}
 QUIET_DEFAULTS: tuple[Any, ...] = (None, False, {}, argparse.SUPPRESS)
 WRONG_VALUE = re.compile(r'Parser key "([^"]+)":.*?(?:Got|Given) value: (.*)', re.DOTALL)
 TOP_LEVEL_OPTION = re.compile(r"--[a-z_]+(?![\w.])")  # those of the sections are Python's names
@@ -46,9 +45,6 @@ class OptionParser(ArgumentParser):
     """jsonargparse's parser; what is `required` may stand in a file, so it is asked for when everything is read."""
 
     required: list[argparse.Action]
-
-
-# ------------------------------------------------------------------------------------------------- from Python
 
 
 def load_config(config: str | Path | None = None, **options: Any) -> RunConfig:
@@ -79,11 +75,8 @@ def load_options(target: Callable[..., Config], file: str | Path | None, options
     return target(**_checked(parsed, parser, places))
 
 
-# ------------------------------------------------------------------------------------------- from the command line
-
-
 def read_words(verb: Target, words: Sequence[str], name: str) -> dict[str, Any] | None:
-    """The options of a verb's function by name; None where all is said already (--help, --print-config).
+    """The options of a verb's function by name; None after --help and --print-config, which print all there is.
 
     Raises ConfigError naming every unknown option at once, or a value of a wrong type.
     """
@@ -105,7 +98,7 @@ def read_words(verb: Target, words: Sequence[str], name: str) -> dict[str, Any] 
         raise ConfigError(f"{explain(error, parser, places)}\n`emdistill {name} --help` lists the options") from None
     if not first.print_config:
         return _checked(parsed, parser, places)
-    for action in parser.required:  # what is not given stands there by its name
+    for action in parser.required:  # an option that is not given stands there by its name
         parsed[action.dest] = parsed.get(action.dest) or action.dest.upper()
     print(yaml.safe_dump(_checked(parsed, parser, places), sort_keys=False, allow_unicode=True), end="")
     return None
@@ -170,9 +163,6 @@ def _spelled_out(words: Sequence[str], parser: ArgumentParser) -> list[str]:
     ]
 
 
-# ------------------------------------------------------------------------------------------------------ parsers
-
-
 def option_parser(target: Target, method: str | None = None) -> OptionParser:
     """The parser of a target's signature; with the settings of `method`, its default if None, where it takes one.
 
@@ -200,13 +190,9 @@ def option_parser(target: Target, method: str | None = None) -> OptionParser:
         training = {name.partition(".")[2]: recipe.pop(name) for name in [*recipe] if name.startswith("training.")}
         parser.set_defaults({**recipe, "training": training})
     if parameters:
-        parser.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS, help="YAML file of options.")
-        parser.add_argument(
-            "--print_config",
-            action="store_true",
-            default=argparse.SUPPRESS,
-            help="print them as such a file, and stop.",
-        )
+        unset: dict[str, Any] = {"default": argparse.SUPPRESS}
+        parser.add_argument("--config", metavar="FILE", help="YAML file of options.", **unset)
+        parser.add_argument("--print_config", action="store_true", help="print such a file, and stop.", **unset)
     for action in parser._actions:
         if not action.option_strings:
             action.metavar = action.dest.removesuffix("s").upper()
@@ -268,9 +254,6 @@ def _types(parser: ArgumentParser) -> dict[str, Any]:
     return {action.dest: vars(action).get("_typehint") for action in parser._actions if action.option_strings}
 
 
-# ------------------------------------------------------------------------------------------------------- checks
-
-
 def refuse_unknown(places: Places, parser: ArgumentParser, target: Target) -> None:
     """Raises ConfigError that lists every unknown option with its place and the nearest valid one.
 
@@ -295,10 +278,8 @@ def _nearest_option(name: str, known: Iterable[str]) -> str:
     """Names of its own section first: 'training.lr' is meant for another training option."""
     section = name.rpartition(".")[0]
     same = {option.rpartition(".")[2]: option for option in known if option.rpartition(".")[0] == section}
-    found = nearest(name.rpartition(".")[2], same)
-    if found:
-        return found if not section else found.replace("mean '", f"mean '{section}.")
-    return nearest(name, known)
+    hint = nearest(name.rpartition(".")[2], same)
+    return hint.replace("mean '", f"mean '{section}.") if hint and section else hint or nearest(name, known)
 
 
 def _nested(options: Mapping[str, Any], parser: ArgumentParser) -> dict[str, Any]:
@@ -323,10 +304,7 @@ def _checked(parsed: Namespace, parser: OptionParser, places: Places) -> dict[st
         raise ConfigError(f"{', '.join(map(_written, missing))} must be given")
     if "training" in values:
         values["training"] = _checked_training(values["training"] or {}, places)
-    for name, (least, most) in LIMITS.items():
-        if values.get(name) is not None and not least <= values[name] <= most:
-            place = places.get(name, "")
-            raise ConfigError(f"--{name} must lie between {least} and {most}, not {values[name]}{place}")
+    check_limits(places, **values)
     return values
 
 
@@ -348,18 +326,18 @@ def _checked_training(training: Mapping[str, Any], places: Places) -> dict[str, 
 
 def explain(error: ArgumentError, parser: ArgumentParser, places: Places, prefix: str = "") -> str:
     """The parser's message; for a wrong value: the option, what it takes, what was given, and where."""
-    found = WRONG_VALUE.search(str(error))
+    match = WRONG_VALUE.search(str(error))
     types = _types(parser)
-    if not found or types.get(found[1]) is None:
+    if not match or types.get(match[1]) is None:
         return str(error)
-    name = f"{prefix}{found[1]}"
-    return f"--{name} takes {_say_type(types[found[1]])}, not '{found[2].strip()}'{places.get(name, '')}"
+    name = f"{prefix}{match[1]}"
+    return f"--{name} takes {_type_in_words(types[match[1]])}, not '{match[2].strip()}'{places.get(name, '')}"
 
 
-def _say_type(hint: Any) -> str:
+def _type_in_words(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return "one of " + ", ".join(map(str, get_args(hint)))
     if get_args(hint) and get_origin(hint) not in (dict, list):
-        return " or ".join(_say_type(part) for part in get_args(hint) if part is not type(None))
+        return " or ".join(_type_in_words(part) for part in get_args(hint) if part is not type(None))
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
     return names.get(hint, str(hint))

@@ -20,6 +20,7 @@ from emdistill.models.teacher import Teacher
 from emdistill.runs.flow_recorder import FlowRecorder
 from emdistill.states import EncoderStates
 from emdistill.training import DistillationTrainer, Stage
+from emdistill.training.lesson import Lesson
 from emdistill.training.run_stages import run_stages, stage_arguments
 from emdistill.training.stage_teachers import CacheChoice, stage_teachers
 
@@ -92,21 +93,15 @@ class Run:
             for stage in self.stages
         ]
         cache_folder = self.folder / "teacher_cache"
-        self.log = run_stages(
-            self.student,
-            self.tokenizer,
-            self.stages,
-            arguments,
-            teachers=stage_teachers(
-                self.stages, self.teacher, self.train, self.tokenizer, cache=self.cache, folder=cache_folder
-            ),
-            train=self.train,
-            choose_on=tokenise(make_examples(24, seed=1), self.tokenizer, 64) if choose else None,
-            score=self.score,
-            folder=self.folder,
-            resume=resume,
-            callbacks=[FlowRecorder(self.folder / "flows.jsonl", self.stages), *callbacks],
+        teachers = stage_teachers(
+            self.stages, self.teacher, self.train, self.tokenizer, cache=self.cache, folder=cache_folder
         )
+        choose_on = tokenise(make_examples(24, seed=1), self.tokenizer, 64) if choose else None
+        lesson = Lesson(
+            self.student, self.tokenizer, self.stages, arguments, self.train, choose_on=choose_on, score=self.score
+        )
+        recorder = FlowRecorder(self.folder / "flows.jsonl", self.stages)
+        self.log = run_stages(lesson, teachers, self.folder, resume=resume, callbacks=[recorder, *callbacks])
         return self.log
 
 

@@ -8,30 +8,32 @@ from typing import Any
 from emdistill.config import RunConfig, config_dict
 from emdistill.console import say
 from emdistill.data.batches import MaskingCollator, padding_collator, text_encoder
-from emdistill.data.corpus import CorpusSplits, corpus_dataset
+from emdistill.data.corpus import corpus_dataset
 from emdistill.errors import ConfigError
 from emdistill.methods import compose_stages
-from emdistill.models.encoder import encoder_shape, load_encoder, load_tokenizer, save_student
+from emdistill.models.encoder import encoder_shape, load_encoder, load_tokenizer
 from emdistill.models.masked_lm import has_masked_lm_head
 from emdistill.models.teacher import Teacher
 from emdistill.processes import is_first_process
-from emdistill.runs.describe import describe_arithmetic, describe_model, versions
+from emdistill.runs.describe import describe_arithmetic, describe_model, objective_and_sizes, versions
 from emdistill.runs.distillation import as_distillation
-from emdistill.runs.learn import Lesson, learn, prove
+from emdistill.runs.learn import learn
 from emdistill.runs.open_run import Run, open_run
 from emdistill.runs.record import RunRecord
-from emdistill.runs.student_artifact import StudentArtifact
+from emdistill.runs.student_artifact import StudentArtifact, write_student
 from emdistill.show.cards import text_card
 from emdistill.show.run_report import write_run_report
 from emdistill.states import NOTHING, WORDS
 from emdistill.students import make_student
 from emdistill.training.evaluate import mean_terms
+from emdistill.training.lesson import Lesson, prove
 from emdistill.training.projections import fit_projections
 from emdistill.training.run_stages import seed_everything, stage_arguments
-from emdistill.training.splits import HELD_OUT_SEED, check_max_length
+from emdistill.training.splits import HELD_OUT_SEED, LAST_IS_KEPT, check_max_length
 
 # Options of a task's data, which raw text has not.
 OF_A_TASK = ("text_pair", "dev", "kind", "augmented")
+COUNTS = ("documents", "paragraphs", "pieces", "tokens", "dropped")  # of the corpus, in the record
 SAMPLE_PIECES = 64
 
 
@@ -95,19 +97,23 @@ def _distill_text(config: RunConfig, run: Run, *, quiet: bool) -> StudentArtifac
         seed=config.seed,
         versions=versions(),
         hashes={"teacher": teacher.fingerprint, text.corpus.path.name: text.corpus.sha256},
-        corpus=_corpus(text),
-        selection="the last checkpoint is kept; nothing was chosen on any score",
+        corpus={name: getattr(text.corpus, name) for name in COUNTS},
+        selection=LAST_IS_KEPT,
         rows={"train": len(text.train), "held out": len(text.held_out)},
         arithmetic=describe_arithmetic(arguments[0]),
         objective={stage.name: str(stage.objective) for stage in stages},
         teacher=describe_model(teacher.model),
         student=describe_model(student),
     )
-    lesson = Lesson(record, student, tokenizer, stages, arguments, text.train, teacher, collator=collator)
+    lesson = Lesson(student, tokenizer, stages, arguments, text.train, teacher, collator=collator)
     if run.is_finished(record):
         say(f"{folder} is finished already; nothing to do", quiet=quiet)
         return StudentArtifact(folder)
-    say(_what_runs(record), quiet=quiet)
+    say(
+        f"raw text: {record.rows['train']:,} pieces of at most {config.max_length} tokens to learn from, "
+        f"{record.rows['held out']:,} held out; {record.selection}\n{objective_and_sizes(record)}",
+        quiet=quiet,
+    )
     prove(lesson)
     run.begin(record, keep=("teacher_cache",))  # the tokens of the text stand there, and have just been written
     teacher.dtype = arguments[0].teacher_dtype
@@ -115,25 +121,18 @@ def _distill_text(config: RunConfig, run: Run, *, quiet: bool) -> StudentArtifac
     def held_out_loss() -> dict[str, float]:
         terms: dict[str, float] = {}
         for stage in stages:
-            terms |= mean_terms(
-                student,
-                teacher,
-                stage.objective,
-                text.held_out,
-                collator,
-                description="" if quiet else "held-out text",
-            )
+            description = "" if quiet else "held-out text"
+            terms |= mean_terms(student, teacher, stage.objective, text.held_out, collator, description=description)
         return {"loss": sum(terms.values()), **terms}
 
     fit_projections(stages, student, teacher, sample)
-    record.held_out_loss["before"] = held_out_loss()
+    before = record.held_out_loss["before"] = held_out_loss()
     learn(run, lesson, [teacher if stage.objective.taught else None for stage in stages])
-    record.held_out_loss["after"] = held_out_loss()
-    say("held-out text: " + _losses(record), quiet=quiet)
+    after = record.held_out_loss["after"] = held_out_loss()
+    losses = ", ".join(f"{name} {before[name]:.4g} -> {value:.4g}" for name, value in after.items())
+    say(f"held-out text: {losses}", quiet=quiet)
     if is_first_process():
-        save_student(student, tokenizer, folder / "student")
-        card = text_card(as_distillation(folder, record))
-        (folder / "student" / "README.md").write_text(card, encoding="utf-8")
+        write_student(folder, student, tokenizer, text_card(as_distillation(folder, record)))
         run.save()
         write_run_report(folder)
     run.finish()
@@ -149,24 +148,3 @@ def _check_options(config: RunConfig) -> None:
             "--teacher_cache states: the states of a whole raw text would fill the disk, and masks change from epoch "
             "to epoch; leave it out"
         )
-
-
-def _corpus(text: CorpusSplits) -> dict[str, int]:
-    corpus = text.corpus
-    return {name: getattr(corpus, name) for name in ("documents", "paragraphs", "pieces", "tokens", "dropped")}
-
-
-def _what_runs(record: RunRecord) -> str:
-    assert record.teacher is not None
-    assert record.student is not None
-    return (
-        f"raw text: {record.rows['train']:,} pieces of at most {record.config['max_length']} tokens to learn from, "
-        f"{record.rows['held out']:,} held out; {record.selection}\n"
-        + "\n".join(f"{name}: {equation}" for name, equation in record.objective.items())
-        + f"\nteacher {record.teacher.parameters:,} parameters, student {record.student.parameters:,}"
-    )
-
-
-def _losses(record: RunRecord) -> str:
-    before, after = record.held_out_loss["before"], record.held_out_loss["after"]
-    return ", ".join(f"{name} {before[name]:.4g} -> {value:.4g}" for name, value in after.items())

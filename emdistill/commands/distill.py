@@ -23,17 +23,27 @@ from emdistill.models.teacher import Teacher, check_above_chance
 from emdistill.options import load_config
 from emdistill.processes import is_first_process
 from emdistill.runs.answers import PREDICTIONS, write_predictions
-from emdistill.runs.describe import describe_arithmetic, describe_data, describe_model, file_hashes, versions
+from emdistill.runs.describe import (
+    describe_arithmetic,
+    describe_data,
+    describe_model,
+    file_hashes,
+    objective_and_sizes,
+    versions,
+)
 from emdistill.runs.distillation import as_distillation
-from emdistill.runs.learn import Lesson, learn, prepare, prove
+from emdistill.runs.learn import learn, prepare
 from emdistill.runs.open_run import open_run
+from emdistill.runs.reading import remember_reading
 from emdistill.runs.record import RunRecord
 from emdistill.runs.student_artifact import StudentArtifact, write_student
 from emdistill.show.cards import student_card
 from emdistill.show.run_report import write_run_report
+from emdistill.states import EncoderShape
 from emdistill.students import ExtractionPlan, make_student
 from emdistill.tasks.task import RAW_TEXT, TaskData
-from emdistill.training.evaluate import predict_sets, score_sets
+from emdistill.training.evaluate import Reading, predict_sets, score_sets
+from emdistill.training.lesson import Lesson, prove
 from emdistill.training.projections import fit_projections
 from emdistill.training.run_stages import seed_everything
 from emdistill.training.splits import check_max_length, sample_batches
@@ -76,22 +86,27 @@ def distill(
             sample_batches, data, teacher_tokenizer,
             select=config.select, max_length=config.max_length, rows=config.rows,
         )  # fmt: skip
-        lesson = _lesson(config, data, teacher, sample)
-        record = lesson.record
+        lesson, record = _lesson(config, data, teacher, sample)
         if run.is_finished(record):
             say(f"{folder} is finished already; nothing to do", quiet=quiet)
             return StudentArtifact(folder)
         for note in data.notes:
             say(f"note: {note}", quiet=quiet)
-        say(_what_runs(record), quiet=quiet)
+        say(_outline(record), quiet=quiet)
+
+        def logits_on_dev(model: Any, tokenizer: Any, description: str) -> dict[str, np.ndarray]:
+            reading: Reading = {"max_length": config.max_length, "description": "" if quiet else description}
+            return predict_sets(model, tokenizer, data.evaluation, **reading)
+
+        def note_scores(name: str, logits: Mapping[str, np.ndarray]) -> None:
+            record.scores[name] = score_sets(task, logits, data.evaluation)
+            say(f"{name} on dev: {say_scores(record.scores[name])}", quiet=quiet)
 
         prove(lesson)
         started = time.perf_counter()
-        answer_dev = partial(predict_sets, evaluation=data.evaluation, max_length=config.max_length)
         if teacher_logits is None:
-            teacher_logits = answer_dev(teacher.model, teacher_tokenizer, description="" if quiet else "teacher on dev")
-        record.scores["teacher"] = score_sets(task, teacher_logits, data.evaluation)
-        say(f"teacher on dev: {say_scores(record.scores['teacher'])}", quiet=quiet)
+            teacher_logits = logits_on_dev(teacher.model, teacher_tokenizer, "teacher on dev")
+        note_scores("teacher", teacher_logits)
         record.timings["teacher_evaluation_seconds"] = time.perf_counter() - started
         if config.check_teacher:
             dev = next(iter(data.evaluation.values()))
@@ -111,12 +126,12 @@ def distill(
                 folder=Path(config.teacher_cache_folder or folder / "teacher_cache"),
             )
         learn(run, lesson, teachers)
-        student_logits = answer_dev(lesson.student, lesson.tokenizer, description="" if quiet else "student on dev")
-        record.scores["student"] = score_sets(task, student_logits, data.evaluation)
-        say(f"student on dev: {say_scores(record.scores['student'])}", quiet=quiet)
+        student_logits = logits_on_dev(lesson.student, lesson.tokenizer, "student on dev")
+        note_scores("student", student_logits)
         if is_first_process():
             card = student_card(as_distillation(folder, record))
-            write_student(folder, lesson.student, lesson.tokenizer, task=task, max_length=config.max_length, card=card)
+            remember_reading(lesson.student, lesson.tokenizer, task, config.max_length)
+            write_student(folder, lesson.student, lesson.tokenizer, card)
             write_predictions(folder / PREDICTIONS, data.evaluation, teacher_logits, student_logits)
             run.save()
             write_run_report(folder)
@@ -124,8 +139,8 @@ def distill(
     return StudentArtifact(folder)
 
 
-def _lesson(config: RunConfig, data: TaskData, teacher: Teacher, sample: Any) -> Lesson:
-    """The student as it is born, and what it learns from this teacher."""
+def _lesson(config: RunConfig, data: TaskData, teacher: Teacher, sample: Any) -> tuple[Lesson, RunRecord]:
+    """The student as it is born, what it learns from this teacher, and the record of it."""
     task = data.task
     augmented = None
     if config.augmented is not None:
@@ -140,9 +155,9 @@ def _lesson(config: RunConfig, data: TaskData, teacher: Teacher, sample: Any) ->
         seed=config.seed,
         source=config.student_source,
         birth=config.student_birth,
-        embedding_rank=config.embedding_rank,
         sample=sample,
         record=plans.append,
+        embedding_rank=config.embedding_rank,
     )
     check_max_length(config.max_length, teacher.model, student)
     seed_everything(config.seed)
@@ -163,7 +178,21 @@ def _lesson(config: RunConfig, data: TaskData, teacher: Teacher, sample: Any) ->
         teacher=describe_model(teacher.model),
         student=describe_model(student, [{"layers": plan.layers, "heads": plan.heads} for plan in plans]),
     )
-    return Lesson(record, student, tokenizer, stages, arguments, splits.train, teacher, splits.choose_on, task.score)
+    return Lesson(student, tokenizer, stages, arguments, splits.train, teacher, splits.choose_on, task.score), record
+
+
+def student_shape(config: RunConfig, teacher: Teacher, data: TaskData) -> EncoderShape:
+    """The shape that the student will have: for it a method can be composed before any training."""
+    student, _ = make_student(
+        config.student,
+        teacher.model,
+        load_tokenizer(config.teacher),
+        labels=data.task.labels,
+        predictions=data.task.predictions,
+        source=config.student_source,
+        birth="fresh",
+    )
+    return encoder_shape(student)
 
 
 def input_hashes(config: RunConfig, teacher: Teacher, data: TaskData) -> dict[str, str]:
@@ -176,14 +205,10 @@ def input_hashes(config: RunConfig, teacher: Teacher, data: TaskData) -> dict[st
     }
 
 
-def _what_runs(record: RunRecord) -> str:
+def _outline(record: RunRecord) -> str:
     assert record.task is not None
-    assert record.teacher is not None
-    assert record.student is not None
     held_out = f"; {record.task.held_out}" if record.task.held_out else ""
     return (
         f"{record.task.name}: {record.rows['train']} rows to learn from{held_out}; {record.selection}\n"
-        f"{record.share_of_padding:.1%} of the positions in its batches are padding\n"
-        + "\n".join(f"{name}: {equation}" for name, equation in record.objective.items())
-        + f"\nteacher {record.teacher.parameters:,} parameters, student {record.student.parameters:,}"
+        f"{record.share_of_padding:.1%} of the positions in its batches are padding\n{objective_and_sizes(record)}"
     )

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from emdistill.data.labels import as_the_model_counts
-from emdistill.data.read import read_task_data
 from emdistill.errors import ModelError
 from emdistill.ship.classifier import open_classifier
 from emdistill.training.evaluate import score_sets
@@ -33,17 +32,14 @@ def evaluate_model(
         text_pair: column of the second text of a pair.
         label: column of the label.
         kind: what the label is; found from the model if not given.
-        max_length: tokens a sentence or pair at most; as the model was trained if not given.
+        max_length: tokens per sentence or pair at most; as the model was trained if not given.
     """
     classifier = open_classifier(model)
-    reading = classifier.reading
+    reading = classifier.reading.of(text, text_pair, label)
     whole_file = task is None and Path(data).is_file()
-    task_data = read_task_data(
+    task_data = reading.read(
         data,
         task=task,
-        text=text or reading.text,
-        text_pair=text_pair or (None if text else reading.text_pair),
-        label=label or reading.label,
         dev=data if whole_file else None,  # of a file, every row is scored
         kind=kind or (None if task else classifier.kind.name),
         evaluating=True,

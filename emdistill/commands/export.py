@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import wraps
@@ -16,12 +15,14 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from rich.console import Console
 
+from emdistill.config import check_limits
 from emdistill.console import print_table
 from emdistill.errors import ConfigError, OutputError
 from emdistill.files import folder_written_whole
 from emdistill.runs.describe import versions
 from emdistill.runs.gate_record import GATE as GATE_FILE
 from emdistill.runs.gate_record import GateRecord, write_gate
+from emdistill.runs.open_run import check_writable
 from emdistill.runs.reading import recall_reading
 from emdistill.runs.record import RUN_FILE
 from emdistill.ship.gate import Limits, judge
@@ -39,16 +40,7 @@ from emdistill.ship.measurement import (
     weight_files,
 )
 from emdistill.ship.onnx import PACKAGES, check_onnx_packages, export_onnx, open_onnx, reads_token_types
-from emdistill.ship.onnx_folder import (
-    CARD,
-    CONFIG,
-    EXAMPLE,
-    INT8,
-    MODEL,
-    TOKENIZER,
-    put_first,
-    write_onnx_folder,
-)
+from emdistill.ship.onnx_folder import CARD, CONFIG, EXAMPLE, INT8, MODEL, TOKENIZER, put_first, write_onnx_folder
 from emdistill.ship.subject import Classifier, Subject, read_subject
 from emdistill.show.cards import Reads, onnx_card
 from emdistill.show.gate_tables import gate_tables, verdict_lines
@@ -102,8 +94,7 @@ def export(
     limits = Limits(max_latency_ms, max_size_mb, max_drop, max_drop_from_teacher)
     if not (onnx or int8):
         raise ConfigError("say what to export: --onnx, or --int8, which writes both")
-    if threads is not None and threads < 1:
-        raise ConfigError(f"--threads must be at least 1, not {threads}")
+    check_limits(threads=threads)
     threads = threads or torch.get_num_threads()
     check_onnx_packages()
     place = Path(output) if output is not None else Path(run) / "onnx"
@@ -120,7 +111,11 @@ def export(
         if classifier is not None
     }
     with folder_written_whole(place) as part:
-        _write_float32(part, subject, console)
+        model, tokenizer = subject.student.model, subject.student.tokenizer
+        # What the tokenizer never tells apart in PyTorch is not to be told apart in ONNX.
+        token_types = reads_token_types(model) and "token_type_ids" in tokenizer.model_input_names
+        with console.status(f"writing {MODEL}"):
+            export_onnx(model, part / MODEL, token_types=token_types)
         quantised, asides = None, []
         if int8:
             most = MAX_DROP_ON_TRAIN if max_drop is None else max_drop
@@ -130,12 +125,12 @@ def export(
                     f"no int8 model was written: whatever stays in float32, it costs more than {most:g} points on "
                     "training rows"
                 )
-        write_onnx_folder(part, subject.student.model, subject.student.tokenizer)
+        write_onnx_folder(part, model, tokenizer)
         with console.status("scoring the exported models on dev"):
             variants["onnx"] = _onnx_variant(part / MODEL, subject, examples, threads)
             if quantised is not None:
                 variant = _onnx_variant(part / INT8, subject, examples, threads)
-                variants["int8"] = replace(variant, method=quantised.method, kept_in_float32=quantised.kept)
+                variants["int8"] = replace(variant, method=quantised.method, kept_in_float32=quantised.in_float32)
         gate = _judge(variants, subject, examples, limits, threads=threads, console=console, asides=asides)
         if gate.verdict.ship == "int8":
             put_first(part, INT8)
@@ -195,43 +190,28 @@ def _check_place(place: Path, *, overwrite: bool) -> None:
     """Refuse a folder that holds something, unless that is an export to be replaced."""
     if Path.cwd().is_relative_to(place.resolve()):
         raise OutputError(f"--output {place} is the folder that this command runs in; name one inside it")
-    nearest_folder = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
-    if not nearest_folder.is_dir():
-        raise OutputError(f"{nearest_folder} is a file; --output names a folder")
-    if not os.access(nearest_folder if nearest_folder != place else place.absolute().parent, os.W_OK | os.X_OK):
-        raise OutputError(f"{nearest_folder} may not be written to; choose another --output")
-    found = {item.name for item in place.iterdir()} if place.is_dir() else set()
-    if not found:
-        return
-    if foreign := sorted(found - OWN_FILES):
+    check_writable(place)
+    check_writable(place.absolute().parent)  # where the folder is put in its place
+    names = {item.name for item in place.iterdir()} if place.is_dir() else set()
+    if foreign := sorted(names - OWN_FILES):
         raise OutputError(f"{place} holds {foreign[0]}, which is no part of an export; choose another --output")
-    if GATE not in found:
+    if names and GATE not in names:
         raise OutputError(f"{place} is not empty and holds no export; choose another --output")
-    if not overwrite:
+    if names and not overwrite:
         raise OutputError(f"{place} already holds an export; --overwrite replaces it")
 
 
 def _torch_variant(name: str, classifier: Classifier, examples: Dataset, max_length: int) -> Variant:
-    file, size = weight_files(classifier.source, classifier.model)
-    predicted = predict_logits(
-        classifier.model, classifier.tokenizer, examples, max_length=max_length, description=f"{name} on dev"
-    )
-    run = torch_run(classifier.model)
-    return Variant("PyTorch", classifier.source, file, size, predicted, run, classifier.tokenizer)
-
-
-def _write_float32(part: Path, subject: Subject, console: Console) -> None:
-    student = subject.student
-    # What the tokenizer never tells apart in PyTorch is not to be told apart in ONNX.
-    token_types = reads_token_types(student.model) and "token_type_ids" in student.tokenizer.model_input_names
-    with console.status(f"writing {MODEL}"):
-        export_onnx(student.model, part / MODEL, token_types=token_types)
+    source, model, tokenizer = classifier.source, classifier.model, classifier.tokenizer
+    file, size = weight_files(source, model)
+    predicted = predict_logits(model, tokenizer, examples, max_length=max_length, description=f"{name} on dev")
+    return Variant("PyTorch", source, file, size, predicted, torch_run(model), tokenizer)
 
 
 def _write_int8(part: Path, subject: Subject, *, max_drop: float, threads: int, console: Console) -> Quantised | None:
     """The int8 graph, calibrated and chosen on training rows: chosen on dev, its score there would flatter."""
     task = subject.data.task
-    # One text a batch, as in the scores on dev: in int8 an answer depends a little on what else is in its batch.
+    # One text per batch, as in the scores on dev: in int8 an answer depends a little on what else is in its batch.
     sample = sample_batches(
         subject.data,
         subject.student.tokenizer,
@@ -240,30 +220,21 @@ def _write_int8(part: Path, subject: Subject, *, max_drop: float, threads: int, 
         count=ROWS_TO_CHOOSE_BY,
         batch_size=1,
     )
-    labels = np.concatenate([batch["labels"].numpy() for batch in sample])
-    batches = [{name: rows.numpy() for name, rows in batch.items() if name != "labels"} for batch in sample]
+    labels = np.concatenate([batch.pop("labels").numpy() for batch in sample])
+    batches = [{name: rows.numpy() for name, rows in batch.items()} for batch in sample]
 
-    def score_on_train(logits: NDArray[np.float32]) -> float:
+    def score(logits: NDArray[np.float32]) -> float:
         return task.score(logits, labels)[task.metrics[0]]
 
     with console.status(f"writing {INT8}"):
-        return quantize_best(
-            part / MODEL, part / INT8, batches=batches, score=score_on_train, max_drop=max_drop, threads=threads
-        )
+        return quantize_best(part / MODEL, part / INT8, batches, score, max_drop=max_drop, threads=threads)
 
 
 def _onnx_variant(path: Path, subject: Subject, examples: Dataset, threads: int) -> Variant:
     classifier = open_onnx(path, threads=threads)
-    pairs = list(examples["text_pair"]) if "text_pair" in examples.column_names else None
-    return Variant(
-        "ONNX Runtime",
-        str(path),
-        path.name,
-        path.stat().st_size,
-        classifier.predict_logits(list(examples["text"]), pairs, max_length=subject.max_length),
-        classifier.logits,
-        subject.student.tokenizer,
-    )
+    predicted = classifier.predict_logits(examples, max_length=subject.max_length)
+    size = path.stat().st_size
+    return Variant("ONNX Runtime", str(path), path.name, size, predicted, classifier.logits, subject.student.tokenizer)
 
 
 def _show(gate: GateRecord, place: Path) -> None:

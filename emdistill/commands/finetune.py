@@ -6,19 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from emdistill.config import FinetuneConfig, config_dict
-from emdistill.console import say
+from emdistill.console import say, say_scores
 from emdistill.data.read import read_data
 from emdistill.methods import METHODS
 from emdistill.models.encoder import encoder_shape, fingerprint, load_classifier, load_tokenizer, save_student
 from emdistill.options import load_finetune_config
 from emdistill.processes import is_first_process
 from emdistill.runs.describe import describe_data, file_hashes, versions
-from emdistill.runs.learn import Lesson, learn, prepare, prove
+from emdistill.runs.learn import learn, prepare
 from emdistill.runs.open_run import open_run
 from emdistill.runs.reading import remember_reading
 from emdistill.runs.record import RunRecord
 from emdistill.tasks.task import TaskData
 from emdistill.training import evaluate
+from emdistill.training.lesson import Lesson, prove
 from emdistill.training.run_stages import seed_everything
 from emdistill.training.splits import check_max_length
 
@@ -41,31 +42,31 @@ def finetune(config: FinetuneConfig | None = None, *, examples: TaskData | None 
     with open_run(folder, overwrite=config.overwrite, resume=config.resume, reads=reads) as run:
         data = examples or read_data(config)
         task = data.task
-        lesson = _lesson(config, data)
-        if run.is_finished(lesson.record):
+        lesson, record = _lesson(config, data)
+        if run.is_finished(record):
             say(f"{folder} is finished already; nothing to do")
             return folder
         for note in data.notes:
             say(f"note: {note}")
-        say(f"{task.name}: {len(lesson.train)} rows to learn from; {lesson.record.selection}")
+        say(f"{task.name}: {len(lesson.train)} rows to learn from; {record.selection}")
         prove(lesson)
-        run.begin(lesson.record, also=("model.safetensors",))  # a half-trained run must not pass for the old one
+        run.begin(record, also=("model.safetensors",))  # a half-trained run must not pass for the old one
         learn(run, lesson, [None] * len(lesson.stages))
         model, tokenizer = lesson.student, lesson.tokenizer
         scores = evaluate(
             model, tokenizer, task, data.evaluation, max_length=config.max_length, description="teacher on dev"
         )
-        run.record.scores = {"teacher": scores}
+        record.scores = {"teacher": scores}
         remember_reading(model, tokenizer, task, config.max_length)
         if is_first_process():
             save_student(model, tokenizer, folder)
         run.finish()
-    say("dev: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+    say(f"dev: {say_scores(scores)}")
     return folder
 
 
-def _lesson(config: FinetuneConfig, data: TaskData) -> Lesson:
-    """The encoder with a head for the task, which learns from the labels alone."""
+def _lesson(config: FinetuneConfig, data: TaskData) -> tuple[Lesson, RunRecord]:
+    """The encoder with a head for the task, which learns from the labels alone, and the record of it."""
     task = data.task
     seed_everything(config.seed)
     model = load_classifier(config.model, labels=task.labels, problem_type=task.kind.problem_type)
@@ -83,6 +84,5 @@ def _lesson(config: FinetuneConfig, data: TaskData) -> Lesson:
         selection=splits.selection,
         rows=splits.rows,
     )
-    return Lesson(
-        record, model, tokenizer, stages, arguments, splits.train, choose_on=splits.choose_on, score=task.score
-    )
+    lesson = Lesson(model, tokenizer, stages, arguments, splits.train, choose_on=splits.choose_on, score=task.score)
+    return lesson, record

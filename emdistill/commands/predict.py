@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 
+from emdistill.commands._places import check_file
+from emdistill.config import check_limits
 from emdistill.data.files import read_inputs
 from emdistill.data.row_writer import WRITTEN_SUFFIXES, RowWriter
-from emdistill.errors import ConfigError, DataError, OutputError
+from emdistill.errors import DataError
 from emdistill.files import written_whole
 from emdistill.ship.classifier import open_classifier
 
@@ -32,31 +33,28 @@ def predict_file(
 
     Args:
         model: folder or hub id of the model; or an .onnx file of an exported folder, or that folder.
-        input: a CSV, TSV, JSONL or Parquet file, or a .txt file with a sentence a line.
+        input: a CSV, TSV, JSONL or Parquet file, or a .txt file with a sentence per line.
         output: file to write: .jsonl, .csv, .tsv or .parquet.
         text: column of the text; the column the model was trained on if not given.
         text_pair: column of the second text of a pair.
         batch_size: sentences at once; if not given 64, and 1 in ONNX, for in int8 an answer depends a little on what
             else is in its batch.
-        max_length: tokens a sentence or pair at most; as the model was trained if not given.
+        max_length: tokens per sentence or pair at most; as the model was trained if not given.
         overwrite: replace the output file if it exists.
     """
-    if batch_size is not None and batch_size < 1:
-        raise ConfigError(f"--batch_size must be at least 1, not {batch_size}")
+    check_limits(batch_size=batch_size)
     place = Path(output)
-    _check_place(place, overwrite=overwrite)
+    check_file(place, WRITTEN_SUFFIXES, overwrite=overwrite)
     classifier = open_classifier(model)
-    reading = classifier.reading
+    reading = classifier.reading.of(text, text_pair)
     length = classifier.max_length(max_length)
-    column, pair = text or reading.text, text_pair or (None if text else reading.text_pair)
-    rows = read_inputs(input, column, pair)
+    rows = read_inputs(input, reading.text, reading.text_pair)
     added = classifier.kind.answer_columns(classifier.labels)
     if taken := set(added) & {name for row in rows for name in row.cells}:
         raise DataError(f"there is a column '{min(taken)}' already; rename it, for the output has one", file=input)
     writer = RowWriter(place.suffix, Path(input), rows, (*classifier.labels, *added))
-    texts = {"text": [row.cells[column] for row in rows]}
-    if pair is not None:
-        texts["text_pair"] = [row.cells[pair] for row in rows]
+    columns = {"text": reading.text, "text_pair": reading.text_pair}
+    texts = {name: [row.cells[column] for row in rows] for name, column in columns.items() if column is not None}
     with written_whole(place) as part:  # from here on the folder is known to take the file
         logits = classifier.logits(Dataset.from_dict(texts), length, batch_size or classifier.batch_size, "predicting")
         writer.write(part, classifier.kind.answers(logits, classifier.labels))
@@ -66,18 +64,3 @@ def predict_file(
 @wraps(predict_file)
 def command(**options: Any) -> str:
     return f"{predict_file(**options)} rows written to {options['output']}"
-
-
-def _check_place(place: Path, *, overwrite: bool) -> None:
-    """Refuse a file of another type, one that stands, and a folder that takes none."""
-    if place.suffix not in WRITTEN_SUFFIXES:
-        raise ConfigError(f"--output {place}: write to one of {', '.join(WRITTEN_SUFFIXES)}")
-    if place.is_dir():
-        raise OutputError(f"--output {place} is a folder; name a file")
-    if place.exists() and not overwrite:
-        raise OutputError(f"{place} exists already; --overwrite replaces it")
-    folder = place.absolute().parent
-    if not folder.is_dir():
-        raise OutputError(f"--output {place}: there is no folder {place.parent}; make it first")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"--output {place}: {place.parent} may not be written to; choose another folder")

@@ -10,21 +10,26 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from datasets import Dataset
-from rich.console import Console
 
-from emdistill.config import as_command
+from emdistill.config import as_command, check_limits
+from emdistill.console import say
 from emdistill.data.files import read_inputs
 from emdistill.data.paragraphs import OPENERS, read_corpus
 from emdistill.data.read import read_task_data
 from emdistill.data.rows import SUFFIXES
-from emdistill.errors import ConfigError, OutputError
+from emdistill.errors import OutputError
 from emdistill.models.encoder import TOKENIZER_FILES, save_student
 from emdistill.models.vocabulary import load_with_tokenizer, prune, same_words, used_tokens
 from emdistill.runs.describe import describe_model
+from emdistill.runs.open_run import check_writable
 from emdistill.runs.reading import Reading, recall_reading
 from emdistill.runs.record import RUN_FILE, ModelRecord
 
 CARD = "README.md"
+WARNING = (
+    "Other text may be split into smaller pieces, and be answered otherwise: score the smaller model on text that the "
+    "data did not hold."
+)
 # What a saved model may consist of; nothing else is ever removed.
 OWN_FILES = (
     *("config.json", "generation_config.json", "model.safetensors", CARD, *TOKENIZER_FILES),
@@ -66,18 +71,15 @@ def prune_vocabulary(
         min_count: keep tokens that are used at least so often; above 1 the rarer words of the data are split anew.
         overwrite: replace a model that stands in the output folder.
     """
-    if min_count < 1:
-        raise ConfigError(f"--min_count must be at least 1, not {min_count}")
+    check_limits(min_count=min_count)
     source, place = _model_folder(model), Path(output)
     _check_output(place, overwrite=overwrite, reads=(model, source, data))
     before = load_with_tokenizer(source)
-    reading = recall_reading(before.model)
-    columns = Reading(text=text or reading.text, text_pair=text_pair or (None if text else reading.text_pair))
-    corpus = _read_corpus(data, task, columns)
+    corpus = _read_corpus(data, task, recall_reading(before.model).of(text, text_pair))
     used = used_tokens(before.tokenizer, corpus.texts())
-    after, kept = prune(before, used, min_count=min_count)
+    after, vocabulary = prune(before, used, min_count=min_count)
 
-    tokens = len(before.tokenizer), len(kept)
+    tokens = len(before.tokenizer), len(vocabulary)
     sizes = describe_model(before.model), describe_model(after.model)
     split_alike = {
         name: same_words(before.tokenizer, after.tokenizer, texts)
@@ -85,24 +87,17 @@ def prune_vocabulary(
     }
     options: dict[str, Any] = {"model": model, "data": data, "task": task, "text": text, "text_pair": text_pair}
     options |= {"output": output, "min_count": None if min_count == 1 else min_count}
-    told = _say_sizes(tokens, sizes), _say_words(split_alike)
+    findings = _say_sizes(tokens, sizes), _say_words(split_alike)
     place.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{place.name}-", dir=place.absolute().parent) as fresh:
         save_student(after.model, after.tokenizer, fresh)
-        (Path(fresh) / CARD).write_text(_card(source, corpus.name, told, options), encoding="utf-8")
+        (Path(fresh) / CARD).write_text(_card(source, corpus.name, findings, options), encoding="utf-8")
         for name in OWN_FILES:  # only now, for nothing is to be lost where that fails
             (place / name).unlink(missing_ok=True)
         for file in Path(fresh).iterdir():
             file.replace(place / file.name)
-    console = Console(soft_wrap=True, markup=False, highlight=False)
-    console.print("\n".join((*told, WARNING, f"{place}: the model over the smaller vocabulary")))
+    say("\n".join((*findings, WARNING, f"{place}: the model over the smaller vocabulary")))
     return place
-
-
-WARNING = (
-    "Other text may be split into smaller pieces, and be answered otherwise: score the smaller model on text that the "
-    "data did not hold."
-)
 
 
 def _model_folder(model: str) -> str:
@@ -112,8 +107,7 @@ def _model_folder(model: str) -> str:
 
 
 def _check_output(place: Path, *, overwrite: bool, reads: Iterable[str]) -> None:
-    if place.is_file():
-        raise OutputError(f"{place} is a file; --output names a folder")
+    check_writable(place)
     for name in reads:
         if Path(name).resolve().is_relative_to(place.resolve()):
             raise OutputError(f"{name} is read by this command, which would replace it; choose another --output")
@@ -124,28 +118,22 @@ def _check_output(place: Path, *, overwrite: bool, reads: Iterable[str]) -> None
         raise OutputError(f"{place} holds more than a model, {other[0]!r} for one; choose another --output")
 
 
-# ------------------------------------------------------------------------------------------------- the corpus
-
-
-def _read_corpus(data: str, task: str | None, columns: Reading) -> Corpus:
+def _read_corpus(data: str, task: str | None, reading: Reading) -> Corpus:
     """Of a file all texts; of a task or hub dataset those of train, the others standing apart as unseen."""
     path = Path(data)
     if task is None and path.name.lower().endswith(tuple(OPENERS)):
         return Corpus(path.name, lambda: (paragraph.text for paragraph in read_corpus(path)))
     if task is None and path.suffix.lower() in SUFFIXES:
-        names = [name for name in (columns.text, columns.text_pair) if name is not None]
-        texts = [row.cells[name] for row in read_inputs(path, columns.text, columns.text_pair) for name in names]
+        names = [name for name in (reading.text, reading.text_pair) if name is not None]
+        texts = [row.cells[name] for row in read_inputs(path, reading.text, reading.text_pair) for name in names]
         return Corpus(path.name, lambda: texts)
-    found = read_task_data(data, task=task, text=columns.text, text_pair=columns.text_pair, label=columns.label)
-    learned = _texts(found.train)
-    return Corpus("train", lambda: learned, {name: _texts(rows) for name, rows in found.evaluation.items()})
+    examples = read_task_data(data, task=task, text=reading.text, text_pair=reading.text_pair)
+    learned = _texts(examples.train)
+    return Corpus("train", lambda: learned, {name: _texts(rows) for name, rows in examples.evaluation.items()})
 
 
 def _texts(rows: Dataset) -> list[str]:
     return [text for name in ("text", "text_pair") if name in rows.column_names for text in rows[name]]
-
-
-# ------------------------------------------------------------------------------------------------- what is told
 
 
 def _say_sizes(tokens: tuple[int, int], sizes: tuple[ModelRecord, ModelRecord]) -> str:
@@ -165,7 +153,7 @@ def _say_words(split_alike: Mapping[str, tuple[int, int]]) -> str:
     return f"words split as before: {'; '.join(shares)}"
 
 
-def _card(source: str, corpus: str, told: Iterable[str], options: Mapping[str, Any]) -> str:
+def _card(source: str, corpus: str, findings: Iterable[str], options: Mapping[str, Any]) -> str:
     """The model's own card, and what was done to it."""
     card = Path(source) / CARD
     before = f"{card.read_text(encoding='utf-8').rstrip()}\n\n" if card.is_file() else ""
@@ -173,6 +161,6 @@ def _card(source: str, corpus: str, told: Iterable[str], options: Mapping[str, A
         f"{before}## A smaller vocabulary\n\n"
         f"Its vocabulary was cut by emdistill {version('emdistill')} to the tokens that `{corpus}` uses and those that "
         "spell any other word;\nwhat is said elsewhere of sizes and scores was measured before.\n\n"
-        + "".join(f"- {line}\n" for line in told)
+        + "".join(f"- {line}\n" for line in findings)
         + f"\n{WARNING}\n\n```sh\n{as_command('prune-vocabulary', options)}\n```\n"
     )

@@ -7,6 +7,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from emdistill.commands._places import check_file
 from emdistill.errors import ConfigError, OutputError
 from emdistill.runs.comparison import RUNS
 from emdistill.runs.record import RUN_FILE, read_run
@@ -54,8 +55,8 @@ def _is_comparison(folder: Path) -> bool:
 
 def _finished_runs(folder: Path) -> list[Path]:
     """A comparison's runs; those that are under way are left for later."""
-    found = sorted(file.parent for file in (folder / RUNS).glob(f"*/{RUN_FILE}"))
-    finished = [run for run in found if read_run(run).is_finished]
+    runs = sorted(file.parent for file in (folder / RUNS).glob(f"*/{RUN_FILE}"))
+    finished = [run for run in runs if read_run(run).is_finished]
     if not finished:
         raise OutputError(f"{folder} holds no finished run yet; finish the comparison, then report it")
     return finished
@@ -71,11 +72,5 @@ def _page(named: Sequence[Path], output: str | None) -> Path:
             )
         first = named[0]
         return (first if _is_comparison(first) else first.parent) / PAGE
-    page = Path(output)
-    if page.suffix != ".html":
-        raise ConfigError(f"--output {output}: the page is an .html file")
-    if page.is_dir():
-        raise OutputError(f"--output {output} is a folder; name a file in it")
-    if not page.absolute().parent.is_dir():
-        raise OutputError(f"--output {output}: there is no folder {page.parent}; make it first")
-    return page
+    check_file(Path(output), (".html",), overwrite=True)
+    return Path(output)

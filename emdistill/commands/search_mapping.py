@@ -8,27 +8,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from emdistill.commands.distill import distill
-from emdistill.config import Birth, CacheChoice, RunConfig
-from emdistill.console import print_table
+from emdistill.commands._places import check_folder
+from emdistill.commands.distill import distill, student_shape
+from emdistill.config import Birth, CacheChoice, RunConfig, check_limits
+from emdistill.console import print_table, say, say_scores
 from emdistill.data.labels import as_the_model_counts
 from emdistill.data.read import hold_out, read_data
-from emdistill.errors import ConfigError, Interrupted, OutputError
+from emdistill.errors import ConfigError, Interrupted
 from emdistill.mapping import write_mapping
 from emdistill.methods import compose_stages
-from emdistill.models.encoder import encoder_shape, load_classifier, load_tokenizer
+from emdistill.models.encoder import load_classifier
 from emdistill.models.teacher import Teacher
 from emdistill.options import load_config
 from emdistill.runs.answers import PREDICTIONS, Logits, teacher_logits
 from emdistill.runs.describe import file_hashes
 from emdistill.runs.open_run import OWN_FILES, remove
 from emdistill.runs.record import RUN_FILE
-from emdistill.search import Gene, GeneTrial, SearchResult, check_numbers, gene_name, gene_pairs, search
+from emdistill.search.genes import Gene, gene_name, gene_pairs
+from emdistill.search.layer_mapping import SearchResult, search
+from emdistill.search.shared_study import GeneTrial
 from emdistill.show.page import PLOTLY
 from emdistill.show.search_report import search_notes, search_table, trial_line, write_record, write_search_report
-from emdistill.students import make_student
 from emdistill.tasks.task import RAW_TEXT, TaskData
 
 STUDY, TRIALS, CACHE = "study", "trials", "teacher_cache"
@@ -122,13 +122,15 @@ def search_mapping(
         overwrite: replace a search that stands in the output folder.
     """
     folder = Path(output)
-    check_numbers(evaluations, random_evaluations, population, mutation, seed)
-    if wrong := [name for name, count in {"rows": rows, "score_rows": score_rows}.items() if count < 1]:
-        raise ConfigError(f"--{wrong[0]} must be at least 1")
+    budget: dict[str, Any] = {
+        "evaluations": evaluations, "random_evaluations": random_evaluations, "population": population,
+        "mutation": mutation, "seed": seed,
+    }  # fmt: skip
+    check_limits(rows=rows, score_rows=score_rows, **budget)
     if training and "num_train_epochs" in training:
         raise ConfigError("training.num_train_epochs: the budget of a short distillation is given as --epochs")
     tasks = _tasks(teacher, data, task)
-    _check_folder(folder)
+    check_folder(folder, STUDY, "search")
     options: dict[str, Any] = {
         "text": text, "text_pair": text_pair, "label": label, "student": student, "student_birth": student_birth,
         "student_source": student_source, "method": method, "objective": objective or {}, "max_length": max_length,
@@ -146,15 +148,13 @@ def search_mapping(
         "tasks": {proxy.name: {"metric": proxy.metric, "teacher": proxy.fingerprint, **file_hashes(proxy.data)}
                   for proxy in proxies},
     }  # fmt: skip
-    console = Console(soft_wrap=True, markup=False, highlight=False)
-
-    known: dict[str, dict[str, Logits]] = {}
+    logits: dict[str, dict[str, Logits]] = {}  # the teachers', by task and set
 
     def evaluate(gene: Gene) -> dict[str, float]:
-        return _distil(proxies, gene, folder / TRIALS / gene_name(gene), known)
+        return _distil(proxies, gene, folder / TRIALS / gene_name(gene), logits)
 
     def report(trial: GeneTrial, so_far: SearchResult) -> None:
-        console.print(trial_line(trial, so_far))
+        say(trial_line(trial, so_far))
         write_record(folder / RECORD, so_far, status="searching", about=about)
 
     if overwrite:
@@ -165,18 +165,14 @@ def search_mapping(
             student_layers=student_layers,
             teacher_layers=teacher_layers,
             storage=folder / STUDY,
-            evaluations=evaluations,
-            random_evaluations=random_evaluations,
-            population=population,
-            mutation=mutation,
-            seed=seed,
             monotone=monotone,
             about=about,
             report=report,
+            **budget,
         )
     except KeyboardInterrupt:
         raise Interrupted("the search stopped; what it has evaluated is kept") from None
-    _finish(folder, result, about, console)
+    _finish(folder, result, about)
     return result
 
 
@@ -185,8 +181,8 @@ def _tasks(teacher: str, data: str, task: str | None) -> list[dict[str, Any]]:
     lists = {"teacher": teacher.split(","), "data": data.split(",")} | ({"task": task.split(",")} if task else {})
     counts = {name: len(values) for name, values in lists.items()}
     if len(set(counts.values())) > 1:
-        said = ", ".join(f"--{name} {count}" for name, count in counts.items())
-        raise ConfigError(f"one teacher and one data set a task, separated by commas; these name: {said}")
+        numbers = ", ".join(f"--{name} {count}" for name, count in counts.items())
+        raise ConfigError(f"one teacher and one data set per task, separated by commas; these name: {numbers}")
     if counts["teacher"] > MOST_TASKS:
         raise ConfigError(f"{counts['teacher']} tasks: a search is scored on {MOST_TASKS} at most")
     if RAW_TEXT in lists.get("task", []):
@@ -212,17 +208,8 @@ def _proxy(config: RunConfig, rows: int, score_rows: int) -> ProxyTask:
     config = replace(config, training=config.training | LEAN)
     teacher = Teacher(load_classifier(config.teacher))
     data = as_the_model_counts(data, teacher.labels, teacher.kind)
-    student, _ = make_student(
-        config.student,
-        teacher.model,
-        load_tokenizer(config.teacher),
-        labels=data.task.labels,
-        predictions=data.task.predictions,
-        source=config.student_source,
-        birth="fresh",  # its shape alone is asked for
-    )
-    shape = encoder_shape(student)
-    # What cannot be composed is to be said now; the mapping is any, so that a method that maps no layers says so.
+    shape = student_shape(config, teacher, data)
+    # A method that cannot be composed is refused now; any mapping will do, so that one that maps no layers is, too.
     compose_stages(replace(config, mapping="uniform"), shape, teacher.shape, data.task.predictions)
     return ProxyTask(name, config, small, teacher.fingerprint, shape.layers, teacher.shape.layers)
 
@@ -234,16 +221,9 @@ def _layers(proxies: Sequence[ProxyTask]) -> tuple[int, int]:
         raise ConfigError(f"two tasks are called '{min(twice)}'; name each task once")
     counts = {proxy.name: (proxy.student_layers, proxy.teacher_layers) for proxy in proxies}
     if len(set(counts.values())) > 1:
-        said = "; ".join(f"{name}: student {ours}, teacher {theirs}" for name, (ours, theirs) in counts.items())
-        raise ConfigError(f"a layer mapping is for one student and one teacher size, but the layers are: {said}")
+        layers = "; ".join(f"{name}: student {ours}, teacher {theirs}" for name, (ours, theirs) in counts.items())
+        raise ConfigError(f"a layer mapping is for one student and one teacher size, but the layers are: {layers}")
     return proxies[0].student_layers, proxies[0].teacher_layers
-
-
-def _check_folder(folder: Path) -> None:
-    if folder.is_file():
-        raise OutputError(f"{folder} is a file; --output names a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / STUDY).is_dir():
-        raise OutputError(f"{folder} is not empty and holds no search; choose another --output")
 
 
 def _clear(folder: Path) -> None:
@@ -254,11 +234,11 @@ def _clear(folder: Path) -> None:
 
 
 def _distil(
-    proxies: Sequence[ProxyTask], gene: Gene, folder: Path, known: dict[str, dict[str, Logits]]
+    proxies: Sequence[ProxyTask], gene: Gene, folder: Path, logits: dict[str, dict[str, Logits]]
 ) -> dict[str, float]:
     """Score by task of short distillations with this gene's mapping; of each run only its run.json is kept.
 
-    known   the teachers' logits by task and set; those of a task's first run are added
+    logits  the teachers' by task and set; those of a task's first run are added
     """
     shutil.rmtree(folder, ignore_errors=True)  # of a trial that was stopped
     mapping = folder / "mapping.json"
@@ -270,27 +250,25 @@ def _distil(
             artifact = distill(
                 replace(proxy.config, mapping=str(mapping), output=str(run)),
                 examples=proxy.data,
-                teacher_logits=known.get(proxy.name),
+                teacher_logits=logits.get(proxy.name),
                 quiet=True,
             )
         except Interrupted as stop:
             raise KeyboardInterrupt(str(stop)) from None
-        if proxy.name not in known and (found := teacher_logits(run / PREDICTIONS)):
-            known[proxy.name] = found
+        if proxy.name not in logits and (answers := teacher_logits(run / PREDICTIONS)):
+            logits[proxy.name] = answers
         scores[proxy.name] = artifact.scores["student"][proxy.metric]
         remove(run, [name for name in OWN_FILES if name != RUN_FILE])
     return scores
 
 
-def _finish(folder: Path, result: SearchResult, about: dict[str, Any], console: Console) -> None:
+def _finish(folder: Path, result: SearchResult, about: dict[str, Any]) -> None:
     """best.json, search.json, the page, and the table on the terminal."""
     best = result.best
-    notes = {"found_by": "emdistill search-mapping", "gene": gene_name(best.gene), "proposer": best.proposer}
-    notes |= {
-        "method": about["method"],
-        "scored_on": SCORED_ON,
-        "scores": ", ".join(f"{task} {x:.4f}" for task, x in best.scores.items()),
-    }
+    notes = {
+        "found_by": "emdistill search-mapping", "gene": gene_name(best.gene), "proposer": best.proposer,
+        "method": about["method"], "scored_on": SCORED_ON, "scores": say_scores(best.scores),
+    }  # fmt: skip
     layers = result.space.student_layers, result.space.teacher_layers
     write_mapping(folder / BEST, gene_pairs(best.gene), *layers, about=notes)
     write_record(folder / RECORD, result, status="finished", about=about)
@@ -299,8 +277,5 @@ def _finish(folder: Path, result: SearchResult, about: dict[str, Any], console: 
     comparison = f"emdistill compare --methods {about['method']}@{folder / BEST},{about['method']}@uniform ..."
     write_search_report(folder / PAGE, result, notes=sentences, command=comparison)
     print_table(search_table(result))
-    for note in sentences:
-        console.print(f"- {note}")
-    console.print("- The best of many is partly luck; what it is worth, over seeds and on dev:")
-    console.print(comparison)
-    console.print(f"the page: {folder / PAGE}")
+    luck = "The best of many is partly luck; what it is worth, over seeds and on dev:"
+    say("\n".join([*(f"- {note}" for note in (*sentences, luck)), comparison, f"the page: {folder / PAGE}"]))

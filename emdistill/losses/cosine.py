@@ -48,8 +48,8 @@ def direction_costs(
     return width * costs  # layer_costs averages over the width too
 
 
-def _directions(layers: Sequence[Tensor | None], mask: Tensor, wanted: Collection[int] | None) -> list[Tensor | None]:
-    """Each token's state, of length 1; None for layers that are not wanted."""
+def _directions(layers: Sequence[Tensor | None], mask: Tensor, numbers: Collection[int] | None) -> list[Tensor | None]:
+    """Each token's state, of length 1; None for layers that are none of these numbers."""
     padding = (mask == 0)[..., None]
 
     def direction(state: Tensor) -> Tensor:
@@ -58,6 +58,6 @@ def _directions(layers: Sequence[Tensor | None], mask: Tensor, wanted: Collectio
         return functional.normalize(precise.masked_fill(padding, 0), dim=-1)
 
     return [
-        None if layer is None or (wanted is not None and number not in wanted) else direction(layer)
+        None if layer is None or (numbers is not None and number not in numbers) else direction(layer)
         for number, layer in enumerate(layers)
     ]

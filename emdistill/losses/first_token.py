@@ -32,7 +32,7 @@ class FirstTokenCosts:
             _first(constants(teacher.hidden), tokens),
             tokens.any(dim=1, keepdim=True),
             pairs=options.get("pairs"),
-            compiled=False,  # one token a text: compiling would take longer than all that it could save
+            compiled=False,  # one token per text: compiling would take longer than all that it could save
         )
 
 

@@ -32,5 +32,5 @@ class HardLabels(Loss):
             return {"hard_labels": functional.mse_loss(logits.squeeze(-1), labels.float())}
         if self.link == "sigmoid":
             return {"hard_labels": functional.binary_cross_entropy_with_logits(logits, labels.float())}
-        asked_for = labels[labels != NOT_MASKED] if labels.ndim == 2 else labels
-        return {"hard_labels": functional.cross_entropy(logits, asked_for)}
+        classes = labels[labels != NOT_MASKED] if labels.ndim == 2 else labels
+        return {"hard_labels": functional.cross_entropy(logits, classes)}

@@ -1,4 +1,4 @@
-"""The many-to-many layer loss: one flow a kind of state, all kinds of one mapping sharing its layer weights."""
+"""The many-to-many layer loss: one flow per kind of state, all kinds of one mapping sharing its layer weights."""
 
 from __future__ import annotations
 

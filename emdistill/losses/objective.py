@@ -84,12 +84,12 @@ class Objective(nn.Module):
         terms: dict[str, Tensor] = {}
         for loss in self._losses():
             if isinstance(loss, LayerLoss):
-                found = loss.terms(costs[loss], [next(arrived) for _ in inputs[loss]])
+                own = loss.terms(costs[loss], [next(arrived) for _ in inputs[loss]])
             else:
-                found = others[loss]
-            if twice := terms.keys() & found.keys():
+                own = others[loss]
+            if twice := terms.keys() & own.keys():
                 raise ConfigError(f"two losses yield the term {', '.join(sorted(twice))}: each term must come from one")
-            terms |= found
+            terms |= own
         if terms.keys() != self.weights.keys():
             raise ConfigError(
                 f"the losses yield the terms {', '.join(terms)}, the weights name {', '.join(self.weights) or 'none'}: "

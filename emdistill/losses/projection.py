@@ -20,7 +20,7 @@ class Projection(nn.Module):
     """H -> H W, W [student width, teacher width], for hidden states and embeddings.
 
     shared     one W for all layers and for the embeddings (the released code's choice)
-    per_layer  one W a layer and one for the embeddings
+    per_layer  one W per layer and one for the embeddings
     none       the states as they are; needs equal widths
     Raises ConfigError where `none` meets unequal widths.
     Source: BERT-EMD (Li et al., EMNLP 2020); TinyBERT (Jiao et al., 2020) equation 8.

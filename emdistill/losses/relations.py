@@ -87,9 +87,9 @@ def relation_costs(
         other = {j: log_relations(layer, tokens, relation_heads) for j, layer in teachers.items()}
         probabilities = {j: logs.exp() for j, logs in other.items()}  # once: backward of every pair keeps them
         weights = _token_weights(tokens).to(own[pairs[0][0]].dtype)[:, None] / relation_heads
-        found = {(i, j): (weights * (probabilities[j] * (other[j] - own[i])).sum(dim=-1)).sum() for i, j in pairs}
-    none = next(iter(found.values())).new_zeros(())
-    return torch.stack([found.get(pair, none) for pair in every]).view(len(student_layers), len(teacher_layers))
+        costs = {(i, j): (weights * (probabilities[j] * (other[j] - own[i])).sum(dim=-1)).sum() for i, j in pairs}
+    none = next(iter(costs.values())).new_zeros(())
+    return torch.stack([costs.get(pair, none) for pair in every]).view(len(student_layers), len(teacher_layers))
 
 
 def log_relations(vectors: Tensor, tokens: Tensor, relation_heads: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What it costs to move student layer i onto teacher layer j: one mean squared difference a pair."""
+"""What it costs to move student layer i onto teacher layer j: one mean squared difference per pair."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def layer_costs(
     if students[0].ndim == 4 and heads == "mean":
         students, teachers = _mean_heads(students), _mean_heads(teachers)
     if students[0].ndim == 4 and heads == "match":
-        found = _matched_head_costs(students, teachers, mask, local, compiled)
+        values = _matched_head_costs(students, teachers, mask, local, compiled)
     else:
-        found = _pair_costs(students, teachers, mask, local, compiled)
+        values = _pair_costs(students, teachers, mask, local, compiled)
     if pairs == every:
-        return found.view(shape)
-    costs, none = dict(zip(pairs, found.unbind(), strict=True)), found.new_zeros(())
+        return values.view(shape)
+    costs, none = dict(zip(pairs, values.unbind(), strict=True)), values.new_zeros(())
     return torch.stack([costs.get(pair, none) for pair in every]).view(shape)
 
 
@@ -120,18 +120,17 @@ class _PairCosts(torch.autograd.Function):
     def backward(ctx: Any, grad_costs: Tensor) -> tuple[Any, ...]:
         tokens, *layers = ctx.saved_tensors
         students, teachers = layers[: ctx.students], layers[ctx.students :]
-        wanted = ctx.needs_input_grad[4:]
+        needed = ctx.needs_input_grad[4:]
         valid = _valid(layers[0], tokens)
         grads: list[Tensor | None] = [None] * len(layers)
         with torch.autocast(tokens.device.type, enabled=False):
             weights = 2 * grad_costs / _count(layers[0], tokens)
-            if any(wanted[: len(students)]):
+            if any(needed[: len(students)]):
                 grads[: len(students)] = pulls(students, teachers, ctx.pairs, weights, valid, compiled=ctx.compiled)
-            if any(wanted[len(students) :]):
+            if any(needed[len(students) :]):
                 turned = [(j, i) for i, j in ctx.pairs]
                 grads[len(students) :] = pulls(teachers, students, turned, weights, valid, compiled=ctx.compiled)
-        kept = [grad if needed else None for grad, needed in zip(grads, wanted, strict=True)]
-        return (None, None, None, None, *kept)
+        return (None, None, None, None, *(grad if asks else None for grad, asks in zip(grads, needed, strict=True)))
 
 
 def _valid(layer: Tensor, tokens: Tensor) -> Tensor:

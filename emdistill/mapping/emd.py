@@ -26,9 +26,9 @@ SMALLEST_COST_FLOOR = 1e-12
 class EmdMapping(LayerMapping):
     """Flow from student to teacher layers by exact transport, between layer weights that cost attention moves.
 
-    forward: costs [..., M, N] -> flow [..., M, N], detached, of total mass 1, one plan a matrix, between the
+    forward: costs [..., M, N] -> flow [..., M, N], detached, of total mass 1, one plan per matrix, between the
     weights as they are. In training mode `cost_attention_update` then replaces the weights by their mean over the
-    matrices (stack the costs of several losses to couple them; build one mapping a loss to keep them apart) and
+    matrices (stack the costs of several losses to couple them; build one mapping per loss to keep them apart) and
     over the processes of torch.distributed. Buffers student_weights [M] and teacher_weights [N] start uniform.
     Settings are those of `cost_attention_update`; "off" keeps the weights.
     Raises ConfigError for settings out of range, TransportError for costs that are no transport problem.

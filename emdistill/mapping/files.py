@@ -37,16 +37,16 @@ def read_mapping(path: str | Path, student_layers: int, teacher_layers: int) -> 
     LayerCountError for a file made for other numbers of layers, and for layers that these encoders do not have.
     """
     path = Path(path)
-    read = _read(path)
-    _check_keys(path, read)
-    made_for = read["student_layers"], read["teacher_layers"]
+    content = _read(path)
+    _check_keys(path, content)
+    made_for = content["student_layers"], content["teacher_layers"]
     if made_for != (student_layers, teacher_layers):
         raise LayerCountError(
             f"{path}: the mapping is for {made_for[0]} student and {made_for[1]} teacher layers, but this student has "
             f"{student_layers} and this teacher {teacher_layers}: choose a mapping made for them, or rewrite it"
         )
     flow = torch.zeros(student_layers, teacher_layers)
-    for i, j, weight in _checked_pairs(path, read["pairs"], student_layers, teacher_layers):
+    for i, j, weight in _checked_pairs(path, content["pairs"], student_layers, teacher_layers):
         flow[i, j] = weight
     return FixedMapping(flow)
 
@@ -90,38 +90,38 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         # YAML would read JSON as well, but takes its number 1e-3 for text.
-        read = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+        content = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
     except FileNotFoundError:
         raise ConfigError(f"{path} is not there: name a mapping file that is") from None
     except (yaml.YAMLError, ValueError, OSError) as error:  # ValueError: JSON, UTF-8, and YAML's dates
         raise ConfigError(f"{path} is not readable as a mapping file, JSON or YAML: {error}") from None
-    if not isinstance(read, dict):
-        raise ConfigError(f"{path} must hold the keys {', '.join(KEYS[:3])}; it holds {_shown(read)}")
-    return read
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold the keys {', '.join(KEYS[:3])}; it holds {_shown(content)}")
+    return content
 
 
-def _check_keys(path: Path, read: Mapping[str, Any]) -> None:
-    for key in read:
+def _check_keys(path: Path, content: Mapping[str, Any]) -> None:
+    for key in content:
         if key not in KEYS:
             raise ConfigError(
                 f"{path}: {key!r} is no key of a mapping file, which are {', '.join(KEYS)}; notes go under 'about'."
                 f"{nearest(str(key), KEYS)}"
             )
     for key in KEYS[:3]:
-        if key not in read:
+        if key not in content:
             raise ConfigError(f"{path} has no {key!r}: a mapping file needs {', '.join(KEYS[:3])}")
     for key in COUNTS:
-        if not _is_whole(read[key]) or read[key] < 1:
-            raise ConfigError(f"{path}: {key} is {_shown(read[key])}; it must be a whole number from 1")
-    if not isinstance(read.get("about", {}), dict | None):
-        raise ConfigError(f"{path}: about is {_shown(read['about'])}; it must hold keys and values")
+        if not _is_whole(content[key]) or content[key] < 1:
+            raise ConfigError(f"{path}: {key} is {_shown(content[key])}; it must be a whole number from 1")
+    if not isinstance(content.get("about", {}), dict | None):
+        raise ConfigError(f"{path}: about is {_shown(content['about'])}; it must hold keys and values")
 
 
 def _checked_pairs(path: Path, pairs: Any, student_layers: int, teacher_layers: int) -> list[WeightedPair]:
     """The pairs with their weights, each as it must be."""
     if not isinstance(pairs, list):
         raise ConfigError(f"{path}: pairs is {_shown(pairs)}; it must be a list of {FORM}")
-    found: dict[Pair, WeightedPair] = {}
+    checked: dict[Pair, WeightedPair] = {}
     for number, pair in enumerate(pairs):
         place = f"{path}: pairs[{number}], {_shown(pair)},"
         if not isinstance(pair, list) or len(pair) not in (2, 3) or not all(map(_is_whole, pair[:2])):
@@ -132,10 +132,10 @@ def _checked_pairs(path: Path, pairs: Any, student_layers: int, teacher_layers: 
         if not _is_weight(weight):
             mend = "; YAML takes 1e-3 for text: write 0.001" if isinstance(weight, str) else ""
             raise ConfigError(f"{place} has the weight {_shown(weight)}; it must be a number from 0, and finite{mend}")
-        if (i, j) in found:
+        if (i, j) in checked:
             raise ConfigError(f"{place} names student layer {i} and teacher layer {j} again: leave one of the two out")
-        found[i, j] = (i, j, float(weight))
-    return list(found.values())
+        checked[i, j] = (i, j, float(weight))
+    return list(checked.values())
 
 
 def _is_whole(value: object) -> bool:

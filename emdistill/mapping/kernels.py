@@ -23,8 +23,8 @@ Kernel = Callable[..., Any]
 ENTRIES_ON_CPU = 2**17
 ENTRIES_ON_ACCELERATOR = 2**25
 # Pairs of one compiled kernel: as many sums as stay in registers.
-STUDENTS_A_BLOCK = 4
-TEACHERS_A_BLOCK = 6
+STUDENTS_PER_BLOCK = 4
+TEACHERS_PER_BLOCK = 6
 # Sizes to compile for: large enough for threads, and all distinct, so that none is taken to equal another.
 BATCH, HEADS, LENGTH, WIDTH = 29, 11, 61, 640
 
@@ -61,7 +61,7 @@ def pulls(
     """
     if compiled and (pulled := _compiled_pulls(own, other, pairs, weights, valid)) is not None:
         return pulled
-    found = [torch.zeros_like(layer, memory_format=torch.contiguous_format) for layer in own]
+    pulled = [torch.zeros_like(layer, memory_format=torch.contiguous_format) for layer in own]
     if weights.device.type == "cpu":  # a flow moves most pairs nothing; an accelerator would have to be waited for
         moved = weights.nonzero().flatten().tolist()
         pairs, weights = [pairs[place] for place in moved], weights[moved]
@@ -70,9 +70,9 @@ def pulls(
         sums = [torch.zeros_like(layer) for layer in mine]
         for (i, j), weight in zip(pairs, weights, strict=True):
             sums[i].addcmul_(mine[i] - others[j], weight)
-        for layer, values in zip(found, sums, strict=True):
+        for layer, values in zip(pulled, sums, strict=True):
             layer[part] = values.view(layer[part].shape).to(layer.dtype)
-    return found
+    return pulled
 
 
 def _parts(layer: Tensor) -> Iterator[tuple[slice, slice]]:
@@ -104,29 +104,29 @@ def accumulation_dtype(layers: Sequence[Tensor]) -> torch.dtype:
 def _compiled_sums(
     students: Sequence[Tensor], teachers: Sequence[Tensor], pairs: Sequence[Pair], valid: Tensor
 ) -> Tensor | None:
-    found: dict[Pair, Tensor] = {}
-    for rows, columns in _grids(pairs, STUDENTS_A_BLOCK, TEACHERS_A_BLOCK):
+    sums: dict[Pair, Tensor] = {}
+    for rows, columns in _grids(pairs, STUDENTS_PER_BLOCK, TEACHERS_PER_BLOCK):
         own, other = _contiguous(students, rows), _contiguous(teachers, columns)
         kernel = _kernel_for(_grid_sums, own, other)
         if kernel is None:
             return None
-        found |= zip(((i, j) for i in rows for j in columns), kernel(own, other, None, valid).unbind(), strict=True)
-    return torch.stack([found[pair] for pair in pairs])
+        sums |= zip(((i, j) for i in rows for j in columns), kernel(own, other, None, valid).unbind(), strict=True)
+    return torch.stack([sums[pair] for pair in pairs])
 
 
 def _compiled_pulls(
     own: Sequence[Tensor], other: Sequence[Tensor], pairs: Sequence[Pair], weights: Tensor, valid: Tensor
 ) -> list[Tensor] | None:
     place = {pair: number for number, pair in enumerate(pairs)}
-    found: dict[int, Tensor] = {}
-    for rows, columns in _grids(pairs, STUDENTS_A_BLOCK, len(other)):
+    pulled: dict[int, Tensor] = {}
+    for rows, columns in _grids(pairs, STUDENTS_PER_BLOCK, len(other)):
         mine, others = _contiguous(own, rows), _contiguous(other, columns)
         kernel = _kernel_for(_grid_pulls, mine, others)
         if kernel is None:
             return None
         chosen = torch.stack([weights[place[i, j]] for i in rows for j in columns]).view(len(rows), len(columns))
-        found |= zip(rows, kernel(mine, others, chosen, valid), strict=True)
-    return [found[i] if i in found else torch.zeros_like(layer) for i, layer in enumerate(own)]
+        pulled |= zip(rows, kernel(mine, others, chosen, valid), strict=True)
+    return [pulled[i] if i in pulled else torch.zeros_like(layer) for i, layer in enumerate(own)]
 
 
 def _contiguous(layers: Sequence[Tensor], chosen: Sequence[int]) -> list[Tensor]:
@@ -145,13 +145,13 @@ def _grid_sums(students: list[Tensor], teachers: list[Tensor], weights: None, va
 
 
 def _grid_pulls(own: list[Tensor], other: list[Tensor], weights: Tensor, valid: Tensor) -> list[Tensor]:
-    found = []
+    pulled = []
     for i, mine in enumerate(own):
         total = torch.zeros_like(mine, dtype=weights.dtype)
         for j, others in enumerate(other):
             total = total + weights[i, j] * (mine.to(weights.dtype) - others.to(weights.dtype))
-        found.append(torch.where(valid, total, 0).to(mine.dtype))
-    return found
+        pulled.append(torch.where(valid, total, 0).to(mine.dtype))
+    return pulled
 
 
 def _grids(pairs: Sequence[Pair], rows: int, columns: int) -> Iterator[tuple[list[int], list[int]]]:

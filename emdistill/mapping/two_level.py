@@ -15,7 +15,7 @@ from emdistill.mapping.transport import TransportPlan, solve_transport
 class TwoLevelMapping(LayerMapping):
     """Flow between blocks of consecutive layers first, then between their layers, by exact transport; uniform weights.
 
-    blocks  how many blocks a side is cut into, as even as can be; a side with fewer layers has one block a layer.
+    blocks  how many blocks a side is cut into, as even as can be; a side with fewer layers has one block per layer.
             1: plain transport, as is max(M, N). None: half the layers of the shallower side, at least 2.
     Raises ConfigError for blocks out of range, TransportError for costs that are no transport problem.
     Of hierarchical matching it is only the idea, applied to layers: see `solve_two_level`.
@@ -66,7 +66,7 @@ def solve_two_level(costs: Tensor, student_blocks: Sequence[int], teacher_blocks
 
     costs [M, N], floating point; student_blocks, teacher_blocks: how many consecutive layers each block has.
     Where G_kl = 0, F is 0. The cost of plain transport ≤ Σ F D ≤ Σ G C; equal to the first for one block a side, or
-    one a layer. No gradient passes.
+    one per layer. No gradient passes.
     Raises ConfigError for blocks that do not hold the layers, TransportError as `solve_transport`.
     """
     if costs.ndim != 2:

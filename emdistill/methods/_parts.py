@@ -1,4 +1,4 @@
-"""What several methods are composed of: layer and prediction losses, the two phases, checks of weights and heads."""
+"""What several methods are composed of: layer and prediction losses, the two phases, checks of weights."""
 
 from __future__ import annotations
 
@@ -61,10 +61,15 @@ def layer_losses(
     """The intermediate losses whose terms have a weight: attention scores and hidden states, then the embeddings.
 
     mapping   makes one; the two kinds of layer state share it where they are coupled
+    Raises ConfigError where attention scores of unequal head counts are to be compared head by head.
     """
     kinds: list[LayerCosts] = []
     if "attention_scores" in weights:
-        check_heads(student, teacher, heads)
+        if heads == "equal" and student.heads != teacher.heads:
+            raise ConfigError(
+                f"the student has {student.heads} attention heads and the teacher {teacher.heads}: choose "
+                f"--objective.heads mean or match, or switch the term off with --objective.attention_scores 0"
+            )
         kinds.append(AttentionScoreCosts(heads))
     if "hidden_states" in weights:
         kinds.append(HiddenStateCosts())
@@ -85,15 +90,6 @@ def check_factors(factors: Mapping[str, float]) -> None:
     wrong = [f"--objective.{name} {factor:g}" for name, factor in factors.items() if not 0 <= factor < math.inf]
     if wrong:
         raise ConfigError(f"{', '.join(wrong)}: a weight is 0 (off) or above, and finite")
-
-
-def check_heads(student: EncoderShape, teacher: EncoderShape, heads: str) -> None:
-    """Raise ConfigError where attention scores of unequal head counts are to be compared head by head."""
-    if heads == "equal" and student.heads != teacher.heads:
-        raise ConfigError(
-            f"the student has {student.heads} attention heads and the teacher {teacher.heads}: choose "
-            f"--objective.heads mean or match, or switch the term off with --objective.attention_scores 0"
-        )
 
 
 def two_phases(

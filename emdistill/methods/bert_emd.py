@@ -79,8 +79,14 @@ def bert_emd(
         intermediate_share: share of the epochs that the intermediate phase of two-phase gets.
         intermediate_learning_rate: learning rate of the intermediate phase of two-phase.
     """
-    weights = _weights(beta, theta, attention_scores, hidden_states, embeddings)
-    check_factors({"prediction": prediction})
+    factors = {"attention_scores": attention_scores, "hidden_states": hidden_states, "embeddings": embeddings}
+    check_factors({"beta": beta, "theta": theta, **factors, "prediction": prediction})
+    weights = {
+        "attention_scores": beta * theta * attention_scores,
+        "hidden_states": beta * theta * hidden_states,
+        "embeddings": beta * embeddings,
+    }
+    weights = {name: weight for name, weight in weights.items() if weight > 0}
     weights |= prediction_weights(alpha, prediction, predictions)
 
     def layer_mapping() -> LayerMapping:
@@ -108,24 +114,3 @@ def bert_emd(
     return two_phases(
         intermediate, final, weights, project, share=intermediate_share, learning_rate=intermediate_learning_rate
     )
-
-
-def _weights(
-    beta: float, theta: float, attention_scores: float, hidden_states: float, embeddings: float
-) -> dict[str, float]:
-    """Term name -> weight of every intermediate term that is on: the equation above, multiplied out."""
-    check_factors(
-        {
-            "beta": beta,
-            "theta": theta,
-            "attention_scores": attention_scores,
-            "hidden_states": hidden_states,
-            "embeddings": embeddings,
-        }
-    )
-    weights = {
-        "attention_scores": beta * theta * attention_scores,
-        "hidden_states": beta * theta * hidden_states,
-        "embeddings": beta * embeddings,
-    }
-    return {name: weight for name, weight in weights.items() if weight > 0}

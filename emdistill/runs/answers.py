@@ -1,6 +1,6 @@
 """What teacher and student answer to every row they are scored on: predictions.jsonl of a run folder.
 
-One line a row, the sets in their order, 'dev' first:
+One line per row, the sets in their order, 'dev' first:
     {"set": "dev", "row": 0, "text": "…", "text_pair": "…" or null, "label": 1, 3.2 or [0, 1], "teacher": [logits],
      "student": [logits]}
 Logits are written so that they are read back as the same float32 numbers.
@@ -15,18 +15,37 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from annotated_types import Len
 from datasets import Dataset
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, Field, FiniteFloat, InstanceOf, Strict, StrictInt, TypeAdapter, ValidationError
 
 from emdistill.errors import DataError
 from emdistill.files import written_whole
+from emdistill.runs.record import first_fault
 
 PREDICTIONS = "predictions.jsonl"
-FIELDS = ("set", "row", "text", "text_pair", "label", "teacher", "student")
 
 Logits = NDArray[np.float32]
+Number = Annotated[FiniteFloat, Strict()]
+Numbers = Annotated[list[Number], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A line. Texts are taken as they are: they may hold half of a surrogate pair."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    set: InstanceOf[str]
+    row: StrictInt
+    text: InstanceOf[str]
+    text_pair: InstanceOf[str] | None
+    label: Number | list[Number]
+    teacher: Numbers
+    student: Numbers
+
+
+_ROW = TypeAdapter(_Row)
 
 
 @dataclass(frozen=True)
@@ -64,53 +83,28 @@ def write_predictions(
             for row, (text, pair, label, *logits) in enumerate(rows):
                 values = (name, row, text, pair, label, *map(_shortest, logits))
                 # In ASCII, so that every text that Python holds can be written, half of a surrogate pair as well.
-                file.write(json.dumps(dict(zip(FIELDS, values, strict=True)), allow_nan=False) + "\n")
-
-
-class _Line(BaseModel):
-    """A row as predictions.jsonl has it."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-    set: str
-    row: int
-    text: str
-    text_pair: str | None
-    label: float | list[float]
-    teacher: Annotated[list[float], Len(1)]
-    student: Annotated[list[float], Len(1)]
+                file.write(json.dumps(dict(zip(_Row.__annotations__, values, strict=True)), allow_nan=False) + "\n")
 
 
 def read_predictions(path: Path) -> dict[str, Predictions]:
     """The answers by set; raises DataError with file and line for a line that is no record of this format."""
-    sets: dict[str, list[_Line]] = {}
+    sets: dict[str, list[_Row]] = {}
     outputs: int | None = None
     with path.open("rb") as file:
-        for number, content in enumerate(file, start=1):
+        for number, line in enumerate(file, start=1):
             try:
-                line = _Line.model_validate(json.loads(content.decode("utf-8")))
-                outputs = outputs or len(line.teacher)
-                rows = sets.setdefault(line.set, [])
-                _check_next(line, len(rows), outputs)
-            except ValidationError as error:
-                first = error.errors()[0]
-                place = ".".join(map(str, first["loc"]))
-                raise DataError(f"{place}: {first['msg']}", file=path, line=number) from None
-            except ValueError as error:  # broken UTF-8 and broken JSON alike, and a row out of place
-                raise DataError(str(error), file=path, line=number) from None
-            rows.append(line)
+                row = _ROW.validate_python(json.loads(line.decode("utf-8")))
+            except ValueError as error:  # broken UTF-8 and broken JSON
+                fault = first_fault(error) if isinstance(error, ValidationError) else str(error)
+                raise DataError(f"this line is no row of answers: {fault}", file=path, line=number) from None
+            rows = sets.setdefault(row.set, [])
+            outputs = outputs or len(row.teacher)
+            if problem := _problem(row, len(rows), outputs):
+                raise DataError(problem, file=path, line=number)
+            rows.append(row)
     if not sets:
         raise DataError("no row was written; make it again: emdistill distill … --overwrite", file=path)
-    return {
-        name: Predictions(
-            texts=[row.text for row in rows],
-            pairs=[row.text_pair for row in rows],
-            labels=np.array([row.label for row in rows], dtype=np.float64),
-            teacher=np.array([row.teacher for row in rows], dtype=np.float32),
-            student=np.array([row.student for row in rows], dtype=np.float32),
-        )
-        for name, rows in sets.items()
-    }
+    return {name: _predictions(rows) for name, rows in sets.items()}
 
 
 def teacher_logits(path: Path) -> dict[str, Logits] | None:
@@ -118,19 +112,30 @@ def teacher_logits(path: Path) -> dict[str, Logits] | None:
     return {name: answers.teacher for name, answers in read_predictions(path).items()} if path.exists() else None
 
 
+def _predictions(rows: Sequence[_Row]) -> Predictions:
+    return Predictions(
+        texts=[row.text for row in rows],
+        pairs=[row.text_pair for row in rows],
+        labels=np.array([row.label for row in rows], dtype=np.float64),
+        teacher=np.array([row.teacher for row in rows], dtype=np.float32),
+        student=np.array([row.student for row in rows], dtype=np.float32),
+    )
+
+
 def _shortest(logits: Logits) -> list[float]:
     """The shortest decimal numbers that are these float32 numbers."""
     return [float(str(np.float32(value))) for value in logits]
 
 
-def _check_next(line: _Line, row: int, outputs: int) -> None:
-    """Raise ValueError where a line is not the set's next row, of as many logits as the others."""
-    if line.row != row:
-        raise ValueError(f"the next row of '{line.set}' is {row}, not {line.row}")
-    if (len(line.teacher), len(line.student)) != (outputs, outputs):
-        counts = f"{len(line.teacher)} and {len(line.student)}"
-        raise ValueError(f"teacher and student give {counts} logits, where the rows before have {outputs}")
-    several = isinstance(line.label, list)
-    fits = len(line.label) == outputs and set(line.label) <= {0, 1} if isinstance(line.label, list) else True
-    if not fits or (not several and outputs > 1 and line.label not in range(outputs)):
-        raise ValueError(f"label {line.label!r} is neither a class from 0 to {outputs - 1} nor {outputs} of 0 and 1")
+def _problem(row: _Row, number: int, outputs: int) -> str | None:
+    """What keeps it from being its set's row of this number, or None."""
+    label, counts = row.label, (len(row.teacher), len(row.student))
+    if row.row != number:
+        return f"the next row of '{row.set}' is {number}, not {row.row}"
+    if isinstance(label, list) and (len(label) != outputs or not set(label) <= {0, 1}):
+        return f"'label' is {label!r}, but {outputs} labels are each 0 or 1"
+    if not isinstance(label, list) and outputs > 1 and label not in range(outputs):
+        return f"'label' is {label!r}, but there are the classes 0 to {outputs - 1}"
+    if counts != (outputs, outputs):
+        return f"teacher and student give {counts[0]} and {counts[1]} logits, where the rows before have {outputs}"
+    return None

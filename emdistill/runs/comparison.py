@@ -217,19 +217,19 @@ def read_comparison(
 def compare_entries(entries: Sequence[EntryResult], baseline: str, metric: str) -> tuple[EntryResult, ...]:
     """The entries with their differences to the baseline, over the seeds that both have, and Holm's p-values."""
     against = next(entry.scores for entry in entries if entry.name == baseline)
-    found = []
+    compared = []
     for entry in entries:
         seeds = [seed for seed in entry.scores if seed in against and entry.name != baseline]
         values = [entry.scores[seed][metric] for seed in seeds]
         others = [against[seed][metric] for seed in seeds]
         differences = {seed: value - other for seed, value, other in zip(seeds, values, others, strict=True)}
         difference = paired_difference(values, others) if seeds else None
-        found.append(replace(entry, differences=differences, difference=difference))
+        compared.append(replace(entry, differences=differences, difference=difference))
     p_values = {
-        entry.name: entry.difference.p for entry in found if entry.difference and entry.difference.p is not None
+        entry.name: entry.difference.p for entry in compared if entry.difference and entry.difference.p is not None
     }
     adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
-    return tuple(replace(entry, p_holm=adjusted.get(entry.name)) for entry in found)
+    return tuple(replace(entry, p_holm=adjusted.get(entry.name)) for entry in compared)
 
 
 def _finished(folder: Path) -> Distillation | None:

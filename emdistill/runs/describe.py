@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from emdistill.models.arithmetic import onednn_keeps_float32
 from emdistill.models.encoder import encoder_shape
 from emdistill.models.size import model_size, parameter_count
-from emdistill.runs.record import FileRecord, ModelRecord, TaskRecord
+from emdistill.runs.record import FileRecord, ModelRecord, RunRecord, TaskRecord
 from emdistill.tasks.task import TaskData
 from emdistill.training.arguments import DistillationArguments
 
@@ -60,3 +60,12 @@ def describe_data(data: TaskData) -> TaskRecord:
         files=tuple(FileRecord(file.path.name, file.rows, file.sha256) for file in data.files),
         held_out=data.held_out,
     )
+
+
+def objective_and_sizes(record: RunRecord) -> str:
+    """What is learned and by how large a student, for people: the stages' equations, and the parameters."""
+    assert record.teacher is not None
+    assert record.student is not None
+    equations = "\n".join(f"{name}: {equation}" for name, equation in record.objective.items())
+    sizes = f"teacher {record.teacher.parameters:,} parameters, student {record.student.parameters:,}"
+    return f"{equations}\n{sizes}"

@@ -8,22 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from emdistill.errors import OutputError
-from emdistill.runs.record import RUN_FILE, ModelRecord, RunRecord, TaskRecord, check_record, read_run
+from emdistill.runs.record import (
+    MEND,
+    RUN_FILE,
+    DataOptions,
+    ModelRecord,
+    RunRecord,
+    TaskRecord,
+    check_record,
+    read_run,
+)
 
-MEND = "start again with --overwrite"
 
-
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Options(DataOptions):
     """The options that are read one by one; run.json's `config` holds all of them."""
 
     teacher: str
     student: str
     method: str
     output: str
-    max_length: int
-    data: str = ""
-    dev: str | None = None
     student_source: str | None = None
     mapping: str | None = None
     augmented: str | None = None
@@ -100,9 +104,8 @@ def _fault(run: Distillation) -> str | None:
     if run.training_seconds is None:
         return "timings.training_seconds: Field required"
     if run.task:
-        parts, wanted = run.record.scores, dict.fromkeys(("teacher", "student"), run.task.metric)
+        group, names, metric = "scores", ("teacher", "student"), run.task.metric
     else:
-        parts, wanted = run.record.held_out_loss, {"before": "loss", "after": "loss"}
-    group = "scores" if run.task else "held_out_loss"
-    missing = [f"{group}.{name}.{metric}" for name, metric in wanted.items() if metric not in parts.get(name, {})]
-    return f"{missing[0]}: Field required" if missing else None
+        group, names, metric = "held_out_loss", ("before", "after"), "loss"
+    missing = [name for name in names if metric not in getattr(run.record, group).get(name, {})]
+    return f"{group}.{missing[0]}.{metric}: Field required" if missing else None

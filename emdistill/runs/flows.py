@@ -1,6 +1,6 @@
 """`flows.jsonl`: which layer taught which, over the steps of a run.
 
-JSON Lines in UTF-8: one JSON object a line, one line a recorded step, in the order in which they were recorded.
+JSON Lines in UTF-8: a JSON object per line, a line per recorded step, in the order in which they were recorded.
 
     {"step": 750, "stage": "joint",
      "flows":           {"hidden_states": [[0.0833333, ...], ...], "attention_scores": [[...], ...]},
@@ -9,11 +9,11 @@ JSON Lines in UTF-8: one JSON object a line, one line a recorded step, in the or
 
 step             optimizer steps done in this stage when the flow was recorded
 stage            the training stage's name
-flows            a matrix a loss term: rows are student layers, columns teacher layers, entries the mass moved;
+flows            a matrix per loss term: rows are student layers, columns teacher layers, entries the mass moved;
                  a transport plan sums to 1, a fixed mapping to whatever mass it states
-student_weights  layer weights a term after the step's cost attention, one number a student layer, so that the flow's
-                 row sums are the weights before it; coupled terms repeat the same numbers
-teacher_weights  the same, one number a teacher layer; a mapping without layer weights leaves both empty
+student_weights  layer weights per term after the step's cost attention, one number per student layer; the flow's row
+                 sums are the weights before it; coupled terms repeat the same numbers
+teacher_weights  the same, one number per teacher layer; a mapping without layer weights leaves both empty
 
 Numbers carry 7 significant digits. A crash can cut off the last line only; readers drop such a line.
 """
@@ -21,28 +21,35 @@ Numbers carry 7 significant digits. A crash can cut off the last line only; read
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, FiniteFloat, NonNegativeInt, TypeAdapter, ValidationError
 
 from emdistill.errors import DataError
 from emdistill.files import written_whole
+from emdistill.runs.record import first_fault
 
-FIELDS = ("step", "stage", "flows", "student_weights", "teacher_weights")
+Numbers = Annotated[list[FiniteFloat], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
 class FlowRecord:
     """The flows and layer weights at one step, by loss term; the module's docstring describes each field."""
 
-    step: int
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
+    step: NonNegativeInt
     stage: str
-    flows: dict[str, list[list[float]]]
-    student_weights: dict[str, list[float]] = field(default_factory=dict)
-    teacher_weights: dict[str, list[float]] = field(default_factory=dict)
+    flows: dict[str, Annotated[list[Numbers], Field(min_length=1)]]
+    student_weights: dict[str, Numbers] = field(default_factory=dict)
+    teacher_weights: dict[str, Numbers] = field(default_factory=dict)
+
+
+_RECORD = TypeAdapter(FlowRecord)
 
 
 def append_flows(path: Path, record: FlowRecord) -> None:
@@ -50,9 +57,11 @@ def append_flows(path: Path, record: FlowRecord) -> None:
 
     A line that an earlier crash cut off is removed first. Raises DataError for a record that could not be read back.
     """
-    problem = _problem(record)
-    if problem:
-        raise DataError(f"step {record.step} of stage '{record.stage}' cannot be recorded: {problem}", file=path)
+    try:
+        _checked(json.dumps(asdict(record)))
+    except ValueError as error:
+        message = f"step {record.step} of stage '{record.stage}' cannot be recorded: {error}"
+        raise DataError(message, file=path) from None
     with path.open("a+b") as file:
         if _ends_within_a_line(path):
             file.seek(0)
@@ -68,9 +77,7 @@ def read_flows(path: Path) -> list[FlowRecord]:
     Raises DataError for a missing file, and with file and line for any other line that is no record.
     """
     if not path.is_file():
-        raise DataError(
-            "there is no such file; a run writes its flows there once its first flow is recorded", file=path
-        )
+        raise DataError("there is no such file; a run writes it once its first flow is recorded", file=path)
     lines = _without_cut_line(path.read_bytes()).split(b"\n")[:-1]
     return [_from_line(line, path, number) for number, line in enumerate(lines, start=1)]
 
@@ -84,10 +91,10 @@ def truncate_flows(path: Path, last_step: int, *, stage: str, finished_stages: S
     if not path.is_file():
         return 0
     records = read_flows(path)
-    kept = [r for r in records if r.stage in finished_stages or (r.stage == stage and r.step <= last_step)]
+    earlier = [r for r in records if r.stage in finished_stages or (r.stage == stage and r.step <= last_step)]
     with written_whole(path) as part:
-        part.write_bytes(b"".join(map(_to_line, kept)))
-    return len(records) - len(kept)
+        part.write_bytes(b"".join(map(_to_line, earlier)))
+    return len(records) - len(earlier)
 
 
 def _ends_within_a_line(path: Path) -> bool:
@@ -104,64 +111,37 @@ def _without_cut_line(content: bytes) -> bytes:
 
 
 def _to_line(record: FlowRecord) -> bytes:
-    fields = {
-        "step": record.step,
-        "stage": record.stage,
-        "flows": {term: [_rounded(row) for row in flow] for term, flow in record.flows.items()},
-        "student_weights": {term: _rounded(weights) for term, weights in record.student_weights.items()},
-        "teacher_weights": {term: _rounded(weights) for term, weights in record.teacher_weights.items()},
-    }
+    fields = asdict(record)
+    for name in ("flows", "student_weights", "teacher_weights"):
+        fields[name] = {term: _rounded(numbers) for term, numbers in fields[name].items()}
     return json.dumps(fields, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
-def _rounded(numbers: Sequence[float]) -> list[float]:
-    return [float(f"{number:.7g}") for number in numbers]
+def _rounded(numbers: Any) -> Any:
+    return [_rounded(row) for row in numbers] if isinstance(numbers, list) else float(f"{numbers:.7g}")
 
 
 def _from_line(line: bytes, path: Path, number: int) -> FlowRecord:
     try:
-        fields = json.loads(line.decode(), parse_constant=_refuse_constant)
-    except ValueError as error:  # broken UTF-8 and broken JSON alike
-        raise DataError(f"this line is no JSON: {error}", file=path, line=number) from error
-    if not isinstance(fields, dict) or set(fields) != set(FIELDS):
-        raise DataError(f"a record is an object with the fields {', '.join(FIELDS)}", file=path, line=number)
-    record = FlowRecord(**fields)
-    problem = _problem(record)
-    if problem:
-        raise DataError(problem, file=path, line=number)
-    return record
+        return _checked(line)
+    except ValueError as error:
+        raise DataError(f"this line is no record of flows: {error}", file=path, line=number) from None
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no finite number")
-
-
-def _problem(record: FlowRecord) -> str | None:
-    """What keeps a record from being one, or None."""
-    if type(record.step) is not int or record.step < 0:
-        return f"'step' is a count of steps, not {record.step!r}"
-    if not isinstance(record.stage, str):
-        return f"'stage' is a name, not {record.stage!r}"
-    tables = {"student_weights": record.student_weights, "teacher_weights": record.teacher_weights}
-    for name, table in {"flows": record.flows, **tables}.items():
-        if not isinstance(table, Mapping):
-            return f"'{name}' maps a term's name to its numbers"
+def _checked(line: str | bytes) -> FlowRecord:
+    """Raises ValueError that names what keeps a line from being a record."""
+    try:
+        record = _RECORD.validate_json(line)
+    except ValidationError as error:
+        raise ValueError(first_fault(error)) from None
     for term, flow in record.flows.items():
-        if not (isinstance(flow, list) and flow and all(_is_numbers(row) and len(row) == len(flow[0]) for row in flow)):
-            return f"the flow of '{term}' is no matrix of finite numbers with one row a student layer"
-    for side, (name, table) in enumerate(tables.items()):
-        for term, weights in table.items():
+        if any(len(row) != len(flow[0]) for row in flow):
+            raise ValueError(f"the flow of '{term}' is no matrix with one row per student layer")
+    for side, name in enumerate(("student_weights", "teacher_weights")):
+        for term, weights in getattr(record, name).items():
             if term not in record.flows:
-                return f"'{name}' names the term '{term}', which has no flow"
+                raise ValueError(f"'{name}' names the term '{term}', which has no flow")
             layers = (len(record.flows[term]), len(record.flows[term][0]))[side]
-            if not _is_numbers(weights) or len(weights) != layers:
-                return f"'{name}' of '{term}' are not {layers} finite numbers, one a layer of its flow"
-    return None
-
-
-def _is_numbers(values: object) -> bool:
-    return (
-        isinstance(values, list)
-        and bool(values)
-        and all(type(value) in (int, float) and math.isfinite(value) for value in values)
-    )
+            if len(weights) != layers:
+                raise ValueError(f"'{name}' of '{term}' are not {layers} numbers, one per layer of its flow")
+    return record

@@ -73,15 +73,6 @@ class VariantRecord:
 
 
 @dataclass(frozen=True)
-class Machine:
-    """The processor that everything was measured on, and how much of it was used."""
-
-    cpu: str
-    cores: int
-    threads: int
-
-
-@dataclass(frozen=True)
 class VerdictRecord:
     """go: some exported variant keeps every limit; ship: the fastest that does; failures: by variant."""
 
@@ -110,6 +101,15 @@ class GateRecord:
                 raise ValueError(f"variants.{name}.scores has no {self.metric}")
         if self.verdict.go and self.verdict.ship not in self.variants:
             raise ValueError(f"verdict.ship is {self.verdict.ship!r}, none of variants")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The processor that everything was measured on, and how much of it was used."""
+
+    cpu: str
+    cores: int
+    threads: int
 
 
 def read_gate(folder: Path) -> GateRecord | None:

@@ -151,14 +151,10 @@ def open_run(
 
 
 def check_output(folder: Path, *, overwrite: bool, resume: bool, reads: Iterable[str | None] = ()) -> None:
-    """Refuse a folder that holds something, unless told what to do with it; see `open_run`."""
+    """Refuse a folder that holds something, unless an option says what to do with it; see `open_run`."""
     if overwrite and resume:
         raise OutputError("--overwrite and --resume exclude each other: replace the run, or go on with it")
-    nearest_folder = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not nearest_folder.is_dir():
-        raise OutputError(f"{nearest_folder} is a file; --output names a folder")
-    if not os.access(nearest_folder, os.W_OK | os.X_OK):
-        raise OutputError(f"{nearest_folder} may not be written to; choose another --output")
+    check_writable(folder)
     has_run = (folder / RUN_FILE).exists()
     if resume and not has_run:
         raise OutputError(f"{folder} holds no run to resume; leave out --resume to start one")
@@ -174,32 +170,36 @@ def check_output(folder: Path, *, overwrite: bool, resume: bool, reads: Iterable
             raise OutputError(f"{name} is read by this run, whose output would replace it; choose another --output")
 
 
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be written to, or not be made."""
+    nearest_folder = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not nearest_folder.is_dir():
+        raise OutputError(f"{nearest_folder} is a file; --output names a folder")
+    if not os.access(nearest_folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{nearest_folder} may not be written to; choose another --output")
+
+
 def check_same_run(folder: Path, before: RunRecord, now: RunRecord) -> None:
     """Refuse to resume a run that was started with another configuration, teacher or data.
 
     An option that the earlier record does not have was added later, and differs in nothing.
-    Raises OutputError that lists what differs.
+    Raises OutputError that lists the differences.
     """
-    differs = [
-        f"config.{name}: {before.config.get(name)!r} then, {value!r} now"
+    pairs = {
+        f"config.{name}": (before.config.get(name), value)
         for name, value in now.config.items()
         if name not in PLACES and not _is_same(before.config.get(name, value), value)
-    ]
-    differs += [
-        f"hashes.{name}: {before.hashes.get(name)!r} then, {value!r} now"
-        for name, value in now.hashes.items()
-        if before.hashes.get(name) != value
-    ]
-    if differs:
+    }
+    pairs |= {f"hashes.{name}": (before.hashes.get(name), value) for name, value in now.hashes.items()}
+    if differences := "".join(f"  {name}: {a!r} then, {b!r} now\n" for name, (a, b) in pairs.items() if a != b):
         raise OutputError(
-            f"{folder} holds a run of another configuration:\n  "
-            + "\n  ".join(differs)
-            + "\nresume it as it was started, or replace it with --overwrite"
+            f"{folder} holds a run of another configuration:\n{differences}"
+            "resume it as it was started, or replace it with --overwrite"
         )
 
 
 def _is_same(before: Any, now: Any) -> bool:
-    """Whether an option has the value it had; of a section's options, those that there were then."""
+    """Whether an option has the value it had; of a section's options, those that existed then."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         return all(_is_same(value, now.get(name)) for name, value in before.items())
     if isinstance(now, list | tuple):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from emdistill.tasks.task import Task
+from emdistill.data.read import read_task_data
+from emdistill.tasks.task import Task, TaskData
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,15 @@ class Reading:
     label: str = "label"
     max_length: int = 128
     kind: str | None = None
+
+    def of(self, text: str | None, text_pair: str | None, label: str | None = None) -> Reading:
+        """With these columns where they are named; a text that is named comes without the model's second one."""
+        pair = text_pair or (None if text else self.text_pair)
+        return replace(self, text=text or self.text, text_pair=pair, label=label or self.label)
+
+    def read(self, data: str, **options: Any) -> TaskData:
+        """Task and examples of data with these columns; options and errors as of `read_task_data`."""
+        return read_task_data(data, text=self.text, text_pair=self.text_pair, label=self.label, **options)
 
 
 def remember_reading(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, max_length: int) -> None:

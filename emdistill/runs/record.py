@@ -1,4 +1,4 @@
-"""run.json: what a run was told, what it read, what came out. Typed and versioned.
+"""run.json: a run's options, what it read, what came out. Typed and versioned.
 
 Version 1 is what the first release wrote, without a number: it has the same fields. A record that lacks a field which
 was added later still opens, with that field's default; a field that is missing or of a wrong type is named with its
@@ -22,6 +22,7 @@ from emdistill.states import EncoderShape
 
 RUN_FILE = "run.json"
 VERSION = 2
+MEND = "start again with --overwrite"
 
 Record = TypeVar("Record")
 
@@ -34,15 +35,6 @@ class ModelRecord:
     bytes: int
     shape: EncoderShape
     cut_out: tuple[dict[str, Any], ...] = ()
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """A file that was read."""
-
-    name: str
-    rows: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -64,6 +56,30 @@ class TaskRecord:
     def metric(self) -> str:
         """The metric that counts."""
         return self.metrics[0]
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file that was read."""
+
+    name: str
+    rows: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Of a run's options, `RunRecord.config`, those that say what it read; a fine-tuned model had no teacher."""
+
+    data: str = ""
+    max_length: int
+    task: str | None = None
+    dev: str | None = None
+    text: str = "text"
+    text_pair: str | None = None
+    label: str = "label"
+    kind: str | None = None
+    teacher: str | None = None
 
 
 @dataclass(frozen=True)
@@ -126,7 +142,7 @@ def read_run(folder: Path) -> RunRecord:
     path = folder / RUN_FILE
     if not path.is_file():
         raise OutputError(f"{folder} holds no {RUN_FILE}: it is no run folder")
-    return read_record(path, RunRecord, mend="start again with --overwrite")
+    return read_record(path, RunRecord, mend=MEND)
 
 
 def write_run(folder: Path, run: RunRecord) -> None:
@@ -156,10 +172,10 @@ def check_record(content: object, kind: type[Record], path: Path, *, mend: str, 
 
 
 def first_fault(error: ValidationError, within: str = "") -> str:
-    """The first field that is wrong, dotted, and what is wrong with it."""
-    first = error.errors()[0]
-    place = ".".join(map(str, (*([within] if within else []), *first["loc"])))
-    return f"{place}: {first['msg']}" if place else first["msg"]
+    """The field at fault, below `within`, and what is wrong with it."""
+    fault = error.errors()[0]
+    place = ".".join(map(str, (within, *fault["loc"]))).removeprefix(".")
+    return f"{place}: {fault['msg']}" if place else fault["msg"]
 
 
 @cache

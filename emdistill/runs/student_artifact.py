@@ -9,16 +9,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emdistill.models.encoder import load_classifier, load_encoder, load_tokenizer, save_student
 from emdistill.runs.flows import FlowRecord, read_flows
-from emdistill.runs.reading import remember_reading
 from emdistill.runs.record import RunRecord, read_run
-from emdistill.tasks.task import RAW_TEXT, Task
+from emdistill.tasks.task import RAW_TEXT
 
 
-def write_student(
-    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, task: Task, max_length: int, card: str
-) -> None:
+def write_student(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, card: str) -> None:
     """Write a run's student/: the plain transformers model, its tokenizer, and the model card as README.md."""
-    remember_reading(model, tokenizer, task, max_length)
     save_student(model, tokenizer, folder / "student")
     (folder / "student" / "README.md").write_text(card, encoding="utf-8")
 

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from optuna.trial import Trial
 
-from emdistill.errors import ConfigError, EmdistillError, TrainingError
+from emdistill.config import check_limits
+from emdistill.errors import EmdistillError, TrainingError
 from emdistill.search.genes import Gene, GeneSpace, check_gene, gene_name, heuristic_genes
 from emdistill.search.shared_study import GeneTrial, Proposer, SharedStudy
 
@@ -103,7 +104,13 @@ def search(
     One process gives the same genes for the same seed, however often it was stopped between.
     Raises ConfigError for impossible numbers, OutputError for another study, TrainingError where everything fails.
     """
-    check_numbers(evaluations, random_evaluations, population, mutation, seed)
+    check_limits(
+        evaluations=evaluations,
+        random_evaluations=random_evaluations,
+        population=population,
+        mutation=mutation,
+        seed=seed,
+    )
     space = GeneSpace(student_layers, teacher_layers, monotone)
     if heuristics is None:
         heuristics = heuristic_genes(student_layers, teacher_layers)
@@ -119,19 +126,6 @@ def search(
         while _step(study, plan, evaluate, report):
             pass
         return plan.result(study.trials())
-
-
-def check_numbers(
-    evaluations: int, random_evaluations: int | None, population: int, mutation: float, seed: int
-) -> None:
-    """Raise ConfigError for a number with which there is no search."""
-    for name, count in {"evaluations": evaluations, "random_evaluations": random_evaluations, "seed": seed}.items():
-        if count is not None and count < 0:
-            raise ConfigError(f"--{name} must be 0 or more, not {count}")
-    if population < 2:
-        raise ConfigError(f"--population {population} has no two parents; give 2 or more")
-    if not 0 <= mutation <= 1:
-        raise ConfigError(f"--mutation {mutation} is no probability; it must lie between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -203,19 +197,19 @@ def _step(study: SharedStudy, plan: _Plan, evaluate: Evaluate, report: Report | 
         chosen = plan.next(trials)
         if chosen is not None:
             gene, proposer, name = chosen
-            known = {trial.gene: trial for trial in trials if trial.state in ("finished", "failed")}.get(gene)
-            trial = study.start(gene, proposer, name, reused=known is not None)
+            earlier = {trial.gene: trial for trial in trials if trial.state in ("finished", "failed")}.get(gene)
+            trial = study.start(gene, proposer, name, reused=earlier is not None)
     if chosen is None:
-        # Others may leave genes behind, or finish one that is wanted here as well.
+        # Others may leave genes behind, or finish one that is due here as well.
         busy = any(trial.state == "running" for trial in trials)
         time.sleep(POLL_SECONDS if busy else 0.0)
         return busy
-    if known is None:
+    if earlier is None:
         _evaluate(study, trial, gene, evaluate)
-    elif known.state == "failed":
-        study.fail(trial, known.error, 0.0)
+    elif earlier.state == "failed":
+        study.fail(trial, earlier.error, 0.0)
     else:
-        study.finish(trial, known.scores, 0.0)
+        study.finish(trial, earlier.scores, 0.0)
     result = plan.result(study.trials())
     if report is not None:
         report(next(ended for ended in result.trials if ended.number == trial.number), result)

@@ -1,7 +1,7 @@
 """An Optuna study of genes in a folder, shared by processes and kept through kills.
 
 STUDY/
-├── journal.jsonl    Optuna's journal: every trial, a line a change (`optuna-dashboard journal.jsonl` shows it)
+├── journal.jsonl    Optuna's journal: every trial, a line per change (`optuna-dashboard journal.jsonl` shows it)
 ├── choosing.lock    held while a process chooses its next gene or writes down a result
 └── worker-*.lock    held by each process as long as it lives; the trials of one that was killed are free again
 
@@ -105,7 +105,7 @@ class SharedStudy:
         """All trials, while no other process starts or ends one; those of dead processes are abandoned."""
         with self._choosing:
             self._abandon_dead()
-            yield self._trials()
+            yield [_gene_trial(trial) for trial in self._frozen()]
 
     def trials(self) -> list[GeneTrial]:
         """All trials in the order in which they were started."""
@@ -121,22 +121,21 @@ class SharedStudy:
 
     def finish(self, trial: Trial, scores: Mapping[str, float], seconds: float) -> None:
         """Write down the scores by task; the trial's value is their mean."""
-        with self._choosing:
-            trial.set_user_attr("scores", dict(scores))
-            trial.set_user_attr("seconds", seconds)
-            self._study.tell(trial, fmean(scores.values()))
+        self._end(trial, fmean(scores.values()), scores=dict(scores), seconds=seconds)
 
     def fail(self, trial: Trial, error: str, seconds: float) -> None:
         """Write down that this gene has no fitness, and why."""
-        with self._choosing:
-            trial.set_user_attr("error", error)
-            trial.set_user_attr("seconds", seconds)
-            self._study.tell(trial, state=TrialState.FAIL)
+        self._end(trial, error=error, seconds=seconds)
 
     def abandon(self, trial: Trial) -> None:
         """Give the gene free again."""
+        self._end(trial)
+
+    def _end(self, trial: Trial, value: float | None = None, **notes: Any) -> None:
         with self._choosing:
-            self._study.tell(trial, state=TrialState.FAIL)
+            for name, note in notes.items():
+                trial.set_user_attr(name, note)
+            self._study.tell(trial, value, state=TrialState.FAIL if value is None else None)
 
     def _abandon_dead(self) -> None:
         for _ in self._frozen(TrialState.WAITING):  # killed between its two lines of the journal
@@ -145,9 +144,6 @@ class SharedStudy:
             worker = trial.user_attrs["worker"]
             if worker != self._worker and _is_free(self._lock_of(worker)):
                 self._study.tell(trial.number, state=TrialState.FAIL)
-
-    def _trials(self) -> list[GeneTrial]:
-        return [_gene_trial(trial) for trial in self._frozen()]
 
     def _frozen(self, *states: TrialState) -> Sequence[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=states or None)

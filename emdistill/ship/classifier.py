@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from datasets import Dataset
 
+from emdistill.config import check_limits
 from emdistill.errors import ConfigError
 from emdistill.models.encoder import load_classifier, load_tokenizer
 from emdistill.models.inputs import longest_text
 from emdistill.models.teacher import Teacher
 from emdistill.runs.reading import Reading, recall_reading
 from emdistill.ship.onnx import is_onnx, open_onnx
-from emdistill.tasks import TaskKind
+from emdistill.tasks import KINDS, TaskKind
 from emdistill.training import predict_logits
 
 
@@ -28,7 +29,7 @@ class SavedClassifier:
     kind           of its task: what its logits mean
     labels         names in the order of the logits; empty for a score
     longest_text   tokens that it has positions for
-    batch_size     texts at once, where nothing else is asked for
+    batch_size     texts at once by default
     logits         (examples, max_length, batch_size, description) -> [rows, C]
     """
 
@@ -39,13 +40,14 @@ class SavedClassifier:
     batch_size: int
     logits: Callable[[Dataset, int, int, str], np.ndarray]
 
-    def max_length(self, asked: int | None) -> int:
-        """Tokens per text at most: as asked for, or as trained. Raises ConfigError beyond the model's positions."""
-        if asked is not None and asked > self.longest_text:
+    def max_length(self, option: int | None) -> int:
+        """Tokens per text at most: this option, or as trained. Raises ConfigError beyond the model's positions."""
+        check_limits(max_length=option)
+        if option is not None and option > self.longest_text:
             raise ConfigError(
-                f"--max_length {asked}: this encoder reads {self.longest_text} tokens at most; give that or less"
+                f"--max_length {option}: this encoder reads {self.longest_text} tokens at most; give that or less"
             )
-        return min(self.reading.max_length, self.longest_text) if asked is None else asked
+        return option or min(self.reading.max_length, self.longest_text)
 
 
 def open_classifier(model: str) -> SavedClassifier:
@@ -74,16 +76,14 @@ def _open_pytorch(source: str) -> SavedClassifier:
 
 def _open_onnx(path: Path) -> SavedClassifier:
     classifier = open_onnx(path)
-
-    def logits(examples: Dataset, max_length: int, batch_size: int, _: str) -> np.ndarray:
-        pairs = list(examples["text_pair"]) if "text_pair" in examples.column_names else None
-        return classifier.predict_logits(list(examples["text"]), pairs, max_length=max_length, batch_size=batch_size)
-
+    config = classifier.config
     return SavedClassifier(
-        reading=classifier.reading,
-        kind=classifier.kind,
-        labels=classifier.labels,
-        longest_text=classifier.config.positions,
+        reading=config.reading,
+        kind=KINDS[config.kind],
+        labels=config.labels,
+        longest_text=config.positions,
         batch_size=1,
-        logits=logits,
+        logits=lambda examples, max_length, batch_size, _: classifier.predict_logits(
+            examples, max_length=max_length, batch_size=batch_size
+        ),
     )

@@ -42,7 +42,7 @@ def measure_footprint(
 
     model, tokenizer   the folder of a transformers model, twice; or an .onnx file and the tokenizer.json beside it
     inputs             one batch, as lists: input_ids, attention_mask and what else the model reads, each [B, L]
-    A process that fails leaves its figures out, with a note: what it would tell is no reason to lose the others.
+    A process that fails leaves its figures out, with a note: the others are worth having.
     """
     order = {"runtime": runtime, "model": str(model), "tokenizer": str(tokenizer), "inputs": inputs, "threads": threads}
     done = subprocess.run(
@@ -56,12 +56,11 @@ def measure_footprint(
         check=False,
     )
     if done.returncode != 0:
-        said = done.stderr.strip().splitlines()
-        reason = said[-1] if said else f"it ended with {done.returncode}"
+        reason = (done.stderr.strip() or f"it ended with {done.returncode}").splitlines()[-1]
         return Footprint(note=f"load time and peak memory could not be measured in a process of their own: {reason}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    note = None if found["peak_mb"] is not None else "this system does not tell a process's peak memory"
-    return Footprint(found["load_seconds"], found["import_seconds"], found["peak_mb"], note)
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    note = None if figures["peak_mb"] is not None else "this system does not tell a process's peak memory"
+    return Footprint(figures["load_seconds"], figures["import_seconds"], figures["peak_mb"], note)
 
 
 def peak_megabytes() -> float | None:
@@ -114,8 +113,8 @@ def _load_onnx(order: dict[str, Any]) -> tuple[float, Callable[[], object]]:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(order["model"], options, providers=["CPUExecutionProvider"])
     Tokenizer.from_file(order["tokenizer"])
-    wanted = {value.name for value in session.get_inputs()}
-    inputs = {name: np.asarray(rows, dtype=np.int64) for name, rows in order["inputs"].items() if name in wanted}
+    rows = order["inputs"]
+    inputs = {value.name: np.asarray(rows[value.name], dtype=np.int64) for value in session.get_inputs()}
     return imported, lambda: session.run(None, inputs)
 
 
@@ -125,13 +124,8 @@ def _main() -> None:
     imported, call = (_load_torch if order["runtime"] == "PyTorch" else _load_onnx)(order)
     loaded = perf_counter()
     call()
-    found = {
-        "import_seconds": imported - begun,
-        "load_seconds": loaded - imported,
-        "peak_mb": peak_megabytes(),
-        "torch": "torch" in sys.modules,
-    }
-    print(json.dumps(found))
+    figures = {"import_seconds": imported - begun, "load_seconds": loaded - imported, "peak_mb": peak_megabytes()}
+    print(json.dumps(figures | {"torch": "torch" in sys.modules}))
 
 
 if __name__ == "__main__":

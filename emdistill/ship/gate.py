@@ -49,9 +49,6 @@ class Limits:
                 raise ConfigError(f"{_option(limit.name)} is a number that is not negative, not {value:g}")
 
 
-# ---------------------------------------------------------------------------------------------- comparing outputs
-
-
 def logit_difference(reference: NDArray[Any], logits: NDArray[Any]) -> LogitDifference:
     """Largest and mean |logits − reference|."""
     differences = np.abs(logits.astype(np.float64) - reference.astype(np.float64))
@@ -74,9 +71,6 @@ def drop_error(task: Task, reference: NDArray[Any], logits: NDArray[Any], labels
     return 100.0 * float(np.std(drops, ddof=1))
 
 
-# ----------------------------------------------------------------------------------------------------- the verdict
-
-
 def judge(
     variants: Mapping[str, VariantRecord],
     limits: Limits,
@@ -95,13 +89,11 @@ def judge(
     notes       asides that go before those of the verdict
     """
     judged = {name: _with_drops(name, variants, metric) for name in variants}
-    failures = {
-        name: _failures(name, judged, limits, metric, logit_size) for name in ("student", *EXPORTED) if name in judged
-    }
-    passing = [name for name in EXPORTED if name in judged and not failures[name]]
+    reasons = {name: _failures(name, judged, limits, metric, logit_size) for name in judged if name != "teacher"}
+    failures = {name: of_variant for name, of_variant in reasons.items() if of_variant}
+    passing = [name for name in EXPORTED if name in judged and name not in failures]
     ship = min(passing, key=lambda name: _judged(judged[name]).p50, default=None)
-    found = [*_limit_notes(judged, limits), *_speed_notes(judged), *_score_notes(judged, dev_rows)]
-    kept = {name: reasons for name, reasons in failures.items() if reasons}
+    asides = [*notes, *_limit_notes(judged, limits), *_speed_notes(judged), *_score_notes(judged, dev_rows)]
     return GateRecord(
         status="finished",
         versions=dict(versions),
@@ -110,7 +102,7 @@ def judge(
         metric=metric,
         dev_rows=dev_rows,
         variants=judged,
-        verdict=VerdictRecord(go=bool(passing), ship=ship, failures=kept, notes=[*notes, *found]),
+        verdict=VerdictRecord(go=bool(passing), ship=ship, failures=failures, notes=asides),
     )
 
 
@@ -138,7 +130,7 @@ def _failures(
     variant, case = variants[name], _judged(variants[name])
     megabytes = variant.bytes / 1e6
     place = f"p95 of {short(case.p95)} ms at batch {case.batch}, length {case.length}"
-    found = [
+    reasons = [
         _over("max_latency_ms", limits, case.p95, place, " ms"),
         _over("max_size_mb", limits, megabytes, f"the file of {short(megabytes)} MB", " MB"),
     ]
@@ -147,13 +139,13 @@ def _failures(
         ("max_drop_from_teacher", variant.drop_from_teacher, "the teacher"),
     ):
         if drop is not None:
-            found.append(_over(limit, limits, drop, f"{metric} {short(drop)} points below {called}", " points"))
+            reasons.append(_over(limit, limits, drop, f"{metric} {short(drop)} points below {called}", " points"))
     if name == "onnx" and variant.logits is not None and not variant.logits.largest <= PARITY * logit_size:
-        found.append(
+        reasons.append(
             f"its logits differ from the PyTorch student's by up to {short(variant.logits.largest)}, where float32 "
             f"leaves less than {short(PARITY * logit_size)}: the graph computes something else"
         )
-    return [reason for reason in found if reason]
+    return [reason for reason in reasons if reason]
 
 
 def _over(limit: str, limits: Limits, value: float, what: str, unit: str) -> str | None:

@@ -6,7 +6,6 @@ import math
 import shutil
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from emdistill.ship.latency import Call, time_in_turns
 from emdistill.ship.onnx import open_session, session_logits
 from emdistill.ship.quantize import Batch, groups, quantize_dynamic_int8, quantize_static_int8
 
@@ -31,12 +31,10 @@ SOME = 256  # batches that calibrate, rank the groups and are timed
 
 @dataclass(frozen=True)
 class Quantised:
-    """What was done: by which method, what stayed in float32, and the score on the training rows before and after."""
+    """How a graph was quantised: by which method, and which groups stayed in float32."""
 
     method: Literal["dynamic", "static"]
-    kept: tuple[str, ...]
-    score: float
-    float32_score: float
+    in_float32: tuple[str, ...]
 
 
 def logits_of(path: Path, batches: Sequence[Batch], *, threads: int | None = None) -> NDArray[np.float32]:
@@ -49,46 +47,40 @@ def sensitivities(fp32: Path, quantise: Quantise, batches: Sequence[Batch]) -> d
     """Group -> mean squared difference of the logits when this group alone is quantised, the most sensitive first."""
     reference = logits_of(fp32, batches)
     names = list(groups(fp32))
-    found = {}
+    differences = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "one.onnx"
         for name in names:
             quantise(fp32, path, keep=[other for other in names if other != name])
-            found[name] = float(((logits_of(path, batches) - reference) ** 2).mean())
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+            differences[name] = float(((logits_of(path, batches) - reference) ** 2).mean())
+    return dict(sorted(differences.items(), key=lambda item: -item[1]))
 
 
 def quantize_within(
     fp32: Path, path: Path, *, quantise: Quantise, batches: Sequence[Batch], score: Score, least: float
 ) -> list[str]:
-    """Quantise as much as the score allows; returns the groups kept in float32.
+    """Quantise as much as the score allows; returns the groups left in float32.
 
-    All groups are quantised first. While the score is below `least`, the most sensitive group that is not kept yet is
-    kept as well.
+    All groups are quantised first. While the score is below `least`, the most sensitive group in int8 is
+    left in float32 as well.
 
     batches, score  training rows and their score: on dev rows the choice would flatter what is measured there
     """
     quantise(fp32, path, keep=())
-    kept: list[str] = []
+    in_float32: list[str] = []
     order: list[str] | None = None
     while not score(logits_of(path, batches)) >= least:
         order = list(sensitivities(fp32, quantise, _some(batches))) if order is None else order
-        kept.append(order[len(kept)])
-        if len(kept) == len(order):
+        in_float32.append(order[len(in_float32)])
+        if len(in_float32) == len(order):
             shutil.copyfile(fp32, path)
             break
-        quantise(fp32, path, keep=kept)
-    return kept
+        quantise(fp32, path, keep=in_float32)
+    return in_float32
 
 
 def quantize_best(
-    fp32: Path,
-    path: Path,
-    *,
-    batches: Sequence[Batch],
-    score: Score,
-    max_drop: float,
-    threads: int | None = None,
+    fp32: Path, path: Path, batches: Sequence[Batch], score: Score, *, max_drop: float, threads: int | None = None
 ) -> Quantised | None:
     """Write the int8 graph that is worth shipping: dynamic, unless static is measurably faster here.
 
@@ -100,26 +92,25 @@ def quantize_best(
     batches  training rows that are scored; some of them calibrate static, and are timed
     """
     some = _some(batches)
-    float32_score = score(logits_of(fp32, batches))
-    least = float32_score - max_drop / 100 - ROUNDING
+    least = score(logits_of(fp32, batches)) - max_drop / 100 - ROUNDING
     with tempfile.TemporaryDirectory() as folder:
         methods: dict[Literal["dynamic", "static"], Quantise] = {
             "dynamic": quantize_dynamic_int8,
             "static": partial(quantize_static_int8, calibration=some),
         }
         files = {method: Path(folder) / f"{method}.onnx" for method in methods}
-        kept = {
+        in_float32 = {
             method: quantize_within(fp32, files[method], quantise=quantise, batches=batches, score=score, least=least)
             for method, quantise in methods.items()
         }
         whole = len(groups(fp32))
-        left = {method: file for method, file in files.items() if len(kept[method]) < whole}
+        left = {method: file for method, file in files.items() if len(in_float32[method]) < whole}
         if not left:
             return None
         seconds = {"dynamic": math.inf, "static": math.inf} | _seconds(left, some, threads)
         best: Literal["dynamic", "static"] = "static" if seconds["static"] < MARGIN * seconds["dynamic"] else "dynamic"
         shutil.copyfile(files[best], path)
-    return Quantised(best, tuple(kept[best]), score(logits_of(path, batches)), float32_score)
+    return Quantised(best, tuple(in_float32[best]))
 
 
 def _some(batches: Sequence[Batch]) -> Sequence[Batch]:
@@ -128,18 +119,16 @@ def _some(batches: Sequence[Batch]) -> Sequence[Batch]:
 
 
 def _seconds(files: Mapping[Any, Path], batches: Sequence[Batch], threads: int | None) -> dict[Any, float]:
-    """The median time of a call with one text, a text a batch and without its padding; the graphs take turns."""
-    sessions = {name: open_session(path, threads=threads) for name, path in files.items()}
+    """The median time of a call with the first text of each batch, without its padding; the graphs take turns."""
     texts = [
         {name: values[:1, : int(batch["attention_mask"][0].sum())] for name, values in batch.items()}
         for batch in batches
     ]
-    spent: dict[Any, list[float]] = {name: [] for name in files}
-    for turn in range(TIMED_ROUNDS + 1):
-        for name, session in sessions.items():
-            for text in texts:
-                start = time.perf_counter()
-                session_logits(session, text)
-                if turn > 0:  # the first round brings the weights into the caches
-                    spent[name].append(time.perf_counter() - start)
-    return {name: statistics.median(times) for name, times in spent.items()}
+
+    def call(path: Path) -> Call:
+        session = open_session(path, threads=threads)
+        return lambda number: session_logits(session, texts[number % len(texts)])
+
+    calls = {name: call(path) for name, path in files.items()}
+    times = time_in_turns(calls, rounds=TIMED_ROUNDS, calls=len(texts), warm_up=1, seconds=math.inf)
+    return {name: statistics.median(seconds) for name, seconds in times.items()}

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emdistill.errors import ConfigError, DataError
+from emdistill.training.evaluate import evaluating
 
 Sentences = Sequence[str] | Sequence[tuple[str, str]]
-Inputs = dict[str, Tensor]
 Call = Callable[[int], object]
-"""What is timed; it is told which of its timed calls this is, from 0, to choose its input by."""
+"""What is timed; its argument counts its timed calls, from 0, to choose its input by."""
 
 FEWEST_CALLS = 3  # a median needs as many
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds a call of a whole batch: median, 95th and 99th percentile over the timed calls.
+    """Milliseconds per call of a whole batch: median, 95th and 99th percentile over the timed calls.
 
-    throughput   sentences a second at the median
+    throughput   sentences per second at the median
     calls        how many were timed
     """
 
@@ -111,22 +113,23 @@ def compare_latency(
     for name, value in {"batch_size": batch_size, "repeats": repeats}.items():
         if value < 1:
             raise ConfigError(f"{name} is {value}; at least 1 is needed to measure latency")
-    missing = [name for name in models if name not in tokenizers]
-    if missing:
+    if missing := [name for name in models if name not in tokenizers]:
         raise ConfigError(f"no tokenizer was given for: {', '.join(missing)}")
-
+    # Full batches that go round the sentences: no more than are timed, no fewer than show every sentence.
+    count = min(repeats, -(-len(sentences) // batch_size))
+    places = np.arange(count * batch_size).reshape(count, batch_size) % len(sentences)
     batches = {
-        name: _batches(model, tokenizers[name], sentences, batch_size, repeats, max_length)
+        name: [_tokenize(model, tokenizers[name], [sentences[place] for place in row], max_length) for row in places]
         for name, model in models.items()
     }
 
     def passes(name: str) -> Call:
         return lambda index: forward(models[name], batches[name][index % len(batches[name])])
 
-    contenders = {name: passes(name) for name in models}
-    with evaluating(models.values()), torch.inference_mode():
-        time_in_turns(contenders, rounds=warm_up, calls=1, warm_up=0, seconds=float("inf"))
-        times = time_in_turns(contenders, rounds=repeats, calls=1, warm_up=0, seconds=float("inf"))
+    one_by_one = partial(time_in_turns, {name: passes(name) for name in models}, calls=1, warm_up=0, seconds=math.inf)
+    with evaluating(*models.values()), torch.inference_mode():
+        one_by_one(rounds=warm_up)
+        times = one_by_one(rounds=repeats)
     return {name: summarise(seconds, batch_size) for name, seconds in times.items()}
 
 
@@ -139,46 +142,12 @@ def forward(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> Tensor:
     return logits
 
 
-@contextmanager
-def evaluating(models: Iterable[nn.Module]) -> Iterator[None]:
-    """Every module in eval mode; afterwards each in its own former mode, for parts of a model may differ."""
-    modes = [(module, module.training) for model in models for module in model.modules()]
-    try:
-        for module, _ in modes:
-            module.training = False
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-def _batches(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    sentences: Sentences,
-    batch_size: int,
-    repeats: int,
-    max_length: int,
-) -> list[Inputs]:
-    """Full batches that go round the sentences: no more than are timed, no fewer than show every sentence."""
-    count = min(repeats, -(-len(sentences) // batch_size))
-    chosen = [
-        [sentences[(batch * batch_size + k) % len(sentences)] for k in range(batch_size)] for batch in range(count)
-    ]
-    return [_tokenize(model, tokenizer, batch, max_length) for batch in chosen]
-
-
 def _tokenize(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: Sequence[str | tuple[str, str]], max_length: int
-) -> Inputs:
+) -> dict[str, Tensor]:
     texts = [sentence if isinstance(sentence, str) else sentence[0] for sentence in batch]
-    pairs = [sentence[1] for sentence in batch if not isinstance(sentence, str)]
+    pairs = [sentence[1] for sentence in batch if not isinstance(sentence, str)] or None
     encoded = tokenizer(
-        texts,
-        text_pair=pairs or None,
-        padding=True,
-        truncation=True,
-        max_length=max_length,
-        return_tensors="pt",
+        texts, text_pair=pairs, padding=True, truncation=True, max_length=max_length, return_tensors="pt"
     )
     return {name: tensor.to(model.device) for name, tensor in encoded.items()}

@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from emdistill.models.size import model_size
 from emdistill.runs.gate_record import Machine, TimedCase, VariantRecord
 from emdistill.ship.footprint import Footprint, Runtime, measure_footprint
 from emdistill.ship.gate import BATCHES, LENGTHS, drop_error, logit_difference
-from emdistill.ship.latency import Call, forward, summarise, time_in_turns, torch_threads
+from emdistill.ship.latency import forward, summarise, time_in_turns, torch_threads
 from emdistill.tasks.answers import agreement
 from emdistill.tasks.task import Task
 
@@ -138,21 +139,23 @@ def measure_latencies(
 ) -> dict[str, list[TimedCase]]:
     """Every variant at batch 1 and 32, length 32 and 128 (or the longest the encoders read), in turns.
 
-    seconds   at most so long a variant and case, but for three calls each
+    seconds   at most so long per variant and case, but for three calls each
     """
     lengths = sorted({min(length, longest) for length in LENGTHS})
     cases: dict[str, list[TimedCase]] = {name: [] for name in variants}
     with torch_threads(threads):
         for batch, length in ((batch, length) for batch in BATCHES for length in lengths):
-            calls = {name: _call(variant, examples, batch, length) for name, variant in variants.items()}
+            calls = {
+                name: partial(_run, variant, full_batch(examples, variant.tokenizer, batch, length))
+                for name, variant in variants.items()
+            }
             for name, times in time_in_turns(calls, seconds=seconds).items():
                 cases[name].append(TimedCase(batch, length, **asdict(summarise(times, batch))))
     return cases
 
 
-def _call(variant: Variant, examples: Dataset, batch: int, length: int) -> Call:
-    inputs = full_batch(examples, variant.tokenizer, batch, length)
-    return lambda _: variant.run(inputs)
+def _run(variant: Variant, inputs: Batch, _: int) -> object:
+    return variant.run(inputs)
 
 
 def measure_footprints(
@@ -160,13 +163,13 @@ def measure_footprints(
 ) -> dict[str, Footprint]:
     """Load time and peak memory of each variant, one fresh process after another."""
     length = min(longest, max(LENGTHS))
-    found = {}
+    footprints = {}
     for name, variant in variants.items():
         onnx = variant.runtime == "ONNX Runtime"
         tokenizer = Path(variant.source).parent / "tokenizer.json" if onnx else variant.source
         inputs = {key: rows.tolist() for key, rows in full_batch(examples, variant.tokenizer, 1, length).items()}
-        found[name] = measure_footprint(variant.runtime, variant.source, tokenizer, inputs=inputs, threads=threads)
-    return found
+        footprints[name] = measure_footprint(variant.runtime, variant.source, tokenizer, inputs=inputs, threads=threads)
+    return footprints
 
 
 def variant_records(
@@ -210,12 +213,9 @@ def onednn_note(name: str, variant: Variant, examples: Dataset, *, longest: int,
     length = min(longest, max(LENGTHS))
     inputs = full_batch(examples, variant.tokenizer, 1, length)
 
-    def with_onednn(_: int) -> object:
-        with fast_float32():
-            return variant.run(inputs)
-
     with torch_threads(threads):
-        times = time_in_turns({"plain": lambda _: variant.run(inputs), "oneDNN": with_onednn}, rounds=6, seconds=2.0)
+        calls = {"plain": partial(_run, variant, inputs), "oneDNN": fast_float32()(partial(_run, variant, inputs))}
+        times = time_in_turns(calls, rounds=6, seconds=2.0)
     plain, fast = (1000 * statistics.median(times[kind]) for kind in ("plain", "oneDNN"))
     if fast > 0.9 * plain:
         return None

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 from torch import Tensor, nn
@@ -28,10 +29,9 @@ from transformers import PreTrainedModel
 from emdistill.errors import ConfigError, ModelError
 from emdistill.models.families import family_of, require
 from emdistill.models.inputs import longest_text, token_types
-from emdistill.runs.reading import Reading
 from emdistill.ship.onnx_folder import CONFIG, INT8, MODEL, FolderConfig, open_tokenizer, read_folder
 from emdistill.ship.onnx_graph import attention_as_one_node, shorten
-from emdistill.tasks import KINDS, TaskKind
+from emdistill.training.evaluate import evaluating
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -61,18 +61,14 @@ def export_onnx(model: PreTrainedModel, path: Path, *, token_types: bool | None 
     require(model, "export")
     check_onnx_packages()
     names = INPUTS if (reads_token_types(model) if token_types is None else token_types) else INPUTS[:2]
-    was_training = model.training
-    model.train(False)
     try:
-        with quiet():
+        with evaluating(model), quiet():
             graph = _write_graph(_trace(model, names), model)
     except Exception as error:  # the exporter raises whatever its many passes raise
         reason = str(error).strip().partition("\n")[0]
         raise ModelError(
             f"this {model.config.model_type!r} model cannot be exported to ONNX: {type(error).__name__}: {reason}"
         ) from error
-    finally:
-        model.train(was_training)
     if len(graph) > LARGEST_FILE:
         raise ModelError(f"the model takes {len(graph) / 1e9:.1f} GB; one ONNX file holds 2: export a smaller student")
     path.write_bytes(graph)
@@ -125,9 +121,9 @@ def _name_nodes(graph: Any, model: PreTrainedModel) -> None:
     family = family_of(model)
     taken: set[str] = set()
     for node in graph.graph.node:
-        noted = {entry.key: entry.value for entry in node.metadata_props}.get("pkg.torch.onnx.name_scopes", "[]")
+        scopes = {entry.key: entry.value for entry in node.metadata_props}.get("pkg.torch.onnx.name_scopes", "[]")
         # The last scope is the operation, those before it are the modules around it, the innermost last.
-        module = next((scope for scope in reversed(ast.literal_eval(noted)[:-1]) if scope.startswith("model.")), "")
+        module = next((scope for scope in reversed(ast.literal_eval(scopes)[:-1]) if scope.startswith("model.")), "")
         inner = module.removeprefix("model.").removeprefix(f"{model.base_model_prefix}.")
         layer, inner = family.place(inner)
         if layer is not None:
@@ -183,11 +179,11 @@ def open_session(path: Path, *, threads: int | None = None) -> Any:
             "emdistill export"
         ) from error
     inputs, outputs = session.get_inputs(), session.get_outputs()
-    named = {item.name for item in inputs}
-    fits = {"input_ids", "attention_mask"} <= named <= set(INPUTS) and [item.name for item in outputs] == [OUTPUT]
+    names = {item.name for item in inputs}
+    fits = set(INPUTS[:2]) <= names <= set(INPUTS) and [item.name for item in outputs] == [OUTPUT]
     if not fits or any(len(item.shape) != 2 for item in (*inputs, *outputs)):
         raise ModelError(
-            f"{path} is no classifier of emdistill: it reads {', '.join(sorted(named)) or 'nothing'} and gives "
+            f"{path} is no classifier of emdistill: it reads {', '.join(sorted(names)) or 'nothing'} and gives "
             f"{', '.join(item.name for item in outputs)}, not input_ids, attention_mask and {OUTPUT}; name a file that "
             "emdistill export wrote"
         )
@@ -203,30 +199,12 @@ def session_logits(session: Any, inputs: Mapping[str, NDArray[Any]]) -> NDArray[
 
 @dataclass(frozen=True)
 class OnnxClassifier:
-    """A shipped classifier: its graph, its tokenizer, and how it reads texts.
-
-    labels  a name for each logit; empty for a model that gives a score
-    """
+    """A shipped classifier: its graph, its tokenizer, and how it reads texts."""
 
     path: Path
     session: Any
     tokenizer: Tokenizer
     config: FolderConfig
-
-    @property
-    def reading(self) -> Reading:
-        """The columns and the length the model was trained with."""
-        return self.config.reading
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """A name for each logit; empty for a model that gives a score."""
-        return self.config.labels
-
-    @property
-    def kind(self) -> TaskKind:
-        """The kind of task that the model was trained for."""
-        return KINDS[self.config.kind]
 
     def logits(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Logits [B, C] of a batch: `input_ids`, `attention_mask` and `token_type_ids`, integers [B, L]."""
@@ -246,21 +224,17 @@ class OnnxClassifier:
                 self.tokenizer.enable_padding(**padding)
 
     def predict_logits(
-        self,
-        texts: Sequence[str],
-        pairs: Sequence[str] | None = None,
-        *,
-        max_length: int | None = None,
-        batch_size: int = 1,
+        self, examples: Dataset, *, max_length: int | None = None, batch_size: int = 1
     ) -> NDArray[np.float32]:
-        """Logits [rows, C] in the order of `texts`; max_length: as trained if not given.
+        """Logits [rows, C] in the order of `examples` (columns `text`, `text_pair`); max_length: as trained by default.
 
         In dynamic int8 the ranges of activations are those of the whole batch, so that an answer depends a little on
         what else is in it; one by one each text is answered as if it came alone.
         """
-        encoded = self.encode(texts, pairs, max_length=max_length or self.reading.max_length)
+        pairs = list(examples["text_pair"]) if "text_pair" in examples.column_names else None
+        encoded = self.encode(list(examples["text"]), pairs, max_length=max_length or self.config.reading.max_length)
         order = sorted(range(len(encoded)), key=lambda row: -len(encoded[row]))
-        logits = np.zeros((len(encoded), len(self.labels) or 1), dtype=np.float32)
+        logits = np.zeros((len(encoded), len(self.config.labels) or 1), dtype=np.float32)
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             logits[rows] = self.logits(self.pad([encoded[row] for row in rows]))
@@ -268,15 +242,12 @@ class OnnxClassifier:
 
     def pad(self, encoded: Sequence[Encoding]) -> dict[str, NDArray[np.int64]]:
         """A batch, padded to its longest text as the tokenizer says."""
-        longest = max(map(len, encoded))
-        how = {
-            name: (self.tokenizer.padding or {}).get(name)
-            for name in ("direction", "pad_id", "pad_type_id", "pad_token")
-        }
-        for each in encoded:
-            each.pad(longest, **how)
+        longest, padding = max(map(len, encoded)), self.tokenizer.padding or {}
+        rules = {name: padding.get(name) for name in ("direction", "pad_id", "pad_type_id", "pad_token")}
+        for text in encoded:
+            text.pad(longest, **rules)
         columns = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
-        return {name: np.array([getattr(each, of) for each in encoded], dtype=np.int64) for name, of in columns.items()}
+        return {name: np.array([getattr(text, of) for text in encoded], dtype=np.int64) for name, of in columns.items()}
 
 
 def is_onnx(path: Path) -> bool:

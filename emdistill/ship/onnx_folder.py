@@ -65,10 +65,8 @@ class FolderConfig:
     format: str = FORMAT
 
 
-def write_onnx_folder(
-    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, card: str | None = None
-) -> None:
-    """Complete a folder that holds model.onnx, and model_int8.onnx where wanted: tokenizer, config, example, card.
+def write_onnx_folder(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Complete a folder that holds model.onnx, and model_int8.onnx where wanted: tokenizer, config, example.
 
     Raises ModelError: there is no model.onnx, or it reads what the tokenizer does not give; TokenizerError: a tokenizer
     without a tokenizer.json.
@@ -91,8 +89,6 @@ def write_onnx_folder(
     )
     _write_config(folder, config)
     (folder / EXAMPLE).write_text(_example(judge.kind.link, pairs=reading.text_pair is not None), encoding="utf-8")
-    if card is not None:
-        (folder / CARD).write_text(card, encoding="utf-8")
 
 
 def put_first(folder: Path, file: str) -> None:
@@ -158,20 +154,17 @@ def _read_config(folder: Path) -> FolderConfig:
     if not path.is_file():
         raise ModelError(f"{folder} holds no {CONFIG}; name an .onnx file inside a whole folder that export wrote")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path} is broken ({error}); copy the whole folder again, or {AGAIN}") from None
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise ModelError(
-            f"{path} is not the {CONFIG} of an exported folder; name an .onnx file of a folder that export wrote"
-        )
-    try:
-        config = TypeAdapter(FolderConfig).validate_python(found)
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ModelError(
+                f"{path} is not the {CONFIG} of an exported folder; name an .onnx file of a folder that export wrote"
+            )
+        config = TypeAdapter(FolderConfig).validate_python(content)
         find_kind(config.kind)
-        return config
-    except (ValidationError, ConfigError) as error:
+    except (ValueError, ConfigError) as error:  # no UTF-8, no JSON, or other fields
         fault = first_fault(error) if isinstance(error, ValidationError) else error
         raise ModelError(f"{path} cannot be used ({fault}); copy the whole folder again, or {AGAIN}") from None
+    return config
 
 
 def _check_file(folder: Path, name: str, config: FolderConfig) -> None:
@@ -181,14 +174,13 @@ def _check_file(folder: Path, name: str, config: FolderConfig) -> None:
         raise ModelError(f"{folder} holds no {name}; copy the whole folder again, or {AGAIN}")
     if name not in config.files:
         raise ModelError(f"{path} is not among the files of {folder / CONFIG} ({', '.join(config.files)}); {AGAIN}")
-    written = config.files[name]
-    found = _describe(path)
-    if found.bytes != written.bytes:
+    then, now = config.files[name], _describe(path)
+    if now.bytes != then.bytes:
         raise ModelError(
-            f"{path} has {found.bytes:,} bytes, was written with {written.bytes:,}: it was cut short, or is "
+            f"{path} has {now.bytes:,} bytes, was written with {then.bytes:,}: it was cut short, or is "
             f"another file; copy it again, or {AGAIN}"
         )
-    if found != written:
+    if now != then:
         raise ModelError(f"{path} was altered since it was written (its SHA-256 is another); copy it again, or {AGAIN}")
 
 

@@ -90,7 +90,7 @@ def _attend(
         beyond = (places[:, None] - places).abs() >= sliding_window
         position_bias = query.new_zeros(()).masked_fill(beyond, torch.finfo(query.dtype).min)[None, None]
     bias = () if position_bias is None else (position_bias,)
-    found = torch.onnx.ops.symbolic(
+    attended = torch.onnx.ops.symbolic(
         f"com.microsoft::{ATTENTION}",
         (side_by_side(query), side_by_side(key), side_by_side(value), None, attention_mask, *bias),
         attrs={"num_heads": heads, "scale": size**-0.5 if scaling is None else float(scaling)},
@@ -98,7 +98,7 @@ def _attend(
         shape=(batch, length, heads * size),
         version=1,
     )
-    return found.reshape(batch, length, heads, size), None
+    return attended.reshape(batch, length, heads, size), None
 
 
 def _padding(*_: Any, attention_mask: Tensor, **__: Any) -> Tensor:
@@ -114,12 +114,12 @@ def _drop_reshapes(attention: onnx_ir.Node) -> None:
             state = producer.inputs[0]
         if state is not None and state.shape is not None and len(state.shape) == 3:  # rotated ones come in heads
             attention.replace_input_with(place, state)
-    found = end = attention.outputs[0]
+    states = end = attention.outputs[0]
     while len(uses := list(end.uses())) == 1 and uses[0].node.op_type == "Reshape":
         end = uses[0].node.outputs[0]
-    if end is not found:
+    if end is not states:
         for use in list(end.uses()):
-            use.node.replace_input_with(use.idx, found)
+            use.node.replace_input_with(use.idx, states)
 
 
 def _read_first_token_only(graph: onnx_ir.Graph) -> None:

@@ -1,8 +1,8 @@
 """A float32 graph in int8, dynamic or static, but for the parts that are to stay as they are.
 
-Embedding tables become int8 with a scale a row: two thirds of a small student. Matrix products become int8 by ONNX
-Runtime's quantiser, weights with a scale a column; activations get theirs in every call (dynamic), or once and for all
-from training texts (static). Products with a handful of outputs, as the classifier's, stay in float32: nothing is
+Embedding tables become int8 with a scale per row: two thirds of a small student. Matrix products become int8 by ONNX
+Runtime's quantiser, weights with a scale per column; activations get theirs in every call (dynamic), or once and for
+all from training texts (static). Products with a handful of outputs, as the classifier's, stay in float32: nothing is
 saved there.
 
 A group is what is kept in float32 together: `embeddings`, `layer.0.attention`, `layer.0.feed_forward`, …, `head`.
@@ -31,10 +31,10 @@ FEWEST_OUTPUTS = 16
 
 def groups(fp32: Path) -> dict[str, list[str]]:
     """Group -> the names of its nodes that can be quantised, in the graph's order."""
-    found: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for node in _quantisable(_load(fp32)):
-        found.setdefault(_group(node.name), []).append(node.name)
-    return found
+        groups.setdefault(_group(node.name), []).append(node.name)
+    return groups
 
 
 def quantize_dynamic_int8(fp32: Path, path: Path, *, keep: Collection[str] = ()) -> None:
@@ -45,16 +45,8 @@ def quantize_dynamic_int8(fp32: Path, path: Path, *, keep: Collection[str] = ())
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    def products_to_int8(source: Path, target: Path, products: list[str]) -> None:
-        quantize_dynamic(
-            source,
-            target,
-            op_types_to_quantize=["MatMul"],
-            nodes_to_quantize=products,
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-            extra_options={"MatMulConstBOnly": True, "DefaultTensorType": FLOAT},
-        )
+    def products_to_int8(source: Path, target: Path, options: dict[str, Any]) -> None:
+        quantize_dynamic(source, target, weight_type=QuantType.QInt8, **options)
 
     _quantise(fp32, path, keep, products_to_int8)
 
@@ -70,23 +62,10 @@ def quantize_static_int8(fp32: Path, path: Path, *, calibration: Sequence[Batch]
         raise ConfigError("static int8 needs texts to calibrate on; give some training rows")
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
-    def products_to_int8(source: Path, target: Path, products: list[str]) -> None:
-        quantize_static(
-            source,
-            target,
-            _reader(source, calibration),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["MatMul"],
-            nodes_to_quantize=products,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            extra_options={
-                "MatMulConstBOnly": True,
-                "DefaultTensorType": FLOAT,
-                "OpTypesToExcludeOutputQuantization": ["MatMul"],
-            },
-        )
+    def products_to_int8(source: Path, target: Path, options: dict[str, Any]) -> None:
+        options["extra_options"] |= {"OpTypesToExcludeOutputQuantization": ["MatMul"]}
+        types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+        quantize_static(source, target, _reader(source, calibration), quant_format=QuantFormat.QDQ, **types, **options)
 
     _quantise(fp32, path, keep, products_to_int8)
 
@@ -130,9 +109,9 @@ def _quantisable(model: Any) -> list[Any]:
 
 
 def _quantise(
-    fp32: Path, path: Path, keep: Collection[str], products_to_int8: Callable[[Path, Path, list[str]], None]
+    fp32: Path, path: Path, keep: Collection[str], products_to_int8: Callable[[Path, Path, dict[str, Any]], None]
 ) -> None:
-    """Tables here, products by `products_to_int8(source, target, names)`; `path` is written whole or not at all."""
+    """Tables here, products by `products_to_int8(source, target, options)`; `path` is written whole or not at all."""
     import onnx
 
     model = _load(fp32)
@@ -148,12 +127,18 @@ def _quantise(
     products = [node for node in chosen if node.op_type == "MatMul"]
     _tables_to_int8(model.graph, [node for node in chosen if node.op_type == "Gather"])
     _note_types(model.graph, products)
+    options = {
+        "op_types_to_quantize": ["MatMul"],
+        "nodes_to_quantize": [node.name for node in products],
+        "per_channel": True,
+        "extra_options": {"MatMulConstBOnly": True, "DefaultTensorType": FLOAT},
+    }
     with tempfile.TemporaryDirectory() as folder:
         prepared, quantised = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, prepared)
         if products:
             with quiet():
-                products_to_int8(prepared, quantised, [node.name for node in products])
+                products_to_int8(prepared, quantised, options)
             model = onnx.load(quantised)
     del model.graph.value_info[:]
     del model.metadata_props[:]
@@ -172,7 +157,7 @@ def _note_types(graph: Any, products: Sequence[Any]) -> None:
 
 
 def _tables_to_int8(graph: Any, lookups: Sequence[Any]) -> None:
-    """Each Gather(table, ids) becomes Gather(int8 table, ids) · Gather(scales, ids), a scale a row."""
+    """Each Gather(table, ids) becomes Gather(int8 table, ids) · Gather(scales, ids), a scale per row."""
     from onnx import helper, numpy_helper
 
     tables = {item.name: item for item in graph.initializer}
@@ -200,7 +185,7 @@ def _tables_to_int8(graph: Any, lookups: Sequence[Any]) -> None:
 
 
 def _reader(prepared: Path, calibration: Sequence[Batch]) -> Any:
-    """The batches as ONNX Runtime's calibration asks for them: one a call, then None."""
+    """The batches as ONNX Runtime's calibration asks for them: one per call, then None."""
     import onnx
     from onnxruntime.quantization import CalibrationDataReader
 

@@ -10,39 +10,14 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emdistill.data.labels import as_the_model_counts
-from emdistill.data.read import read_task_data
 from emdistill.errors import ConfigError, DataError, EmdistillError, ModelError, TeacherError
 from emdistill.models.encoder import load_classifier, load_tokenizer
 from emdistill.models.inputs import longest_text
 from emdistill.models.teacher import Teacher
-from emdistill.runs.reading import recall_reading, remember_reading
-from emdistill.runs.record import RUN_FILE, TaskRecord, check_record, read_run
+from emdistill.runs.reading import Reading, recall_reading, remember_reading
+from emdistill.runs.record import MEND, RUN_FILE, DataOptions, TaskRecord, check_record, read_run
 from emdistill.tasks.task import RAW_TEXT, TaskData
 from emdistill.training.splits import check_max_length
-
-
-@dataclass(frozen=True)
-class Classifier:
-    """A model as it lies on the disk, loaded, with its tokenizer."""
-
-    source: str
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-
-
-@dataclass(frozen=True)
-class Options:
-    """Of a run's options those that say what it read; a fine-tuned model's run has no teacher."""
-
-    data: str
-    max_length: int
-    task: str | None = None
-    dev: str | None = None
-    text: str = "text"
-    text_pair: str | None = None
-    label: str = "label"
-    kind: str | None = None
-    teacher: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +36,15 @@ class Subject:
         return min(map(longest_text, models))
 
 
+@dataclass(frozen=True)
+class Classifier:
+    """A model as it lies on the disk, loaded, with its tokenizer."""
+
+    source: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
 def read_subject(
     run: str, *, teacher: str | None = None, data: str | None = None, dev: str | None = None, task: str | None = None
 ) -> Subject:
@@ -77,9 +61,7 @@ def read_subject(
     if not (folder / RUN_FILE).is_file():
         return _model_subject(folder, teacher, data, dev, task)
     record = read_run(folder)
-    config = check_record(
-        record.config, Options, folder / RUN_FILE, mend="start again with --overwrite", within="config"
-    )
+    config = check_record(record.config, DataOptions, folder / RUN_FILE, mend=MEND, within="config")
     if record.task is None or config.task == RAW_TEXT:
         raise ConfigError(
             f"{folder} is a student of raw text, without a head: it has no task to be scored on; distil it on a task "
@@ -90,24 +72,17 @@ def read_subject(
     place = folder / "student"
     student = _load(str(place if place.is_dir() else folder))
     with _moved(folder, "data", data is None):
-        found = read_task_data(
-            data or config.data,
-            task=task or config.task,
-            dev=dev or config.dev,
-            text=config.text,
-            text_pair=config.text_pair,
-            label=config.label,
-            kind=config.kind,
-            evaluating=True,
-        )
-    _check_same_data(folder, record.task, found)
+        reading = Reading(config.text, config.text_pair, config.label)
+        options = {"task": task or config.task, "dev": dev or config.dev, "kind": config.kind}
+        examples = reading.read(data or config.data, **options, evaluating=True)
+    _check_same_data(folder, record.task, examples)
     source = teacher or config.teacher
     with _moved(folder, "teacher", teacher is None):
         taught_by = None if source is None else _load(source)
     recorded = record.hashes.get("teacher")  # a fine-tuned model's run has none
     if taught_by is not None and recorded not in (None, Teacher(taught_by.model).fingerprint):
         raise TeacherError(f"{source} is not the teacher of {folder}: its weights are others; name that one")
-    return _fitting(student, taught_by, found, config.max_length)
+    return _fitting(student, taught_by, examples, config.max_length)
 
 
 def _model_subject(folder: Path, teacher: str | None, data: str | None, dev: str | None, task: str | None) -> Subject:
@@ -117,20 +92,12 @@ def _model_subject(folder: Path, teacher: str | None, data: str | None, dev: str
         )
     student = _load(str(folder))
     reading = recall_reading(student.model)
-    found = read_task_data(
-        data,
-        task=task,
-        text=reading.text,
-        text_pair=reading.text_pair,
-        label=reading.label,
-        dev=dev,
-        kind=None if task else Teacher(student.model).kind.name,
-    )
+    examples = reading.read(data, task=task, dev=dev, kind=None if task else Teacher(student.model).kind.name)
     taught_by = None if teacher is None else _load(teacher)
     max_length = min(reading.max_length, longest_text(student.model))
     if "emdistill" not in student.model.config.to_dict():  # the exported folder reads texts as they are scored here
-        remember_reading(student.model, student.tokenizer, found.task, max_length)
-    return _fitting(student, taught_by, found, max_length)
+        remember_reading(student.model, student.tokenizer, examples.task, max_length)
+    return _fitting(student, taught_by, examples, max_length)
 
 
 def _fitting(student: Classifier, teacher: Classifier | None, data: TaskData, max_length: int) -> Subject:
@@ -146,9 +113,9 @@ def _fitting(student: Classifier, teacher: Classifier | None, data: TaskData, ma
     return Subject(student, teacher, data, max_length)
 
 
-def _counted(data: TaskData, found: Classifier) -> TaskData:
-    model = Teacher(found.model)
-    return as_the_model_counts(data, model.labels, model.kind, model=found.source)
+def _counted(data: TaskData, classifier: Classifier) -> TaskData:
+    model = Teacher(classifier.model)
+    return as_the_model_counts(data, model.labels, model.kind, model=classifier.source)
 
 
 def _load(source: str) -> Classifier:

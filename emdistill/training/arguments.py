@@ -15,7 +15,7 @@ class DistillationArguments(TrainingArguments):
     """TrainingArguments for distillation; every argument of transformers' own is there too.
 
     gradient_norm_steps      log each term's gradient norm over the student's weights every so many optimizer
-                             steps (each costs one more backward pass a term); 0 = never
+                             steps (each costs one more backward pass per term); 0 = never
     flow_steps               record flows and layer weights every so many optimizer steps; 0 = never
     early_stopping_patience  stop after so many evaluations without a better metric; None = never, nor with
                              --select last, where nothing is scored
@@ -48,5 +48,5 @@ class DistillationArguments(TrainingArguments):
         """What the teacher computes in."""
         if self.teacher_bf16 is None and self.fp16:
             return torch.float16
-        wanted = self.bf16 or has_bfloat16(self.device) if self.teacher_bf16 is None else self.teacher_bf16
-        return torch.bfloat16 if wanted else torch.float32
+        bfloat16 = self.bf16 or has_bfloat16(self.device) if self.teacher_bf16 is None else self.teacher_bf16
+        return torch.bfloat16 if bfloat16 else torch.float32

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Required, TypedDict, TypeVar, Unpack
 
 import numpy as np
 import torch
 from datasets import Dataset
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emdistill.data.batches import padding_collator, tokenise
@@ -21,6 +22,33 @@ from emdistill.models.teacher import TeacherSource
 from emdistill.tasks.task import Task
 
 Collate = Callable[[list[dict[str, Any]]], Mapping[str, Tensor]]
+Item = TypeVar("Item")
+
+
+class Reading(TypedDict, total=False):
+    """How texts are read; a description puts a bar on the terminal."""
+
+    max_length: Required[int]
+    batch_size: int
+    description: str
+
+
+@contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Every module in eval mode; afterwards each in its own former mode, for parts of a model may differ."""
+    modes = [(module, module.training) for model in models for module in model.modules()]
+    try:
+        for module, _ in modes:
+            module.training = False
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def with_bar(items: Sequence[Item], description: str) -> Iterable[Item]:
+    """The items under a progress bar on stderr, for results go to stdout; no bar without a description."""
+    return track(items, description=description, transient=True, disable=not description, console=Console(stderr=True))
 
 
 def predict_logits(
@@ -33,57 +61,43 @@ def predict_logits(
     description: str = "",
 ) -> np.ndarray:
     """Logits [rows, C] in the order of `examples` (columns `text`, `text_pair`), in eval mode, longest first inside."""
-    encoded = tokenise(
-        examples.select_columns([n for n in ("text", "text_pair") if n in examples.column_names]), tokenizer, max_length
-    )
-    lengths = list(encoded["length"])
-    order = sorted(range(len(encoded)), key=lambda row: -lengths[row])
-    encoded = encoded.remove_columns("length")
-    collate = padding_collator(tokenizer)
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    texts = examples.select_columns([name for name in ("text", "text_pair") if name in examples.column_names])
+    encoded = tokenise(texts, tokenizer, max_length)
     logits = np.zeros((len(encoded), int(model.config.num_labels or 1)), dtype=np.float32)
-    was_training = model.training
-    model.train(False)
-    with torch.inference_mode(), fast_float32():
-        for rows in _with_bar(batches, description):
-            inputs = collate([encoded[row] for row in rows])
-            inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
-            logits[rows] = model(**inputs).logits.float().cpu().numpy()
-    model.train(was_training)
+    with evaluating(model), torch.inference_mode(), fast_float32():
+        for rows, batch in _batches(encoded, padding_collator(tokenizer), batch_size, model.device, description):
+            logits[rows] = model(**batch).logits.float().cpu().numpy()
     return logits
 
 
-def _with_bar(batches: list[list[int]], description: str) -> Iterable[list[int]]:
-    """A progress bar on stderr: results go to stdout."""
-    return track(
-        batches, description=description, transient=True, disable=not description, console=Console(stderr=True)
-    )
+def _batches(
+    encoded: Dataset, collate: Collate, batch_size: int, device: torch.device, description: str
+) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    """The numbers of a batch's rows and its tensors, the longest rows first."""
+    lengths = list(encoded["length"])
+    order = sorted(range(len(encoded)), key=lambda row: -lengths[row])
+    encoded = encoded.remove_columns("length")
+    for start in with_bar(range(0, len(order), batch_size), description):
+        rows = order[start : start + batch_size]
+        yield rows, {name: tensor.to(device) for name, tensor in collate([encoded[row] for row in rows]).items()}
 
 
 def predict_sets(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     evaluation: Mapping[str, Dataset],
-    *,
-    max_length: int,
-    batch_size: int = 64,
-    description: str = "",
+    **reading: Unpack[Reading],
 ) -> dict[str, np.ndarray]:
     """Logits [rows, C] of every evaluation set, by its name."""
-    return {
-        name: predict_logits(
-            model, tokenizer, examples, max_length=max_length, batch_size=batch_size, description=description
-        )
-        for name, examples in evaluation.items()
-    }
+    return {name: predict_logits(model, tokenizer, examples, **reading) for name, examples in evaluation.items()}
 
 
 def score_sets(task: Task, logits: Mapping[str, np.ndarray], evaluation: Mapping[str, Dataset]) -> dict[str, float]:
     """Metric name -> value; the first set's metrics under their own names, further sets' as `set/metric`."""
     scores: dict[str, float] = {}
     for place, (name, examples) in enumerate(evaluation.items()):
-        found = task.score(logits[name], np.asarray(examples["label"]))
-        scores |= found if place == 0 else {f"{name}/{metric}": value for metric, value in found.items()}
+        metrics = task.score(logits[name], np.asarray(examples["label"]))
+        scores |= metrics if place == 0 else {f"{name}/{metric}": value for metric, value in metrics.items()}
     return scores
 
 
@@ -92,16 +106,10 @@ def evaluate(
     tokenizer: PreTrainedTokenizerBase,
     task: Task,
     evaluation: Mapping[str, Dataset],
-    *,
-    max_length: int,
-    batch_size: int = 64,
-    description: str = "",
+    **reading: Unpack[Reading],
 ) -> dict[str, float]:
-    """The scores of `score_sets` for the logits of `predict_sets`."""
-    logits = predict_sets(
-        model, tokenizer, evaluation, max_length=max_length, batch_size=batch_size, description=description
-    )
-    return score_sets(task, logits, evaluation)
+    """The scores of `score_sets` for the logits of `predict_sets`; keywords as of `predict_logits`."""
+    return score_sets(task, predict_sets(model, tokenizer, evaluation, **reading), evaluation)
 
 
 def mean_terms(
@@ -111,27 +119,15 @@ def mean_terms(
     examples: Dataset,
     collate: Collate,
     *,
-    batch_size: int = 32,
     description: str = "",
 ) -> dict[str, float]:
     """Term name -> its mean over the batches of `examples`, with its weight; everything in eval mode."""
-    lengths = list(examples["length"])
-    order = sorted(range(len(examples)), key=lambda row: -lengths[row])
-    encoded = examples.remove_columns("length")
     sums: dict[str, float] = {}
-    was_training = student.training, objective.training
-    student.train(False)
-    objective.train(False)
-    device = student.device
-    objective.to(device)
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    with torch.inference_mode(), fast_float32():
-        for rows in _with_bar(batches, description):
-            inputs = {name: tensor.to(device) for name, tensor in collate([encoded[row] for row in rows]).items()}
-            states = capture(student, inputs, objective.needs, objective.student_layers)
-            taught = teacher(inputs, objective.needs, objective.teacher_layers) if objective.taught else states
-            for name, value in objective(states, taught, inputs)[1].items():
-                sums[name] = sums.get(name, 0.0) + value.item() * len(rows) / len(order)
-    student.train(was_training[0])
-    objective.train(was_training[1])
+    objective.to(student.device)
+    with evaluating(student, objective), torch.inference_mode(), fast_float32():
+        for rows, batch in _batches(examples, collate, 32, student.device, description):
+            states = capture(student, batch, objective.needs, objective.student_layers)
+            taught = teacher(batch, objective.needs, objective.teacher_layers) if objective.taught else states
+            for name, value in objective(states, taught, batch)[1].items():
+                sums[name] = sums.get(name, 0.0) + value.item() * len(rows) / len(examples)
     return sums

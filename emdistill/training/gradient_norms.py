@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def gradient_norms(terms: Mapping[str, Tensor], student: nn.Module) -> dict[str, float]:
-    """‖∂(weight · term)/∂θ‖₂ over the student's weights, one a term: what to balance weights by."""
+    """‖∂(weight · term)/∂θ‖₂ over the student's weights, one per term."""
     weights = [weight for weight in student.parameters() if weight.requires_grad]
     norms = {}
     for name, term in terms.items():

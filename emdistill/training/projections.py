@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from emdistill.losses.projection import Projection
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.capture import capture
 from emdistill.models.teacher import Teacher
 from emdistill.states import EncoderStates
+from emdistill.training.evaluate import evaluating
 from emdistill.training.stage import Stage
 
 NEEDS = ("embeddings", "hidden")
@@ -28,24 +28,21 @@ def fit_projections(
 
     At equal widths a projection begins as the identity, and stays so; no sample is drawn for it.
     """
-    projections = [stage.objective.projection for stage in stages]
-    chosen = {projection for projection in projections if projection is not None and _is_between_widths(projection)}
-    if not chosen:
+    projections = {stage.objective.projection for stage in stages} - {None}
+    between_widths = [
+        projection
+        for projection in projections
+        if projection and any(weight.shape[0] != weight.shape[1] for weight in projection.parameters())
+    ]
+    if not between_widths:
         return
     batches = sample()
-    was_training = student.training
-    student.train(False)
 
     def states() -> Iterator[tuple[EncoderStates, EncoderStates]]:
         for batch in batches:
             own = {name: value.to(student.device) for name, value in batch.items() if name != "labels"}
             yield capture(student, own, NEEDS), teacher(own, NEEDS)
 
-    with torch.no_grad(), fast_float32():
-        for projection in chosen:
+    with evaluating(student), torch.no_grad(), fast_float32():
+        for projection in between_widths:
             projection.fit(states())
-    student.train(was_training)
-
-
-def _is_between_widths(projection: Projection) -> bool:
-    return any(weight.shape[0] != weight.shape[1] for weight in projection.parameters())

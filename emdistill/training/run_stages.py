@@ -8,40 +8,28 @@ import signal
 import sys
 import threading
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
-from datasets import Dataset
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
 from torch.utils.tensorboard import SummaryWriter
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    set_seed,
-)
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, set_seed
 from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import logging as transformers_logging
 
-from emdistill.data.batches import padding_collator
 from emdistill.errors import ConfigError, Interrupted
 from emdistill.files import written_whole
 from emdistill.models.teacher import TeacherSource
 from emdistill.processes import is_first_process, wait_for_all
 from emdistill.training.arguments import DistillationArguments
+from emdistill.training.lesson import Lesson
 from emdistill.training.stage import Stage
-from emdistill.training.trainer import DistillationTrainer, metrics_from
-
-Score = Callable[[np.ndarray, np.ndarray], dict[str, float]]
-Collator = Callable[[list[dict[str, Any]]], Any]
+from emdistill.training.trainer import DistillationTrainer
 
 STATE_FILE = "trainer_state.json"  # what transformers writes last into a checkpoint
 LEAST = {
@@ -58,8 +46,6 @@ LEAST = {
     "flow_steps": 0,
     "tokens_per_batch": 0,
 }
-
-
 DEFAULT_EPOCHS = 3.0  # transformers' own
 
 
@@ -69,31 +55,22 @@ def seed_everything(seed: int) -> None:
 
 
 def run_stages(
-    student: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    stages: Sequence[Stage],
-    arguments: Sequence[DistillationArguments],
-    *,
+    lesson: Lesson,
     teachers: Sequence[TeacherSource | None],
-    train: Dataset,
-    choose_on: Dataset | None,
-    score: Score | None,
     folder: Path,
+    *,
     resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
-    collator: Collator | None = None,
 ) -> list[dict[str, Any]]:
-    """Train `student` in place through all stages; each stage's log history.
+    """Train the lesson's student in place through all stages; each stage's log history.
 
-    arguments         one a stage, from stage_arguments
-    teachers          one a stage; None where its objective reads labels only
-    train, choose_on  tokenised examples; with `choose_on`, each stage keeps its best checkpoint on it
-    collator          makes a batch of examples; by default it pads them
-    folder            checkpoints/STAGE/ and tensorboard/STAGE/ come to stand in it
+    teachers  one per stage; None where its objective reads labels only
+    folder    gets checkpoints/STAGE/ and tensorboard/STAGE/
     Raises Interrupted after Ctrl-C, once a checkpoint is written; TrainingError where a loss is not finite.
     """
+    student = lesson.student
     histories = []
-    for stage, settings, teacher in zip(stages, arguments, teachers, strict=True):
+    for stage, settings, teacher in zip(lesson.stages, lesson.arguments, teachers, strict=True):
         checkpoints = Path(str(settings.output_dir))
         finished = checkpoints / "finished.safetensors"
         if resume and (log := _load_finished(student, finished)) is not None:
@@ -106,11 +83,11 @@ def run_stages(
             teacher=teacher,
             objective=stage.objective,
             args=settings,
-            processing_class=tokenizer,
-            train_dataset=train,
-            eval_dataset=choose_on,
-            compute_metrics=None if score is None else metrics_from(score),
-            data_collator=collator or padding_collator(tokenizer),
+            processing_class=lesson.tokenizer,
+            train_dataset=lesson.train,
+            eval_dataset=lesson.choose_on,
+            compute_metrics=lesson.score and (lambda answer: lesson.score(answer.predictions, answer.label_ids)),
+            data_collator=lesson.collate,
             callbacks=list(callbacks),
         )
         trainer.remove_callback(ProgressCallback)
@@ -131,11 +108,11 @@ def run_stages(
 
 def _last_checkpoint(folder: Path) -> str | None:
     """The newest checkpoint that is whole; those that are not are named, and passed over."""
-    places = {int(place.name.rpartition("-")[2]): place for place in folder.glob("checkpoint-*")}
-    for step in sorted(places, reverse=True):
-        if not (damage := _damage(places[step])):
-            return str(places[step])
-        print(f"{places[step]} is passed over: {damage}", file=sys.stderr)
+    checkpoints = folder.glob("checkpoint-*")
+    for place in sorted(checkpoints, key=lambda place: int(place.name.rpartition("-")[2]), reverse=True):
+        if not (damage := _damage(place)):
+            return str(place)
+        print(f"{place} is passed over: {damage}", file=sys.stderr)
     return None
 
 
@@ -165,7 +142,7 @@ def _save_finished(student: PreTrainedModel, path: Path, log: list[dict[str, Any
 
 
 def _load_finished(student: PreTrainedModel, path: Path) -> list[dict[str, Any]] | None:
-    """The log of a stage that was finished, its student loaded; None where there is none that is whole."""
+    """The log of a finished stage, whose student is loaded; None where none is whole."""
     if not path.exists():
         return None
     try:
@@ -181,7 +158,7 @@ def _load_finished(student: PreTrainedModel, path: Path) -> list[dict[str, Any]]
 def stage_arguments(
     stage: Stage, training: Mapping[str, Any], *, folder: Path, choose: bool, metric: str, seed: int
 ) -> DistillationArguments:
-    """The recipe's training section, and over it the stage's own, as DistillationArguments.
+    """The recipe's training section with the stage's own settings over it.
 
     choose   whether checkpoints are scored by `metric` and the best one is kept; without, nothing stops early
     Raises ConfigError for a number out of range and where transformers refuses a value.
@@ -237,8 +214,8 @@ class ProgressWithLoss(ProgressCallback):
         if self.training_bar is None or logs is None:
             return
         values = {name.removeprefix("eval_"): value for name, value in logs.items() if isinstance(value, float)}
-        keep = ("loss", "accuracy", "f1", "matthews_corrcoef", "pearson")
-        self.shown |= {name: f"{values[name]:.3f}" for name in keep if name in values}
+        names = ("loss", "accuracy", "f1", "matthews_corrcoef", "pearson")
+        self.shown |= {name: f"{values[name]:.3f}" for name in names if name in values}
         self.training_bar.set_postfix(self.shown)
 
 

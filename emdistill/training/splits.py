@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from datasets import Dataset, Features, Value, concatenate_datasets
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from emdistill.config import Selection
 from emdistill.data.batches import (
     LengthGroupedSampler,
     TokenBudgetSampler,
@@ -22,12 +22,11 @@ from emdistill.errors import ConfigError
 from emdistill.models.inputs import longest_text
 from emdistill.tasks.task import Task, TaskData
 
-Selection = Literal["held-out", "dev", "last"]
-
 HELD_OUT_SHARE = 0.1
 HELD_OUT_AT_MOST = 1000
 SAMPLE_ROWS = 256
 HELD_OUT_SEED = 42  # fixed: the same rows for every run seed, and for a teacher and its students
+LAST_IS_KEPT = "the last checkpoint is kept; nothing was chosen on any score"
 
 
 @dataclass(frozen=True)
@@ -78,48 +77,34 @@ def make_splits(
                that are not learned from are left out
     """
     dev_name, dev = next(iter(data.evaluation.items()))
-    train, chosen, selection = data.train, None, "the last checkpoint is kept; nothing was chosen on any score"
+    train, best = data.train, f"the best checkpoint by {data.task.metrics[0]} on"
     if augmented is not None:
         features = Features({**train.features, "row": Value("int64")})
         train = Dataset.from_dict({**train.to_dict(), "row": list(range(len(train)))}, features=features)
-    train, held_out = _learned_and_held_out(train, data.task, select, rows)
-    if held_out is not None:
-        chosen = held_out
-        selection = (
-            f"the best checkpoint by {data.task.metrics[0]} on {len(chosen)} rows held out of train "
-            f"(not trained on; seed {HELD_OUT_SEED})"
-        )
+    train, choose_on = _learned_and_held_out(train, data.task, select, rows)
+    if choose_on is not None:
+        selection = f"{best} {len(choose_on)} rows held out of train (not trained on; seed {HELD_OUT_SEED})"
     elif select == "dev":
-        chosen = dev
-        selection = (
-            f"the best checkpoint by {data.task.metrics[0]} on {dev_name}: the {dev_name} score is the score it was "
-            f"chosen by, and flatters"
-        )
+        choose_on = dev
+        selection = f"{best} {dev_name}: the {dev_name} score is the score it was chosen by, and flatters"
+    else:
+        selection = LAST_IS_KEPT
     if augmented is not None:
         learned = set(train["row"])
-        kept = augmented.select([place for place, row in enumerate(augmented["row"]) if row in learned])
-        columns = {name: kept[name][:] for name in train.column_names}
+        further = augmented.select([place for place, row in enumerate(augmented["row"]) if row in learned])
+        columns = {name: further[name][:] for name in train.column_names}
         more = Dataset.from_dict(columns, features=train.features)  # as train has them, whatever the file's were
         train = concatenate_datasets([train, more]).remove_columns("row")
     encoded = tokenise(train, tokenizer, max_length)
-    choose_on = None
-    if chosen is not None:
-        choose_on = tokenise(chosen, tokenizer, max_length)
+    if choose_on is not None:
+        choose_on = tokenise(choose_on, tokenizer, max_length)
         # Longest first: like lengths share a batch, and the order does not matter.
         choose_on = choose_on.select(np.argsort(choose_on["length"])[::-1])
     lengths = list(encoded["length"])
-    sampler = (
-        TokenBudgetSampler(lengths, tokens_per_batch, seed=0)
-        if tokens_per_batch
-        else LengthGroupedSampler(lengths, batch_size, seed=0)
-    )
-    return Splits(
-        train=encoded,
-        choose_on=choose_on,
-        selection=selection,
-        padding=share_of_padding(lengths, sampler.batches()),
-        cut=sum(length >= max_length for length in lengths),
-    )
+    by_tokens = tokens_per_batch > 0
+    sampler = (TokenBudgetSampler if by_tokens else LengthGroupedSampler)(lengths, tokens_per_batch or batch_size, 0)
+    padding = share_of_padding(lengths, sampler.batches())
+    return Splits(encoded, choose_on, selection, padding, cut=sum(length >= max_length for length in lengths))
 
 
 def _learned_and_held_out(

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from emdistill.config import CacheChoice
 from emdistill.data.batches import padding_collator
+from emdistill.losses import Objective
 from emdistill.models.teacher import Teacher, TeacherSource
 from emdistill.models.teacher_cache import open_teacher_cache
 from emdistill.training.stage import Stage
@@ -24,29 +25,26 @@ def stage_teachers(
     cache: CacheChoice,
     folder: Path,
 ) -> list[TeacherSource | None]:
-    """One teacher a stage, None where labels alone are read; cached outputs are written to `folder` now.
+    """One teacher per stage, None where labels alone are read; cached outputs are written to `folder` now.
 
     cache   logits: stages that read nothing but predictions take them from the cache; states: every stage takes all
             it reads from there, in half precision; none: the teacher runs at every step
     Raises CacheError where they do not fit.
     """
-    found: list[TeacherSource | None] = []
-    for stage in stages:
-        needs = stage.objective.needs
-        if not stage.objective.taught:
-            found.append(None)
-        elif cache == "none" or (cache == "logits" and needs):
-            found.append(teacher)
-        else:
-            found.append(
-                open_teacher_cache(
-                    teacher,
-                    examples,
-                    folder,
-                    needs=needs,
-                    layers=stage.objective.teacher_layers,
-                    collate=padding_collator(tokenizer),
-                    description="the teacher's outputs",
-                )
-            )
-    return found
+
+    def of_stage(objective: Objective) -> TeacherSource | None:
+        if not objective.taught:
+            return None
+        if cache == "none" or (cache == "logits" and objective.needs):
+            return teacher
+        return open_teacher_cache(
+            teacher,
+            examples,
+            folder,
+            needs=objective.needs,
+            layers=objective.teacher_layers,
+            collate=padding_collator(tokenizer),
+            description="the teacher's outputs",
+        )
+
+    return [of_stage(stage.objective) for stage in stages]

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
@@ -106,7 +105,7 @@ class DistillationTrainer(Trainer):
         # The objective's losses take whole batches as dicts; nothing may be dropped by signature.
         args.remove_unused_columns = False
         args.label_names = ["labels"]
-        # One process a GPU: nn.DataParallel would copy the layer weights and lose their updates.
+        # One process per GPU: nn.DataParallel would copy the layer weights and lose their updates.
         args._n_gpu = min(args.n_gpu, 1)
         options.setdefault("data_collator", padding_collator(processing_class))
         super().__init__(
@@ -273,19 +272,16 @@ class DistillationTrainer(Trainer):
     def _check_finite(self, values: Mapping[str, Tensor]) -> None:
         self._refuse(self._finite.note(self.state.global_step + 1, values))
 
-    def _refuse(self, found: NotFinite | None) -> None:
-        if found is not None:
-            raise self._not_finite(found.step, f"{found.name} is NaN or infinite")
+    def _refuse(self, fault: NotFinite | None) -> None:
+        if fault is not None:
+            raise self._not_finite(fault.step, f"{fault.name} is NaN or infinite")
 
-    def _not_finite(self, step: int, what: str) -> TrainingError:
+    def _not_finite(self, step: int, fault: str) -> TrainingError:
+        last = self.state.best_model_checkpoint or get_last_checkpoint(self.args.output_dir)  # type: ignore[no-untyped-call]
+        checkpoint = f"the last good checkpoint is kept: {last}" if last else "no checkpoint was written before it"
         return TrainingError(
-            f"step {step}: {what}; {self._last_good_checkpoint()}. "
-            "Lower --training.learning_rate or the weight of that term."
+            f"step {step}: {fault}; {checkpoint}. Lower --training.learning_rate or the weight of that term."
         )
-
-    def _last_good_checkpoint(self) -> str:
-        kept = self.state.best_model_checkpoint or get_last_checkpoint(self.args.output_dir)  # type: ignore[no-untyped-call]
-        return f"the last good checkpoint is kept: {kept}" if kept else "no checkpoint was written before it"
 
     def _differences(self, loss: LayerLoss) -> float:
         """How many differences of two numbers the layer costs of the whole training take, roughly."""
@@ -310,7 +306,7 @@ class DistillationTrainer(Trainer):
 
 
 def _lengths(dataset: Dataset) -> list[int]:
-    """Tokens an example, whether they are counted already or not."""
+    """Tokens per example, whether they are counted already or not."""
     return list(dataset["length"]) if "length" in dataset.column_names else [len(ids) for ids in dataset["input_ids"]]
 
 
@@ -325,8 +321,3 @@ def _model_inputs(dataset: Dataset | dict[str, Dataset] | None) -> Dataset | dic
 def _with_rows(dataset: Any) -> Any:
     """The number of each example beside it, by which a cache finds the teacher's outputs."""
     return dataset.add_column("row", list(range(len(dataset))))
-
-
-def metrics_from(score: Callable[[np.ndarray, np.ndarray], dict[str, float]]) -> ComputeMetrics:
-    """A Trainer's compute_metrics from score(logits, labels)."""
-    return lambda prediction: score(np.asarray(prediction.predictions), np.asarray(prediction.label_ids))

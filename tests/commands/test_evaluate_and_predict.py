@@ -262,7 +262,7 @@ def test_a_folder_that_takes_no_files_is_refused_before_predicting(
     saved: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write_rows(tmp_path / "in.jsonl", [{"text": "a"}])
-    monkeypatch.setattr(predict_module.os, "access", lambda *_: False)
+    monkeypatch.setattr("os.access", lambda *_: False)
     with names(OutputError, "--output"):
         predict_file(saved("bad", "good"), source, str(tmp_path / "out.csv"))
 

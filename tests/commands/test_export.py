@@ -65,7 +65,7 @@ def test_the_figures_are_those_of_the_shipped_files(place, exported: Path) -> No
     student = exported.parent / "student"
     expected = predict_logits(load_classifier(student), load_tokenizer(student), dev, max_length=subject.max_length)
     for name, file in (("onnx", "model.onnx"), ("int8", "model_int8.onnx")):
-        logits = open_onnx(exported / file).predict_logits(list(dev["text"]), max_length=subject.max_length)
+        logits = open_onnx(exported / file).predict_logits(dev, max_length=subject.max_length)
         difference = np.abs(logits.astype(np.float64) - expected)
         assert gate["variants"][name]["logits"]["largest"] == pytest.approx(difference.max(), rel=0.2, abs=1e-5)
         accuracy = float((logits.argmax(-1) == np.asarray(dev["label"])).mean())

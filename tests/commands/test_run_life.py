@@ -36,7 +36,7 @@ def test_a_run_that_cannot_take_a_step_takes_nothing_from_the_old_one(
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("this encoder cannot be captured")
 
-    monkeypatch.setattr("emdistill.training.dry_step.capture", broken)
+    monkeypatch.setattr("emdistill.training.lesson.capture", broken)
     if options:
         (tmp_path / "text.txt").write_text(PARAGRAPH * 40)
         command = ["distill", "--teacher", f"{place.folder}/encoder", "--data", f"{tmp_path}/text.txt", *options]
@@ -56,7 +56,7 @@ def test_fine_tuning_that_cannot_take_a_step_keeps_the_old_model(
     command += [*place.reviews, *place.quiet, "--training.max_steps", "2", "--output", str(tmp_path / "teacher")]
     assert main(command) == 0
     before = contents(tmp_path / "teacher")
-    monkeypatch.setattr("emdistill.training.dry_step.capture", None)
+    monkeypatch.setattr("emdistill.training.lesson.capture", None)
     with pytest.raises(TypeError):
         main([*command, "--overwrite"])
     assert contents(tmp_path / "teacher") == before

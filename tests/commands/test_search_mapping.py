@@ -23,7 +23,8 @@ from emdistill.data.read import read_task_data
 from emdistill.errors import ConfigError, DataError, Interrupted, OutputError
 from emdistill.mapping import make_mapping
 from emdistill.options import load_config
-from emdistill.search import SearchResult, gene_pairs
+from emdistill.search.genes import gene_pairs
+from emdistill.search.layer_mapping import SearchResult
 
 FAST = {"learning_rate": 5e-3, "per_device_train_batch_size": 16}
 

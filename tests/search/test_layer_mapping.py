@@ -21,19 +21,9 @@ from messages import names, unnamed
 from emdistill.errors import ConfigError, DataError, OutputError, TrainingError
 from emdistill.mapping import FixedMapping, write_mapping
 from emdistill.mapping.files import read_mapping
-from emdistill.search import (
-    Gene,
-    GeneSpace,
-    GeneTrial,
-    SearchResult,
-    SharedStudy,
-    check_gene,
-    gene_name,
-    gene_of,
-    gene_pairs,
-    heuristic_genes,
-    search,
-)
+from emdistill.search.genes import Gene, GeneSpace, check_gene, gene_name, gene_of, gene_pairs, heuristic_genes
+from emdistill.search.layer_mapping import SearchResult, search
+from emdistill.search.shared_study import GeneTrial, SharedStudy
 from emdistill.show.search_report import search_notes, search_table, trial_line, write_record, write_search_report
 
 Fitness = Callable[[Gene], float]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from messages import names
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -74,8 +75,12 @@ def shipped(
     folder = tmp_path_factory.mktemp("shipped")
     export_onnx(model, folder / MODEL)
     quantize_dynamic_int8(folder / MODEL, folder / INT8)
-    write_onnx_folder(folder, model, tokenizer, card="# a card")
+    write_onnx_folder(folder, model, tokenizer)
     return model, tokenizer, folder
+
+
+def dataset(*columns: list[str]) -> Dataset:
+    return Dataset.from_dict(dict(zip(("text", "text_pair"), columns, strict=False)))
 
 
 def pytorch_logits(model: PreTrainedModel, tokenizer: Any, *texts: list[str]) -> np.ndarray:
@@ -99,11 +104,10 @@ def test_config_says_what_is_needed_to_read_texts_and_answers(shipped: Any) -> N
     }
     assert set(config["files"]) == {MODEL, INT8, TOKENIZER}
     opened = open_onnx(folder, threads=1)
-    assert opened.labels == ("bad", "good")
-    assert opened.kind is not KINDS["regression"]
-    assert opened.reading == Reading("a", "b", "c", LENGTH, "classification")
+    assert opened.config.labels == ("bad", "good")
+    assert opened.config.kind == "classification"
+    assert opened.config.reading == Reading("a", "b", "c", LENGTH, "classification")
     assert opened.path.name == MODEL
-    assert (folder / "README.md").read_text() == "# a card"
 
 
 @pytest.mark.parametrize("pairs", [False, True])
@@ -133,7 +137,7 @@ def test_logits_of_texts_are_pytorchs_in_their_order(shipped: Any) -> None:
     model, tokenizer, folder = shipped
     columns = random_texts(50, 1), random_texts(50, 2)
     expected = pytorch_logits(model, tokenizer, *columns)
-    found = open_onnx(folder / MODEL, threads=1).predict_logits(*columns, batch_size=7)
+    found = open_onnx(folder / MODEL, threads=1).predict_logits(dataset(*columns), batch_size=7)
     np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
 
 
@@ -300,13 +304,13 @@ def test_a_score_is_a_number(tiny_encoder: Callable[..., PreTrainedModel], tmp_p
     export_onnx(model, tmp_path / MODEL)
     write_onnx_folder(tmp_path, model, tiny_tokenizer)
     opened: OnnxClassifier = open_onnx(tmp_path, threads=1)
-    assert opened.kind is KINDS["regression"]
-    assert opened.labels == ()
+    assert opened.config.kind == "regression"
+    assert opened.config.labels == ()
     texts = random_texts(6)
     ids = [tiny_tokenizer(text, truncation=True, max_length=LENGTH)["input_ids"] for text in texts]
     with torch.no_grad():
         expected = torch.cat([model(input_ids=torch.tensor([row])).logits for row in ids]).numpy()
-    np.testing.assert_allclose(opened.predict_logits(texts), expected, atol=1e-4, rtol=0)
+    np.testing.assert_allclose(opened.predict_logits(dataset(texts)), expected, atol=1e-4, rtol=0)
     (tmp_path / "in.txt").write_text("\n".join(texts))
     predict_file(str(tmp_path), str(tmp_path / "in.txt"), str(tmp_path / "out.jsonl"))
     found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]

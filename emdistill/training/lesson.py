@@ -1,0 +1,79 @@
+"""What is to be learned, and the proof that it can be, before anything of an earlier run is removed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from emdistill.data.batches import padding_collator
+from emdistill.models.arithmetic import fast_float32
+from emdistill.models.capture import capture
+from emdistill.models.teacher import Teacher
+from emdistill.training.arguments import DistillationArguments
+from emdistill.training.stage import Stage
+
+Score = Callable[[np.ndarray, np.ndarray], dict[str, float]]
+Collator = Callable[[list[dict[str, Any]]], Any]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A student, the stages in which it learns, what it learns from and under whom.
+
+    arguments         one per stage, from stage_arguments
+    train, choose_on  tokenised examples; with `choose_on`, each stage keeps its best checkpoint on it, by `score`
+    collator          makes a batch of examples; None: it pads them
+    """
+
+    student: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    stages: Sequence[Stage]
+    arguments: Sequence[DistillationArguments]
+    train: Dataset
+    teacher: Teacher | None = None
+    choose_on: Dataset | None = None
+    score: Score | None = None
+    collator: Collator | None = None
+
+    @property
+    def collate(self) -> Collator:
+        """What makes a batch."""
+        return self.collator or padding_collator(self.tokenizer)
+
+
+def prove(lesson: Lesson) -> None:
+    """One batch forward and backward through teacher, capture and objective of every stage; all stays as it was.
+
+    Raises whatever the first training step would raise.
+    """
+    student, teacher, device = lesson.student, lesson.teacher, lesson.arguments[0].device
+    if teacher is not None:
+        teacher.to(device)
+    student.to(device)  # type: ignore[arg-type]
+    columns = [name for name in lesson.train.column_names if name != "length"]
+    rows = lesson.train.select_columns(columns).select(range(min(2, len(lesson.train)))).to_list()
+    batch = {name: value.to(device) for name, value in lesson.collate(rows).items()}
+    was_training = student.training
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), fast_float32():
+        for stage, settings in zip(lesson.stages, lesson.arguments, strict=True):
+            student.train()
+            objective = copy.deepcopy(stage.objective).to(device)
+            if settings.gradient_checkpointing:
+                student.gradient_checkpointing_enable()  # type: ignore[no-untyped-call]
+            try:
+                states = taught = capture(student, batch, objective.needs, objective.student_layers)
+                if teacher is not None and objective.taught:
+                    taught = teacher(batch, objective.needs, objective.teacher_layers)
+                objective(states, taught, batch)[0].backward()
+            finally:
+                if settings.gradient_checkpointing:
+                    student.gradient_checkpointing_disable()  # type: ignore[no-untyped-call]
+                student.zero_grad(set_to_none=True)
+                student.train(was_training)
