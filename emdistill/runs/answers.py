@@ -1,6 +1,6 @@
 """What teacher and student answer to every row they are scored on: predictions.jsonl of a run folder.
 
-One line a row, the sets in their order, 'dev' first:
+One line per row, the sets in their order, 'dev' first:
     {"set": "dev", "row": 0, "text": "…", "text_pair": "…" or null, "label": 1, 3.2 or [0, 1], "teacher": [logits],
      "student": [logits]}
 Logits are written so that they are read back as the same float32 numbers.
@@ -68,24 +68,30 @@ def write_predictions(
 
 def read_predictions(path: Path) -> dict[str, Predictions]:
     """The answers by set; raises DataError with file and line for a line that is no record of this format."""
-    records: dict[str, list[dict[str, Any]]] = {}
+    sets: dict[str, list[dict[str, Any]]] = {}
     outputs: int | None = None
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            record = _record(line, path, number)
-            rows = records.setdefault(record["set"], [])
-            outputs = outputs or len(record["teacher"])
-            if problem := _problem(record, len(rows), outputs):
+            try:
+                record = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
+            except ValueError as error:  # broken UTF-8 and broken JSON alike
+                raise DataError(f"this line is no JSON: {error}", file=path, line=number) from error
+            problem = _type_problem(record)
+            if not problem:
+                rows = sets.setdefault(record["set"], [])
+                outputs = outputs or len(record["teacher"])
+                problem = _problem(record, len(rows), outputs)
+            if problem:
                 raise DataError(problem, file=path, line=number)
             rows.append(record)
-    if not records:
+    if not sets:
         raise DataError("no row was written; make it again: emdistill distill … --overwrite", file=path)
-    return {name: _predictions(rows) for name, rows in records.items()}
+    return {name: _predictions(rows) for name, rows in sets.items()}
 
 
 def teacher_logits(path: Path) -> dict[str, Logits] | None:
     """The teacher's logits by set; None where they were not kept, as by earlier versions. Raises DataError."""
-    return {name: found.teacher for name, found in read_predictions(path).items()} if path.exists() else None
+    return {name: answers.teacher for name, answers in read_predictions(path).items()} if path.exists() else None
 
 
 def _predictions(rows: Sequence[Mapping[str, Any]]) -> Predictions:
@@ -103,28 +109,25 @@ def _shortest(logits: Logits) -> list[float]:
     return [float(str(np.float32(value))) for value in logits]
 
 
-def _record(line: bytes, path: Path, number: int) -> dict[str, Any]:
-    try:
-        record = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
-    except ValueError as error:  # broken UTF-8 and broken JSON alike
-        raise DataError(f"this line is no JSON: {error}", file=path, line=number) from error
+def _type_problem(record: Any) -> str | None:
+    """What keeps a line from being a record, or None."""
     if not isinstance(record, dict) or set(record) != set(FIELDS):
-        raise DataError(f"a row is an object with the fields {', '.join(FIELDS)}", file=path, line=number)
+        return f"a row is an object with the fields {', '.join(FIELDS)}"
     if not isinstance(record["set"], str):
-        raise DataError(f"'set' is a name, not {record['set']!r}", file=path, line=number)
+        return f"'set' is a name, not {record['set']!r}"
+    if not isinstance(record["text"], str) or not isinstance(record["text_pair"], str | None):
+        return "'text' is a text, 'text_pair' a text or null"
     for name in ("teacher", "student"):
         logits = record[name]
         if not (isinstance(logits, list) and logits and all(map(_is_number, logits))):
-            raise DataError(f"'{name}' is a list of finite numbers, one a class", file=path, line=number)
-    return record
+            return f"'{name}' is a list of finite numbers, one per class"
+    return None
 
 
 def _problem(record: Mapping[str, Any], row: int, outputs: int) -> str | None:
     """What keeps a record from being the set's next row, or None."""
     if type(record["row"]) is not int or record["row"] != row:
         return f"the next row of '{record['set']}' is {row}, not {record['row']!r}"
-    if not isinstance(record["text"], str) or not isinstance(record["text_pair"], str | None):
-        return "'text' is a text, 'text_pair' a text or null"
     if problem := _label_problem(record["label"], outputs):
         return problem
     counts = len(record["teacher"]), len(record["student"])

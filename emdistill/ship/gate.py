@@ -24,7 +24,7 @@ LENGTHS = (32, 128)
 PARITY = 1e-3  # a float32 graph whose logits are further from PyTorch's, for its size, computes something else
 RESAMPLES = 200
 ROUNDING = 1e-9
-LEAST_SHOWN = 0.005  # points: what the table shows as 0.00 needs no words
+LEAST_SHOWN = 0.005  # points: a difference that the table shows as 0.00 needs no note
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,10 @@ def drop_error(task: Task, reference: NDArray[Any], logits: NDArray[Any], labels
     """
     random, rows, metric = np.random.default_rng(0), len(labels), task.metrics[0]
     task = replace(task, metrics=(metric,))
-    drawn = [random.integers(rows, size=rows) for _ in range(RESAMPLES)]
+    samples = [random.integers(rows, size=rows) for _ in range(RESAMPLES)]
     drops = [
-        task.score(reference[chosen], labels[chosen])[metric] - task.score(logits[chosen], labels[chosen])[metric]
-        for chosen in drawn
+        task.score(reference[sample], labels[sample])[metric] - task.score(logits[sample], labels[sample])[metric]
+        for sample in samples
     ]
     return 100.0 * float(np.std(drops, ddof=1))
 
@@ -100,8 +100,7 @@ def judge(
     }
     passing = [name for name in EXPORTED if name in judged and not failures[name]]
     ship = min(passing, key=lambda name: _judged(judged[name]).p50, default=None)
-    found = [*_limit_notes(judged, limits), *_speed_notes(judged), *_score_notes(judged, dev_rows)]
-    kept = {name: reasons for name, reasons in failures.items() if reasons}
+    findings = [*_limit_notes(judged, limits), *_speed_notes(judged), *_score_notes(judged, dev_rows)]
     return GateRecord(
         status="finished",
         versions=dict(versions),
@@ -110,7 +109,12 @@ def judge(
         metric=metric,
         dev_rows=dev_rows,
         variants=judged,
-        verdict=VerdictRecord(go=bool(passing), ship=ship, failures=kept, notes=[*notes, *found]),
+        verdict=VerdictRecord(
+            go=bool(passing),
+            ship=ship,
+            failures={name: reasons for name, reasons in failures.items() if reasons},
+            notes=[*notes, *findings],
+        ),
     )
 
 
@@ -135,32 +139,28 @@ def _judged(variant: VariantRecord) -> TimedCase:
 def _failures(
     name: str, variants: Mapping[str, VariantRecord], limits: Limits, metric: str, logit_size: float
 ) -> list[str]:
+    """What of a variant is over a limit, and by how much."""
     variant, case = variants[name], _judged(variants[name])
     megabytes = variant.bytes / 1e6
-    place = f"p95 of {short(case.p95)} ms at batch {case.batch}, length {case.length}"
-    found = [
-        _over("max_latency_ms", limits, case.p95, place, " ms"),
-        _over("max_size_mb", limits, megabytes, f"the file of {short(megabytes)} MB", " MB"),
-    ]
-    for limit, drop, called in (
-        ("max_drop", variant.drop, "the PyTorch student"),
-        ("max_drop_from_teacher", variant.drop_from_teacher, "the teacher"),
-    ):
-        if drop is not None:
-            found.append(_over(limit, limits, drop, f"{metric} {short(drop)} points below {called}", " points"))
+    place = f"batch {case.batch}, length {case.length}"
+    costs = {
+        "max_latency_ms": (case.p95, " ms", "p95 of {} ms at " + place),
+        "max_size_mb": (megabytes, " MB", "the file of {} MB"),
+        "max_drop": (variant.drop, " points", metric + " {} points below the PyTorch student"),
+        "max_drop_from_teacher": (variant.drop_from_teacher, " points", metric + " {} points below the teacher"),
+    }
+    failures = []
+    for limit, (value, unit, what) in costs.items():
+        most = getattr(limits, limit)
+        if value is not None and most is not None and value - most > ROUNDING:
+            excess = f"{short(value - most)}{unit} over {_option(limit)} {most:g}"
+            failures.append(f"{what.format(short(value))} is {excess}")
     if name == "onnx" and variant.logits is not None and not variant.logits.largest <= PARITY * logit_size:
-        found.append(
+        failures.append(
             f"its logits differ from the PyTorch student's by up to {short(variant.logits.largest)}, where float32 "
             f"leaves less than {short(PARITY * logit_size)}: the graph computes something else"
         )
-    return [reason for reason in found if reason]
-
-
-def _over(limit: str, limits: Limits, value: float, what: str, unit: str) -> str | None:
-    most = getattr(limits, limit)
-    if most is None or value - most <= ROUNDING:
-        return None
-    return f"{what} is {short(value - most)}{unit} over {_option(limit)} {most:g}"
+    return failures
 
 
 def _limit_notes(variants: Mapping[str, VariantRecord], limits: Limits) -> list[str]:
@@ -175,7 +175,7 @@ def _limit_notes(variants: Mapping[str, VariantRecord], limits: Limits) -> list[
 
 def _speed_notes(variants: Mapping[str, VariantRecord]) -> list[str]:
     notes = []
-    called = {"student": "PyTorch", "onnx": "float32 in ONNX Runtime", "int8": "int8"}
+    titles = {"student": "PyTorch", "onnx": "float32 in ONNX Runtime", "int8": "int8"}
     for name, other in (("onnx", "student"), ("int8", "onnx")):
         if name not in variants or other not in variants:
             continue
@@ -186,7 +186,7 @@ def _speed_notes(variants: Mapping[str, VariantRecord]) -> list[str]:
         ]
         if slower:
             everywhere = "" if len(slower) == len(variants[name].latency) else " everywhere"
-            note = f"{called[name]} is not faster than {called[other]}{everywhere} on this machine: p50 of "
+            note = f"{titles[name]} is not faster than {titles[other]}{everywhere} on this machine: p50 of "
             notes.append(note + "; ".join(slower))
         if name == "int8" and variants[name].bytes >= variants[other].bytes:
             sizes = f"{short(variants[name].bytes / 1e6)} MB against {short(variants[other].bytes / 1e6)}"
@@ -196,9 +196,7 @@ def _speed_notes(variants: Mapping[str, VariantRecord]) -> list[str]:
 
 def _score_notes(variants: Mapping[str, VariantRecord], dev_rows: int) -> list[str]:
     notes = []
-    for name in EXPORTED:
-        if name not in variants:
-            continue
+    for name in (name for name in EXPORTED if name in variants):
         drop, error = variants[name].drop, variants[name].drop_standard_error
         if drop is not None and error is not None and LEAST_SHOWN <= abs(drop) < error:
             way = "below" if drop > 0 else "above"
