@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emdistill.console import ABSENT, Table, short, shown
+from emdistill.console import ABSENT, Table, counted, short, shown
 from emdistill.runs.gate_record import GateRecord, Machine, VariantRecord
 
 NAMES = {"teacher": "teacher", "student": "student", "onnx": "student, ONNX", "int8": "student, int8"}
@@ -46,10 +46,10 @@ def _speed(gate: GateRecord) -> Table:
             f"{case.batch} × {case.length}  {name_of(name)}",
             *(f"{value:.1f}" if value >= 10 else f"{value:.2f}" for value in (case.p50, case.p95, case.p99)),
             short(case.throughput),
-            f"{yardstick.p50 / case.p50:.1f}×",
+            f"{reference.p50 / case.p50:.1f}×",
             str(case.calls),
         ]
-        for place, yardstick in sorted(cases.items())
+        for place, reference in sorted(cases.items())
         for name, variant in gate.variants.items()
         for case in variant.latency
         if (case.batch, case.length) == place
@@ -83,7 +83,7 @@ def name_of(variant: str) -> str:
 
 def machine_line(machine: Machine) -> str:
     """'Some Processor, 2 threads'."""
-    return f"{machine.cpu}, {machine.threads} thread{'s' * (machine.threads != 1)}"
+    return f"{machine.cpu}, {counted(machine.threads, 'thread')}"
 
 
 def _drop(variant: VariantRecord) -> str:

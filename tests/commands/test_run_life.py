@@ -39,9 +39,7 @@ def test_a_run_that_cannot_take_a_step_takes_nothing_from_the_old_one(
 
     monkeypatch.setattr("emdistill.training.dry_step.capture", broken)
     if options:
-        (tmp_path / "text.txt").write_text(
-            PARAGRAPH * 40
-        )
+        (tmp_path / "text.txt").write_text(PARAGRAPH * 40)
         command = ["distill", "--teacher", f"{place.folder}/encoder", "--data", f"{tmp_path}/text.txt", *options]
         command += ["--student", "2", "--max_length", "16", "--output", str(run)]
     with pytest.raises(RuntimeError):

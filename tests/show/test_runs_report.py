@@ -197,7 +197,7 @@ def test_the_page_says_it(tmp_path: Path) -> None:
     assert "reviews: 2 configurations compared" in text
     assert "On the Pareto front of latency and size: a (PyTorch), a (int8)." in text
     assert "Scores are accuracy on dev (40 rows)." in text
-    assert "0.810 ± .014" in text
+    assert "0.810 ± 0.014" in text
     assert "b has no latency and stands in the chart of sizes only; measured by: |emdistill export RUN" in text
     assert "a note" in text
     assert str(tmp_path) not in path.read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from emdistill.show.page import Chart
 
 
 def latency(contents: Contents) -> Section | None:
-    """Bars at the median, whiskers up to the 95th percentile."""
+    """Bars at the median, whiskers up to the 95th percentile; None where nothing was timed."""
     gate = contents.gate
     if gate is None:
         return None
