@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Literal
 
+import numpy as np
 from scipy.stats import ttest_rel
 
 from emdistill.errors import DataError, OutputError
@@ -160,12 +161,11 @@ def finding(p: float | None, mean: float) -> Finding:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values adjusted for their number: max over the k-th smallest ≤ p of min(1, (m - k + 1) · p_k) (Holm, 1979)."""
-    adjusted = [0.0] * len(p_values)
-    highest = 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = highest
-    return adjusted
+    order = np.argsort(p_values, kind="stable")
+    raised = np.sort(p_values) * np.arange(len(p_values), 0, -1)
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.maximum.accumulate(np.minimum(raised, 1.0))
+    return list(map(float, adjusted))
 
 
 def run_place(folder: Path, entry: str, seed: int) -> Path:

@@ -103,6 +103,16 @@ class GateRecord:
     variants: dict[str, VariantRecord]
     verdict: VerdictRecord
 
+    @property
+    def cases(self) -> dict[tuple[int, int], dict[str, TimedCase]]:
+        """The times of each batch and length, in that order, by variant."""
+        places = sorted({(case.batch, case.length) for variant in self.variants.values() for case in variant.latency})
+        cases: dict[tuple[int, int], dict[str, TimedCase]] = {place: {} for place in places}
+        for name, variant in self.variants.items():
+            for case in variant.latency:
+                cases[case.batch, case.length][name] = case
+        return cases
+
     def __post_init__(self) -> None:
         for name, variant in self.variants.items():
             if self.metric not in variant.scores:

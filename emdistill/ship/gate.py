@@ -49,9 +49,6 @@ class Limits:
                 raise ConfigError(f"{_option(limit.name)} is a number that is not negative, not {value:g}")
 
 
-# ---------------------------------------------------------------------------------------------- comparing outputs
-
-
 def logit_difference(reference: NDArray[Any], logits: NDArray[Any]) -> LogitDifference:
     """Largest and mean |logits − reference|."""
     differences = np.abs(logits.astype(np.float64) - reference.astype(np.float64))
@@ -74,9 +71,6 @@ def drop_error(task: Task, reference: NDArray[Any], logits: NDArray[Any], labels
     return 100.0 * float(np.std(drops, ddof=1))
 
 
-# ----------------------------------------------------------------------------------------------------- the verdict
-
-
 def judge(
     variants: Mapping[str, VariantRecord],
     limits: Limits,
@@ -95,38 +89,27 @@ def judge(
     notes       asides that go before those of the verdict
     """
     judged = {name: _with_drops(name, variants, metric) for name in variants}
-    failures = {
-        name: _failures(name, judged, limits, metric, logit_size) for name in ("student", *EXPORTED) if name in judged
-    }
-    passing = [name for name in EXPORTED if name in judged and not failures[name]]
-    ship = min(passing, key=lambda name: _judged(judged[name]).p50, default=None)
-    findings = [*_limit_notes(judged, limits), *_speed_notes(judged), *_score_notes(judged, dev_rows)]
-    return GateRecord(
-        status="finished",
-        versions=dict(versions),
-        machine=machine,
-        limits=asdict(limits),
-        metric=metric,
-        dev_rows=dev_rows,
-        variants=judged,
-        verdict=VerdictRecord(
-            go=bool(passing),
-            ship=ship,
-            failures={name: reasons for name, reasons in failures.items() if reasons},
-            notes=[*notes, *findings],
-        ),
+    exported = [name for name in EXPORTED if name in judged]
+    failures = {name: _failures(name, judged[name], limits, metric, logit_size) for name in ("student", *exported)}
+    passing = [name for name in exported if not failures[name]]
+    verdict = VerdictRecord(
+        go=bool(passing),
+        ship=min(passing, key=lambda name: _judged(judged[name]).p50, default=None),
+        failures={name: reasons for name, reasons in failures.items() if reasons},
+        notes=[*notes, *_limit_notes(judged, limits), *_speed_notes(judged), *_score_notes(judged, dev_rows)],
     )
+    return GateRecord("finished", dict(versions), machine, asdict(limits), metric, dev_rows, judged, verdict)
 
 
 def _with_drops(name: str, variants: Mapping[str, VariantRecord], metric: str) -> VariantRecord:
     """The variant with its drop below the PyTorch student and below the teacher, points."""
-    value = variants[name].scores[metric]
-    teacher = variants.get("teacher")
-    return replace(
-        variants[name],
-        drop=None if name == "teacher" else 100.0 * (variants["student"].scores[metric] - value),
-        drop_from_teacher=None if teacher is None else 100.0 * (teacher.scores[metric] - value),
-    )
+    drops = {
+        other: 100.0 * (variants[other].scores[metric] - variants[name].scores[metric])
+        for other in ("student", "teacher")
+        if other in variants
+    }
+    drop = None if name == "teacher" else drops["student"]
+    return replace(variants[name], drop=drop, drop_from_teacher=drops.get("teacher"))
 
 
 def _judged(variant: VariantRecord) -> TimedCase:
@@ -136,12 +119,9 @@ def _judged(variant: VariantRecord) -> TimedCase:
     return case
 
 
-def _failures(
-    name: str, variants: Mapping[str, VariantRecord], limits: Limits, metric: str, logit_size: float
-) -> list[str]:
+def _failures(name: str, variant: VariantRecord, limits: Limits, metric: str, logit_size: float) -> list[str]:
     """What of a variant is over a limit, and by how much."""
-    variant, case = variants[name], _judged(variants[name])
-    megabytes = variant.bytes / 1e6
+    case, megabytes = _judged(variant), variant.bytes / 1e6
     place = f"batch {case.batch}, length {case.length}"
     costs = {
         "max_latency_ms": (case.p95, " ms", "p95 of {} ms at " + place),
@@ -179,32 +159,33 @@ def _speed_notes(variants: Mapping[str, VariantRecord]) -> list[str]:
     for name, other in (("onnx", "student"), ("int8", "onnx")):
         if name not in variants or other not in variants:
             continue
+        mine, its = variants[name], variants[other]
         slower = [
-            f"{short(mine.p50)} ms against {short(its.p50)} at batch {mine.batch}, length {mine.length}"
-            for mine, its in zip(variants[name].latency, variants[other].latency, strict=True)
-            if mine.p50 >= its.p50
+            f"{short(one.p50)} ms against {short(two.p50)} at batch {one.batch}, length {one.length}"
+            for one, two in zip(mine.latency, its.latency, strict=True)
+            if one.p50 >= two.p50
         ]
         if slower:
-            everywhere = "" if len(slower) == len(variants[name].latency) else " everywhere"
+            everywhere = "" if len(slower) == len(mine.latency) else " everywhere"
             note = f"{titles[name]} is not faster than {titles[other]}{everywhere} on this machine: p50 of "
             notes.append(note + "; ".join(slower))
-        if name == "int8" and variants[name].bytes >= variants[other].bytes:
-            sizes = f"{short(variants[name].bytes / 1e6)} MB against {short(variants[other].bytes / 1e6)}"
+        if name == "int8" and mine.bytes >= its.bytes:
+            sizes = f"{short(mine.bytes / 1e6)} MB against {short(its.bytes / 1e6)}"
             notes.append(f"int8 is no smaller than float32: {sizes}")
     return notes
 
 
 def _score_notes(variants: Mapping[str, VariantRecord], dev_rows: int) -> list[str]:
-    notes = []
-    for name in (name for name in EXPORTED if name in variants):
-        drop, error = variants[name].drop, variants[name].drop_standard_error
-        if drop is not None and error is not None and LEAST_SHOWN <= abs(drop) < error:
-            way = "below" if drop > 0 else "above"
-            notes.append(
-                f"{name} scores {short(abs(drop))} points {way} the PyTorch student, less than the standard error of "
-                f"that difference on {dev_rows:,} rows ({short(error)} points): dev is too small to tell them apart"
-            )
-    return notes
+    return [
+        f"{name} scores {short(abs(drop))} points {'below' if drop > 0 else 'above'} the PyTorch student, less than "
+        f"the standard error of that difference on {dev_rows:,} rows ({short(error)} points): dev is too small to tell "
+        "them apart"
+        for name in EXPORTED
+        if name in variants
+        and (drop := variants[name].drop) is not None
+        and (error := variants[name].drop_standard_error) is not None
+        and LEAST_SHOWN <= abs(drop) < error
+    ]
 
 
 def _option(limit: str) -> str:

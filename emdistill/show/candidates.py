@@ -20,7 +20,7 @@ from emdistill.runs.record import RUN_FILE, ModelRecord, TaskRecord
 
 VARIANT_NAMES = {"teacher": "teacher", "student": "PyTorch", "onnx": "ONNX", "int8": "int8"}
 TEACHER, STUDENT = "teacher", "student"
-MOST_FOLDERS = 6  # that an error names for each of its groups
+MOST_FOLDERS = 6  # that an error names of each group
 
 
 @dataclass(frozen=True)
@@ -130,32 +130,23 @@ def _read(folder: Path) -> _Run:
 
 
 def _check_comparable(runs: Sequence[_Run]) -> None:
-    _check_same(
-        runs,
-        lambda run: (run.task.name, run.task.kind, run.task.labels, run.task.metric),
-        lambda run, number: run.task.name,
-        "scores of different tasks are not comparable; report each task by itself",
-    )
-    _check_same(
-        runs,
-        _dev_set,
-        lambda run, number: "set {} ({}, {} rows)".format(number, *run.dev),
-        "scores on different development sets are not comparable; report each by itself",
-    )
-
-
-def _check_same(
-    runs: Sequence[_Run], key: Callable[[_Run], Hashable], describe: Callable[[_Run, int], str], problem: str
-) -> None:
-    """Refuse runs of several keys, with the folders of each: 'mrpc: a, b; sst2: c'."""
-    groups = _grouped(runs, key)
-    if len(groups) > 1:
+    """Refuse runs of several tasks or development sets, with some folders of each."""
+    keys: dict[str, Callable[[_Run], Hashable]] = {"tasks": _task, "development sets": _dev_set}
+    for kind, key in keys.items():
+        groups = _grouped(runs, key)
+        if len(groups) == 1:
+            continue
         lists = []
         for number, group in enumerate(groups, start=1):
-            names = [str(run.folder) for run in group]
-            names[MOST_FOLDERS:] = [f"{len(names) - MOST_FOLDERS} more"] if len(names) > MOST_FOLDERS else []
-            lists.append(f"{describe(group[0], number)}: {', '.join(names)}")
-        raise ConfigError(f"{problem}: {'; '.join(lists)}")
+            folders = [str(run.folder) for run in group[:MOST_FOLDERS]]
+            folders += [f"{len(group) - MOST_FOLDERS} more"] if len(group) > MOST_FOLDERS else []
+            about = (group[0].task.name, *group[0].dev)
+            lists.append("{} ({}, {}, {} rows): {}".format(number, *about, ", ".join(folders)))
+        raise ConfigError(f"scores of different {kind} are not comparable; report each by itself: {'; '.join(lists)}")
+
+
+def _task(run: _Run) -> Hashable:
+    return run.task.name, run.task.kind, run.task.labels, run.task.metric
 
 
 def _grouped(runs: Sequence[_Run], key: Callable[[_Run], Hashable]) -> list[list[_Run]]:

@@ -31,8 +31,9 @@ def write_comparison(folder: Path, comparison: Comparison, *, command: str = "")
         folder / "report.html",
         "comparison",
         title=f"{comparison.task}: {', '.join(entry.name for entry in comparison.entries)}",
-        verdict=_verdict(comparison),
-        notes=[*(_sentence(entry, difference) for entry, difference in comparison.compared), *notes],
+        comparison=comparison,
+        differences=[_difference(difference) for _, difference in comparison.compared],
+        notes=notes,
         table=differences_table(comparison),
         chart=_chart(comparison) if comparison.compared else None,
         models=comparison_table(rows).without_empty_columns(),
@@ -141,25 +142,9 @@ def _difference(difference: PairedDifference) -> str:
     return f"{_signed(mean)} [{_signed(low)}, {_signed(high)}]"
 
 
-def _sentence(entry: EntryResult, difference: PairedDifference) -> str:
-    counts = f"{difference.wins} won, {difference.ties} tied, {difference.losses} lost"
-    seeds = counted(len(entry.differences), "seed")
-    return f"{entry.name}: {entry.finding}; {_difference(difference)} over {seeds} ({counts})"
-
-
 def _means(entry: EntryResult) -> ReportRow:
     metrics = next(iter(entry.scores.values()), {})
     return ReportRow(entry.name, {name: entry.mean(name) for name in metrics}, entry.parameters, entry.size)
-
-
-def _verdict(comparison: Comparison) -> str:
-    """'Better than soft-targets: bert-emd. No difference shown: tinybert.'; "" where nothing is compared."""
-    groups: dict[str, list[str]] = {}
-    for entry, _ in comparison.compared:
-        groups.setdefault(entry.finding or "", []).append(entry.name)
-    than = f" than {comparison.baseline}"
-    titles = {"better": f"Better{than}", "worse": f"Worse{than}", "no difference shown": "No difference shown"}
-    return " ".join(f"{title}: {', '.join(groups[kind])}." for kind, title in titles.items() if kind in groups)
 
 
 def _signed(value: float) -> str:

@@ -43,9 +43,9 @@ class Chart:
 
 @dataclass(frozen=True)
 class Frame:
-    """What a slider shows at one place: its label, the group it belongs to, and what it sets in each chart.
+    """What a slider shows at one place: its label, its group, and what it sets in each chart.
 
-    updates   one per chart: attributes of its first trace by dotted path ({"link.value": [...]}), or None: not there
+    updates   one per chart: attributes of its first trace by dotted path ({"link.value": [...]}); None: not there
     """
 
     label: str

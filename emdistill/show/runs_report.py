@@ -21,14 +21,13 @@ from emdistill.show.charts import (
     points,
     whiskers,
 )
-from emdistill.show.page import Chart, write_page
+from emdistill.show.page import write_page
 from emdistill.show.pareto import pareto_front
 
 Cost = Literal["latency", "size"]
 Front = dict[str, set[int]]
 
 COSTS: dict[Cost, str] = {"latency": "milliseconds per call", "size": "megabytes"}
-MEASURE = "emdistill export RUN --onnx --int8"
 MARKER = 9  # pixels across
 LARGEST_MARKER = 34  # of the largest model, where the area is its size
 WIDE_RANGE = 4  # largest over smallest value, from which an axis is logarithmic
@@ -38,22 +37,18 @@ NUMBER_AT = {"teacher": "top center", "student": "middle right", "onnx": "middle
 
 def write_runs_report(path: Path, runs: RunSet) -> None:
     """Write the comparing page: the front in a sentence, the table, score against latency and size, and the notes."""
-    numbers = _numbers(runs.candidates)
+    names = dict.fromkeys(candidate.name for candidate in runs.candidates if not candidate.is_teacher)
+    numbers = {name: number for number, name in enumerate(names, start=1)}  # in the table and at the marks
     fronts = {cost: find_fronts(runs.candidates, cost) for cost in COSTS}
-    charts = [
-        Chart(f"{runs.metric} against {cost}", figure, _caption(cost, runs, fronts[cost]))
-        for cost in COSTS
-        if (figure := scatter(runs, cost, fronts[cost], numbers)) is not None
-    ]
+    figures = {cost: (scatter(runs, cost, front, numbers), len(front)) for cost, front in fronts.items()}
     write_page(
         path,
         "runs",
         title=f"{runs.task}: {counted(len(numbers), 'configuration')} compared",
         runs=runs,
-        best=_on_both(runs, fronts),
+        best=_best(runs, fronts),
         table=_table(runs, fronts, numbers),
-        charts=charts,
-        measure=MEASURE,
+        figures={cost: (figure, lines) for cost, (figure, lines) in figures.items() if figure},
     )
 
 
@@ -156,43 +151,16 @@ def _table(runs: RunSet, fronts: Mapping[Cost, Front], numbers: Mapping[str, int
                 str(len(candidate.scores)) if many and not candidate.is_teacher else ABSENT,
             ]
         )
-    captions = [
-        "size: MB = 10⁶ bytes; front: of score against latency, size, or both",
-        "±: standard deviation over seeds (n - 1)" if many else "",
-        "ms per call: at batch 1 and the longest length timed; speed-up: against the teacher timed beside it"
-        if runs.places
-        else "",
-    ]
-    return Table(headings, lines, caption="; ".join(filter(None, captions)), words=(0, 1, 6, 9)).without_empty_columns()
+    return Table(headings, lines, words=(0, 1, 6, 9)).without_empty_columns()
 
 
-def _numbers(candidates: Sequence[Candidate]) -> dict[str, int]:
-    """A number per configuration, which stands at its marks and in the table; teachers have none."""
-    names = dict.fromkeys(candidate.name for candidate in candidates if not candidate.is_teacher)
-    return {name: number for number, name in enumerate(names, start=1)}
-
-
-def _caption(cost: Cost, runs: RunSet, fronts: Front) -> str:
-    lines = "each line" if len(fronts) > 1 else "the line"
-    sentences = [
-        "Numbers are those of the table.",
-        "A mark's area is the model's size." if cost == "latency" else "",
-        f"What stands on {lines}, the Pareto front, is beaten by nothing in both {cost} and score.",
-        "Bars: one standard deviation over seeds; the front takes the means as they are."
-        if any(candidate.deviation is not None for candidate in runs.candidates)
-        else "",
-        f"Medians at batch 1{f', {runs.places[0]}' if len(runs.places) == 1 else ''}." if cost == "latency" else "",
-    ]
-    return " ".join(filter(None, sentences))
-
-
-def _on_both(runs: RunSet, fronts: Mapping[Cost, Front]) -> str:
-    """The students that nothing else beats, in words; "" where there are none."""
+def _best(runs: RunSet, fronts: Mapping[Cost, Front]) -> dict[str, list[str]]:
+    """The students that nothing else beats, and by which costs; empty where there are none."""
     students = {index for index, candidate in enumerate(runs.candidates) if not candidate.is_teacher}
     of_cost = {cost: _members(fronts[cost]) & students for cost in COSTS if _members(fronts[cost]) & students}
-    places = sorted(set.intersection(*of_cost.values())) if of_cost else []
-    names = [f"{runs.candidates[at].name} ({VARIANT_NAMES[runs.candidates[at].variant]})" for at in places]
-    return f"On the Pareto front of {' and '.join(of_cost)}: {', '.join(names)}." if names else ""
+    best = [runs.candidates[index] for index in sorted(set.intersection(*of_cost.values()))] if of_cost else []
+    names = [f"{candidate.name} ({VARIANT_NAMES[candidate.variant]})" for candidate in best]
+    return {"costs": list(of_cost), "names": names} if best else {}
 
 
 def _members(fronts: Front) -> set[int]:

@@ -35,7 +35,7 @@ def search_table(result: SearchResult) -> Table:
     lines = []
     for name, trial in _rows(result):
         count = 1 if trial.proposer == "heuristic" else len(result.finished(trial.proposer))
-        scores = [f"{value:.4f}" for value in (*(trial.scores[task] for task in tasks), trial.fitness)]
+        scores = [f"{value:.4f}" for value in (*map(trial.scores.__getitem__, tasks), trial.fitness)]
         lines.append([name, gene_name(trial.gene), *scores, str(count)])
     return Table(["mapping", "gene", *tasks, "mean", "best of"], lines, words=(0, 1))
 

@@ -58,7 +58,7 @@ def disagreement_section(predictions: Predictions, labels: Sequence[str], link: 
     if kind.same is None:
         sentence = f"Over the {len(predictions):,} rows they differ by {distances.mean():.3f} in the mean."
     else:
-        same = int(kind.same(teacher, student).sum())
+        same = kind.same(teacher, student).sum()
         sentence = f"They give the same answer on {same:,} of {len(predictions):,} rows."
     lines = [
         [
