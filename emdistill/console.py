@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from rich import box, table
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from emdistill.processes import is_first_process
@@ -36,50 +37,50 @@ class Table:
 
     def without_empty_columns(self) -> Table:
         """The table without the columns in which no line has anything."""
-        kept = [place for place in range(len(self.headings)) if any(line[place] != ABSENT for line in self.lines)]
+        places = [place for place in range(len(self.headings)) if any(line[place] != ABSENT for line in self.lines)]
         return replace(
             self,
-            headings=[self.headings[place] for place in kept],
-            lines=[[line[place] for place in kept] for line in self.lines],
-            words=[new for new, place in enumerate(kept) if place in self.words],
+            headings=[self.headings[place] for place in places],
+            lines=[[line[place] for place in places] for line in self.lines],
+            words=[column for column, place in enumerate(places) if place in self.words],
         )
 
 
-def print_table(printed: Table, console: Console | None = None) -> None:
+def print_table(table: Table, console: Console | None = None) -> None:
     """Print a table to the terminal, or to the console given; its texts are no markup."""
-    drawn = table.Table(
-        title=Text(printed.title) if printed.title else None,
+    grid = RichTable(
+        title=Text(table.title) if table.title else None,
         title_justify="left",
-        caption=Text(printed.caption) if printed.caption else None,
+        caption=Text(table.caption) if table.caption else None,
         caption_justify="left",
-        box=box.SIMPLE_HEAD,
+        box=SIMPLE_HEAD,
         show_edge=False,
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    for place, heading in enumerate(printed.headings):
-        if place in printed.words:
-            longest = max((len(line[place]) for line in printed.lines), default=0)
-            drawn.add_column(Text(heading), overflow="fold", min_width=min(NAME_WIDTH, longest))
+    for place, heading in enumerate(table.headings):
+        if place in table.words:
+            longest = max((len(line[place]) for line in table.lines), default=0)
+            grid.add_column(Text(heading), overflow="fold", min_width=min(NAME_WIDTH, longest))
         else:
-            drawn.add_column(Text(heading), justify="right", no_wrap=True)
-    for line in printed.lines:
-        drawn.add_row(*map(Text, line))
-    (console or Console()).print(drawn)
+            grid.add_column(Text(heading), justify="right", no_wrap=True)
+    for line in table.lines:
+        grid.add_row(*map(Text, line))
+    (console or Console()).print(grid)
 
 
-def markdown(written: Table) -> str:
+def markdown(table: Table) -> str:
     """The table in Markdown, ending with a newline; title and caption are left to the text around it."""
-    rule = ["---" if place in written.words else "---:" for place in range(len(written.headings))]
+    rule = ["---" if place in table.words else "---:" for place in range(len(table.headings))]
     return "".join(
         "| " + " | ".join(cell.replace("\n", " ").replace("|", "\\|") for cell in line) + " |\n"
-        for line in (written.headings, rule, *written.lines)
+        for line in (table.headings, rule, *table.lines)
     )
 
 
 @dataclass(frozen=True)
 class ReportRow:
-    """One model's line; what is None or not among the scores is shown as –.
+    """One model's line; a value that is None or not among the scores is shown as –.
 
     scores      by metric, as fractions: {"accuracy": 0.83}
     parameters  a count
@@ -110,25 +111,24 @@ def comparison_table(rows: Sequence[ReportRow], title: str = "", caption: str = 
 
     Speed-up is against the first row, the teacher; there is a column for every metric that any row has.
     """
-    metrics = list({metric: None for row in rows for metric in row.scores})
-    yardstick = rows[0].latency if rows else None
+    metrics = list(dict.fromkeys(metric for row in rows for metric in row.scores))
     lines = [
         [
             row.model,
-            *(_number(row.scores.get(metric), 3) for metric in metrics),
-            _number(_ratio(row.parameters, 1e6), 1),
-            _number(_ratio(row.size, 1e6), 1),
-            _number(row.latency, 1 if row.latency is None or row.latency >= 1.0 else 2),
-            _number(_ratio(yardstick, row.latency), 1, "×"),
+            *(shown(row.scores.get(metric), ".3f") for metric in metrics),
+            shown(_ratio(row.parameters, 1e6), ".1f"),
+            shown(_ratio(row.size, 1e6), ".1f"),
+            shown(row.latency, ".1f" if (row.latency or 0.0) >= 1.0 else ".2f"),
+            shown(_ratio(rows[0].latency, row.latency), ".1f", "×"),
         ]
         for row in rows
     ]
-    about_time = ["ms: the median; speed-up: against the first row"] if any(row.latency for row in rows) else []
+    about_time = "ms: the median; speed-up: against the first row" if any(row.latency for row in rows) else ""
     return Table(
         ["model", *metrics, "params\n(millions)", "size\n(MB)", "ms per\nsentence\n(batch 1)", "speed-up"],
         lines,
         title,
-        "; ".join([*about_time, *([caption] if caption else [])]),
+        "; ".join(filter(None, (about_time, caption))),
     )
 
 
@@ -137,14 +137,20 @@ def short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def shown(value: float | None, form: str) -> str:
-    """A number in this format, or – where there is none."""
-    return ABSENT if value is None else format(value, form)
+def shown(value: float | None, form: str, unit: str = "") -> str:
+    """A number in this format with its unit, or – where there is none."""
+    return ABSENT if value is None else f"{value:{form}}{unit}"
+
+
+def spread(mean: float, deviation: float | None) -> str:
+    """'0.812 ± 0.006'; the mean alone where there is no deviation."""
+    return f"{mean:.3f}" + ("" if deviation is None else f" ± {deviation:.3f}")
+
+
+def counted(number: int, noun: str) -> str:
+    """'1 seed', '5 seeds'."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _ratio(numerator: float | None, denominator: float | None) -> float | None:
     return None if numerator is None or not denominator else numerator / denominator
-
-
-def _number(value: float | None, digits: int, unit: str = "") -> str:
-    return ABSENT if value is None else f"{value:.{digits}f}{unit}"

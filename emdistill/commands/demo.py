@@ -14,7 +14,6 @@ from rich.console import Console
 
 from emdistill.commands.distill import distill
 from emdistill.commands.finetune import finetune
-from emdistill.config import RunConfig
 from emdistill.console import ReportRow, comparison_table, print_table
 from emdistill.data.docstrings import read_docstrings
 from emdistill.errors import ModelError
@@ -43,7 +42,7 @@ def demo(output: str = "demo-run", train_size: int = 9100, epochs: float = 2.0, 
     """Fine-tune all-MiniLM-L6-v2, distil 3 of its layers with BERT-EMD, and compare with labels alone.
 
     Args:
-        output: folder of the demo's runs; what is finished there is not done again.
+        output: folder of the demo's runs; runs that are finished there are not done again.
         train_size: sentences to learn from.
         epochs: passes over them, the same for the teacher and both students.
         seed: seed of everything random.
@@ -72,24 +71,23 @@ def demo(output: str = "demo-run", train_size: int = 9100, epochs: float = 2.0, 
 
     rows = _rows(folder, {"student, BERT-EMD": distilled, "student, labels alone": labels_only}, examples)
     print_table(comparison_table(rows, "which library does this sentence of documentation come from?"))
-    page = folder / "report.html"
-    minutes = (time.perf_counter() - started) / 60
     note = (
         f"{len(examples.train)} sentences, {epochs:g} epochs each, seed {seed}; scores on "
         f"{len(examples.evaluation['dev'])} sentences of other files; nothing was chosen on them."
     )
-    flow = flow_section(distilled.flows(), {})
+    page = folder / "report.html"
+    student_page = write_run_report(distilled.folder)  # now that the student of the labels alone stands beside it
     write_page(
         page,
         "demo",
         title="A BERT-EMD student on the docstrings task",
         table=comparison_table(rows).without_empty_columns(),
-        notes=[note, f"all of the distilled student: {distilled.folder / 'report.html'}"],
-        flow=render("sections/flow.html", **flow.values),
+        notes=[note, f"all of the distilled student: {student_page}"],
+        flow=render("sections/flow.html", **flow_section(distilled.flows(), {}).values),
         command=OWN_DATA,
     )
-    write_run_report(distilled.folder)  # which has the student of the labels alone beside it only now
-    console.print(f"\nthe page: {page}   the student's: {distilled.folder / 'report.html'}   ({minutes:.1f} minutes)")
+    minutes = (time.perf_counter() - started) / 60
+    console.print(f"\nthe page: {page}   the student's: {student_page}   ({minutes:.1f} minutes)")
     console.print("\nwith your own data:\n" + OWN_DATA, highlight=False, soft_wrap=True)
 
 
@@ -110,7 +108,7 @@ def find_encoder() -> Path:
 
 def _student(method: str, folder: Path, examples: TaskData, training: dict[str, Any], seed: int) -> StudentArtifact:
     output = folder / method
-    config: RunConfig = load_config(
+    config = load_config(
         teacher=str(folder / "teacher"), data="docstrings", output=str(output), student="3", method=method, seed=seed,
         select="last", training=training, resume=(output / RUN_FILE).exists(),
     )  # fmt: skip
@@ -119,9 +117,9 @@ def _student(method: str, folder: Path, examples: TaskData, training: dict[str, 
 
 def _rows(folder: Path, students: dict[str, StudentArtifact], examples: TaskData) -> list[ReportRow]:
     models = {"teacher": load_classifier(folder / "teacher")}
-    models |= {name: artifact.load()[0] for name, artifact in students.items()}
     scores = {"teacher": read_run(folder / "teacher").scores["teacher"]}
-    scores |= {name: artifact.scores["student"] for name, artifact in students.items()}
+    for name, artifact in students.items():
+        models[name], scores[name] = artifact.load()[0], artifact.scores["student"]
     sentences = examples.evaluation["dev"]["text"][:100]
     tokenizer = load_tokenizer(folder / "teacher")
     latencies = compare_latency(models, dict.fromkeys(models, tokenizer), sentences)

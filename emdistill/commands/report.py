@@ -28,18 +28,17 @@ def report(*runs: str, output: str | None = None) -> Path:
         runs: folders of finished runs; the folder of a comparison stands for all its finished runs.
         output: the comparing page, an .html file; runs.html beside the runs where all of them stand in one folder.
     """
-    named = list({Path(run).resolve(): Path(run) for run in runs}.values())
-    if not named:
+    places = list({Path(run).resolve(): Path(run) for run in runs}.values())
+    if not places:
         raise ConfigError("no run was named: emdistill report RUN, or several of them")
-    if len(named) == 1 and not _is_comparison(named[0]):
+    if len(places) == 1 and not _is_comparison(places[0]):
         if output is not None:
-            raise ConfigError(f"--output is for several runs; one run's page is {named[0] / 'report.html'}")
-        return write_run_report(named[0])
-    folders: dict[Path, Path] = {}
-    for place in named:
-        folders |= {run.resolve(): run for run in (_finished_runs(place) if _is_comparison(place) else [place])}
-    compared = read_runs(list(folders.values()))
-    page = _page(named, output)
+            raise ConfigError(f"--output is for several runs; one run's page is {places[0] / 'report.html'}")
+        return write_run_report(places[0])
+    folders = [run for place in places for run in (_finished_runs(place) if _is_comparison(place) else [place])]
+    compared = read_runs(list({folder.resolve(): folder for folder in folders}.values()))
+    page = _default_page(places) if output is None else Path(output)
+    check_file(page, (".html",), overwrite=True)
     write_runs_report(page, compared)
     return page
 
@@ -62,15 +61,11 @@ def _finished_runs(folder: Path) -> list[Path]:
     return finished
 
 
-def _page(named: Sequence[Path], output: str | None) -> Path:
-    """Where the comparing page goes."""
-    if output is None:
-        parents = {place.resolve() if _is_comparison(place) else place.resolve().parent for place in named}
-        if len(parents) > 1:
-            raise ConfigError(
-                f"the runs stand in {len(parents)} folders; name the page that compares them: --output FILE.html"
-            )
-        first = named[0]
-        return (first if _is_comparison(first) else first.parent) / PAGE
-    check_file(Path(output), (".html",), overwrite=True)
-    return Path(output)
+def _default_page(places: Sequence[Path]) -> Path:
+    """runs.html in the one folder where all runs stand."""
+    tops = dict((at.resolve(), at) if _is_comparison(at) else (at.resolve().parent, at.parent) for at in places)
+    if len(tops) > 1:
+        raise ConfigError(
+            f"the runs stand in {len(tops)} folders; name the page that compares them: --output FILE.html"
+        )
+    return next(iter(tops.values())) / PAGE

@@ -17,10 +17,11 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Literal
 
-from scipy.stats import t as student_t
+import numpy as np
+from scipy.stats import ttest_rel
 
 from emdistill.errors import DataError, OutputError
-from emdistill.runs.distillation import Distillation, as_distillation
+from emdistill.runs.distillation import Distillation, as_distillation, versions_of
 from emdistill.runs.record import RUN_FILE, read_run
 
 RUNS = "runs"
@@ -56,8 +57,8 @@ class EntryResult:
 
     scores       seed -> metric -> score on dev
     seconds      seed -> seconds of training
-    differences  seed -> its score less the baseline's with that seed; empty for the baseline itself
-    difference   these, taken together
+    differences  seed -> its score minus the baseline's with that seed; empty for the baseline itself
+    difference   their mean, its interval and its p
     p_holm       p adjusted for the number of comparisons made (Holm, 1979)
     parameters, size  of the student; size in bytes
     """
@@ -133,7 +134,7 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Pai
     One seed has neither interval nor p. Where all differences are equal, as the coarse scores of a small development
     set can be, s = 0 says nothing of the spread: there is no interval then, and p is the sign test's, 2^(1 - n), or 1
     where all are ties.
-    Raises DataError where the two are not as many, or none.
+    Raises DataError where their numbers differ, or are 0.
     """
     if len(values) != len(baseline) or not values:
         raise DataError(f"{len(values)} scores cannot be paired with {len(baseline)} of the baseline")
@@ -145,9 +146,9 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Pai
     if count > 1 and max(differences) - min(differences) <= EQUAL:
         p = 2.0 ** (1 - count) if wins or losses else 1.0
     elif count > 1:
-        error = stdev(differences) / count**0.5
-        reach = float(student_t.ppf((1 + CONFIDENCE) / 2, count - 1)) * error
-        low, high, p = mean - reach, mean + reach, float(2 * student_t.sf(abs(mean) / error, count - 1))
+        test = ttest_rel(values, baseline)
+        low, high = map(float, test.confidence_interval(CONFIDENCE))
+        p = float(test.pvalue)
     return PairedDifference(mean, low, high, wins, count - wins - losses, losses, p)
 
 
@@ -160,12 +161,11 @@ def finding(p: float | None, mean: float) -> Finding:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values adjusted for their number: max over the k-th smallest ≤ p of min(1, (m - k + 1) · p_k) (Holm, 1979)."""
-    adjusted = [0.0] * len(p_values)
-    highest = 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = highest
-    return adjusted
+    order = np.argsort(p_values, kind="stable")
+    raised = np.sort(p_values) * np.arange(len(p_values), 0, -1)
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.maximum.accumulate(np.minimum(raised, 1.0))
+    return list(map(float, adjusted))
 
 
 def run_place(folder: Path, entry: str, seed: int) -> Path:
@@ -188,48 +188,40 @@ def read_comparison(
     finished = [run for of_entry in runs.values() for run in of_entry.values()]
     if not finished:
         return None
-    first, (dev, rows) = finished[0], finished[0].dev
-    if first.task is None:
-        raise OutputError(f"{first.folder} learned from raw text and has no score to compare")
-    metric = first.task.metric
+    first, task, (dev, rows) = finished[0], finished[0].scored_task, finished[0].dev
     for run in finished:
-        if metric not in run.student_scores:
+        if task.metric not in run.student_scores:
             raise OutputError(
-                f"{run.folder / RUN_FILE} has no scores.student.{metric}, by which {first.folder} is scored"
+                f"{run.folder / RUN_FILE} has no scores.student.{task.metric}, by which {first.folder} is scored"
             )
     return Comparison(
-        task=first.task.name,
-        metric=metric,
+        task=task.name,
+        metric=task.metric,
         dev=dev,
         dev_rows=rows,
         seeds=tuple(seeds),
         baseline=baseline,
         teacher=first.teacher_scores,
-        entries=compare_entries([_entry(name, runs[name]) for name in entries], baseline, metric),
+        entries=compare_entries([_entry(name, runs[name]) for name in entries], baseline, task.metric),
         selection=tuple(dict.fromkeys(run.record.selection for run in finished)),
-        versions={
-            name: tuple(dict.fromkeys(run.record.versions.get(name, "unknown") for run in finished))
-            for name in ("emdistill", "torch", "transformers")
-        },
+        versions=versions_of(finished),
     )
 
 
 def compare_entries(entries: Sequence[EntryResult], baseline: str, metric: str) -> tuple[EntryResult, ...]:
     """The entries with their differences to the baseline, over the seeds that both have, and Holm's p-values."""
     against = next(entry.scores for entry in entries if entry.name == baseline)
-    compared = []
+    results = []
     for entry in entries:
         seeds = [seed for seed in entry.scores if seed in against and entry.name != baseline]
         values = [entry.scores[seed][metric] for seed in seeds]
         others = [against[seed][metric] for seed in seeds]
         differences = {seed: value - other for seed, value, other in zip(seeds, values, others, strict=True)}
         difference = paired_difference(values, others) if seeds else None
-        compared.append(replace(entry, differences=differences, difference=difference))
-    p_values = {
-        entry.name: entry.difference.p for entry in compared if entry.difference and entry.difference.p is not None
-    }
+        results.append(replace(entry, differences=differences, difference=difference))
+    p_values = {each.name: each.difference.p for each in results if each.difference and each.difference.p is not None}
     adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
-    return tuple(replace(entry, p_holm=adjusted.get(entry.name)) for entry in compared)
+    return tuple(replace(result, p_holm=adjusted.get(result.name)) for result in results)
 
 
 def _finished(folder: Path) -> Distillation | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from emdistill.runs.record import (
     read_run,
 )
 
+PACKAGES = ("emdistill", "torch", "transformers")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options(DataOptions):
@@ -28,9 +31,6 @@ class Options(DataOptions):
     student: str
     method: str
     output: str
-    student_source: str | None = None
-    mapping: str | None = None
-    augmented: str | None = None
     objective: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
 
@@ -45,6 +45,13 @@ class Distillation:
     teacher: ModelRecord
     student: ModelRecord
     task: TaskRecord | None
+
+    @property
+    def scored_task(self) -> TaskRecord:
+        """The task; OutputError for raw text, which has no score."""
+        if self.task is None:
+            raise OutputError(f"{self.folder} holds a general distillation, which has no score; name runs of a task")
+        return self.task
 
     @property
     def teacher_scores(self) -> dict[str, float]:
@@ -84,28 +91,43 @@ def as_distillation(folder: Path, record: RunRecord) -> Distillation:
         raise OutputError(f"{folder} holds no distillation; name a folder that `emdistill distill` wrote")
     if record.teacher is None:
         raise OutputError(f"{path} is broken (teacher: Field required); {MEND}")
-    options = check_record(record.config, Options, path, mend=MEND, within="config")
-    run = Distillation(folder, record, options, record.teacher, record.student, record.task)
-    if fault := _fault(run):
+    if fault := _fault(record):
         raise OutputError(f"{path} is broken ({fault}); {MEND}")
-    return run
+    options = check_record(record.config, Options, path, mend=MEND, within="config")
+    return Distillation(folder, record, options, record.teacher, record.student, record.task)
 
 
-def _fault(run: Distillation) -> str | None:
-    if run.task and not (run.task.metrics and run.task.evaluation_rows):
+def _fault(record: RunRecord) -> str | None:
+    """What a record lacks, or holds that is no number."""
+    task, groups = record.task, {"scores": record.scores, "held_out_loss": record.held_out_loss}
+    if task and not (task.metrics and task.evaluation_rows):
         return "task.metrics or task.evaluation_rows is empty"
-    for group in ("scores", "held_out_loss"):
-        for name, values in getattr(run.record, group).items():
+    for group, parts in groups.items():
+        for name, values in parts.items():
             for metric, value in values.items():
                 if not math.isfinite(value):
                     return f"{group}.{name}.{metric}: {value} is no finite number"
-    if not run.record.is_finished:
+    if not record.is_finished:
         return None
-    if run.training_seconds is None:
+    if "training_seconds" not in record.timings:
         return "timings.training_seconds: Field required"
-    if run.task:
-        group, names, metric = "scores", ("teacher", "student"), run.task.metric
-    else:
-        group, names, metric = "held_out_loss", ("before", "after"), "loss"
-    missing = [name for name in names if metric not in getattr(run.record, group).get(name, {})]
-    return f"{group}.{missing[0]}.{metric}: Field required" if missing else None
+    needed = [("scores", name, task.metric) for name in ("teacher", "student")] if task else []
+    needed = needed or [("held_out_loss", moment, "loss") for moment in ("before", "after")]
+    for group, name, metric in needed:
+        if metric not in groups[group].get(name, {}):
+            return f"{group}.{name}.{metric}: Field required"
+    return None
+
+
+def versions_of(runs: Sequence[Distillation]) -> dict[str, tuple[str, ...]]:
+    """Package -> the versions that the runs were made with."""
+    return {name: tuple(dict.fromkeys(run.record.versions.get(name, "unknown") for run in runs)) for name in PACKAGES}
+
+
+def version_notes(versions: Mapping[str, Sequence[str]]) -> list[str]:
+    """A sentence for each package of which the runs had several versions."""
+    return [
+        f"the runs were made with different versions of {name}: {', '.join(several)}"
+        for name, several in versions.items()
+        if len(several) > 1
+    ]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, FiniteFloat
 
-from emdistill.errors import OutputError
 from emdistill.files import write_whole
-from emdistill.runs.record import read_record
+from emdistill.runs.record import check_record, read_record
 
 GATE = Path("onnx", "gate.json")
 
@@ -95,6 +94,16 @@ class GateRecord:
     variants: dict[str, VariantRecord]
     verdict: VerdictRecord
 
+    @property
+    def cases(self) -> dict[tuple[int, int], dict[str, TimedCase]]:
+        """The times of each batch and length, in that order, by variant."""
+        places = sorted({(case.batch, case.length) for variant in self.variants.values() for case in variant.latency})
+        cases: dict[tuple[int, int], dict[str, TimedCase]] = {place: {} for place in places}
+        for name, variant in self.variants.items():
+            for case in variant.latency:
+                cases[case.batch, case.length][name] = case
+        return cases
+
     def __post_init__(self) -> None:
         for name, variant in self.variants.items():
             if self.metric not in variant.scores:
@@ -118,11 +127,8 @@ def read_gate(folder: Path) -> GateRecord | None:
     if not path.exists():
         return None
     mend = f"measure again: emdistill export {folder} --overwrite"
-    try:
-        unfinished = json.loads(path.read_text(encoding="utf-8")).get("status") == "running"
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise OutputError(f"{path} is broken ({error}); {mend}") from None
-    return None if unfinished else read_record(path, GateRecord, mend=mend)
+    record = read_record(path, dict[str, Any], mend=mend)
+    return None if record.get("status") == "running" else check_record(record, GateRecord, path, mend=mend)
 
 
 def write_gate(path: Path, gate: GateRecord) -> None:

@@ -24,7 +24,7 @@ LENGTHS = (32, 128)
 PARITY = 1e-3  # a float32 graph whose logits are further from PyTorch's, for its size, computes something else
 RESAMPLES = 200
 ROUNDING = 1e-9
-LEAST_SHOWN = 0.005  # points: what the table shows as 0.00 needs no words
+LEAST_SHOWN = 0.005  # points: a difference that the table shows as 0.00 needs no note
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ def drop_error(task: Task, reference: NDArray[Any], logits: NDArray[Any], labels
     """
     random, rows, metric = np.random.default_rng(0), len(labels), task.metrics[0]
     task = replace(task, metrics=(metric,))
-    drawn = [random.integers(rows, size=rows) for _ in range(RESAMPLES)]
+    samples = [random.integers(rows, size=rows) for _ in range(RESAMPLES)]
     drops = [
-        task.score(reference[chosen], labels[chosen])[metric] - task.score(logits[chosen], labels[chosen])[metric]
-        for chosen in drawn
+        task.score(reference[sample], labels[sample])[metric] - task.score(logits[sample], labels[sample])[metric]
+        for sample in samples
     ]
     return 100.0 * float(np.std(drops, ddof=1))
 
@@ -89,32 +89,27 @@ def judge(
     notes       asides that go before those of the verdict
     """
     judged = {name: _with_drops(name, variants, metric) for name in variants}
-    reasons = {name: _failures(name, judged, limits, metric, logit_size) for name in judged if name != "teacher"}
-    failures = {name: of_variant for name, of_variant in reasons.items() if of_variant}
-    passing = [name for name in EXPORTED if name in judged and name not in failures]
-    ship = min(passing, key=lambda name: _judged(judged[name]).p50, default=None)
-    asides = [*notes, *_limit_notes(judged, limits), *_speed_notes(judged), *_score_notes(judged, dev_rows)]
-    return GateRecord(
-        status="finished",
-        versions=dict(versions),
-        machine=machine,
-        limits=asdict(limits),
-        metric=metric,
-        dev_rows=dev_rows,
-        variants=judged,
-        verdict=VerdictRecord(go=bool(passing), ship=ship, failures=failures, notes=asides),
+    exported = [name for name in EXPORTED if name in judged]
+    failures = {name: _failures(name, judged[name], limits, metric, logit_size) for name in ("student", *exported)}
+    passing = [name for name in exported if not failures[name]]
+    verdict = VerdictRecord(
+        go=bool(passing),
+        ship=min(passing, key=lambda name: _judged(judged[name]).p50, default=None),
+        failures={name: reasons for name, reasons in failures.items() if reasons},
+        notes=[*notes, *_limit_notes(judged, limits), *_speed_notes(judged), *_score_notes(judged, dev_rows)],
     )
+    return GateRecord("finished", dict(versions), machine, asdict(limits), metric, dev_rows, judged, verdict)
 
 
 def _with_drops(name: str, variants: Mapping[str, VariantRecord], metric: str) -> VariantRecord:
     """The variant with its drop below the PyTorch student and below the teacher, points."""
-    value = variants[name].scores[metric]
-    teacher = variants.get("teacher")
-    return replace(
-        variants[name],
-        drop=None if name == "teacher" else 100.0 * (variants["student"].scores[metric] - value),
-        drop_from_teacher=None if teacher is None else 100.0 * (teacher.scores[metric] - value),
-    )
+    drops = {
+        other: 100.0 * (variants[other].scores[metric] - variants[name].scores[metric])
+        for other in ("student", "teacher")
+        if other in variants
+    }
+    drop = None if name == "teacher" else drops["student"]
+    return replace(variants[name], drop=drop, drop_from_teacher=drops.get("teacher"))
 
 
 def _judged(variant: VariantRecord) -> TimedCase:
@@ -124,35 +119,28 @@ def _judged(variant: VariantRecord) -> TimedCase:
     return case
 
 
-def _failures(
-    name: str, variants: Mapping[str, VariantRecord], limits: Limits, metric: str, logit_size: float
-) -> list[str]:
-    variant, case = variants[name], _judged(variants[name])
-    megabytes = variant.bytes / 1e6
-    place = f"p95 of {short(case.p95)} ms at batch {case.batch}, length {case.length}"
-    reasons = [
-        _over("max_latency_ms", limits, case.p95, place, " ms"),
-        _over("max_size_mb", limits, megabytes, f"the file of {short(megabytes)} MB", " MB"),
-    ]
-    for limit, drop, called in (
-        ("max_drop", variant.drop, "the PyTorch student"),
-        ("max_drop_from_teacher", variant.drop_from_teacher, "the teacher"),
-    ):
-        if drop is not None:
-            reasons.append(_over(limit, limits, drop, f"{metric} {short(drop)} points below {called}", " points"))
+def _failures(name: str, variant: VariantRecord, limits: Limits, metric: str, logit_size: float) -> list[str]:
+    """What of a variant is over a limit, and by how much."""
+    case, megabytes = _judged(variant), variant.bytes / 1e6
+    place = f"batch {case.batch}, length {case.length}"
+    costs = {
+        "max_latency_ms": (case.p95, " ms", "p95 of {} ms at " + place),
+        "max_size_mb": (megabytes, " MB", "the file of {} MB"),
+        "max_drop": (variant.drop, " points", metric + " {} points below the PyTorch student"),
+        "max_drop_from_teacher": (variant.drop_from_teacher, " points", metric + " {} points below the teacher"),
+    }
+    failures = []
+    for limit, (value, unit, what) in costs.items():
+        most = getattr(limits, limit)
+        if value is not None and most is not None and value - most > ROUNDING:
+            excess = f"{short(value - most)}{unit} over {_option(limit)} {most:g}"
+            failures.append(f"{what.format(short(value))} is {excess}")
     if name == "onnx" and variant.logits is not None and not variant.logits.largest <= PARITY * logit_size:
-        reasons.append(
+        failures.append(
             f"its logits differ from the PyTorch student's by up to {short(variant.logits.largest)}, where float32 "
             f"leaves less than {short(PARITY * logit_size)}: the graph computes something else"
         )
-    return [reason for reason in reasons if reason]
-
-
-def _over(limit: str, limits: Limits, value: float, what: str, unit: str) -> str | None:
-    most = getattr(limits, limit)
-    if most is None or value - most <= ROUNDING:
-        return None
-    return f"{what} is {short(value - most)}{unit} over {_option(limit)} {most:g}"
+    return failures
 
 
 def _limit_notes(variants: Mapping[str, VariantRecord], limits: Limits) -> list[str]:
@@ -167,38 +155,37 @@ def _limit_notes(variants: Mapping[str, VariantRecord], limits: Limits) -> list[
 
 def _speed_notes(variants: Mapping[str, VariantRecord]) -> list[str]:
     notes = []
-    called = {"student": "PyTorch", "onnx": "float32 in ONNX Runtime", "int8": "int8"}
+    titles = {"student": "PyTorch", "onnx": "float32 in ONNX Runtime", "int8": "int8"}
     for name, other in (("onnx", "student"), ("int8", "onnx")):
         if name not in variants or other not in variants:
             continue
+        mine, its = variants[name], variants[other]
         slower = [
-            f"{short(mine.p50)} ms against {short(its.p50)} at batch {mine.batch}, length {mine.length}"
-            for mine, its in zip(variants[name].latency, variants[other].latency, strict=True)
-            if mine.p50 >= its.p50
+            f"{short(one.p50)} ms against {short(two.p50)} at batch {one.batch}, length {one.length}"
+            for one, two in zip(mine.latency, its.latency, strict=True)
+            if one.p50 >= two.p50
         ]
         if slower:
-            everywhere = "" if len(slower) == len(variants[name].latency) else " everywhere"
-            note = f"{called[name]} is not faster than {called[other]}{everywhere} on this machine: p50 of "
+            everywhere = "" if len(slower) == len(mine.latency) else " everywhere"
+            note = f"{titles[name]} is not faster than {titles[other]}{everywhere} on this machine: p50 of "
             notes.append(note + "; ".join(slower))
-        if name == "int8" and variants[name].bytes >= variants[other].bytes:
-            sizes = f"{short(variants[name].bytes / 1e6)} MB against {short(variants[other].bytes / 1e6)}"
+        if name == "int8" and mine.bytes >= its.bytes:
+            sizes = f"{short(mine.bytes / 1e6)} MB against {short(its.bytes / 1e6)}"
             notes.append(f"int8 is no smaller than float32: {sizes}")
     return notes
 
 
 def _score_notes(variants: Mapping[str, VariantRecord], dev_rows: int) -> list[str]:
-    notes = []
-    for name in EXPORTED:
-        if name not in variants:
-            continue
-        drop, error = variants[name].drop, variants[name].drop_standard_error
-        if drop is not None and error is not None and LEAST_SHOWN <= abs(drop) < error:
-            way = "below" if drop > 0 else "above"
-            notes.append(
-                f"{name} scores {short(abs(drop))} points {way} the PyTorch student, less than the standard error of "
-                f"that difference on {dev_rows:,} rows ({short(error)} points): dev is too small to tell them apart"
-            )
-    return notes
+    return [
+        f"{name} scores {short(abs(drop))} points {'below' if drop > 0 else 'above'} the PyTorch student, less than "
+        f"the standard error of that difference on {dev_rows:,} rows ({short(error)} points): dev is too small to tell "
+        "them apart"
+        for name in EXPORTED
+        if name in variants
+        and (drop := variants[name].drop) is not None
+        and (error := variants[name].drop_standard_error) is not None
+        and LEAST_SHOWN <= abs(drop) < error
+    ]
 
 
 def _option(limit: str) -> str:

@@ -1,111 +1,94 @@
-"""What models answer as Plotly figures: calibration and confusion of classes, errors of scores.
-
-A model is given as (name, colour, its values).
-"""
+"""What models answer as Plotly figures, by model: calibration and confusion of classes, errors of scores."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emdistill.show.charts import INK, SOFT, Figure, heat_scale, layout, plain, points, rounded
+from emdistill.show.answer_statistics import Bins
+from emdistill.show.charts import SOFT, VARIANTS, Figure, Matrix, figure, heatmap, plain, points
+
+PROBABILITY = {"range": [0, 1.02], "dtick": 0.2}  # an axis
+HEIGHT = 340
+ERROR_BINS = 40
 
 
-def reliability(models: Sequence[tuple[str, str, Sequence[tuple[float, float, int]]]]) -> Figure:
-    """Share that held against probability given; on the diagonal a model is right as often as it says.
-
-    models   (name, colour, its bins that hold any: (mean probability, share that held, count))
-    """
+def reliability(models: Mapping[str, Bins]) -> Figure:
+    """Share that held against probability given; on the diagonal a model is right as often as it says."""
     data = [_diagonal(0.0, 1.0, "as sure as right")]
-    for place, (name, colour, bins) in enumerate(models):
-        means, shares = [round(mean, 4) for mean, _, _ in bins], [round(share, 4) for _, share, _ in bins]
-        counts = [count for _, _, count in bins]
-        hover = "said %{x:.2f}, was so %{y:.2f} (%{customdata})"
-        further = {"mode": "lines+markers", "marker": {"size": 8}, "customdata": counts, "hovertemplate": hover}
-        data.append(points(name, means, shares, place=place, colour=colour, **further))
-    axis = {"range": [0, 1.02], "dtick": 0.2}
-    return {"data": data, "layout": layout(340, x="probability", y="share that held", xaxis=axis, yaxis=axis)}
+    look: Figure = {"mode": "lines+markers", "marker": {"size": 8}}
+    look["hovertemplate"] = "said %{x:.2f}, was so %{y:.2f} (%{customdata})"
+    for place, (name, bins) in enumerate(models.items()):
+        means, shares, counts = zip(*(each for each in bins if each[2]), strict=True)
+        data.append(points(name, means, shares, place=place, customdata=counts, **look))
+    return figure(data, HEIGHT, x="probability", y="share that held", xaxis=PROBABILITY, yaxis=PROBABILITY)
 
 
-def confidence_bars(models: Sequence[tuple[str, str, Sequence[int]]], y: str = "rows") -> Figure:
-    """How many answers are given with which probability: the models' values are counts per bin of equal width."""
+def confidence_bars(models: Mapping[str, Bins], y: str = "rows") -> Figure:
+    """How many answers are given with which probability, in bins of equal width."""
     data = []
-    for name, colour, rows in models:
-        edges = [place / len(rows) for place in range(len(rows) + 1)]
+    for name, bins in models.items():
+        edges = list(pairwise(np.linspace(0.0, 1.0, len(bins) + 1).tolist()))
         data.append(
             {
                 "type": "bar",
                 "name": plain(name),
-                "x": [round((low + high) / 2, 4) for low, high in pairwise(edges)],
-                "y": list(rows),
-                "customdata": [f"{low:.1f} to {high:.1f}" for low, high in pairwise(edges)],
-                "marker": {"color": colour},
+                "x": [(low + high) / 2 for low, high in edges],
+                "y": [count for _, _, count in bins],
+                "customdata": [f"{low:.1f} to {high:.1f}" for low, high in edges],
+                "marker": {"color": VARIANTS.get(name, SOFT)},
                 "hovertemplate": f"%{{customdata}}: %{{y}} {y}",
             }
         )
-    axis = {"range": [0, 1.02], "dtick": 0.2}
-    return {"data": data, "layout": layout(340, x="probability", y=y, xaxis=axis, barmode="group", bargap=0.2)}
+    return figure(data, HEIGHT, x="probability", y=y, xaxis=PROBABILITY, barmode="group", bargap=0.2)
 
 
 def confusion_heatmap(names: Sequence[str], counts: NDArray[np.int64]) -> Figure:
     """Given answers (columns) by gold label (rows), as shares of each row; the counts are for the pointer."""
-    totals = counts.sum(axis=1, keepdims=True)
-    share = counts / np.maximum(totals, 1)
     labels = [plain(name, 24) for name in names]
-    small = len(names) <= 8
-    trace = {
-        "type": "heatmap",
-        "x": list(range(len(names))),
-        "y": list(range(len(names))),
-        "z": [rounded(row, 4) for row in share],
-        "customdata": [
-            [[int(count), labels[row], labels[column]] for column, count in enumerate(line)]
-            for row, line in enumerate(counts)
-        ],
-        "zmin": 0,
-        "zmax": 1,
-        "colorscale": heat_scale(),
-        "showscale": False,
-        "xgap": 1,
-        "ygap": 1,
-        "texttemplate": "%{z:.2f}" if small else "",
-        "textfont": {"size": 13, "color": INK},
-        "hovertemplate": "gold %{customdata[1]}<br>answer %{customdata[2]}<br>"
-        "%{customdata[0]} rows, %{z:.3f} of the row<extra></extra>",
-    }
-    ticks = {"tickvals": list(range(len(names))), "ticktext": labels, "showgrid": False, "zeroline": False, "ticks": ""}
-    return {
-        "data": [trace],
-        "layout": layout(
-            130 + max(150, min(30 * len(names), 460)), x="answer", y="gold label", margin={"t": 8},
-            xaxis=ticks, yaxis=ticks | {"autorange": "reversed"},
-        ),
-    }  # fmt: skip
-
-
-def predicted_against_gold(models: Sequence[tuple[str, str, Sequence[float]]], gold: Sequence[float]) -> Figure:
-    """Predicted scores against gold ones: models as (name, colour, scores); on the diagonal both agree."""
-    every = [*gold, *(score for _, _, scores in models for score in scores)]
-    data = [_diagonal(min(every, default=0.0), max(every, default=1.0), "as labelled")]
-    look = {"mode": "markers", "marker": {"size": 5, "opacity": 0.5}}
-    hover = "gold %{x:.3g}, predicted %{y:.3g}"
-    for place, (name, colour, scores) in enumerate(models):
-        data.append(points(name, gold, scores, place=place, colour=colour, hovertemplate=hover, **look))
-    return {"data": data, "layout": layout(340, x="gold score", y="predicted score")}
-
-
-def error_histogram(models: Sequence[tuple[str, str, Sequence[int]]], edges: Sequence[float]) -> Figure:
-    """How many rows have which error (predicted - gold): models as (name, colour, rows in each bin)."""
-    middles = [round((low + high) / 2, 6) for low, high in pairwise(edges)]
-    look = {"line": {"shape": "hvh"}, "hovertemplate": "error %{x:.3g}: %{y} rows"}
-    data = [
-        points(name, middles, rows, place=place, colour=colour, **look)
-        for place, (name, colour, rows) in enumerate(models)
+    texts = [
+        [[count, row, column] for count, column in zip(of_row, labels, strict=True)]
+        for row, of_row in zip(labels, counts.tolist(), strict=True)
     ]
-    return {"data": data, "layout": layout(340, x="predicted − gold", y="rows", yaxis={"rangemode": "tozero"})}
+    return heatmap(
+        counts / np.maximum(counts.sum(axis=1, keepdims=True), 1),
+        130 + max(150, min(30 * len(names), 460)),
+        x="answer",
+        y="gold label",
+        most=1,
+        xaxis={"tickvals": list(range(len(names))), "ticktext": labels},
+        customdata=texts,
+        showscale=False,
+        texttemplate="%{z:.2f}" if len(names) <= 8 else "",
+        hovertemplate="gold %{customdata[1]}<br>answer %{customdata[2]}<br>"
+        "%{customdata[0]} rows, %{z:.3f} of the row<extra></extra>",
+    )
+
+
+def predicted_against_gold(models: Mapping[str, Sequence[float]], gold: Sequence[float]) -> Figure:
+    """Predicted scores against gold ones; on the diagonal both agree."""
+    scores = [*gold, *(score for of_model in models.values() for score in of_model)]
+    data = [_diagonal(min(scores), max(scores), "as labelled")]
+    look: Figure = {"mode": "markers", "marker": {"size": 5, "opacity": 0.5}}
+    look["hovertemplate"] = "gold %{x:.3g}, predicted %{y:.3g}"
+    for place, (name, predicted) in enumerate(models.items()):
+        data.append(points(name, gold, predicted, place=place, **look))
+    return figure(data, HEIGHT, x="gold score", y="predicted score")
+
+
+def error_histogram(models: Mapping[str, Matrix]) -> Figure:
+    """How many rows have which error, predicted - gold."""
+    edges = np.histogram_bin_edges(np.concatenate(list(models.values())), bins=ERROR_BINS)
+    middles = ((edges[:-1] + edges[1:]) / 2).tolist()
+    look: Figure = {"line": {"shape": "hvh"}, "hovertemplate": "error %{x:.3g}: %{y} rows"}
+    data = [
+        points(name, middles, np.histogram(errors, edges)[0].tolist(), place=place, **look)
+        for place, (name, errors) in enumerate(models.items())
+    ]
+    return figure(data, HEIGHT, x="predicted − gold", y="rows", yaxis={"rangemode": "tozero"})
 
 
 def _diagonal(low: float, high: float, name: str) -> Figure:

@@ -12,7 +12,7 @@ BINS = 10
 
 
 def reliability_bins(probabilities: Matrix, held: NDArray[np.bool_], bins: int = BINS) -> Bins:
-    """(mean probability, share that held, count) of each bin; the first two are 0 where it holds nothing.
+    """(mean probability, share that held, count) of each bin; the first two are 0 where the bin is empty.
 
     probabilities, held   of any shape, the same: what a model gave to a statement, and whether it was so. For classes
                           the statement is its answer, for several labels each label of each row
@@ -28,20 +28,20 @@ def reliability_bins(probabilities: Matrix, held: NDArray[np.bool_], bins: int =
 
 def calibration_error(bins: Bins) -> float:
     """Expected calibration error: Σ count/all · |share - mean| over the bins (Guo et al., 2017, equation 3)."""
-    total = sum(count for _, _, count in bins)
-    return sum(count / total * abs(share - mean) for mean, share, count in bins)
+    means, shares, counts = np.array(bins).T
+    return float(np.average(np.abs(shares - means), weights=counts))
 
 
 def class_divergence(teacher: NDArray[np.floating], student: NDArray[np.floating]) -> Matrix:
     """KL(teacher ‖ student) + KL(student ‖ teacher) per row, in nats: Σ (p - q)·(log p - log q), logits [rows, C]."""
-    logs = [log_softmax(np.asarray(logits, dtype=np.float64), axis=1) for logits in (teacher, student)]
-    return np.asarray(((np.exp(logs[0]) - np.exp(logs[1])) * (logs[0] - logs[1])).sum(axis=1))
+    p, q = (log_softmax(logits.astype(np.float64), axis=1) for logits in (teacher, student))
+    return np.asarray(((np.exp(p) - np.exp(q)) * (p - q)).sum(axis=1))
 
 
 def label_divergence(teacher: NDArray[np.floating], student: NDArray[np.floating]) -> Matrix:
     """The same summed over labels that hold or not, each by itself: Σ (σ(t) - σ(s))·(t - s), logits [rows, C]."""
-    ours, theirs = (np.asarray(logits, dtype=np.float64) for logits in (teacher, student))
-    return np.asarray(((expit(ours) - expit(theirs)) * (ours - theirs)).sum(axis=1))
+    t, s = (logits.astype(np.float64) for logits in (teacher, student))
+    return np.asarray(((expit(t) - expit(s)) * (t - s)).sum(axis=1))
 
 
 def largest(values: Matrix, count: int) -> list[int]:

@@ -5,25 +5,27 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
+from emdistill.console import counted
 from emdistill.errors import ConfigError, OutputError
-from emdistill.runs.distillation import Distillation, read_distillation
+from emdistill.runs.distillation import Distillation, read_distillation, version_notes, versions_of
 from emdistill.runs.gate_record import GATE, GateRecord, read_gate
 from emdistill.runs.open_run import PLACES
-from emdistill.runs.record import RUN_FILE, RunRecord, TaskRecord
+from emdistill.runs.record import RUN_FILE, ModelRecord, TaskRecord
 
 VARIANT_NAMES = {"teacher": "teacher", "student": "PyTorch", "onnx": "ONNX", "int8": "int8"}
 TEACHER, STUDENT = "teacher", "student"
+MOST_FOLDERS = 6  # that an error names of each group
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model that could be shipped: one configuration in one form, over the seeds that were given.
+    """A model that could be shipped: one configuration in one form, over its seeds.
 
     variant   as in gate.json: teacher, student (PyTorch), onnx, int8
     size      bytes
@@ -84,18 +86,11 @@ class RunSet:
 
 
 @dataclass(frozen=True)
-class _Run:
-    run: Distillation
+class _Run(Distillation):
+    """A finished run of a task, with its gate where it was exported."""
+
     task: TaskRecord
     gate: GateRecord | None
-
-    @property
-    def folder(self) -> Path:
-        return self.run.folder
-
-    @property
-    def record(self) -> RunRecord:
-        return self.run.record
 
     @property
     def teacher_hash(self) -> str:
@@ -107,88 +102,82 @@ def read_runs(folders: Sequence[Path]) -> RunSet:
 
     Runs that differ in nothing but their seed are one configuration: their scores are taken together.
     Raises OutputError for a folder without a finished distillation, or with a broken record; ConfigError where the runs
-    are of different tasks or development sets, whose scores say nothing of each other.
+    are of different tasks or development sets, whose scores are not comparable.
     """
     runs = [_read(folder) for folder in folders]
     _check_comparable(runs)
     groups = _by_configuration(runs)
-    candidates = _teachers(runs)
-    unmeasured, notes = [], []
+    candidates, unmeasured, notes = _teachers(runs), [], []
     for name, group in zip(_names(groups), groups, strict=True):
-        forms, left_out = _candidates(name, group)
+        forms, omission = _students(name, group)
         candidates += forms
         unmeasured += [] if any(candidate.latency is not None for candidate in forms) else [name]
-        notes += [f"{name}: {left_out}"] if left_out else []
-    task = runs[0].task
-    dev, rows = runs[0].run.dev
+        notes += [f"{name}: {omission}"] if omission else []
+    task, (dev, rows) = runs[0].task, runs[0].dev
     compared = RunSet(task.name, task.metric, dev, rows, tuple(candidates), tuple(unmeasured))
     return replace(compared, notes=(*notes, *_differences(runs, compared.places)))
 
 
 def _read(folder: Path) -> _Run:
     run = read_distillation(folder)
-    if run.task is None:
-        raise OutputError(f"{folder} holds a general distillation, which has no score of a task; name runs of a task")
+    task = run.scored_task
     if not run.record.is_finished:
-        raise OutputError(
-            f"{folder} holds a run that is not finished; the command that began it, with --resume, ends it"
-        )
+        raise OutputError(f"{folder} holds a run that is not finished; finish it by its own command with --resume")
     gate = read_gate(folder)
-    if gate is not None and gate.metric != run.task.metric:
-        raise OutputError(f"{folder / GATE} is of another metric ({gate.metric}) than {RUN_FILE} ({run.task.metric})")
-    return _Run(run, run.task, gate)
+    if gate is not None and gate.metric != task.metric:
+        raise OutputError(f"{folder / GATE} is of another metric ({gate.metric}) than {RUN_FILE} ({task.metric})")
+    return _Run(**vars(run), gate=gate)
 
 
 def _check_comparable(runs: Sequence[_Run]) -> None:
-    tasks = {run.folder: (run.task.name, run.task.kind, run.task.labels, run.task.metric) for run in runs}
-    if len(set(tasks.values())) > 1:
-        raise ConfigError(
-            f"scores of different tasks are not comparable; report each task by itself: "
-            f"{_listed({folder: name for folder, (name, *_) in tasks.items()})}"
-        )
-    dev_sets = {run.folder: _dev_set(run.task) for run in runs}
-    if len(set(dev_sets.values())) > 1:
-        numbers = {dev: number for number, dev in enumerate(dict.fromkeys(dev_sets.values()), start=1)}
-        described = {
-            run.folder: "set {} ({}, {} rows)".format(numbers[dev_sets[run.folder]], *run.run.dev) for run in runs
-        }
-        raise ConfigError(
-            f"the runs are scored on different development sets, so that their scores are not comparable; report "
-            f"each by itself: {_listed(described)}"
-        )
+    """Refuse runs of several tasks or development sets, with some folders of each."""
+    keys: dict[str, Callable[[_Run], Hashable]] = {"tasks": _task, "development sets": _dev_set}
+    for kind, key in keys.items():
+        groups = _grouped(runs, key)
+        if len(groups) == 1:
+            continue
+        lists = []
+        for number, group in enumerate(groups, start=1):
+            folders = [str(run.folder) for run in group[:MOST_FOLDERS]]
+            folders += [f"{len(group) - MOST_FOLDERS} more"] if len(group) > MOST_FOLDERS else []
+            about = (group[0].task.name, *group[0].dev)
+            lists.append("{} ({}, {}, {} rows): {}".format(number, *about, ", ".join(folders)))
+        raise ConfigError(f"scores of different {kind} are not comparable; report each by itself: {'; '.join(lists)}")
 
 
-def _dev_set(task: TaskRecord) -> tuple[object, ...]:
+def _task(run: _Run) -> Hashable:
+    return run.task.name, run.task.kind, run.task.labels, run.task.metric
+
+
+def _grouped(runs: Sequence[_Run], key: Callable[[_Run], Hashable]) -> list[list[_Run]]:
+    """The runs of each key, in the order of their first ones."""
+    groups: dict[Hashable, list[_Run]] = {}
+    for run in runs:
+        groups.setdefault(key(run), []).append(run)
+    return list(groups.values())
+
+
+def _dev_set(run: _Run) -> Hashable:
     """What development rows are known by: their number, how they were cut out of train, the hashes of their files."""
+    task = run.task
     train, *others = [file.sha256 for file in task.files] or [task.description]
     files = tuple(others) if others and not task.held_out else (train,)
     return tuple(task.evaluation_rows.items()), task.held_out, files
 
 
-def _listed(texts: Mapping[Path, str], at_most: int = 6) -> str:
-    """'mrpc: a, b; sst2: c'."""
-    folders: dict[str, list[str]] = {}
-    for folder, text in texts.items():
-        folders.setdefault(text, []).append(str(folder))
-    return "; ".join(
-        f"{text}: {', '.join(names[:at_most])}{f' and {len(names) - at_most} more' * (len(names) > at_most)}"
-        for text, names in folders.items()
-    )
-
-
 def _by_configuration(runs: Sequence[_Run]) -> list[list[_Run]]:
     """Runs that differ in nothing but their seed, together; a seed that comes twice opens a group of its own."""
-    groups: dict[tuple[str, int], list[_Run]] = {}
-    met: Counter[tuple[str, int]] = Counter()
-    for run in runs:
+    repeats: Counter[Hashable] = Counter()
+
+    def key(run: _Run) -> Hashable:
         # An option that an earlier version did not have is one that was not given.
-        given = {name: value for name, value in run.record.config.items() if value is not None}
-        config = {name: value for name, value in given.items() if name not in ("seed", *PLACES)}
-        key = json.dumps([config, run.record.hashes], sort_keys=True, default=str)
-        seed = run.record.seed
-        groups.setdefault((key, met[key, seed]), []).append(run)
-        met[key, seed] += 1
-    return list(groups.values())
+        options = {name: value for name, value in run.record.config.items() if value is not None}
+        config = {name: value for name, value in options.items() if name not in ("seed", *PLACES)}
+        text = json.dumps([config, run.record.hashes], sort_keys=True, default=str)
+        repeats[text, run.record.seed] += 1
+        return text, repeats[text, run.record.seed]
+
+    return _grouped(runs, key)
 
 
 def _names(groups: Sequence[Sequence[_Run]]) -> list[str]:
@@ -203,47 +192,48 @@ def _names(groups: Sequence[Sequence[_Run]]) -> list[str]:
     return [name if names.count(name) == 1 else path for name, path in zip(names, relative, strict=True)]
 
 
-def _candidates(name: str, group: Sequence[_Run]) -> tuple[list[Candidate], str]:
+def _students(name: str, group: Sequence[_Run]) -> tuple[list[Candidate], str]:
     """A configuration's models, the one in PyTorch first; and what was left out of their latencies."""
-    first, metric = group[0].run, group[0].task.metric
+    first, metric = group[0], group[0].task.metric
     gates = [run.gate for run in group if run.gate is not None]
-    here = [gate for gate in gates if _place(gate) == _place(gates[0])]
-    forms = []
+    comparable = _of_one_place(gates)
+    candidates = []
     for variant in (STUDENT, "onnx", "int8"):
         measured = [gate.variants[variant] for gate in gates if variant in gate.variants]
         if variant == STUDENT:
             # A file has a header too; sizes of what was measured and what was not are to be comparable.
-            size, scores = first.student.bytes, [run.run.student_scores[metric] for run in group]
-        elif any(variant in gate.variants for gate in here):
+            size, scores = first.student.bytes, [run.student_scores[metric] for run in group]
+        elif any(variant in gate.variants for gate in comparable):
             size, scores = measured[0].bytes, [form.scores[metric] for form in measured]
         else:
             continue
-        shape = f"{first.student.shape.layers} × {first.student.shape.width}"
-        method, parameters = first.options.method, first.student.parameters
-        timing = _timing(here, variant)
-        forms.append(Candidate(name, variant, method, shape, parameters, size, tuple(scores), **timing))
-    left_out = "latencies of some of its seeds were measured elsewhere and are left out" if here != gates else ""
-    return forms, left_out
+        about = (name, variant, first.options.method, _shape(first.student), first.student.parameters)
+        candidates.append(Candidate(*about, size, tuple(scores), **_timing(comparable, variant)))
+    elsewhere = "latencies of some of its seeds were measured elsewhere and are left out"
+    return candidates, elsewhere if comparable != gates else ""
 
 
 def _teachers(runs: Sequence[_Run]) -> list[Candidate]:
     """The runs' teachers, each once."""
-    groups: dict[str, list[_Run]] = {}
-    for run in runs:
-        groups.setdefault(run.teacher_hash, []).append(run)
+    groups = _grouped(runs, lambda run: run.teacher_hash)
     teachers = []
-    for group in groups.values():
-        first = group[0].run
-        gates = [each.gate for each in group if each.gate is not None and TEACHER in each.gate.variants]
-        here = [gate for gate in gates if _place(gate) == _place(gates[0])]
+    for group in groups:
+        first = group[0]
+        gates = [run.gate for run in group if run.gate is not None and TEACHER in run.gate.variants]
         name = TEACHER if len(groups) == 1 else f"{TEACHER} {Path(first.options.teacher).name}"
-        shape = f"{first.teacher.shape.layers} × {first.teacher.shape.width}"
-        scores = (first.teacher_scores[group[0].task.metric],)
-        timing = _timing(here, TEACHER)
-        teachers.append(
-            Candidate(name, TEACHER, "", shape, first.teacher.parameters, first.teacher.bytes, scores, **timing)
-        )
+        about = (name, TEACHER, "", _shape(first.teacher), first.teacher.parameters, first.teacher.bytes)
+        scores = (first.teacher_scores[first.task.metric],)
+        teachers.append(Candidate(*about, scores, **_timing(_of_one_place(gates), TEACHER)))
     return teachers
+
+
+def _shape(model: ModelRecord) -> str:
+    return f"{model.shape.layers} × {model.shape.width}"
+
+
+def _of_one_place(gates: Sequence[GateRecord]) -> list[GateRecord]:
+    """Those that were measured where the first one was."""
+    return [gate for gate in gates if _place(gate) == _place(gates[0])]
 
 
 def _timing(gates: Sequence[GateRecord], variant: str) -> dict[str, Any]:
@@ -268,8 +258,8 @@ def _place(gate: GateRecord) -> str:
     """'128 tokens, 2 threads of 4 cores, Intel Xeon': what latencies must have in common to be compared."""
     cases = [case for variant in gate.variants.values() if (case := variant.judged)]
     length = f"{cases[0].length} tokens, " if cases else ""
-    threads, cores = gate.machine.threads, gate.machine.cores
-    return f"{length}{threads} thread{'s' * (threads != 1)} of {cores} core{'s' * (cores != 1)}, {gate.machine.cpu}"
+    machine = gate.machine
+    return f"{length}{counted(machine.threads, 'thread')} of {counted(machine.cores, 'core')}, {machine.cpu}"
 
 
 def _differences(runs: Sequence[_Run], places: Sequence[str]) -> list[str]:
@@ -282,10 +272,6 @@ def _differences(runs: Sequence[_Run], places: Sequence[str]) -> list[str]:
         )
     if len({run.teacher_hash for run in runs}) > 1:
         notes.append("the runs have different teachers")
-    if len({(run.task.files[:1], run.run.train_rows) for run in runs}) > 1:
+    if len({(run.task.files[:1], run.train_rows) for run in runs}) > 1:
         notes.append("the runs learned from different training rows; all are scored on the same development set")
-    for name in ("emdistill", "torch", "transformers"):
-        versions = list(dict.fromkeys(run.record.versions.get(name, "unknown") for run in runs))
-        if len(versions) > 1:
-            notes.append(f"the runs were made with different versions of {name}: {', '.join(versions)}")
-    return notes
+    return notes + version_notes(versions_of(runs))

@@ -13,8 +13,9 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from emdistill.config import as_command, folder_name, plain, source_name
 from emdistill.console import ReportRow, Table, comparison_table, shown
-from emdistill.runs.distillation import Distillation
+from emdistill.runs.distillation import PACKAGES, Distillation
 from emdistill.runs.gate_record import GateRecord
+from emdistill.runs.record import TaskRecord
 from emdistill.show.gate_tables import gate_tables, verdict_lines
 from emdistill.show.page import code_span, render, words
 from emdistill.states import Link
@@ -22,7 +23,6 @@ from emdistill.tasks import find_kind
 
 PIPELINE = "text-classification"
 FILES = {"onnx": "float32", "int8": "int8"}
-PACKAGES = ("emdistill", "torch", "transformers")
 
 
 @dataclass(frozen=True)
@@ -35,52 +35,19 @@ class Reads:
     pairs: bool
     max_length: int
 
-    @property
-    def wording(self) -> Wording:
-        """What is said of its answers."""
-        return WORDINGS[self.link]
-
-
-@dataclass(frozen=True)
-class Wording:
-    """What a card says of answers of one link.
-
-    does      what the model does to texts
-    answers   what it answers with; the labels follow where it has any
-    options   of transformers' pipeline
-    score     what the pipeline's `score` is
-    """
-
-    does: str
-    answers: str
-    options: str
-    score: str
-
-
-WORDINGS: dict[Link, Wording] = {
-    "softmax": Wording("labels", "one of", "", "is the probability that the model gives to `label`"),
-    "sigmoid": Wording(
-        "labels",
-        "any of",
-        ', top_k=None, function_to_apply="sigmoid"',
-        "is the probability that `label` holds, by itself",
-    ),
-    # On a single output the pipeline would by default put a sigmoid.
-    "identity": Wording("scores", "a score", ', function_to_apply="none"', "is the score"),
-}
-
 
 def student_card(run: Distillation) -> str:
     """The card of a task's student."""
-    assert run.task is not None  # a student of raw text has another card
-    task, first = run.task, next(iter(run.task.evaluation_rows))
+    task, (first, _) = run.scored_task, run.dev
     reads = Reads(task.name, find_kind(task.kind).link, task.labels, task.pairs, run.options.max_length)
-    teacher, student = (_by_set(run, scores) for scores in (run.teacher_scores, run.student_scores))
+    teacher, student = (_by_set(task, scores) for scores in (run.teacher_scores, run.student_scores))
+    models = [("teacher", run.teacher), ("student", run.student)]
     scores = [
         [name, metric, shown(teacher[name].get(metric), ".4f"), shown(student[name].get(metric), ".4f")]
         for name in student
         for metric in dict.fromkeys([*student[name], *teacher[name]])
     ]
+    sizes = [ReportRow(name, {}, model.parameters, model.bytes) for name, model in models]
     files = [[code_span(source_name(file.name)), f"{file.rows:,}", code_span(file.sha256)] for file in task.files]
     front = {
         "pipeline_tag": PIPELINE,
@@ -101,13 +68,11 @@ def student_card(run: Distillation) -> str:
         front,
         task=task,
         reads=reads,
-        settings={words(name).capitalize(): _told(value) for name, value in run.options.training.items()},
+        settings={words(name).capitalize(): _text(value) for name, value in run.options.training.items()},
         data=Table(["data", "rows", "SHA-256"], files, words=(0, 2)),
         scores=Table(["measured on", "metric", "teacher", "student"], scores, words=(0, 1)),
         counts=f"{words(task.metric)} on {first}",
-        sizes=comparison_table(
-            [ReportRow(n, {}, m.parameters, m.bytes) for n, m in _models(run)]
-        ).without_empty_columns(),
+        sizes=comparison_table(sizes).without_empty_columns(),
     )
 
 
@@ -150,22 +115,19 @@ def _card(template: str, run: Distillation, front: Mapping[str, Any], **values: 
     )
 
 
-def _models(run: Distillation) -> list[tuple[str, Any]]:
-    return [("teacher", run.teacher), ("student", run.student)]
-
-
-def _by_set(run: Distillation, scores: Mapping[str, float]) -> dict[str, dict[str, float]]:
+def _by_set(task: TaskRecord, scores: Mapping[str, float]) -> dict[str, dict[str, float]]:
     """Scores by evaluation set: those of the first bear the metric's name alone, others 'SET/METRIC'."""
-    first, *others = run.task.evaluation_rows if run.task else ("",)
-    return {first: {name: value for name, value in scores.items() if "/" not in name}} | {
-        other: {name.removeprefix(f"{other}/"): value for name, value in scores.items() if name.startswith(f"{other}/")}
-        for other in others
-    }
+    first, *others = task.evaluation_rows
+    sets: dict[str, dict[str, float]] = {name: {} for name in (first, *others)}
+    for name, value in scores.items():
+        part, _, metric = name.rpartition("/")
+        sets.get(part or first, {})[metric] = value
+    return sets
 
 
-def _told(value: Any) -> str:
+def _text(value: Any) -> str:
     """A value as text, absolute paths cut to their last part."""
-    cut = plain(value)
-    if isinstance(cut, dict):
-        return ", ".join(f"{key}: {_told(item)}" for key, item in cut.items())
-    return ", ".join(map(_told, cut)) if isinstance(cut, list) else str(cut)
+    value = plain(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_text(item)}" for key, item in value.items())
+    return ", ".join(map(_text, value)) if isinstance(value, list) else str(value)

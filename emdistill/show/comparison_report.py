@@ -7,13 +7,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from emdistill.console import ABSENT, ReportRow, Table, comparison_table, markdown
+from emdistill.console import ABSENT, ReportRow, Table, comparison_table, counted, markdown, short, spread
 from emdistill.files import write_whole
 from emdistill.runs.comparison import Comparison, EntryResult, PairedDifference
+from emdistill.runs.distillation import version_notes
 from emdistill.show.charts import differences
 from emdistill.show.page import Chart, write_page
 
-FILES = ("comparison.json", "comparison.md", "report.html")
 OLD_PICTURE = "differences.png"  # of earlier versions
 
 
@@ -22,16 +22,18 @@ def write_comparison(folder: Path, comparison: Comparison, *, command: str = "")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / OLD_PICTURE).unlink(missing_ok=True)
     notes = comparison_notes(comparison)
-    record = json.dumps(comparison_record(comparison), indent=2, ensure_ascii=False)
-    write_whole(folder / FILES[0], record + "\n")
-    write_whole(folder / FILES[1], differences_markdown(comparison) + "\n" + "".join(f"- {note}\n" for note in notes))
+    record = json.dumps(comparison_record(comparison), indent=2, ensure_ascii=False) + "\n"
+    write_whole(folder / "comparison.json", record)
+    lines = differences_markdown(comparison) + "\n" + "".join(f"- {note}\n" for note in notes)
+    write_whole(folder / "comparison.md", lines)
     rows = [ReportRow("teacher", comparison.teacher), *map(_means, comparison.entries)]
     write_page(
-        folder / FILES[2],
+        folder / "report.html",
         "comparison",
         title=f"{comparison.task}: {', '.join(entry.name for entry in comparison.entries)}",
-        verdict=_verdict(comparison),
-        notes=[*(_sentence(entry, difference) for entry, difference in comparison.compared), *notes],
+        comparison=comparison,
+        differences=[_difference(difference) for _, difference in comparison.compared],
+        notes=notes,
         table=differences_table(comparison),
         chart=_chart(comparison) if comparison.compared else None,
         models=comparison_table(rows).without_empty_columns(),
@@ -55,13 +57,12 @@ def _chart(comparison: Comparison) -> Chart:
 
 
 def comparison_record(comparison: Comparison) -> dict[str, Any]:
-    """The comparison as plain values for JSON: all scores, and what was found."""
+    """The comparison as plain values for JSON: all scores, differences and findings."""
     record = asdict(comparison)
     for entry, plain in zip(comparison.entries, record["entries"], strict=True):
-        started = bool(entry.scores)
-        plain["mean"] = entry.mean(comparison.metric) if started else None
+        plain["mean"] = entry.mean(comparison.metric) if entry.scores else None
         plain["standard_deviation"] = entry.deviation(comparison.metric)
-        plain["mean_seconds"] = entry.mean_seconds if started else None
+        plain["mean_seconds"] = entry.mean_seconds if entry.scores else None
         plain["finding"] = entry.finding
         plain["finding_survives_holm"] = entry.survives
     return {"status": "interrupted" if comparison.missing else "finished", **record}
@@ -69,12 +70,11 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
 
 def differences_table(comparison: Comparison) -> Table:
     """Mean ± deviation, paired difference and interval, wins/ties/losses, time, finding."""
-    seeds = len(comparison.seeds)
     against = f"difference to\n{comparison.baseline}"
     headings = ["", comparison.metric, against, "won/\ntied/\nlost", "time\n(s)", "finding"]
     teacher = ["teacher", f"{comparison.teacher[comparison.metric]:.3f}", *[ABSENT] * 3, ""]
     lines = [teacher, *(_line(comparison, entry) for entry in comparison.entries)]
-    title = f"{comparison.task}, {comparison.dev}: {seeds} seed{'s' * (seeds > 1)}"
+    title = f"{comparison.task}, {comparison.dev}: {counted(len(comparison.seeds), 'seed')}"
     return Table(headings, lines, title, words=(0, 5))
 
 
@@ -87,7 +87,7 @@ def differences_markdown(comparison: Comparison) -> str:
 
 
 def comparison_notes(comparison: Comparison) -> list[str]:
-    """What must be known to read the table, a sentence each."""
+    """What a reader of the table must know, a sentence each."""
     notes = [
         f"scores on {comparison.dev} ({comparison.dev_rows} rows); {selection}" for selection in comparison.selection
     ]
@@ -98,10 +98,7 @@ def comparison_notes(comparison: Comparison) -> list[str]:
         )
     else:
         notes.append("one seed shows no difference, whatever its size: an interval needs two, better five (--seeds 5)")
-    notes += _about_holm(comparison)
-    for name, versions in comparison.versions.items():
-        if len(versions) > 1:
-            notes.append(f"the runs were made with different versions of {name}: {', '.join(versions)}")
+    notes += _holm_notes(comparison) + version_notes(comparison.versions)
     if comparison.missing:
         counts = ", ".join(f"{entry.name} {len(entry.scores)}" for entry in comparison.entries)
         notes.append(
@@ -111,8 +108,8 @@ def comparison_notes(comparison: Comparison) -> list[str]:
     return notes
 
 
-def _about_holm(comparison: Comparison) -> list[str]:
-    made = f"{len(comparison.compared)} comparisons with {comparison.baseline} were made"
+def _holm_notes(comparison: Comparison) -> list[str]:
+    opening = f"{len(comparison.compared)} comparisons with {comparison.baseline} were made"
     if len(comparison.compared) < 2 or len(comparison.seeds) < 2:
         return []
     verdicts = [
@@ -122,34 +119,27 @@ def _about_holm(comparison: Comparison) -> list[str]:
         if entry.finding != "no difference shown"
     ]
     if not verdicts:
-        return [f"{made}, and none shows a difference"]
-    return [f"{made}; after Holm's correction for their number: {', '.join(verdicts)}"]
+        return [f"{opening}, and none shows a difference"]
+    return [f"{opening}; after Holm's correction for their number: {', '.join(verdicts)}"]
 
 
 def _line(comparison: Comparison, entry: EntryResult) -> list[str]:
     if not entry.scores:
         return [entry.name, *[ABSENT] * 4, "not run yet"]
-    mean, deviation = entry.mean(comparison.metric), entry.deviation(comparison.metric)
-    score = f"{mean:.3f}" if deviation is None else f"{mean:.3f} ± {deviation:.3f}"
-    seconds = _seconds(entry.mean_seconds)
-    if entry.difference is None:
+    score = spread(entry.mean(comparison.metric), entry.deviation(comparison.metric))
+    seconds, difference = short(entry.mean_seconds), entry.difference
+    if difference is None:
         return [entry.name, score, ABSENT, ABSENT, seconds, "baseline" * (entry.name == comparison.baseline)]
-    found = entry.difference
-    counts = f"{found.wins}/{found.ties}/{found.losses}"
-    return [entry.name, score, _difference(found), counts, seconds, entry.finding or ""]
+    counts = f"{difference.wins}/{difference.ties}/{difference.losses}"
+    return [entry.name, score, _difference(difference), counts, seconds, entry.finding or ""]
 
 
-def _difference(found: PairedDifference) -> str:
+def _difference(difference: PairedDifference) -> str:
     """+.012 [-.003, +.027]; without an interval where there is none."""
-    if found.low is None or found.high is None:
-        return _signed(found.mean) + (" each" if found.p is not None else "")
-    return f"{_signed(found.mean)} [{_signed(found.low)}, {_signed(found.high)}]"
-
-
-def _sentence(entry: EntryResult, found: PairedDifference) -> str:
-    seeds = len(entry.differences)
-    counts = f"{found.wins} won, {found.ties} tied, {found.losses} lost"
-    return f"{entry.name}: {entry.finding}; {_difference(found)} over {seeds} seed{'s' * (seeds > 1)} ({counts})"
+    mean, low, high = difference.mean, difference.low, difference.high
+    if low is None or high is None:
+        return _signed(mean) + (" each" if difference.p is not None else "")
+    return f"{_signed(mean)} [{_signed(low)}, {_signed(high)}]"
 
 
 def _means(entry: EntryResult) -> ReportRow:
@@ -157,24 +147,10 @@ def _means(entry: EntryResult) -> ReportRow:
     return ReportRow(entry.name, {name: entry.mean(name) for name in metrics}, entry.parameters, entry.size)
 
 
-def _verdict(comparison: Comparison) -> str:
-    """'Better than soft-targets: bert-emd. No difference shown: tinybert.'; "" where nothing is compared."""
-    groups: dict[str, list[str]] = {}
-    for entry, _ in comparison.compared:
-        groups.setdefault(entry.finding or "", []).append(entry.name)
-    than = f" than {comparison.baseline}"
-    titles = {"better": f"Better{than}", "worse": f"Worse{than}", "no difference shown": "No difference shown"}
-    return " ".join(f"{title}: {', '.join(groups[kind])}." for kind, title in titles.items() if kind in groups)
-
-
 def _signed(value: float) -> str:
     """+.012, as shares are written in the pictures."""
     text = f"{value:+z.3f}"
     return text[0] + text[1:].removeprefix("0")
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
 
 
 def _p(value: float | None) -> str:

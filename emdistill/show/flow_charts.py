@@ -4,18 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from emdistill.show.charts import (
-    CLEAR,
-    INK,
-    SOFT,
-    Figure,
-    Matrix,
-    faded,
-    heat_scale,
-    layer_colour,
-    layout,
-    rounded,
-)
+from emdistill.show.charts import CLEAR, INK, SOFT, Figure, Matrix, faded, figure, heatmap, layer_colour
 
 MOST_CELLS_WRITTEN = 12  # columns beyond which a heat-map's numbers are for the pointer alone
 NODE_GAP, SANKEY_MARGIN = 8, 12  # pixels
@@ -27,24 +16,25 @@ def flow_updates(flow: Matrix) -> tuple[Figure, Figure]:
 
     Values are shares of all mass moved, so that they sum to 1, whatever mass the mapping states.
     """
-    share = flow / (flow.sum() or 1.0)
-    sides = share.sum(axis=0), share.sum(axis=1)
-    held = [np.where(masses > 0, 0.0, LEAST_MASS) for masses in sides]
+    shares = _shares(flow)
+    sides = shares.sum(axis=0), shares.sum(axis=1)
+    placeholders = [np.where(masses > 0, 0.0, LEAST_MASS) for masses in sides]
     places = [place for masses in sides for place in _centres(masses, max(flow.shape))]
-    sankey = {"link.value": rounded([*share.T.ravel(), *held[0], *held[1]], 7), "node.y": rounded(places, 5)}
-    heat: Figure = {"z": [rounded(row, 4) for row in share]}
+    sankey = {"link.value": np.concatenate([shares.T.ravel(), *placeholders]).tolist(), "node.y": places}
+    heat: Figure = {"z": shares.tolist()}
     if flow.shape[1] <= MOST_CELLS_WRITTEN:
-        heat["text"] = [[f"{value:.2f}".removeprefix("0") if value >= 0.005 else "" for value in row] for row in share]
+        heat["text"] = [[f"{value:.2f}".removeprefix("0") if value >= 0.005 else "" for value in row] for row in shares]
     return sankey, heat
 
 
 def flow_sankey(flow: Matrix) -> Figure:
     """A Sankey diagram from teacher layers (left) to student layers (right); a link is as wide as its mass.
 
-    Nodes are the teacher's layers, then the student's; links all pairs, teacher layer by teacher layer, and one that is
-    not seen for each layer: Plotly leaves out a node without mass.
+    Nodes are the teacher's layers, then the student's. Links are all pairs, teacher layer by teacher layer, and an
+    invisible one for each layer: Plotly leaves out a node without mass.
     """
     students, teachers = flow.shape
+    names = [f"teacher {layer}" for layer in range(teachers)] + [f"student {layer}" for layer in range(students)]
     pairs = [(teacher, student) for teacher in range(teachers) for student in range(students)]
     unseen = [(teacher, 0) for teacher in range(teachers)] + [(0, student) for student in range(students)]
     updates = flow_updates(flow)[0]
@@ -52,8 +42,7 @@ def flow_sankey(flow: Matrix) -> Figure:
         "type": "sankey",
         "arrangement": "fixed",
         "node": {
-            "label": [f"teacher {layer}" for layer in range(teachers)]
-            + [f"student {layer}" for layer in range(students)],
+            "label": names,
             "color": [layer_colour(layer, teachers) for layer in range(teachers)] + [SOFT] * students,
             "x": [0.001] * teachers + [0.999] * students,
             "y": updates["node.y"],
@@ -72,36 +61,30 @@ def flow_sankey(flow: Matrix) -> Figure:
         "textfont": {"size": 12, "color": INK},
     }
     margin = {"l": 2, "r": 2, "t": SANKEY_MARGIN, "b": SANKEY_MARGIN}
-    return {"data": [trace], "layout": layout(_sankey_height(max(flow.shape)), margin=margin)}
+    return figure([trace], _sankey_height(max(flow.shape)), margin=margin)
 
 
 def flow_heatmap(flow: Matrix, greatest: float) -> Figure:
-    """A heat-map of a flow: a row a student layer, a column a teacher layer; `greatest` is the share of full colour."""
+    """A heat-map of a flow: a row per student layer, a column per teacher layer; full colour at `greatest`."""
     students, teachers = flow.shape
-    trace = {
-        "type": "heatmap",
-        "x": list(range(teachers)),
-        "y": list(range(students)),
-        "zmin": 0,
-        "zmax": round(greatest, 4) or 1,
-        "colorscale": heat_scale(),
-        "colorbar": {"title": {"text": "share", "font": {"size": 12}}, "thickness": 10, "tickfont": {"size": 12},
-                     "outlinewidth": 0, "xpad": 4},
-        "xgap": 1,
-        "ygap": 1,
-        "hovertemplate": "teacher %{x} → student %{y}: %{z:.3f}<extra></extra>",
-        **flow_updates(flow)[1],
-    }  # fmt: skip
-    if "text" in trace:
-        trace |= {"texttemplate": "%{text}", "textfont": {"size": 12, "color": INK}}
-    tick = {"dtick": 1 if teachers <= 16 else 2, "showgrid": False, "zeroline": False, "ticks": ""}
-    return {
-        "data": [trace],
-        "layout": layout(
-            max(200, min(_sankey_height(max(flow.shape)), 34 * students + 90)), x="teacher layer", y="student layer",
-            xaxis=tick, yaxis=tick | {"autorange": "reversed", "dtick": 1},
-        ),
-    }  # fmt: skip
+    bar = {"title": {"text": "share", "font": {"size": 12}}, "thickness": 10, "tickfont": {"size": 12}}
+    cells = flow_updates(flow)[1]
+    return heatmap(
+        _shares(flow),
+        max(200, min(_sankey_height(max(flow.shape)), 34 * students + 90)),
+        x="teacher layer",
+        y="student layer",
+        most=greatest or 1,
+        xaxis={"dtick": 1 if teachers <= 16 else 2},
+        colorbar=bar | {"outlinewidth": 0, "xpad": 4},
+        hovertemplate="teacher %{x} → student %{y}: %{z:.3f}<extra></extra>",
+        texttemplate="%{text}" if "text" in cells else "",
+        **cells,
+    )
+
+
+def _shares(flow: Matrix) -> Matrix:
+    return flow / (flow.sum() or 1.0)
 
 
 def _sankey_height(layers: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emdistill.console import ABSENT, Table, short, shown
+from emdistill.console import ABSENT, Table, counted, short, shown
 from emdistill.runs.gate_record import GateRecord, Machine, VariantRecord
 
 NAMES = {"teacher": "teacher", "student": "student", "onnx": "student, ONNX", "int8": "student, int8"}
@@ -37,28 +37,18 @@ def _worth(gate: GateRecord) -> Table:
 
 def _speed(gate: GateRecord) -> Table:
     """A line per variant and case; speed-up is of the median, against the first variant's."""
-    first = next(iter(gate.variants), "")
-    cases = {
-        (case.batch, case.length): case for variant in reversed(gate.variants.values()) for case in variant.latency
-    }
-    lines = [
-        [
-            f"{case.batch} × {case.length}  {name_of(name)}",
-            *(f"{value:.1f}" if value >= 10 else f"{value:.2f}" for value in (case.p50, case.p95, case.p99)),
-            short(case.throughput),
-            f"{yardstick.p50 / case.p50:.1f}×",
-            str(case.calls),
-        ]
-        for place, yardstick in sorted(cases.items())
-        for name, variant in gate.variants.items()
-        for case in variant.latency
-        if (case.batch, case.length) == place
-    ]
+    lines = []
+    for (batch, length), times in gate.cases.items():
+        reference = next(iter(times.values()))
+        for variant, case in times.items():
+            name, speed_up = f"{batch} × {length}  {name_of(variant)}", f"{reference.p50 / case.p50:.1f}×"
+            milliseconds = [f"{ms:.1f}" if ms >= 10 else f"{ms:.2f}" for ms in (case.p50, case.p95, case.p99)]
+            lines.append([name, *milliseconds, short(case.throughput), speed_up, str(case.calls)])
     return Table(
         ["", "p50", "p95", "p99", "sentences\nper second", "speed-up", "calls"],
         lines,
         f"{machine_line(gate.machine)}; ms per batch without padding",
-        f"batch × length; speed-up: of the median, against the {name_of(first)}",
+        f"batch × length; speed-up: of the median, against the {name_of(next(iter(gate.variants), ''))}",
     )
 
 
@@ -83,7 +73,7 @@ def name_of(variant: str) -> str:
 
 def machine_line(machine: Machine) -> str:
     """'Some Processor, 2 threads'."""
-    return f"{machine.cpu}, {machine.threads} thread{'s' * (machine.threads != 1)}"
+    return f"{machine.cpu}, {counted(machine.threads, 'thread')}"
 
 
 def _drop(variant: VariantRecord) -> str:

@@ -2,18 +2,18 @@
 
 A page is one HTML file with its texts, tables and the values of its charts; what draws them, plotly.min.js, stands
 beside it, or above it where the pages of a comparison share it. Without that file all but the charts is there, and the
-page says so. No page asks the network for anything.
+page says that they are missing. No page asks the network for anything.
 """
 
 from __future__ import annotations
 
-import filecmp
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from html import escape
-from importlib.resources import as_file, files
+from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -43,9 +43,9 @@ class Chart:
 
 @dataclass(frozen=True)
 class Frame:
-    """What a slider shows at one place: its label, the group it belongs to, and what it sets in each chart.
+    """What a slider shows at one place: its label, its group, and what it sets in each chart.
 
-    updates   one per chart: attributes of its first trace by dotted path ({"link.value": [...]}), or None: not there
+    updates   one per chart: attributes of its first trace by dotted path ({"link.value": [...]}); None: not there
     """
 
     label: str
@@ -55,7 +55,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Slider:
-    """Charts that one slider moves through its frames; it stands at the last one at first."""
+    """Charts that one slider moves through its frames; it begins at the last one."""
 
     label: str
     charts: Sequence[Chart]
@@ -79,7 +79,7 @@ def write_page(path: Path, template: str, *, title: str, **values: Any) -> None:
     """
     body = render(f"{template}.html", **values)
     script = _script_for(path) if 'class="plot"' in body else None
-    # Only scripts that bear this number may run; nobody can write it into a text of the page, for it comes of them.
+    # Only scripts that bear this number may run. It is a hash of the texts, so that no text can hold it.
     nonce = hashlib.sha256(f"{title}\n{body}".encode("utf-8", "replace")).hexdigest()[:32]
     page = render("page.html", title=title, body=body, script=script, nonce=nonce, dark=DARK)
     with written_whole(path) as part:
@@ -94,29 +94,27 @@ def render(template: str, **values: Any) -> Markup:
 
 def share_script(folder: Path) -> None:
     """Put plotly.min.js into a folder: the pages in it need it, and those of the runs in folder/runs share it."""
-    with as_file(_plotly()) as source:
-        if not _is_same(source, folder / PLOTLY):
-            with written_whole(folder / PLOTLY) as part:
-                part.write_bytes(source.read_bytes())
+    if not _has_script(folder):
+        with written_whole(folder / PLOTLY) as part:
+            part.write_bytes(_script())
 
 
 def _script_for(page: Path) -> str:
     """Where the page finds plotly.min.js, which is put beside it where no comparison above has it."""
     folder = page.absolute().parent
-    with as_file(_plotly()) as source:
-        if folder.parent.name == RUNS and _is_same(source, folder.parent.parent / PLOTLY):
-            return f"../../{PLOTLY}"
+    if folder.parent.name == RUNS and _has_script(folder.parent.parent):
+        return f"../../{PLOTLY}"
     share_script(folder)
     return PLOTLY
 
 
-def _plotly() -> Any:
+def _script() -> bytes:
     """The script as Plotly's package brings it."""
-    return files("plotly") / "package_data" / PLOTLY
+    return files("plotly").joinpath("package_data", PLOTLY).read_bytes()
 
 
-def _is_same(source: Path, place: Path) -> bool:
-    return place.is_file() and filecmp.cmp(source, place, shallow=False)
+def _has_script(folder: Path) -> bool:
+    return (folder / PLOTLY).is_file() and (folder / PLOTLY).read_bytes() == _script()
 
 
 @cache
@@ -129,12 +127,25 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.policies["json.dumps_kwargs"] = {
-        "allow_nan": False, "ensure_ascii": False, "separators": (",", ":"),
+    environment.policies |= {"json.dumps_function": _as_json, "json.dumps_kwargs": {}}
+    environment.filters |= {
+        "code": code_span, "line": plain_line, "words": words, "markdown": markdown, "thousands": "{:,}".format,
     }  # fmt: skip
-    environment.filters |= {"code": code_span, "line": plain_line, "words": words, "markdown": markdown}
     environment.globals["blocks"] = environment.get_template("blocks.html").module
     return environment
+
+
+def _as_json(values: Any) -> str:
+    return json.dumps(_rounded(values), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+
+
+def _rounded(value: Any) -> Any:
+    """Plain values with floats of five significant digits, which is more than a chart shows."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def words(name: str) -> str:
@@ -149,8 +160,7 @@ def plain_line(text: object) -> str:
 
 def code_span(text: object) -> str:
     """A text as a code span of Markdown, whatever it holds."""
-    line = " ".join(str(text).split())
-    ticks = "`"
+    line, ticks = " ".join(str(text).split()), "`"
     while ticks in line:
         ticks += "`"
     gap = " " if line[:1] == "`" or line[-1:] == "`" else ""

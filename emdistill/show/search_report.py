@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import pstdev
 from typing import Any
 
-from emdistill.console import Table
+from emdistill.console import Table, say_scores
 from emdistill.files import write_whole
 from emdistill.search.genes import gene_name, gene_pairs
 from emdistill.search.layer_mapping import SearchResult
@@ -22,11 +22,8 @@ SEARCHES: tuple[Proposer, ...] = ("genetic", "random")
 
 def trial_line(trial: GeneTrial, result: SearchResult) -> str:
     """'0-3-6 (genetic): mrpc 0.7475, rte 0.5800; mean 0.6638, 31 s (12 of 125)'."""
-    if trial.state == "failed":
-        outcome = f"failed: {trial.error}"
-    else:
-        outcome = ", ".join(f"{task} {score:.4f}" for task, score in trial.scores.items())
-        outcome += f"; mean {trial.fitness:.4f}"
+    failed = trial.state == "failed"
+    outcome = f"failed: {trial.error}" if failed else f"{say_scores(trial.scores)}; mean {trial.fitness:.4f}"
     effort = "known already" if trial.reused else f"{trial.seconds:.0f} s"
     place = f"({result.ended} of {result.planned})"
     return f"{gene_name(trial.gene)} ({trial.name or trial.proposer}): {outcome}, {effort} {place}"
@@ -38,37 +35,31 @@ def search_table(result: SearchResult) -> Table:
     lines = []
     for name, trial in _rows(result):
         count = 1 if trial.proposer == "heuristic" else len(result.finished(trial.proposer))
-        scores = [f"{value:.4f}" for value in (*(trial.scores[task] for task in tasks), trial.fitness)]
+        scores = [f"{value:.4f}" for value in (*map(trial.scores.__getitem__, tasks), trial.fitness)]
         lines.append([name, gene_name(trial.gene), *scores, str(count)])
     return Table(["mapping", "gene", *tasks, "mean", "best of"], lines, words=(0, 1))
 
 
 def search_notes(result: SearchResult) -> list[str]:
     """What is to be said under the table."""
-    fitness = list(result.fitness.values())
+    spread = _spread(result)
     failed = {trial.gene for trial in result.trials if trial.state == "failed"}
     return [
-        "gene: a number a student layer, 0 where it is untaught, else its teacher layer counted from 1",
-        f"{len(fitness)} of {result.space.size:,} mappings evaluated: their means lie between {min(fitness):.4f} and "
-        f"{max(fitness):.4f}, with a standard deviation of {pstdev(fitness):.4f}",
+        "gene: a number per student layer, 0 where it is untaught, else its teacher layer counted from 1",
+        f"{spread['genes']} of {result.space.size:,} mappings evaluated: their means lie between {spread['least']:.4f} "
+        f"and {spread['greatest']:.4f}, with a standard deviation of {spread['standard_deviation']:.4f}",
         *([f"{len(failed)} mappings could not be evaluated; the record of their trials says why"] if failed else []),
     ]
 
 
 def write_record(path: Path, result: SearchResult, *, status: str, about: Mapping[str, Any]) -> None:
     """Write the search as JSON, whole or not at all: what was searched, the table, the spread, and every trial."""
-    fitness = list(result.fitness.values())
     record = {
         "status": status,
         "about": dict(about),
         "space": asdict(result.space) | {"genes": result.space.size},
         "table": [{"mapping": name, **_plain(trial)} for name, trial in _rows(result)],
-        "spread": {
-            "genes": len(fitness),
-            "standard_deviation": pstdev(fitness) if fitness else None,
-            "least": min(fitness, default=None),
-            "greatest": max(fitness, default=None),
-        },
+        "spread": _spread(result),
         "trials": [_plain(trial) for trial in result.trials],
     }
     write_whole(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
@@ -98,15 +89,19 @@ def write_search_report(path: Path, result: SearchResult, *, notes: Sequence[str
 
 def _rows(result: SearchResult) -> list[tuple[str, GeneTrial]]:
     """Each heuristic by its name, and the best of both searches."""
+    best = {f"best of {proposer} search": result.best_of(proposer) for proposer in SEARCHES}
     rows = [(trial.name, trial) for trial in result.finished("heuristic")]
-    for proposer in SEARCHES:
-        best = result.best_of(proposer)
-        if best is not None:
-            rows.append((f"best of {proposer} search", best))
-    return rows
+    return rows + [(name, trial) for name, trial in best.items() if trial is not None]
+
+
+def _spread(result: SearchResult) -> dict[str, float | None]:
+    """Of the means of all genes; None where none is known."""
+    fitness = list(result.fitness.values())
+    deviation = pstdev(fitness) if fitness else None
+    ends = {"least": min(fitness, default=None), "greatest": max(fitness, default=None)}
+    return {"genes": len(fitness), "standard_deviation": deviation, **ends}
 
 
 def _plain(trial: GeneTrial) -> dict[str, Any]:
     fitness = trial.fitness if trial.state == "finished" else None
-    places = {"gene": gene_name(trial.gene), "pairs": gene_pairs(trial.gene), "fitness": fitness}
-    return asdict(trial) | places
+    return asdict(trial) | {"gene": gene_name(trial.gene), "pairs": gene_pairs(trial.gene), "fitness": fitness}

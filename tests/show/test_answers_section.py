@@ -12,7 +12,7 @@ from scipy.special import expit
 from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score
 
 from emdistill.runs.answers import Predictions
-from emdistill.show.cards import WORDINGS
+from emdistill.show import page
 from emdistill.show.contents import Section
 from emdistill.show.page import render, write_page
 from emdistill.show.sections.answers import ANSWERS
@@ -37,7 +37,8 @@ def predictions(link: Link) -> Predictions:
 
 
 def test_every_link_has_its_sections_and_its_wording() -> None:
-    assert set(ANSWERS) == set(DISAGREEMENTS) == set(WORDINGS) == set(get_args(Link))
+    wordings = page._environment().get_template("cards/wordings.md").module.WORDINGS
+    assert set(ANSWERS) == set(DISAGREEMENTS) == set(wordings) == set(get_args(Link))
     assert {kind.link for kind in KINDS.values()} <= set(ANSWERS)
 
 

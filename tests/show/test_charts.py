@@ -15,7 +15,8 @@ from emdistill.show import answer_charts, charts, flow_charts
 from emdistill.show.charts import DARK, Figure
 
 FLOW = np.array([[0.5, 0.0, 0.25, 0.0], [0.0, 0.0, 0.0, 0.25]])  # teacher layer 1 teaches nobody
-MODELS = [("teacher", charts.TEACHER), ("student <b>", charts.STUDENT)]
+MODELS = ("teacher", "student <b>")
+BINS = [(0.0, 0.0, 0), (0.6, 0.5, 3), (0.9, 1.0, 2)]
 TIMES = TimedCase(1, 128, 3.0, 4.0, 5.0, 300.0, 50)
 
 
@@ -32,13 +33,13 @@ def all_charts() -> dict[str, Figure]:
         "heatmap": flow_charts.flow_heatmap(FLOW, 0.5),
         "wide heatmap": flow_charts.flow_heatmap(np.ones((3, 24)), 0.1),
         "latency": charts.latency_bars([("a", charts.GREY, TIMES), ("b", charts.BLUE, replace(TIMES, p95=2.0))]),
-        "reliability": answer_charts.reliability([(*model, [(0.6, 0.5, 3), (0.9, 1.0, 2)]) for model in MODELS]),
-        "confidence": answer_charts.confidence_bars([(*model, [0, 1, 2, 3]) for model in MODELS]),
+        "reliability": answer_charts.reliability(dict.fromkeys(MODELS, BINS)),
+        "confidence": answer_charts.confidence_bars(dict.fromkeys(MODELS, BINS)),
         "confusion": answer_charts.confusion_heatmap(["a", "<b>"], np.array([[3, 1], [0, 0]])),
-        "scores": answer_charts.predicted_against_gold([(*model, [1.0, 2.0]) for model in MODELS], [1.5, 1.0]),
+        "scores": answer_charts.predicted_against_gold(dict.fromkeys(MODELS, (1.0, 2.0)), [1.5, 1.0]),
         "differences": charts.differences(DIFFERENCES, x="accuracy"),
         "progress": charts.progress({"<b> search": [0.5, 0.4, 0.6]}, {"uniform": 0.55}, x="mappings", y="score"),
-        "errors": answer_charts.error_histogram([(*model, [1, 2]) for model in MODELS], [-1.0, 0.0, 1.0]),
+        "errors": answer_charts.error_histogram(dict.fromkeys(MODELS, np.array([-1.0, 0.0, 1.0]))),
     }
 
 

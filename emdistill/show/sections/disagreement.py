@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from scipy.special import expit, softmax
 from emdistill.console import Table
 from emdistill.runs.answers import Predictions
 from emdistill.show.answer_statistics import Matrix, class_divergence, label_divergence, largest
+from emdistill.show.charts import cut
 from emdistill.show.contents import Contents, Section
 from emdistill.show.sections.answers import logits_of
 from emdistill.states import Link
@@ -42,27 +44,28 @@ class Disagreement:
 
 
 def disagreement(contents: Contents) -> Section | None:
-    """None where the answers were not kept."""
-    task, given = contents.run.task, contents.answers
-    if task is None or given is None:
+    """None where the answers were not recorded."""
+    task, predictions = contents.run.task, contents.answers
+    if task is None or predictions is None:
         return None
-    return disagreement_section(given, task.labels, find_kind(task.kind).link)
+    return disagreement_section(predictions, task.labels, find_kind(task.kind).link)
 
 
-def disagreement_section(given: Predictions, labels: Sequence[str], link: Link) -> Section:
+def disagreement_section(predictions: Predictions, labels: Sequence[str], link: Link) -> Section:
     """A sentence on how often they agree, and the rows of the largest distances."""
-    kind = DISAGREEMENTS[link]
-    distances = kind.distance(given.teacher, given.student)
+    kind, (teacher, student) = DISAGREEMENTS[link], logits_of(predictions).values()
+    distances = kind.distance(teacher, student)
     if kind.same is None:
-        sentence = f"Over the {len(given):,} rows they differ by {distances.mean():.3f} in the mean."
+        sentence = f"Over the {len(predictions):,} rows they differ by {distances.mean():.3f} in the mean."
     else:
-        same = int(kind.same(given.teacher, given.student).sum())
-        sentence = f"They give the same answer on {same:,} of {len(given):,} rows."
+        same = kind.same(teacher, student).sum()
+        sentence = f"They give the same answer on {same:,} of {len(predictions):,} rows."
     lines = [
         [
-            _sentences(given.texts[row], given.pairs[row]),
-            kind.gold(given.labels[row], labels),
-            *(kind.answer(logits[row], labels) for logits in logits_of(given).values()),
+            _sentences(predictions.texts[row], predictions.pairs[row]),
+            kind.gold(predictions.labels[row], labels),
+            kind.answer(teacher[row], labels),
+            kind.answer(student[row], labels),
             f"{distances[row]:.2f}",
             str(row),
         ]
@@ -71,24 +74,23 @@ def disagreement_section(given: Predictions, labels: Sequence[str], link: Link) 
     ]
     headings = ["sentence", "gold", "teacher", "student", "disagreement", "row of dev"]
     table = Table(headings, lines, words=range(len(headings)))
-    return Section(
-        "Where student and teacher disagree most", {"sentence": sentence, "measure": kind.measure, "table": table}
-    )
+    values = {"sentence": sentence, "measure": kind.measure, "table": table}
+    return Section("Where student and teacher disagree most", values)
 
 
 def _one_class(logits: Row, labels: Sequence[str]) -> str:
     """'good (0.93)'."""
-    probabilities = softmax(np.asarray(logits, dtype=np.float64))
-    best = int(probabilities.argmax())
-    return f"{labels[best]} ({probabilities[best]:.2f})"
+    return _labelled(softmax(logits), labels)[int(logits.argmax())]
 
 
 def _several(logits: Row, labels: Sequence[str]) -> str:
     """'toxic (0.93), insult (0.71)'; where none holds, the likeliest: 'none; toxic (0.31)'."""
-    probabilities = expit(np.asarray(logits, dtype=np.float64))
-    given = [f"{labels[place]} ({probabilities[place]:.2f})" for place in map(int, np.flatnonzero(logits > 0))]
-    best = int(probabilities.argmax())
-    return ", ".join(given) or f"none; {labels[best]} ({probabilities[best]:.2f})"
+    names = _labelled(expit(logits), labels)
+    return ", ".join(compress(names, logits > 0)) or f"none; {names[int(logits.argmax())]}"
+
+
+def _labelled(probabilities: Row, labels: Sequence[str]) -> list[str]:
+    return [f"{label} ({probability:.2f})" for label, probability in zip(labels, probabilities, strict=True)]
 
 
 DISAGREEMENTS: dict[Link, Disagreement] = {
@@ -104,10 +106,10 @@ DISAGREEMENTS: dict[Link, Disagreement] = {
         lambda teacher, student: ((teacher > 0) == (student > 0)).all(axis=1),
         "KL(teacher ‖ student) + KL(student ‖ teacher), in nats, summed over the labels",
         _several,
-        lambda held, labels: ", ".join(labels[place] for place in map(int, np.flatnonzero(held > 0.5))) or "none",
+        lambda gold, labels: ", ".join(compress(labels, gold > 0.5)) or "none",
     ),
     "identity": Disagreement(
-        lambda teacher, student: np.abs(teacher[:, 0].astype(np.float64) - student[:, 0]),
+        lambda teacher, student: np.abs(teacher - student)[:, 0],
         None,
         "|teacher − student|",
         lambda logits, labels: f"{logits[0]:#.3g}",
@@ -116,9 +118,5 @@ DISAGREEMENTS: dict[Link, Disagreement] = {
 }
 
 
-def _sentences(text: str, pair: str | None) -> str:
-    return "\n".join(
-        part if len(part) <= MOST_LETTERS else part[: MOST_LETTERS - 1] + "…"
-        for part in (text, pair)
-        if part is not None
-    )
+def _sentences(*texts: str | None) -> str:
+    return "\n".join(cut(text, MOST_LETTERS) for text in texts if text is not None)

@@ -21,21 +21,21 @@ def flow(contents: Contents) -> Section | None:
 
 
 def flow_section(records: Sequence[FlowRecord], offsets: Mapping[str, int]) -> Section:
-    """offsets: steps that were made before each stage."""
+    """offsets: how many steps came before each stage."""
     terms = terms_of(records)
     moves = any(record.flows != records[0].flows for record in records)
-    kept = thinned(records) if moves else records[-1:]
+    shown = thinned(records) if moves else records[-1:]
     flows = {term: [np.asarray(record.flows[term]) for record in records if term in record.flows] for term in terms}
     greatest = max(float((flow / (flow.sum() or 1.0)).max()) for of_term in flows.values() for flow in of_term)
     charts = []
     for term, of_term in flows.items():
         charts.append(Chart(f"{words(term)}: from teacher to student", flow_sankey(of_term[-1])))
         charts.append(Chart(f"{words(term)}: shares of mass", flow_heatmap(of_term[-1], greatest)))
-    frames = [Frame(_moment(record, offsets, terms), record.stage, _updates(record, terms)) for record in kept]
+    frames = [Frame(_moment(record, offsets, terms), record.stage, _updates(record, terms)) for record in shown]
     values = {
-        "slider": Slider("step of the training", charts, frames) if len(kept) > 1 else None,
+        "slider": Slider("step of the training", charts, frames) if len(shown) > 1 else None,
         "charts": charts,
-        "shown": len(kept),
+        "shown": len(shown),
         "recorded": len(records),
     }
     return Section("Flow: which layer teaches which", values)
@@ -43,11 +43,11 @@ def flow_section(records: Sequence[FlowRecord], offsets: Mapping[str, int]) -> S
 
 def terms_of(records: Sequence[FlowRecord]) -> list[str]:
     """The loss terms that have a flow in any record."""
-    return list({term: None for record in records for term in record.flows})
+    return list(dict.fromkeys(term for record in records for term in record.flows))
 
 
 def thinned(records: Sequence[FlowRecord], most: int = MOST_FRAMES) -> list[FlowRecord]:
-    """At most so many records, evenly chosen, each stage with its first and its last."""
+    """At most `most` records, evenly chosen, each stage with its first and its last."""
     if len(records) <= most:
         return list(records)
     stages = [list(places) for _, places in groupby(range(len(records)), key=lambda place: records[place].stage)]
@@ -66,7 +66,7 @@ def _updates(record: FlowRecord, terms: Sequence[str]) -> list[Mapping[str, obje
 
 
 def _moment(record: FlowRecord, offsets: Mapping[str, int], terms: Sequence[str]) -> str:
-    """'stage joint, step 40', and the mass where it is neither 1 nor a layer's each."""
+    """'stage joint, step 40', and the mass moved where it is no whole number."""
     step = offsets.get(record.stage, 0) + record.step
     within = f" ({record.step:,} of its own)" if offsets.get(record.stage) else ""
     masses = {words(term): float(np.sum(record.flows[term])) for term in terms if term in record.flows}

@@ -11,7 +11,6 @@ from emdistill.runs.gate_record import GateRecord
 from emdistill.runs.record import RUN_FILE
 from emdistill.show.contents import Contents, Section
 from emdistill.show.gate_tables import machine_line, name_of
-from emdistill.show.page import words
 
 LABELS_ONLY = "hard-labels"
 SAME = (
@@ -31,8 +30,6 @@ def glance(contents: Contents) -> Section:
     values = {
         "run": run,
         "name": shlex.quote(run.folder.resolve().name),
-        "sentence": _sentence(run),
-        "about": _about(run),
         "table": comparison_table(rows, caption=where).without_empty_columns(),
         "gate": gate,
         "ship": name_of(gate.verdict.ship or "") if gate else "",
@@ -55,73 +52,26 @@ def _of_text(run: Distillation) -> list[ReportRow]:
 def _of_task(run: Distillation, gate: GateRecord | None, labels_only: Distillation | None) -> list[ReportRow]:
     variants = gate.variants if gate else {}
     times = {name: case.p50 for name, variant in variants.items() if (case := variant.judged)}
+    models = [("teacher", run.teacher_scores, run.teacher), ("student", run.student_scores, run.student)]
+    if labels_only:
+        models.append(("student, labels alone", labels_only.student_scores, labels_only.student))
     rows = [
         ReportRow(name, scores, model.parameters, model.bytes, times.get(name))
-        for name, scores, model in (
-            ("teacher", run.teacher_scores, run.teacher),
-            ("student", run.student_scores, run.student),
-        )
+        for name, scores, model in models
         if scores
     ]
-    if labels_only:
-        other = labels_only.student
-        rows.append(ReportRow("student, labels alone", labels_only.student_scores, other.parameters, other.bytes))
-    rows += [
+    return rows + [
         ReportRow(name_of(name), variants[name].scores, run.student.parameters, variants[name].bytes, times.get(name))
         for name in ("onnx", "int8")
         if name in variants
     ]
-    return rows
-
-
-def _sentence(run: Distillation) -> str:
-    """What came out of the run; "" where a finished one has no such score."""
-    if not run.record.log:  # a page is written before its run is marked finished
-        return "This run has not finished; --resume goes on with it."
-    return _score_sentence(run) if run.task else _loss_sentence(run)
-
-
-def _about(run: Distillation) -> str:
-    """Who was taught by whom, on what, from which seed, and how long it took."""
-    shape, above, seconds = run.student.shape, run.teacher.shape, run.training_seconds
-    sentences = [
-        f"{shape.layers} layers × {shape.width} (--student {run.options.student}), taught by {above.layers} layers × "
-        f"{above.width} on {run.train_rows:,} {'rows' if run.task else 'pieces of text'}",
-        run.record.selection,
-        (run.task.held_out if run.task else None) or "",
-        f"seed {run.record.seed}",
-        "" if seconds is None else f"{seconds:,.0f} seconds of training",
-    ]
-    return "; ".join(sentence for sentence in sentences if sentence) + "."
-
-
-def _score_sentence(run: Distillation) -> str:
-    """What the student keeps of the teacher, and at which size."""
-    metric = run.task.metric if run.task else ""
-    if metric not in run.student_scores or metric not in run.teacher_scores:
-        return ""
-    student, teacher = run.student_scores[metric], run.teacher_scores[metric]
-    points = 100 * (teacher - student)
-    way = f"{abs(points):.1f} points {'below' if points > 0 else 'above'} the teacher's {teacher:.3f}"
-    way = way if abs(points) >= 0.05 else "as the teacher does"
-    share = run.student.parameters / max(1, run.teacher.parameters)
-    return f"The student scores {student:.3f} in {words(metric)}, {way}, with {share:.0%} of its parameters."
-
-
-def _loss_sentence(run: Distillation) -> str:
-    before, after = (run.record.held_out_loss.get(moment, {}).get("loss") for moment in ("before", "after"))
-    return (
-        "" if before is None or after is None else f"The loss on held-out text went from {before:.3f} to {after:.3f}."
-    )
 
 
 def _remarks(gate: GateRecord) -> list[str]:
     """The limits, what failed, and the notes."""
-    given = " ".join(
-        f"--{name.replace('_', '-')} {value:g}" for name, value in gate.limits.items() if value is not None
-    )
+    limits = [f"--{name.replace('_', '-')} {value:g}" for name, value in gate.limits.items() if value is not None]
     failures = [f"{name_of(name)}: {reason}" for name, reasons in gate.verdict.failures.items() for reason in reasons]
-    return [*([f"limits: {given}"] if given else []), *failures, *gate.verdict.notes]
+    return [*([f"limits: {' '.join(limits)}"] if limits else []), *failures, *gate.verdict.notes]
 
 
 def _labels_only(run: Distillation) -> Distillation | None:
@@ -142,12 +92,12 @@ def _is_comparable(other: Distillation, run: Distillation) -> bool:
     """The same teacher and data, the same student, the same budget, and a score."""
     return (
         other.task is not None
-        and _read_files(other) == _read_files(run)
+        and _files_read(other) == _files_read(run)
         and all(other.options.training.get(name) == run.options.training.get(name) for name in BUDGET)
         and all(other.record.config.get(name) == run.record.config.get(name) for name in SAME)
     )
 
 
-def _read_files(run: Distillation) -> dict[str, str]:
+def _files_read(run: Distillation) -> dict[str, str]:
     """Hashes of teacher and data; a mapping's file is the method's own."""
     return {name: digest for name, digest in run.record.hashes.items() if name != "mapping"}

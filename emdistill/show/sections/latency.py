@@ -9,23 +9,12 @@ from emdistill.show.page import Chart
 
 
 def latency(contents: Contents) -> Section | None:
-    """Bars at the median, whiskers up to the 95th percentile."""
+    """Bars at the median, whiskers up to the 95th percentile; None where nothing was timed."""
     gate = contents.gate
-    if gate is None:
+    if gate is None or not gate.cases:
         return None
-    cases = sorted({(case.batch, case.length) for variant in gate.variants.values() for case in variant.latency})
-    charts = [
-        Chart(
-            f"batch {batch}, length {length}",
-            latency_bars(
-                [
-                    (name_of(name), VARIANTS.get(name, GREY), case)
-                    for name, variant in gate.variants.items()
-                    for case in variant.latency
-                    if (case.batch, case.length) == (batch, length)
-                ]
-            ),
-        )
-        for batch, length in cases
-    ]
-    return Section("Latency", {"charts": charts, "machine": machine_line(gate.machine)}) if charts else None
+    charts = []
+    for (batch, length), times in gate.cases.items():
+        bars = [(name_of(variant), VARIANTS.get(variant, GREY), case) for variant, case in times.items()]
+        charts.append(Chart(f"batch {batch}, length {length}", latency_bars(bars)))
+    return Section("Latency", {"charts": charts, "machine": machine_line(gate.machine)})

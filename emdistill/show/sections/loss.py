@@ -13,7 +13,7 @@ from emdistill.show.page import Chart, words
 MOST_POINTS = 500
 
 Entries = Sequence[tuple[int, Mapping[str, Any]]]
-Series = dict[str, tuple[list[float], list[float | None]]]
+Series = dict[str, tuple[list[int], list[float | None]]]
 
 
 def loss(contents: Contents) -> Section | None:
@@ -25,12 +25,12 @@ def loss(contents: Contents) -> Section | None:
         entries.append((stages[stage.stage], {}))
         entries += [(stages[stage.stage] + entry["step"], entry) for entry in stage.log if has_step(entry)]
     terms, total = _series(entries, "terms/"), _series(entries, "loss", name="loss")
-    shown = total if len(terms) == 1 else total | terms
-    if not shown:
+    series = total if len(terms) == 1 else total | terms
+    if not series:
         return None
     marks = list(stages.items())
-    known = [value for _, values in shown.values() for value in values if value is not None]
-    main = Chart("", lines(shown, x="step", y="loss", stages=marks, logarithmic=min(known, default=0.0) > 0))
+    numbers = [value for _, values in series.values() for value in values if value is not None]
+    main = Chart("", lines(series, x="step", y="loss", stages=marks, logarithmic=min(numbers, default=0.0) > 0))
     charts = []
     if norms := _series(entries, "grad_norm", name="all terms together") | _series(entries, "gradient_norms/"):
         charts.append(Chart("Gradient norms", lines(norms, x="step", y="norm", stages=marks)))
@@ -43,25 +43,20 @@ def loss(contents: Contents) -> Section | None:
 
 
 def _series(entries: Entries, prefix: str, *, name: str = "") -> Series:
-    """Values over the steps by name, for the names that begin so; what is not finite is left open.
+    """Values over the steps by name, for the names that begin with `prefix`; a value that is not finite is a gap.
 
     name   of the one series, where `prefix` is a whole name and no beginning
     """
-    keys = {
-        key: None for _, entry in entries for key in entry if key == prefix or (not name and key.startswith(prefix))
-    }
+    keys = dict.fromkeys(
+        key for _, entry in entries for key in entry if key == prefix or (not name and key.startswith(prefix))
+    )
     series = {}
     for key in keys:
         points = [(step, entry.get(key)) for step, entry in entries if not entry or key in entry]
-        every = math.ceil(len(points) / MOST_POINTS)
-        kept = [(step, value) for place, (step, value) in enumerate(points) if value is None or place % every == 0]
-        kept = kept if kept[-1] == points[-1] else [*kept, points[-1]]
+        every, last = math.ceil(len(points) / MOST_POINTS), len(points) - 1
+        thinned = [each for place, each in enumerate(points) if each[1] is None or place % every == 0 or place == last]
         series[name or words(key.removeprefix(prefix))] = (
-            [float(step) for step, _ in kept],
-            [float(f"{value:.5g}") if _is_finite(value) else None for _, value in kept],
+            [step for step, _ in thinned],
+            [value if isinstance(value, int | float) and math.isfinite(value) else None for _, value in thinned],
         )
     return series
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from emdistill.runs.flows import FlowRecord
-from emdistill.show.charts import Matrix, lines
+from emdistill.show.charts import lines
 from emdistill.show.contents import Contents, Section
 from emdistill.show.page import Chart, words
 from emdistill.show.sections.flow import terms_of
 
-Rows = tuple[tuple[float, ...], ...]
+Weights = tuple[tuple[float, ...], ...]
 
 
 def weights(contents: Contents) -> Section | None:
@@ -23,24 +21,24 @@ def weights(contents: Contents) -> Section | None:
 
 def weight_rows(records: Sequence[FlowRecord], offsets: Mapping[str, int]) -> list[list[Chart]]:
     """The student's and the teacher's chart per term; terms whose weights are the same share them."""
-    groups: dict[tuple[tuple[int, ...], Rows, Rows], list[str]] = {}
+    groups: dict[tuple[tuple[int, ...], Weights, Weights], list[str]] = {}
     for term in terms_of(records):
-        having = [record for record in records if term in record.student_weights and term in record.teacher_weights]
-        if having:
-            steps = tuple(offsets.get(record.stage, 0) + record.step for record in having)
-            student = tuple(tuple(record.student_weights[term]) for record in having)
-            teacher = tuple(tuple(record.teacher_weights[term]) for record in having)
+        weighted = [record for record in records if term in record.student_weights and term in record.teacher_weights]
+        if weighted:
+            steps = tuple(offsets.get(record.stage, 0) + record.step for record in weighted)
+            student = tuple(tuple(record.student_weights[term]) for record in weighted)
+            teacher = tuple(tuple(record.teacher_weights[term]) for record in weighted)
             groups.setdefault((steps, student, teacher), []).append(words(term))
     return [
-        [_chart(f"{side} layers: {', '.join(terms)}", steps, np.asarray(rows)) for side, rows in sides.items()]
+        [
+            _chart(f"student layers: {', '.join(terms)}", steps, student),
+            _chart(f"teacher layers: {', '.join(terms)}", steps, teacher),
+        ]
         for (steps, student, teacher), terms in groups.items()
-        for sides in [{"student": student, "teacher": teacher}]
     ]
 
 
-def _chart(title: str, steps: Sequence[float], layers: Matrix) -> Chart:
-    """Weights [records, layers] as lines."""
-    series = {
-        f"layer {layer}": (steps, [round(float(value), 5) for value in column]) for layer, column in enumerate(layers.T)
-    }
-    return Chart(title, lines(series, x="step", y="weight", layers=True, level=1 / layers.shape[1]))
+def _chart(title: str, steps: Sequence[float], weights: Weights) -> Chart:
+    """Weights, a row per step and a column per layer, as lines."""
+    series = {f"layer {layer}": (steps, column) for layer, column in enumerate(zip(*weights, strict=True))}
+    return Chart(title, lines(series, x="step", y="weight", layers=True, level=1 / len(series)))
