@@ -174,7 +174,7 @@ def test_a_hub_id_that_cannot_be_had(monkeypatch):
     def offline(*_arguments, **_options):
         raise OSError("no connection")
 
-    monkeypatch.setattr("emdistill.models.encoder.AutoConfig.from_pretrained", offline)
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", offline)
     with pytest.raises(ModelError, match="someone/model is neither a folder nor a model the hub can give: no conn"):
         load_classifier("someone/model")
 

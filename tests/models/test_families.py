@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cut_students import extract_student
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
@@ -20,7 +21,7 @@ from emdistill.models.capture import check_capture
 from emdistill.models.families import CAPABILITIES, FAMILIES, family_of, require
 from emdistill.models.inputs import first_position, longest_text
 from emdistill.models.vocabulary import Encoder, prune
-from emdistill.students import extract_student, fresh_student, keep_layers, make_student
+from emdistill.students import fresh_student, keep_layers, make_student
 from emdistill.students.importance import taylor_importance
 
 ROOT = Path(__file__).resolve().parents[2]
