@@ -72,9 +72,6 @@ class Variant:
     words: int
 
 
-# ------------------------------------------------------------------------------------------------------- words
-
-
 def split_words(text: str) -> list[str]:
     """Words, at the odd places, and what stands between them; joined they are the text."""
     return WORD.split(text)
@@ -120,9 +117,6 @@ def augment_row(row: int, sides: Sequence[Side], *, copies: int, replace: float,
             replaced = sum(before != after for before, after in zip(pieces, altered, strict=True))
             variants[texts] = Variant(row, texts, side, replaced, len(pieces) // 2)
     return list(variants.values())
-
-
-# -------------------------------------------------------------------------------------------------- the file
 
 
 def train_texts(data: TaskData) -> list[tuple[str, ...]]:

@@ -126,9 +126,6 @@ def _held_out_sizes(counts: NDArray[np.int64], total: int, at_most: int) -> NDAr
     return sizes
 
 
-# ------------------------------------------------------------------------------------- data of the user's own
-
-
 class _Own(NamedTuple):
     """A user's data before its task is known; `labels` are the classes that a hub dataset names."""
 
