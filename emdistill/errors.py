@@ -1,18 +1,9 @@
 """Every error a user can cause, each naming the thing and the mend.
 
 EmdistillError
-├── ConfigError            an option, a recipe or a method that cannot be used as written
-├── DataError              a file, column, row or label; names file and line
-├── ModelError             a folder that is no loadable encoder or tokenizer
-│   ├── LayerCountError    layers are named that the encoder does not have
-│   ├── TokenizerError     teacher and student do not read the same tokens
-│   └── CaptureError       states the objective needs cannot be had from this encoder
-├── TeacherError           a teacher that would teach nonsense: near chance, labels in another order
-├── TransportError         costs or masses that make no transport problem
-├── CacheError             teacher outputs that do not fit on the disk or in half precision, or were not kept
-├── OutputError            an output folder that holds something already
-│   └── BusyError          another process is at it
-└── TrainingError          training cannot go on: a NaN or infinite loss
+├── ConfigError, DataError, TeacherError, TransportError, CacheError, TrainingError
+├── ModelError ── LayerCountError, TokenizerError, CaptureError
+└── OutputError ── BusyError
 """
 
 from __future__ import annotations
@@ -29,7 +20,7 @@ _SHORT.maxstring = _SHORT.maxother = SHOWN_CHARACTERS
 
 
 class EmdistillError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error that this package raises on purpose."""
 
 
 class ConfigError(EmdistillError):
@@ -51,7 +42,7 @@ class ModelError(EmdistillError):
 
 
 class LayerCountError(ModelError):
-    """Layers are named that the encoder does not have."""
+    """Layers that the encoder does not have."""
 
 
 class TokenizerError(ModelError):
@@ -59,7 +50,7 @@ class TokenizerError(ModelError):
 
 
 class CaptureError(ModelError):
-    """States that the objective needs cannot be had from this encoder."""
+    """States that this encoder cannot give."""
 
 
 class TeacherError(EmdistillError):
@@ -79,7 +70,7 @@ class OutputError(EmdistillError):
 
 
 class BusyError(OutputError):
-    """Another process is at this run."""
+    """Another process is working in this output folder."""
 
 
 class TrainingError(EmdistillError):
@@ -91,14 +82,14 @@ class Interrupted(Exception):
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """' Did you mean …?' with the most similar name, or nothing where none is similar."""
+    """' Did you mean …?' with the most similar name, or ''."""
     by_lower = {known.lower(): known for known in names}
     close = difflib.get_close_matches(name.lower(), by_lower, n=1)
     return f" Did you mean {by_lower[close[0]]!r}?" if close else ""
 
 
 def listing(names: Iterable[str]) -> str:
-    """The first twenty names, each cut short, and how many there are besides."""
+    """The first twenty names, each cut short, and the number of all where there are more."""
     every = [name if len(name) <= SHOWN_CHARACTERS else f"{name[:SHOWN_CHARACTERS]}…" for name in names]
     more = f", … ({len(every)} in all)" if len(every) > SHOWN_NAMES else ""
     return ", ".join(every[:SHOWN_NAMES]) + more

@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
-NOT_MASKED = -100  # the label of a position whose word is not asked for, as torch and transformers have it
+NOT_MASKED = -100  # the label of a position that is not masked, as in torch and transformers
 Link = Literal["softmax", "sigmoid", "identity"]
 
 
@@ -16,9 +16,9 @@ Link = Literal["softmax", "sigmoid", "identity"]
 class Predictions:
     """What a student predicts: all that losses and methods need to know of a task.
 
-    link          what turns logits into answers: softmax (one of C), sigmoid (any of C), identity (a score);
-                  None: nothing is predicted, the encoder has no head
-    problem_type  transformers' name for the task; None where there is none, as for the words of raw text
+    link          turns logits into answers: softmax (one of C), sigmoid (any of C), identity (a score); None: the
+                  encoder has no head
+    problem_type  transformers' name for the kind of task; None without a task, as for the words of raw text
     """
 
     link: Link | None
@@ -26,7 +26,7 @@ class Predictions:
 
     @property
     def of_task(self) -> bool:
-        """Whether a task is learned, and not a language."""
+        """Whether there is a task, and not a language alone."""
         return self.problem_type is not None
 
 
@@ -37,7 +37,7 @@ NOTHING = Predictions(None)
 
 @dataclass(frozen=True)
 class EncoderShape:
-    """The three numbers by which layers of two encoders are compared."""
+    """The numbers that compare the layers of two encoders; `width` is that of hidden states, `heads` are per layer."""
 
     layers: int
     width: int
@@ -46,15 +46,15 @@ class EncoderShape:
 
 @dataclass(frozen=True)
 class EncoderStates:
-    """The states of one forward pass; whatever the objective does not need is absent, a layer of it None.
+    """The states of one forward pass; those that the objective does not need are absent, single layers None.
 
     logits            [B, C]; [P, V] at the P masked positions of a masked-LM; [B, 0] of an encoder without a head
     mask              [B, L], 1 = token, 0 = padding
     embeddings        [B, L, d], the input of the first Transformer layer
-    hidden            one [B, L, d] a layer, after each Transformer layer
-    attention_scores  one [B, h, L, L] a layer: q·k / sqrt(head size), with the family's bias by position, before mask
+    hidden            [B, L, d] per layer, after each Transformer layer
+    attention_scores  [B, h, L, L] per layer: q·k / sqrt(head size), with the family's bias by position, before mask
                       and softmax
-    queries, keys, values  one [B, L, d] a layer, all heads side by side
+    queries, keys, values  [B, L, d] per layer, all heads side by side
     """
 
     logits: Tensor

@@ -6,4 +6,4 @@ from emdistill.tasks.task import Task
 
 TASKS: dict[str, Task] = {name: glue.task for name, glue in GLUE.items()} | {DOCSTRINGS.name: DOCSTRINGS}
 
-__all__ = ["TASKS", "Task"]
+__all__ = ["TASKS"]

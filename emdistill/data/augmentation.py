@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,7 +24,7 @@ import numpy as np
 from datasets import Dataset, Features, Value
 
 from emdistill.data.files import text_problem
-from emdistill.data.rows import BadRows, Row, read_rows
+from emdistill.data.rows import BadRows, read_rows
 from emdistill.errors import DataError, listing, shown
 from emdistill.files import written_whole
 from emdistill.tasks.kind import BadLabel
@@ -70,9 +70,6 @@ class Variant:
     side: int
     replaced: int
     words: int
-
-
-# ------------------------------------------------------------------------------------------------------- words
 
 
 def split_words(text: str) -> list[str]:
@@ -122,9 +119,6 @@ def augment_row(row: int, sides: Sequence[Side], *, copies: int, replace: float,
     return list(variants.values())
 
 
-# -------------------------------------------------------------------------------------------------- the file
-
-
 def train_texts(data: TaskData) -> list[tuple[str, ...]]:
     """The text, or the two texts, of every training row."""
     return list(zip(*(data.train[name][:] for name in _text_columns(data)), strict=True))
@@ -158,7 +152,9 @@ def write_augmented(path: Path, header: Mapping[str, Any], rows: Iterable[Mappin
 
 def read_header(path: Path) -> dict[str, Any]:
     """The header of a file of variants; raises DataError for any other file."""
-    first = next(_rows(path, BadRows(path)), None)
+    if path.is_file() and path.suffix.lower() not in (".jsonl", ".json"):
+        raise DataError("augmented rows are JSON Lines, in a file named .jsonl", file=path)
+    first = next(read_rows(path, BadRows(path)), None)
     header = {} if first is None else first.cells
     sections = [header.get(name, {}) for name in ("task", "train", "settings")]
     if header.get("format") != FORMAT or not all(isinstance(section, dict) for section in sections):
@@ -183,7 +179,7 @@ def read_augmented(path: str | Path, data: TaskData, *, teacher: str | None = No
     features = {name: Value("string") for name in _text_columns(data)}
     features |= {"label": data.task.kind.label_type, "row": Value("int64")}
     variants = []
-    for line in islice(_rows(path, bad), 1, None):
+    for line in islice(read_rows(path, bad), 1, None):
         problems = [text_problem(line, name) for name in _text_columns(data)]
         row, label = line.cells.get("row"), None
         if type(row) is not int or not 0 <= row < len(data.train):
@@ -205,12 +201,6 @@ def read_augmented(path: str | Path, data: TaskData, *, teacher: str | None = No
 
 
 _MEND = "write it again: emdistill augment --overwrite"
-
-
-def _rows(path: Path, bad: BadRows) -> Iterator[Row]:
-    if path.is_file() and path.suffix.lower() not in (".jsonl", ".json"):
-        raise DataError("augmented rows are JSON Lines, in a file named .jsonl", file=path)
-    return read_rows(path, bad)
 
 
 def _check_same_data(path: Path, header: Mapping[str, Any], data: TaskData) -> None:

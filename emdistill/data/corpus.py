@@ -188,28 +188,21 @@ def _encoded(
         yield from zip(batch, encode([member.text for member in batch]), strict=True)
 
 
-# ------------------------------------------------------------------------------------------------- on disk, and apart
-
-
 def _cut_and_write(
     file: Path, paragraphs: Generator[Paragraph, None, None], encoder: TextEncoder, room: int, rows: int | None
 ) -> dict[str, int]:
-    """Write the pieces and, last, their counts beside them: the file that makes them trusted."""
+    """Write the pieces as an Arrow stream and, last, their counts beside them: the file that makes them trusted."""
     counts = Counter[str](dict.fromkeys(("documents", "paragraphs", "pieces", "tokens", "dropped"), 0))
-    with closing(_pieces(paragraphs, encoder, room, counts)) as pieces:
-        _write(file, islice(pieces, rows), counts)
-    index = {"bytes": file.stat().st_size, "counts": counts}
-    write_whole(file.with_suffix(".json"), json.dumps(index) + "\n")
-    return counts
-
-
-def _write(file: Path, pieces: Iterator[_Piece], counts: Counter[str]) -> None:
-    """Write the pieces as an Arrow stream; what a killed run left of them goes."""
-    for unfinished in file.parent.glob(f"{file.name}.*.part"):
+    for unfinished in file.parent.glob(f"{file.name}.*.part"):  # of a run that was killed
         unfinished.unlink()
-    with written_whole(file) as part, part.open("wb") as stream:
+    with (
+        closing(_pieces(paragraphs, encoder, room, counts)) as pieces,
+        written_whole(file) as part,
+        part.open("wb") as stream,
+    ):
+        first = islice(pieces, rows)
         with pa.ipc.new_stream(stream, PIECES) as writer:
-            while batch := list(islice(pieces, PIECES_PER_BATCH)):
+            while batch := list(islice(first, PIECES_PER_BATCH)):
                 lengths = [len(piece.ids) for piece in batch]
                 columns = [[piece.ids for piece in batch], lengths, [piece.document for piece in batch]]
                 writer.write_batch(pa.record_batch(columns, schema=PIECES))
@@ -217,6 +210,9 @@ def _write(file: Path, pieces: Iterator[_Piece], counts: Counter[str]) -> None:
                 counts["tokens"] += sum(lengths)
         stream.flush()
         os.fsync(stream.fileno())
+    index = {"bytes": file.stat().st_size, "counts": counts}
+    write_whole(file.with_suffix(".json"), json.dumps(index) + "\n")
+    return counts
 
 
 def _trusted_counts(file: Path) -> dict[str, int] | None:

@@ -315,6 +315,5 @@ def _runs(text: str) -> set[tuple[str, ...]]:
 
 
 def _dataset(sentences: Iterable[Sentence]) -> Dataset:
-    rows = list(sentences)
-    columns = {"text": [row.text for row in rows], "label": [DOCSTRINGS.labels.index(row.library) for row in rows]}
-    return Dataset.from_dict(columns, features=Features({"text": Value("string"), "label": Value("int64")}))
+    rows = [{"text": row.text, "label": DOCSTRINGS.labels.index(row.library)} for row in sentences]
+    return Dataset.from_list(rows, features=Features({"text": Value("string"), "label": Value("int64")}))

@@ -44,16 +44,12 @@ def read_corpus(path: str | Path, *, description: str = "") -> Generator[Paragra
     a line of more than 16 MiB.
     """
     path = Path(path)
-    return _paragraphs(path, _opener(path), description)
-
-
-def _opener(path: Path) -> Opener:
     if path.is_dir():
         raise DataError(f"this is a folder; name a text file in it ({', '.join(OPENERS)})", file=path)
     check_file(path)
     for suffix, opener in OPENERS.items():
         if path.name.lower().endswith(suffix):
-            return opener
+            return _paragraphs(path, opener, description)
     raise DataError(f"raw text is read from these types of file: {', '.join(OPENERS)}", file=path)
 
 

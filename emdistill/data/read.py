@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +18,6 @@ from emdistill.data.glue import glue_folders, glue_task, read_glue, read_glue_fr
 from emdistill.data.rows import SUFFIXES, data_file
 from emdistill.errors import ConfigError, DataError
 from emdistill.tasks import KINDS, TaskKind, find_kind
-from emdistill.tasks.kind import Cell
 from emdistill.tasks.task import Task, TaskData
 
 DEV_SHARE = 0.1
@@ -128,9 +126,6 @@ def _held_out_sizes(counts: NDArray[np.int64], total: int, at_most: int) -> NDAr
     return sizes
 
 
-# ------------------------------------------------------------------------------------- data of the user's own
-
-
 class _Own(NamedTuple):
     """A user's data before its task is known; `labels` are the classes that a hub dataset names."""
 
@@ -148,7 +143,10 @@ def _read_own(data: str, columns: Columns, dev: Path | None, kind: TaskKind | No
         train.bad.check()
     notes = []
     if kind is None:
-        kind = _kind_of(cells, named=bool(own.labels))
+        fitting = [kind for kind in KINDS.values() if kind.fits(cells)]
+        # classes that a hub dataset names are no scores
+        fitting = [kind for kind in fitting if not own.labels or kind is not KINDS["regression"]]
+        kind = next(iter(fitting), KINDS["classification"])
         notes = [note] if (note := kind.note(cells, columns.label)) else []
     labels = kind.label_names(cells)
     labels = own.labels if own.labels and labels else labels
@@ -188,14 +186,6 @@ def _from_hub(name: str, columns: Columns, dev: Path | None) -> _Own:
     feature = feature if isinstance(feature, ClassLabel) else getattr(feature, "feature", None)
     labels = tuple(feature.names) if isinstance(feature, ClassLabel) else ()
     return _Own(name.rpartition("/")[2], train, dev_examples, labels)
-
-
-def _kind_of(cells: Sequence[Cell], *, named: bool) -> TaskKind:
-    """The kind that fits labels written like these; classes that a hub dataset names are no scores."""
-    fitting = [kind for kind in KINDS.values() if kind.fits(cells)]
-    if named and fitting == [KINDS["regression"]]:
-        fitting = []
-    return next(iter(fitting), KINDS["classification"])
 
 
 def _folder_without_task(folder: Path) -> Exception:

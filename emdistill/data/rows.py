@@ -58,9 +58,6 @@ class BadRows:
         raise DataError("\n".join(message), file=self.source, line=first_line)
 
 
-# ------------------------------------------------------------------------------------------ from bytes to rows
-
-
 def read_rows(path: Path, bad: BadRows, header: tuple[str, ...] | None = None) -> Iterator[Row]:
     """The rows of a file, by its extension; what is wrong with single rows goes to `bad`.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -31,9 +31,15 @@ def fast_float32() -> Iterator[None]:
     PyTorch leaves them to MKL, which on AMD's processors is half as fast. PyTorch chooses oneDNN where it may use
     bfloat16; where it would (onednn_keeps_float32), or where the user has set the precision, nothing changes.
     """
+    change = PRODUCTS.fp32_precision == "none" and onednn_keeps_float32()
+    with _bfloat16_allowed() if change else nullcontext():
+        yield
+
+
+@contextmanager
+def _bfloat16_allowed() -> Iterator[None]:
     before = PRODUCTS.fp32_precision
-    if before == "none" and onednn_keeps_float32():
-        PRODUCTS.fp32_precision = "bf16"
+    PRODUCTS.fp32_precision = "bf16"
     try:
         yield
     finally:
@@ -45,16 +51,12 @@ def onednn_keeps_float32() -> bool:
     """Whether oneDNN, allowed bfloat16, still multiplies in float32 here; tried on a few products."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
-    before = PRODUCTS.fp32_precision
     generator = torch.Generator().manual_seed(0)
-    PRODUCTS.fp32_precision = "bf16"
-    try:
+    with _bfloat16_allowed():
         for rows, inner, columns in ((512, 768, 768), (384, 312, 1200), (24, 768, 2)):
             left = torch.randn(rows, inner, generator=generator)
             right = torch.randn(inner, columns, generator=generator)
             exact = left.double() @ right.double()
             if not (left @ right - exact).norm() <= FLOAT32_ERROR * exact.norm():
                 return False
-        return True
-    finally:
-        PRODUCTS.fp32_precision = before
+    return True

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
-from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -28,7 +27,8 @@ def attending(model: PreTrainedModel, rename: Callable[[str], str]) -> Iterator[
             attend = ALL_ATTENTION_FUNCTIONS[str(model.config._attn_implementation)]
             for layer in encoder_layers(model):
                 module = layer.get_submodule(own.module)
-                stack.enter_context(_forward_instead(module, partial(own.forward, module, attend)))
+                module.forward = partial(own.forward, module, attend)
+                stack.callback(delattr, module, "forward")  # its class has the one before
         yield
 
 
@@ -41,12 +41,3 @@ def attention_implementation(config: PreTrainedConfig, name: str) -> Iterator[No
         yield
     finally:
         config._attn_implementation = before
-
-
-@contextmanager
-def _forward_instead(module: nn.Module, forward: Callable[..., object]) -> Iterator[None]:
-    module.forward = forward
-    try:
-        yield
-    finally:
-        del module.forward  # its class has the one before

@@ -65,7 +65,7 @@ def capture(
     hidden = _hidden_states(encoder, outputs) if with_hidden else ()
     return EncoderStates(
         logits=_logits(encoder, outputs, inputs),
-        mask=_mask(arguments),
+        mask=arguments["attention_mask"] if "attention_mask" in arguments else _all_tokens(arguments),
         embeddings=hidden[0] if "embeddings" in needs else None,
         hidden=tuple(s if i in chosen else None for i, s in enumerate(hidden[1:])) if "hidden" in needs else (),
         **{field_of(kind): tuple(states) for kind, states in recorder.states.items()},
@@ -230,9 +230,7 @@ def _hidden_states(encoder: PreTrainedModel, outputs: Mapping[str, Any]) -> tupl
     return hidden
 
 
-def _mask(inputs: Mapping[str, Tensor]) -> Tensor:
-    if "attention_mask" in inputs:
-        return inputs["attention_mask"]
+def _all_tokens(inputs: Mapping[str, Tensor]) -> Tensor:
     tokens = inputs["input_ids"] if "input_ids" in inputs else inputs["inputs_embeds"]
     return torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
 

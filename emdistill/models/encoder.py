@@ -10,20 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError
 from torch import nn
-from transformers import (
-    MODEL_FOR_MASKED_LM_MAPPING,
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
-    AutoConfig,
-    AutoModel,
-    AutoModelForMaskedLM,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from emdistill.config import HUB_ID
@@ -52,7 +42,7 @@ def load_classifier(source: Source, *, labels: Sequence[str] = (), problem_type:
     config = _load_config(source)
     if problem_type is not None:
         name_outputs(config, labels=labels, problem_type=problem_type)
-    model, absent = _load_weights(AutoModelForSequenceClassification, source, config)
+    model, absent = _load_weights(transformers.AutoModelForSequenceClassification, source, config)
     _check_encoder(source, {key for key in absent if key.startswith(f"{model.base_model_prefix}.")})
     if absent and problem_type is None:
         raise ModelError(
@@ -70,9 +60,9 @@ def load_encoder(source: Source) -> PreTrainedModel:
     """
     config = _load_config(source)
     with torch.random.fork_rng(devices=[]):  # absent weights are drawn before they are known to be absent
-        model, absent = _load_weights(AutoModelForMaskedLM, source, config)
+        model, absent = _load_weights(transformers.AutoModelForMaskedLM, source, config)
         if absent or not has_masked_lm_head(model):
-            model, absent = _load_weights(AutoModel, source, config)
+            model, absent = _load_weights(transformers.AutoModel, source, config)
     _check_encoder(source, absent)
     if absent:
         model.register_module("pooler", None)
@@ -89,7 +79,7 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
         raise ModelError(f"{source} holds no tokenizer (one of {', '.join(TOKENIZER_FILES)}); save it there as well")
     tokenizer: PreTrainedTokenizerBase
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder or str(source), **_safely(folder))
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder or str(source), **_safely(folder))
     except Exception as error:  # the tokenizers library raises bare Exception for a broken tokenizer.json
         raise ModelError(f"{source}: its tokenizer cannot be loaded: {error}") from error
     has_config = folder is None or (folder / "config.json").is_file()
@@ -188,7 +178,7 @@ def _safely(folder: Path | None) -> dict[str, Any]:
 def _read_config(source: Source) -> PreTrainedConfig:
     folder = local_folder(source)
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(folder or str(source), **_safely(folder))
+        config: PreTrainedConfig = transformers.AutoConfig.from_pretrained(folder or str(source), **_safely(folder))
     except Exception as error:  # a wrong value of some field raises whatever the config's own code raises
         if folder is None:
             raise ModelError(f"{source} is neither a folder nor a model the hub can give: {error}") from error
@@ -207,8 +197,8 @@ def _load_config(source: Source) -> PreTrainedConfig:
         raise ModelError(f"{source} holds no config.json, so no encoder; name the folder that save_pretrained wrote")
     config = _read_config(source)
     # Of the models that can classify sequences, those that can also fill masks are encoders.
-    encoder = type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING and type(config) in MODEL_FOR_MASKED_LM_MAPPING
-    if not encoder or config.is_encoder_decoder:
+    heads = transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, transformers.MODEL_FOR_MASKED_LM_MAPPING
+    if not all(type(config) in models for models in heads) or config.is_encoder_decoder:
         raise ModelError(
             f"{source} is a {config.model_type!r} model, no encoder with a sequence-classification head; "
             f"supported families: {', '.join(FAMILIES)}"
@@ -216,11 +206,7 @@ def _load_config(source: Source) -> PreTrainedConfig:
     return config
 
 
-def _load_weights(
-    kind: type[AutoModelForSequenceClassification | AutoModelForMaskedLM | AutoModel],
-    source: Source,
-    config: PreTrainedConfig,
-) -> tuple[PreTrainedModel, set[str]]:
+def _load_weights(auto_class: Any, source: Source, config: PreTrainedConfig) -> tuple[PreTrainedModel, set[str]]:
     """The model, and the names of its fresh tensors: those not stored, or of another size."""
     folder = local_folder(source)
     if folder is not None:
@@ -228,7 +214,7 @@ def _load_weights(
     model: PreTrainedModel
     try:
         with _quiet_transformers():
-            model, report = kind.from_pretrained(
+            model, report = auto_class.from_pretrained(
                 folder or str(source),
                 config=config,
                 dtype=torch.float32,

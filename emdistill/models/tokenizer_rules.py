@@ -67,9 +67,6 @@ def pieces_before_dead_ends(tokenizer: PreTrainedTokenizerBase, model: Rules, te
     return pieces
 
 
-# ------------------------------------------------------------------------------------------------- what spells the rest
-
-
 def _spelling_of_word_pieces(model: Rules, kept: set[str]) -> set[str]:
     """Single characters, at the beginning of a word and further on."""
     prefix = model["continuing_subword_prefix"]
@@ -113,9 +110,6 @@ def _merges(model: Rules) -> list[tuple[str, str]]:
 
 def _merged(model: Rules, left: str, right: str) -> str:
     return left + right[len(model.get("continuing_subword_prefix") or "") :]
-
-
-# ------------------------------------------------------------------------------------------------- new ids
 
 
 def _renumber_model(model: Rules, new_ids: Mapping[int, int]) -> Rules:

@@ -17,7 +17,7 @@ from emdistill.errors import ConfigError, ModelError
 from emdistill.models.encoder import Source, encoder_shape
 from emdistill.models.families import require
 from emdistill.states import CLASSES, Predictions
-from emdistill.students.extract import ExtractionPlan, check_part, cut_out, extract_student, plan_extraction
+from emdistill.students.extract import ExtractionPlan, check_part, cut_out, plan_extraction
 from emdistill.students.factorise import check_factorisable, factorise_embeddings
 from emdistill.students.fresh import fresh_student
 from emdistill.students.importance import Importance, random_importance, taylor_importance
@@ -218,6 +218,5 @@ STUDENTS = {
 }
 
 __all__ = [
-    "STUDENTS", "ExtractionPlan", "evenly_spaced", "extract_student", "fresh_student", "keep_layers", "make_student",
-    "student_kind",
+    "STUDENTS", "ExtractionPlan", "evenly_spaced", "fresh_student", "keep_layers", "make_student", "student_kind",
 ]  # fmt: skip

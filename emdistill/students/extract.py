@@ -22,12 +22,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from emdistill.errors import ConfigError, ModelError
-from emdistill.models.families import family_of, require
+from emdistill.models.families import family_of
 from emdistill.models.families.family import EMBEDDING, FEED_FORWARD, HEAD, QUERY_KEY, RESIDUAL, VALUE, Axes
-from emdistill.students.importance import Importance, random_importance
+from emdistill.students.importance import Importance
 from emdistill.students.keep_layers import blank_like, evenly_spaced, kept_tensors, tensor_place
 from emdistill.students.mean_states import match_means
-from emdistill.students.shape import StudentShape, complete_shape, resize, shape_of
+from emdistill.students.shape import StudentShape, resize, shape_of
 
 
 @dataclass(frozen=True)
@@ -45,29 +45,6 @@ class ExtractionPlan:
     query_key: tuple[tuple[int, ...], ...]
     value: tuple[tuple[int, ...], ...]
     feed_forward: tuple[tuple[int, ...], ...]
-
-
-def extract_student(
-    teacher: PreTrainedModel,
-    layers: int,
-    width: int,
-    heads: int | None = None,
-    feed_forward: int | None = None,
-    *,
-    importance: Importance | None = None,
-    sample: Sequence[Mapping[str, Tensor]] = (),
-    seed: int = 0,
-) -> PreTrainedModel:
-    """The student of this shape cut from the most important units of the teacher; without scores, drawn by `seed`.
-
-    teacher  a sequence classifier, masked-LM model or bare encoder
-    sample   batches of the tokenizer's tensors on which the student's states get the teacher's means (mean_states.py)
-    The student is of the teacher's class, has its outputs, is trainable and shares nothing with it.
-    Raises ConfigError for a shape that is no part of the teacher, ModelError for an unsupported family.
-    """
-    require(teacher, "cut")
-    shape = complete_shape(teacher.config, layers, width, heads, feed_forward)
-    return cut_out(teacher, plan_extraction(teacher, shape, importance or random_importance(teacher, seed)), sample)
 
 
 def check_part(teacher: PreTrainedModel, shape: StudentShape) -> None:

@@ -29,18 +29,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
+import transformers
 from torch import Tensor, nn
-from transformers import (
-    AlbertConfig,
-    AlbertForMaskedLM,
-    AlbertForSequenceClassification,
-    AlbertModel,
-    BertConfig,
-    BertForMaskedLM,
-    BertForSequenceClassification,
-    BertModel,
-    PreTrainedModel,
-)
+from transformers import AlbertConfig, BertConfig, PreTrainedModel
 
 from emdistill.errors import ConfigError
 from emdistill.models.encoder import encoder_layers
@@ -49,9 +40,9 @@ from emdistill.students.importance import token_mask
 
 TABLES_SHARE = 0.1  # of 0.01 to 3, tried on students of MRPC, STS-B and SST-2; below 0.3 it matters little
 CLASSES: dict[type[PreTrainedModel], type[PreTrainedModel]] = {
-    BertForSequenceClassification: AlbertForSequenceClassification,
-    BertForMaskedLM: AlbertForMaskedLM,
-    BertModel: AlbertModel,
+    transformers.BertForSequenceClassification: transformers.AlbertForSequenceClassification,
+    transformers.BertForMaskedLM: transformers.AlbertForMaskedLM,
+    transformers.BertModel: transformers.AlbertModel,
 }
 TABLES = ("word_embeddings", "position_embeddings", "token_type_embeddings")
 
@@ -107,8 +98,8 @@ def _fresh_albert(student: PreTrainedModel, rank: int, seed: int) -> PreTrainedM
     )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        if isinstance(student, BertModel) and student.pooler is None:
-            return AlbertModel(config, add_pooling_layer=False)
+        if isinstance(student, transformers.BertModel) and student.pooler is None:
+            return transformers.AlbertModel(config, add_pooling_layer=False)
         return CLASSES[type(student)](config)
 
 
@@ -117,7 +108,8 @@ def _fill_embeddings(albert: PreTrainedModel, student: PreTrainedModel, sample: 
     rank, width = albert.config.embedding_size, student.config.hidden_size
     wide = student.base_model.get_submodule("embeddings")
     narrow = albert.base_model.get_submodule("embeddings")
-    tables = [_centred(wide.get_parameter(f"{name}.weight")) for name in TABLES]
+    tables = [wide.get_parameter(f"{name}.weight").double() for name in TABLES]
+    tables = [table - table.mean(dim=1, keepdim=True) for table in tables]
     basis = math.sqrt(width / rank) * _principal_directions(tables, sample, rank - 1) @ _zero_sum_basis(rank).T
     for name, table in zip(TABLES, tables, strict=True):
         narrow.get_parameter(f"{name}.weight").copy_(table @ basis * (rank / width))
@@ -136,9 +128,9 @@ def _fill_layers_and_head(albert: PreTrainedModel, student: PreTrainedModel) -> 
             _copy(wide.get_submodule(of_bert), narrow.get_submodule(of_albert))
     if student.base_model.pooler is not None:
         _copy(student.base_model.get_submodule("pooler.dense"), albert.base_model.get_submodule("pooler"))
-    if isinstance(student, BertForSequenceClassification):
+    if isinstance(student, transformers.BertForSequenceClassification):
         _copy(student.get_submodule("classifier"), albert.get_submodule("classifier"))
-    if isinstance(student, BertForMaskedLM):
+    if isinstance(student, transformers.BertForMaskedLM):
         albert.get_parameter("predictions.bias").copy_(student.get_parameter("cls.predictions.bias"))
 
 
@@ -169,12 +161,6 @@ def _sums_of_rows(tables: Sequence[Tensor], batch: Mapping[str, Tensor]) -> Tens
     segments = batch.get("token_type_ids", torch.zeros_like(tokens)).to(words.device)
     sums = words[tokens] + positions[: tokens.shape[1]] + types[segments]
     return sums[token_mask(batch).to(words.device).bool()]
-
-
-def _centred(table: Tensor) -> Tensor:
-    """The rows without their means, in double precision."""
-    rows = table.detach().double()
-    return rows - rows.mean(dim=1, keepdim=True)
 
 
 def _zero_sum_basis(rank: int) -> Tensor:

@@ -157,8 +157,6 @@ def _recording(encoder: PreTrainedModel) -> Iterator[dict[tuple[str, int], Tenso
     layers = encoder_layers(encoder)
     names = require(encoder, "cut").layer
     assert names is not None
-    embeddings = encoder.base_model.get_submodule("embeddings")
-    handles = [embeddings.register_forward_hook(lambda module, inputs, output: output.detach().requires_grad_())]
 
     def record(kind: str, layer: int, name: str, *, output: bool = False) -> None:
         """The input or output of a module; of DeBERTa's projections the first, for they then take positions, too."""
@@ -167,9 +165,15 @@ def _recording(encoder: PreTrainedModel) -> Iterator[dict[tuple[str, int], Tenso
             activations.setdefault((kind, layer), outputs[0] if output else inputs[0])
 
         module = layers[layer].get_submodule(name)
-        handles.append((module.register_forward_hook if output else module.register_forward_pre_hook)(hook))
+        register = module.register_forward_hook if output else module.register_forward_pre_hook
+        stack.callback(register(hook).remove)
+
+    def begin_graph(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return output.detach().requires_grad_()
 
     with ExitStack() as stack:
+        embeddings = encoder.base_model.get_submodule("embeddings")
+        stack.callback(embeddings.register_forward_hook(begin_graph).remove)
         for layer in range(len(layers)):
             record("layer input", layer, names.query)
             record("query", layer, names.query, output=True)
@@ -178,8 +182,6 @@ def _recording(encoder: PreTrainedModel) -> Iterator[dict[tuple[str, int], Tenso
             record("feed-forward input", layer, names.feed_forward_input)
             record("neuron", layer, names.feed_forward_output)
         record("last state", len(layers) - 1, names.output_norm, output=True)
-        for handle in handles:
-            stack.callback(handle.remove)
         yield activations
 
 

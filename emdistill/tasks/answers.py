@@ -1,8 +1,7 @@
-"""Logits as answers: what pages, gates and caches read, whatever the task asks for."""
+"""Logits as answers, by their link alone, whatever the task asks for."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,25 +10,6 @@ from numpy.typing import NDArray
 from emdistill.states import Link
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What a model answers.
-
-    logits  [A, C]
-    rows    [A], the row of the data that each answer belongs to
-    link    softmax: one of C; sigmoid: any of C; identity: scores
-    """
-
-    logits: NDArray[np.float32]
-    rows: NDArray[np.int64]
-    link: Link
-
-    @property
-    def probabilities(self) -> Array:
-        """[A, C]; scores as they are."""
-        return probabilities(self.logits, self.link)
 
 
 def probabilities(logits: NDArray[Any], link: Link) -> Array:

@@ -13,7 +13,7 @@ from emdistill.errors import ConfigError, DataError, ModelError
 from emdistill.states import Predictions
 from emdistill.tasks.kind import Logits, Metric, TaskKind
 
-RAW_TEXT = "text"  # the name of the task that is none: learning from raw text, for any task to come
+RAW_TEXT = "text"  # the name that stands for no task: learning from raw text, for any task to come
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Task:
 
     labels    names of the logits in their order; empty for scores
     metrics   names among its kind's metrics; the first one chooses checkpoints
-    positive  the class that F1 counts; the second one where none is named
+    positive  the class that F1 counts; None: the second one
     text, text_pair, label   the columns' names in the user's files
     """
 
@@ -52,7 +52,7 @@ class Task:
         return 1 if self.positive is None else self.labels.index(self.positive)
 
     def score(self, logits: Logits, labels: NDArray[np.generic]) -> dict[str, float]:
-        """The task's metrics, in the order in which it names them.
+        """The task's metrics, in their order.
 
         logits  [n, C], or [n] of a single score
         Raises ModelError for NaN or infinite logits or a wrong width, DataError for no examples, ConfigError for an
@@ -96,7 +96,7 @@ class Task:
 
 @dataclass(frozen=True)
 class DataFile:
-    """One file that was read: where, how many examples, and the hash of its bytes."""
+    """A file that was read: where, the number of its examples, and the hash of its bytes."""
 
     path: Path
     rows: int

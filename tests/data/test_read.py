@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
+from messages import names
 
 from emdistill.data.read import hold_out, read_task_data
 from emdistill.errors import ConfigError, DataError
@@ -76,11 +77,11 @@ def test_the_seed_decides_and_the_order_stays() -> None:
 
 def test_what_cannot_be_cut_is_refused() -> None:
     dataset, task = classes([1, 1])
-    with pytest.raises(DataError, match="give a development set"):
+    with names(DataError, "'t'"):
         hold_out(dataset, task, 0.5, 0, 10)
-    with pytest.raises(DataError, match="1 examples cannot be cut"):
+    with names(DataError, "'t'", 1):
         hold_out(dataset.select([0]), task, 0.5, 0, 10)
-    with pytest.raises(ConfigError, match="between 0 and 1"):
+    with names(ConfigError, 1.0):
         hold_out(dataset, task, 1.0, 0, 10)
 
 
@@ -109,11 +110,11 @@ def test_a_glue_folder_without_dev_is_cut_too(tmp_path: Path) -> None:
 
 
 def test_options_that_contradict_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no task 'mprc'.*Did you mean 'mrpc'"):
+    with names(ConfigError, "'mprc'", "'mrpc'"):
         read_task_data(str(tmp_path), task="mprc")
-    with pytest.raises(ConfigError, match="mrpc is a classification task"):
+    with names(ConfigError, "--kind regression", "mrpc", "classification"):
         read_task_data(str(tmp_path), task="mrpc", kind="regression")
-    with pytest.raises(DataError, match="this is a folder; name one file"):
+    with names(DataError, tmp_path, ".csv", "--dev"):
         read_task_data(str(tmp_path))
 
 
@@ -126,13 +127,13 @@ def test_a_hub_dataset_is_read_with_its_class_names(monkeypatch: pytest.MonkeyPa
     assert (found.task.name, found.task.labels) == ("news", ("world", "arts"))
     assert found.train["label"][:] == [1, 0, 1]
     assert found.evaluation["dev"]["text"][:] == ["a", "b"]
-    with pytest.raises(DataError, match=r"column 'text' is not in news \(train\); its columns are: body, label"):
+    with names(DataError, "owner/news (train)", "'text'", "body, label"):
         read_task_data("owner/news")
     splits["train"] = Dataset.from_dict({"body": ["a", "b"], "label": [-1, 0]}, features=features)
-    with pytest.raises(DataError, match=r"owner/news \(train\):1: there is no label"):
+    with names(DataError, "owner/news (train):1", "'label'"):
         read_task_data("owner/news", text="body")
     del splits["train"]
-    with pytest.raises(DataError, match="there is no split 'train'; there are: validation, test"):
+    with names(DataError, "owner/news", "'train'", "validation, test"):
         read_task_data("owner/news", text="body")
 
 
@@ -141,12 +142,12 @@ def test_a_hub_dataset_that_cannot_be_had_says_so(monkeypatch: pytest.MonkeyPatc
         raise ConnectionError("no way out")
 
     monkeypatch.setattr("datasets.load_dataset", fail)
-    with pytest.raises(DataError, match=r"owner/news: there is no such file or folder here, and .*no way out"):
+    with names(DataError, "owner/news", "no way out"):
         read_task_data("owner/news")
-    with pytest.raises(DataError, match=r"news\.csv: there is no such file"):
+    with names(DataError, "news.csv"):
         read_task_data("news.csv")
 
 
 def test_a_kind_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--kind regresion.*'regression'"):
+    with names(ConfigError, "--kind regresion", "'regression'"):
         read_task_data(str(tmp_path / "reviews.csv"), kind="regresion")

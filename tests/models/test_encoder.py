@@ -7,6 +7,7 @@ import logging
 
 import pytest
 import torch
+from messages import names
 from transformers import (
     AutoModel,
     AutoModelForMaskedLM,
@@ -57,7 +58,7 @@ def test_an_encoder_without_a_head_gets_a_fresh_one_only_for_training(tiny_encod
     encoder = BertModel(model.config)
     encoder.load_state_dict(model.base_model.state_dict())
     encoder.save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match=r"no trained classification head.*emdistill finetune"):
+    with names(ModelError, tmp_path, "classifier.bias", "emdistill finetune"):
         load_classifier(tmp_path)
 
     capfd.readouterr()
@@ -91,33 +92,33 @@ def test_a_head_of_another_size_is_replaced_and_one_that_fits_is_kept(tiny_encod
 
 
 def test_folders_that_are_no_encoder(tmp_path):
-    with pytest.raises(ModelError, match=r"there is no folder .*absent"):
+    with names(ModelError, tmp_path / "absent"):
         load_classifier(tmp_path / "absent")
-    with pytest.raises(ModelError, match=r"there is no folder \./absent/"):
+    with names(ModelError, "./absent/"):
         load_classifier("./absent/")
-    with pytest.raises(ModelError, match=r"holds no config\.json"):
+    with names(ModelError, tmp_path, "config.json"):
         load_classifier(tmp_path)
     config = tmp_path / "config.json"
     config.write_text("{ not json")
-    with pytest.raises(ModelError, match=r"config\.json cannot be used"):
+    with names(ModelError, config):
         load_classifier(tmp_path)
-    with pytest.raises(ModelError, match="is a file"):
+    with names(ModelError, config):
         load_classifier(str(config))
     config.write_text(json.dumps({"model_type": "nothing-known"}))
-    with pytest.raises(ModelError, match=r"config\.json cannot be used"):
+    with names(ModelError, config):
         load_classifier(tmp_path)
     config.write_text(json.dumps({"model_type": "bert-of-mine", "auto_map": {"AutoConfig": "mine.Config"}}))
     (tmp_path / "mine.py").write_text("raise SystemExit('remote code was run')")
-    with pytest.raises(ModelError, match=r"config\.json cannot be used"):
+    with names(ModelError, config):
         load_classifier(tmp_path)
     for adapter in ("adapter_config.json", "adapter_model.safetensors"):  # beside an encoder's files or instead of them
         (tmp_path / adapter).write_text("{}")
-        with pytest.raises(ModelError, match=rf"{adapter}.*merge_and_unload\(\)"):
+        with names(ModelError, adapter, "merge_and_unload()"):
             load_classifier(tmp_path)
         (tmp_path / adapter).unlink()
     for decoder in (GPT2Config(), {"model_type": "t5"}, {"model_type": "bart"}):
         config.write_text(json.dumps(decoder if isinstance(decoder, dict) else decoder.to_dict()))
-        with pytest.raises(ModelError, match="no encoder with a sequence-classification head; supported"):
+        with names(ModelError, tmp_path, "bert, roberta, xlm-roberta"):
             load_classifier(tmp_path)
 
 
@@ -127,16 +128,16 @@ def test_weights_that_cannot_be_used(tiny_encoder, tmp_path):
     weights = tmp_path / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ModelError, match="damaged or cut short"):
+    with names(ModelError, tmp_path, "safetensors"):
         load_classifier(tmp_path)
     weights.write_bytes(b"")
-    with pytest.raises(ModelError, match="damaged or cut short"):
+    with names(ModelError, tmp_path, "safetensors"):
         load_classifier(tmp_path)
     weights.unlink()
-    with pytest.raises(ModelError, match="holds no weights"):
+    with names(ModelError, tmp_path, "model.safetensors"):
         load_classifier(tmp_path)
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
-    with pytest.raises(ModelError, match=r"only in pytorch_model\.bin, a pickle.*save_pretrained"):
+    with names(ModelError, "pytorch_model.bin", "save_pretrained()"):
         load_classifier(tmp_path)
 
 
@@ -145,7 +146,7 @@ def test_weights_that_are_not_the_configs(tiny_encoder, tmp_path, change):
     tiny_encoder(layers=2).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | change))
-    with pytest.raises(ModelError, match="do not belong together"):
+    with names(ModelError, tmp_path, "config.json"):
         load_classifier(tmp_path, labels=["a", "b"])
 
 
@@ -154,7 +155,7 @@ def test_a_config_of_wrong_values_is_named(tiny_encoder, tmp_path, change):
     tiny_encoder(layers=1).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | change))
-    with pytest.raises(ModelError, match=r"config\.json") as error:
+    with names(ModelError, tmp_path / "config.json") as error:
         load_classifier(tmp_path)
     assert "\n" not in str(error.value)
 
@@ -166,7 +167,7 @@ def test_a_part_of_sharded_weights_is_missing(tiny_encoder, tmp_path):
     assert len(parts) > 1
     assert fingerprint(load_classifier(tmp_path)) == fingerprint(model)
     parts[-1].unlink()
-    with pytest.raises(ModelError, match=parts[-1].name):
+    with names(ModelError, parts[-1].name):
         load_classifier(tmp_path)
 
 
@@ -174,16 +175,16 @@ def test_a_hub_id_that_cannot_be_had(monkeypatch):
     def offline(*_arguments, **_options):
         raise OSError("no connection")
 
-    monkeypatch.setattr("emdistill.models.encoder.AutoConfig.from_pretrained", offline)
-    with pytest.raises(ModelError, match="someone/model is neither a folder nor a model the hub can give: no conn"):
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", offline)
+    with names(ModelError, "someone/model", "no connection"):
         load_classifier("someone/model")
 
 
 def test_tokenizers_that_are_not_there(tmp_path):
-    with pytest.raises(ModelError, match="holds no tokenizer"):
+    with names(ModelError, tmp_path, "tokenizer.json"):
         load_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(ModelError, match="its tokenizer cannot be loaded"):
+    with names(ModelError, tmp_path):
         load_tokenizer(tmp_path)
 
 
@@ -191,17 +192,17 @@ def test_same_tokens(tiny_tokenizer, tokenizer_factory):
     same_tokens(tiny_tokenizer, tokenizer_factory())
     vocabulary = tuple(sorted(tiny_tokenizer.get_vocab(), key=tiny_tokenizer.get_vocab().get))
     count = len(vocabulary)
-    with pytest.raises(TokenizerError, match=rf"{count} tokens.*{count + 1} tokens.*'extra': None"):
+    with names(TokenizerError, count, count + 1, "'extra': None"):
         same_tokens(tiny_tokenizer, tokenizer_factory((*vocabulary, "extra")))
-    with pytest.raises(TokenizerError, match=r"differ in the ids of 2 tokens, e\.g\. "):
+    with names(TokenizerError, 2, repr(vocabulary[-1])):
         same_tokens(tiny_tokenizer, tokenizer_factory((*vocabulary[:-2], vocabulary[-1], vocabulary[-2])))
     other_mask = tokenizer_factory()
     other_mask.mask_token = "[UNK]"
-    with pytest.raises(TokenizerError, match="different special tokens"):
+    with names(TokenizerError, "'[MASK]'", "'[UNK]'"):
         same_tokens(tiny_tokenizer, other_mask)
     cased = tokenizer_factory()
     cased.backend_tokenizer.normalizer = None
-    with pytest.raises(TokenizerError, match="split 'The quick brown fox"):
+    with names(TokenizerError, "'The quick brown fox"):
         same_tokens(tiny_tokenizer, cased)
 
 
@@ -310,23 +311,23 @@ def test_encoder_weights_that_are_not_the_configs(tiny_encoder, tmp_path, kind, 
     kind.from_config(tiny_encoder(layers=2).config).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | change))
-    with pytest.raises(ModelError, match="do not belong together"):
+    with names(ModelError, tmp_path, "config.json"):
         load_encoder(tmp_path)
 
 
 def test_encoders_that_cannot_be_loaded(tiny_encoder, tmp_path):
-    with pytest.raises(ModelError, match=r"there is no folder .*absent"):
+    with names(ModelError, tmp_path / "absent"):
         load_encoder(tmp_path / "absent")
     model = AutoModelForMaskedLM.from_config(tiny_encoder().config)
     model.save_pretrained(tmp_path)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(ModelError, match="damaged or cut short"):
+    with names(ModelError, tmp_path, "safetensors"):
         load_encoder(tmp_path)
     weights.unlink()
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
-    with pytest.raises(ModelError, match=r"only in pytorch_model\.bin, a pickle"):
+    with names(ModelError, "pytorch_model.bin"):
         load_encoder(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(GPT2Config().to_dict()))
-    with pytest.raises(ModelError, match="no encoder"):
+    with names(ModelError, tmp_path, "bert, roberta, xlm-roberta"):
         load_encoder(tmp_path)

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cut_students import extract_student
+from messages import names
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
@@ -20,7 +22,7 @@ from emdistill.models.capture import check_capture
 from emdistill.models.families import CAPABILITIES, FAMILIES, family_of, require
 from emdistill.models.inputs import first_position, longest_text
 from emdistill.models.vocabulary import Encoder, prune
-from emdistill.students import extract_student, fresh_student, keep_layers, make_student
+from emdistill.students import fresh_student, keep_layers, make_student
 from emdistill.students.importance import taylor_importance
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -315,7 +317,7 @@ def test_a_smaller_vocabulary_gives_the_same_answers(model, tiny_tokenizer, vari
 def test_every_model_type_of_the_table_is_one_of_transformers() -> None:
     for name in FAMILIES:
         assert AutoConfig.for_model(name).model_type == name
-    with pytest.raises(ModelError, match=r"'ernie'"):
+    with names(ModelError, "'ernie'"):
         require(AutoConfig.for_model("ernie"), "keep")
 
 
@@ -323,12 +325,12 @@ def test_layers_of_groups_and_first_layers_that_cannot_be_kept(tiny_encoder) -> 
     grouped = tiny_encoder("albert", layers=4, num_hidden_groups=2)
     assert keep_layers(grouped, (1, 3)).config.num_hidden_groups == 2
     assert keep_layers(grouped, (2, 3)).config.num_hidden_groups == 1
-    with pytest.raises(ModelError, match=r"layers 0, 2, 3 .*'albert'.* 2 groups"):
+    with names(ModelError, "0, 2, 3", "'albert'", 2):
         keep_layers(grouped, (0, 2, 3))
-    with pytest.raises(ModelError, match=r"'albert'.*1 groups of 2"):
+    with names(ModelError, "'albert'", 1, 2):
         keep_layers(tiny_encoder("albert", layers=4, inner_group_num=2), (0, 1))
     modern = tiny_encoder("modernbert", layers=4)
-    with pytest.raises(ModelError, match=r"'modernbert'.*--student 0,1,3"):
+    with names(ModelError, "'modernbert'", "--student 0,1,3"):
         keep_layers(modern, (1, 3))
     assert keep_layers(modern, (0, 3)).config.layer_types == ["full_attention", "full_attention"]
     student, _ = make_student("3", modern, None, labels=("a", "b"))  # type: ignore[arg-type]
@@ -336,7 +338,7 @@ def test_layers_of_groups_and_first_layers_that_cannot_be_kept(tiny_encoder) -> 
     assert [fingerprint(layer) for layer in kept] == [
         fingerprint(encoder_layers(modern)[number]) for number in (0, 1, 3)
     ]
-    with pytest.raises(ConfigError, match=r"--student 2x12x4x48.*'modernbert'"):
+    with names(ConfigError, "--student 2x12x4x48", "'modernbert'"):
         fresh_student(modern, 2, 12, 4)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from messages import names
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from emdistill.errors import ModelError, TokenizerError
@@ -47,22 +48,22 @@ def test_a_tokenizer_that_pads_on_the_left_pads_on_the_right(saved, tiny_tokeniz
 
 def test_a_tokenizer_without_a_padding_token_is_refused(saved, tiny_tokenizer):
     tiny_tokenizer.pad_token = None
-    with pytest.raises(TokenizerError, match=r'tokenizer_config\.json: "pad_token": "\[PAD\]"'):
+    with names(TokenizerError, "tokenizer_config.json", '"pad_token": "[PAD]"'):
         load_tokenizer(saved(tiny_tokenizer))
 
 
 def test_tokens_that_the_encoder_has_no_row_for_are_refused(saved, tiny_tokenizer):
     size = len(tiny_tokenizer)
     tiny_tokenizer.add_tokens(["<one>", "<two>"])
-    with pytest.raises(TokenizerError, match=rf"2 tokens beyond the {size} .*'<one>' of id {size}.*resize_token_embe"):
+    with names(TokenizerError, 2, size, "'<one>'", "resize_token_embeddings()"):
         load_tokenizer(saved(tiny_tokenizer))
     assert len(load_tokenizer(saved(tiny_tokenizer, vocab_size=size + 2))) == size + 2
 
 
 def test_token_types_are_given_to_encoders_that_tell_them_apart(saved, tokenizer_factory):
     tokenizer = tokenizer_factory()
-    names = ["input_ids", "token_type_ids", "attention_mask"]
-    tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]
+    tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = inputs
     pairs = (TEXTS, TEXTS[::-1])
     for family, options in (("roberta", {"type_vocab_size": 1}), ("distilbert", {}), ("mpnet", {})):
         folder = saved(tokenizer, family, **options)
@@ -77,7 +78,7 @@ def test_token_types_are_given_to_encoders_that_tell_them_apart(saved, tokenizer
     tokenizer.backend_tokenizer.post_processor = type(tokenizer.backend_tokenizer.post_processor)(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:2 [SEP]:2", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    with pytest.raises(TokenizerError, match=r"token type 2.* 2"):
+    with names(TokenizerError, "type 2"):
         load_tokenizer(saved(tokenizer))
 
 
@@ -123,12 +124,12 @@ def test_a_family_that_reads_padding_as_the_known_ones_do_is_loaded(tiny_tokeniz
 def test_a_family_that_answers_by_what_else_is_in_the_batch_is_refused(tiny_tokenizer, tmp_path, family):
     folder = unknown(family, tmp_path, tiny_tokenizer)
     for load in (load_classifier, load_encoder):
-        with pytest.raises(ModelError, match=rf"'{family}'.*padded batch"):
+        with names(ModelError, folder, f"'{family}'", "%"):
             load(folder)
 
 
 def test_a_family_whose_longest_text_has_no_positions_is_refused(tiny_tokenizer, tmp_path, monkeypatch):
     folder = unknown("ernie", tmp_path, tiny_tokenizer)
     monkeypatch.setattr("emdistill.models.inputs.longest_text", lambda model: 67)
-    with pytest.raises(ModelError, match=r"'ernie'.*cannot read texts"):
+    with names(ModelError, folder, "'ernie'", "RuntimeError", 67):
         load_classifier(folder)

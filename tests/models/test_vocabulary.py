@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from messages import names
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     AlbertConfig,
@@ -218,9 +219,9 @@ def test_every_written_file_holds_the_same_vocabulary(tmp_path: Path, tiny_token
 
 def test_what_cannot_be_pruned_is_refused() -> None:
     backend = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
-    with pytest.raises(TokenizerError, match=r"a WordLevel vocabulary .* nothing smaller spells"):
+    with names(TokenizerError, "WordLevel", "WordPiece, Unigram, BPE"):
         kept_tokens(PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]"), [0])
-    with pytest.raises(TokenizerError, match=r"no tokenizer\.json"):
+    with names(TokenizerError, "tokenizer.json"):
         read_rules(object())  # type: ignore[arg-type]
 
 
@@ -322,14 +323,14 @@ def test_a_classifier_is_loaded_with_its_head_and_another_encoder_without(
     save_student(model.base_model, tiny_tokenizer, tmp_path / "bare")
     assert type(load_with_tokenizer(tmp_path / "classifier").model) is type(load_classifier(tmp_path / "classifier"))
     assert type(load_with_tokenizer(tmp_path / "bare").model) is type(model.base_model)
-    with pytest.raises(ModelError, match="there is no folder"):
+    with names(ModelError, tmp_path / "nothing"):
         load_with_tokenizer(tmp_path / "nothing")
 
 
 def test_a_count_below_one_is_refused(
     tiny_encoder: Callable[..., PreTrainedModel], tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    with pytest.raises(ConfigError, match="--min_count must be at least 1, not 0"):
+    with names(ConfigError, "--min_count", 1, 0):
         prune(Encoder(tiny_encoder("bert"), tiny_tokenizer), used_tokens(tiny_tokenizer, CORPUS), min_count=0)
 
 
@@ -342,5 +343,5 @@ def test_a_model_that_reads_ids_otherwise_is_refused(
         return output + 0.01 * options["input_ids"][..., None]
 
     model.base_model.embeddings.register_forward_hook(add_ids, with_kwargs=True)
-    with pytest.raises(ModelError, match="a 'bert' model reads token ids otherwise"):
+    with names(ModelError, "'bert'"):
         prune(Encoder(model, tiny_tokenizer), used_tokens(tiny_tokenizer, CORPUS))

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from cut_students import extract_student
 from messages import names
 from torch import nn
 from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, BertModel
@@ -13,7 +14,7 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceCl
 from emdistill.errors import ConfigError, ModelError
 from emdistill.models import encoder_layers, fingerprint
 from emdistill.models.families import FAMILIES as KNOWN
-from emdistill.students.extract import ExtractionPlan, cut_out, extract_student, parameter_place, plan_extraction
+from emdistill.students.extract import ExtractionPlan, cut_out, parameter_place, plan_extraction
 from emdistill.students.importance import Importance, random_importance
 from emdistill.students.keep_layers import keep_layers
 from emdistill.students.shape import StudentShape, complete_shape, shape_of

@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from cut_students import extract_student
 from messages import names
 from transformers import (
     AutoModel,
@@ -21,7 +22,6 @@ from emdistill.mapping import uniform_mapping
 from emdistill.models import encoder_layers, encoder_shape, fingerprint, save_student
 from emdistill.states import NOTHING, WORDS, EncoderShape
 from emdistill.students import STUDENTS, evenly_spaced, keep_layers, make_student, student_kind
-from emdistill.students.extract import extract_student
 from emdistill.students.importance import taylor_importance
 from emdistill.students.shape import StudentShape, complete_shape, default_feed_forward, default_heads, shape_of
 from emdistill.tasks import KINDS
