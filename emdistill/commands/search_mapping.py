@@ -158,7 +158,9 @@ def search_mapping(
         write_record(folder / RECORD, so_far, status="searching", about=about)
 
     if overwrite:
-        _clear(folder)
+        remove(
+            folder, (STUDY, TRIALS, CACHE, BEST, RECORD, PAGE, PLOTLY, "search.png")
+        )  # the last is of earlier versions
     try:
         result = search(
             evaluate,
@@ -224,13 +226,6 @@ def _layers(proxies: Sequence[ProxyTask]) -> tuple[int, int]:
         layers = "; ".join(f"{name}: student {ours}, teacher {theirs}" for name, (ours, theirs) in counts.items())
         raise ConfigError(f"a layer mapping is for one student and one teacher size, but the layers are: {layers}")
     return proxies[0].student_layers, proxies[0].teacher_layers
-
-
-def _clear(folder: Path) -> None:
-    for name in (STUDY, TRIALS, CACHE):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    for name in (BEST, RECORD, PAGE, PLOTLY, "search.png"):  # the last is of earlier versions
-        (folder / name).unlink(missing_ok=True)
 
 
 def _distil(

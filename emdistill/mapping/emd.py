@@ -51,20 +51,18 @@ class EmdMapping(LayerMapping):
         smoothing: float = 0.0,
     ) -> None:
         super().__init__(student_layers, teacher_layers)
-        _check_settings(
-            max(student_layers, teacher_layers), cost_attention, temperature, weight_floor, cost_floor, smoothing
-        )
+        self.cost_attention: CostAttention = cost_attention
+        self.temperature = temperature
+        self.weight_floor = weight_floor
+        self.cost_floor = cost_floor
+        self.smoothing = smoothing
+        self._check_settings()
         if cost_attention == "softmax" and temperature < STEADY_TEMPERATURE:
             warnings.warn(
                 f"cost attention by softmax at temperature {temperature:g} may oscillate or collapse; "
                 f"use {STEADY_TEMPERATURE:g} or more, or cost_attention='inverse'",
                 stacklevel=2,
             )
-        self.cost_attention: CostAttention = cost_attention
-        self.temperature = temperature
-        self.weight_floor = weight_floor
-        self.cost_floor = cost_floor
-        self.smoothing = smoothing
         self.register_buffer("student_weights", torch.full((student_layers,), 1 / student_layers))
         self.register_buffer("teacher_weights", torch.full((teacher_layers,), 1 / teacher_layers))
 
@@ -92,6 +90,21 @@ class EmdMapping(LayerMapping):
             f"{shape}, cost_attention='{self.cost_attention}'{temperature}, weight_floor={self.weight_floor:g}, "
             f"cost_floor={self.cost_floor:g}, smoothing={self.smoothing:g}"
         )
+
+    def _check_settings(self) -> None:
+        if self.cost_attention not in get_args(CostAttention):
+            options = ", ".join(get_args(CostAttention))
+            raise ConfigError(f"cost_attention={self.cost_attention!r} is unknown; choose one of {options}")
+        if not 0 < self.temperature < math.inf:
+            raise ConfigError(f"temperature={self.temperature:g} must be positive and finite")
+        uniform = 1 / max(self.student_layers, self.teacher_layers)
+        if not 0 <= self.weight_floor <= uniform:
+            raise ConfigError(f"weight_floor={self.weight_floor:g} must lie between 0 and {uniform:g}, the uniform one")
+        if not SMALLEST_COST_FLOOR <= self.cost_floor <= 1:
+            bounds = f"between {SMALLEST_COST_FLOOR:g} and 1, as a share of the mean"
+            raise ConfigError(f"cost_floor={self.cost_floor:g} must lie {bounds}")
+        if not 0 <= self.smoothing < 1:
+            raise ConfigError(f"smoothing={self.smoothing:g} must lie in [0, 1): a share of the old weights stays")
 
     def _update_weights(self, flow: Tensor, costs: Tensor, student: Tensor, teacher: Tensor) -> None:
         new_student, new_teacher = cost_attention_update(
@@ -166,27 +179,3 @@ def _attraction(unit_costs: Tensor, cost_floor: float) -> Tensor:
     relative = torch.where(largest > 0, unit_costs / torch.where(largest > 0, largest, 1), 1)
     floored = torch.maximum(relative, cost_floor * relative.mean(dim=-1, keepdim=True))
     return floored.sum(dim=-1, keepdim=True) / floored
-
-
-def _check_settings(
-    most_layers: int,
-    cost_attention: str,
-    temperature: float,
-    weight_floor: float,
-    cost_floor: float,
-    smoothing: float,
-) -> None:
-    if cost_attention not in get_args(CostAttention):
-        options = ", ".join(get_args(CostAttention))
-        raise ConfigError(f"cost_attention={cost_attention!r} is unknown; choose one of {options}")
-    if not 0 < temperature < math.inf:
-        raise ConfigError(f"temperature={temperature:g} must be positive and finite")
-    most = 1 / most_layers
-    if not 0 <= weight_floor <= most:
-        raise ConfigError(f"weight_floor={weight_floor:g} must lie between 0 and {most:g}, the uniform weight")
-    if not SMALLEST_COST_FLOOR <= cost_floor <= 1:
-        raise ConfigError(
-            f"cost_floor={cost_floor:g} must lie between {SMALLEST_COST_FLOOR:g} and 1, as a share of the mean"
-        )
-    if not 0 <= smoothing < 1:
-        raise ConfigError(f"smoothing={smoothing:g} must lie in [0, 1): it is the share of the old weights that stays")

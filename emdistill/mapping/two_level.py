@@ -65,7 +65,7 @@ def solve_two_level(costs: Tensor, student_blocks: Sequence[int], teacher_blocks
     F = argmin Σ_ij F_ij D_ij,  F ≥ 0,  Σ_j F_ij = 1/M,  Σ_i F_ij = 1/N,  Σ_(i in k, j in l) F_ij = G_kl for all k, l
 
     costs [M, N], floating point; student_blocks, teacher_blocks: how many consecutive layers each block has.
-    Where G_kl = 0, F is 0. The cost of plain transport ≤ Σ F D ≤ Σ G C; equal to the first for one block a side, or
+    Where G_kl = 0, F is 0. The cost of plain transport ≤ Σ F D ≤ Σ G C; equal to the first for one block per side, or
     one per layer. No gradient passes.
     Raises ConfigError for blocks that do not hold the layers, TransportError as `solve_transport`.
     """

@@ -50,17 +50,14 @@ def minilm(
     losses: list[Loss] = []
     if weights:
         layers = _layers(student, teacher, mapping, teacher_layer)
-        heads = _relation_heads(student, teacher) if relation_heads is None else relation_heads
-        losses.append(LayerLoss([RelationCosts(heads)], layers, layer_mass=1))
+        if relation_heads is None:
+            usual = student.width % USUAL_HEADS == teacher.width % USUAL_HEADS == 0
+            relation_heads = USUAL_HEADS if usual else math.gcd(student.heads, teacher.heads)
+        losses.append(LayerLoss([RelationCosts(relation_heads)], layers, layer_mass=1))
     if predictions.of_task:
         weights |= prediction_weights(alpha)
         losses += prediction_losses(weights, temperature=temperature, predictions=predictions)
     return [Stage("joint", Objective(losses, weights))]
-
-
-def _relation_heads(student: EncoderShape, teacher: EncoderShape) -> int:
-    usual = student.width % USUAL_HEADS == teacher.width % USUAL_HEADS == 0
-    return USUAL_HEADS if usual else math.gcd(student.heads, teacher.heads)
 
 
 def _layers(student: EncoderShape, teacher: EncoderShape, mapping: str, teacher_layer: int | None) -> LayerMapping:

@@ -131,11 +131,6 @@ class RunRecord:
         """Whether everything of the run stands."""
         return self.status == "finished"
 
-    @property
-    def is_distillation(self) -> bool:
-        """Whether a student was taught; a fine-tuned teacher's run has none."""
-        return self.student is not None
-
 
 def read_run(folder: Path) -> RunRecord:
     """run.json of a run folder; raises OutputError where it is missing, broken, or lacks what every run has."""

@@ -18,9 +18,7 @@ from math import comb
 import numpy as np
 
 from emdistill.errors import ConfigError
-from emdistill.mapping import FixedMapping
-from emdistill.mapping.fixed import final_mapping, first_mapping, last_mapping, skip_mapping, uniform_mapping
-from emdistill.mapping.kernels import Pair
+from emdistill.mapping import MAPPINGS, FixedMapping, Pair
 
 Gene = tuple[int, ...]
 
@@ -46,15 +44,9 @@ def gene_of(mapping: FixedMapping) -> Gene:
 
 
 def heuristic_genes(student_layers: int, teacher_layers: int) -> dict[str, Gene]:
-    """The mappings that people choose without searching, by name; some may be the same gene."""
-    builders = {
-        "uniform": uniform_mapping,
-        "last": last_mapping,
-        "first": first_mapping,
-        "skip": skip_mapping,
-        "final": final_mapping,
-    }
-    return {name: gene_of(build(student_layers, teacher_layers)) for name, build in builders.items()}
+    """The fixed mappings, which people choose without searching, by name; some may be the same gene."""
+    mappings = {name: build(student_layers, teacher_layers) for name, build in MAPPINGS.items()}
+    return {name: gene_of(mapping) for name, mapping in mappings.items() if isinstance(mapping, FixedMapping)}
 
 
 def check_gene(gene: Sequence[int], student_layers: int, teacher_layers: int, *, monotone: bool = False) -> Gene:

@@ -63,7 +63,12 @@ def export_onnx(model: PreTrainedModel, path: Path, *, token_types: bool | None 
     names = INPUTS if (reads_token_types(model) if token_types is None else token_types) else INPUTS[:2]
     try:
         with evaluating(model), quiet():
-            graph = _write_graph(_trace(model, names), model)
+            program = _trace(model, names)
+            shorten(program.model)
+            proto = program.model_proto
+            _name_nodes(proto, model)
+            _forget_the_machine(proto)
+            graph = bytes(proto.SerializeToString())
     except Exception as error:  # the exporter raises whatever its many passes raise
         reason = str(error).strip().partition("\n")[0]
         raise ModelError(
@@ -105,15 +110,6 @@ def _trace(model: PreTrainedModel, names: Sequence[str]) -> Any:
             dynamo=True,
             verbose=False,
         )
-
-
-def _write_graph(program: Any, model: PreTrainedModel) -> bytes:
-    """The one place where the graph is rewritten on its way from the exporter to the file."""
-    shorten(program.model)
-    graph = program.model_proto
-    _name_nodes(graph, model)
-    _forget_the_machine(graph)
-    return bytes(graph.SerializeToString())
 
 
 def _name_nodes(graph: Any, model: PreTrainedModel) -> None:

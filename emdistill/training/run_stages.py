@@ -68,7 +68,7 @@ def run_stages(
     folder    gets checkpoints/STAGE/ and tensorboard/STAGE/
     Raises Interrupted after Ctrl-C, once a checkpoint is written; TrainingError where a loss is not finite.
     """
-    student = lesson.student
+    student, score = lesson.student, lesson.score
     histories = []
     for stage, settings, teacher in zip(lesson.stages, lesson.arguments, teachers, strict=True):
         checkpoints = Path(str(settings.output_dir))
@@ -86,7 +86,7 @@ def run_stages(
             processing_class=lesson.tokenizer,
             train_dataset=lesson.train,
             eval_dataset=lesson.choose_on,
-            compute_metrics=lesson.score and (lambda answer: lesson.score(answer.predictions, answer.label_ids)),
+            compute_metrics=None if score is None else lambda answer: score(answer.predictions, answer.label_ids),
             data_collator=lesson.collate,
             callbacks=list(callbacks),
         )

@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
-from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from transformers.trainer_utils import get_last_checkpoint
 
 from emdistill.data.batches import LengthGroupedSampler, TokenBudgetSampler, padding_collator
@@ -29,8 +29,6 @@ from emdistill.training.gradient_norms import gradient_norms
 
 # Differences from which on compiled layer costs save more than the half minute that compiling them may take.
 EARNS_COMPILATION = 1e11
-
-ComputeMetrics = Callable[[EvalPrediction], dict[str, float]]
 
 
 class StudentWithObjective(nn.Module):
@@ -96,12 +94,13 @@ class DistillationTrainer(Trainer):
         teacher: TeacherSource | PreTrainedModel | None = None,
         train_dataset: Dataset | None = None,
         eval_dataset: Dataset | dict[str, Dataset] | None = None,
-        compute_metrics: ComputeMetrics | None = None,
         **options: Any,
     ) -> None:
         if objective.taught and teacher is None:
             raise ConfigError(f"the objective {objective} reads a teacher: pass teacher=")
-        cached = isinstance(teacher, TeacherCache)
+        rows: Any = _model_inputs(train_dataset)
+        if isinstance(teacher, TeacherCache) and rows is not None:  # it finds the outputs of an example by its number
+            rows = rows.add_column("row", list(range(len(rows))))
         # The objective's losses take whole batches as dicts; nothing may be dropped by signature.
         args.remove_unused_columns = False
         args.label_names = ["labels"]
@@ -111,10 +110,9 @@ class DistillationTrainer(Trainer):
         super().__init__(
             model=StudentWithObjective(model, objective),
             args=args,
-            train_dataset=_with_rows(_model_inputs(train_dataset)) if cached else _model_inputs(train_dataset),
+            train_dataset=rows,
             eval_dataset=_model_inputs(eval_dataset),
             processing_class=processing_class,
-            compute_metrics=compute_metrics,
             **options,
         )
         self.model_accepts_loss_kwargs = False
@@ -316,8 +314,3 @@ def _model_inputs(dataset: Dataset | dict[str, Dataset] | None) -> Dataset | dic
     if dataset is None or "length" not in dataset.column_names:
         return dataset
     return dataset.remove_columns("length")
-
-
-def _with_rows(dataset: Any) -> Any:
-    """The number of each example beside it, by which a cache finds the teacher's outputs."""
-    return dataset.add_column("row", list(range(len(dataset))))

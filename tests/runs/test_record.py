@@ -44,13 +44,14 @@ def test_a_record_is_written_whole_and_read_back(tmp_path: Path) -> None:
 def test_a_record_of_the_first_version_opens(tmp_path: Path) -> None:
     """It had no number, and for a fine-tuned teacher and for raw text it lacked what they have not."""
     run = read_run(write_run_folder(tmp_path / "run"))
-    assert (run.version, run.is_finished, run.is_distillation) == (1, True, True)
+    assert (run.version, run.is_finished) == (1, True)
+    assert run.student is not None
     assert run.task is not None
     assert run.task.metric == "accuracy"
     for name in ("student", "teacher", "objective", "task", "arithmetic", "share_of_padding"):
         change(tmp_path / "run", [name], ...)
     run = read_run(tmp_path / "run")
-    assert (run.student, run.task, run.is_distillation) == (None, None, False)
+    assert (run.student, run.task) == (None, None)
 
 
 def test_what_a_later_version_adds_is_passed_over(tmp_path: Path) -> None:
