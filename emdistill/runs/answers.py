@@ -128,18 +128,13 @@ def _problem(record: Mapping[str, Any], row: int, outputs: int) -> str | None:
     """What keeps a record from being the set's next row, or None."""
     if type(record["row"]) is not int or record["row"] != row:
         return f"the next row of '{record['set']}' is {row}, not {record['row']!r}"
-    if problem := _label_problem(record["label"], outputs):
-        return problem
     counts = len(record["teacher"]), len(record["student"])
     if counts != (outputs, outputs):
         return f"teacher and student give {counts[0]} and {counts[1]} logits, where the rows before have {outputs}"
-    return None
-
-
-def _label_problem(label: object, outputs: int) -> str | None:
+    label = record["label"]
     if isinstance(label, list):
-        set_of_labels = len(label) == outputs and all(value in (0, 1) for value in label)
-        return None if set_of_labels else f"'label' is {label!r}, but {outputs} labels are each 0 or 1"
+        labels_fit = len(label) == outputs and all(value in (0, 1) for value in label)
+        return None if labels_fit else f"'label' is {label!r}, but {outputs} labels are each 0 or 1"
     if not _is_number(label):
         return f"'label' is a class's number, a score or a list of 0 and 1, not {label!r}"
     if outputs > 1 and label not in range(outputs):
