@@ -102,21 +102,15 @@ def _fault(record: RunRecord) -> str | None:
     task, groups = record.task, {"scores": record.scores, "held_out_loss": record.held_out_loss}
     if task and not (task.metrics and task.evaluation_rows):
         return "task.metrics or task.evaluation_rows is empty"
+    values = {f"timings.{name}": value for name, value in record.timings.items()}
     for group, parts in groups.items():
-        for name, values in parts.items():
-            for metric, value in values.items():
-                if not math.isfinite(value):
-                    return f"{group}.{name}.{metric}: {value} is no finite number"
-    if not record.is_finished:
-        return None
-    if "training_seconds" not in record.timings:
-        return "timings.training_seconds: Field required"
-    needed = [("scores", name, task.metric) for name in ("teacher", "student")] if task else []
-    needed = needed or [("held_out_loss", moment, "loss") for moment in ("before", "after")]
-    for group, name, metric in needed:
-        if metric not in groups[group].get(name, {}):
-            return f"{group}.{name}.{metric}: Field required"
-    return None
+        values |= {f"{group}.{name}.{metric}": value for name in parts for metric, value in parts[name].items()}
+    scores = [f"scores.{name}.{task.metric}" for name in ("teacher", "student")] if task else []
+    needed = ("timings.training_seconds", *(scores or ("held_out_loss.before.loss", "held_out_loss.after.loss")))
+    faults = [f"{name}: {value} is no finite number" for name, value in values.items() if not math.isfinite(value)]
+    if record.is_finished:
+        faults += [f"{name}: Field required" for name in needed if name not in values]
+    return faults[0] if faults else None
 
 
 def versions_of(runs: Sequence[Distillation]) -> dict[str, tuple[str, ...]]:

@@ -15,7 +15,6 @@ from emdistill.config import as_command, folder_name, plain, source_name
 from emdistill.console import ReportRow, Table, comparison_table, shown
 from emdistill.runs.distillation import PACKAGES, Distillation
 from emdistill.runs.gate_record import GateRecord
-from emdistill.runs.record import TaskRecord
 from emdistill.show.gate_tables import gate_tables, verdict_lines
 from emdistill.show.page import code_span, render, words
 from emdistill.states import Link
@@ -40,26 +39,26 @@ def student_card(run: Distillation) -> str:
     """The card of a task's student."""
     task, (first, _) = run.scored_task, run.dev
     reads = Reads(task.name, find_kind(task.kind).link, task.labels, task.pairs, run.options.max_length)
-    teacher, student = (_by_set(task, scores) for scores in (run.teacher_scores, run.student_scores))
-    models = [("teacher", run.teacher), ("student", run.student)]
+    # Scores on the first evaluation set bear the metric's name alone, others SET/METRIC.
+    names = {name: name.rpartition("/") for name in (*run.student_scores, *run.teacher_scores)}
+    sides = (run.teacher_scores, run.student_scores)
     scores = [
-        [name, metric, shown(teacher[name].get(metric), ".4f"), shown(student[name].get(metric), ".4f")]
-        for name in student
-        for metric in dict.fromkeys([*student[name], *teacher[name]])
+        [part or first, metric, *(shown(side.get(name), ".4f") for side in sides)]
+        for name, (part, _, metric) in names.items()
     ]
+    models = [("teacher", run.teacher), ("student", run.student)]
     sizes = [ReportRow(name, {}, model.parameters, model.bytes) for name, model in models]
     files = [[code_span(source_name(file.name)), f"{file.rows:,}", code_span(file.sha256)] for file in task.files]
     front = {
         "pipeline_tag": PIPELINE,
-        "metrics": list(dict.fromkeys(metric for values in student.values() for metric in values)) or None,
+        "metrics": list(dict.fromkeys(names[name][-1] for name in run.student_scores)) or None,
         "model_name": folder_name(run.options.output),
         "eval_results": [
             EvalResult(
-                PIPELINE, dataset_type=task.name, dataset_name=task.name, dataset_split=name, metric_type=metric,
-                metric_value=round(value, 4),
+                PIPELINE, dataset_type=task.name, dataset_name=task.name, dataset_split=names[name][0] or first,
+                metric_type=names[name][-1], metric_value=round(value, 4),
             )
-            for name, values in student.items()
-            for metric, value in values.items()
+            for name, value in run.student_scores.items()
         ],
     }  # fmt: skip
     return _card(
@@ -113,16 +112,6 @@ def _card(template: str, run: Distillation, front: Mapping[str, Any], **values: 
         command=as_command("distill", run.record.config),
         **values,
     )
-
-
-def _by_set(task: TaskRecord, scores: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """Scores by evaluation set: those of the first bear the metric's name alone, others 'SET/METRIC'."""
-    first, *others = task.evaluation_rows
-    sets: dict[str, dict[str, float]] = {name: {} for name in (first, *others)}
-    for name, value in scores.items():
-        part, _, metric = name.rpartition("/")
-        sets.get(part or first, {})[metric] = value
-    return sets
 
 
 def _text(value: Any) -> str:

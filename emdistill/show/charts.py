@@ -19,7 +19,7 @@ from emdistill.runs.gate_record import TimedCase
 
 Figure = dict[str, Any]
 Matrix = NDArray[np.float64]
-Interval = tuple[float, float]
+Interval = tuple[float | None, float | None]
 
 INK, SOFT, LINE, BACK = "#24292f", "#57606a", "#d9dee3", "#ffffff"
 GREY, BLUE, ORANGE, GREEN, PURPLE, OLIVE = "#69737d", "#0072b2", "#c4510a", "#007a5a", "#8f3f83", "#846a00"
@@ -232,11 +232,10 @@ def latency_bars(models: Sequence[tuple[str, str, TimedCase]]) -> Figure:
     )  # fmt: skip
 
 
-def differences(rows: Sequence[tuple[str, Sequence[float], float, Interval | None]], *, x: str) -> Figure:
+def differences(rows: Sequence[tuple[str, Sequence[float], float, Interval]], *, x: str) -> Figure:
     """Rows of (name, a value per seed, their mean, its interval): dots above, the mean below with its whiskers."""
-    names, values, means, intervals = zip(*rows, strict=True)
+    names, values, means, _ = zip(*rows, strict=True)
     places = list(range(len(rows)))
-    ends = [interval or (mean, mean) for mean, interval in zip(means, intervals, strict=True)]
     look: Figure = {"mode": "markers", "hovertemplate": "%{x:+.4f}"}
     seeds = points(
         "a seed",
@@ -245,11 +244,9 @@ def differences(rows: Sequence[tuple[str, Sequence[float], float, Interval | Non
         marker={"size": 7, "opacity": 0.7},
         **look,
     )
-    bars = whiskers(
-        [high - mean for mean, (_, high) in zip(means, ends, strict=True)],
-        [mean - low for mean, (low, _) in zip(means, ends, strict=True)],
-    )
-    diamonds: Figure = {"marker": {"size": 9, "symbol": "diamond"}, "error_x": bars}
+    reaches = [[0.0 if end is None else abs(end - mean) for end in ends] for _, _, mean, ends in rows]
+    below, above = zip(*reaches, strict=True)
+    diamonds: Figure = {"marker": {"size": 9, "symbol": "diamond"}, "error_x": whiskers(above, below)}
     ticks = {"tickvals": places, "ticktext": [plain(name, 40) for name in names], "range": [len(rows) - 0.5, -0.6]}
     return figure(
         [seeds, points("mean and 95 % interval", means, places, colour=INK, **diamonds, **look)],

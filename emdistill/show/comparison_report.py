@@ -43,12 +43,7 @@ def write_comparison(folder: Path, comparison: Comparison, *, command: str = "")
 
 def _chart(comparison: Comparison) -> Chart:
     rows = [
-        (
-            entry.name,
-            list(entry.differences.values()),
-            difference.mean,
-            None if difference.low is None or difference.high is None else (difference.low, difference.high),
-        )
+        (entry.name, list(entry.differences.values()), difference.mean, (difference.low, difference.high))
         for entry, difference in comparison.compared
     ]
     against = f"difference to {comparison.baseline} with the same seed"
@@ -109,18 +104,17 @@ def comparison_notes(comparison: Comparison) -> list[str]:
 
 
 def _holm_notes(comparison: Comparison) -> list[str]:
-    opening = f"{len(comparison.compared)} comparisons with {comparison.baseline} were made"
     if len(comparison.compared) < 2 or len(comparison.seeds) < 2:
         return []
+    opening = f"{len(comparison.compared)} comparisons with {comparison.baseline} were made"
     verdicts = [
         f"{entry.name} {entry.finding} (p {_p(difference.p)}, adjusted {_p(entry.p_holm)}: "
         f"{'stands' if entry.survives else 'does not stand'})"
         for entry, difference in comparison.compared
         if entry.finding != "no difference shown"
     ]
-    if not verdicts:
-        return [f"{opening}, and none shows a difference"]
-    return [f"{opening}; after Holm's correction for their number: {', '.join(verdicts)}"]
+    outcome = f"; after Holm's correction for their number: {', '.join(verdicts)}" if verdicts else None
+    return [opening + (outcome or ", and none shows a difference")]
 
 
 def _line(comparison: Comparison, entry: EntryResult) -> list[str]:

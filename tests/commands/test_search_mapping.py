@@ -175,7 +175,7 @@ def test_overwrite_starts_anew_and_leaves_what_is_not_its_own(
     search_mapping(**options, output=str(folder))
     (folder / "notes.txt").write_text("the user's own")
     few = {"evaluations": 1, "random_evaluations": 0, "rows": 16}
-    with names(ConfigError, "--population 1"):
+    with names(ConfigError, "--population", 2, 1):
         search_mapping(**options | few | {"population": 1}, output=str(folder), overwrite=True)
     assert (folder / "best.json").is_file()
     result = search_mapping(**options | few, output=str(folder), overwrite=True)
@@ -211,7 +211,7 @@ def test_the_mapping_found_is_what_distill_takes(searched, place, tmp_path: Path
         ({"training": {"num_train_epochs": 2}}, ConfigError, ["--epochs"]),
         ({"method": "soft-targets"}, ConfigError, ["soft-targets"]),
         ({"objective": {"bta": 1}}, ConfigError, ["'objective.bta'"]),
-        ({"population": 1}, ConfigError, ["--population 1"]),
+        ({"population": 1}, ConfigError, ["--population", 2, 1]),
         ({"text": "bdy"}, DataError, ["'bdy'", "'body'"]),
     ],
 )

@@ -196,7 +196,7 @@ def test_the_page_says_it(tmp_path: Path) -> None:
     path = tmp_path / "runs.html"
     write_runs_report(path, RunSet("reviews", "accuracy", "dev", 40, candidates(), ("b",), ("a note",)))
     text = text_of(path)
-    assert not unnamed(text, "reviews", 2, "a (PyTorch), a (int8)", "accuracy", "dev (40 rows)", "0.810 ± .014")
+    assert not unnamed(text, "reviews", 2, "a (PyTorch), a (int8)", "accuracy", "dev (40 rows)", "0.810 ± 0.014")
     assert re.search(r"\bb\b[^|]*\|emdistill export RUN", text)  # what would measure the one without a latency
     assert "a note" in text
     assert str(tmp_path) not in path.read_text(encoding="utf-8")
