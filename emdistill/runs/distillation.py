@@ -84,7 +84,7 @@ def as_distillation(folder: Path, record: RunRecord) -> Distillation:
         raise OutputError(f"{folder} holds no distillation; name a folder that `emdistill distill` wrote")
     if record.teacher is None:
         raise OutputError(f"{path} is broken (teacher: Field required); {MEND}")
-    options = check_record(record.config, Options, path, mend=MEND, within="config")
+    options = check_record(record.config, Options, path, within="config")
     run = Distillation(folder, record, options, record.teacher, record.student, record.task)
     if fault := _fault(run):
         raise OutputError(f"{path} is broken ({fault}); {MEND}")
