@@ -158,9 +158,8 @@ def search_mapping(
         write_record(folder / RECORD, so_far, status="searching", about=about)
 
     if overwrite:
-        remove(
-            folder, (STUDY, TRIALS, CACHE, BEST, RECORD, PAGE, PLOTLY, "search.png")
-        )  # the last is of earlier versions
+        # The last one is of earlier versions.
+        remove(folder, (STUDY, TRIALS, CACHE, BEST, RECORD, PAGE, PLOTLY, "search.png"))
     try:
         result = search(
             evaluate,

@@ -93,7 +93,7 @@ def as_distillation(folder: Path, record: RunRecord) -> Distillation:
         raise OutputError(f"{path} is broken (teacher: Field required); {MEND}")
     if fault := _fault(record):
         raise OutputError(f"{path} is broken ({fault}); {MEND}")
-    options = check_record(record.config, Options, path, mend=MEND, within="config")
+    options = check_record(record.config, Options, path, within="config")
     return Distillation(folder, record, options, record.teacher, record.student, record.task)
 
 

@@ -137,7 +137,7 @@ def read_run(folder: Path) -> RunRecord:
     path = folder / RUN_FILE
     if not path.is_file():
         raise OutputError(f"{folder} holds no {RUN_FILE}: it is no run folder")
-    return read_record(path, RunRecord, mend=MEND)
+    return read_record(path, RunRecord)
 
 
 def write_run(folder: Path, run: RunRecord) -> None:
@@ -146,7 +146,7 @@ def write_run(folder: Path, run: RunRecord) -> None:
     write_whole(folder / RUN_FILE, json.dumps(asdict(run), indent=2, ensure_ascii=False) + "\n")
 
 
-def read_record(path: Path, kind: type[Record], *, mend: str) -> Record:
+def read_record(path: Path, kind: type[Record], *, mend: str = MEND) -> Record:
     """A JSON file as a record of this dataclass; raises OutputError naming file, field and mend."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -157,7 +157,7 @@ def read_record(path: Path, kind: type[Record], *, mend: str) -> Record:
     return check_record(content, kind, path, mend=mend)
 
 
-def check_record(content: object, kind: type[Record], path: Path, *, mend: str, within: str = "") -> Record:
+def check_record(content: object, kind: type[Record], path: Path, *, mend: str = MEND, within: str = "") -> Record:
     """Plain values of a file, or those of its field `within`, as a record of this dataclass; OutputError as above."""
     try:
         record: Record = _adapter(cast(Any, kind)).validate_python(content)

@@ -104,13 +104,9 @@ def search(
     One process gives the same genes for the same seed, however often it was stopped between.
     Raises ConfigError for impossible numbers, OutputError for another study, TrainingError where everything fails.
     """
-    check_limits(
-        evaluations=evaluations,
-        random_evaluations=random_evaluations,
-        population=population,
-        mutation=mutation,
-        seed=seed,
-    )
+    settings: dict[str, Any] = {"student_layers": student_layers, "teacher_layers": teacher_layers}
+    settings |= {"monotone": monotone, "seed": seed, "population": population, "mutation": mutation}
+    check_limits(evaluations=evaluations, random_evaluations=random_evaluations, **settings)
     space = GeneSpace(student_layers, teacher_layers, monotone)
     if heuristics is None:
         heuristics = heuristic_genes(student_layers, teacher_layers)
@@ -120,8 +116,6 @@ def search(
         "random": evaluations if random_evaluations is None else random_evaluations,
     }
     plan = _Plan(space, checked, budgets, population, mutation, seed)
-    settings: dict[str, Any] = {"student_layers": student_layers, "teacher_layers": teacher_layers}
-    settings |= {"monotone": monotone, "seed": seed, "population": population, "mutation": mutation}
     with SharedStudy(storage, space, settings | {"about": dict(about or {})}) as study:
         while _step(study, plan, evaluate, report):
             pass

@@ -15,7 +15,7 @@ from emdistill.models.encoder import load_classifier, load_tokenizer
 from emdistill.models.inputs import longest_text
 from emdistill.models.teacher import Teacher
 from emdistill.runs.reading import Reading, recall_reading, remember_reading
-from emdistill.runs.record import MEND, RUN_FILE, DataOptions, TaskRecord, check_record, read_run
+from emdistill.runs.record import RUN_FILE, DataOptions, TaskRecord, check_record, read_run
 from emdistill.tasks.task import RAW_TEXT, TaskData
 from emdistill.training.splits import check_max_length
 
@@ -61,7 +61,7 @@ def read_subject(
     if not (folder / RUN_FILE).is_file():
         return _model_subject(folder, teacher, data, dev, task)
     record = read_run(folder)
-    config = check_record(record.config, DataOptions, folder / RUN_FILE, mend=MEND, within="config")
+    config = check_record(record.config, DataOptions, folder / RUN_FILE, within="config")
     if record.task is None or config.task == RAW_TEXT:
         raise ConfigError(
             f"{folder} is a student of raw text, without a head: it has no task to be scored on; distil it on a task "
