@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 def written_whole(path: Path) -> Iterator[Path]:
     """An empty file beside `path` to write into: it becomes `path` at the end, or vanishes where anything fails.
 
-    It is `path`.PID.part, so that two processes never share one. Raises OSError at once where it cannot be made.
+    It is `path`.PID.part, so that no two processes share it. Raises OSError at once where it cannot be made.
     """
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.touch()
@@ -55,7 +55,7 @@ def folder_written_whole(place: Path) -> Iterator[Path]:
 
 @contextmanager
 def one_at_a_time(path: Path, writing: str) -> Iterator[None]:
-    """Hold the lock `path`; who has to wait is told that another run is writing `writing`.
+    """Hold the lock `path`; a process that waits says that another run is writing `writing`.
 
     The lock of a run that was killed is free again.
     """

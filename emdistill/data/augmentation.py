@@ -36,7 +36,7 @@ FORMAT = "emdistill augmented rows, version 1"
 WORD = re.compile(r"([\w\u0300-\u036f]+(?:['’][\w\u0300-\u036f]+)*)")
 LETTERS = re.compile(r"[a-z]{2,}")  # single letters are mostly parts of contractions, initials and lists
 
-# English function words: they carry grammar rather than meaning, and some (not, no, nor) reverse it.
+# English function words: they carry grammar, and some (not, no, nor) reverse the meaning.
 FUNCTION_WORDS = (
     "an the this that these those each every either neither both all any some such no none not nor only own same",
     "me my mine myself we us our ours ourselves you your yours yourself yourselves he him his himself she her hers",

@@ -95,9 +95,19 @@ def corpus_dataset(
     """
     path = Path(path)
     room = max_length - len(encoder.start) - len(encoder.end)
-    _check_numbers(max_length, room, rows, held_out)
+    if room < SHORTEST_PIECE:
+        least = max_length - room + SHORTEST_PIECE
+        raise ConfigError(f"--max_length {max_length} leaves {room} tokens for text; give at least {least}")
+    if rows is not None and rows < 2:
+        raise ConfigError(f"a corpus needs at least 2 pieces, not {rows}")
+    if not 0 <= held_out < 1:
+        raise ConfigError(f"the share that is held out lies between 0 and 1, not at {held_out}")
     paragraphs = read_corpus(path, description=description)
-    sha256 = _sha256(path)
+    try:
+        with path.open("rb") as raw:
+            sha256 = hashlib.file_digest(raw, "sha256").hexdigest()
+    except OSError as error:
+        raise unreadable(path, "at all", error) from error
     key = hashlib.sha256(json.dumps([FORMAT, sha256, encoder.key, max_length, rows]).encode()).hexdigest()[:16]
     file = folder / f"{key}.arrow"
     try:
@@ -116,29 +126,7 @@ def corpus_dataset(
     return CorpusSplits(pieces.select(train), pieces.select(unseen), corpus)
 
 
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise unreadable(path, "at all", error) from error
-
-
-def _check_numbers(max_length: int, room: int, rows: int | None, held_out: float) -> None:
-    if room < SHORTEST_PIECE:
-        least = max_length - room + SHORTEST_PIECE
-        raise ConfigError(f"--max_length {max_length} leaves {room} tokens for text; give at least {least}")
-    if rows is not None and rows < 2:
-        raise ConfigError(f"of a corpus at least 2 pieces are needed, not {rows}")
-    if not 0 <= held_out < 1:
-        raise ConfigError(f"the share that is held out lies between 0 and 1, not at {held_out}")
-
-
-class _Piece(NamedTuple):
-    """The ids of one piece, special tokens included, and the document it was cut from."""
-
-    document: int
-    ids: list[int]
+_Piece = tuple[int, list[int]]  # its document; its ids, special tokens included
 
 
 def _pieces(
@@ -152,7 +140,7 @@ def _pieces(
         done = 0
         while len(rest) - done >= least:
             ids = rest[done : done + room]
-            yield _Piece(document, [*encoder.start, *ids, *encoder.end])
+            yield document, [*encoder.start, *ids, *encoder.end]
             done += len(ids)
         del rest[:done]
 
@@ -203,8 +191,8 @@ def _cut_and_write(
         first = islice(pieces, rows)
         with pa.ipc.new_stream(stream, PIECES) as writer:
             while batch := list(islice(first, PIECES_PER_BATCH)):
-                lengths = [len(piece.ids) for piece in batch]
-                columns = [[piece.ids for piece in batch], lengths, [piece.document for piece in batch]]
+                lengths = [len(ids) for _, ids in batch]
+                columns = [[ids for _, ids in batch], lengths, [document for document, _ in batch]]
                 writer.write_batch(pa.record_batch(columns, schema=PIECES))
                 counts["pieces"] += len(batch)
                 counts["tokens"] += sum(lengths)

@@ -56,9 +56,6 @@ class Examples:
         return self.bad.source
 
 
-# ------------------------------------------------------------------------------------- from rows to examples
-
-
 def read_examples(path: Path, columns: Columns, header: tuple[str, ...] | None = None) -> Examples:
     """The checked rows of a file; raises DataError as read_rows, for a missing column and for no rows."""
     bad = BadRows(path)
@@ -180,9 +177,6 @@ def to_dataset(
     )
     features = Features({name: Value("string") for name in columns} | {"label": task.kind.label_type})
     return Dataset.from_dict(columns | {"label": labels}, features=features)
-
-
-# ---------------------------------------------------------------------------------- hub datasets, and prediction
 
 
 def load_hub(name: str, config: str | None = None) -> dict[str, Dataset]:

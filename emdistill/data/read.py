@@ -136,7 +136,7 @@ class _Own(NamedTuple):
 
 
 def _read_own(data: str, columns: Columns, dev: Path | None, kind: TaskKind | None, *, varied: bool) -> TaskData:
-    """Kind and label names are found in train; dev must use the same."""
+    """Train gives kind and label names; dev must use the same."""
     own = _from_hub(data, columns, dev) if _is_hub_name(data) else _from_files(Path(data), columns, dev)
     train, cells = own.train, own.train.label
     if not cells:
@@ -156,11 +156,8 @@ def _read_own(data: str, columns: Columns, dev: Path | None, kind: TaskKind | No
     task = Task(name=own.name, kind=kind, labels=labels, metrics=kind.default_metrics, **columns._asdict())
     splits = {"train": train} if own.dev is None else {"train": train, "dev": own.dev}
     evaluation = {name: to_dataset(examples, task, varied=varied) for name, examples in splits.items()}
-    files = [
-        data_file(examples.source, len(evaluation[name]))
-        for name, examples in splits.items()
-        if isinstance(examples.source, Path)
-    ]
+    sources = {name: examples.source for name, examples in splits.items()}
+    files = [data_file(path, len(evaluation[name])) for name, path in sources.items() if isinstance(path, Path)]
     return TaskData(task, evaluation.pop("train"), evaluation, tuple(files), notes=tuple(notes))
 
 

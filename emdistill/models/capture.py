@@ -48,7 +48,6 @@ def capture(
             tokens. The logits of a masked-LM are those at the positions whose label is not -100: [P, V]
     needs   any of "hidden", "embeddings", "attention", "queries", "keys", "values"
     layers  the numbers of the layers to keep; None: all
-
     Gradients flow through all states. The output is that of an uncaptured pass, up to rounding.
     Raises CaptureError for a state that cannot be had from this model, LayerCountError for a layer it does not have.
     """

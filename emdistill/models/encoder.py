@@ -35,7 +35,6 @@ def load_classifier(source: Source, *, labels: Sequence[str] = (), problem_type:
     Without `problem_type` the model must have a head and is taken as stored.
     With it the model is to be trained: its outputs get these label names, or one output without labels, and a head that
     is absent or of another size is drawn from torch's random generator (seed it before).
-
     Raises ModelError: no such folder, no safetensors, a broken file, no encoder, no head, an unknown family that reads
     padding in its own way (check_padding).
     """
@@ -71,7 +70,6 @@ def load_encoder(source: Source) -> PreTrainedModel:
 
 def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     """Load the tokenizer beside an encoder, made to fit it (fit_tokenizer).
-
     Raises ModelError where there is none, TokenizerError where it does not belong to the encoder.
     """
     folder = local_folder(source)

@@ -92,5 +92,5 @@ def check_above_chance(score: float, chance: float, metric: str) -> None:
     if not score >= floor:
         raise TeacherError(
             f"the teacher's {metric} is {score:.3f}, guessing gives {chance:.3f}: it has nothing to teach (at least "
-            f"{floor:.3f} is asked for); check that it was fine-tuned on this task and that its labels are the data's"
+            f"{floor:.3f} is the least); check that it was fine-tuned on this task and that its labels are the data's"
         )

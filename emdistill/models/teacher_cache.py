@@ -95,7 +95,6 @@ def open_teacher_cache(
     collate           pads a list of rows to a batch
     tokens_per_batch  rows × longest, at most, while writing
     description       of the progress bar on stderr; '': no bar
-
     Of two runs at once one writes and the other waits. A crash leaves nothing that is taken for a cache.
     Raises CacheError where the outputs do not fit on the disk or in half precision, or the folder cannot be written to.
     """
@@ -112,8 +111,7 @@ def open_teacher_cache(
         if files.lacking(parts):
             files.folder.mkdir(parents=True, exist_ok=True)
             with one_at_a_time(folder / f"{key[:16]}.lock", f"the teacher cache {files.folder}"):
-                lacking = files.lacking(parts, explain=True)  # another run may have written them meanwhile
-                if lacking:
+                if lacking := files.lacking(parts, explain=True):  # another run may have written them meanwhile
                     files.clear(lacking)
                     files.check_space(lacking)
                     _write(files, lacking, teacher, encoded, collate, tokens_per_batch, description)

@@ -39,14 +39,14 @@ def renumber(rules: Rules, new_ids: Mapping[int, int]) -> Rules:
     }
 
 
-def spelling(model: Rules, kept: set[str]) -> set[str]:
-    """The tokens that must stay beside `kept` to spell any text; raises TokenizerError where none can."""
+def spelling(model: Rules, tokens_kept: set[str]) -> set[str]:
+    """The tokens that must stay beside `tokens_kept` to spell any text; raises TokenizerError where none can."""
     if model["type"] not in SPELLING:
         raise TokenizerError(
             f"a {model['type']} vocabulary cannot be pruned: no smaller tokens spell a dropped word; "
             f"those that can: {', '.join(SPELLING)}"
         )
-    return SPELLING[model["type"]](model, kept)
+    return SPELLING[model["type"]](model, tokens_kept)
 
 
 def pieces_before_dead_ends(tokenizer: PreTrainedTokenizerBase, model: Rules, text: str) -> list[int]:
@@ -67,13 +67,13 @@ def pieces_before_dead_ends(tokenizer: PreTrainedTokenizerBase, model: Rules, te
     return pieces
 
 
-def _spelling_of_word_pieces(model: Rules, kept: set[str]) -> set[str]:
+def _spelling_of_word_pieces(model: Rules, tokens_kept: set[str]) -> set[str]:
     """Single characters, at the beginning of a word and further on."""
     prefix = model["continuing_subword_prefix"]
     return {token for token in model["vocab"] if len(token.removeprefix(prefix)) == 1} | {model["unk_token"]}
 
 
-def _spelling_of_unigrams(model: Rules, kept: set[str]) -> set[str]:
+def _spelling_of_unigrams(model: Rules, tokens_kept: set[str]) -> set[str]:
     """Single characters and bytes, the unknown token, and the token of the lowest score."""
     scores: dict[str, float] = dict(model["vocab"])
     unknown = {model["vocab"][model["unk_id"]][0]} if model["unk_id"] is not None else set()
@@ -81,13 +81,13 @@ def _spelling_of_unigrams(model: Rules, kept: set[str]) -> set[str]:
     return {token for token in scores if len(token) == 1 or token in BYTES} | unknown | {lowest}
 
 
-def _spelling_of_bpe(model: Rules, kept: set[str]) -> set[str]:
+def _spelling_of_bpe(model: Rules, tokens_kept: set[str]) -> set[str]:
     """Tokens that no merge makes; both parts of every merge that makes a kept token, and so on for these parts."""
     makers = defaultdict[str, list[tuple[str, str]]](list)
     for pair in _merges(model):
         makers[_merged(model, *pair)].append(pair)
     parts = set(model["vocab"]) - makers.keys()
-    rest = list(kept)
+    rest = list(tokens_kept)
     while rest:
         for pair in makers[rest.pop()]:
             rest += set(pair) - parts
@@ -117,11 +117,11 @@ def _renumber_model(model: Rules, new_ids: Mapping[int, int]) -> Rules:
     if model["type"] == "Unigram":
         vocabulary = [entry for id, entry in enumerate(model["vocab"]) if id in new_ids]
         return model | {"vocab": vocabulary, "unk_id": new_ids.get(model["unk_id"])}
-    kept = {token: new_ids[id] for token, id in model["vocab"].items() if id in new_ids}
+    tokens_kept = {token: new_ids[id] for token, id in model["vocab"].items() if id in new_ids}
     if model["type"] != "BPE":
-        return model | {"vocab": kept}
-    merges = [[*pair] for pair in _merges(model) if {*pair, _merged(model, *pair)} <= kept.keys()]
-    return model | {"vocab": kept, "merges": merges}
+        return model | {"vocab": tokens_kept}
+    merges = [[*pair] for pair in _merges(model) if {*pair, _merged(model, *pair)} <= tokens_kept.keys()]
+    return model | {"vocab": tokens_kept, "merges": merges}
 
 
 def _renumber_processor(processor: Rules | None, new_ids: Mapping[int, int]) -> Rules | None:

@@ -1,6 +1,6 @@
 """A smaller vocabulary: the tokens that a corpus uses, and those that spell any other text.
 
-    table' = table[kept]        kept: old ids, increasing; a token's new id is its place among them
+    table' = table[ids_kept]    ids_kept: old ids, increasing; a token's new id is its place among them
 
 The corpus is split as before, because the choices of each algorithm stay and there are no new ones:
 WordPiece   takes the longest piece at every step; it stays, and a longer one would have been taken before. Of a word
@@ -64,10 +64,10 @@ def prune(encoder: Encoder, used: Counter[int], *, min_count: int = 1) -> tuple[
     if min_count < 1:
         raise ConfigError(f"--min_count must be at least 1, not {min_count}")
     frequent = [id for id, count in used.items() if count >= min_count]
-    kept = kept_tokens(encoder.tokenizer, frequent, fixed=first_position(encoder.model))
-    pruned = Encoder(prune_model(encoder.model, kept), prune_tokenizer(encoder.tokenizer, kept))
-    _check_same_states(encoder.model, pruned.model, kept)
-    return pruned, kept
+    ids_kept = kept_tokens(encoder.tokenizer, frequent, fixed=first_position(encoder.model))
+    pruned = Encoder(prune_model(encoder.model, ids_kept), prune_tokenizer(encoder.tokenizer, ids_kept))
+    _check_same_states(encoder.model, pruned.model, ids_kept)
+    return pruned, ids_kept
 
 
 def used_tokens(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> Counter[int]:
@@ -97,17 +97,17 @@ def kept_tokens(tokenizer: PreTrainedTokenizerBase, used: Collection[int], *, fi
     vocabulary = tokenizer.get_vocab()
     names = {id: token for token, id in vocabulary.items()}
     special = {*tokenizer.all_special_ids, *(token["id"] for token in rules["added_tokens"])}
-    kept = {names[id] for id in {*used, *special, *range(fixed)} if id in names}
-    kept |= spelling(rules["model"], kept)
-    return tuple(sorted({vocabulary[token] for token in kept if token in vocabulary} | set(range(fixed))))
+    tokens = {names[id] for id in {*used, *special, *range(fixed)} if id in names}
+    tokens |= spelling(rules["model"], tokens)
+    return tuple(sorted({vocabulary[token] for token in tokens if token in vocabulary} | set(range(fixed))))
 
 
-def prune_tokenizer(tokenizer: PreTrainedTokenizerBase, kept: Sequence[int]) -> PreTrainedTokenizerBase:
-    """The same tokenizer over the kept tokens, renumbered by their places in `kept`.
+def prune_tokenizer(tokenizer: PreTrainedTokenizerBase, ids_kept: Sequence[int]) -> PreTrainedTokenizerBase:
+    """The same tokenizer over the kept tokens, renumbered by their places in `ids_kept`.
 
     Raises TokenizerError for a tokenizer whose rules cannot be read or whose ids cannot be renumbered so.
     """
-    new_ids = {old: new for new, old in enumerate(kept)}
+    new_ids = {old: new for new, old in enumerate(ids_kept)}
     rules = renumber(read_rules(tokenizer), new_ids)
     with TemporaryDirectory() as folder:  # the tokenizer's other files stay as they are
         tokenizer.save_pretrained(folder)
@@ -121,26 +121,26 @@ def prune_tokenizer(tokenizer: PreTrainedTokenizerBase, kept: Sequence[int]) -> 
     return pruned
 
 
-def prune_model(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
+def prune_model(model: PreTrainedModel, ids_kept: Sequence[int]) -> PreTrainedModel:
     """A copy of the model with these rows of its embedding table and of its masked-LM head's decoder.
 
     A decoder tied to the table stays tied; the config has the new ids.
     """
     pruned = copy.deepcopy(model)
-    new_ids = {old: new for new, old in enumerate(kept)}
+    new_ids = {old: new for new, old in enumerate(ids_kept)}
     table: Any = pruned.get_input_embeddings()
     decoder: Any = pruned.get_output_embeddings()  # type: ignore[no-untyped-call]
     tensors = [*table.parameters(), *([] if decoder is None else _decoder_parameters(pruned, decoder))]
     for tensor in {id(tensor): tensor for tensor in tensors}.values():  # a tied one stands there twice
-        tensor.data = tensor.data[list(kept)].clone()
-    table.num_embeddings = len(kept)
+        tensor.data = tensor.data[list(ids_kept)].clone()
+    table.num_embeddings = len(ids_kept)
     table.padding_idx = new_ids.get(table.padding_idx)
     if decoder is not None:
-        decoder.out_features = len(kept)
+        decoder.out_features = len(ids_kept)
     for name, value in pruned.config.to_dict().items():
         if name.endswith("_token_id") and isinstance(value, int):
             setattr(pruned.config, name, new_ids.get(value))
-    pruned.config.vocab_size = len(kept)
+    pruned.config.vocab_size = len(ids_kept)
     return pruned
 
 
@@ -182,10 +182,10 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _check_same_states(model: PreTrainedModel, pruned: PreTrainedModel, kept: Sequence[int]) -> None:
+def _check_same_states(model: PreTrainedModel, pruned: PreTrainedModel, ids_kept: Sequence[int]) -> None:
     """Raise ModelError unless kept tokens give the same states, bit for bit, by old and by new ids."""
-    places = torch.linspace(0, len(kept) - 1, min(CHECKED, len(kept), longest_text(model))).round().long()
-    old = torch.tensor(kept)[places]
+    places = torch.linspace(0, len(ids_kept) - 1, min(CHECKED, len(ids_kept), longest_text(model))).round().long()
+    old = torch.tensor(ids_kept)[places]
     states = []
     for each, ids in ((model, old), (pruned, places)):
         training = each.training

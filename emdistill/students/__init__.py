@@ -110,16 +110,13 @@ def student_kind(spec: str) -> str:
 def _keep_count(request: StudentRequest) -> Student:
     encoder = _kept_from(request)
     first = require(encoder, "keep").keeps_first
-    return _keep(request, encoder, evenly_spaced(int(request.spec), encoder_shape(encoder).layers, first=first))
+    layers = evenly_spaced(int(request.spec), encoder_shape(encoder).layers, first=first)
+    return _with_teachers_head(request, keep_layers(encoder, layers))
 
 
 def _keep_list(request: StudentRequest) -> Student:
     layers = tuple(int(number) for number in request.spec.split(",") if number)
-    return _keep(request, _kept_from(request), layers)
-
-
-def _keep(request: StudentRequest, encoder: PreTrainedModel, layers: Sequence[int]) -> Student:
-    return _with_teachers_head(request, keep_layers(encoder, layers))
+    return _with_teachers_head(request, keep_layers(_kept_from(request), layers))
 
 
 def _with_teachers_head(request: StudentRequest, student: PreTrainedModel) -> Student:

@@ -83,10 +83,10 @@ def plan_extraction(teacher: PreTrainedModel, shape: StudentShape, importance: I
         return tuple(
             tuple(
                 head * whole + neuron
-                for head in kept
+                for head in heads_kept
                 for neuron in _highest(scores[layer][head * whole : (head + 1) * whole], shape.head_size)
             )
-            for layer, kept in zip(layers, heads, strict=True)
+            for layer, heads_kept in zip(layers, heads, strict=True)
         )
 
     return ExtractionPlan(
@@ -144,7 +144,7 @@ def parameter_place(encoder: PreTrainedModel, name: str) -> ParameterPlace:
 def _cut(tensor: Tensor, place: ParameterPlace, plan: ExtractionPlan) -> Tensor:
     """The kept rows, and columns, of a parameter."""
     row = 0 if place.layer is None else plan.layers.index(place.layer)
-    kept = {
+    units = {
         RESIDUAL: plan.residual,
         QUERY_KEY: plan.query_key[row],
         VALUE: plan.value[row],
@@ -152,8 +152,8 @@ def _cut(tensor: Tensor, place: ParameterPlace, plan: ExtractionPlan) -> Tensor:
         HEAD: plan.heads[row],
     }
     for number, axis in enumerate(place.axes):
-        if axis in kept:
-            tensor = tensor.index_select(number, torch.tensor(kept[axis], device=tensor.device))
+        if axis in units:
+            tensor = tensor.index_select(number, torch.tensor(units[axis], device=tensor.device))
     return tensor
 
 

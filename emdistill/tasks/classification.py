@@ -26,10 +26,6 @@ from emdistill.tasks.regression import are_scores
 from emdistill.tasks.task import Task
 
 
-def _accuracy(logits: Logits, labels: NDArray[Any], task: Task) -> float:
-    return float(accuracy_score(labels, logits.argmax(axis=1)))
-
-
 def _f1(logits: Logits, labels: NDArray[Any], task: Task) -> float:
     """F1 of the positive class."""
     positive = task.positive_index
@@ -40,10 +36,6 @@ def _macro_f1(logits: Logits, labels: NDArray[Any], task: Task) -> float:
     return float(f1_score(labels, logits.argmax(axis=1), average="macro", zero_division=0.0))
 
 
-def _matthews(logits: Logits, labels: NDArray[Any], task: Task) -> float:
-    return correlation(matthews_corrcoef, logits.argmax(axis=1), labels)
-
-
 class Classification(TaskKind):
     """A row has one of C classes; labels are class indices."""
 
@@ -51,7 +43,12 @@ class Classification(TaskKind):
     link = "softmax"
     problem_type = "single_label_classification"
     default_metrics = ("accuracy", "macro_f1")
-    metrics: ClassVar = {"accuracy": _accuracy, "f1": _f1, "macro_f1": _macro_f1, "matthews_corrcoef": _matthews}
+    metrics: ClassVar = {
+        "accuracy": lambda logits, labels, task: float(accuracy_score(labels, logits.argmax(axis=1))),
+        "f1": _f1,
+        "macro_f1": _macro_f1,
+        "matthews_corrcoef": lambda logits, labels, task: correlation(matthews_corrcoef, logits.argmax(axis=1), labels),
+    }
     asks_for = "two classes"
 
     def fits(self, cells: Sequence[Cell]) -> bool:

@@ -65,8 +65,6 @@ class TaskKind(ABC):
         """What a model of this kind predicts."""
         return Predictions(self.link, self.problem_type)
 
-    # --------------------------------------------------------------------------------------------- labels
-
     @abstractmethod
     def fits(self, cells: Sequence[Cell]) -> bool:
         """Whether labels written like these are of this kind, where the user names none."""
@@ -97,8 +95,6 @@ class TaskKind(ABC):
     def strata(self, labels: NDArray[Any]) -> NDArray[np.int64] | None:
         """The stratum of each row: a held-out part keeps its share. None: rows are drawn at random."""
         return None
-
-    # -------------------------------------------------------------------------------------------- answers
 
     @abstractmethod
     def decode(self, logits: Logits) -> NDArray[Any]:

@@ -32,21 +32,18 @@ def _micro_f1(logits: Logits, labels: NDArray[Any], task: Task) -> float:
 
 
 def _macro_f1(logits: Logits, labels: NDArray[Any], task: Task) -> float:
-    """The mean over the labels that occur."""
-    return _mean([f1_score(gold, answers > 0, zero_division=0.0) for gold, answers in _of_each_label(logits, labels)])
+    return _mean_over_labels(lambda gold, scores: f1_score(gold, scores > 0, zero_division=0.0), logits, labels)
 
 
 def _mean_average_precision(logits: Logits, labels: NDArray[Any], task: Task) -> float:
-    """The mean over the labels that occur of the area under precision and recall."""
-    return _mean([average_precision_score(gold, answers) for gold, answers in _of_each_label(logits, labels)])
+    """The mean area under precision and recall."""
+    return _mean_over_labels(average_precision_score, logits, labels)
 
 
-def _of_each_label(logits: Logits, labels: NDArray[Any]) -> list[tuple[NDArray[Any], Logits]]:
-    """Gold [n] and logits [n] of every label that occurs."""
-    return [(gold, answers) for gold, answers in zip((labels > 0.5).T, logits.T, strict=True) if gold.any()]
-
-
-def _mean(values: Sequence[float]) -> float:
+def _mean_over_labels(measure: Callable[..., Any], logits: Logits, labels: NDArray[Any]) -> float:
+    """The mean of measure(gold [n], logits [n]) over the labels that occur."""
+    columns = zip((labels > 0.5).T, logits.T, strict=True)
+    values = [measure(gold, scores) for gold, scores in columns if gold.any()]
     return float(np.mean(values)) if values else 0.0
 
 
@@ -140,9 +137,9 @@ class MultiLabel(TaskKind):
         ]
 
     def summary(self, labels: Sequence[Any], gold: Sequence[Any], names: Sequence[str]) -> str:
-        given, own = np.asarray(labels), np.asarray(gold)
-        shares = ", ".join(f"{name} {share:.1%}" for name, share in zip(names, given.mean(axis=0), strict=True))
-        return f"labelled by the teacher: {shares}; {(given == own).mean():.1%} as the row they were made from"
+        answers, own = np.asarray(labels), np.asarray(gold)
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in zip(names, answers.mean(axis=0), strict=True))
+        return f"labelled by the teacher: {shares}; {(answers == own).mean():.1%} as the row they were made from"
 
 
 def _separator(cells: Sequence[Cell]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -31,8 +31,7 @@ FAMILIES = {
 }
 
 
-@dataclass(frozen=True)
-class Capability:
+class Capability(NamedTuple):
     """Something that a family carries or not: its name in messages, the mend where it is missing, the error."""
 
     what: str
@@ -83,6 +82,3 @@ def require(model: PreTrainedModel | PreTrainedConfig, *capabilities: str) -> Fa
                 f"this {config.model_type!r} model cannot {capability.what}: {family.without[name]}; {capability.mend}"
             )
     return family
-
-
-__all__ = ["CAPABILITIES", "FAMILIES", "Capability", "Family", "family_of", "require"]

@@ -11,15 +11,15 @@ def _keep(config: Any, layers: Sequence[int]) -> tuple[int, ...]:
     """Layer i of N is group ⌊i · groups / N⌋, in the student as in its teacher; no other assignment can be written."""
     count, groups = config.num_hidden_layers, config.num_hidden_groups
     groups_of_kept = [layer * groups // count for layer in layers]
-    kept = tuple(sorted(set(groups_of_kept)))
-    spread = [kept[place * len(kept) // len(layers)] for place in range(len(layers))]
+    groups_kept = tuple(sorted(set(groups_of_kept)))
+    spread = [groups_kept[place * len(groups_kept) // len(layers)] for place in range(len(layers))]
     if config.inner_group_num != 1 or spread != groups_of_kept:
         raise ModelError(
             f"layers {', '.join(map(str, layers))} of this 'albert' model make no ALBERT: its {count} layers are of "
             f"{groups} groups of {config.inner_group_num}, which share their weights; keep as many of each group"
         )
-    config.num_hidden_layers, config.num_hidden_groups = len(layers), len(kept)
-    return kept
+    config.num_hidden_layers, config.num_hidden_groups = len(layers), len(groups_kept)
+    return groups_kept
 
 
 ALBERT = Family(
