@@ -11,8 +11,6 @@ steps the extracted student's loss has come down to the fresh one's final loss (
 OUTPUT/results.json and OUTPUT/curves.png.
 """
 
-from __future__ import annotations
-
 import json
 import statistics
 from pathlib import Path

@@ -7,8 +7,6 @@ classes), its score, and the error of its last hidden states, relative to the va
 keeps; all on the development set. Each with the means of its states put right, as `distill` does, and without.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -14,8 +14,6 @@ variance. The reference's batches all have one shape: four are timed, spread ove
 --batches says how much is timed.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import random

@@ -7,8 +7,6 @@ A setting is LEARNING_RATExEPOCHS, all else as in recipes/finetune.yaml. Prints 
 the held-out part of train by which a checkpoint was kept. Runs already finished are reused, interrupted ones resumed.
 """
 
-from __future__ import annotations
-
 import statistics
 from pathlib import Path
 

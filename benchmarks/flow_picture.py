@@ -6,8 +6,6 @@ The last flow of each loss term in RUN/flows.jsonl as a heat-map of shares of ma
 bars. Readers of a run have its page; this is for where a page cannot stand.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

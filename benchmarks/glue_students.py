@@ -8,8 +8,6 @@ One teacher a task (seed 0), then for each seed the same 3-layer student trained
 Prints a table and writes it, with every score, to OUTPUT/results.json. SST-2 uses 20,000 of its training sentences.
 """
 
-from __future__ import annotations
-
 import json
 import random
 import statistics

@@ -8,8 +8,6 @@ student forward, losses, backward, AdamW; student width 312, teacher 768), each 
 deeper teacher does more than be compared. A line a + b·x is fitted to the medians.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial

@@ -13,8 +13,6 @@ Models take turns. A turn is one untimed call, that brings the weights back into
 ones. Without onnx, onnxscript and onnxruntime (`pip install emdistill[onnx]`), PyTorch is timed alone.
 """
 
-from __future__ import annotations
-
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence

@@ -9,8 +9,6 @@ The score is on 2,100 rows held out of train, never on the task's dev set, so th
 β = 0 is the student that learns from the teacher's predictions alone.
 """
 
-from __future__ import annotations
-
 import statistics
 from pathlib import Path
 from typing import Any

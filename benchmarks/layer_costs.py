@@ -8,8 +8,6 @@ the stage adds, in a fresh process each, inputs not counted, the student's gradi
 gradient are against a float64 computation.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial

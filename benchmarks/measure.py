@@ -4,8 +4,6 @@ Machines differ and drift, so contenders take turns within one run and only thei
 run says how fast the machine was just then.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import ctypes

@@ -7,8 +7,6 @@ and tokenizers and nothing else; there the folder's own example.py labels the fi
 float32 and in int8, and its logits are compared with PyTorch's, computed here in float32.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

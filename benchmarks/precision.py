@@ -6,8 +6,6 @@ Teacher states with two outlier dimensions (×50); the student is the teacher pl
 cost against float64 on the same inputs. "Gram" is ‖s‖² + ‖t‖² − 2 s·t with one float32 matrix product.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

@@ -8,11 +8,9 @@ place and under autograd; its values go to pyemd. All positions count, padding t
 the released code ran on, is taken where pyemd is installed (`pip install pyemd`), else POT on the same square.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import ot
@@ -37,7 +35,7 @@ class LayerWeights:
     proposed: dict[Kind, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
     @classmethod
-    def uniform(cls, students: int, teachers: int) -> LayerWeights:
+    def uniform(cls, students: int, teachers: int) -> Self:
         return cls(np.full(students, 1 / students), np.full(teachers, 1 / teachers))
 
     def advance(self) -> None:

@@ -7,8 +7,6 @@ every method and birth below, from the same rows and seed; what is compared is t
 stands in OUTPUT is not made again. Prints a line per student, and ends with 1 where one differs.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import subprocess

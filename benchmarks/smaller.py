@@ -14,8 +14,6 @@ and students born with tables of 128 and 64 are distilled likewise. Scores are o
 pruned to. Finished runs are not done again. Writes OUTPUT/smaller.json.
 """
 
-from __future__ import annotations
-
 import json
 import statistics
 from collections import Counter

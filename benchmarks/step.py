@@ -12,8 +12,6 @@ The floor is the FLOPs of the matrix products of one teacher forward and, three 
 the rate of a 1024³ product timed in every round, by either library; projections and elementwise work are not counted.
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext

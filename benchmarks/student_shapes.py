@@ -10,8 +10,6 @@ Graphs: 4×312 as PyTorch's exporter writes it, then with one change more at a t
 and last with heads of 26 padded to 32, which `export` does not do.
 """
 
-from __future__ import annotations
-
 import statistics
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping

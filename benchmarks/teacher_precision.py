@@ -5,8 +5,6 @@
 Every dev sentence goes through the teacher in float32 and in bfloat16 (autocast), the same batches for both.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

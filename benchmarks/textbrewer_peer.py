@@ -22,8 +22,6 @@ What had to be done to run it with transformers 5 and torch 2.13:
   forward, losses, `write_loss` without a writer, backward, optimizer. What is left around it is below a millisecond.
 """
 
-from __future__ import annotations
-
 import copy
 import io
 import tempfile

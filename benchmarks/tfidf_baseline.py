@@ -5,8 +5,6 @@
 The rows are those of `emdistill demo`. Features are words, pairs of words and pieces of words of 2 to 5 characters.
 """
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

@@ -10,8 +10,6 @@ more data is not more training. Runs that are finished are reused. Prints each v
 paired difference to the whole method with a 95 % interval; writes OUTPUT/results.json.
 """
 
-from __future__ import annotations
-
 import json
 import statistics
 from pathlib import Path

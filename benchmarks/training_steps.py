@@ -6,8 +6,6 @@ The reference approach runs plain transformers models with eager attention, of w
 there, and the cost stage of reference_approach.py.
 """
 
-from __future__ import annotations
-
 import copy
 import time
 from collections.abc import Callable, Mapping, Sequence

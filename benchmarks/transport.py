@@ -6,8 +6,6 @@
 solver on the (M+N)×(M+N) square are called bare, on arrays. SciPy's HiGHS is the independent truth.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

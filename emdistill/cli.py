@@ -4,8 +4,6 @@ Its function's signature and docstring are its options (options.py). A text that
 is the exit code, anything else is for those who call it from Python.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

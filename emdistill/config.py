@@ -1,7 +1,5 @@
 """Typed options of the commands that train, and `as_command`: the line that made a run."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -1,9 +1,8 @@
 """Tables for people: the same cells on the terminal, in Markdown, and on pages (show/templates/blocks.html)."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -35,7 +34,7 @@ class Table:
         """Whether it is read rather than compared: every column holds words."""
         return len(self.words) == len(self.headings)
 
-    def without_empty_columns(self) -> Table:
+    def without_empty_columns(self) -> Self:
         """The table without the columns in which no line has anything."""
         places = [place for place in range(len(self.headings)) if any(line[place] != ABSENT for line in self.lines)]
         return replace(

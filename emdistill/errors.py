@@ -6,8 +6,6 @@ EmdistillError
 └── OutputError ── BusyError
 """
 
-from __future__ import annotations
-
 import difflib
 import reprlib
 from collections.abc import Iterable

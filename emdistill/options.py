@@ -5,8 +5,6 @@ A target is a function or one of config.py's classes; its signature and docstrin
 (`--training.*`) are DistillationArguments.
 """
 
-from __future__ import annotations
-
 import argparse
 import inspect
 import re

@@ -1,7 +1,5 @@
 """One of several processes of a training: which one writes, and where all of them wait for each other."""
 
-from __future__ import annotations
-
 import os
 
 

@@ -1,7 +1,5 @@
 """What passes between encoders and losses: the states of one forward pass, and an encoder's shape."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal

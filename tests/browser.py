@@ -5,8 +5,6 @@ file descriptors 3 and 4. No port is opened, no package is needed, and every wai
 https://chromedevtools.github.io/devtools-protocol/
 """
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import json
@@ -92,7 +90,7 @@ class Browser:
 
     def open(
         self, path: Path, *, width: int = 1400, height: int = 900, scheme: Literal["light", "dark"] = "light"
-    ) -> Page:
+    ) -> "Page":
         """Open a file at a window's size and colour scheme, and wait until it is loaded."""
         # In a window of its own: a tab behind another one is not drawn.
         target = self.call("Target.createTarget", {"url": "about:blank", "newWindow": True})["targetId"]

@@ -1,7 +1,5 @@
 """Tiny random models for all tests: `tiny_encoder(family, ...)` makes one, `tiny_tokenizer` reads any ASCII text."""
 
-from __future__ import annotations
-
 import gc
 import string
 from collections.abc import Callable

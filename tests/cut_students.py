@@ -1,7 +1,5 @@
 """A student cut from its teacher, without `--student`: the parts of emdistill.students in their order."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Random states of an encoder on a padded batch, and what tests do to them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import fields, replace
 

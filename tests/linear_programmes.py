@@ -1,7 +1,5 @@
 """Transport problems as linear programmes, solved by HiGHS: what every solver of the package is held to."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linprog

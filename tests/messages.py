@@ -1,7 +1,5 @@
 """What a message must name, whatever its words: `names` for errors and warnings, `unnamed` for any other text."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """A page as a browser would take it, for tests of what stands in it."""
 
-from __future__ import annotations
-
 import json
 from html.parser import HTMLParser
 from pathlib import Path

@@ -4,8 +4,6 @@ Each takes states of one layer of student and teacher, [B, L, d] (scores: [B, h,
 gradient gives a Tensor.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

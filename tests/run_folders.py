@@ -1,7 +1,5 @@
 """Run folders made of plain values, as finished runs leave them: for tests of what is read from them."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping, Sequence

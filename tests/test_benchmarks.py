@@ -1,7 +1,5 @@
 """The benchmarks' own arithmetic, their baseline, and that every script explains itself."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import runpy

@@ -1,7 +1,5 @@
 """The command of a configuration: whole enough to run again, without the paths of the machine."""
 
-from __future__ import annotations
-
 import shlex
 from dataclasses import asdict, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """One table, printed on the terminal and written in Markdown."""
 
-from __future__ import annotations
-
 from io import StringIO
 
 import pytest

@@ -3,8 +3,6 @@
 A new row in METHODS, MAPPINGS, STUDENTS or TASKS, and a new loss in emdistill.losses, is covered without a change here.
 """
 
-from __future__ import annotations
-
 import inspect
 import math
 import re

@@ -1,7 +1,5 @@
 """The README and docs/ tell the truth: commands parse, Python runs, links lead somewhere, the tree is the folder."""
 
-from __future__ import annotations
-
 import ast
 import csv
 import importlib

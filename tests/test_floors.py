@@ -1,7 +1,5 @@
 """The floors of the house: imports go downwards only, and two backends stay in their rooms."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator
 from pathlib import Path

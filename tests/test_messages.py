@@ -1,7 +1,5 @@
 """The helper by which all other tests match messages must itself be able to fail."""
 
-from __future__ import annotations
-
 import re
 import warnings
 

@@ -1,7 +1,5 @@
 """Every recipe runs as its first line says, and every number in it is one that something reads."""
 
-from __future__ import annotations
-
 import inspect
 import shlex
 from dataclasses import fields

@@ -1,7 +1,5 @@
 """The visible tables against their folders: what a folder publishes is in its table, and the other way round."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Short trainings: a small learnable task, a tiny teacher and student, what interrupts them and what compares them."""
 
-from __future__ import annotations
-
 import functools
 import signal
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What is compared: the entries of --methods, their seeds, and one configuration each, of one budget."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields

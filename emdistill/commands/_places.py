@@ -1,7 +1,5 @@
 """Where a verb may write: what cannot be written, or would be lost, is refused before any work."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Collection, Iterable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """General distillation: raw text in, a student for any task out; `distill --task text`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """More to learn from: variants of a task's training texts, labelled by the teacher (TinyBERT's augmentation)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path

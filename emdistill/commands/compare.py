@@ -1,7 +1,5 @@
 """Methods against each other: equal budget, equal births, paired seeds; runs that are finished are not done again."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """`emdistill demo`: a whole distillation, offline, on documentation sentences of the installed libraries."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib
 import importlib.util

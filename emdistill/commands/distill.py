@@ -1,7 +1,5 @@
 """From a teacher and sentences to a student, in the order the README tells it."""
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Mapping

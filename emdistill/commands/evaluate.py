@@ -1,7 +1,5 @@
 """`emdistill evaluate`: the scores of a saved model on labelled data."""
 
-from __future__ import annotations
-
 from functools import wraps
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """`emdistill export`: a student becomes a folder that runs without PyTorch, measured here and judged by limits."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import wraps

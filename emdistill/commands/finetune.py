@@ -1,7 +1,5 @@
 """Make a teacher: fine-tune a pretrained encoder on a task."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

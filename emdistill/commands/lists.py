@@ -3,8 +3,6 @@
 The tables are read from their source: to import them would import torch, which takes seconds for seven lines.
 """
 
-from __future__ import annotations
-
 import ast
 from pathlib import Path
 

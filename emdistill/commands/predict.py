@@ -1,7 +1,5 @@
 """`emdistill predict`: a saved model's answer beside every row of a file."""
 
-from __future__ import annotations
-
 from functools import wraps
 from pathlib import Path
 from typing import Any

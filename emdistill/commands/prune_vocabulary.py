@@ -1,7 +1,5 @@
 """`emdistill prune-vocabulary`: the same model over the tokens that a corpus uses; most of a student is their table."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version

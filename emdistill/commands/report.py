@@ -1,7 +1,5 @@
 """The pages that people look at: one run's, written anew, or one that compares several runs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import wraps
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Which teacher layer should teach which student layer, on your tasks? The spine of `emdistill search-mapping`."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -9,8 +9,6 @@ with the *last altered* first text; here the other side is the original. It make
 here N is the number per pair, the sides taking turns.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """Sentences into batches: tokenised once, grouped by length, padded to the longest of their batch."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator, Sequence

@@ -4,8 +4,6 @@ The paragraphs of a document are joined and cut into pieces of `max_length` toke
 piece of a document is shorter; it is left out where it holds fewer than 8 tokens of text.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

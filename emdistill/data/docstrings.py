@@ -14,8 +14,6 @@ parsed, never imported. From source to rows:
 6. Every class has equally many rows.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import importlib.metadata

@@ -3,8 +3,6 @@
 Labels stay as written until the task's kind is known, then become class indices or scores.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 from collections.abc import Collection, Iterator, Mapping

@@ -4,8 +4,6 @@ Wang et al., GLUE: A Multi-Task Benchmark and Analysis Platform for Natural Lang
 The files are tab separated, quotes are plain text. A label's index is its place in `Task.labels`, as on the hub.
 """
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass
 from itertools import islice

@@ -1,7 +1,5 @@
 """Data whose labels are numbered as a model numbers its logits: by name, wherever the names are the same."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

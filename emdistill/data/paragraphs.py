@@ -1,7 +1,5 @@
 """A file of raw text into paragraphs, streamed: one paragraph per line, blank lines between documents, UTF-8."""
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import lzma

@@ -1,7 +1,5 @@
 """The one entry point to data: GLUE, a user's files or a hub dataset become TaskData."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from pathlib import Path

@@ -5,8 +5,6 @@ quotes are plain text, so a cell holds no tabs or line ends. JSON Lines holds da
 one type per column, from Parquet to Parquet the same one.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 from bisect import bisect_left

@@ -5,8 +5,6 @@ line is a row. Text is UTF-8, with or without a byte-order mark; lines end in LF
 blank lines are no rows. Cells may have any length. Rows of Parquet files are counted from 1.
 """
 
-from __future__ import annotations
-
 import codecs
 import csv
 import hashlib

@@ -1,7 +1,5 @@
 """Attention-score costs: D[i, j] = MSE(A_i^student, A_j^teacher) over pairs of unpadded tokens."""
 
-from __future__ import annotations
-
 from typing import Literal, Unpack
 
 from torch import Tensor

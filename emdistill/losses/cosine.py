@@ -1,7 +1,5 @@
 """Cosine costs: D[i, j] = 1 - cos(H_i^student W, H_j^teacher), averaged over unpadded tokens."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from typing import Unpack
 

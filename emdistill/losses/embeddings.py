@@ -1,7 +1,5 @@
 """The embedding loss: MSE(E^student W, E^teacher) over unpadded tokens."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """First-token costs: D[i, j] = ‖h_i/‖h_i‖ - t_j/‖t_j‖‖² of the states of [CLS], averaged over the batch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Unpack
 

@@ -1,7 +1,5 @@
 """Hard labels: the student learns the data's own labels."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from torch import Tensor

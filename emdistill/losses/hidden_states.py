@@ -1,7 +1,5 @@
 """Hidden-state costs: D[i, j] = MSE(H_i^student W, H_j^teacher) over unpadded tokens."""
 
-from __future__ import annotations
-
 from typing import Unpack
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """The many-to-many layer loss: one flow per kind of state, all kinds of one mapping sharing its layer weights."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Protocol, TypedDict, Unpack
 

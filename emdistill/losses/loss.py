@@ -1,7 +1,5 @@
 """The one base of all losses."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """The objective: a weighted sum of loss terms that prints its own equation."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch

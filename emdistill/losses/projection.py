@@ -1,7 +1,5 @@
 """Carries a narrower student's states to the teacher's width; learned with the student, never exported with it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Literal

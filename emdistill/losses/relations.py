@@ -1,7 +1,5 @@
 """Self-attention relations: how the queries (keys, values) of a text's tokens stand to each other."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Unpack

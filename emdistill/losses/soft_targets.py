@@ -1,7 +1,5 @@
 """Soft targets: the student imitates the teacher's predictions."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 

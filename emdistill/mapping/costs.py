@@ -1,7 +1,5 @@
 """What it costs to move student layer i onto teacher layer j: one mean squared difference per pair."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 

@@ -1,7 +1,5 @@
 """BERT-EMD's layer mapping: an optimal transport plan, and the cost attention that sets its layer weights."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Sequence

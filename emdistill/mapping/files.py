@@ -6,8 +6,6 @@ Layers are counted from 0. A pair is [student layer, teacher layer] or [student 
 1 where none is given; no pair teaches nothing. `about`, optional, holds notes for the reader: any keys and values.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,8 +1,7 @@
 """Layer mappings that do not change: a flow given once, as a matrix."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -35,7 +34,7 @@ class FixedMapping(LayerMapping):
         self.pairs = tuple((int(i), int(j)) for i, j in flow.nonzero())
 
     @classmethod
-    def of_pairs(cls, pairs: Iterable[Pair], student_layers: int, teacher_layers: int) -> FixedMapping:
+    def of_pairs(cls, pairs: Iterable[Pair], student_layers: int, teacher_layers: int) -> Self:
         """F[i, j] = 1 for each of these (i, j), else 0; raises LayerCountError for a layer that is not there."""
         check_layer_counts(student_layers, teacher_layers)
         flow = torch.zeros(student_layers, teacher_layers)

@@ -1,7 +1,5 @@
 """Small tensors on their way from the device to the CPU, without making the device wait."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

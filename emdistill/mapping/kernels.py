@@ -4,8 +4,6 @@ Two ways to the same numbers. Plain PyTorch takes a part of the entries at a tim
 the cache. The compiled way (torch.compile) reads each layer once for a block of pairs and keeps the sums in registers.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache

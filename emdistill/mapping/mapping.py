@@ -1,7 +1,5 @@
 """The one base of all layer mappings: from costs [M, N] to a flow [M, N]."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 

@@ -1,7 +1,5 @@
 """Entropic optimal transport: smooth in the costs, differentiable, solved where the costs are."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Exact optimal transport between two sets of weighted layers; knows nothing of encoders."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

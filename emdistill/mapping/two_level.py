@@ -1,7 +1,5 @@
 """Two-level transport: first blocks of consecutive layers, then the layers inside the blocks that found each other."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

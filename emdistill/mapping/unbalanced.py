@@ -1,7 +1,5 @@
 """Unbalanced transport: every student layer learns its share, but a teacher layer may be left out, at a price."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

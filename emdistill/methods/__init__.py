@@ -4,8 +4,6 @@ A method is a function of what the run gives, the student's and the teacher's sh
 student predicts, and of its own settings; its Args are the options of --objective.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import inspect
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What several methods are composed of: layer and prediction losses, the two phases, checks of weights."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 

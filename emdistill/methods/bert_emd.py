@@ -7,8 +7,6 @@
 Cost attention moves the layer weights after every flow: layers that are cheap to match weigh more.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from emdistill.losses import Objective

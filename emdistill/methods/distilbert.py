@@ -6,8 +6,6 @@
 On raw text the labels are the words behind the masks. The student keeps every k-th teacher layer: `--student 3`.
 """
 
-from __future__ import annotations
-
 from emdistill.losses import CosineCosts, LayerLoss, Loss, Objective, Projection
 from emdistill.losses.projection import ProjectionKind
 from emdistill.mapping import make_mapping

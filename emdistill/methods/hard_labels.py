@@ -3,8 +3,6 @@
 L = cross-entropy with the gold class, or (z - score)²; on raw text, with the words behind the masks
 """
 
-from __future__ import annotations
-
 from emdistill.errors import ConfigError
 from emdistill.losses import HardLabels, Objective
 from emdistill.states import CLASSES, EncoderShape, Predictions

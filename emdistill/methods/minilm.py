@@ -8,8 +8,6 @@ projection is needed. The student's last layer learns from one teacher layer. On
 relations are all there is; on a task the prediction loss is added.
 """
 
-from __future__ import annotations
-
 import math
 
 from emdistill.errors import ConfigError, LayerCountError

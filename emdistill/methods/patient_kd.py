@@ -7,8 +7,6 @@ h_i and t_j are hidden states of the first token, averaged over the batch. g ski
 k-th teacher layer (PKD-Skip); `--mapping last` is PKD-Last. The student's last layer has the predictions to learn from.
 """
 
-from __future__ import annotations
-
 from emdistill.losses import FirstTokenCosts, LayerLoss, Loss, Objective, Projection
 from emdistill.losses.projection import ProjectionKind
 from emdistill.mapping import make_mapping

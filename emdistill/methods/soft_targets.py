@@ -3,8 +3,6 @@
 L = α · T² · CE(softmax(z^teacher / T), softmax(z^student / T)) + (1 - α) · hard labels
 """
 
-from __future__ import annotations
-
 from emdistill.errors import ConfigError
 from emdistill.losses import Objective
 from emdistill.methods._parts import prediction_losses, prediction_weights

@@ -8,8 +8,6 @@ states projected to the teacher's width; attention scores are those before the s
 distillation) there is the first phase alone.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 from emdistill.losses import Objective

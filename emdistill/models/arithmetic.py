@@ -1,7 +1,5 @@
 """Fast matrix products: bfloat16 by the processor's own instructions, float32 by the better of two libraries."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import cache

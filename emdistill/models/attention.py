@@ -3,8 +3,6 @@
 A family with attention of its own (families.OwnAttention) hands it to the interface meanwhile.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial

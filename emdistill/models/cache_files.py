@@ -11,8 +11,6 @@ Examples stand without padding in the order of writing, longest first. So files 
 is an error (through a memory map it would end the process), and an example is one read per file.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -9,8 +9,6 @@ Scores are the softmax's argument before the mask: a bias by position is part of
 are rotated where the family rotates them (ModernBERT), and a window over the text counts as mask.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from contextvars import ContextVar

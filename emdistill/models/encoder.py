@@ -1,7 +1,5 @@
 """Load and save Hugging Face encoders: safetensors only, no remote code, always float32."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """What an encoder can read: the longest text, token types and ids, and whether padding changes its answers."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

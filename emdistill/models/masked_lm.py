@@ -1,7 +1,5 @@
 """The masked-LM head of an encoder, at the masked positions alone: [B, L, V] for all of them would be gigabytes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor

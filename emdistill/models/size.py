@@ -1,7 +1,5 @@
 """The size of a model: parameters and bytes."""
 
-from __future__ import annotations
-
 from torch import nn
 
 

@@ -1,7 +1,5 @@
 """Teacher: a frozen encoder, in eval mode and without gradients, checked before it teaches."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import Any, Protocol, Self

@@ -1,7 +1,5 @@
 """The teacher's outputs, computed once: written at their first use, memory-mapped from then on."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

@@ -5,8 +5,6 @@ Unigram    {"vocab": [[token, score]]}, an id is a place in it
 BPE        {"vocab": {token: id}, "merges": [[left, right]]}, the first merges first
 """
 
-from __future__ import annotations
-
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping

@@ -11,8 +11,6 @@ BPE         takes the merge of lowest rank at every step; every merge that makes
 Other texts are spelled of smaller pieces: every single character stays, in WordPiece with its continuation "##c".
 """
 
-from __future__ import annotations
-
 import copy
 import json
 from collections import Counter

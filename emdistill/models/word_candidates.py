@@ -4,8 +4,6 @@ Both read word-pieces as BERT writes them ("##" continues a word) and give whole
 Source: TinyBERT (Jiao et al., Findings EMNLP 2020), data augmentation.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Iterable, Sequence
 from itertools import accumulate, chain

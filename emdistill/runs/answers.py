@@ -6,8 +6,6 @@ One line per row, the sets in their order, 'dev' first:
 Logits are written so that they are read back as the same float32 numbers.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

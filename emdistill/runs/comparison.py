@@ -9,8 +9,6 @@ COMPARISON/
 └── plotly.min.js       draws the charts of this page and of the runs' pages
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What goes into a record: versions, hashes, the shapes of models, the task and its data."""
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime

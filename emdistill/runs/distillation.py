@@ -1,7 +1,5 @@
 """A run that taught a student, as pages, cards and comparisons read it: nothing that they need is open."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Writes flows and layer weights down while training goes on."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

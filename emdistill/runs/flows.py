@@ -18,8 +18,6 @@ teacher_weights  the same, one number per teacher layer; a mapping without layer
 Numbers carry 7 significant digits. A crash can cut off the last line only; readers drop such a line.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Sequence

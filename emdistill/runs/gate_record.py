@@ -1,7 +1,5 @@
 """onnx/gate.json of a run: what each form of the student is worth on one machine, and the verdict. Typed."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -82,6 +80,15 @@ class VerdictRecord:
 
 
 @dataclass(frozen=True)
+class Machine:
+    """The processor that everything was measured on, and how much of it was used."""
+
+    cpu: str
+    cores: int
+    threads: int
+
+
+@dataclass(frozen=True)
 class GateRecord:
     """Everything that gate.json holds. limits: by the option's name, None where there is none."""
 
@@ -110,15 +117,6 @@ class GateRecord:
                 raise ValueError(f"variants.{name}.scores has no {self.metric}")
         if self.verdict.go and self.verdict.ship not in self.variants:
             raise ValueError(f"verdict.ship is {self.verdict.ship!r}, none of variants")
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The processor that everything was measured on, and how much of it was used."""
-
-    cpu: str
-    cores: int
-    threads: int
 
 
 def read_gate(folder: Path) -> GateRecord | None:

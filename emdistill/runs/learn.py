@@ -1,7 +1,5 @@
 """What fine-tuning and distillation have in common: how a training is prepared, run and recorded."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -12,8 +12,6 @@ RUN/
 └── teacher_cache/      likewise: teacher outputs that are read at every epoch, where no other folder is named
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import time

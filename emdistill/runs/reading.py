@@ -1,9 +1,7 @@
 """How a saved model reads sentences: written into its config.json, so that it scores new files the same way."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -21,7 +19,7 @@ class Reading:
     max_length: int = 128
     kind: str | None = None
 
-    def of(self, text: str | None, text_pair: str | None, label: str | None = None) -> Reading:
+    def of(self, text: str | None, text_pair: str | None, label: str | None = None) -> Self:
         """With these columns where they are named; a text that is named comes without the model's second one."""
         pair = text_pair or (None if text else self.text_pair)
         return replace(self, text=text or self.text, text_pair=pair, label=label or self.label)

@@ -5,8 +5,6 @@ was added later still opens, with that field's default; a field that is missing 
 file.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -38,6 +36,15 @@ class ModelRecord:
 
 
 @dataclass(frozen=True)
+class FileRecord:
+    """A file that was read."""
+
+    name: str
+    rows: int
+    sha256: str
+
+
+@dataclass(frozen=True)
 class TaskRecord:
     """The task and its data. held_out: how dev was cut out of train, where no development set was given."""
 
@@ -56,15 +63,6 @@ class TaskRecord:
     def metric(self) -> str:
         """The metric that counts."""
         return self.metrics[0]
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """A file that was read."""
-
-    name: str
-    rows: int
-    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)

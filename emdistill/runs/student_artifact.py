@@ -1,7 +1,5 @@
 """What comes out of a run: a folder that explains itself, and the handle on it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -8,8 +8,6 @@ Source: "Improving Task-Agnostic BERT Distillation with Layer Mapping Search" (J
 its numbers (population, mutation rate) were not at hand.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

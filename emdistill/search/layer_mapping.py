@@ -8,8 +8,6 @@ Optuna's NSGAIISampler was not taken for it: its random state begins anew after 
 or running elsewhere, and it knows no monotone space.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -9,8 +9,6 @@ Optuna's heartbeat, which tells trials whose process has died, exists only for d
 operating system does the same without waiting: it falls with its process.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from uuid import uuid4
 
 import optuna
@@ -79,7 +77,7 @@ class SharedStudy:
             f"student layer {layer}": IntDistribution(0, space.teacher_layers) for layer in range(space.student_layers)
         }
 
-    def __enter__(self) -> SharedStudy:
+    def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._choosing:
             _drop_half_line(self.folder / JOURNAL)

@@ -1,7 +1,5 @@
 """A saved model at work, in PyTorch or in ONNX Runtime: what it reads, its logits, and what they mean."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ This file is that process too: run by its path it imports nothing but what the m
 no torch for an ONNX model), loads it, answers one sentence and prints what that took.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

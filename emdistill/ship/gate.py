@@ -3,8 +3,6 @@
 gate.json of an export is the `GateRecord` that `judge` makes; show/gate_tables.py shows it on the terminal.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace

@@ -1,7 +1,5 @@
 """Which int8 graph is worth shipping: what stays in float32, and dynamic or static; by training rows and the clock."""
 
-from __future__ import annotations
-
 import math
 import shutil
 import statistics

@@ -1,7 +1,5 @@
 """How fast and how large a model is: calls of any runtime timed in turns; parameters, bytes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Measuring the variants of a student beside each other: scores, latency, size, and what loading each one takes."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform

@@ -5,8 +5,6 @@ and gives `logits`, float32 [B, C]; B and L are free. Its nodes are named after 
 `layer.0.attention.self.query`, so that what is said about them can be read.
 """
 
-from __future__ import annotations
-
 import ast
 import logging
 import re

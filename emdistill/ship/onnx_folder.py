@@ -10,8 +10,6 @@ onnx/
 └── gate.json         what was measured, and the verdict
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace

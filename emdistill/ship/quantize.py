@@ -8,8 +8,6 @@ saved there.
 A group is what is kept in float32 together: `embeddings`, `layer.0.attention`, `layer.0.feed_forward`, …, `head`.
 """
 
-from __future__ import annotations
-
 import re
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence

@@ -1,7 +1,5 @@
 """What is exported: a run's student, or any classifier, with the data it is scored on and the teacher it had."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +19,15 @@ from emdistill.training.splits import check_max_length
 
 
 @dataclass(frozen=True)
+class Classifier:
+    """A model as it lies on the disk, loaded, with its tokenizer."""
+
+    source: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
 class Subject:
     """A student, its teacher where one is known, and the data both are scored on."""
 
@@ -34,15 +41,6 @@ class Subject:
         """How many tokens all of its models have positions for."""
         models = [self.student.model, *([self.teacher.model] if self.teacher else [])]
         return min(map(longest_text, models))
-
-
-@dataclass(frozen=True)
-class Classifier:
-    """A model as it lies on the disk, loaded, with its tokenizer."""
-
-    source: str
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
 
 
 def read_subject(

@@ -1,7 +1,5 @@
 """What models answer as Plotly figures, by model: calibration and confusion of classes, errors of scores."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 

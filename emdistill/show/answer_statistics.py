@@ -1,7 +1,5 @@
 """How two models' answers compare with the labels and with each other: calibration and disagreement."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, log_softmax

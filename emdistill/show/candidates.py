@@ -1,7 +1,5 @@
 """Several runs side by side: what each could ship, read from run folders (run.json, and onnx/gate.json where it is)."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections import Counter

@@ -3,8 +3,6 @@
 No path of the machine stands in them: paths are cut to their last part.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ Colours are those of a light page; DARK has each one's counterpart on a dark pag
 They are told apart by people who see fewer colours (after Okabe and Ito), and lines also by their marks and dashes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import accumulate

@@ -1,7 +1,5 @@
 """What a comparison tells people: the table, its notes and the page; all from the comparison alone."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, replace
 from pathlib import Path

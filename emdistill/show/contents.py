@@ -1,7 +1,5 @@
 """What stands in a run folder, as the sections of its page read it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Flows as Plotly figures: a Sankey diagram from teacher to student layers, and a heat-map."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from emdistill.show.charts import CLEAR, INK, SOFT, Figure, Matrix, faded, figure, heatmap, layer_colour

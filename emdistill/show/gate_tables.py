@@ -1,7 +1,5 @@
 """A gate as two tables and a verdict in words: for the terminal, the ONNX card and the pages."""
 
-from __future__ import annotations
-
 from emdistill.console import ABSENT, Table, counted, short, shown
 from emdistill.runs.gate_record import GateRecord, Machine, VariantRecord
 

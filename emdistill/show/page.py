@@ -5,8 +5,6 @@ beside it, or above it where the pages of a comparison share it. Without that fi
 page says that they are missing. No page asks the network for anything.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence

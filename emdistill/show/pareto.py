@@ -1,7 +1,5 @@
 """The Pareto front: what nothing else beats on every count at once."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The page of one run, report.html, from what stands in its folder and nothing else."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from emdistill.show.contents import read_contents

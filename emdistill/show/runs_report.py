@@ -1,7 +1,5 @@
 """The page that compares runs: size, latency and score of all they could ship, with the Pareto front."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal

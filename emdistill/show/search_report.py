@@ -1,7 +1,5 @@
 """What a search tells people: a line per trial, the table, the record as JSON, and the page."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """How the student is born: STUDENTS lists the ways, make_student reads `--student` and takes one."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -10,8 +10,6 @@ means (mean_states.py); else the errors grow from layer to layer.
 Source: Extract Then Distill (Chen et al., arXiv 2104.11928, ICANN 2021).
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

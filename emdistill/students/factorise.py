@@ -23,8 +23,6 @@ Sources: the form is ALBERT's (Lan et al., ICLR 2020, section 3.1); a decomposit
 DRONE's (Chen et al., NeurIPS 2021).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

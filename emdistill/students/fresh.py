@@ -1,7 +1,5 @@
 """A student with random weights: the teacher's class, vocabulary and dropout, fewer and narrower layers."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 

@@ -10,8 +10,6 @@ Sources: Extract Then Distill (Chen et al., ICANN 2021); Molchanov et al., CVPR 
 NeurIPS 2019.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A student that keeps some layers of an encoder, with its embeddings, pooler and head, at full width."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator, Sequence
 

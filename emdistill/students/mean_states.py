@@ -8,8 +8,6 @@ corrected states. A student that equals its teacher stays so, bit for bit: the d
 After the bias correction of Nagel et al. (ICCV 2019, section 4.2), which undoes the errors of quantization.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 

@@ -1,7 +1,5 @@
 """A student that is a released small encoder: its own weights, a head for the task, the teacher's tokens."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import cast
 

@@ -1,7 +1,5 @@
 """A student's config: its size, `4x312x12x1200`, the defaults of what `4x312` leaves out, and its outputs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Logits as answers, by their link alone, whatever the task asks for."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

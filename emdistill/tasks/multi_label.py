@@ -1,7 +1,5 @@
 """Any of several labels: label columns of 0 and 1, lists in a cell, or names separated by `|` (else by commas)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """What a model is asked to do: a Task, and the data it is learned and scored on."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

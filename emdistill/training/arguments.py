@@ -1,7 +1,5 @@
 """How training runs: transformers' TrainingArguments with this project's defaults and six more."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import torch

@@ -1,7 +1,5 @@
 """Scores of a model on a task: plain, in float32, without the objective."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Required, TypedDict, TypeVar, Unpack

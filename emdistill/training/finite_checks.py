@@ -1,7 +1,5 @@
 """Whether losses and gradients are finite, without making an accelerator wait."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

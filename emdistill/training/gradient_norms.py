@@ -1,7 +1,5 @@
 """How strongly each loss term pulls at the student: what to balance weights by."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch

@@ -1,7 +1,5 @@
 """What is to be learned, and the proof that it can be, before anything of an earlier run is removed."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

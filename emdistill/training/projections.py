@@ -1,7 +1,5 @@
 """Where projections begin: fitted to a few texts, so that a student is not first turned into a random frame."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch

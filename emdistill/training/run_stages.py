@@ -1,7 +1,5 @@
 """Stages run in order on one student: where checkpoints go, which one is kept, how a run is taken up again."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import signal

@@ -1,7 +1,5 @@
 """What is learned from, what chooses the checkpoint, and what scores: three parts of the data, told apart once."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

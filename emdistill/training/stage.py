@@ -1,7 +1,5 @@
 """A stage of training: an objective, and what it changes in the training arguments."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

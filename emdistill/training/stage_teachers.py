@@ -1,7 +1,5 @@
 """What teaches each stage: the teacher itself, or its outputs, written once."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

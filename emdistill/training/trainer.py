@@ -1,7 +1,5 @@
 """DistillationTrainer: a transformers.Trainer whose loss is an Objective over student and teacher states."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, islice

@@ -1,7 +1,5 @@
 """A place with a random encoder, data, a fine-tuned teacher and a distilled student, made once by the command line."""
 
-from __future__ import annotations
-
 import csv
 import shutil
 from collections.abc import Callable

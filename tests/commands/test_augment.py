@@ -1,7 +1,5 @@
 """`augment`: variants of the training texts, labelled by the teacher, in one file that is written whole and reused."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re

@@ -1,7 +1,5 @@
 """What cannot be used is refused before training, with the reason and the mend, and nothing is written."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Teacher cache, token budgets and fixed mappings as a user asks for them on the command line."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The command line as a user types it, end to end on a tiny random encoder and a few learnable sentences."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

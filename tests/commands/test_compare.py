@@ -1,7 +1,5 @@
 """A comparison as a whole: paired, resumable, one budget for all, and errors before any training."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

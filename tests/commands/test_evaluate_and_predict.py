@@ -1,7 +1,5 @@
 """A saved model at work: by its functions with an untrained model, from the command line with a distilled student."""
 
-from __future__ import annotations
-
 import csv
 import datetime
 import json

@@ -1,7 +1,5 @@
 """A student is exported, measured and judged from the command line."""
 
-from __future__ import annotations
-
 import csv
 import json
 import shutil

@@ -1,7 +1,5 @@
 """Labels are the teacher's by name, in the teacher's order, through every command that reads data."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A kind of task is one value in KINDS: each runs from fine-tuning to the shipped folder, one of somebody's own too."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """A student in ONNX at work, from the command line."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The verbs around distill by the command line: augment, compare and search-mapping, and what distill takes of them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`prune-vocabulary`: a smaller model folder that scores and predicts as before, and nothing half done."""
 
-from __future__ import annotations
-
 import json
 import lzma
 import re

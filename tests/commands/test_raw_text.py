@@ -1,7 +1,5 @@
 """General distillation by the command line: raw text in, a `--student` for any task out."""
 
-from __future__ import annotations
-
 import lzma
 from collections.abc import Callable
 from pathlib import Path

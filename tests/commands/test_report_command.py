@@ -1,7 +1,5 @@
 """`emdistill report`: one run's page anew, several runs on one page, and where that page goes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """A run over its life: refused before the old one is touched, mended after a kill, written by one process."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

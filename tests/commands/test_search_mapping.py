@@ -1,7 +1,5 @@
 """The search for a layer mapping as a whole: tiny teachers, two tasks, short distillations."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import json

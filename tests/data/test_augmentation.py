@@ -1,7 +1,5 @@
 """Words and variants drawn from candidates, and the file in which they are kept."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections import Counter

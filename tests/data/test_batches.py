@@ -1,7 +1,5 @@
 """Batches: every example once an epoch, little padding, an order that is a function of seed and epoch alone."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from datasets import Dataset

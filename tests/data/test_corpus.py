@@ -1,7 +1,5 @@
 """Raw text: what is read and refused, how it is cut into pieces, and that these are written whole or not at all."""
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import hashlib

@@ -1,7 +1,5 @@
 """Labels are mapped by name wherever a model's names are the data's."""
 
-from __future__ import annotations
-
 import pytest
 from datasets import Dataset, Features, Value
 from messages import names

@@ -1,7 +1,5 @@
 """Masked words: how many, which, what stands in their place, and that a resumed run masks as an uninterrupted one."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

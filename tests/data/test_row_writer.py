@@ -1,7 +1,5 @@
 """Rows into files: what is written is read back as it was, or is refused before anything is computed for it."""
 
-from __future__ import annotations
-
 import datetime
 import decimal
 import json

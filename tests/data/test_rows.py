@@ -1,7 +1,5 @@
 """Files into rows: what is read, under which line, and what is refused."""
 
-from __future__ import annotations
-
 import csv
 import json
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Cosine costs see directions alone, down to the smallest angles."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

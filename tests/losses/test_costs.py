@@ -1,7 +1,5 @@
 """Every kind of layer costs against its plain equation; what one kind alone promises stands in its own file."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from dataclasses import replace

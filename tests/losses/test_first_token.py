@@ -1,7 +1,5 @@
 """First-token costs read the first token of each text, wherever it stands, and nothing else."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

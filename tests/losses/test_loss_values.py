@@ -1,7 +1,5 @@
 """Every term and the whole objective against a plain float64 recomputation over the unpadded tokens."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping
 from dataclasses import replace

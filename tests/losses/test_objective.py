@@ -1,7 +1,5 @@
 """The objective: a weighted sum that says what it needs, prints its equation, and refuses what does not add up."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import pytest

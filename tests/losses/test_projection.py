@@ -1,7 +1,5 @@
 """The projection: one W, one a layer, or none; learned beside the student, identity where widths are equal."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Relation costs against MiniLMv2's equations, one text, head and query at a time, in float64."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

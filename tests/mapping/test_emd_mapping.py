@@ -1,7 +1,5 @@
 """EmdMapping and cost attention against plain recomputation and the method's own facts."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

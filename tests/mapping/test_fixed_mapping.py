@@ -1,7 +1,5 @@
 """Fixed mappings: the flow as given, its mass and pairs; the layer loss over it asks for nothing else."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

@@ -1,7 +1,5 @@
 """Small tensors to the CPU in one copy: the same values, shapes and order, nothing of the gradient."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """The compiled kernels against plain PyTorch, which tests/mapping/test_layer_costs.py holds to float64."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

@@ -1,7 +1,5 @@
 """layer_costs, values and gradients, against a plain float64 recomputation that slices padding away."""
 
-from __future__ import annotations
-
 import itertools
 
 import pytest

@@ -1,7 +1,5 @@
 """Mapping files: what is written is read again; what is wrong is named with its file, place and mend."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

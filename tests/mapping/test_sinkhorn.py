@@ -1,7 +1,5 @@
 """Entropic transport against POT's Sinkhorn, against exact plans as ε goes to 0, and its gradients three ways."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """solve_transport against SciPy's HiGHS and against exact assignments."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 

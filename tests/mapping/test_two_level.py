@@ -1,7 +1,5 @@
 """Two-level transport against plain transport, a linear programme over the same block flow, and its own support."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Unbalanced transport against a linear programme, at its limits, and with a teacher layer that is noise."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """BERT-EMD as a composition: its stages, its weights, what each switch takes away, and what is refused."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

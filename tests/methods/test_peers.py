@@ -1,7 +1,5 @@
 """TinyBERT, Patient KD, MiniLM and DistilBERT against their equations, term by term, in float64 and plain loops."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The two baselines: soft targets alone, hard labels alone."""
 
-from __future__ import annotations
-
 import pytest
 from messages import names
 

@@ -1,7 +1,5 @@
 """float32 stays float32, whichever library multiplies."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

@@ -1,7 +1,5 @@
 """Capture against transformers' own eager attention probabilities and an uncaptured pass."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

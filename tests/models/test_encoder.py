@@ -1,7 +1,5 @@
 """Loading and saving encoders, and what is refused."""
 
-from __future__ import annotations
-
 import json
 import logging
 

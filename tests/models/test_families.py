@@ -1,7 +1,5 @@
 """One contract for all of FAMILIES: what a value says that its family carries is proven, the rest refused by name."""
 
-from __future__ import annotations
-
 import copy
 from collections import Counter
 from collections.abc import Callable

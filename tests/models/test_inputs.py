@@ -1,7 +1,5 @@
 """What encoders are given: tokenizers that do not fit, the longest text, and families that answer by their batch."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from messages import names

@@ -1,7 +1,5 @@
 """Logits of masked words alone, against transformers' logits of all positions."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from messages import names

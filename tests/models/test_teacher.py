@@ -1,7 +1,5 @@
 """Teacher: frozen, always in eval mode, and refused where it would teach nonsense."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from messages import names

@@ -1,7 +1,5 @@
 """The teacher cache: what is read equals what the live teacher says, and nothing half-written is ever read."""
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import os

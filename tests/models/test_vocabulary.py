@@ -1,7 +1,5 @@
 """A pruned vocabulary: the corpus keeps its tokens and logits to the bit, other text is still spelled."""
 
-from __future__ import annotations
-
 import copy
 import json
 import random

@@ -1,7 +1,5 @@
 """Candidates for a word: from a masked-LM in its context, and from the embedding table."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path

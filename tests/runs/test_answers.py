@@ -1,7 +1,5 @@
 """predictions.jsonl: what is written is read back, number by number, and a damaged line is named."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

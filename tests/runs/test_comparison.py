@@ -1,7 +1,5 @@
 """Comparisons: the statistics against SciPy and by hand, the tables, the picture and the page from run folders."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -1,7 +1,5 @@
 """flows.jsonl: what is written comes back, and a crash costs one line at most."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A run has one owner; what stands in its folder is touched only once the new run has begun."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """run.json and gate.json: typed, versioned, and named field by field where they are broken."""
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """The layer-mapping search on fitness functions whose optimum is known, and through every kind of interruption."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

@@ -1,7 +1,5 @@
 """Loading a model in a fresh process: what it takes, and that an ONNX model is loaded without torch."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

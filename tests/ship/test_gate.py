@@ -1,7 +1,5 @@
 """The verdict on made-up figures, the figures on made-up outputs, and the record of both."""
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import replace

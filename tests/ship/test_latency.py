@@ -1,7 +1,5 @@
 """Calls timed in turns, models timed on sentences, and the size of tiny random models."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What variants are measured on: full batches of real tokens, files, the clock of all cores."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

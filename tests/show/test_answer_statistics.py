@@ -1,7 +1,5 @@
 """Calibration and disagreement, against loops over the rows and SciPy."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy.special import expit, log_softmax, rel_entr, softmax

@@ -1,7 +1,5 @@
 """What a page says of answers, by their link: figures against scikit-learn, and every part of the tables."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import get_args
 

@@ -1,7 +1,5 @@
 """Records that were changed by hand or cut off: refused by file and field wherever they are read, never a traceback."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The cards: their front matter, their facts, and snippets that run; and the command that stands on them."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

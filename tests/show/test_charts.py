@@ -1,7 +1,5 @@
 """Charts: Plotly takes every property, they show what they are given, and no text of them is mark-up."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from typing import Any

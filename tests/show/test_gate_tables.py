@@ -1,7 +1,5 @@
 """A gate's tables and verdict, on the terminal and on the ONNX card."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The page: what is in it, what may run in it, where its script stands; no text of it is taken for HTML."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

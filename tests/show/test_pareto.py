@@ -1,7 +1,5 @@
 """The Pareto front, by hand and against its definition."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from messages import names

@@ -1,7 +1,5 @@
 """The pages in a real browser: they open in silence, move, recolour, print and fit, and take no text for more."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The page of a run: what stands in the folder is on it, and what does not is left out or asked for."""
 
-from __future__ import annotations
-
 import json
 import re
 from itertools import takewhile

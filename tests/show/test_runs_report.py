@@ -1,7 +1,5 @@
 """Runs side by side: what is read from their folders, what is refused, the fronts, the table and the page."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Students cut from their teacher: identity at equal size, dropped units that do not matter, stock models, refusals."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """Factorised embeddings: BERT again at full rank, its truncation below that, and a student like any other."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from messages import names

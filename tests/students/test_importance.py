@@ -1,7 +1,5 @@
 """Taylor scores against gradients of gates and finite differences, over families, losses, batches and padding."""
 
-from __future__ import annotations
-
 from contextlib import ExitStack
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """Every way a student is born, over the four families, and every spec that is refused."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

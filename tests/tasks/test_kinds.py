@@ -1,7 +1,5 @@
 """What every kind of task promises, and what each kind's metrics and labels are."""
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Trainings from scratch, and trainings that nothing interrupted, each of which is run once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """NaN and infinity are named with their step, at once or one step later, and never reach a checkpoint or a student."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Token budgets, and the order of an accelerator: other batches or another order of work, the same training."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

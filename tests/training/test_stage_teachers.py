@@ -1,7 +1,5 @@
 """The teacher cache in a run: the teacher is asked once a sentence, and the student is the one it would have taught."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """FAMILIES: one value per model family, by its config's `model_type`. A new family is a file and a line here."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from transformers import PreTrainedConfig, PreTrainedModel

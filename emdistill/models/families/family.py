@@ -1,7 +1,5 @@
 """A model family as one value, read by all code that takes a model apart, cuts, records or exports it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

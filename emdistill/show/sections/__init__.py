@@ -1,7 +1,5 @@
 """The sections of a run's page, in their order: a file here, its template of the same name, and a line in SECTIONS."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from emdistill.show.contents import Contents, Section

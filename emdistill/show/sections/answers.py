@@ -1,7 +1,5 @@
 """How right and how sure the answers are, by their link: classes, several labels per row, scores."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

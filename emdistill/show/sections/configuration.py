@@ -1,7 +1,5 @@
 """What made the run: its command, every option, the files that were read, the versions."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The rows on which teacher and student disagree most, by the link of their answers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import compress

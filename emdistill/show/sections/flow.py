@@ -1,7 +1,5 @@
 """The flow of every term as a Sankey diagram and a heat-map, with one slider over the recorded steps."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 

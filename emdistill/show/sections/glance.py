@@ -1,7 +1,5 @@
 """What each model scores and costs, and the verdict of the gate."""
 
-from __future__ import annotations
-
 import shlex
 
 from emdistill.console import ReportRow, comparison_table

@@ -1,7 +1,5 @@
 """How long each form of the model takes: a chart per batch size and length, so that each has its own scale."""
 
-from __future__ import annotations
-
 from emdistill.show.charts import GREY, VARIANTS, latency_bars
 from emdistill.show.contents import Contents, Section
 from emdistill.show.gate_tables import machine_line, name_of

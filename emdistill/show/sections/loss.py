@@ -1,7 +1,5 @@
 """Loss and terms, gradient norms, and the score by which checkpoints are chosen, over the steps."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Layer weights over the steps: a line per layer, for student and teacher."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from emdistill.runs.flows import FlowRecord
