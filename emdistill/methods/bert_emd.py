@@ -13,14 +13,7 @@ from emdistill.losses import Objective
 from emdistill.losses.projection import ProjectionKind
 from emdistill.mapping import EmdMapping, LayerMapping, make_mapping
 from emdistill.mapping.costs import Heads
-from emdistill.methods._parts import (
-    check_factors,
-    layer_losses,
-    needed_projection,
-    prediction_losses,
-    prediction_weights,
-    two_phases,
-)
+from emdistill.methods import _parts as parts
 from emdistill.states import CLASSES, EncoderShape, Predictions
 from emdistill.training.stage import Stage
 
@@ -78,14 +71,14 @@ def bert_emd(
         intermediate_learning_rate: learning rate of the intermediate phase of two-phase.
     """
     factors = {"attention_scores": attention_scores, "hidden_states": hidden_states, "embeddings": embeddings}
-    check_factors({"beta": beta, "theta": theta, **factors, "prediction": prediction})
+    parts.check_factors({"beta": beta, "theta": theta, **factors, "prediction": prediction})
     weights = {
         "attention_scores": beta * theta * attention_scores,
         "hidden_states": beta * theta * hidden_states,
         "embeddings": beta * embeddings,
     }
     weights = {name: weight for name, weight in weights.items() if weight > 0}
-    weights |= prediction_weights(alpha, prediction, predictions)
+    weights |= parts.prediction_weights(alpha, prediction, predictions)
 
     def layer_mapping() -> LayerMapping:
         if mapping != "emd":
@@ -101,14 +94,14 @@ def bert_emd(
         )
 
     # However a mapping counts, its flows sum to 1 where every student layer is taught, as a transport plan's do.
-    intermediate = layer_losses(
+    intermediate = parts.layer_losses(
         weights, student, teacher, heads, layer_mapping, layer_mass=1 / student.layers, coupled=coupled
     )
-    project = needed_projection(weights, student, teacher, projection)
-    final = prediction_losses(weights, temperature=temperature, predictions=predictions)
+    project = parts.needed_projection(weights, student, teacher, projection)
+    final = parts.prediction_losses(weights, temperature=temperature, predictions=predictions)
 
     if schedule == "joint" or predictions.link is None:
         return [Stage("joint", Objective([*intermediate, *final], weights, project))]
-    return two_phases(
+    return parts.two_phases(
         intermediate, final, weights, project, share=intermediate_share, learning_rate=intermediate_learning_rate
     )

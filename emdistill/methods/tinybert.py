@@ -14,14 +14,7 @@ from emdistill.losses import Objective
 from emdistill.losses.projection import ProjectionKind
 from emdistill.mapping import make_mapping
 from emdistill.mapping.costs import Heads
-from emdistill.methods._parts import (
-    check_factors,
-    layer_losses,
-    needed_projection,
-    prediction_losses,
-    prediction_weights,
-    two_phases,
-)
+from emdistill.methods import _parts as parts
 from emdistill.states import CLASSES, EncoderShape, Predictions
 from emdistill.training.stage import Stage
 
@@ -57,16 +50,16 @@ def tinybert(
         intermediate_learning_rate: learning rate of the intermediate phase.
     """
     factors = {"attention_scores": attention_scores, "hidden_states": hidden_states, "embeddings": embeddings}
-    check_factors(factors)
+    parts.check_factors(factors)
     weights = {name: factor for name, factor in factors.items() if factor > 0}
     chosen = partial(make_mapping, mapping, student.layers, teacher.layers)
-    intermediate = layer_losses(weights, student, teacher, heads, chosen, layer_mass=1)
-    project = needed_projection(weights, student, teacher, projection)
+    intermediate = parts.layer_losses(weights, student, teacher, heads, chosen, layer_mass=1)
+    project = parts.needed_projection(weights, student, teacher, projection)
 
     if not predictions.of_task:
         return [Stage("general", Objective(intermediate, weights, project))]
-    weights |= prediction_weights(alpha)
-    final = prediction_losses(weights, temperature=temperature, predictions=predictions)
-    return two_phases(
+    weights |= parts.prediction_weights(alpha)
+    final = parts.prediction_losses(weights, temperature=temperature, predictions=predictions)
+    return parts.two_phases(
         intermediate, final, weights, project, share=intermediate_share, learning_rate=intermediate_learning_rate
     )
