@@ -114,11 +114,11 @@ def comparison_table(rows: Sequence[ReportRow], title: str = "", caption: str = 
     lines = [
         [
             row.model,
-            *(shown(row.scores.get(metric), ".3f") for metric in metrics),
-            shown(_ratio(row.parameters, 1e6), ".1f"),
-            shown(_ratio(row.size, 1e6), ".1f"),
-            shown(row.latency, ".1f" if (row.latency or 0.0) >= 1.0 else ".2f"),
-            shown(_ratio(rows[0].latency, row.latency), ".1f", "×"),
+            *(cell(row.scores.get(metric), ".3f") for metric in metrics),
+            cell(_ratio(row.parameters, 1e6), ".1f"),
+            cell(_ratio(row.size, 1e6), ".1f"),
+            cell(row.latency, ".1f" if (row.latency or 0.0) >= 1.0 else ".2f"),
+            cell(_ratio(rows[0].latency, row.latency), ".1f", "×"),
         ]
         for row in rows
     ]
@@ -136,8 +136,8 @@ def short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def shown(value: float | None, form: str, unit: str = "") -> str:
-    """A number in this format with its unit, or – where there is none."""
+def cell(value: float | None, form: str, unit: str = "") -> str:
+    """A number as a table's cell, in this format and with its unit; – where there is none."""
     return ABSENT if value is None else f"{value:{form}}{unit}"
 
 

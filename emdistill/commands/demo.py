@@ -69,10 +69,6 @@ def demo(output: str = "demo-run", train_size: int = 9100, epochs: float = 2.0, 
 
     rows = _rows(folder, {"student, BERT-EMD": distilled, "student, labels alone": labels_only}, examples)
     print_table(comparison_table(rows, "which library does this sentence of documentation come from?"))
-    note = (
-        f"{len(examples.train)} sentences, {epochs:g} epochs each, seed {seed}; scores on "
-        f"{len(examples.evaluation['dev'])} sentences of other files; nothing was chosen on them."
-    )
     page = folder / "report.html"
     student_page = write_run_report(distilled.folder)  # now that the student of the labels alone stands beside it
     write_page(
@@ -80,7 +76,10 @@ def demo(output: str = "demo-run", train_size: int = 9100, epochs: float = 2.0, 
         "demo",
         title="A BERT-EMD student on the docstrings task",
         table=comparison_table(rows).without_empty_columns(),
-        notes=[note, f"all of the distilled student: {student_page}"],
+        rows={name: len(part) for name, part in {"train": examples.train, **examples.evaluation}.items()},
+        epochs=f"{epochs:g}",
+        seed=seed,
+        student_page=student_page,
         flow=render("sections/flow.html", **flow_section(distilled.flows(), {}).values),
         command=OWN_DATA,
     )

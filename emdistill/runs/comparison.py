@@ -1,7 +1,7 @@
 """A comparison over seeds, read from finished run folders: scores, paired differences to a baseline, and findings.
 
 COMPARISON/
-├── runs/ENTRY-SEED/    a run folder each
+├── runs/ENTRY-SEED/    a run folder per entry and seed
 ├── teacher_cache/      teacher outputs, shared by all runs
 ├── comparison.json     every score, the differences, the findings
 ├── comparison.md       the table

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, FiniteFloat
 
+from emdistill.console import counted
 from emdistill.files import write_whole
 from emdistill.runs.record import check_record, read_record
 
@@ -63,10 +64,23 @@ class VariantRecord:
     kept_in_float32: tuple[str, ...] = ()
 
     @property
-    def judged(self) -> TimedCase | None:
+    def limit_case(self) -> TimedCase | None:
         """The case that the latency limit is about: batch 1 at the longest length timed."""
         single = [case for case in self.latency if case.batch == 1]
         return max(single, key=lambda case: case.length, default=None)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The processor that everything was measured on, and how much of it was used."""
+
+    cpu: str
+    cores: int
+    threads: int
+
+    def __str__(self) -> str:
+        """'Some Processor, 2 threads'."""
+        return f"{self.cpu}, {counted(self.threads, 'thread')}"
 
 
 @dataclass(frozen=True)
@@ -77,15 +91,6 @@ class VerdictRecord:
     ship: str | None
     failures: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The processor that everything was measured on, and how much of it was used."""
-
-    cpu: str
-    cores: int
-    threads: int
 
 
 @dataclass(frozen=True)

@@ -86,17 +86,17 @@ def judge(
     logit_size  the largest |logit| of the PyTorch student, 1 at least: float32 rounds in proportion to it
     notes       asides that go before those of the verdict
     """
-    judged = {name: _with_drops(name, variants, metric) for name in variants}
-    exported = [name for name in EXPORTED if name in judged]
-    failures = {name: _failures(name, judged[name], limits, metric, logit_size) for name in ("student", *exported)}
+    records = {name: _with_drops(name, variants, metric) for name in variants}
+    exported = [name for name in EXPORTED if name in records]
+    failures = {name: _failures(name, records[name], limits, metric, logit_size) for name in ("student", *exported)}
     passing = [name for name in exported if not failures[name]]
     verdict = VerdictRecord(
         go=bool(passing),
-        ship=min(passing, key=lambda name: _judged(judged[name]).p50, default=None),
+        ship=min(passing, key=lambda name: _limit_case(records[name]).p50, default=None),
         failures={name: reasons for name, reasons in failures.items() if reasons},
-        notes=[*notes, *_limit_notes(judged, limits), *_speed_notes(judged), *_score_notes(judged, dev_rows)],
+        notes=[*notes, *_limit_notes(records, limits), *_speed_notes(records), *_score_notes(records, dev_rows)],
     )
-    return GateRecord("finished", dict(versions), machine, asdict(limits), metric, dev_rows, judged, verdict)
+    return GateRecord("finished", dict(versions), machine, asdict(limits), metric, dev_rows, records, verdict)
 
 
 def _with_drops(name: str, variants: Mapping[str, VariantRecord], metric: str) -> VariantRecord:
@@ -110,16 +110,16 @@ def _with_drops(name: str, variants: Mapping[str, VariantRecord], metric: str) -
     return replace(variants[name], drop=drop, drop_from_teacher=drops.get("teacher"))
 
 
-def _judged(variant: VariantRecord) -> TimedCase:
+def _limit_case(variant: VariantRecord) -> TimedCase:
     """The case that the latency limit is about: 128 tokens, where the encoder reads as many."""
-    case = variant.judged
+    case = variant.limit_case
     assert case is not None  # what is exported here has been timed at batch 1
     return case
 
 
 def _failures(name: str, variant: VariantRecord, limits: Limits, metric: str, logit_size: float) -> list[str]:
     """What of a variant is over a limit, and by how much."""
-    case, megabytes = _judged(variant), variant.bytes / 1e6
+    case, megabytes = _limit_case(variant), variant.bytes / 1e6
     place = f"batch {case.batch}, length {case.length}"
     costs = {
         "max_latency_ms": (case.p95, " ms", "p95 of {} ms at " + place),
@@ -145,7 +145,7 @@ def _limit_notes(variants: Mapping[str, VariantRecord], limits: Limits) -> list[
     if all(value is None for value in asdict(limits).values()):
         options = ", ".join(_option(limit.name) for limit in fields(limits))
         return [f"no limits were given, so there was nothing to fail; set them with {options}"]
-    length = _judged(variants["student"]).length
+    length = _limit_case(variants["student"]).length
     if limits.max_latency_ms is not None and length < max(LENGTHS):
         return [f"latency is judged at length {length}: these models read no more tokens"]
     return []

@@ -18,7 +18,7 @@ def reliability(models: Mapping[str, Bins]) -> Figure:
     """Share that held against probability given; on the diagonal a model is right as often as it says."""
     data = [_diagonal(0.0, 1.0, "as sure as right")]
     look: Figure = {"mode": "lines+markers", "marker": {"size": 8}}
-    look["hovertemplate"] = "said %{x:.2f}, was so %{y:.2f} (%{customdata})"
+    look["hovertemplate"] = "probability %{x:.2f}, held %{y:.2f} (%{customdata})"
     for place, (name, bins) in enumerate(models.items()):
         means, shares, counts = zip(*(each for each in bins if each[2]), strict=True)
         data.append(points(name, means, shares, place=place, customdata=counts, **look))

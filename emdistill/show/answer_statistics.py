@@ -9,18 +9,18 @@ Bins = list[tuple[float, float, int]]
 BINS = 10
 
 
-def reliability_bins(probabilities: Matrix, held: NDArray[np.bool_], bins: int = BINS) -> Bins:
+def reliability_bins(probabilities: Matrix, outcomes: NDArray[np.bool_], bins: int = BINS) -> Bins:
     """(mean probability, share that held, count) of each bin; the first two are 0 where the bin is empty.
 
-    probabilities, held   of any shape, the same: what a model gave to a statement, and whether it was so. For classes
-                          the statement is its answer, for several labels each label of each row
+    probabilities, outcomes   of any shape, the same: what a model gave to a statement, and whether it was so. For
+                              classes the statement is its answer, for several labels each label of each row
     Bins are of equal width from 0 to 1, each with its upper edge (Guo et al., 2017, On Calibration of Modern Neural
     Networks, section 2).
     """
-    given = probabilities.ravel()
-    place = np.clip(np.ceil(given * bins).astype(int) - 1, 0, bins - 1)
+    flat = probabilities.ravel()
+    place = np.clip(np.ceil(flat * bins).astype(int) - 1, 0, bins - 1)
     counts = np.bincount(place, minlength=bins)
-    means = [np.bincount(place, values, minlength=bins) / np.maximum(counts, 1) for values in (given, held.ravel())]
+    means = [np.bincount(place, values, minlength=bins) / np.maximum(counts, 1) for values in (flat, outcomes.ravel())]
     return [(float(mean), float(share), int(count)) for mean, share, count in zip(*means, counts, strict=True)]
 
 

@@ -180,11 +180,9 @@ def _by_configuration(runs: Sequence[_Run]) -> list[list[_Run]]:
 
 def _names(groups: Sequence[Sequence[_Run]]) -> list[str]:
     """A name per group: its folder's, without the seed where there are several; the path where two would be one."""
-    names = [
-        group[0].folder.name if len(group) == 1 else group[0].folder.name.removesuffix(f"-{group[0].record.seed}")
-        for group in groups
-    ]
     places = [group[0].folder.absolute() for group in groups]
+    seeds = [f"-{group[0].record.seed}" if len(group) > 1 else "" for group in groups]
+    names = [place.name.removesuffix(seed) for place, seed in zip(places, seeds, strict=True)]
     top = os.path.commonpath([place.parent for place in places])
     relative = [place.relative_to(top).as_posix() for place in places]
     return [name if names.count(name) == 1 else path for name, path in zip(names, relative, strict=True)]
@@ -195,18 +193,17 @@ def _students(name: str, group: Sequence[_Run]) -> tuple[list[Candidate], str]:
     first, metric = group[0], group[0].task.metric
     gates = [run.gate for run in group if run.gate is not None]
     comparable = _of_one_place(gates)
-    candidates = []
-    for variant in (STUDENT, "onnx", "int8"):
+    # A file has a header too; sizes of what was measured and what was not are to be comparable.
+    forms = {STUDENT: (first.student.bytes, [run.student_scores[metric] for run in group])}
+    for variant in ("onnx", "int8"):
         measured = [gate.variants[variant] for gate in gates if variant in gate.variants]
-        if variant == STUDENT:
-            # A file has a header too; sizes of what was measured and what was not are to be comparable.
-            size, scores = first.student.bytes, [run.student_scores[metric] for run in group]
-        elif any(variant in gate.variants for gate in comparable):
-            size, scores = measured[0].bytes, [form.scores[metric] for form in measured]
-        else:
-            continue
-        about = (name, variant, first.options.method, _shape(first.student), first.student.parameters)
-        candidates.append(Candidate(*about, size, tuple(scores), **_timing(comparable, variant)))
+        if any(variant in gate.variants for gate in comparable):
+            forms[variant] = (measured[0].bytes, [form.scores[metric] for form in measured])
+    about = (first.options.method, _shape(first.student), first.student.parameters)
+    candidates = [
+        Candidate(name, variant, *about, size, tuple(scores), **_timing(comparable, variant))
+        for variant, (size, scores) in forms.items()
+    ]
     elsewhere = "latencies of some of its seeds were measured elsewhere and are left out"
     return candidates, elsewhere if comparable != gates else ""
 
@@ -236,25 +233,21 @@ def _of_one_place(gates: Sequence[GateRecord]) -> list[GateRecord]:
 
 def _timing(gates: Sequence[GateRecord], variant: str) -> dict[str, Any]:
     """Latency, speed-up and place of a variant, over gates of one place; nothing where none has timed it."""
-    timed = [(gate, p50) for gate in gates if (p50 := _p50(gate, variant)) is not None]
-    if not timed:
+    cases = [{name: case.p50 for name, form in gate.variants.items() if (case := form.limit_case)} for gate in gates]
+    times = [of_gate for of_gate in cases if variant in of_gate]
+    if not times:
         return {}
-    ratios = [teacher / p50 for gate, p50 in timed if (teacher := _p50(gate, TEACHER)) is not None]
+    ratios = [of_gate[TEACHER] / of_gate[variant] for of_gate in times if TEACHER in of_gate]
     return {
-        "latency": median(p50 for _, p50 in timed),
+        "latency": median(of_gate[variant] for of_gate in times),
         "speed_up": median(ratios) if ratios else None,
-        "place": _place(timed[0][0]),
+        "place": _place(gates[0]),
     }
-
-
-def _p50(gate: GateRecord, variant: str) -> float | None:
-    case = gate.variants[variant].judged if variant in gate.variants else None
-    return None if case is None else case.p50
 
 
 def _place(gate: GateRecord) -> str:
     """'128 tokens, 2 threads of 4 cores, Intel Xeon': what latencies must have in common to be compared."""
-    cases = [case for variant in gate.variants.values() if (case := variant.judged)]
+    cases = [case for variant in gate.variants.values() if (case := variant.limit_case)]
     length = f"{cases[0].length} tokens, " if cases else ""
     machine = gate.machine
     return f"{length}{counted(machine.threads, 'thread')} of {counted(machine.cores, 'core')}, {machine.cpu}"

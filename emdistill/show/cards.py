@@ -10,8 +10,8 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from emdistill.config import as_command, folder_name, plain, source_name
-from emdistill.console import ReportRow, Table, comparison_table, shown
-from emdistill.runs.distillation import PACKAGES, Distillation
+from emdistill.console import ReportRow, Table, cell, comparison_table
+from emdistill.runs.distillation import Distillation
 from emdistill.runs.gate_record import GateRecord
 from emdistill.show.gate_tables import gate_tables, verdict_lines
 from emdistill.show.page import code_span, render, words
@@ -41,7 +41,7 @@ def student_card(run: Distillation) -> str:
     names = {name: name.rpartition("/") for name in (*run.student_scores, *run.teacher_scores)}
     sides = (run.teacher_scores, run.student_scores)
     scores = [
-        [part or first, metric, *(shown(side.get(name), ".4f") for side in sides)]
+        [part or first, metric, *(cell(side.get(name), ".4f") for side in sides)]
         for name, (part, _, metric) in names.items()
     ]
     models = [("teacher", run.teacher), ("student", run.student)]
@@ -76,7 +76,7 @@ def student_card(run: Distillation) -> str:
 def text_card(run: Distillation) -> str:
     """The card of a student of raw text, which has no task yet."""
     before, after = (run.record.held_out_loss.get(moment, {}) for moment in ("before", "after"))
-    losses = [[name, f"{value:.4f}", shown(after.get(name), ".4f")] for name, value in before.items()]
+    losses = [[name, f"{value:.4f}", cell(after.get(name), ".4f")] for name, value in before.items()]
     return _card(
         "text.md",
         run,
@@ -105,8 +105,6 @@ def _card(template: str, run: Distillation, front: Mapping[str, Any], **values: 
         name=folder_name(run.options.output),
         teacher=source_name(run.options.teacher),
         method=method,
-        shape=f"{run.student.shape.layers} layers × {run.student.shape.width}",
-        versions=[(name, run.record.versions[name]) for name in PACKAGES if name in run.record.versions],
         command=as_command("distill", run.record.config),
         **values,
     )

@@ -28,7 +28,7 @@ MARKS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 HEAT = ("#f4f6f8", "#b3d2ed", "#5fa3dc")  # none, half, all; INK is readable on each
 CLEAR = "rgba(0,0,0,0)"
 NOTE = {"size": 12, "color": SOFT}  # a font
-LEGEND_ON_TOP = {"yref": "container", "y": 1.0, "yanchor": "top"}
+LEGEND_TOP = {"yref": "container", "y": 1.0, "yanchor": "top"}
 
 LAYER_STOPS = ("#3b1c5e", "#33638d", "#1f968b", "#45a356")  # from the lowest layer to the highest
 LAYER_STOPS_ON_DARK = ("#8a7fe0", "#55a8d8", "#48cfae", "#e8e04a")
@@ -103,15 +103,11 @@ def points(
     """
     colour = colour or VARIANTS.get(name, SERIES[place % len(SERIES)])
     trace = {
-        "type": "scatter",
-        "mode": "lines",
-        "name": plain(name),
-        "x": list(x),
-        "y": list(y),
+        "type": "scatter", "mode": "lines", "name": plain(name), "x": list(x), "y": list(y),
         "line": {"color": colour, "width": 2, "dash": DASHES[place % len(DASHES)]},
         "marker": {"color": colour, "size": 6, "symbol": MARKS[place % len(MARKS)]},
         "hovertemplate": "%{y:.4g}",
-    }
+    }  # fmt: skip
     return _over(trace, further)
 
 
@@ -189,17 +185,11 @@ def lines(
     note = {"yref": "paper", "y": 1, "xanchor": "left", "yanchor": "top", "xshift": 3, "showarrow": False, "font": NOTE}
     legend = 34 + 19 * (sum(len(trace["name"]) + 6 for trace in data) // 44) if len(data) > 1 else 10
     return figure(
-        data,
-        280 + legend,
-        x=x,
-        y=y,
-        yaxis=log_axis(numbers) if logarithmic else {"rangemode": "tozero" if from_zero else "normal"},
-        hovermode="x unified",
-        shapes=shapes,
+        data, 280 + legend, x=x, y=y, hovermode="x unified", margin={"t": legend}, shapes=shapes,
+        legend={"traceorder": "normal", **LEGEND_TOP},
         annotations=[note | {"x": start, "text": plain(name)} for name, start in starts],
-        legend={"traceorder": "normal", **LEGEND_ON_TOP},
-        margin={"t": legend},
-    )
+        yaxis=log_axis(numbers) if logarithmic else {"rangemode": "tozero" if from_zero else "normal"},
+    )  # fmt: skip
 
 
 def latency_bars(models: Sequence[tuple[str, str, TimedCase]]) -> Figure:

@@ -44,9 +44,11 @@ def _chart(comparison: Comparison) -> Chart:
         (entry.name, list(entry.differences.values()), difference.mean, (difference.low, difference.high))
         for entry, difference in comparison.compared
     ]
-    against = f"difference to {comparison.baseline} with the same seed"
-    caption = "A dot per seed, their mean, and its 95 % interval. An interval that holds 0 shows no difference."
-    return Chart("", differences(rows, x=f"{comparison.metric}, {against}"), caption)
+    caption = (
+        f"A dot per seed: its score minus that of {comparison.baseline} with the same seed. Below, their mean and its "
+        "95 % interval; an interval that holds 0 shows no difference."
+    )
+    return Chart("", differences(rows, x=f"{comparison.metric}, difference to {comparison.baseline}"), caption)
 
 
 def comparison_record(comparison: Comparison) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A gate as two tables and a verdict in words: for the terminal, the ONNX card and the pages."""
 
-from emdistill.console import ABSENT, Table, counted, short, shown
-from emdistill.runs.gate_record import GateRecord, Machine, VariantRecord
+from emdistill.console import ABSENT, Table, cell, short
+from emdistill.runs.gate_record import GateRecord, VariantRecord
 
 NAMES = {"teacher": "teacher", "student": "student", "onnx": "student, ONNX", "int8": "student, int8"}
 WORTH_CAPTION = (
@@ -23,10 +23,10 @@ def _worth(gate: GateRecord) -> Table:
             f"{variant.scores[gate.metric]:.4f}",
             _drop(variant),
             ABSENT if variant.logits is None else f"{variant.logits.largest:.0e}, {variant.logits.mean:.0e}",
-            shown(variant.agreement, ".3f"),
+            cell(variant.agreement, ".3f"),
             f"{variant.bytes / 1e6:.1f}",
-            shown(variant.load_seconds, ".2f"),
-            shown(variant.peak_mb, ",.0f"),
+            cell(variant.load_seconds, ".2f"),
+            cell(variant.peak_mb, ",.0f"),
         ]
         for name, variant in gate.variants.items()
     ]
@@ -45,7 +45,7 @@ def _speed(gate: GateRecord) -> Table:
     return Table(
         ["", "p50", "p95", "p99", "sentences\nper second", "speed-up", "calls"],
         lines,
-        f"{machine_line(gate.machine)}; ms per batch without padding",
+        f"{gate.machine}; ms per batch without padding",
         f"batch × length; speed-up: of the median, against the {name_of(next(iter(gate.variants), ''))}",
     )
 
@@ -53,13 +53,12 @@ def _speed(gate: GateRecord) -> Table:
 def verdict_lines(gate: GateRecord) -> list[str]:
     """The verdict in words: go or no-go, what fails by how much, and the notes."""
     verdict = gate.verdict
+    lines = ["no-go: no exported model keeps every limit"]
     if verdict.go and verdict.ship:
         ship = gate.variants[verdict.ship]
-        time = f", p95 of {short(ship.judged.p95)} ms at batch 1, length {ship.judged.length}" if ship.judged else ""
-        score = f"{gate.metric} {ship.scores[gate.metric]:.4f}"
+        case, score = ship.limit_case, f"{gate.metric} {ship.scores[gate.metric]:.4f}"
+        time = f", p95 of {short(case.p95)} ms at batch 1, length {case.length}" if case else ""
         lines = [f"go: ship {verdict.ship} ({short(ship.bytes / 1e6)} MB{time}, {score})"]
-    else:
-        lines = ["no-go: no exported model keeps every limit"]
     lines += [f"{name}: {reason}" for name, reasons in verdict.failures.items() for reason in reasons]
     return lines + [f"note: {note}" for note in verdict.notes]
 
@@ -67,11 +66,6 @@ def verdict_lines(gate: GateRecord) -> list[str]:
 def name_of(variant: str) -> str:
     """What a variant is called among models."""
     return NAMES.get(variant, variant)
-
-
-def machine_line(machine: Machine) -> str:
-    """'Some Processor, 2 threads'."""
-    return f"{machine.cpu}, {counted(machine.threads, 'thread')}"
 
 
 def _drop(variant: VariantRecord) -> str:

@@ -107,7 +107,6 @@ def _script_for(page: Path) -> str:
 
 
 def _script() -> bytes:
-    """The script as Plotly's package brings it."""
     return files("plotly").joinpath("package_data", PLOTLY).read_bytes()
 
 

@@ -4,21 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from emdistill.console import ABSENT, Table, counted, shown, spread
+from emdistill.console import ABSENT, Table, cell, counted, spread
 from emdistill.show.candidates import VARIANT_NAMES, Candidate, RunSet
-from emdistill.show.charts import (
-    INK,
-    LEGEND_ON_TOP,
-    MARKS,
-    SOFT,
-    VARIANTS,
-    Figure,
-    figure,
-    log_axis,
-    plain,
-    points,
-    whiskers,
-)
+from emdistill.show.charts import LEGEND_TOP, MARKS, SOFT, VARIANTS, Figure, figure, log_axis, plain, points, whiskers
 from emdistill.show.page import write_page
 from emdistill.show.pareto import pareto_front
 
@@ -87,7 +75,7 @@ def scatter(runs: RunSet, cost: Cost, fronts: Front, numbers: Mapping[str, int])
     values = [_in_unit(candidate, cost) for candidate in measured]
     return figure(
         data, 420, x=COSTS[cost], y=plain(runs.metric), hovermode="closest", margin={"t": 56},
-        legend={"itemsizing": "constant", **LEGEND_ON_TOP},
+        legend={"itemsizing": "constant", **LEGEND_TOP},
         xaxis=log_axis(values) if max(values) >= WIDE_RANGE * min(values) > 0 else {"nticks": 6},
     )  # fmt: skip
 
@@ -102,9 +90,9 @@ def _marks(members: Sequence[Candidate], cost: Cost, marker: Figure, numbers: Ma
         error_y=whiskers([each.deviation or 0.0 for each in members], color=marker["color"], thickness=1, width=3),
         text=[str(numbers.get(each.name, "")) for each in members],
         textposition=NUMBER_AT[members[0].variant],
-        textfont={"size": 12, "color": INK},
+        textfont={"size": 12},
         customdata=[
-            [plain(each.name), spread(each.score, each.deviation), f"{each.size / 1e6:.1f}", shown(each.latency, ".3g")]
+            [plain(each.name), spread(each.score, each.deviation), f"{each.size / 1e6:.1f}", cell(each.latency, ".3g")]
             for each in members
         ],
         hovertemplate="%{customdata[0]}<br>score %{customdata[1]}<br>%{customdata[2]} MB<br>%{customdata[3]} ms",
@@ -115,7 +103,7 @@ def _front_line(runs: RunSet, cost: Cost, place: str, front: set[int], count: in
     """Steps: up to the next candidate's cost, no more than this one's score can be had."""
     members = sorted((_in_unit(runs.candidates[index], cost), runs.candidates[index].score) for index in front)
     return points(
-        "Pareto front" + (f" ({place[:40]})" if count > 1 else ""),
+        "Pareto front" + (f" ({place})" if count > 1 else ""),
         [value for value, _ in members],
         [score for _, score in members],
         colour=SOFT,
@@ -139,8 +127,8 @@ def _table(runs: RunSet, fronts: Mapping[Cost, Front], numbers: Mapping[str, int
                 candidate.name if number is None else f"{number}  {candidate.name}",
                 VARIANT_NAMES[candidate.variant],
                 spread(candidate.score, candidate.deviation),
-                shown(candidate.latency, ".3g"),
-                shown(candidate.speed_up, ".1f", "×"),
+                cell(candidate.latency, ".3g"),
+                cell(candidate.speed_up, ".1f", "×"),
                 f"{candidate.size / 1e6:.1f}",
                 "both" if len(costs) == len(COSTS) else next(iter(costs), ABSENT),
                 f"{candidate.parameters / 1e6:.1f}",

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import pstdev
 from typing import Any
 
-from emdistill.console import Table, say_scores
+from emdistill.console import Table, counted, say_scores
 from emdistill.files import write_whole
 from emdistill.search.genes import gene_name, gene_pairs
 from emdistill.search.layer_mapping import SearchResult
@@ -39,14 +39,14 @@ def search_table(result: SearchResult) -> Table:
 
 
 def search_notes(result: SearchResult) -> list[str]:
-    """What is to be said under the table."""
+    """The notes below the table."""
     spread = _spread(result)
     failed = {trial.gene for trial in result.trials if trial.state == "failed"}
     return [
         "gene: a number per student layer, 0 where it is untaught, else its teacher layer counted from 1",
         f"{spread['genes']} of {result.space.size:,} mappings evaluated: their means lie between {spread['least']:.4f} "
         f"and {spread['greatest']:.4f}, with a standard deviation of {spread['standard_deviation']:.4f}",
-        *([f"{len(failed)} mappings could not be evaluated; the record of their trials says why"] if failed else []),
+        *([f"{counted(len(failed), 'mapping')} failed; the record of the trials says why"] if failed else []),
     ]
 
 

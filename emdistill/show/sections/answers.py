@@ -10,13 +10,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from emdistill.console import Table
 from emdistill.runs.answers import Predictions
-from emdistill.show.answer_charts import (
-    confidence_bars,
-    confusion_heatmap,
-    error_histogram,
-    predicted_against_gold,
-    reliability,
-)
+from emdistill.show import answer_charts
 from emdistill.show.answer_statistics import Bins, Matrix, calibration_error, largest, reliability_bins
 from emdistill.show.contents import Contents, Section
 from emdistill.show.page import Chart
@@ -50,16 +44,13 @@ def classes(predictions: Predictions, labels: Sequence[str]) -> Values:
         for name, values in logits.items()
     }
     places, names = _frequent(gold, labels)
-    matrices = [
-        Chart(
-            f"Confusion: {name}",
-            confusion_heatmap(names, confusion_matrix(places[gold], places[answer], labels=range(len(names)))),
-            "Shares of each gold label's rows.",
-        )
-        for name, answer in chosen.items()
-    ]
+    matrices = []
+    for name, answer in chosen.items():
+        counts = confusion_matrix(places[gold], places[answer], labels=range(len(names)))
+        figure = answer_charts.confusion_heatmap(names, counts)
+        matrices.append(Chart(f"Confusion: {name}", figure, "Shares of each gold label's rows."))
     calibration = _calibration(bins, "Answers are binned by their probability", "a model is surer than it is right")
-    confidence = Chart("Confidence", confidence_bars(bins), "How many answers are given how surely.")
+    confidence = Chart("Confidence", answer_charts.confidence_bars(bins), "How many answers are given how surely.")
     cut = f"The {MOST_CLASSES - 1} most frequent of {len(labels)} classes; the rest together."
     return {"charts": [[calibration, confidence], matrices], "notes": [cut] * (len(names) < len(labels))}
 
@@ -83,7 +74,7 @@ def several_labels(predictions: Predictions, labels: Sequence[str]) -> Values:
     calibration = _calibration(
         bins, "All pairs of a row and a label are binned by the label's probability", "labels hold less often than said"
     )
-    figure = confidence_bars(bins, "labels of rows")
+    figure = answer_charts.confidence_bars(bins, "labels of rows")
     confidence = Chart("Probabilities", figure, "How many labels are given which probability.")
     cut = f"The {MOST_CLASSES} most frequent of {len(labels)} labels."
     return {"table": table, "charts": [[calibration, confidence]], "notes": [cut] * (len(places) < len(labels))}
@@ -94,12 +85,12 @@ def scores(predictions: Predictions, labels: Sequence[str]) -> Values:
     gold, rows = predictions.labels, len(predictions)
     predicted = {name: logits[:, 0] for name, logits in logits_of(predictions).items()}
     places = np.unique(np.linspace(0, rows - 1, min(MOST_POINTS, rows)).round().astype(int))
-    shown = {name: values[places].tolist() for name, values in predicted.items()}
-    figure = predicted_against_gold(shown, gold[places].tolist())
+    sample = {name: values[places].tolist() for name, values in predicted.items()}
+    figure = answer_charts.predicted_against_gold(sample, gold[places].tolist())
     thinned = "" if len(places) == rows else f"{len(places):,} rows, evenly chosen."
     errors = {name: values - gold for name, values in predicted.items()}
     spread = ", ".join(f"{name} {values.mean():+.3g} ± {values.std():.3g}" for name, values in errors.items())
-    spreads = Chart("Errors", error_histogram(errors), f"Mean error ± standard deviation: {spread}.")
+    spreads = Chart("Errors", answer_charts.error_histogram(errors), f"Mean error ± standard deviation: {spread}.")
     return {"charts": [[Chart("Predicted against gold", figure, thinned), spreads]]}
 
 
@@ -118,7 +109,7 @@ def logits_of(predictions: Predictions) -> dict[str, Matrix]:
 def _calibration(bins: Mapping[str, Bins], binned: str, below: str) -> Chart:
     errors = ", ".join(f"{name} {calibration_error(values):.3f}" for name, values in bins.items())
     caption = f"Expected calibration error: {errors}. {binned}; below the diagonal {below}."
-    return Chart("Calibration", reliability(bins), caption)
+    return Chart("Calibration", answer_charts.reliability(bins), caption)
 
 
 def _frequent(gold: NDArray[np.int64], labels: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:

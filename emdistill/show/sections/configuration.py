@@ -23,20 +23,15 @@ def configuration(contents: Contents) -> Section:
     record, task = contents.run.record, contents.run.task
     options = {name: _flat(name, value) for name, value in record.config.items()}
     groups = {title: [line for name in names for line in options.get(name, [])] for title, names in GROUPS.items()}
-    known = {name for names in GROUPS.values() for name in names}
-    groups["Further options"] = [line for name, lines in options.items() if name not in known for line in lines]
+    further = options.keys() - {name for names in GROUPS.values() for name in names}
+    groups["Further options"] = [line for name, lines in options.items() if name in further for line in lines]
     rows = {file.name: f"{file.rows:,}" for file in task.files} if task else {}
     hashes = [[name, rows.get(name, ""), digest] for name, digest in record.hashes.items()]
     versions = [[*pair] for pair in record.versions.items()]
-    tables = [(title, _table(["option", "value"], lines)) for title, lines in groups.items()]
-    tables.append(("Files read", _table(["name", "rows", "SHA-256"], hashes)))
-    tables.append(("Versions", _table(["package", "version"], versions)))
-    folds = [(title, table) for title, table in tables if table.lines]
+    tables = [(title, ["option", "value"], lines) for title, lines in groups.items()]
+    tables += [("Files read", ["name", "rows", "SHA-256"], hashes), ("Versions", ["package", "version"], versions)]
+    folds = [(title, Table(names, lines, words=range(len(names)))) for title, names, lines in tables if lines]
     return Section("Configuration", {"command": as_command("distill", record.config), "folds": folds})
-
-
-def _table(headings: list[str], lines: list[list[str]]) -> Table:
-    return Table(headings, lines, words=range(len(headings)))
 
 
 def _flat(name: str, value: Any) -> list[list[str]]:

@@ -22,18 +22,17 @@ def flow_section(records: Sequence[FlowRecord], offsets: Mapping[str, int]) -> S
     """offsets: how many steps came before each stage."""
     terms = terms_of(records)
     moves = any(record.flows != records[0].flows for record in records)
-    shown = thinned(records) if moves else records[-1:]
+    moments = thinned(records) if moves else records[-1:]
     flows = {term: [np.asarray(record.flows[term]) for record in records if term in record.flows] for term in terms}
     greatest = max(float((flow / (flow.sum() or 1.0)).max()) for of_term in flows.values() for flow in of_term)
     charts = []
     for term, of_term in flows.items():
         charts.append(Chart(f"{words(term)}: from teacher to student", flow_sankey(of_term[-1])))
         charts.append(Chart(f"{words(term)}: shares of mass", flow_heatmap(of_term[-1], greatest)))
-    frames = [Frame(_moment(record, offsets, terms), record.stage, _updates(record, terms)) for record in shown]
+    frames = [Frame(_moment(record, offsets), record.stage, _updates(record, terms)) for record in moments]
     values = {
-        "slider": Slider("step of the training", charts, frames) if len(shown) > 1 else None,
+        "slider": Slider("step of the training", charts, frames) if len(moments) > 1 else None,
         "charts": charts,
-        "shown": len(shown),
         "recorded": len(records),
     }
     return Section("Flow: which layer teaches which", values)
@@ -55,19 +54,16 @@ def thinned(records: Sequence[FlowRecord], most: int = MOST_FRAMES) -> list[Flow
 
 
 def _updates(record: FlowRecord, terms: Sequence[str]) -> list[Mapping[str, object] | None]:
-    """What the record sets in the two charts of each term."""
-    updates: list[Mapping[str, object] | None] = []
-    for term in terms:
-        flow = record.flows.get(term)
-        updates += [None, None] if flow is None else flow_updates(np.asarray(flow))
-    return updates
+    absent = (None, None)
+    pairs = [flow_updates(np.asarray(record.flows[term])) if term in record.flows else absent for term in terms]
+    return [update for pair in pairs for update in pair]
 
 
-def _moment(record: FlowRecord, offsets: Mapping[str, int], terms: Sequence[str]) -> str:
+def _moment(record: FlowRecord, offsets: Mapping[str, int]) -> str:
     """'stage joint, step 40', and the mass moved where it is no whole number."""
     step = offsets.get(record.stage, 0) + record.step
     within = f" ({record.step:,} of its own)" if offsets.get(record.stage) else ""
-    masses = {words(term): float(np.sum(record.flows[term])) for term in terms if term in record.flows}
+    masses = {words(term): float(np.sum(flow)) for term, flow in record.flows.items()}
     partial = {term: mass for term, mass in masses.items() if abs(mass - round(mass)) > 0.001}
     moved = "".join(f", {mass:.3f} of the mass moved ({term})" for term, mass in partial.items())
     return f"stage {record.stage}, step {step:,}{within}{moved}"

@@ -8,7 +8,7 @@ from emdistill.runs.distillation import Distillation, read_distillation
 from emdistill.runs.gate_record import GateRecord
 from emdistill.runs.record import RUN_FILE
 from emdistill.show.contents import Contents, Section
-from emdistill.show.gate_tables import machine_line, name_of
+from emdistill.show.gate_tables import name_of
 
 LABELS_ONLY = "hard-labels"
 SAME = (
@@ -22,13 +22,12 @@ def glance(contents: Contents) -> Section:
     """The sentence, the verdict, and the table of every model that there is."""
     run, gate = contents.run, contents.gate
     labels_only = _labels_only(run) if run.task else None
-    rows = _of_task(run, gate, labels_only) if run.task else _of_text(run)
-    judged = [case for variant in gate.variants.values() if (case := variant.judged)] if gate else []
-    where = f"batch 1, length {judged[-1].length}, {machine_line(gate.machine)}" if gate and judged else ""
+    cases = [case for variant in gate.variants.values() if (case := variant.limit_case)] if gate else []
+    where = f"batch 1, length {cases[-1].length}, {gate.machine}" if gate and cases else ""
     values = {
         "run": run,
         "name": shlex.quote(run.folder.resolve().name),
-        "table": comparison_table(rows, caption=where).without_empty_columns(),
+        "table": comparison_table(_rows(run, gate, labels_only), caption=where).without_empty_columns(),
         "gate": gate,
         "ship": name_of(gate.verdict.ship or "") if gate else "",
         "remarks": _remarks(gate) if gate else [],
@@ -38,28 +37,23 @@ def glance(contents: Contents) -> Section:
     return Section("At a glance", values)
 
 
-def _of_text(run: Distillation) -> list[ReportRow]:
-    """The loss on text that was not learned from, before and after."""
-    losses = run.record.held_out_loss
-    moments = {"student as born": losses.get("before"), "student": losses.get("after")}
-    return [
-        ReportRow(name, values, run.student.parameters, run.student.bytes) for name, values in moments.items() if values
-    ]
-
-
-def _of_task(run: Distillation, gate: GateRecord | None, labels_only: Distillation | None) -> list[ReportRow]:
-    variants = gate.variants if gate else {}
-    times = {name: case.p50 for name, variant in variants.items() if (case := variant.judged)}
-    models = [("teacher", run.teacher_scores, run.teacher), ("student", run.student_scores, run.student)]
+def _rows(run: Distillation, gate: GateRecord | None, labels_only: Distillation | None) -> list[ReportRow]:
+    """Every model that has been scored; of raw text, the losses on text that was not learned from."""
+    student, losses = run.student, run.record.held_out_loss
+    models = [("teacher", run.teacher_scores, run.teacher), ("student", run.student_scores, student)]
+    if run.task is None:
+        models = [("student as born", losses.get("before", {}), student), ("student", losses.get("after", {}), student)]
     if labels_only:
         models.append(("student, labels alone", labels_only.student_scores, labels_only.student))
+    variants = gate.variants if gate else {}
+    times = {name: case.p50 for name, variant in variants.items() if (case := variant.limit_case)}
     rows = [
         ReportRow(name, scores, model.parameters, model.bytes, times.get(name))
         for name, scores, model in models
         if scores
     ]
     return rows + [
-        ReportRow(name_of(name), variants[name].scores, run.student.parameters, variants[name].bytes, times.get(name))
+        ReportRow(name_of(name), variants[name].scores, student.parameters, variants[name].bytes, times.get(name))
         for name in ("onnx", "int8")
         if name in variants
     ]

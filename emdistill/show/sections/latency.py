@@ -2,7 +2,7 @@
 
 from emdistill.show.charts import GREY, VARIANTS, latency_bars
 from emdistill.show.contents import Contents, Section
-from emdistill.show.gate_tables import machine_line, name_of
+from emdistill.show.gate_tables import name_of
 from emdistill.show.page import Chart
 
 
@@ -15,4 +15,4 @@ def latency(contents: Contents) -> Section | None:
     for (batch, length), times in gate.cases.items():
         bars = [(name_of(variant), VARIANTS.get(variant, GREY), case) for variant, case in times.items()]
         charts.append(Chart(f"batch {batch}, length {length}", latency_bars(bars)))
-    return Section("Latency", {"charts": charts, "machine": machine_line(gate.machine)})
+    return Section("Latency", {"charts": charts, "machine": gate.machine})

@@ -37,6 +37,5 @@ def weight_rows(records: Sequence[FlowRecord], offsets: Mapping[str, int]) -> li
 
 
 def _chart(title: str, steps: Sequence[float], weights: Weights) -> Chart:
-    """Weights, a row per step and a column per layer, as lines."""
     series = {f"layer {layer}": (steps, column) for layer, column in enumerate(zip(*weights, strict=True))}
     return Chart(title, lines(series, x="step", y="weight", layers=True, level=1 / len(series)))
