@@ -35,11 +35,11 @@ NOTHING = Predictions(None)
 
 @dataclass(frozen=True)
 class EncoderShape:
-    """The numbers that compare the layers of two encoders; `width` is that of hidden states, `heads` are per layer."""
+    """The numbers that compare the layers of two encoders."""
 
     layers: int
-    width: int
-    heads: int
+    width: int  # of hidden states, d
+    heads: int  # per layer
 
 
 @dataclass(frozen=True)

@@ -82,10 +82,7 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig |
 
 
 def check_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: object) -> None:
-    """Raise ModelError unless a text has the same states in a padded batch as alone, and the longest one has positions.
-
-    For unknown families; torch's random state stays.
-    """
+    """Raise ModelError unless texts have the same states padded and alone, and the longest one has positions."""
     what = f"{source} is a {model.config.model_type!r} model, no family that is known ({', '.join(FAMILIES)})"
     options: Any = {"truncation": True, "max_length": min(longest_text(model), 128), "return_tensors": "pt"}
     try:
