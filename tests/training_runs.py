@@ -2,6 +2,7 @@
 
 import functools
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,6 +122,7 @@ class AtStep(TrainerCallback):
 
 def press_ctrl_c() -> None:
     signal.raise_signal(signal.SIGINT)
+    time.sleep(0.01)  # with other threads about, the handler may be called some instructions later
 
 
 class Asynchronous(DistillationTrainer):
