@@ -12,6 +12,7 @@ RUN/
 └── teacher_cache/      likewise: teacher outputs that are read at every epoch, where no other folder is named
 """
 
+import json
 import os
 import shutil
 import time
@@ -180,29 +181,26 @@ def check_writable(folder: Path) -> None:
 def check_same_run(folder: Path, before: RunRecord, now: RunRecord) -> None:
     """Refuse to resume a run that was started with another configuration, teacher or data.
 
-    An option that the earlier record does not have was added later, and differs in nothing.
+    An option that the earlier record does not have was added later, and differs in nothing. Not so under `training`,
+    whose entries are those that were given: one more is another training.
     Raises OutputError that lists the differences.
     """
-    pairs = {
-        f"config.{name}": (before.config.get(name), value)
-        for name, value in now.config.items()
-        if name not in PLACES and not _is_same(before.config.get(name, value), value)
-    }
+    pairs: dict[str, tuple[Any, Any]] = {}
+    for name, value in json.loads(json.dumps(dict(now.config))).items():
+        if name in PLACES or name not in before.config:
+            continue
+        earlier = before.config[name]
+        if isinstance(earlier, Mapping) and isinstance(value, Mapping):
+            entries = {*earlier, *value} if name == "training" else earlier
+            pairs |= {f"config.{name}.{entry}": (earlier.get(entry), value.get(entry)) for entry in sorted(entries)}
+        else:
+            pairs[f"config.{name}"] = (earlier, value)
     pairs |= {f"hashes.{name}": (before.hashes.get(name), value) for name, value in now.hashes.items()}
     if differences := "".join(f"  {name}: {a!r} then, {b!r} now\n" for name, (a, b) in pairs.items() if a != b):
         raise OutputError(
             f"{folder} holds a run of another configuration:\n{differences}"
             "resume it as it was started, or replace it with --overwrite"
         )
-
-
-def _is_same(before: Any, now: Any) -> bool:
-    """Whether an option has the value it had; of a section's options, those that existed then."""
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        return all(_is_same(value, now.get(name)) for name, value in before.items())
-    if isinstance(now, list | tuple):
-        return isinstance(before, list | tuple) and list(before) == list(now)
-    return bool(before == now)
 
 
 def remove(folder: Path, names: Iterable[str]) -> None:

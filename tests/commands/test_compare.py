@@ -163,7 +163,7 @@ def test_a_run_of_another_configuration_is_refused_or_replaced(copied, runs) -> 
     with names(
         OutputError,
         f"{copied['output']}/runs/hard-labels-3",
-        re.compile("'learning_rate': 0.005.*'learning_rate': 0.001"),
+        re.compile("learning_rate: 0.005 then, 0.001 now"),
     ):
         compare(methods=TWO, seeds="0,3", **other)
     assert runs == []

@@ -12,7 +12,7 @@ from emdistill.errors import BusyError, OutputError
 from emdistill.runs.open_run import LOCK, OWN_FILES, check_output, check_same_run, open_run, remove
 from emdistill.runs.record import RunRecord, read_run, write_run
 
-CONFIG = {"seed": 1, "student": "3", "training": {"learning_rate": 1e-4}, "output": "run"}
+CONFIG = {"seed": 1, "student": "3", "objective": {"beta": 1.0}, "training": {"learning_rate": 1e-4}, "output": "run"}
 HASHES = {"teacher": "aa", "train.csv": "bb"}
 
 
@@ -169,9 +169,12 @@ def test_a_finished_run_has_nothing_left_to_do(folder: Path) -> None:
         ({"hashes": HASHES | {"dev.csv": "dd"}}, ["hashes.dev.csv: None then, 'dd' now"]),
         ({"config": CONFIG | {"output": "run/", "teacher": "t/", "data": "d", "dev": None}}, []),
         ({"config": CONFIG | {"an option of a later version": 3}}, []),
-        ({"config": CONFIG | {"training": {"learning_rate": 1e-4, "later": True}}}, []),
+        ({"config": CONFIG | {"objective": {"beta": 1.0, "an option of a later version": 3}}}, []),
+        ({"config": CONFIG | {"objective": {"beta": 2.0}}}, ["config.objective.beta: 1.0 then, 2.0 now"]),
+        ({"config": CONFIG | {"training": {"learning_rate": 1e-4, "max_steps": 9}}},
+         ["config.training.max_steps: None then, 9 now"]),
         ({"config": CONFIG | {"training": {"learning_rate": 1e-3}}},
-         ["config.training: {'learning_rate': 0.0001} then, {'learning_rate': 0.001} now"]),
+         ["config.training.learning_rate: 0.0001 then, 0.001 now"]),
     ],
 )  # fmt: skip
 def test_a_run_is_resumed_as_it_was_started(folder: Path, change: dict[str, Any], differs: list[str]) -> None:
