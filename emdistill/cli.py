@@ -4,6 +4,7 @@ Its function's signature and docstring are its options (options.py). A text that
 is the exit code, anything else is for those who call it from Python.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ from emdistill.processes import is_first_process
 NOTHING = "nothing was written"
 AGAIN = "the same command goes on from there"
 RESUME = "the same command with --resume goes on from there"
+
+# Before torch is loaded, which reads it once: OpenMP's threads sleep while they wait for each other. By default they
+# spin; where other programs want the same cores, a step then takes up to 20 times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @dataclass(frozen=True)
