@@ -1,6 +1,7 @@
 """What the student pays: losses over states, and the objective that sums them."""
 
 from emdistill.losses.attention_scores import AttentionScoreCosts
+from emdistill.losses.balance import GradientBalance
 from emdistill.losses.cosine import CosineCosts
 from emdistill.losses.embeddings import EmbeddingLoss
 from emdistill.losses.first_token import FirstTokenCosts
@@ -12,12 +13,14 @@ from emdistill.losses.objective import Objective
 from emdistill.losses.projection import Projection
 from emdistill.losses.relations import RelationCosts
 from emdistill.losses.soft_targets import SoftTargets
+from emdistill.losses.standardised_logits import StandardisedLogits
 
 __all__ = [
     "AttentionScoreCosts",
     "CosineCosts",
     "EmbeddingLoss",
     "FirstTokenCosts",
+    "GradientBalance",
     "HardLabels",
     "HiddenStateCosts",
     "LayerLoss",
@@ -26,4 +29,5 @@ __all__ = [
     "Projection",
     "RelationCosts",
     "SoftTargets",
+    "StandardisedLogits",
 ]

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from emdistill.losses.layers import CostOptions
 from emdistill.mapping import layer_costs
+from emdistill.mapping.costs import Scale
 from emdistill.states import EncoderStates, constants
 
 
@@ -13,11 +14,15 @@ class HiddenStateCosts:
     """D[i, j] = mean over tokens and width of (student layer i - teacher layer j)², [M, N].
 
     The student's states arrive projected to the teacher's width (losses/projection.py).
+    scale   "squared"; "relative": the share of each teacher layer's variance that is left (`layer_variances`)
     Source: BERT-EMD (Li et al., EMNLP 2020).
     """
 
     name = "hidden_states"
     needs = frozenset({"hidden"})
 
+    def __init__(self, scale: Scale = "squared") -> None:
+        self.scale = scale
+
     def __call__(self, student: EncoderStates, teacher: EncoderStates, **options: Unpack[CostOptions]) -> Tensor:
-        return layer_costs(student.hidden, constants(teacher.hidden), student.mask, **options)
+        return layer_costs(student.hidden, constants(teacher.hidden), student.mask, scale=self.scale, **options)

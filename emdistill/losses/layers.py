@@ -6,9 +6,10 @@ from typing import Protocol, TypedDict, Unpack
 import torch
 from torch import Tensor
 
-from emdistill.errors import TrainingError
+from emdistill.errors import ConfigError, TrainingError
 from emdistill.losses.loss import Loss
 from emdistill.mapping import HostCopy, LayerMapping, Pair
+from emdistill.processes import mean_over_processes
 from emdistill.states import EncoderStates
 
 
@@ -36,10 +37,18 @@ class LayerLoss(Loss):
     mapping     costs [K, M, N] -> flow [K, M, N]; the flow is a constant for the gradient (envelope theorem)
     layer_mass  flows are scaled so that they sum to this much for each student layer that is taught: 1 adds up the
                 layers as TinyBERT does, 1/M averages them; None leaves them as the mapping gives them
+    cost_memory μ: flows (and what cost attention makes of them) come from the exponential mean of the costs of many
+                batches, C ← μ C + (1 − μ) D with the start's bias taken out; 0: from each batch's own. Buffers
+                remembered_costs [K, M, N] and remembered_share; means over the processes of torch.distributed. The
+                loss is of the batch's costs; no gradient passes through the flow.
     compiled    compute the costs by compiled kernels
-    Raises TrainingError, naming the kind, where a cost that decides a flow is NaN or infinite.
+    Raises ConfigError for a memory out of range; TrainingError, naming the kind, where a cost that decides a flow is
+    NaN or infinite.
     Source: BERT-EMD (Li et al., EMNLP 2020).
     """
+
+    remembered_costs: Tensor
+    remembered_share: Tensor
 
     def __init__(
         self,
@@ -47,9 +56,17 @@ class LayerLoss(Loss):
         mapping: LayerMapping,
         *,
         layer_mass: float | None = None,
+        cost_memory: float = 0.0,
         compiled: bool = False,
     ) -> None:
         super().__init__()
+        if not 0 <= cost_memory < 1:
+            raise ConfigError(f"cost_memory={cost_memory:g} must lie in [0, 1): a share of the old costs stays")
+        self.cost_memory = cost_memory
+        if cost_memory:  # only then: checkpoints of other runs know no such buffers
+            shape = len(costs), mapping.student_layers, mapping.teacher_layers
+            self.register_buffer("remembered_costs", torch.zeros(shape))
+            self.register_buffer("remembered_share", torch.zeros(()))
         self.scale = 1.0
         if layer_mass is not None and mapping.mass > 0:
             self.scale = layer_mass * mapping.taught_layers / mapping.mass
@@ -72,8 +89,18 @@ class LayerLoss(Loss):
         return torch.stack([kind(student, teacher, **options) for kind in self.costs])
 
     def host_inputs(self, costs: Tensor) -> list[Tensor]:
-        """What `terms` reads on the CPU."""
-        return self.mapping.host_inputs(costs.detach())
+        """What `terms` reads on the CPU; in training mode the batch's costs are remembered first."""
+        if self.cost_memory and self.training:
+            new = mean_over_processes(costs.detach().clone())
+            self.remembered_costs.lerp_(new.to(self.remembered_costs), 1 - self.cost_memory)
+            self.remembered_share.lerp_(torch.ones_like(self.remembered_share), 1 - self.cost_memory)
+        return self.mapping.host_inputs(self._deciding(costs).detach())
+
+    def _deciding(self, costs: Tensor) -> Tensor:
+        """The costs that a flow is drawn from."""
+        if not self.cost_memory:
+            return costs
+        return torch.where(self.remembered_share > 0, self.remembered_costs / self.remembered_share, costs.detach())
 
     def terms(self, costs: Tensor, host: Sequence[Tensor]) -> dict[str, Tensor]:
         """The loss, given the copies of `host_inputs`."""
@@ -83,11 +110,12 @@ class LayerLoss(Loss):
                     kind.name for kind, matrix in zip(self.costs, values, strict=True) if not matrix.isfinite().all()
                 ]
                 raise TrainingError(f"the layer costs of {', '.join(wrong)} are NaN or infinite")
+        deciding = self._deciding(costs)
         if self.mapping.differentiable:
-            flows = self.mapping.flow(costs, host)
+            flows = self.mapping.flow(deciding, host)
         else:
             with torch.no_grad():
-                flows = self.mapping.flow(costs.detach(), host)
+                flows = self.mapping.flow(deciding.detach(), host)
         names = [kind.name for kind in self.costs]
         self.last_flows = dict(zip(names, flows.detach(), strict=True))
         return dict(zip(names, self.scale * (flows * costs).sum(dim=(1, 2)), strict=True))

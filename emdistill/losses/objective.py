@@ -6,25 +6,35 @@ import torch
 from torch import Tensor, nn
 
 from emdistill.errors import ConfigError
+from emdistill.losses.balance import GradientBalance, Norms
 from emdistill.losses.layers import LayerLoss
 from emdistill.losses.loss import Loss
 from emdistill.losses.projection import Projection
+from emdistill.losses.schedule import SCHEDULES
 from emdistill.mapping import HostCopy
 from emdistill.states import EncoderStates
 
 
 class Objective(nn.Module):
-    """L = Σ_t weight_t · L_t over the terms of its losses.
+    """L = Σ_t s_t(p) · r_t · weight_t · L_t over the terms of its losses; s and r are 1 where nothing is said of them.
 
     losses      each yields one or more named terms
     weights     term name -> weight; every term needs one
     projection  applied to the student's states before any loss sees them
+    balance     gives some terms a factor r by the norms of their gradients
+    schedules   term name -> name of its s (SCHEDULES), a function of p, the share of the training that is done
     What is learned for training only (projections, layer weights) lives here, not in the student.
     Raises ConfigError for no loss, a term of two losses, and terms that are not those of the weights.
     """
 
     def __init__(
-        self, losses: Sequence[Loss], weights: Mapping[str, float], projection: Projection | None = None
+        self,
+        losses: Sequence[Loss],
+        weights: Mapping[str, float],
+        projection: Projection | None = None,
+        *,
+        balance: GradientBalance | None = None,
+        schedules: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         if not losses:
@@ -32,6 +42,16 @@ class Objective(nn.Module):
         self.losses = nn.ModuleList(losses)
         self.weights = dict(weights)
         self.projection = projection
+        self.balance = balance
+        self.schedules = dict(schedules or {})
+        # No buffers: the trainer says both before every pass, after a resume too.
+        self.step = 0
+        self.progress = 0.0
+
+    def begin_step(self, step: int, steps: int) -> None:
+        """Say that optimizer step `step`, from 0, of so many begins."""
+        self.step = step
+        self.progress = step / steps
 
     @property
     def needs(self) -> frozenset[str]:
@@ -64,11 +84,14 @@ class Objective(nn.Module):
         teacher: EncoderStates,
         batch: Mapping[str, Tensor],
         meanwhile: Callable[[], object] | None = None,
+        norms: Norms | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The total, and each term with its weight applied (they sum to the total).
 
         meanwhile   called once all costs are on their way to the CPU, before they are waited for: what it gives an
                     accelerator to do covers the time in which flows are solved
+        norms       terms -> their gradient norms over the student's weights, which `balance` asks for at some steps;
+                    without, its factors stay as they are
         """
         if self.projection is not None:
             student = self.projection(student)
@@ -93,8 +116,17 @@ class Objective(nn.Module):
                 f"the losses yield the terms {', '.join(terms)}, the weights name {', '.join(self.weights) or 'none'}: "
                 f"give every term a weight, and no other"
             )
-        weighted = {name: self.weights[name] * value for name, value in terms.items()}
+        weights = self._weights_now(terms, norms)
+        weighted = {name: weights[name] * value for name, value in terms.items()}
         return torch.stack(list(weighted.values())).sum(), weighted
+
+    def _weights_now(self, terms: Mapping[str, Tensor], norms: Norms | None) -> dict[str, float | Tensor]:
+        weights: dict[str, float | Tensor] = dict(self.weights)
+        if self.balance is not None:
+            if norms is not None and self.training and self.balance.due(self.step):
+                self.balance.note(self.step, norms(self.balance.parts(terms, self.weights)))
+            weights |= {name: weights[name] * factor for name, factor in self.balance.factors().items()}
+        return weights | {name: weights[name] * SCHEDULES[s](self.progress) for name, s in self.schedules.items()}
 
     def layer_losses(self) -> list[LayerLoss]:
         """The losses that map layers to layers, for whoever records their flows."""
@@ -104,7 +136,15 @@ class Objective(nn.Module):
         return [loss for loss in self.losses if isinstance(loss, Loss)]
 
     def __str__(self) -> str:
-        return "L = " + " + ".join(f"{weight:g}·{name}" for name, weight in self.weights.items())
+        balanced = () if self.balance is None else self.balance.terms
+        scheduled = {name: f"{schedule}(p)·" for name, schedule in self.schedules.items()}
+        equation = " + ".join(
+            f"{scheduled.get(name, '')}{weight:g}·{'r·' if name in balanced else ''}{name}"
+            for name, weight in self.weights.items()
+        )
+        notes = [self.balance.equation(self.weights)] if self.balance is not None else []
+        notes += ["p = share of the training done"] if scheduled else []
+        return ", ".join([f"L = {equation}", *notes])
 
 
 def _union(parts: Iterable[frozenset[int] | None]) -> frozenset[int] | None:

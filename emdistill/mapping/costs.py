@@ -12,6 +12,10 @@ from emdistill.mapping.kernels import Pair, accumulation_dtype, pulls, squared_d
 from emdistill.mapping.transport import solve_transport
 
 Heads = Literal["equal", "mean", "match"]
+Scale = Literal["squared", "relative"]
+
+# The least variance of a teacher layer, as a share of its mean square: of less, rounding is a part that shows.
+VARIANCE_FLOOR = 1e-4
 
 
 def layer_costs(
@@ -20,12 +24,13 @@ def layer_costs(
     mask: Tensor,
     *,
     heads: Heads = "equal",
+    scale: Scale = "squared",
     pairs: Sequence[Pair] | None = None,
     compiled: bool = False,
 ) -> Tensor:
     """The mean squared difference of every student and teacher layer over valid entries only, [M, N].
 
-    D[i, j] = Σ_valid (s_i − t_j)² / count
+    D[i, j] = Σ_valid (s_i − t_j)² / count, with scale "relative" divided by the teacher layer's `layer_variances`
 
     Layers are hidden states [B, L, d] (valid: a token; count = tokens · d) or attention scores [B, h, L, L]
     (valid: query and key are tokens; count = pairs · h); mask [B, L], 1 = token. Whatever padded positions
@@ -53,10 +58,35 @@ def layer_costs(
         values = _matched_head_costs(students, teachers, mask, local, compiled)
     else:
         values = _pair_costs(students, teachers, mask, local, compiled)
+    if scale == "relative":
+        values = values / layer_variances(teachers, mask)[[j for _, j in local]]
     if pairs == every:
         return values.view(shape)
     costs, none = dict(zip(pairs, values.unbind(), strict=True)), values.new_zeros(())
     return torch.stack([costs.get(pair, none) for pair in every]).view(shape)
+
+
+@torch.no_grad()
+def layer_variances(layers: Sequence[Tensor], mask: Tensor) -> Tensor:
+    """The variance of each layer over the batch's valid entries, a mean over width or heads, [N]; a constant.
+
+    V[j] = Σ_valid (t_j − mean(t_j))² / count, the mean of each feature of hidden states [B, L, d], of each head of
+    scores [B, h, L, L]; at least VARIANCE_FLOOR of the mean square, and 1 for a layer of zeros.
+    A squared difference over V is the share of the layer's variance that is not explained: 0 for a student that says
+    all, 1 for one that knows the mean alone.
+    """
+    tokens, dtype = mask != 0, accumulation_dtype(layers)
+    variances = []
+    for layer in layers:
+        valid, count = _valid(layer, tokens), _count(layer, tokens)
+        entries = torch.where(valid, layer.to(dtype), 0)
+        over = (0, 1) if layer.ndim == 3 else (0, 2, 3)
+        features = layer.shape[2 if layer.ndim == 3 else 1]
+        mean = entries.sum(over, keepdim=True) * features / count
+        variance = torch.where(valid, entries - mean, 0).square().sum() / count
+        floored = torch.maximum(variance, VARIANCE_FLOOR * entries.square().sum() / count)
+        variances.append(torch.where(floored > 0, floored, 1))
+    return torch.stack(variances)
 
 
 def _pair_costs(

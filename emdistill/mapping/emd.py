@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from emdistill.errors import ConfigError
 from emdistill.mapping.mapping import LayerMapping
 from emdistill.mapping.transport import solve_transport
+from emdistill.processes import mean_over_processes
 
-CostAttention = Literal["inverse", "softmax", "off"]
+CostAttention = Literal["inverse", "softmax", "reverse", "off"]
 
 # Below it the softmax rule oscillates or collapses on random costs.
 STEADY_TEMPERATURE = 10.0
@@ -118,9 +118,7 @@ class EmdMapping(LayerMapping):
         )
         weights = torch.cat([new_student.mean(dim=0), new_teacher.mean(dim=0)]).to(self.student_weights.dtype)
         weights = weights.to(self.student_weights.device, non_blocking=True)
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            dist.all_reduce(weights)
-            weights /= dist.get_world_size()
+        weights = mean_over_processes(weights)
         self.student_weights.copy_(weights[: self.student_layers])
         self.teacher_weights.copy_(weights[self.student_layers :])
 
@@ -137,10 +135,10 @@ def cost_attention_update(
     cost_floor: float = 1e-2,
     smoothing: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """The next layer weights: the cheaper a layer's mass was moved, the more it weighs; float64, no gradient.
+    """The next layer weights, from what one unit of each layer's mass paid; float64, no gradient.
 
     c_i = Σ_j F_ij D_ij / w_i, at least cost_floor · mean(c);  u_i = Σ c / c_i
-    w_i = u_i / Σ u ("inverse") or softmax(u / temperature)_i ("softmax")
+    w_i = u_i / Σ u ("inverse"), softmax(u / temperature)_i ("softmax") or, dear layers first, c_i / Σ c ("reverse")
     then w = smoothing · old + (1 − smoothing) · w, each at least weight_floor, divided by the sum.
 
     flow, costs [..., M, N]; student_weights [M], teacher_weights [N], the masses that flow moves; returns
@@ -154,11 +152,14 @@ def cost_attention_update(
         if cost_attention == "off":
             updated.append(old.clone())
             continue
-        attraction = _attraction(_unit_costs(flow, costs, dim), cost_floor)
+        floored = _floored(_unit_costs(flow, costs, dim), cost_floor)
+        attraction = floored.sum(dim=-1, keepdim=True) / floored
         if cost_attention == "inverse":
             new = attraction / attraction.sum(dim=-1, keepdim=True)
-        else:
+        elif cost_attention == "softmax":
             new = torch.softmax(attraction / temperature, dim=-1)
+        else:
+            new = floored / floored.sum(dim=-1, keepdim=True)
         new = (smoothing * old + (1 - smoothing) * new).clamp_min(weight_floor)
         updated.append(new / new.sum(dim=-1, keepdim=True))
     return updated[0], updated[1]
@@ -171,9 +172,8 @@ def _unit_costs(flow: Tensor, costs: Tensor, dim: int) -> Tensor:
     return torch.where(mass > 0, paid, costs.amin(dim=dim))
 
 
-def _attraction(unit_costs: Tensor, cost_floor: float) -> Tensor:
-    """u = Σ c / c with c floored; bounded by layers / cost_floor, and uniform where every layer is free."""
+def _floored(unit_costs: Tensor, cost_floor: float) -> Tensor:
+    """c over the largest, none below cost_floor · mean(c), so that Σ c / c is bounded; 1 where every layer is free."""
     largest = unit_costs.amax(dim=-1, keepdim=True)
     relative = torch.where(largest > 0, unit_costs / torch.where(largest > 0, largest, 1), 1)
-    floored = torch.maximum(relative, cost_floor * relative.mean(dim=-1, keepdim=True))
-    return floored.sum(dim=-1, keepdim=True) / floored
+    return torch.maximum(relative, cost_floor * relative.mean(dim=-1, keepdim=True))

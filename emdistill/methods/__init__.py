@@ -11,6 +11,7 @@ from pathlib import Path
 
 from emdistill.config import RunConfig
 from emdistill.errors import ConfigError, nearest
+from emdistill.methods.balanced import balanced
 from emdistill.methods.bert_emd import bert_emd
 from emdistill.methods.distilbert import distilbert
 from emdistill.methods.hard_labels import hard_labels
@@ -25,6 +26,7 @@ Method = Callable[..., list[Stage]]
 GIVEN_BY_THE_RUN = {"student", "teacher", "predictions"}  # parameters of a method that are no settings
 
 METHODS: dict[str, Method] = {
+    "balanced": balanced,
     "bert-emd": bert_emd,
     "tinybert": tinybert,
     "patient-kd": patient_kd,

@@ -7,31 +7,35 @@ from emdistill.errors import ConfigError
 from emdistill.losses import (
     AttentionScoreCosts,
     EmbeddingLoss,
+    GradientBalance,
     HardLabels,
     HiddenStateCosts,
     LayerLoss,
     Loss,
     Objective,
     SoftTargets,
+    StandardisedLogits,
 )
 from emdistill.losses.layers import LayerCosts
 from emdistill.losses.projection import Projection, ProjectionKind
 from emdistill.mapping import LayerMapping
-from emdistill.mapping.costs import Heads
+from emdistill.mapping.costs import Heads, Scale
 from emdistill.states import CLASSES, EncoderShape, Predictions
 from emdistill.training.stage import Stage
 
-PREDICTION_TERMS = ("soft_targets", "hard_labels")
+PREDICTION_TERMS = ("soft_targets", "hard_labels", "standardised_logits")
 
 
-def prediction_weights(alpha: float, factor: float = 1.0, predictions: Predictions = CLASSES) -> dict[str, float]:
+def prediction_weights(
+    alpha: float, factor: float = 1.0, predictions: Predictions = CLASSES, standardised_logits: float = 0.0
+) -> dict[str, float]:
     """Term name -> weight: α on soft targets, 1 - α on hard labels, times the factor; what weighs nothing is left out.
 
     Without predictions there are no terms.
     """
     if not 0 <= alpha <= 1:
         raise ConfigError(f"--objective.alpha is a share between 0 and 1, not {alpha}")
-    shares = zip(PREDICTION_TERMS, (alpha, 1 - alpha), strict=True)
+    shares = zip(PREDICTION_TERMS, (alpha, 1 - alpha, standardised_logits), strict=True)
     return {name: factor * share for name, share in shares if factor * share > 0 and predictions.link is not None}
 
 
@@ -43,6 +47,8 @@ def prediction_losses(weights: Collection[str], *, temperature: float, predictio
         losses.append(SoftTargets(temperature=temperature, link=link))
     if "hard_labels" in weights:
         losses.append(HardLabels(link=link))
+    if "standardised_logits" in weights:
+        losses.append(StandardisedLogits())
     return losses
 
 
@@ -55,6 +61,8 @@ def layer_losses(
     *,
     layer_mass: float,
     coupled: bool = True,
+    scale: Scale = "squared",
+    cost_memory: float = 0.0,
 ) -> list[Loss]:
     """The intermediate losses whose terms have a weight: attention scores and hidden states, then the embeddings.
 
@@ -68,12 +76,14 @@ def layer_losses(
                 f"the student has {student.heads} attention heads and the teacher {teacher.heads}: choose "
                 f"--objective.heads mean or match, or switch the term off with --objective.attention_scores 0"
             )
-        kinds.append(AttentionScoreCosts(heads))
+        kinds.append(AttentionScoreCosts(heads, scale))
     if "hidden_states" in weights:
-        kinds.append(HiddenStateCosts())
+        kinds.append(HiddenStateCosts(scale))
     groups = [kinds] if coupled else [[kind] for kind in kinds]
-    losses: list[Loss] = [LayerLoss(group, mapping(), layer_mass=layer_mass) for group in groups if group]
-    return [*losses, EmbeddingLoss()] if "embeddings" in weights else losses
+    losses: list[Loss] = [
+        LayerLoss(group, mapping(), layer_mass=layer_mass, cost_memory=cost_memory) for group in groups if group
+    ]
+    return [*losses, EmbeddingLoss(scale)] if "embeddings" in weights else losses
 
 
 def needed_projection(
@@ -97,10 +107,13 @@ def two_phases(
     projection: Projection | None,
     *,
     share: float,
-    learning_rate: float,
+    learning_rate: float | None,
+    balance: GradientBalance | None = None,
 ) -> list[Stage]:
     """First the intermediate terms, for `share` of the epochs, then the prediction loss alone, for the rest.
 
+    learning_rate   of the first phase; None: the training's own
+    balance         between the intermediate terms
     Raises ConfigError where a phase has no loss, or no epochs.
     """
     if not 0 < share < 1:
@@ -113,12 +126,12 @@ def two_phases(
     first = {name: weight for name, weight in weights.items() if name not in PREDICTION_TERMS}
     last = {name: weight for name, weight in weights.items() if name in PREDICTION_TERMS}
     setting = {
-        "learning_rate": learning_rate,
+        **({} if learning_rate is None else {"learning_rate": learning_rate}),
         # The task's score says nothing yet: the prediction loss has not been trained.
         "load_best_model_at_end": False,
         "early_stopping_patience": None,
     }
     return [
-        Stage("intermediate", Objective(intermediate, first, projection), setting, share),
+        Stage("intermediate", Objective(intermediate, first, projection, balance=balance), setting, share),
         Stage("prediction", Objective(prediction, last), share=1 - share),
     ]

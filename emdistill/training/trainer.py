@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
@@ -47,7 +48,8 @@ class StudentWithObjective(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The total loss and its weighted terms; `teacher` may be absent where no loss reads it."""
         states = capture(self.student, batch, self.objective.needs, self.objective.student_layers)
-        total, terms = self.objective(states, states if teacher is None else teacher, batch, meanwhile)
+        norms = partial(gradient_norms, student=self.student)
+        total, terms = self.objective(states, states if teacher is None else teacher, batch, meanwhile, norms)
         return total, terms
 
 
@@ -149,6 +151,7 @@ class DistillationTrainer(Trainer):
         if self._coming:
             self._coming.popleft()
         teacher = self._teach(inputs)
+        self.objective.begin_step(self.state.global_step, max(1, self.state.max_steps))
         try:
             total, terms = model(inputs, teacher, self._teach_ahead if self._asynchronous else None)
         except TrainingError as error:

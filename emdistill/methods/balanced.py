@@ -1,0 +1,118 @@
+"""Balanced: layers and answers together, in balance by measured gradients instead of by weights tuned per task.
+
+    L = s(p) · Σ_k r_k · w_k · L_k + α · soft targets + (1 - α) · hard labels + σ · standardised logits
+    L_k = Σ_ij F[i, j] · D^k[i, j] / Var^k[j],   k = attention scores, hidden states;   embeddings likewise
+    r_k = ‖∇ predictions‖ / ‖∇ L_k‖ over the student's weights,   Σ_k w_k = layer_ratio
+
+A layer's cost is the share of the teacher's variance that the student leaves unexplained; its weight follows from how
+hard the predictions pull. Of no paper: parts of several (docs/methods/balanced.md).
+"""
+
+from typing import Literal
+
+from emdistill.losses import GradientBalance, Objective
+from emdistill.losses.projection import ProjectionKind
+from emdistill.mapping import EmdMapping, LayerMapping, make_mapping
+from emdistill.mapping.costs import Heads, Scale
+from emdistill.mapping.emd import CostAttention
+from emdistill.methods import _parts as parts
+from emdistill.states import CLASSES, EncoderShape, Predictions
+from emdistill.training.stage import Stage
+
+
+def balanced(
+    student: EncoderShape,
+    teacher: EncoderShape,
+    *,
+    predictions: Predictions = CLASSES,
+    mapping: str = "uniform",
+    costs: Scale = "relative",
+    weighting: Literal["gradient-norms", "fixed"] = "gradient-norms",
+    layer_ratio: float = 1.0,
+    norm_steps: int = 50,
+    norm_smoothing: float = 0.9,
+    schedule: Literal["joint", "two-phase", "fade"] = "joint",
+    intermediate_share: float = 0.6,
+    intermediate_learning_rate: float | None = None,
+    attention_scores: float = 1.0,
+    hidden_states: float = 1.0,
+    embeddings: float = 1.0,
+    alpha: float = 1.0,
+    temperature: float = 1.0,
+    standardised_logits: float = 0.0,
+    projection: ProjectionKind = "shared",
+    heads: Heads | None = None,
+    cost_memory: float = 0.0,
+    cost_attention: CostAttention = "off",
+    smoothing: float = 0.0,
+) -> list[Stage]:
+    """Layers and answers in balance by their gradients, nothing tuned per task.
+
+    One joint stage, or an intermediate stage followed by a prediction stage.
+
+    Args:
+        mapping: which layer learns from which: a mapping's name, or a file of pairs.
+        costs: layer costs as the share of the teacher's variance left unexplained (relative), or squared differences.
+        weighting: weights of the layer terms by measured gradient norms, or fixed.
+        layer_ratio: how hard all layer terms together pull, as a multiple of the predictions' pull (gradient-norms), or
+            their weight (fixed); 0 switches them off.
+        norm_steps: gradient norms are measured at the first ten steps, then at every so many.
+        norm_smoothing: share of the old gradient norms kept at each measurement, 0 to 1.
+        schedule: joint; two-phase (layers first, then the predictions alone); or fade (the layers' weight falls to 0).
+        intermediate_share: share of the epochs that the first phase of two-phase gets.
+        intermediate_learning_rate: learning rate of the first phase of two-phase; by default the training's.
+        attention_scores: share of the attention-score term among the layer terms; 0 switches it off.
+        hidden_states: share of the hidden-state term among the layer terms; 0 switches it off.
+        embeddings: share of the embedding term among the layer terms; 0 switches it off.
+        alpha: share of soft targets in the prediction loss, the rest is hard labels.
+        temperature: temperature of the soft targets.
+        standardised_logits: weight of the squared difference of standardised logits; 0 switches it off.
+        projection: one projection shared by all layers and the embeddings, one per_layer, or none.
+        heads: attention scores head by head (equal), averaged over heads (mean) or matched by a small transport
+            (match); by default equal where the head counts are, else mean.
+        cost_memory: share of the old costs kept at each batch in the costs that a flow comes from, 0 to 1.
+        cost_attention: how the mapping emd's layer weights follow the unit costs: inverse, softmax, reverse, or off.
+        smoothing: share of the mapping emd's old layer weights kept at each update, 0 to 1.
+    """
+    factors = {"attention_scores": attention_scores, "hidden_states": hidden_states, "embeddings": embeddings}
+    parts.check_factors({**factors, "layer_ratio": layer_ratio, "standardised_logits": standardised_logits})
+    together = sum(factors.values())
+    layer_weights = {name: layer_ratio * factor / together for name, factor in factors.items() if layer_ratio * factor}
+    prediction_weights = parts.prediction_weights(
+        alpha, predictions=predictions, standardised_logits=standardised_logits
+    )
+
+    def layer_mapping() -> LayerMapping:
+        if mapping != "emd":
+            return make_mapping(mapping, student.layers, teacher.layers)
+        return EmdMapping(student.layers, teacher.layers, cost_attention=cost_attention, smoothing=smoothing)
+
+    intermediate = parts.layer_losses(
+        layer_weights,
+        student,
+        teacher,
+        heads or ("equal" if student.heads == teacher.heads else "mean"),
+        layer_mapping,
+        layer_mass=1 / student.layers,
+        scale=costs,
+        cost_memory=cost_memory,
+    )
+    project = parts.needed_projection(layer_weights, student, teacher, projection)
+    final = parts.prediction_losses(prediction_weights, temperature=temperature, predictions=predictions)
+    balance = None
+    if layer_weights and weighting == "gradient-norms":
+        balance = GradientBalance(layer_weights, every=norm_steps, smoothing=norm_smoothing)
+
+    weights = layer_weights | prediction_weights
+    if schedule == "two-phase" and final:
+        return parts.two_phases(
+            intermediate,
+            final,
+            weights,
+            project,
+            share=intermediate_share,
+            learning_rate=intermediate_learning_rate,
+            balance=balance,
+        )
+    schedules = dict.fromkeys(layer_weights, "fade") if schedule == "fade" and final else {}
+    return [Stage("joint", Objective([*intermediate, *final], weights, project, balance=balance, schedules=schedules))]
