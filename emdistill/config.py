@@ -21,7 +21,7 @@ Selection = Literal["held-out", "dev", "last"]
 LIMITS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
     "max_length": (3, 1_000_000),
-    "rows": (1, 2**62),
+    **dict.fromkeys(("rows", "unlabelled_rows"), (1, 2**62)),
     "mutation": (0, 1),
     "population": (2, math.inf),  # two parents
     **dict.fromkeys(("evaluations", "random_evaluations"), (0, math.inf)),
@@ -95,6 +95,9 @@ class TeachingConfig(CommonConfig):
         student_source: folder or hub id of an encoder whose layers the student keeps instead of the teacher's.
         embedding_rank: width of factorised embedding tables, below the student's own; a BERT student only.
         augmented: further rows to learn from, made by `emdistill augment`.
+        unlabelled: text without labels, to learn from the teacher's answers to it: files as for data, .txt with a text
+            per line, all of them perhaps compressed, or hub datasets; several are separated by commas.
+        unlabelled_rows: learn from at most so many of these texts, the first ones.
         check_teacher: refuse a teacher that scores near chance.
         teacher_cache: which of the teacher's outputs are computed once and kept on disk: its logits, for stages that
             read nothing else; its logits and the layer states that are read, in half precision; or none.
@@ -108,6 +111,8 @@ class TeachingConfig(CommonConfig):
     student_source: str | None = None
     embedding_rank: int | None = None
     augmented: str | None = None
+    unlabelled: str | None = None
+    unlabelled_rows: int | None = None
     check_teacher: bool = True
     teacher_cache: CacheChoice = "logits"
     teacher_cache_folder: str | None = None
@@ -254,6 +259,8 @@ def _cut(name: str, value: Any) -> Any:
         return folder_name(value)
     if name in ("methods", "baseline") and value is not None:  # method, METHOD@MAPPING, file.yaml
         return ",".join("@".join(map(source_name, entry.split("@"))) for entry in value.split(","))
+    if name == "unlabelled" and value is not None:
+        return ",".join(map(source_name, value.split(",")))
     return source_name(value) if name in SOURCES and value is not None else value
 
 

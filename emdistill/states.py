@@ -6,7 +6,8 @@ from typing import Literal
 
 from torch import Tensor
 
-NOT_MASKED = -100  # the label of a position that is not masked, as in torch and transformers
+# The label of a row without a class, and of a position that is not masked: of neither anything is learned, as in torch.
+NO_CLASS = NOT_MASKED = -100
 Link = Literal["softmax", "sigmoid", "identity"]
 
 

@@ -13,8 +13,11 @@ from emdistill.commands._raw_text import distill_text
 from emdistill.config import RunConfig, config_dict
 from emdistill.console import say, say_scores
 from emdistill.data.augmentation import read_augmented
+from emdistill.data.files import Columns
 from emdistill.data.labels import as_the_model_counts
 from emdistill.data.read import read_data
+from emdistill.data.unlabelled import UnlabelledText, said, unlabelled_text
+from emdistill.errors import ConfigError
 from emdistill.methods import compose_stages
 from emdistill.models.encoder import encoder_shape, load_classifier, load_tokenizer
 from emdistill.models.teacher import Teacher, check_above_chance
@@ -30,7 +33,7 @@ from emdistill.runs.describe import (
     versions,
 )
 from emdistill.runs.distillation import as_distillation
-from emdistill.runs.learn import learn, prepare
+from emdistill.runs.learn import learn, prepare, steps_per_epoch
 from emdistill.runs.open_run import open_run
 from emdistill.runs.reading import remember_reading
 from emdistill.runs.record import RunRecord
@@ -39,7 +42,7 @@ from emdistill.show.cards import student_card
 from emdistill.show.run_report import write_run_report
 from emdistill.states import EncoderShape
 from emdistill.students import ExtractionPlan, make_student
-from emdistill.tasks.task import RAW_TEXT, TaskData
+from emdistill.tasks.task import RAW_TEXT, Task, TaskData
 from emdistill.training.evaluate import Reading, predict_sets, score_sets
 from emdistill.training.lesson import Lesson, prove
 from emdistill.training.projections import fit_projections
@@ -74,7 +77,8 @@ def distill(
     if config.task == RAW_TEXT:
         return distill_text(config, quiet=quiet)
     folder = Path(config.output)
-    reads = (config.teacher, config.data, config.dev, config.student, config.student_source, config.augmented)
+    reads = [config.teacher, config.data, config.dev, config.student, config.student_source, config.augmented]
+    reads += (config.unlabelled or "").split(",")
     with open_run(folder, overwrite=config.overwrite, resume=config.resume, reads=reads) as run:
         data = examples or read_data(config)
         teacher = Teacher(load_classifier(config.teacher))
@@ -90,7 +94,7 @@ def distill(
             return StudentArtifact(folder)
         for note in data.notes:
             say(f"note: {note}", quiet=quiet)
-        say(_outline(record), quiet=quiet)
+        say(_outline(record, lesson), quiet=quiet)
 
         def logits_on_dev(model: Any, tokenizer: Any, description: str) -> dict[str, np.ndarray]:
             reading: Reading = {"max_length": config.max_length, "description": "" if quiet else description}
@@ -111,7 +115,7 @@ def distill(
             metric = task.metrics[0]
             check_above_chance(record.scores["teacher"][metric], task.chance(np.asarray(dev["label"])), metric)
 
-        run.begin(record)
+        run.begin(record, keep=("teacher_cache",) if config.unlabelled else ())  # the tokens of the text stand there
         fit_projections(lesson.stages, lesson.student, teacher, sample)
         teacher.dtype = lesson.arguments[0].teacher_dtype
         with run.timed("teacher_cache_seconds"):
@@ -121,7 +125,7 @@ def distill(
                 lesson.train,
                 lesson.tokenizer,
                 cache=config.teacher_cache,
-                folder=Path(config.teacher_cache_folder or folder / "teacher_cache"),
+                folder=_cache_folder(config),
             )
         learn(run, lesson, teachers)
         student_logits = logits_on_dev(lesson.student, lesson.tokenizer, "student on dev")
@@ -160,7 +164,8 @@ def _lesson(config: RunConfig, data: TaskData, teacher: Teacher, sample: Any) ->
     check_max_length(config.max_length, teacher.model, student)
     seed_everything(config.seed)
     stages = compose_stages(config, encoder_shape(student), teacher.shape, task.predictions)
-    arguments, splits = prepare(config, data, tokenizer, stages, augmented)
+    text = _unlabelled_text(config, data.task)
+    arguments, splits = prepare(config, data, tokenizer, stages, augmented, text)
     record = RunRecord(
         config=config_dict(config),
         seed=config.seed,
@@ -169,6 +174,8 @@ def _lesson(config: RunConfig, data: TaskData, teacher: Teacher, sample: Any) ->
         task=describe_data(data),
         selection=splits.selection,
         rows=splits.rows,
+        unlabelled=splits.unlabelled,
+        steps_per_epoch=steps_per_epoch(arguments[0], splits),
         texts_cut_at_max_length=splits.cut,
         share_of_padding=splits.padding,
         arithmetic=describe_arithmetic(arguments[0]),
@@ -176,7 +183,25 @@ def _lesson(config: RunConfig, data: TaskData, teacher: Teacher, sample: Any) ->
         teacher=describe_model(teacher.model),
         student=describe_model(student, [{"layers": plan.layers, "heads": plan.heads} for plan in plans]),
     )
-    return Lesson(student, tokenizer, stages, arguments, splits.train, teacher, splits.choose_on, task.score), record
+    labelled = None if text is None else splits.labelled
+    lesson = Lesson(
+        student, tokenizer, stages, arguments, splits.train, teacher, splits.choose_on, task.score, labelled=labelled
+    )
+    return lesson, record
+
+
+def _unlabelled_text(config: RunConfig, task: Task) -> UnlabelledText | None:
+    """The text without labels; raises ConfigError for a number of texts without any."""
+    if config.unlabelled is None:
+        if config.unlabelled_rows is not None:
+            raise ConfigError("--unlabelled_rows counts texts without labels; name their files with --unlabelled")
+        return None
+    given = Columns(config.text, config.text_pair)
+    return unlabelled_text(config.unlabelled, task, given, _cache_folder(config), config.unlabelled_rows)
+
+
+def _cache_folder(config: RunConfig) -> Path:
+    return Path(config.teacher_cache_folder or Path(config.output) / "teacher_cache")
 
 
 def student_shape(config: RunConfig, teacher: Teacher, data: TaskData) -> EncoderShape:
@@ -196,17 +221,31 @@ def student_shape(config: RunConfig, teacher: Teacher, data: TaskData) -> Encode
 def input_hashes(config: RunConfig, teacher: Teacher, data: TaskData) -> dict[str, str]:
     """SHA-256 of all that a run reads, by name: what two runs of one configuration may still differ in."""
     files = {name: Path(place) for name in ("mapping", "augmented") if (place := getattr(config, name))}
+    text = _unlabelled_text(config, data.task)
     return {
         "teacher": teacher.fingerprint,
         **file_hashes(data),
+        **({} if text is None else {f"unlabelled {Path(name).name}": hash for name, hash in text.digests().items()}),
         **{name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items() if file.is_file()},
     }
 
 
-def _outline(record: RunRecord) -> str:
+def _outline(record: RunRecord, lesson: Lesson) -> str:
+    """What is learned, from how many rows in how many steps, as a run says it before it begins."""
     assert record.task is not None
     held_out = f"; {record.task.held_out}" if record.task.held_out else ""
-    return (
-        f"{record.task.name}: {record.rows['train']} rows to learn from{held_out}; {record.selection}\n"
-        f"{record.share_of_padding:.1%} of the positions in its batches are padding\n{objective_and_sizes(record)}"
-    )
+    rows = f"{record.rows['train']:,} rows to learn from"
+    if record.unlabelled:
+        rows = f"{record.rows['train']:,} labelled rows and {record.unlabelled['kept']:,} without labels to learn from"
+        rows += f", {record.steps_per_epoch:,} steps an epoch"
+    lines = [f"{record.task.name}: {rows}{held_out}; {record.selection}"]
+    if record.unlabelled:
+        lines.append(said(record.unlabelled))
+        lines += [
+            f"stage {stage.name} has no teacher: it learns from the {len(lesson.rows_of(stage)):,} labelled rows "
+            f"alone, {settings.max_steps:,} steps"
+            for stage, settings in zip(lesson.stages, lesson.arguments, strict=True)
+            if not stage.objective.taught
+        ]
+    lines.append(f"{record.share_of_padding:.1%} of the positions in its batches are padding")
+    return "\n".join([*lines, objective_and_sizes(record)])

@@ -50,10 +50,10 @@ def text_encoder(tokenizer: PreTrainedTokenizerBase) -> TextEncoder:
     (bare,) = encode(["a"])
     whole: list[int] = tokenizer("a")["input_ids"]
     place = whole.index(bare[0])
-    return TextEncoder(encode, tuple(whole[:place]), tuple(whole[place + len(bare) :]), _tokenizer_key(tokenizer))
+    return TextEncoder(encode, tuple(whole[:place]), tuple(whole[place + len(bare) :]), tokenizer_key(tokenizer))
 
 
-def _tokenizer_key(tokenizer: PreTrainedTokenizerBase) -> str:
+def tokenizer_key(tokenizer: PreTrainedTokenizerBase) -> str:
     """SHA-256 of the vocabulary, the special tokens and, where they can be had, all rules of splitting."""
     rules: dict[str, Any] = {}
     if isinstance(tokenizer, PreTrainedTokenizerFast):

@@ -6,7 +6,6 @@ piece of a document is shorter; it is left out where it holds fewer than 8 token
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
@@ -19,9 +18,11 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
-from emdistill.data.paragraphs import Paragraph, read_corpus, unreadable
+from emdistill.data.arrow_files import trusted_counts, write_rows
+from emdistill.data.compressed import unreadable
+from emdistill.data.paragraphs import Paragraph, read_corpus
 from emdistill.errors import ConfigError, DataError
-from emdistill.files import one_at_a_time, write_whole, written_whole
+from emdistill.files import one_at_a_time
 
 SHORTEST_PIECE = 8  # tokens of text
 HELD_OUT_AT_MOST = 1000  # pieces
@@ -111,7 +112,7 @@ def corpus_dataset(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with one_at_a_time(folder / f"{key}.lock", f"the tokens of {path}"):
-            counts = _trusted_counts(file) or _cut_and_write(file, paragraphs, encoder, room, rows)
+            counts = trusted_counts(file) or _cut_and_write(file, paragraphs, encoder, room, rows)
     except OSError as error:
         raise DataError(f"the tokens of {path} cannot be kept here: {error}", file=folder) from error
     corpus = Corpus(path, sha256, **counts)
@@ -177,38 +178,20 @@ def _encoded(
 def _cut_and_write(
     file: Path, paragraphs: Generator[Paragraph, None, None], encoder: TextEncoder, room: int, rows: int | None
 ) -> dict[str, int]:
-    """Write the pieces as an Arrow stream and, last, their counts beside them: the file that makes them trusted."""
+    """Write the pieces and, last, their counts beside them."""
     counts = Counter[str](dict.fromkeys(("documents", "paragraphs", "pieces", "tokens", "dropped"), 0))
-    for unfinished in file.parent.glob(f"{file.name}.*.part"):  # of a run that was killed
-        unfinished.unlink()
-    with (
-        closing(_pieces(paragraphs, encoder, room, counts)) as pieces,
-        written_whole(file) as part,
-        part.open("wb") as stream,
-    ):
-        first = islice(pieces, rows)
-        with pa.ipc.new_stream(stream, PIECES) as writer:
-            while batch := list(islice(first, PIECES_PER_BATCH)):
-                lengths = [len(ids) for _, ids in batch]
-                columns = [[ids for _, ids in batch], lengths, [document for document, _ in batch]]
-                writer.write_batch(pa.record_batch(columns, schema=PIECES))
-                counts["pieces"] += len(batch)
-                counts["tokens"] += sum(lengths)
-        stream.flush()
-        os.fsync(stream.fileno())
-    index = {"bytes": file.stat().st_size, "counts": counts}
-    write_whole(file.with_suffix(".json"), json.dumps(index) + "\n")
+
+    def batches(first: Iterator[_Piece]) -> Iterator[pa.RecordBatch]:
+        while batch := list(islice(first, PIECES_PER_BATCH)):
+            lengths = [len(ids) for _, ids in batch]
+            columns = [[ids for _, ids in batch], lengths, [document for document, _ in batch]]
+            counts["pieces"] += len(batch)
+            counts["tokens"] += sum(lengths)
+            yield pa.record_batch(columns, schema=PIECES)
+
+    with closing(_pieces(paragraphs, encoder, room, counts)) as pieces:
+        write_rows(file, PIECES, batches(islice(pieces, rows)), counts)
     return counts
-
-
-def _trusted_counts(file: Path) -> dict[str, int] | None:
-    """The counts of the pieces that were written, or None where they are not whole."""
-    try:
-        index = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
-        counts: dict[str, int] = index["counts"]
-        return counts if index["bytes"] == file.stat().st_size else None
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _hold_out(documents: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

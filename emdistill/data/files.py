@@ -14,7 +14,8 @@ import datasets
 from datasets import ClassLabel, Dataset, Features, Value
 from datasets.exceptions import DatasetsError
 
-from emdistill.data.rows import BadRows, Row, read_rows, text_lines
+from emdistill.data.compressed import plain_path
+from emdistill.data.rows import BadRows, Row, check_file, read_rows, text_lines
 from emdistill.errors import DataError, listing, nearest, shown
 from emdistill.tasks.kind import BadLabel, Cell, LabelColumns, text_of
 from emdistill.tasks.task import Task
@@ -80,9 +81,9 @@ def hub_examples(source: str, split: Dataset, columns: Columns) -> Examples:
 def _check_rows(rows: Iterator[Row], columns: Columns, bad: BadRows) -> Examples:
     """Checks texts and that there is a label."""
     examples = Examples(bad)
-    first, rows = _look_at_first(rows, bad)
+    first, rows = look_at_first(rows, bad)
     labels = columns.label_columns(first.cells)
-    _require_columns(first, [*columns.texts, *labels], bad.source)
+    require_columns(first, [*columns.texts, *labels], bad.source)
     for row in rows:
         problems = [text_problem(row, name) for name in columns.texts] + [_label_problem(row, name) for name in labels]
         if any(problems):
@@ -95,7 +96,7 @@ def _check_rows(rows: Iterator[Row], columns: Columns, bad: BadRows) -> Examples
     return examples
 
 
-def _look_at_first(rows: Iterator[Row], bad: BadRows) -> tuple[Row, Iterator[Row]]:
+def look_at_first(rows: Iterator[Row], bad: BadRows) -> tuple[Row, Iterator[Row]]:
     """The first row, and all rows; raises DataError where there is none."""
     first = next(rows, None)
     if first is None:
@@ -104,7 +105,7 @@ def _look_at_first(rows: Iterator[Row], bad: BadRows) -> tuple[Row, Iterator[Row
     return first, itertools.chain([first], rows)
 
 
-def _require_columns(row: Row, columns: list[str], source: str | Path) -> None:
+def require_columns(row: Row, columns: list[str], source: str | Path) -> None:
     names = list(row.cells)
     for name in columns:
         if name not in names:
@@ -187,25 +188,40 @@ def load_hub(name: str, config: str | None = None) -> dict[str, Dataset]:
     return dict(loaded)
 
 
+def text_rows(path: Path, columns: Columns, bad: BadRows) -> Iterator[Row]:
+    """The rows of a file whose texts are read; of a .txt file a line is a text, or the two of a pair, a tab between.
+
+    Raises DataError as read_rows; lines that are no pair go to `bad`.
+    """
+    if plain_path(path).suffix.lower() != ".txt":
+        return read_rows(path, bad)
+    check_file(path)
+    return _lines_as_rows(path, columns, bad)
+
+
+def _lines_as_rows(path: Path, columns: Columns, bad: BadRows) -> Iterator[Row]:
+    for line, content in enumerate(text_lines(path), start=1):
+        if not content.strip():
+            continue
+        texts = [content.rstrip("\r\n")] if columns.text_pair is None else content.rstrip("\r\n").split("\t")
+        if len(texts) == len(columns.texts):
+            yield Row(line, dict(zip(columns.texts, texts, strict=True)))
+        else:
+            bad.add(line, f"{len(texts) - 1} tabs, but a pair is two texts with one tab between")
+
+
 def read_inputs(path: str | Path, text: str = "text", text_pair: str | None = None) -> list[Row]:
-    """Rows to predict, with all their columns; a .txt file has one text per line, under the name `text`.
+    """Rows to predict, with all their columns; see `text_rows`.
 
     Raises DataError for a missing file or column, and for rows whose text is empty or no text.
     """
     path = Path(path)
-    bad = BadRows(path)
-    columns = Columns(text, text_pair).texts
-    rows: Iterator[Row]
-    if path.suffix.lower() == ".txt" and path.is_file():
-        lines = enumerate(text_lines(path), start=1)
-        rows = (Row(line, {text: content.rstrip("\r\n")}) for line, content in lines if content.strip())
-    else:
-        rows = read_rows(path, bad)
-    first, rows = _look_at_first(rows, bad)
-    _require_columns(first, columns, path)
+    bad, columns = BadRows(path), Columns(text, text_pair)
+    first, rows = look_at_first(text_rows(path, columns, bad), bad)
+    require_columns(first, columns.texts, path)
     inputs = list(rows)
     for row in inputs:
-        if problems := [problem for name in columns if (problem := text_problem(row, name))]:
+        if problems := [problem for name in columns.texts if (problem := text_problem(row, name))]:
             bad.add(row.line, "; ".join(problems))
     bad.check()
     return inputs

@@ -1,27 +1,18 @@
 """A file of raw text into paragraphs, streamed: one paragraph per line, blank lines between documents, UTF-8."""
 
-import bz2
-import gzip
-import lzma
-import zlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import wrap_file
 
+from emdistill.data import compressed
+from emdistill.data.compressed import DAMAGES, Opener, unreadable
 from emdistill.data.rows import check_file, decoded
 from emdistill.errors import DataError
 
-Opener = Callable[[Any], Any]  # a binary file -> the same, decompressed
-
-OPENERS: dict[str, Opener] = {
-    ".txt": lambda file: file,
-    ".txt.xz": lzma.LZMAFile,
-    ".txt.gz": lambda file: gzip.GzipFile(fileobj=file, mode="rb"),
-    ".txt.bz2": bz2.BZ2File,
-}
+OPENERS = {f".txt{suffix}": opener for suffix, opener in compressed.OPENERS.items()}
 LONGEST_LINE = 2**24  # bytes; without a bound a file without line ends would fill the memory
 
 
@@ -34,7 +25,7 @@ class Paragraph(NamedTuple):
 
 
 def read_corpus(path: str | Path, *, description: str = "") -> Generator[Paragraph, None, None]:
-    """The paragraphs of a .txt, .txt.xz, .txt.gz or .txt.bz2 file, one by one, never all in memory.
+    """The paragraphs of a .txt file, plain or compressed (.xz, .gz, .bz2, .zst), one by one, never all in memory.
 
     description   of the progress bar on stderr; '': no bar
     Control characters are left to the tokenizer, but a NUL is refused: it betrays UTF-16 or another binary format.
@@ -74,13 +65,8 @@ def _lines(path: Path, opener: Opener, description: str) -> Iterator[tuple[int, 
             while content := file.readline(LONGEST_LINE + 1):
                 number += 1
                 yield number, content
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+    except DAMAGES as error:
         raise unreadable(path, f"beyond line {number}" if number else "at all", error) from error
-
-
-def unreadable(path: Path, where: str, error: Exception) -> DataError:
-    """The error of a file that cannot be read: where, and why."""
-    return DataError(f"it cannot be read {where} ({error}); if it is damaged or cut short, copy it again", file=path)
 
 
 def _text(content: bytes, path: Path, line: int) -> str:

@@ -10,6 +10,7 @@ from datasets import ClassLabel, Dataset
 from numpy.typing import NDArray
 
 from emdistill.config import CommonConfig
+from emdistill.data.compressed import plain_path
 from emdistill.data.docstrings import DOCSTRINGS, read_docstrings
 from emdistill.data.files import Columns, Examples, hub_examples, load_hub, read_examples, to_dataset
 from emdistill.data.glue import glue_folders, glue_task, read_glue, read_glue_from_hub, recognise
@@ -67,7 +68,7 @@ def read_task_data(
         glue = glue_task(task)
         if kind_named not in (None, glue.task.kind):
             raise ConfigError(f"--kind {kind}: {glue.task.name} is a {glue.task.kind.name} task; leave out --kind")
-        from_hub = _is_hub_name(data)
+        from_hub = is_hub_name(data)
         task_data = read_glue_from_hub(glue, data, dev_file) if from_hub else read_glue(glue, Path(data), dev_file)
     return task_data if "dev" in task_data.evaluation else _with_held_out_dev(task_data, seed)
 
@@ -135,7 +136,7 @@ class _Own(NamedTuple):
 
 def _read_own(data: str, columns: Columns, dev: Path | None, kind: TaskKind | None, *, varied: bool) -> TaskData:
     """Train gives kind and label names; dev must use the same."""
-    own = _from_hub(data, columns, dev) if _is_hub_name(data) else _from_files(Path(data), columns, dev)
+    own = _from_hub(data, columns, dev) if is_hub_name(data) else _from_files(Path(data), columns, dev)
     train, cells = own.train, own.train.label
     if not cells:
         train.bad.check()
@@ -163,7 +164,7 @@ def _from_files(path: Path, columns: Columns, dev: Path | None) -> _Own:
     if path.is_dir():
         raise _folder_without_task(path)
     train = read_examples(path, columns)
-    return _Own(path.stem, train, None if dev is None else read_examples(dev, columns))
+    return _Own(plain_path(path).stem, train, None if dev is None else read_examples(dev, columns))
 
 
 def _from_hub(name: str, columns: Columns, dev: Path | None) -> _Own:
@@ -195,7 +196,7 @@ def _folder_without_task(folder: Path) -> Exception:
     return DataError(f"this is a folder; {mend}", file=folder)
 
 
-def _is_hub_name(data: str) -> bool:
+def is_hub_name(data: str) -> bool:
     """'name' or 'owner/name', where that is no existing path and no file's name."""
     named = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", data)
-    return bool(named) and not Path(data).exists() and Path(data).suffix.lower() not in (*SUFFIXES, ".txt")
+    return bool(named) and not Path(data).exists() and plain_path(Path(data)).suffix.lower() not in (*SUFFIXES, ".txt")

@@ -2,7 +2,8 @@
 
 CSV follows RFC 4180: a quoted cell may hold commas and line ends. In TSV, as in GLUE, quotes are plain text and every
 line is a row. Text is UTF-8, with or without a byte-order mark; lines end in LF, CRLF, or CR alone (old Mac programs);
-blank lines are no rows. Cells may have any length. Rows of Parquet files are counted from 1.
+blank lines are no rows. Cells may have any length. Rows of Parquet files are counted from 1. The text formats may be
+compressed: reviews.csv.gz.
 """
 
 import codecs
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 import pyarrow
 import pyarrow.parquet
 
+from emdistill.data.compressed import OPENERS, compression, open_bytes, plain_path
 from emdistill.errors import DataError, listing, nearest
 from emdistill.tasks.task import DataFile
 
@@ -63,7 +65,7 @@ def read_rows(path: Path, bad: BadRows, header: tuple[str, ...] | None = None) -
     Raises DataError for a file that is missing, empty, of unknown type, not UTF-8 or broken as a whole.
     """
     check_file(path)
-    suffix = path.suffix.lower()
+    suffix = plain_path(path).suffix.lower()
     if suffix == ".csv":
         return _table_rows(path, _csv_cells(path), bad, header)
     if suffix == ".tsv":
@@ -71,8 +73,12 @@ def read_rows(path: Path, bad: BadRows, header: tuple[str, ...] | None = None) -
     if suffix in (".jsonl", ".json"):
         return _json_rows(path, bad)
     if suffix == ".parquet":
+        if compression(path):
+            raise DataError("Parquet is compressed inside, and cannot be read as a stream; unpack it", file=path)
         return _parquet_rows(path)
-    raise DataError(f"files of type {suffix!r} are not read; these are: {', '.join(SUFFIXES)}", file=path)
+    packed = ", ".join(filter(None, OPENERS))
+    problem = f"files of type {suffix!r} are not read; these are: {', '.join(SUFFIXES)}, and packed ones ({packed})"
+    raise DataError(problem, file=path)
 
 
 def check_file(path: Path) -> None:
@@ -100,10 +106,10 @@ def text_lines(path: Path) -> Iterator[str]:
 
 
 def _raw_lines(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
+    with open_bytes(path) as file:
         first = file.readline()
         # CR ends lines where there is no LF; in CSV also where it ends the header, for cells may hold LF.
-        by_cr = path.suffix.lower() == ".csv" or not first.endswith(b"\n")
+        by_cr = plain_path(path).suffix.lower() == ".csv" or not first.endswith(b"\n")
         if by_cr and re.search(rb"\r(?!\n)", first):
             yield from (first + file.read()).splitlines(keepends=True)
         else:

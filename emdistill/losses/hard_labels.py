@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -15,6 +16,7 @@ class HardLabels(Loss):
     softmax   cross-entropy with the class; of masked words, labels are [B, L] with -100 at all other positions
     sigmoid   mean over labels of the binary cross-entropy, labels [B, C]
     identity  (z - score)²
+    A row without a label (TaskKind.absent) adds nothing, and counts as a row: with few labels the term weighs less.
     """
 
     taught = False
@@ -27,8 +29,11 @@ class HardLabels(Loss):
     def forward(self, student: EncoderStates, teacher: EncoderStates, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         logits, labels = logits_of(student), batch["labels"]
         if self.link == "identity":
-            return {"hard_labels": functional.mse_loss(logits.squeeze(-1), labels.float())}
+            scores, answers = labels.float(), logits.squeeze(-1)
+            scores = torch.where(scores.isnan(), answers.detach(), scores)  # without a difference
+            return {"hard_labels": functional.mse_loss(answers, scores)}
         if self.link == "sigmoid":
-            return {"hard_labels": functional.binary_cross_entropy_with_logits(logits, labels.float())}
+            chances, there = labels.float().nan_to_num(), (~labels.isnan()).float()
+            return {"hard_labels": functional.binary_cross_entropy_with_logits(logits, chances, weight=there)}
         classes = labels[labels != NOT_MASKED] if labels.ndim == 2 else labels
-        return {"hard_labels": functional.cross_entropy(logits, classes)}
+        return {"hard_labels": functional.cross_entropy(logits, classes, reduction="sum") / len(classes)}

@@ -68,7 +68,7 @@ def parts_of(shape: EncoderShape, needs: Collection[str], layers: Collection[int
 class Layout:
     """The place of each example's values in the files: a function of the sizes and the examples' lengths."""
 
-    def __init__(self, shape: EncoderShape, outputs: int, lengths: Sequence[int]) -> None:
+    def __init__(self, shape: EncoderShape, outputs: int, lengths: Sequence[int] | np.ndarray) -> None:
         self.shape = shape
         self.outputs = outputs
         self.lengths = np.asarray(lengths, dtype=np.int64)

@@ -100,7 +100,8 @@ def open_teacher_cache(
     if not len(encoded):
         raise CacheError("there are no examples whose teacher outputs could be cached")
     with_mask = "attention_mask" in encoded.column_names
-    lengths = [sum(mask) for mask in encoded["attention_mask"]] if with_mask else [*map(len, encoded["input_ids"])]
+    counts = map(sum, encoded["attention_mask"]) if with_mask else map(len, encoded["input_ids"])
+    lengths = np.fromiter(counts, dtype=np.int64, count=len(encoded))
     layout = Layout(teacher.shape, teacher.outputs, lengths)
     parts = parts_of(teacher.shape, needs, layers)
     key = _key(teacher, encoded)

@@ -1,5 +1,6 @@
 """What fine-tuning and distillation have in common: how a training is prepared, run and recorded."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from emdistill.config import LearningConfig
+from emdistill.data.unlabelled import UnlabelledText
 from emdistill.models.teacher import TeacherSource
 from emdistill.runs.flow_recorder import FlowRecorder
 from emdistill.runs.open_run import Run
@@ -26,8 +28,12 @@ def prepare(
     tokenizer: PreTrainedTokenizerBase,
     stages: Sequence[Stage],
     augmented: Dataset | None = None,
+    text: UnlabelledText | None = None,
 ) -> tuple[list[DistillationArguments], Splits]:
-    """The training arguments of every stage, and the rows that are learned from and chosen on."""
+    """The training arguments of every stage, and the rows that are learned from and chosen on.
+
+    A stage that learns from labels alone takes as many steps as if it learned from the `text` without labels too.
+    """
     choose, metric = config.select != "last", data.task.metrics[0]
     arguments = [
         stage_arguments(
@@ -44,8 +50,18 @@ def prepare(
         tokens_per_batch=arguments[0].tokens_per_batch,
         rows=config.rows,
         augmented=augmented,
+        text=text,
     )
+    for stage, settings in zip(stages, arguments, strict=True):
+        if text is not None and not stage.objective.taught and settings.max_steps <= 0:
+            settings.max_steps = math.ceil(settings.num_train_epochs * steps_per_epoch(settings, splits))
     return arguments, splits
+
+
+def steps_per_epoch(settings: DistillationArguments, splits: Splits) -> int:
+    """Updates of the student per pass over all rows that are learned from, as transformers' Trainer counts them."""
+    batches: int = math.ceil(splits.batches / settings.world_size)
+    return math.ceil(batches / settings.gradient_accumulation_steps)
 
 
 def learn(run: Run, lesson: Lesson, teachers: Sequence[TeacherSource | None]) -> None:

@@ -44,7 +44,7 @@ OWN_FILES = (
 )
 WHILE_RUNNING = ("checkpoints", "teacher_cache")
 # What a run may be resumed with another value of: names of places, where contents count (they are compared by hash).
-PLACES = ("output", "teacher", "model", "data", "dev", "keep_checkpoints", "teacher_cache_folder")
+PLACES = ("output", "teacher", "model", "data", "dev", "unlabelled", "keep_checkpoints", "teacher_cache_folder")
 
 
 class Run:

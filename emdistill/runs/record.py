@@ -98,6 +98,8 @@ class RunRecord:
     task        None for raw text, whose numbers stand in `corpus` and `held_out_loss` ({"before", "after"})
     selection   how the checkpoint was chosen, in a sentence
     rows        how many were learned from, and chosen on
+    unlabelled  how many texts without labels were read, left out and kept; None where none were given
+    steps_per_epoch  updates of the student per pass over all that is learned from
     objective   equation by stage
     scores      {"teacher", "student"} by metric, on the evaluation sets
     timings     seconds, added up over the sessions of a run that was resumed
@@ -112,6 +114,8 @@ class RunRecord:
     corpus: dict[str, int] | None = None
     selection: str = ""
     rows: dict[str, int] = field(default_factory=dict)
+    unlabelled: dict[str, int] | None = None
+    steps_per_epoch: int | None = None
     texts_cut_at_max_length: int | None = None
     share_of_padding: float | None = None
     arithmetic: dict[str, Any] = field(default_factory=dict)

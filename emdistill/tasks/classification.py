@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
+from emdistill.states import NO_CLASS
 from emdistill.tasks.answers import probabilities
 from emdistill.tasks.kind import (
     Cell,
@@ -58,6 +59,9 @@ class Classification(TaskKind):
     def encoder(self, names: Sequence[str], aliases: Mapping[str, int] | None = None) -> Callable[[Cell], int]:
         find = name_index(names, aliases)
         return lambda cell: find(text_of(cell))
+
+    def absent(self, width: int) -> int:
+        return NO_CLASS
 
     def written(self, label: Any, names: Sequence[str]) -> str:
         return names[int(label)]

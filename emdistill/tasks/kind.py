@@ -80,6 +80,10 @@ class TaskKind(ABC):
         aliases   other ways to write a name -> its index
         """
 
+    def absent(self, width: int) -> Any:
+        """The label of a row that has none: hard labels learn nothing from it. width: of the logits."""
+        return math.nan
+
     @abstractmethod
     def written(self, label: Any, names: Sequence[str]) -> Any:
         """The label as files and people write it: a value that JSON holds and `encoder` reads."""

@@ -1,5 +1,6 @@
 """Any of several labels: label columns of 0 and 1, lists in a cell, or names separated by `|` (else by commas)."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -88,6 +89,9 @@ class MultiLabel(TaskKind):
             return label
 
         return encode
+
+    def absent(self, width: int) -> list[float]:
+        return [math.nan] * width
 
     def written(self, label: Any, names: Sequence[str]) -> list[str]:
         return [name for name, value in zip(names, label, strict=True) if value > 0.5]

@@ -27,6 +27,7 @@ class Lesson:
 
     arguments         one per stage, from stage_arguments
     train, choose_on  tokenised examples; with `choose_on`, each stage keeps its best checkpoint on it, by `score`
+    labelled          the rows of train that have labels, where not all have
     collator          makes a batch of examples; None: it pads them
     """
 
@@ -39,6 +40,11 @@ class Lesson:
     choose_on: Dataset | None = None
     score: Score | None = None
     collator: Collator | None = None
+    labelled: Dataset | None = None
+
+    def rows_of(self, stage: Stage) -> Dataset:
+        """What a stage learns from: without a teacher, the rows that have labels."""
+        return self.train if stage.objective.taught or self.labelled is None else self.labelled
 
     @property
     def collate(self) -> Collator:

@@ -82,7 +82,7 @@ def run_stages(
             objective=stage.objective,
             args=settings,
             processing_class=lesson.tokenizer,
-            train_dataset=lesson.train,
+            train_dataset=lesson.rows_of(stage),
             eval_dataset=lesson.choose_on,
             compute_metrics=None if score is None else lambda answer: score(answer.predictions, answer.label_ids),
             data_collator=lesson.collate,

@@ -1,6 +1,7 @@
 """What is learned from, what chooses the checkpoint, and what scores: three parts of the data, told apart once."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from datasets import Dataset, Features, Value, concatenate_datasets
@@ -14,8 +15,10 @@ from emdistill.data.batches import (
     padding_collator,
     share_of_padding,
     tokenise,
+    tokenizer_key,
 )
 from emdistill.data.read import hold_out
+from emdistill.data.unlabelled import UnlabelledText, unlabelled_dataset
 from emdistill.errors import ConfigError
 from emdistill.models.inputs import longest_text
 from emdistill.tasks.task import Task, TaskData
@@ -36,6 +39,9 @@ class Splits:
     selection  a sentence saying so, for the result
     padding    share of padded positions in an epoch's batches
     cut        how many training texts are longer than max_length tokens allow
+    batches    how many an epoch has
+    labelled   the rows of train that have labels: all of them, or those before the text without labels
+    unlabelled   how many texts without labels were read, left out and kept; None where none were given
     """
 
     train: Dataset
@@ -43,11 +49,15 @@ class Splits:
     selection: str
     padding: float
     cut: int
+    batches: int
+    labelled: Dataset
+    unlabelled: dict[str, int] | None = None
 
     @property
     def rows(self) -> dict[str, int]:
-        """How many rows are learned from, and how many choose the checkpoint."""
-        return {"train": len(self.train), "chosen on": 0 if self.choose_on is None else len(self.choose_on)}
+        """How many labelled rows are learned from, how many choose the checkpoint, and how many have no label."""
+        rows = {"train": len(self.labelled), "chosen on": 0 if self.choose_on is None else len(self.choose_on)}
+        return rows if self.unlabelled is None else {**rows, "unlabelled": self.unlabelled["kept"]}
 
 
 def check_max_length(max_length: int, *models: PreTrainedModel) -> None:
@@ -67,12 +77,14 @@ def make_splits(
     tokens_per_batch: int = 0,
     rows: int | None = None,
     augmented: Dataset | None = None,
+    text: UnlabelledText | None = None,
 ) -> Splits:
     """Hold out a part of train where a checkpoint is to be chosen on it, and tokenise.
 
     rows       learn from so many rows at most, drawn with a fixed seed
     augmented  further rows to learn from, `row` being the training row that each was made of; those made of rows
                that are not learned from are left out
+    text       text without labels, learned from beside the labelled rows
     """
     dev_name, dev = next(iter(data.evaluation.items()))
     train, best = data.train, f"the best checkpoint by {data.task.metrics[0]} on"
@@ -93,16 +105,29 @@ def make_splits(
         columns = {name: further[name][:] for name in train.column_names}
         more = Dataset.from_dict(columns, features=train.features)  # as train has them, whatever the file's were
         train = concatenate_datasets([train, more]).remove_columns("row")
-    encoded = tokenise(train, tokenizer, max_length)
+    encoded = labelled = tokenise(train, tokenizer, max_length)
+    unlabelled = None
+    if text is not None:
+        further, unlabelled = unlabelled_dataset(
+            text,
+            scored=[*data.evaluation.values(), *([] if choose_on is None else [choose_on])],
+            labelled=train,
+            absent=data.task.kind.absent(data.task.outputs),
+            encode=partial(tokenise, tokenizer=tokenizer, max_length=max_length),
+            features=labelled.features,
+            key=f"{tokenizer_key(tokenizer)} {max_length}",
+        )
+        encoded = concatenate_datasets([labelled, further])
     if choose_on is not None:
         choose_on = tokenise(choose_on, tokenizer, max_length)
         # Longest first: like lengths share a batch, and the order does not matter.
         choose_on = choose_on.select(np.argsort(choose_on["length"])[::-1])
-    lengths = list(encoded["length"])
+    lengths: list[int] = encoded["length"][:]
     by_tokens = tokens_per_batch > 0
     sampler = (TokenBudgetSampler if by_tokens else LengthGroupedSampler)(lengths, tokens_per_batch or batch_size, 0)
-    padding = share_of_padding(lengths, sampler.batches())
-    return Splits(encoded, choose_on, selection, padding, cut=sum(length >= max_length for length in lengths))
+    batches = sampler.batches()
+    padding, cut = share_of_padding(lengths, batches), sum(length >= max_length for length in lengths)
+    return Splits(encoded, choose_on, selection, padding, cut, len(batches), labelled, unlabelled)
 
 
 def _learned_and_held_out(

@@ -6,6 +6,7 @@ from functools import partial
 from itertools import chain, islice
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
@@ -100,7 +101,7 @@ class DistillationTrainer(Trainer):
             raise ConfigError(f"the objective {objective} reads a teacher: pass teacher=")
         rows: Any = _model_inputs(train_dataset)
         if isinstance(teacher, TeacherCache) and rows is not None:  # it finds the outputs of an example by its number
-            rows = rows.add_column("row", list(range(len(rows))))
+            rows = rows.add_column("row", np.arange(len(rows)))
         # The objective's losses take whole batches as dicts; nothing may be dropped by signature.
         args.remove_unused_columns = False
         args.label_names = ["labels"]
@@ -306,7 +307,7 @@ class DistillationTrainer(Trainer):
 
 def _lengths(dataset: Dataset) -> list[int]:
     """Tokens per example, whether they are counted already or not."""
-    return list(dataset["length"]) if "length" in dataset.column_names else [len(ids) for ids in dataset["input_ids"]]
+    return dataset["length"][:] if "length" in dataset.column_names else [len(ids) for ids in dataset["input_ids"]]
 
 
 def _model_inputs(dataset: Dataset | dict[str, Dataset] | None) -> Dataset | dict[str, Dataset] | None:

@@ -85,12 +85,12 @@ def test_paragraphs_with_their_lines_and_documents(tmp_path: Path, suffix: str, 
 
 
 def test_what_is_no_text_file(tmp_path: Path) -> None:
-    every = ".txt, .txt.xz, .txt.gz, .txt.bz2"
+    every = ".txt, .txt.xz, .txt.gz, .txt.bz2, .txt.zst"
     assert every in message(tmp_path)
     write(tmp_path, "text")
     assert "'corpus.txt'" in message(tmp_path / "corpvs.txt")
     assert "'corpus.txt'" not in message(tmp_path / "absent" / "corpus.txt")
-    for name in ("corpus.csv", "corpus", "corpus.xz", "corpus.jsonl.gz", "corpus.txt.zst"):
+    for name in ("corpus.csv", "corpus", "corpus.xz", "corpus.jsonl.gz", "corpus.txt.7z"):
         assert every in message(write(tmp_path, "text", name))
 
 

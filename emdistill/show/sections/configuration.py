@@ -8,7 +8,10 @@ from emdistill.console import ABSENT, Table
 from emdistill.show.contents import Contents, Section
 
 GROUPS = {
-    "Data": ("data", "task", "text", "text_pair", "label", "dev", "kind", "rows", "max_length", "augmented"),
+    "Data": (
+        "data", "task", "text", "text_pair", "label", "dev", "kind", "rows", "max_length", "augmented",
+        "unlabelled", "unlabelled_rows",
+    ),
     "Teacher and student": (
         "teacher", "check_teacher", "teacher_cache", "teacher_cache_folder",
         "student", "student_birth", "student_source", "embedding_rank",

@@ -12,8 +12,8 @@ from emdistill.show.gate_tables import name_of
 
 LABELS_ONLY = "hard-labels"
 SAME = (
-    "task", "text", "text_pair", "label", "kind", "augmented", "rows", "max_length", "select", "seed",
-    "student", "student_birth", "student_source", "embedding_rank",
+    "task", "text", "text_pair", "label", "kind", "augmented", "rows", "unlabelled_rows", "max_length", "select",
+    "seed", "student", "student_birth", "student_source", "embedding_rank",
 )  # fmt: skip
 BUDGET = ("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps")
 

@@ -1,0 +1,249 @@
+"""Text without labels, to learn from beside the labelled rows: read as a stream, tokenised once, memory-mapped.
+
+A text is left out where it stands in a set that is scored or chosen on, in the labelled rows, or further up: case,
+punctuation and spaces apart. A text is remembered by 8 bytes of its hash, so memory does not grow with the texts.
+"""
+
+import hashlib
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset, Features
+from numpy.typing import NDArray
+
+from emdistill.data.arrow_files import trusted_counts, write_rows
+from emdistill.data.files import Columns, load_hub, look_at_first, require_columns, text_problem, text_rows
+from emdistill.data.glue import GLUE
+from emdistill.data.read import is_hub_name
+from emdistill.data.rows import BadRows, Row, check_file
+from emdistill.errors import ConfigError, DataError
+from emdistill.files import one_at_a_time
+from emdistill.tasks.task import Task
+
+FORMAT = 1
+ROWS_AT_ONCE = 4096
+COUNTS = ("read", "scored", "labelled", "repeated", "kept")
+HUB_SPLITS = ("unsupervised", "unlabelled", "train")
+
+Texts = tuple[str, ...]  # one text, or the two of a pair
+Hashes = NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class UnlabelledText:
+    """What is to be read, and where its tokens are kept.
+
+    names    files (of rows or .txt, perhaps compressed) or hub datasets
+    columns  of the texts: the first of these that a source has
+    rows     the number of texts that are kept, after which reading stops
+    """
+
+    names: tuple[str, ...]
+    columns: tuple[Columns, ...]
+    folder: Path
+    rows: int | None = None
+
+    def digests(self) -> dict[str, str]:
+        """What was read, by name -> a hash of its content. Raises DataError where it is not there."""
+        return {name: _digest(name) for name in self.names}
+
+
+def unlabelled_text(names: str, task: Task, given: Columns, folder: Path, rows: int | None) -> UnlabelledText:
+    """The text that --unlabelled names, for a task.
+
+    names   separated by commas
+    given   --text and --text-pair: of a task with columns of its own they may name others
+    Raises ConfigError where nothing is named, DataError for a file that is not there.
+    """
+    named = tuple(filter(None, map(str.strip, names.split(","))))
+    if not named:
+        raise ConfigError("--unlabelled names no file")
+    choices = [Columns(task.text, task.text_pair), *([GLUE[task.name].columns] if task.name in GLUE else [])]
+    choices += [given] if len(given.texts) == len(choices[0].texts) else []
+    text = UnlabelledText(named, tuple(choices), folder, rows)
+    text.digests()
+    return text
+
+
+def unlabelled_dataset(
+    text: UnlabelledText,
+    *,
+    scored: Iterable[Dataset],
+    labelled: Dataset,
+    absent: Any,
+    encode: Callable[[Dataset], Dataset],
+    features: Features,
+    key: str,
+) -> tuple[Dataset, dict[str, int]]:
+    """The encoded texts, memory-mapped, and COUNTS: read, left out as scored, labelled or repeated, and kept.
+
+    scored     sets that are scored or chosen on, labelled: rows that are learned from; columns `text`, `text_pair`
+    absent     the label that all rows get
+    encode     rows with `text`, `text_pair`, `label` -> rows of `features`
+    key        of all that decides what `encode` does
+    Encoded once and kept in `text.folder`. Of two runs at once one writes and the other waits; a crash leaves nothing
+    that is taken for the rows.
+    Raises DataError for files and rows that cannot be used, and where no text is left.
+    """
+    apart = np.unique(np.concatenate([_hashes(_texts_of(part)) for part in scored]))
+    known = np.unique(_hashes(_texts_of(labelled)))
+    decides = [FORMAT, [*text.digests().values()], text.columns, text.rows, key, repr(features), repr(absent)]
+    digest = hashlib.sha256(json.dumps(decides).encode())
+    for hashes in (apart, known):
+        digest.update(len(hashes).to_bytes(8, "big") + hashes.tobytes())
+    file = text.folder / f"unlabelled-{digest.hexdigest()[:16]}.arrow"
+    schema = features.arrow_schema
+    counts = Counter(dict.fromkeys(COUNTS, 0))
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for chunk in _kept(text, Seen(apart), Seen(known), counts):
+            table = encode(_rows(chunk, absent)).data.table.select(schema.names).cast(schema)
+            yield from table.combine_chunks().to_batches()
+
+    try:
+        text.folder.mkdir(parents=True, exist_ok=True)
+        with one_at_a_time(file.with_suffix(".lock"), f"the tokens of {', '.join(text.names)}"):
+            if (found := trusted_counts(file)) is None:
+                write_rows(file, schema, batches(), counts)
+                found = dict(counts)
+    except OSError as error:
+        raise DataError(f"the tokens of the unlabelled text cannot be kept here: {error}", file=text.folder) from error
+    if not found["kept"]:
+        raise DataError(f"no text is left to learn from: {said(found)}", file=", ".join(text.names))
+    return Dataset.from_file(str(file)), found
+
+
+def said(counts: dict[str, int]) -> str:
+    """The counts for people."""
+    reasons = {
+        "scored": "stand among the rows that are scored or chosen on",
+        "labelled": "stand among the labelled rows",
+        "repeated": "are repeated",
+    }
+    left_out = [f"{counts[name]:,} {reason}" for name, reason in reasons.items() if counts[name]]
+    kept = f"{counts['kept']:,} of {counts['read']:,} texts without labels are learned from"
+    return "; left out: ".join([kept, *([", ".join(left_out)] if left_out else [])])
+
+
+class Seen:
+    """A set of 64-bit hashes in one sorted array."""
+
+    def __init__(self, hashes: Hashes | None = None) -> None:
+        self._sorted = np.empty(0, np.uint64) if hashes is None else hashes
+
+    def has(self, hashes: Hashes) -> NDArray[np.bool_]:
+        """Which of these are in the set."""
+        places = np.minimum(self._sorted.searchsorted(hashes), len(self._sorted) - 1)
+        return self._sorted[places] == hashes if len(self._sorted) else np.zeros(len(hashes), dtype=bool)
+
+    def add(self, hashes: Hashes) -> None:
+        """Add hashes that are not in the set."""
+        self._sorted = np.sort(np.concatenate([self._sorted, hashes]), kind="stable")  # merges two sorted runs
+
+
+def _kept(text: UnlabelledText, scored: Seen, labelled: Seen, counts: Counter[str]) -> Iterator[list[Texts]]:
+    """The texts that stay, chunk by chunk; adds to `counts`."""
+    repeated = Seen()
+    for chunk in chain.from_iterable(_chunks(name, text.columns) for name in text.names):
+        hashes = _hashes(chunk)
+        first = np.zeros(len(chunk), dtype=bool)
+        first[np.unique(hashes, return_index=True)[1]] = True
+        reasons = np.select([scored.has(hashes), labelled.has(hashes), repeated.has(hashes) | ~first], [0, 1, 2], 3)
+        places = np.flatnonzero(reasons == 3)
+        end = len(chunk)
+        if text.rows is not None and len(places) >= text.rows - counts["kept"]:
+            places = places[: text.rows - counts["kept"]]
+            end = places[-1] + 1
+        numbers = np.bincount(reasons[:end], minlength=4).tolist()
+        counts.update(dict(zip(COUNTS, [end, *numbers], strict=True)))
+        repeated.add(np.sort(hashes[places]))
+        if len(places):
+            yield [chunk[place] for place in places]
+        if counts["kept"] == text.rows:
+            return
+
+
+def _chunks(name: str, choices: Sequence[Columns]) -> Iterator[list[Texts]]:
+    """The checked texts of a source; raises DataError with the lines of rows that cannot be used."""
+    bad = BadRows(name)
+    first, rows = look_at_first(_source_rows(name, choices[0], bad), bad)
+    columns = next((choice for choice in choices if first.cells.keys() >= {*choice.texts}), choices[0])
+    require_columns(first, columns.texts, name)
+    while chunk := list(islice(rows, ROWS_AT_ONCE)):
+        for row in chunk:
+            if problems := [problem for column in columns.texts if (problem := text_problem(row, column))]:
+                bad.add(row.line, "; ".join(problems))
+        bad.check()
+        yield [tuple(row.cells[column] for column in columns.texts) for row in chunk]
+    bad.check()
+
+
+def _source_rows(name: str, columns: Columns, bad: BadRows) -> Iterator[Row]:
+    if is_hub_name(name):
+        return (Row(line, cells) for line, cells in enumerate(_hub_split(name), start=1))
+    return text_rows(Path(name), columns, bad)
+
+
+def _hub_split(name: str) -> Dataset:
+    splits = load_hub(name)
+    for split in HUB_SPLITS:
+        if split in splits:
+            return splits[split]
+    raise DataError(f"there is none of the splits {', '.join(HUB_SPLITS)}; there are: {', '.join(splits)}", file=name)
+
+
+def _digest(name: str) -> str:
+    if is_hub_name(name):
+        return str(_hub_split(name)._fingerprint)
+    path = Path(name)
+    check_file(path)
+    status = path.stat()
+    return _file_digest(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache
+def _file_digest(path: Path, size: int, changed: int) -> str:
+    """SHA-256; read once for all runs of a comparison, as long as size and time of change stay."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class _WordCharacters(dict[int, int]):
+    """For str.translate: letters, marks and digits of all scripts stay, everything else becomes a space."""
+
+    def __missing__(self, character: int) -> int:
+        self[character] = character if unicodedata.category(chr(character))[0] in "LMN" else ord(" ")
+        return self[character]
+
+
+_WORD_CHARACTERS = _WordCharacters()
+
+
+def normalised(text: str) -> str:
+    """Words alone, in one case and Unicode's NFKC form; a text without words stays as it is."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return " ".join(folded.translate(_WORD_CHARACTERS).split()) or text.strip()
+
+
+def _hashes(texts: Iterable[Texts]) -> Hashes:
+    """64 bits of each text's hash, or of a pair's."""
+    digests = (hashlib.blake2b("\0".join(map(normalised, each)).encode(), digest_size=8).digest() for each in texts)
+    return np.fromiter((int.from_bytes(digest, "big") for digest in digests), dtype=np.uint64)
+
+
+def _texts_of(rows: Dataset) -> Iterable[Texts]:
+    return zip(*(rows[name] for name in ("text", "text_pair") if name in rows.column_names), strict=True)
+
+
+def _rows(texts: Sequence[Texts], absent: Any) -> Dataset:
+    columns: dict[str, Any] = dict(zip(("text", "text_pair"), map(list, zip(*texts, strict=True)), strict=False))
+    return Dataset.from_dict(columns | {"label": [absent] * len(texts)})
