@@ -10,6 +10,7 @@ from emdistill.losses.layers import LayerLoss
 from emdistill.losses.loss import Loss
 from emdistill.losses.projection import Projection
 from emdistill.mapping import HostCopy
+from emdistill.models.alignment import meet
 from emdistill.states import EncoderStates
 
 
@@ -70,6 +71,8 @@ class Objective(nn.Module):
         meanwhile   called once all costs are on their way to the CPU, before they are waited for: what it gives an
                     accelerator to do covers the time in which flows are solved
         """
+        if self.needs and self.taught:
+            student, teacher = meet(student, teacher, batch)
         if self.projection is not None:
             student = self.projection(student)
         costs = {loss: loss.layer_costs(student, teacher) for loss in self.layer_losses()}

@@ -26,6 +26,7 @@ def prepare(
     tokenizer: PreTrainedTokenizerBase,
     stages: Sequence[Stage],
     augmented: Dataset | None = None,
+    teacher_tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> tuple[list[DistillationArguments], Splits]:
     """The training arguments of every stage, and the rows that are learned from and chosen on."""
     choose, metric = config.select != "last", data.task.metrics[0]
@@ -38,6 +39,7 @@ def prepare(
     splits = make_splits(
         data,
         tokenizer,
+        teacher_tokenizer,
         select=config.select,
         max_length=config.max_length,
         batch_size=arguments[0].per_device_train_batch_size,

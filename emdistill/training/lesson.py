@@ -10,12 +10,12 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from emdistill.data.batches import padding_collator
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.capture import capture
 from emdistill.models.teacher import Teacher
 from emdistill.training.arguments import DistillationArguments
 from emdistill.training.stage import Stage
+from emdistill.training.two_vocabularies import collator_for_both
 
 Score = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 Collator = Callable[[list[dict[str, Any]]], Any]
@@ -28,6 +28,7 @@ class Lesson:
     arguments         one per stage, from stage_arguments
     train, choose_on  tokenised examples; with `choose_on`, each stage keeps its best checkpoint on it, by `score`
     collator          makes a batch of examples; None: it pads them
+    teacher_tokenizer  where it differs from the student's: the examples then hold the tokens of both
     """
 
     student: PreTrainedModel
@@ -39,11 +40,12 @@ class Lesson:
     choose_on: Dataset | None = None
     score: Score | None = None
     collator: Collator | None = None
+    teacher_tokenizer: PreTrainedTokenizerBase | None = None
 
     @property
     def collate(self) -> Collator:
         """What makes a batch."""
-        return self.collator or padding_collator(self.tokenizer)
+        return self.collator or collator_for_both(self.tokenizer, self.teacher_tokenizer)
 
 
 def prove(lesson: Lesson) -> None:
