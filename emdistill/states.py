@@ -1,13 +1,17 @@
 """What passes between encoders and losses: the states of one forward pass, and an encoder's shape."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
 # The label of a row without a class, and of a position that is not masked: of neither anything is learned, as in torch.
 NO_CLASS = NOT_MASKED = -100
+# A batch for two tokenizers: the teacher's columns are named so, and each side's `words` number the tokens' words.
+TEACHERS = "teacher_"
+WORDS_OF_TOKENS = "words"
+NO_WORD = -1
 Link = Literal["softmax", "sigmoid", "identity"]
 
 
@@ -64,6 +68,19 @@ class EncoderStates:
     queries: tuple[Tensor | None, ...] = ()
     keys: tuple[Tensor | None, ...] = ()
     values: tuple[Tensor | None, ...] = ()
+
+
+def student_part(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """A batch, or a row, without the teacher's columns."""
+    return {name: values for name, values in batch.items() if not name.startswith(TEACHERS)}
+
+
+def teacher_part(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The teacher's columns under their tokenizer's names, and the number of the row; all where both read the same."""
+    part = {name.removeprefix(TEACHERS): values for name, values in batch.items() if name.startswith(TEACHERS)}
+    if not part:
+        return dict(batch)
+    return part | ({"row": batch["row"]} if "row" in batch else {})
 
 
 def constants(layers: Iterable[Tensor | None]) -> list[Tensor | None]:

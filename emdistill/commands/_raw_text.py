@@ -9,7 +9,7 @@ from emdistill.data.batches import MaskingCollator, padding_collator, text_encod
 from emdistill.data.corpus import corpus_dataset
 from emdistill.errors import ConfigError
 from emdistill.methods import compose_stages
-from emdistill.models.encoder import encoder_shape, load_encoder, load_tokenizer
+from emdistill.models.encoder import encoder_shape, load_encoder, load_tokenizer, same_tokens
 from emdistill.models.masked_lm import has_masked_lm_head
 from emdistill.models.teacher import Teacher
 from emdistill.processes import is_first_process
@@ -70,7 +70,7 @@ def _distill_text(config: RunConfig, run: Run, *, quiet: bool) -> StudentArtifac
         rows = text.train.select(range(min(SAMPLE_PIECES, len(text.train)))).remove_columns("length").to_list()
         return [dict((masking or plain)(rows[start : start + 16])) for start in range(0, len(rows), 16)]
 
-    student, tokenizer = make_student(
+    student, student_tokenizer = make_student(
         config.student,
         teacher.model,
         tokenizer,
@@ -79,8 +79,9 @@ def _distill_text(config: RunConfig, run: Run, *, quiet: bool) -> StudentArtifac
         source=config.student_source,
         birth=config.student_birth,
         embedding_rank=config.embedding_rank,
-        sample=sample,
+        sample=lambda _: sample(),
     )
+    same_tokens(tokenizer, student_tokenizer)  # the text is cut into pieces of one tokenizer
     check_max_length(config.max_length, student)
     seed_everything(config.seed)
     stages = compose_stages(config, encoder_shape(student), teacher.shape, predictions)
@@ -103,7 +104,7 @@ def _distill_text(config: RunConfig, run: Run, *, quiet: bool) -> StudentArtifac
         teacher=describe_model(teacher.model),
         student=describe_model(student),
     )
-    lesson = Lesson(student, tokenizer, stages, arguments, text.train, teacher, collator=collator)
+    lesson = Lesson(student, student_tokenizer, stages, arguments, text.train, teacher, collator=collator)
     if run.is_finished(record):
         say(f"{folder} is finished already; nothing to do", quiet=quiet)
         return StudentArtifact(folder)
@@ -130,7 +131,7 @@ def _distill_text(config: RunConfig, run: Run, *, quiet: bool) -> StudentArtifac
     losses = ", ".join(f"{name} {before[name]:.4g} -> {value:.4g}" for name, value in after.items())
     say(f"held-out text: {losses}", quiet=quiet)
     if is_first_process():
-        write_student(folder, student, tokenizer, text_card(as_distillation(folder, record)))
+        write_student(folder, student, student_tokenizer, text_card(as_distillation(folder, record)))
         run.save()
         write_run_report(folder)
     run.finish()

@@ -49,6 +49,7 @@ from emdistill.training.projections import fit_projections
 from emdistill.training.run_stages import seed_everything
 from emdistill.training.splits import check_max_length, sample_batches
 from emdistill.training.stage_teachers import stage_teachers
+from emdistill.training.two_vocabularies import check_can_meet, teachers_own
 
 
 def command(config: RunConfig) -> str:
@@ -85,10 +86,10 @@ def distill(
         data = as_the_model_counts(data, teacher.labels, teacher.kind)
         task, teacher_tokenizer = data.task, load_tokenizer(config.teacher)
         sample = partial(
-            sample_batches, data, teacher_tokenizer,
+            sample_batches, data,
             select=config.select, max_length=config.max_length, rows=config.rows,
         )  # fmt: skip
-        lesson, record = _lesson(config, data, teacher, sample)
+        lesson, record = _lesson(config, data, teacher, teacher_tokenizer, sample)
         if run.is_finished(record):
             say(f"{folder} is finished already; nothing to do", quiet=quiet)
             return StudentArtifact(folder)
@@ -116,14 +117,16 @@ def distill(
             check_above_chance(record.scores["teacher"][metric], task.chance(np.asarray(dev["label"])), metric)
 
         run.begin(record, keep=("teacher_cache",) if config.unlabelled else ())  # the tokens of the text stand there
-        fit_projections(lesson.stages, lesson.student, teacher, sample)
+        fit_projections(
+            lesson.stages, lesson.student, teacher, partial(sample, lesson.tokenizer, lesson.teacher_tokenizer)
+        )
         teacher.dtype = lesson.arguments[0].teacher_dtype
         with run.timed("teacher_cache_seconds"):
             teachers = stage_teachers(
                 lesson.stages,
                 teacher,
                 lesson.train,
-                lesson.tokenizer,
+                teacher_tokenizer,
                 cache=config.teacher_cache,
                 folder=_cache_folder(config),
             )
@@ -141,7 +144,9 @@ def distill(
     return StudentArtifact(folder)
 
 
-def _lesson(config: RunConfig, data: TaskData, teacher: Teacher, sample: Any) -> tuple[Lesson, RunRecord]:
+def _lesson(
+    config: RunConfig, data: TaskData, teacher: Teacher, teacher_tokenizer: Any, sample: Any
+) -> tuple[Lesson, RunRecord]:
     """The student as it is born, what it learns from this teacher, and the record of it."""
     task = data.task
     augmented = None
@@ -151,7 +156,7 @@ def _lesson(config: RunConfig, data: TaskData, teacher: Teacher, sample: Any) ->
     student, tokenizer = make_student(
         config.student,
         teacher.model,
-        load_tokenizer(config.teacher),
+        teacher_tokenizer,
         labels=task.labels,
         predictions=task.predictions,
         seed=config.seed,
@@ -164,8 +169,10 @@ def _lesson(config: RunConfig, data: TaskData, teacher: Teacher, sample: Any) ->
     check_max_length(config.max_length, teacher.model, student)
     seed_everything(config.seed)
     stages = compose_stages(config, encoder_shape(student), teacher.shape, task.predictions)
+    own_tokenizer = teachers_own(teacher_tokenizer, tokenizer)
+    check_can_meet(stages, tokenizer, own_tokenizer)
     text = _unlabelled_text(config, data.task)
-    arguments, splits = prepare(config, data, tokenizer, stages, augmented, text)
+    arguments, splits = prepare(config, data, tokenizer, stages, augmented, own_tokenizer, text)
     record = RunRecord(
         config=config_dict(config),
         seed=config.seed,
@@ -183,10 +190,10 @@ def _lesson(config: RunConfig, data: TaskData, teacher: Teacher, sample: Any) ->
         teacher=describe_model(teacher.model),
         student=describe_model(student, [{"layers": plan.layers, "heads": plan.heads} for plan in plans]),
     )
-    labelled = None if text is None else splits.labelled
     lesson = Lesson(
-        student, tokenizer, stages, arguments, splits.train, teacher, splits.choose_on, task.score, labelled=labelled
-    )
+        student, tokenizer, stages, arguments, splits.train, teacher, splits.choose_on, task.score,
+        labelled=None if text is None else splits.labelled, teacher_tokenizer=own_tokenizer,
+    )  # fmt: skip
     return lesson, record
 
 

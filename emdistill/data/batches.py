@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
 from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import Sampler
-from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import BatchEncoding, DataCollatorWithPadding, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from emdistill.data.corpus import TextEncoder
 from emdistill.errors import ConfigError, TokenizerError
@@ -27,12 +27,18 @@ def tokenise(examples: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: 
     max_length  tokens at most, special ones included; the longer of a pair is cut first
     """
     rows = examples.to_dict()
-    texts = [rows[name] for name in ("text", "text_pair") if name in rows]
-    encoded: dict[str, list[Any]] = dict(tokenizer(*texts, truncation=True, max_length=max_length))
+    encoded: dict[str, list[Any]] = dict(encode(rows, tokenizer, max_length))
     encoded["length"] = [len(ids) for ids in encoded["input_ids"]]
     if "label" in rows:
         encoded["labels"] = rows["label"]
     return Dataset.from_dict(encoded)  # in memory: the same files read twice must never meet a stale cache
+
+
+def encode(rows: Mapping[str, list[Any]], tokenizer: PreTrainedTokenizerBase, max_length: int) -> BatchEncoding:
+    """The tokens of the columns `text` and `text_pair`, unpadded, at most `max_length` for each row."""
+    texts = [rows[name] for name in ("text", "text_pair") if name in rows]
+    encoding: BatchEncoding = tokenizer(*texts, truncation=True, max_length=max_length)
+    return encoding
 
 
 def padding_collator(tokenizer: PreTrainedTokenizerBase) -> DataCollatorWithPadding:

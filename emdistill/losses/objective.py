@@ -12,6 +12,7 @@ from emdistill.losses.loss import Loss
 from emdistill.losses.projection import Projection
 from emdistill.losses.schedule import SCHEDULES
 from emdistill.mapping import HostCopy
+from emdistill.models.alignment import meet
 from emdistill.states import EncoderStates
 
 
@@ -93,6 +94,8 @@ class Objective(nn.Module):
         norms       terms -> their gradient norms over the student's weights, which `balance` asks for at some steps;
                     without, its factors stay as they are
         """
+        if self.needs and self.taught:
+            student, teacher = meet(student, teacher, batch)
         if self.projection is not None:
             student = self.projection(student)
         costs = {loss: loss.layer_costs(student, teacher) for loss in self.layer_losses()}

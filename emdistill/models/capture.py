@@ -26,12 +26,12 @@ from emdistill.errors import CaptureError, LayerCountError
 from emdistill.models.attention import attending, attention_implementation
 from emdistill.models.families import require
 from emdistill.models.masked_lm import has_masked_lm_head, masked_word_logits
-from emdistill.states import EncoderStates
+from emdistill.states import WORDS_OF_TOKENS, EncoderStates, student_part
 
 OF_ATTENTION = ("attention", "queries", "keys", "values")
 OF_LAYERS = ("hidden", *OF_ATTENTION)
 STATES = frozenset({"embeddings", *OF_LAYERS})
-NOT_FOR_THE_MODEL = frozenset({"labels", "row"})  # row: the number of an example in its data set
+NOT_FOR_THE_MODEL = frozenset({"labels", "row", WORDS_OF_TOKENS})  # row: the number of an example in its data set
 SUFFIX = "+emdistill"
 
 
@@ -42,8 +42,9 @@ def capture(
 
     model   a sequence classifier, masked-LM or bare encoder of transformers; a classifier also inside a wrapper
             (DistributedDataParallel)
-    inputs  the tokenizer's tensors, [B, L]; `labels` and `row` are not passed on; without `attention_mask` all are
-            tokens. The logits of a masked-LM are those at the positions whose label is not -100: [P, V]
+    inputs  the tokenizer's tensors, [B, L]; `labels`, `row`, `words` and the teacher's part are not passed on; without
+            `attention_mask` all are tokens. The logits of a masked-LM are those at the positions whose label is not
+            -100: [P, V]
     needs   any of "hidden", "embeddings", "attention", "queries", "keys", "values"
     layers  the numbers of the layers to keep; None: all
     Gradients flow through all states. The output is that of an uncaptured pass, up to rounding.
@@ -52,7 +53,7 @@ def capture(
     encoder = _encoder(model)
     check_states(needs)
     require(encoder, *{"attention" if need in OF_ATTENTION else "hidden" for need in needs})
-    arguments = {name: value for name, value in inputs.items() if name not in NOT_FOR_THE_MODEL}
+    arguments = {name: value for name, value in student_part(inputs).items() if name not in NOT_FOR_THE_MODEL}
     chosen = chosen_layers(layers, encoder.config.num_hidden_layers)
     with_hidden = "hidden" in needs or "embeddings" in needs
     runs = encoder.base_model if has_masked_lm_head(encoder) else model

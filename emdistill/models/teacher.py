@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from emdistill.errors import TeacherError
 from emdistill.models.capture import capture
 from emdistill.models.encoder import encoder_shape, fingerprint
-from emdistill.states import EncoderShape, EncoderStates
+from emdistill.states import EncoderShape, EncoderStates, teacher_part
 from emdistill.tasks import TaskKind, kind_of_model
 
 
@@ -52,7 +52,7 @@ class Teacher:
             self.model.eval()  # type: ignore[no-untyped-call]
         reduced = self.dtype != torch.float32
         with torch.no_grad(), torch.autocast(self.model.device.type, self.dtype if reduced else None, enabled=reduced):
-            return capture(self.model, inputs, needs, layers)
+            return capture(self.model, teacher_part(inputs), needs, layers)
 
     @property
     def shape(self) -> EncoderShape:

@@ -19,7 +19,7 @@ from emdistill.models.arithmetic import fast_float32
 from emdistill.models.cache_files import FORMAT, CacheFiles, Layout, Part, parts_of, within
 from emdistill.models.capture import OF_LAYERS, field_of
 from emdistill.models.teacher import Teacher
-from emdistill.states import EncoderStates
+from emdistill.states import EncoderStates, teacher_part
 
 Collate = Callable[[list[dict[str, Any]]], Mapping[str, Tensor]]
 
@@ -46,6 +46,7 @@ class TeacherCache:
         needs, layers  as for a Teacher; other layers are None
         Raises CacheError for states that were not cached, and for other tokens than the cached example's.
         """
+        inputs = teacher_part(inputs)
         if absent := {"row", "attention_mask"} - set(inputs):
             raise CacheError(f"a batch for the teacher cache lacks {', '.join(sorted(absent))}; its examples need both")
         parts = parts_of(self.layout.shape, needs, layers)

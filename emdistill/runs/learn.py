@@ -28,6 +28,7 @@ def prepare(
     tokenizer: PreTrainedTokenizerBase,
     stages: Sequence[Stage],
     augmented: Dataset | None = None,
+    teacher_tokenizer: PreTrainedTokenizerBase | None = None,
     text: UnlabelledText | None = None,
 ) -> tuple[list[DistillationArguments], Splits]:
     """The training arguments of every stage, and the rows that are learned from and chosen on.
@@ -44,6 +45,7 @@ def prepare(
     splits = make_splits(
         data,
         tokenizer,
+        teacher_tokenizer,
         select=config.select,
         max_length=config.max_length,
         batch_size=arguments[0].per_device_train_batch_size,

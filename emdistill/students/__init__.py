@@ -24,7 +24,7 @@ from emdistill.students.pretrained import pretrained_student
 from emdistill.students.shape import complete_shape, name_predictions
 
 Student = tuple[PreTrainedModel, PreTrainedTokenizerBase]
-Sample = Callable[[], list[dict[str, Tensor]]]
+Sample = Callable[[PreTrainedTokenizerBase], list[dict[str, Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,14 @@ def make_student(
 
     spec            a form of STUDENTS
     seed            the same seed gives the same weights
-    source          an encoder with the teacher's tokens that gives the layers kept, embeddings, pooler and head instead
-                    of the teacher, e.g. the one it was fine-tuned from
+    source          an encoder that gives the layers kept, embeddings, pooler, head and tokenizer instead of the
+                    teacher, e.g. the one it was fine-tuned from
     birth           weights of a student of a given shape (4x312): the teacher's units of highest importance, its units
                     drawn at random, or fresh ones
     embedding_rank  width of factorised embedding tables (factorise.py) of a BERT; None: that of its layers
-    sample          gives batches of the tokenizer's tensors with `labels`; called at most once, to cut a student from
-                    the teacher (importance needs it, the means of states use it) or to factorise embeddings
+    sample          gives batches of a tokenizer's tensors with `labels`; called at most once per tokenizer: to cut a
+                    student from the teacher (importance needs it, the means of states use it), or to factorise
+                    embeddings
     record          called with the ExtractionPlan of a student cut from the teacher
     Raises ConfigError for a spec of no form, a shape that is no part of the teacher, embeddings that cannot be
     factorised so; LayerCountError for layers that are not there; ModelError and TokenizerError for an encoder that
@@ -90,7 +91,7 @@ def make_student(
     student, student_tokenizer = STUDENTS[student_kind(spec)].build(request)
     if embedding_rank is not None:
         check_factorisable(student, embedding_rank)  # before the sample is made
-        student = factorise_embeddings(student, embedding_rank, sample() if sample else (), seed=seed)
+        student = factorise_embeddings(student, embedding_rank, sample(student_tokenizer) if sample else (), seed=seed)
     return student, student_tokenizer
 
 
@@ -106,18 +107,19 @@ def student_kind(spec: str) -> str:
 
 
 def _keep_count(request: StudentRequest) -> Student:
-    encoder = _kept_from(request)
+    encoder, tokenizer = _kept_from(request)
     first = require(encoder, "keep").keeps_first
     layers = evenly_spaced(int(request.spec), encoder_shape(encoder).layers, first=first)
-    return _with_teachers_head(request, keep_layers(encoder, layers))
+    return _with_teachers_head(request, keep_layers(encoder, layers)), tokenizer
 
 
 def _keep_list(request: StudentRequest) -> Student:
     layers = tuple(int(number) for number in request.spec.split(",") if number)
-    return _with_teachers_head(request, keep_layers(_kept_from(request), layers))
+    encoder, tokenizer = _kept_from(request)
+    return _with_teachers_head(request, keep_layers(encoder, layers)), tokenizer
 
 
-def _with_teachers_head(request: StudentRequest, student: PreTrainedModel) -> Student:
+def _with_teachers_head(request: StudentRequest, student: PreTrainedModel) -> PreTrainedModel:
     """The student, its head named for the task; raises ModelError where the head is for another number of outputs."""
     outputs = len(request.labels) or 1
     if request.predictions.of_task and student.config.num_labels != outputs:
@@ -126,18 +128,16 @@ def _with_teachers_head(request: StudentRequest, student: PreTrainedModel) -> St
             "take a teacher that was fine-tuned on this task"
         )
     name_predictions(student.config, request.labels, request.predictions)
-    return student, request.tokenizer
+    return student
 
 
-def _kept_from(request: StudentRequest) -> PreTrainedModel:
-    """The encoder that gives its layers: the teacher, or the source with a head for the task."""
-    return request.teacher if request.source is None else _load(request, request.source)[0]
+def _kept_from(request: StudentRequest) -> Student:
+    """The encoder that gives its layers, and its tokenizer: the teacher, or the source with a head for the task."""
+    return (request.teacher, request.tokenizer) if request.source is None else _load(request, request.source)
 
 
 def _load(request: StudentRequest, source: Source) -> Student:
-    return pretrained_student(
-        source, request.tokenizer, labels=request.labels, predictions=request.predictions, seed=request.seed
-    )
+    return pretrained_student(source, labels=request.labels, predictions=request.predictions, seed=request.seed)
 
 
 def _shape(request: StudentRequest) -> Student:
@@ -150,12 +150,12 @@ def _shape(request: StudentRequest) -> Student:
     require(teacher, "cut")
     shape = complete_shape(teacher.config, *sizes)
     check_part(teacher, shape)  # before the sample is made
-    batches = [] if request.sample is None else request.sample()
+    batches = [] if request.sample is None else request.sample(request.tokenizer)
     plan = plan_extraction(teacher, shape, _importance(request, batches))
     student = _with_teachers_head(request, cut_out(teacher, plan, batches))
     if request.record is not None:
         request.record(plan)
-    return student
+    return student, request.tokenizer
 
 
 def _importance(request: StudentRequest, batches: list[dict[str, Tensor]]) -> Importance:
@@ -207,7 +207,7 @@ STUDENTS = {
         example="DIR_OR_HUB_ID",
         # A hub id: an owner and a name, or a name that starts with a letter, so that a mistyped shape is none.
         pattern=re.compile(rf"(?=[A-Za-z]|[^/]+/){HUB_ID.pattern}"),
-        description="a small pretrained encoder that reads the teacher's tokens",
+        description="a small pretrained encoder, which may read other tokens than the teacher",
         build=_pretrained,
     ),
 }

@@ -1,4 +1,4 @@
-"""A student that is a released small encoder: its own weights, a head for the task, the teacher's tokens."""
+"""A student that is a released small encoder: its own weights, a head for the task, its own tokens."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -7,14 +7,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emdistill.errors import ModelError
-from emdistill.models.encoder import Source, load_classifier, load_encoder, load_tokenizer, same_tokens
+from emdistill.models.encoder import Source, load_classifier, load_encoder, load_tokenizer
 from emdistill.models.masked_lm import has_masked_lm_head
 from emdistill.states import CLASSES, Predictions
 
 
 def pretrained_student(
     source: Source,
-    teacher_tokenizer: PreTrainedTokenizerBase,
     *,
     labels: Sequence[str] = (),
     predictions: Predictions = CLASSES,
@@ -23,11 +22,9 @@ def pretrained_student(
     """The encoder in `source`, with a head for `labels` or a score: its own if it fits, else fresh from `seed`.
 
     For masked words it must have a masked-LM head; for no predictions it loses such a head. torch's random state stays.
-    Raises ModelError where it cannot be loaded or lacks that head, TokenizerError where its tokens are not the
-    teacher's.
+    Raises ModelError where it cannot be loaded or lacks that head.
     """
     tokenizer = load_tokenizer(source)
-    same_tokens(teacher_tokenizer, tokenizer)
     if predictions.of_task:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)

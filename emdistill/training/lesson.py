@@ -10,12 +10,12 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from emdistill.data.batches import padding_collator
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.capture import capture
 from emdistill.models.teacher import Teacher
 from emdistill.training.arguments import DistillationArguments
 from emdistill.training.stage import Stage
+from emdistill.training.two_vocabularies import collator_for_both
 
 Score = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 Collator = Callable[[list[dict[str, Any]]], Any]
@@ -29,6 +29,7 @@ class Lesson:
     train, choose_on  tokenised examples; with `choose_on`, each stage keeps its best checkpoint on it, by `score`
     labelled          the rows of train that have labels, where not all have
     collator          makes a batch of examples; None: it pads them
+    teacher_tokenizer  where it differs from the student's: the examples then hold the tokens of both
     """
 
     student: PreTrainedModel
@@ -41,6 +42,7 @@ class Lesson:
     score: Score | None = None
     collator: Collator | None = None
     labelled: Dataset | None = None
+    teacher_tokenizer: PreTrainedTokenizerBase | None = None
 
     def rows_of(self, stage: Stage) -> Dataset:
         """What a stage learns from: without a teacher, the rows that have labels."""
@@ -49,7 +51,7 @@ class Lesson:
     @property
     def collate(self) -> Collator:
         """What makes a batch."""
-        return self.collator or padding_collator(self.tokenizer)
+        return self.collator or collator_for_both(self.tokenizer, self.teacher_tokenizer)
 
 
 def prove(lesson: Lesson) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from emdistill.models.alignment import meet
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.capture import capture
 from emdistill.models.teacher import Teacher
@@ -39,7 +40,7 @@ def fit_projections(
     def states() -> Iterator[tuple[EncoderStates, EncoderStates]]:
         for batch in batches:
             own = {name: value.to(student.device) for name, value in batch.items() if name != "labels"}
-            yield capture(student, own, NEEDS), teacher(own, NEEDS)
+            yield meet(capture(student, own, NEEDS), teacher(own, NEEDS), own)
 
     with evaluating(student), torch.no_grad(), fast_float32():
         for projection in between_widths:

@@ -12,7 +12,6 @@ from emdistill.config import Selection
 from emdistill.data.batches import (
     LengthGroupedSampler,
     TokenBudgetSampler,
-    padding_collator,
     share_of_padding,
     tokenise,
     tokenizer_key,
@@ -22,6 +21,7 @@ from emdistill.data.unlabelled import UnlabelledText, unlabelled_dataset
 from emdistill.errors import ConfigError
 from emdistill.models.inputs import longest_text
 from emdistill.tasks.task import Task, TaskData
+from emdistill.training.two_vocabularies import collator_for_both, tokenise_for_both
 
 HELD_OUT_SHARE = 0.1
 HELD_OUT_AT_MOST = 1000
@@ -70,6 +70,7 @@ def check_max_length(max_length: int, *models: PreTrainedModel) -> None:
 def make_splits(
     data: TaskData,
     tokenizer: PreTrainedTokenizerBase,
+    teacher_tokenizer: PreTrainedTokenizerBase | None = None,
     *,
     select: Selection,
     max_length: int,
@@ -81,6 +82,7 @@ def make_splits(
 ) -> Splits:
     """Hold out a part of train where a checkpoint is to be chosen on it, and tokenise.
 
+    teacher_tokenizer  where it differs: what is learned from then has the tokens of both
     rows       learn from so many rows at most, drawn with a fixed seed
     augmented  further rows to learn from, `row` being the training row that each was made of; those made of rows
                that are not learned from are left out
@@ -105,17 +107,21 @@ def make_splits(
         columns = {name: further[name][:] for name in train.column_names}
         more = Dataset.from_dict(columns, features=train.features)  # as train has them, whatever the file's were
         train = concatenate_datasets([train, more]).remove_columns("row")
-    encoded = labelled = tokenise(train, tokenizer, max_length)
+    encode = partial(
+        tokenise_for_both, tokenizer=tokenizer, max_length=max_length, teacher_tokenizer=teacher_tokenizer
+    )
+    encoded = labelled = encode(train)
     unlabelled = None
     if text is not None:
+        keys = [tokenizer_key(each) for each in (tokenizer, teacher_tokenizer) if each is not None]
         further, unlabelled = unlabelled_dataset(
             text,
             scored=[*data.evaluation.values(), *([] if choose_on is None else [choose_on])],
             labelled=train,
             absent=data.task.kind.absent(data.task.outputs),
-            encode=partial(tokenise, tokenizer=tokenizer, max_length=max_length),
+            encode=encode,
             features=labelled.features,
-            key=f"{tokenizer_key(tokenizer)} {max_length}",
+            key=f"{' '.join(keys)} {max_length}",
         )
         encoded = concatenate_datasets([labelled, further])
     if choose_on is not None:
@@ -145,6 +151,7 @@ def _learned_and_held_out(
 def sample_batches(
     data: TaskData,
     tokenizer: PreTrainedTokenizerBase,
+    teacher_tokenizer: PreTrainedTokenizerBase | None = None,
     *,
     select: Selection,
     max_length: int,
@@ -155,7 +162,7 @@ def sample_batches(
     """Batches of `count` rows that are learned from, with labels, always the same: what importance is measured on."""
     train, _ = _learned_and_held_out(data.train, data.task, select, rows)
     chosen = np.random.default_rng(HELD_OUT_SEED).permutation(len(train))[:count]
-    encoded = tokenise(train.select(chosen), tokenizer, max_length)
+    encoded = tokenise_for_both(train.select(chosen), tokenizer, max_length, teacher_tokenizer)
     examples = encoded.select(np.argsort(encoded["length"])).remove_columns("length").to_list()
-    collate = padding_collator(tokenizer)
+    collate = collator_for_both(tokenizer, teacher_tokenizer)
     return [dict(collate(examples[start : start + batch_size])) for start in range(0, len(examples), batch_size)]

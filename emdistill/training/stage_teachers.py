@@ -12,6 +12,7 @@ from emdistill.losses import Objective
 from emdistill.models.teacher import Teacher, TeacherSource
 from emdistill.models.teacher_cache import open_teacher_cache
 from emdistill.training.stage import Stage
+from emdistill.training.two_vocabularies import teacher_examples
 
 
 def stage_teachers(
@@ -25,6 +26,7 @@ def stage_teachers(
 ) -> list[TeacherSource | None]:
     """One teacher per stage, None where labels alone are read; cached outputs are written to `folder` now.
 
+    tokenizer   the teacher's
     cache   logits: stages that read nothing but predictions take them from the cache; states: every stage takes all
             it reads from there, in half precision; none: the teacher runs at every step
     Raises CacheError where they do not fit.
@@ -37,7 +39,7 @@ def stage_teachers(
             return teacher
         return open_teacher_cache(
             teacher,
-            examples,
+            teacher_examples(examples),
             folder,
             needs=objective.needs,
             layers=objective.teacher_layers,
