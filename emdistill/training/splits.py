@@ -117,6 +117,12 @@ def _learned_and_held_out(
     return train, held_out
 
 
+def labelled_rows(data: TaskData, *, select: Selection, rows: int | None = None) -> Dataset:
+    """The rows of train whose labels a run has: those it learns from, and those it chooses its checkpoint on."""
+    train, held_out = _learned_and_held_out(data.train, data.task, select, rows)
+    return train if held_out is None else concatenate_datasets([train, held_out])
+
+
 def sample_batches(
     data: TaskData,
     tokenizer: PreTrainedTokenizerBase,
