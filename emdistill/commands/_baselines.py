@@ -45,7 +45,8 @@ Answer = Callable[[str, str | None], object]
 """(text, second text of a pair) -> the logits, from nothing but the text."""
 
 TIMED_TEXTS = 100
-TURNS = {"rounds": 5, "calls": 20, "seconds": 2.0}  # seconds: per model at most
+ROUNDS, CALLS = 5, 20
+SECONDS = 2.0  # of timing, per model at most
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,8 @@ class Bench:
             lead=None if ours is None else 100 * (ours.score - own.score),
             lead_error=None if ours is None else ours.error(own),
             bytes=model.bytes,
-            p50=latency and latency.p50,
-            p95=latency and latency.p95,
+            p50=latency.p50 if latency else None,
+            p95=latency.p95 if latency else None,
             seconds=model.seconds,
             note=model.note,
         )
@@ -201,7 +202,12 @@ def _time(bench: Bench, student: Contender) -> None:
 
     models = {"teacher": bench.teacher, "student": student, **bench.baselines}
     before, threads = read_cpu_clock(), torch.get_num_threads()
-    times = time_in_turns({name: partial(call, model.answer) for name, model in models.items()}, **TURNS)
+    times = time_in_turns(
+        {name: partial(call, model.answer) for name, model in models.items()},
+        rounds=ROUNDS,
+        calls=CALLS,
+        seconds=SECONDS,
+    )
     busy = busy_note(before, read_cpu_clock(), cores=os.cpu_count() or 1, threads=threads)
     bench.latencies = {name: summarise(seconds, 1) for name, seconds in times.items()}
     bench.notes += [busy] if busy else []
@@ -211,8 +217,9 @@ def torch_contender(
     classifier: Classifier, logits: Sequence[Mapping[str, Logits]], *, max_length: int, seconds: float | None = None
 ) -> Contender:
     """A model in PyTorch, from text to logits."""
-    model: Any = classifier.model.eval()
+    model: Any = classifier.model
     tokenizer: Any = classifier.tokenizer
+    model.eval()
 
     def answer(text: str, pair: str | None) -> object:
         batch = tokenizer(text, pair, truncation=True, max_length=max_length, return_tensors="pt").to(model.device)
@@ -293,7 +300,7 @@ def _int8_teacher(setting: Setting) -> Contender:
         made = write_int8(part, subject, max_drop=MAX_DROP_ON_TRAIN, threads=threads, console=console)
         if made is None:
             raise ModelError(
-                f"int8 costs more than {MAX_DROP_ON_TRAIN:g} points on training rows, whatever is left out"
+                f"whatever stays in float32, int8 costs over {MAX_DROP_ON_TRAIN:g} points on training rows"
             )
         write_onnx_folder(part, teacher.model, teacher.tokenizer)
         size, model = (part / INT8).stat().st_size, open_onnx(part / INT8, threads=threads)

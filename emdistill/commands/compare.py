@@ -25,7 +25,7 @@ from emdistill.options import load_options
 from emdistill.runs.answers import PREDICTIONS, Logits, teacher_logits
 from emdistill.runs.baseline_record import BASELINES, baseline_names, read_baselines, write_baselines
 from emdistill.runs.comparison import RUNS, Comparison, read_comparison, run_place
-from emdistill.runs.distillation import read_distillation
+from emdistill.runs.distillation import Distillation, read_distillation
 from emdistill.runs.open_run import check_same_run
 from emdistill.runs.record import RUN_FILE, RunRecord, read_run
 from emdistill.ship.subject import Classifier
@@ -181,34 +181,35 @@ def _run_all(plan: Sequence[PlannedRun], data: TaskData, overwrite: bool) -> Non
 def _measure(
     folder: Path, names: Sequence[str], plan: Sequence[PlannedRun], data: TaskData, teacher: Classifier
 ) -> None:
-    """Measure the baselines once, and write baselines.json of every run, and of the comparison for its best entry."""
+    """Measure the baselines once; write baselines.json of every run, and of the comparison for its best entry."""
     config = plan[0].config
     task, length = data.task, config.max_length
     logits = teacher_logits(Path(config.output) / PREDICTIONS)
     if logits is None:
         say("no baselines: the runs were made by an earlier version, which kept no predictions")
         return
-    results = {run: read_distillation(Path(run.config.output)) for run in plan}
+    entries: dict[str, list[Distillation]] = {}
+    for run in plan:
+        entries.setdefault(run.entry, []).append(read_distillation(Path(run.config.output)))
 
-    def student(runs: Sequence[PlannedRun]) -> Contender:
-        seconds = fmean(results[run].training_seconds or 0.0 for run in runs)
-        return run_contender([results[run].folder for run in runs], max_length=length, seconds=seconds)
+    def student(runs: Sequence[Distillation]) -> Contender:
+        seconds = fmean(run.training_seconds or 0.0 for run in runs)
+        return run_contender([run.folder for run in runs], max_length=length, seconds=seconds)
 
-    entries = {entry: [run for run in plan if run.entry == entry] for entry in dict.fromkeys(run.entry for run in plan)}
-    distilled = {entry: runs for entry, runs in entries.items() if runs[0].config.method != LABELS_ONLY}
-    labels = [runs for runs in entries.values() if runs[0].config.method == LABELS_ONLY]
+    labels = {entry for entry, runs in entries.items() if runs[0].options.method == LABELS_ONLY}
     best = max(
-        distilled or entries,
-        key=lambda entry: fmean(results[run].student_scores[task.metrics[0]] for run in entries[entry]),
+        entries.keys() - labels or labels,
+        key=lambda entry: fmean(run.student_scores[task.metrics[0]] for run in entries[entry]),
     )
-    setting = Setting(config, data, labelled_rows(data, select=config.select, rows=config.rows), teacher)
     first = student(entries[best])
-    there = {"labels": student(labels[0])} if labels and "labels" in names else {}
+    there = {"labels": student(entries[min(labels)])} if "labels" in names else {}
     taught = torch_contender(teacher, [logits], max_length=length)
+    setting = Setting(config, data, labelled_rows(data, select=config.select, rows=config.rows), teacher)
     bench = measure_baselines(names, setting, first, taught, there=there)
     write_baselines(folder, bench.record(first, f"{best} student"))
-    for run in plan:
-        write_baselines(results[run].folder, bench.record(student([run])))
+    for runs in entries.values():
+        for one in runs:
+            write_baselines(one.folder, bench.record(student([one])))
 
 
 def _finish(run: PlannedRun, data: TaskData, logits: dict[str, Logits] | None, *, overwrite: bool) -> str:

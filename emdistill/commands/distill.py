@@ -160,12 +160,15 @@ def _measure(
     quiet: bool,
 ) -> BaselineRecord:
     """What a user could take instead of this student; teacher and student come with their logits on dev."""
-    labels = partial(distill, labels_alone(config), examples=data, teacher_logits=teacher[1], quiet=True)
+
+    def train_labels() -> StudentArtifact:
+        return distill(labels_alone(config), examples=data, teacher_logits=teacher[1], quiet=True)
+
     train = labelled_rows(data, select=config.select, rows=config.rows)
     length = config.max_length
     learned = torch_contender(student[0], [student[1]], max_length=length, seconds=seconds)
     taught = torch_contender(teacher[0], [teacher[1]], max_length=length)
-    setting = Setting(config, data, train, teacher[0], labels)
+    setting = Setting(config, data, train, teacher[0], train_labels)
     return measure_baselines(baseline_names(config.baselines), setting, learned, taught, quiet=quiet).record(learned)
 
 

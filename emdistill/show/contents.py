@@ -17,7 +17,7 @@ FLOWS = "flows.jsonl"
 
 @dataclass(frozen=True)
 class Contents:
-    """A run's record, and what else it has left: the gate, the baselines, the flows, the answers to the first dev set."""
+    """A run's record, and what else it has left: gate, baselines, flows, the answers to the first development set."""
 
     run: Distillation
     gate: GateRecord | None

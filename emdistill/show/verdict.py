@@ -13,27 +13,28 @@ NOISE = 2.0  # standard errors of the paired difference
 def verdict(record: BaselineRecord) -> str:
     """One sentence: the student against the best baseline that is no slower, and against its teacher."""
     student, rivals = record.student, record.computed
-    cheap = {name: row for name, row in rivals.items() if _ratio(row, student, unknown=1.0) <= CHEAP}
+    cheap = {name: row for name, row in rivals.items() if _ratio(row, student) <= CHEAP}
     dear = {name: row for name, row in rivals.items() if name not in cheap and _shown(row) < 0}
-    clauses = [_against(record, cheap)] if cheap else []
-    faster = _times(_ratio(record.teacher, student, unknown=1.0))
-    if faster and not (cheap and clauses[0].startswith("take")):
-        opening = "" if clauses else f"the {record.student_name} is "
-        clauses.append(f"{opening}{faster} faster than the teacher")
-    sentence = " and ".join(clauses) or "no baseline could be computed"
-    if dear:
-        name = max(dear, key=lambda name: record.score(dear[name]))
-        points, slower = -(dear[name].lead or 0.0), _times(_ratio(dear[name], student, unknown=1.0))
-        sentence += f"; {TITLES.get(name, name)} is {points:.1f} points better, but {slower} slower"
+    best, best_dear = (max(some, key=lambda name: record.score(rivals[name]), default=None) for some in (cheap, dear))
+    clauses = [_against(record, best)] if best else []
+    faster = _times(_ratio(record.teacher, student))
+    if faster and not (best and _shown(rivals[best]) < 0):
+        clauses.append(("" if clauses else f"the {record.student_name} is ") + f"{faster} faster than the teacher")
+    sentence = " and ".join(clauses) or "no baseline is as fast as the student"
+    if best_dear:
+        row = rivals[best_dear]
+        slower = _times(_ratio(row, student))
+        sentence += (
+            f"; {TITLES.get(best_dear, best_dear)} is {-(row.lead or 0.0):.1f} points better, but {slower} slower"
+        )
     return sentence
 
 
-def _against(record: BaselineRecord, rivals: Mapping[str, ModelRow]) -> str:
-    """The student against the rival that scores best."""
-    name = max(rivals, key=lambda name: record.score(rivals[name]))
-    rival, title = rivals[name], TITLES.get(name, name)
+def _against(record: BaselineRecord, name: str) -> str:
+    """The student against one baseline, which is no slower."""
+    rival, title = record.baselines[name], TITLES.get(name, name)
     lead, error, shown = rival.lead or 0.0, rival.lead_error, _shown(rival)
-    speed = _times(_ratio(record.student, rival, unknown=1.0))
+    speed = _times(_ratio(record.student, rival))
     if shown < 0:
         return f"take {title}: it is {-lead:.1f} points better" + (f" and {speed} faster" if speed else "")
     if shown > 0:
@@ -49,9 +50,9 @@ def _shown(row: ModelRow) -> float:
     return lead if row.lead_error is None or abs(lead) > NOISE * row.lead_error else 0.0
 
 
-def _ratio(row: ModelRow, other: ModelRow, *, unknown: float) -> float:
-    """How many times as long a row takes as the other."""
-    return row.p50 / other.p50 if row.p50 and other.p50 else unknown
+def _ratio(row: ModelRow, other: ModelRow) -> float:
+    """How many times as long a row takes as the other; 1 where it is not known."""
+    return row.p50 / other.p50 if row.p50 and other.p50 else 1.0
 
 
 def _times(ratio: float) -> str:
