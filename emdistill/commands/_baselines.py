@@ -202,12 +202,8 @@ def _time(bench: Bench, student: Contender) -> None:
 
     models = {"teacher": bench.teacher, "student": student, **bench.baselines}
     before, threads = read_cpu_clock(), torch.get_num_threads()
-    times = time_in_turns(
-        {name: partial(call, model.answer) for name, model in models.items()},
-        rounds=ROUNDS,
-        calls=CALLS,
-        seconds=SECONDS,
-    )
+    calls = {name: partial(call, model.answer) for name, model in models.items()}
+    times = time_in_turns(calls, rounds=ROUNDS, calls=CALLS, seconds=SECONDS)
     busy = busy_note(before, read_cpu_clock(), cores=os.cpu_count() or 1, threads=threads)
     bench.latencies = {name: summarise(seconds, 1) for name, seconds in times.items()}
     bench.notes += [busy] if busy else []

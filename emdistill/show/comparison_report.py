@@ -77,7 +77,7 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
 
 
 def differences_table(comparison: Comparison, beside: BaselineRecord | None = None) -> Table:
-    """Mean ± deviation, paired difference and interval, wins/ties/losses, time, finding; of baselines score and time."""
+    """Mean ± deviation, paired difference and interval, wins/ties/losses, time, finding; of baselines score, time."""
     against = f"difference to\n{comparison.baseline}"
     headings = ["", comparison.metric, against, "won/\ntied/\nlost", "time\n(s)", "finding"]
     teacher = ["teacher", f"{comparison.teacher[comparison.metric]:.3f}", *[ABSENT] * 3, ""]
