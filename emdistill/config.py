@@ -103,6 +103,8 @@ class TeachingConfig(CommonConfig):
             read nothing else; its logits and the layer states that are read, in half precision; or none.
         teacher_cache_folder: folder of the cache, for runs to share; the run folder, until the run has finished, if
             not given. The tokens of a raw text stand there too.
+        baselines: what else is measured on the same rows, for a user could take it instead of the student: names
+            separated by commas (tfidf, frozen, static, labels, int8-teacher), all, or none.
     """
 
     teacher: str
@@ -116,6 +118,7 @@ class TeachingConfig(CommonConfig):
     check_teacher: bool = True
     teacher_cache: CacheChoice = "logits"
     teacher_cache_folder: str | None = None
+    baselines: str = "tfidf"
 
 
 @dataclass(frozen=True, kw_only=True)

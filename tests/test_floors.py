@@ -24,6 +24,7 @@ FLOORS = {
     "methods": 3,
     "training": 3,
     "search": 3,
+    "baselines": 4,
     "runs": 4,
     "options": 4,
     "ship": 5,

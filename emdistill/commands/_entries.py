@@ -44,6 +44,12 @@ def read_entries(methods: str) -> list[Entry]:
     return entries
 
 
+def with_labels_alone(entries: list[Entry]) -> list[Entry]:
+    """The entries, and hard-labels where none of them is it."""
+    there = any(entry.options.get("method") == "hard-labels" for entry in entries)
+    return entries if there else [*entries, _read_entry("hard-labels")]
+
+
 def _read_entry(text: str) -> Entry:
     file = Path(text)
     if file.suffix in (".yaml", ".yml") and (file.exists() or "@" not in text):
@@ -106,6 +112,7 @@ def entry_configs(entries: Sequence[Entry], comparison: CompareConfig) -> list[R
     """
     common = {setting.name: getattr(comparison, setting.name) for setting in fields(TeachingConfig)}
     common["teacher_cache_folder"] = comparison.teacher_cache_folder or str(Path(comparison.output) / "teacher_cache")
+    common["baselines"] = "none"  # they are measured once for all
     configs = []
     for entry in entries:
         try:

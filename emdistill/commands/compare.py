@@ -4,11 +4,13 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from emdistill.commands._entries import entry_configs, find_baseline, read_entries, read_seeds
+from emdistill.commands._baselines import Contender, Setting, measure_baselines, run_contender, torch_contender
+from emdistill.commands._entries import entry_configs, find_baseline, read_entries, read_seeds, with_labels_alone
 from emdistill.commands._places import check_folder
 from emdistill.commands.distill import distill, input_hashes, student_shape
 from emdistill.config import CompareConfig, RunConfig, as_command, config_dict
@@ -17,19 +19,24 @@ from emdistill.data.labels import as_the_model_counts
 from emdistill.data.read import read_data
 from emdistill.errors import ConfigError, EmdistillError, Interrupted, ModelError, OutputError
 from emdistill.methods import compose_stages
-from emdistill.models.encoder import load_classifier
+from emdistill.models.encoder import load_classifier, load_tokenizer
 from emdistill.models.teacher import Teacher
 from emdistill.options import load_options
 from emdistill.runs.answers import PREDICTIONS, Logits, teacher_logits
+from emdistill.runs.baseline_record import BASELINES, baseline_names, read_baselines, write_baselines
 from emdistill.runs.comparison import RUNS, Comparison, read_comparison, run_place
-from emdistill.runs.distillation import read_distillation
+from emdistill.runs.distillation import Distillation, read_distillation
 from emdistill.runs.open_run import check_same_run
 from emdistill.runs.record import RUN_FILE, RunRecord, read_run
+from emdistill.ship.subject import Classifier
 from emdistill.show.comparison_report import comparison_notes, differences_table, write_comparison
 from emdistill.show.page import share_script
 from emdistill.show.run_report import write_run_report
+from emdistill.show.verdict import baseline_notes, baselines_table, verdict
 from emdistill.tasks.task import RAW_TEXT, TaskData
+from emdistill.training.splits import labelled_rows
 
+LABELS_ONLY = "hard-labels"
 WAIT = 2.0  # seconds between looks at what another process is running
 
 State = Literal["new", "begun", "finished", "other"]
@@ -65,7 +72,10 @@ def compare(config: CompareConfig | None = None, **options: Any) -> Comparison:
     config   a CompareConfig, or its fields as keywords: compare(methods="bert-emd,soft-targets", teacher=..., ...)
     """
     config = config if config is not None else load_options(CompareConfig, options.pop("config", None), options)
+    beside = baseline_names(config.baselines)
     entries = read_entries(config.methods)
+    if "labels" in beside:
+        entries = with_labels_alone(entries)
     names = [entry.name for entry in entries]
     seeds = read_seeds(config.seeds)
     baseline = find_baseline(config.baseline, entries)
@@ -78,6 +88,7 @@ def compare(config: CompareConfig | None = None, **options: Any) -> Comparison:
         )
     data = read_data(configs[0])
     teacher = Teacher(load_classifier(configs[0].teacher))
+    tokenizer = load_tokenizer(configs[0].teacher)
     data = as_the_model_counts(data, teacher.labels, teacher.kind)
     _check_methods(names, configs, teacher, data)
     plan = [
@@ -97,6 +108,11 @@ def compare(config: CompareConfig | None = None, **options: Any) -> Comparison:
     share_script(folder)  # before the runs' pages are written, which share it
     try:
         _run_all(plan, data, config.overwrite)
+        (folder / BASELINES).unlink(missing_ok=True)
+        if beside:
+            _measure(folder, beside, plan, data, Classifier(configs[0].teacher, teacher.model, tokenizer))
+        for run in plan:  # a page shows the student of the labels alone beside it, which may have come later
+            write_run_report(Path(run.config.output))
     except KeyboardInterrupt:
         raise Interrupted("stopped between two steps") from None
     finally:
@@ -160,8 +176,40 @@ def _run_all(plan: Sequence[PlannedRun], data: TaskData, overwrite: bool) -> Non
             waits = True
             time.sleep(WAIT)
         left = elsewhere
-    for run in plan:  # a page shows the student of the labels alone beside it, which may have come later
-        write_run_report(Path(run.config.output))
+
+
+def _measure(
+    folder: Path, names: Sequence[str], plan: Sequence[PlannedRun], data: TaskData, teacher: Classifier
+) -> None:
+    """Measure the baselines once; write baselines.json of every run, and of the comparison for its best entry."""
+    config = plan[0].config
+    task, length = data.task, config.max_length
+    logits = teacher_logits(Path(config.output) / PREDICTIONS)
+    if logits is None:
+        say("no baselines: the runs were made by an earlier version, which kept no predictions")
+        return
+    entries: dict[str, list[Distillation]] = {}
+    for run in plan:
+        entries.setdefault(run.entry, []).append(read_distillation(Path(run.config.output)))
+
+    def student(runs: Sequence[Distillation]) -> Contender:
+        seconds = fmean(run.training_seconds or 0.0 for run in runs)
+        return run_contender([run.folder for run in runs], max_length=length, seconds=seconds)
+
+    labels = {entry for entry, runs in entries.items() if runs[0].options.method == LABELS_ONLY}
+    best = max(
+        entries.keys() - labels or labels,
+        key=lambda entry: fmean(run.student_scores[task.metrics[0]] for run in entries[entry]),
+    )
+    first = student(entries[best])
+    there = {"labels": student(entries[min(labels)])} if "labels" in names else {}
+    taught = torch_contender(teacher, [logits], max_length=length)
+    setting = Setting(config, data, labelled_rows(data, select=config.select, rows=config.rows), teacher)
+    bench = measure_baselines(names, setting, first, taught, there=there)
+    write_baselines(folder, bench.record(first, f"{best} student"))
+    for runs in entries.values():
+        for one in runs:
+            write_baselines(one.folder, bench.record(student([one])))
 
 
 def _finish(run: PlannedRun, data: TaskData, logits: dict[str, Logits] | None, *, overwrite: bool) -> str:
@@ -183,7 +231,12 @@ def _report(folder: Path, comparison: Comparison | None, command: str) -> None:
     if comparison is None:
         say("no run is finished yet, so there is nothing to compare")
         return
-    write_comparison(folder, comparison, command=command)
-    print_table(differences_table(comparison))
+    beside = read_baselines(folder)
+    write_comparison(folder, comparison, beside, command=command)
+    print_table(differences_table(comparison, beside))
     say("\n".join(f"- {note}" for note in comparison_notes(comparison)))
+    if beside:
+        print_table(baselines_table(beside).without_empty_columns())
+        say("\n".join(f"- {note}" for note in baseline_notes(beside)))
+        say(verdict(beside))
     say(f"the page: {folder / 'report.html'}")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from emdistill.commands._baselines import Setting, labels_alone, measure_baselines, torch_contender
 from emdistill.commands._raw_text import distill_text
 from emdistill.config import RunConfig, config_dict
 from emdistill.console import say, say_scores
@@ -24,6 +25,7 @@ from emdistill.models.teacher import Teacher, check_above_chance
 from emdistill.options import load_config
 from emdistill.processes import is_first_process
 from emdistill.runs.answers import PREDICTIONS, write_predictions
+from emdistill.runs.baseline_record import BaselineRecord, baseline_names, write_baselines
 from emdistill.runs.describe import (
     describe_arithmetic,
     describe_data,
@@ -38,8 +40,10 @@ from emdistill.runs.open_run import open_run
 from emdistill.runs.reading import remember_reading
 from emdistill.runs.record import RunRecord
 from emdistill.runs.student_artifact import StudentArtifact, write_student
+from emdistill.ship.subject import Classifier
 from emdistill.show.cards import student_card
 from emdistill.show.run_report import write_run_report
+from emdistill.show.verdict import verdict
 from emdistill.states import EncoderShape
 from emdistill.students import ExtractionPlan, make_student
 from emdistill.tasks.task import RAW_TEXT, Task, TaskData
@@ -47,7 +51,7 @@ from emdistill.training.evaluate import Reading, predict_sets, score_sets
 from emdistill.training.lesson import Lesson, prove
 from emdistill.training.projections import fit_projections
 from emdistill.training.run_stages import seed_everything
-from emdistill.training.splits import check_max_length, sample_batches
+from emdistill.training.splits import check_max_length, labelled_rows, sample_batches
 from emdistill.training.stage_teachers import stage_teachers
 from emdistill.training.two_vocabularies import check_can_meet, teachers_own
 
@@ -75,6 +79,7 @@ def distill(
     Raises an EmdistillError before any training where an input cannot be used; Interrupted after Ctrl-C.
     """
     config = config if config is not None else load_config(**options)
+    baselines = baseline_names(config.baselines)
     if config.task == RAW_TEXT:
         return distill_text(config, quiet=quiet)
     folder = Path(config.output)
@@ -134,14 +139,44 @@ def distill(
         student_logits = logits_on_dev(lesson.student, lesson.tokenizer, "student on dev")
         note_scores("student", student_logits)
         if is_first_process():
-            card = student_card(as_distillation(folder, record))
+            judgement = ""
+            if baselines:
+                above = Classifier(config.teacher, teacher.model, teacher_tokenizer), teacher_logits
+                below = Classifier(str(folder), lesson.student, lesson.tokenizer), student_logits
+                beside = _measure(config, data, above, below, record.timings["training_seconds"], quiet=quiet)
+                write_baselines(folder, beside)
+                judgement = verdict(beside)
+            card = student_card(as_distillation(folder, record), judgement)
             remember_reading(lesson.student, lesson.tokenizer, task, config.max_length)
             write_student(folder, lesson.student, lesson.tokenizer, card)
             write_predictions(folder / PREDICTIONS, data.evaluation, teacher_logits, student_logits)
             run.save()
             write_run_report(folder)
+            say(judgement, quiet=quiet or not judgement)
         run.finish()
     return StudentArtifact(folder)
+
+
+def _measure(
+    config: RunConfig,
+    data: TaskData,
+    teacher: tuple[Classifier, Mapping[str, np.ndarray]],
+    student: tuple[Classifier, Mapping[str, np.ndarray]],
+    seconds: float,
+    *,
+    quiet: bool,
+) -> BaselineRecord:
+    """What a user could take instead of this student; teacher and student come with their logits on dev."""
+
+    def train_labels() -> StudentArtifact:
+        return distill(labels_alone(config), examples=data, teacher_logits=teacher[1], quiet=True)
+
+    train = labelled_rows(data, select=config.select, rows=config.rows)
+    length = config.max_length
+    learned = torch_contender(student[0], [student[1]], max_length=length, seconds=seconds)
+    taught = torch_contender(teacher[0], [teacher[1]], max_length=length)
+    setting = Setting(config, data, train, teacher[0], train_labels)
+    return measure_baselines(baseline_names(config.baselines), setting, learned, taught, quiet=quiet).record(learned)
 
 
 def _lesson(

@@ -117,7 +117,7 @@ def export(
         quantised, asides = None, []
         if int8:
             most = MAX_DROP_ON_TRAIN if max_drop is None else max_drop
-            quantised = _write_int8(part, subject, max_drop=most, threads=threads, console=console)
+            quantised = write_int8(part, subject, max_drop=most, threads=threads, console=console)
             if quantised is None:
                 asides.append(
                     f"no int8 model was written: whatever stays in float32, it costs more than {most:g} points on "
@@ -206,7 +206,7 @@ def _torch_variant(name: str, classifier: Classifier, examples: Dataset, max_len
     return Variant("PyTorch", source, file, size, predicted, torch_run(model), tokenizer)
 
 
-def _write_int8(part: Path, subject: Subject, *, max_drop: float, threads: int, console: Console) -> Quantised | None:
+def write_int8(part: Path, subject: Subject, *, max_drop: float, threads: int, console: Console) -> Quantised | None:
     """The int8 graph, calibrated and chosen on training rows: chosen on dev, its score there would flatter."""
     task = subject.data.task
     # One text per batch, as in the scores on dev: in int8 an answer depends a little on what else is in its batch.

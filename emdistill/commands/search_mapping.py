@@ -134,7 +134,7 @@ def search_mapping(
         "student_source": student_source, "method": method, "objective": objective or {}, "max_length": max_length,
         "training": (training or {}) | {"num_train_epochs": epochs}, "select": "last", "seed": seed,
         "check_teacher": check_teacher, "teacher_cache": teacher_cache, "teacher_cache_folder": str(folder / CACHE),
-        "output": output,
+        "output": output, "baselines": "none",
     }  # fmt: skip
     proxies = [_proxy(load_config(**options, **one), rows, score_rows) for one in tasks]
     student_layers, teacher_layers = _layers(proxies)

@@ -5,6 +5,8 @@ RUN/
 ├── run.json            the record (runs/record.py)
 ├── predictions.jsonl   what teacher and student answer to every row of dev (runs/answers.py)
 ├── flows.jsonl         flows and layer weights over the steps (runs/flows.py)
+├── baselines.json     what could be taken instead of the student, measured (runs/baseline_record.py)
+├── baselines/labels/   the run of the same student on labels alone, where --baselines names it
 ├── report.html         scores, sizes, losses, flows and answers on one page; plotly.min.js draws its charts
 ├── onnx/               the student for ONNX Runtime, once `emdistill export` has made it
 ├── tensorboard/        the training log
@@ -38,13 +40,26 @@ OWN_FILES = (
     "report.html",
     "plotly.min.js",
     "onnx",
+    "baselines.json",
+    "baselines",
     "tensorboard",
     "checkpoints",
     "teacher_cache",
 )
 WHILE_RUNNING = ("checkpoints", "teacher_cache")
-# What a run may be resumed with another value of: names of places, where contents count (they are compared by hash).
-PLACES = ("output", "teacher", "model", "data", "dev", "unlabelled", "keep_checkpoints", "teacher_cache_folder")
+# What a run may be resumed with another value of: names of places, where contents count (they are compared by hash),
+# and what is measured beside the student.
+PLACES = (
+    "output",
+    "teacher",
+    "model",
+    "data",
+    "dev",
+    "unlabelled",
+    "keep_checkpoints",
+    "teacher_cache_folder",
+    "baselines",
+)
 
 
 class Run:

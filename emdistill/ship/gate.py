@@ -59,14 +59,16 @@ def drop_error(task: Task, reference: NDArray[Any], logits: NDArray[Any], labels
     Rows are drawn with replacement 200 times, the same for both outputs, from a fixed seed.
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 6.
     """
+    drops = resampled_scores(task, reference, labels) - resampled_scores(task, logits, labels)
+    return 100.0 * float(np.std(drops, ddof=1))
+
+
+def resampled_scores(task: Task, logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
+    """The first metric on 200 samples of the rows, drawn with replacement: the same rows for all logits [rows, C]."""
     random, rows, metric = np.random.default_rng(0), len(labels), task.metrics[0]
     task = replace(task, metrics=(metric,))
-    samples = [random.integers(rows, size=rows) for _ in range(RESAMPLES)]
-    drops = [
-        task.score(reference[sample], labels[sample])[metric] - task.score(logits[sample], labels[sample])[metric]
-        for sample in samples
-    ]
-    return 100.0 * float(np.std(drops, ddof=1))
+    samples = (random.integers(rows, size=rows) for _ in range(RESAMPLES))
+    return np.array([task.score(logits[sample], labels[sample])[metric] for sample in samples])
 
 
 def judge(

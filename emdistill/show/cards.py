@@ -33,8 +33,8 @@ class Reads:
     max_length: int
 
 
-def student_card(run: Distillation) -> str:
-    """The card of a task's student."""
+def student_card(run: Distillation, verdict: str = "") -> str:
+    """The card of a task's student; `verdict` compares it with what could be taken instead."""
     task, (first, _) = run.scored_task, run.dev
     reads = Reads(task.name, find_kind(task.kind).link, task.labels, task.pairs, run.options.max_length)
     # Scores on the first evaluation set bear the metric's name alone, others SET/METRIC.
@@ -70,6 +70,7 @@ def student_card(run: Distillation) -> str:
         scores=Table(["measured on", "metric", "teacher", "student"], scores, words=(0, 1)),
         counts=f"{words(task.metric)} on {first}",
         sizes=comparison_table(sizes).without_empty_columns(),
+        verdict=verdict,
     )
 
 

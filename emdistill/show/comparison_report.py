@@ -5,24 +5,34 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from emdistill.console import ABSENT, ReportRow, Table, comparison_table, counted, markdown, short, spread
+from emdistill.console import ABSENT, ReportRow, Table, cell, comparison_table, counted, markdown, short, spread
 from emdistill.files import write_whole
+from emdistill.runs.baseline_record import TITLES, BaselineRecord
 from emdistill.runs.comparison import Comparison, EntryResult, PairedDifference
 from emdistill.runs.distillation import version_notes
 from emdistill.show.charts import differences
 from emdistill.show.page import Chart, write_page
+from emdistill.show.verdict import baseline_notes, baselines_table, verdict
 
 OLD_PICTURE = "differences.png"  # of earlier versions
 
 
-def write_comparison(folder: Path, comparison: Comparison, *, command: str = "") -> None:
-    """Write comparison.json, comparison.md and report.html, each whole or not at all."""
+def write_comparison(
+    folder: Path, comparison: Comparison, beside: BaselineRecord | None = None, *, command: str = ""
+) -> None:
+    """Write comparison.json, comparison.md and report.html, each whole or not at all.
+
+    beside   what was measured that could be taken instead of a student
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / OLD_PICTURE).unlink(missing_ok=True)
     notes = comparison_notes(comparison)
     record = json.dumps(comparison_record(comparison), indent=2, ensure_ascii=False) + "\n"
     write_whole(folder / "comparison.json", record)
-    lines = differences_markdown(comparison) + "\n" + "".join(f"- {note}\n" for note in notes)
+    judgement = verdict(beside) if beside else ""
+    lines = differences_markdown(comparison, beside) + "\n" + "".join(f"- {note}\n" for note in notes)
+    if beside:
+        lines += f"\n{markdown(baselines_table(beside).without_empty_columns())}\n{judgement}\n"
     write_whole(folder / "comparison.md", lines)
     rows = [ReportRow("teacher", comparison.teacher), *map(_means, comparison.entries)]
     write_page(
@@ -32,7 +42,10 @@ def write_comparison(folder: Path, comparison: Comparison, *, command: str = "")
         comparison=comparison,
         differences=[_difference(difference) for _, difference in comparison.compared],
         notes=notes,
-        table=differences_table(comparison),
+        table=differences_table(comparison, beside),
+        verdict=judgement[:1].upper() + judgement[1:],
+        beside=baselines_table(beside).without_empty_columns() if beside else None,
+        beside_notes=baseline_notes(beside) if beside else [],
         chart=_chart(comparison) if comparison.compared else None,
         models=comparison_table(rows).without_empty_columns(),
         command=command,
@@ -63,20 +76,27 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
     return {"status": "interrupted" if comparison.missing else "finished", **record}
 
 
-def differences_table(comparison: Comparison) -> Table:
-    """Mean ± deviation, paired difference and interval, wins/ties/losses, time, finding."""
+def differences_table(comparison: Comparison, beside: BaselineRecord | None = None) -> Table:
+    """Mean ± deviation, paired difference and interval, wins/ties/losses, time, finding; of baselines score, time."""
     against = f"difference to\n{comparison.baseline}"
     headings = ["", comparison.metric, against, "won/\ntied/\nlost", "time\n(s)", "finding"]
     teacher = ["teacher", f"{comparison.teacher[comparison.metric]:.3f}", *[ABSENT] * 3, ""]
     lines = [teacher, *(_line(comparison, entry) for entry in comparison.entries)]
+    if beside:
+        lines += [
+            [TITLES.get(name, name), f"{beside.score(row):.3f}", ABSENT, ABSENT, cell(row.seconds, ".3g"), ""]
+            for name, row in beside.computed.items()
+            if name != "labels"  # an entry by itself
+        ]
     title = f"{comparison.task}, {comparison.dev}: {counted(len(comparison.seeds), 'seed')}"
     return Table(headings, lines, title, words=(0, 5))
 
 
-def differences_markdown(comparison: Comparison) -> str:
+def differences_markdown(comparison: Comparison, beside: BaselineRecord | None = None) -> str:
     """The same table in Markdown, with the p-values beside it."""
-    table = differences_table(comparison)
+    table = differences_table(comparison, beside)
     p_values = [["", ""], *([_p(e.difference.p if e.difference else None), _p(e.p_holm)] for e in comparison.entries)]
+    p_values += [["", ""]] * (len(table.lines) - len(p_values))
     lines = [[*line, *p] for line, p in zip(table.lines, p_values, strict=True)]
     return markdown(replace(table, headings=[*table.headings, "p", "p (Holm)"], lines=lines))
 

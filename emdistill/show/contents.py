@@ -6,6 +6,7 @@ from typing import Any
 
 from emdistill.errors import DataError
 from emdistill.runs.answers import PREDICTIONS, Predictions, read_predictions
+from emdistill.runs.baseline_record import BaselineRecord, read_baselines
 from emdistill.runs.distillation import Distillation, read_distillation
 from emdistill.runs.flows import FlowRecord, read_flows
 from emdistill.runs.gate_record import GateRecord, read_gate
@@ -16,10 +17,11 @@ FLOWS = "flows.jsonl"
 
 @dataclass(frozen=True)
 class Contents:
-    """A run's record, and what else it has left: the gate, the flows, the answers to the first development set."""
+    """A run's record, and what else it has left: gate, baselines, flows, the answers to the first development set."""
 
     run: Distillation
     gate: GateRecord | None
+    baselines: BaselineRecord | None
     flows: list[FlowRecord]
     answers: Predictions | None
 
@@ -45,7 +47,8 @@ def read_contents(folder: Path) -> Contents:
     """Raises OutputError for a folder without a distillation or with a broken record, DataError for a broken line."""
     run = read_distillation(folder)
     flows = folder / FLOWS
-    return Contents(run, read_gate(folder), read_flows(flows) if flows.exists() else [], _answers(run))
+    recorded = read_flows(flows) if flows.exists() else []
+    return Contents(run, read_gate(folder), read_baselines(folder), recorded, _answers(run))
 
 
 def _answers(run: Distillation) -> Predictions | None:

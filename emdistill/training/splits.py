@@ -107,9 +107,7 @@ def make_splits(
         columns = {name: further[name][:] for name in train.column_names}
         more = Dataset.from_dict(columns, features=train.features)  # as train has them, whatever the file's were
         train = concatenate_datasets([train, more]).remove_columns("row")
-    encode = partial(
-        tokenise_for_both, tokenizer=tokenizer, max_length=max_length, teacher_tokenizer=teacher_tokenizer
-    )
+    encode = partial(tokenise_for_both, tokenizer=tokenizer, max_length=max_length, teacher_tokenizer=teacher_tokenizer)
     encoded = labelled = encode(train)
     unlabelled = None
     if text is not None:
@@ -146,6 +144,12 @@ def _learned_and_held_out(
     if rows is not None and rows < len(train):
         _, train = hold_out(train, task, rows / len(train), HELD_OUT_SEED, rows)
     return train, held_out
+
+
+def labelled_rows(data: TaskData, *, select: Selection, rows: int | None = None) -> Dataset:
+    """The rows of train whose labels a run has: those it learns from, and those it chooses its checkpoint on."""
+    train, held_out = _learned_and_held_out(data.train, data.task, select, rows)
+    return train if held_out is None else concatenate_datasets([train, held_out])
 
 
 def sample_batches(

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from emdistill.show.contents import Contents, Section
 from emdistill.show.sections.answers import answers
+from emdistill.show.sections.baselines import baselines
 from emdistill.show.sections.configuration import configuration
 from emdistill.show.sections.disagreement import disagreement
 from emdistill.show.sections.flow import flow
@@ -14,6 +15,7 @@ from emdistill.show.sections.weights import weights
 
 SECTIONS: dict[str, Callable[[Contents], Section | None]] = {
     "glance": glance,
+    "baselines": baselines,
     "latency": latency,
     "loss": loss,
     "flow": flow,

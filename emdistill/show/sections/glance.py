@@ -4,6 +4,7 @@ import shlex
 
 from emdistill.console import ReportRow, comparison_table
 from emdistill.errors import OutputError
+from emdistill.runs.baseline_record import FOLDER
 from emdistill.runs.distillation import Distillation, read_distillation
 from emdistill.runs.gate_record import GateRecord
 from emdistill.runs.record import RUN_FILE
@@ -67,10 +68,11 @@ def _remarks(gate: GateRecord) -> list[str]:
 
 
 def _labels_only(run: Distillation) -> Distillation | None:
-    """The finished run of the same student on the same rows from the labels alone, in the same parent folder."""
+    """The finished run of the same student on the same rows from the labels alone, beside it or in its own folder."""
     if run.options.method == LABELS_ONLY:
         return None
-    for path in sorted(run.folder.resolve().parent.glob(f"*/{RUN_FILE}")):
+    folder = run.folder.resolve()
+    for path in [*sorted(folder.parent.glob(f"*/{RUN_FILE}")), folder / FOLDER / "labels" / RUN_FILE]:
         try:
             other = read_distillation(path.parent)
         except (OutputError, OSError):

@@ -1,0 +1,97 @@
+"""Vectors of texts with a linear head: means of a frozen encoder's states, or of static word vectors made from it."""
+
+import copy
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from numpy.typing import NDArray
+
+from emdistill.baselines.linear import Features, Fitted, capped, choose_and_fit, columns
+from emdistill.errors import ConfigError
+from emdistill.models.size import model_size
+from emdistill.tasks.task import Task
+
+Vectors = NDArray[np.float32]
+
+STRENGTHS = (0.001, 0.01, 0.1, 1.0)  # of standardised features
+PACKAGES = ("model2vec", "skeletoken")
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Vectors [rows, W] of texts, the bytes of what makes them, and where they come from."""
+
+    embed: Callable[[list[str]], Vectors]
+    bytes: int
+    note: str
+
+
+@dataclass(frozen=True)
+class VectorFeatures:
+    """The vector of a text; of a pair [a, b, |a − b|, a ∘ b, cos(a, b)]."""
+
+    embed: Callable[[list[str]], Vectors]
+
+    def __call__(self, texts: Sequence[str], pairs: Sequence[str] | None) -> Features:
+        a = self.embed(list(texts))
+        if pairs is None:
+            return a
+        b = self.embed(list(pairs))
+        lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+        cosine = (a * b).sum(axis=1) / np.maximum(lengths, 1e-12)
+        return np.concatenate([a, b, np.abs(a - b), a * b, cosine[:, None]], axis=1)
+
+
+def over_vectors(train: Dataset, task: Task, embedding: Embedding) -> Fitted:
+    """Learn a head over the vectors."""
+    train, rows = capped(train, task)
+    featurise = VectorFeatures(embedding.embed)
+    labels = np.asarray(train["label"][:])
+    head, strength = choose_and_fit(featurise(*columns(train)), labels, task, STRENGTHS)
+    return Fitted(featurise, head, embedding.bytes + head.bytes, f"{embedding.note}; {rows}, C {strength:g}")
+
+
+def encoder_means(encoder: Any, tokenizer: Any, *, max_length: int, note: str) -> Embedding:
+    """The mean of the last layer's states over a text's tokens; the encoder, without a head, is left as it is."""
+
+    def embed(texts: list[str]) -> Vectors:
+        order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))  # like lengths share a batch
+        vectors = np.zeros((len(texts), int(encoder.config.hidden_size)), dtype=np.float32)
+        for start in range(0, len(order), BATCH):
+            rows = order[start : start + BATCH]
+            options = {"padding": True, "truncation": True, "max_length": max_length, "return_tensors": "pt"}
+            batch = tokenizer([texts[row] for row in rows], **options).to(encoder.device)
+            with torch.inference_mode():
+                states = encoder(**batch).last_hidden_state
+                mask = batch["attention_mask"][..., None].to(states.dtype)
+                means = (states * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+            vectors[rows] = means.float().cpu().numpy()
+        return vectors
+
+    return Embedding(embed, model_size(encoder), note)
+
+
+def static_vectors(encoder: Any, tokenizer: Any, *, note: str) -> Embedding:
+    """A vector per token, distilled from the encoder by model2vec (Tulkens and van Dongen, 2024); a text is their mean.
+
+    Raises ConfigError where the packages are not installed.
+    """
+    if any(find_spec(package) is None for package in PACKAGES):
+        raise ConfigError('static word vectors need further packages: pip install "emdistill[baselines]"')
+    from model2vec.distill import distill_from_model
+
+    encoder = copy.deepcopy(encoder)  # model2vec changes its table of tokens
+    encoder.name_or_path = os.curdir  # or it asks the hub for the model's language
+    model = distill_from_model(encoder, tokenizer, device="cpu")
+
+    def embed(texts: list[str]) -> Vectors:
+        return np.asarray(model.encode(texts, use_multiprocessing=False), dtype=np.float32)
+
+    return Embedding(embed, int(model.embedding.nbytes), note)

@@ -1,0 +1,319 @@
+"""What a user could take instead of the student, learned and measured on the same rows and the same machine."""
+
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from numpy.typing import NDArray
+from rich.console import Console
+
+from emdistill.baselines import Fitted, encoder_means, over_vectors, static_vectors, tfidf
+from emdistill.baselines.linear import columns
+from emdistill.commands._entries import BUDGET
+from emdistill.commands.export import MAX_DROP_ON_TRAIN, write_int8
+from emdistill.config import LearningConfig, RunConfig, TeachingConfig, flatten, recipe_of, source_name
+from emdistill.console import say, say_scores
+from emdistill.errors import ConfigError, Interrupted, ModelError
+from emdistill.models.arithmetic import fast_float32
+from emdistill.models.encoder import load_encoder, load_tokenizer
+from emdistill.models.size import model_size
+from emdistill.options import load_config
+from emdistill.runs.answers import PREDICTIONS, Logits, read_predictions
+from emdistill.runs.baseline_record import FOLDER, TITLES, BaselineRecord, ModelRow
+from emdistill.runs.record import RUN_FILE
+from emdistill.runs.student_artifact import StudentArtifact
+from emdistill.ship.gate import resampled_scores
+from emdistill.ship.latency import Latency, forward, summarise, time_in_turns
+from emdistill.ship.measurement import busy_note, machine, read_cpu_clock
+from emdistill.ship.onnx import export_onnx, open_onnx, reads_token_types
+from emdistill.ship.onnx_folder import INT8, MODEL, write_onnx_folder
+from emdistill.ship.subject import Classifier, Subject
+from emdistill.students import student_kind
+from emdistill.tasks.task import Task, TaskData
+from emdistill.training.evaluate import score_sets
+
+Answer = Callable[[str, str | None], object]
+"""(text, second text of a pair) -> the logits, from nothing but the text."""
+
+TIMED_TEXTS = 100
+ROUNDS, CALLS = 5, 20
+SECONDS = 2.0  # of timing, per model at most
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model as it is measured.
+
+    logits    by evaluation set, [rows, C], one mapping per seed it was trained with
+    seconds   of training, the mean over seeds
+    """
+
+    logits: Sequence[Mapping[str, Logits]]
+    bytes: int
+    answer: Answer
+    seconds: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What baselines are made from, and measured on.
+
+    train         the rows whose labels the student has
+    train_labels  trains the student's shape on labels alone, and returns the run; None where it stands already
+    """
+
+    config: TeachingConfig
+    data: TaskData
+    train: Dataset
+    teacher: Classifier
+    train_labels: Callable[[], StudentArtifact] | None = None
+
+    def encoder(self) -> tuple[Any, Any, str]:
+        """The encoder that stays frozen, its tokenizer, and whose it is."""
+        config = self.config
+        given = config.student if student_kind(config.student) == "pretrained" else None
+        if source := config.student_source or given:
+            return load_encoder(source).base_model, load_tokenizer(source), source_name(source)
+        return self.teacher.model.base_model, self.teacher.tokenizer, "the teacher's encoder, fine-tuned on the task"
+
+
+@dataclass
+class Bench:
+    """All that was measured beside a student. problems: why a baseline could not be had, by its name."""
+
+    task: Task
+    evaluation: Mapping[str, Dataset]
+    teacher: Contender
+    baselines: dict[str, Contender] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+    latencies: dict[str, Latency] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def record(self, student: Contender, name: str = "student") -> BaselineRecord:
+        """What baselines.json of this student holds."""
+        ours = self._resampled(student)
+        rows = {row: self._row(row, other, ours) for row, other in self.baselines.items()}
+        rows |= {row: ModelRow(problem=problem) for row, problem in self.problems.items()}
+        return BaselineRecord(
+            metric=self.task.metrics[0],
+            dev_rows=len(self._dev),
+            machine=machine(torch.get_num_threads()),
+            teacher=self._row("teacher", self.teacher, ours),
+            student=self._row("student", student, None),
+            baselines={row: rows[row] for row in TITLES if row in rows},
+            student_name=name,
+            notes=tuple(self.notes),
+        )
+
+    @property
+    def _dev(self) -> Dataset:
+        return next(iter(self.evaluation.values()))
+
+    def _row(self, name: str, model: Contender, ours: "Resampled | None") -> ModelRow:
+        scores = [score_sets(self.task, logits, self.evaluation) for logits in model.logits]
+        own, latency = self._resampled(model), self.latencies.get(name)
+        return ModelRow(
+            scores={metric: float(np.mean([score[metric] for score in scores])) for metric in scores[0]},
+            standard_error=own.error(),
+            lead=None if ours is None else 100 * (ours.score - own.score),
+            lead_error=None if ours is None else ours.error(own),
+            bytes=model.bytes,
+            p50=latency.p50 if latency else None,
+            p95=latency.p95 if latency else None,
+            seconds=model.seconds,
+            note=model.note,
+        )
+
+    def _resampled(self, model: Contender) -> "Resampled":
+        name, labels = next(iter(self.evaluation)), np.asarray(self._dev["label"][:])
+        scores = [self.task.score(logits[name], labels)[self.task.metrics[0]] for logits in model.logits]
+        samples = [resampled_scores(self.task, logits[name], labels) for logits in model.logits]
+        spread = float(np.var(scores, ddof=1)) / len(scores) if len(scores) > 1 else 0.0
+        return Resampled(float(np.mean(scores)), np.mean(samples, axis=0), spread)
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """A score, the same on samples of the rows [samples], and the variance of its mean over seeds."""
+
+    score: float
+    samples: NDArray[np.float64]
+    spread: float
+
+    def error(self, other: "Resampled | None" = None) -> float:
+        """Standard error, points: √(variance over the rows + over the seeds); of the difference to another, paired."""
+        samples = self.samples if other is None else self.samples - other.samples
+        return 100 * math.sqrt(float(np.var(samples, ddof=1)) + self.spread + (other.spread if other else 0.0))
+
+
+def measure_baselines(
+    names: Sequence[str],
+    setting: Setting,
+    student: Contender,
+    teacher: Contender,
+    *,
+    there: Mapping[str, Contender] | None = None,
+    quiet: bool = False,
+) -> Bench:
+    """Make every baseline of these names, score it, and time all models in turns; one that fails is a problem noted.
+
+    there   baselines that exist already, by name
+    """
+    bench = Bench(setting.data.task, setting.data.evaluation, teacher, dict(there or {}))
+    for name in names:
+        if name in bench.baselines:
+            continue
+        started = time.perf_counter()
+        try:
+            with fast_float32():
+                made = BASELINES[name](setting)
+        except Interrupted:
+            raise
+        except Exception as error:  # whatever is wrong with a baseline, the student is not to be lost for it
+            bench.problems[name] = str(error).strip().partition("\n")[0] or type(error).__name__
+            say(f"{TITLES[name]}: not computed: {bench.problems[name]}", quiet=quiet)
+            continue
+        seconds = time.perf_counter() - started if made.seconds is None else made.seconds
+        bench.baselines[name] = Contender(made.logits, made.bytes, made.answer, seconds, made.note)
+        scores = score_sets(bench.task, made.logits[0], bench.evaluation)
+        say(f"{TITLES[name]} on dev: {say_scores(scores)}", quiet=quiet)
+    _time(bench, student)
+    return bench
+
+
+def _time(bench: Bench, student: Contender) -> None:
+    """Time a text at a time, all models in turns on the same texts."""
+    dev = next(iter(bench.evaluation.values()))
+    texts, pairs = columns(dev.select(np.random.default_rng(0).permutation(len(dev))[:TIMED_TEXTS]))
+
+    def call(answer: Answer, number: int) -> object:
+        place = number % len(texts)
+        return answer(texts[place], pairs[place] if pairs else None)
+
+    models = {"teacher": bench.teacher, "student": student, **bench.baselines}
+    before, threads = read_cpu_clock(), torch.get_num_threads()
+    calls = {name: partial(call, model.answer) for name, model in models.items()}
+    times = time_in_turns(calls, rounds=ROUNDS, calls=CALLS, seconds=SECONDS)
+    busy = busy_note(before, read_cpu_clock(), cores=os.cpu_count() or 1, threads=threads)
+    bench.latencies = {name: summarise(seconds, 1) for name, seconds in times.items()}
+    bench.notes += [busy] if busy else []
+
+
+def torch_contender(
+    classifier: Classifier, logits: Sequence[Mapping[str, Logits]], *, max_length: int, seconds: float | None = None
+) -> Contender:
+    """A model in PyTorch, from text to logits."""
+    model: Any = classifier.model
+    tokenizer: Any = classifier.tokenizer
+    model.eval()
+
+    def answer(text: str, pair: str | None) -> object:
+        batch = tokenizer(text, pair, truncation=True, max_length=max_length, return_tensors="pt").to(model.device)
+        with torch.inference_mode():
+            return forward(model, batch)
+
+    return Contender(logits, model_size(model), answer, seconds)
+
+
+def run_contender(runs: Sequence[Path], *, max_length: int, seconds: float | None) -> Contender:
+    """The students of finished runs of one method, a seed each; the first one is timed."""
+    logits = [{name: answers.student for name, answers in read_predictions(run / PREDICTIONS).items()} for run in runs]
+    model, tokenizer = StudentArtifact(runs[0]).load()
+    student = Classifier(str(runs[0]), model, tokenizer)
+    return torch_contender(student, logits, max_length=max_length, seconds=seconds)
+
+
+def labels_alone(config: RunConfig) -> RunConfig:
+    """The same student, budget and seed on labels alone, in the run's own folder; the learning rate is the recipe's."""
+    recipe = recipe_of(RunConfig, config.method)
+    common = {
+        setting.name: getattr(config, setting.name) for setting in {*fields(TeachingConfig), *fields(LearningConfig)}
+    }
+    folder = Path(config.output) / FOLDER / "labels"
+    own = {name: value for name, value in config.training.items() if recipe.get(f"training.{name}") != value}
+    budget = {name: value for name, value in config.training.items() if name in BUDGET}
+    common |= {
+        "training": own | budget, "output": str(folder), "baselines": "none", "overwrite": False,
+        "resume": (folder / RUN_FILE).exists(), "method": "hard-labels",
+    }  # fmt: skip
+    return load_config(**flatten(common))
+
+
+def _fitted(setting: Setting, fitted: Fitted) -> Contender:
+    logits = {name: fitted.logits(*columns(examples)) for name, examples in setting.data.evaluation.items()}
+
+    def answer(text: str, pair: str | None) -> object:
+        return fitted.logits([text], None if pair is None else [pair])
+
+    return Contender([logits], fitted.bytes, answer, note=fitted.note)
+
+
+def _tfidf(setting: Setting) -> Contender:
+    return _fitted(setting, tfidf(setting.train, setting.data.task))
+
+
+def _frozen(setting: Setting) -> Contender:
+    encoder, tokenizer, note = setting.encoder()
+    embedding = encoder_means(encoder.eval(), tokenizer, max_length=setting.config.max_length, note=note)
+    return _fitted(setting, over_vectors(setting.train, setting.data.task, embedding))
+
+
+def _static(setting: Setting) -> Contender:
+    encoder, tokenizer, note = setting.encoder()
+    embedding = static_vectors(encoder, tokenizer, note=f"from {note}")
+    return _fitted(setting, over_vectors(setting.train, setting.data.task, embedding))
+
+
+def _labels(setting: Setting) -> Contender:
+    assert setting.train_labels is not None  # a comparison has its own
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("several processes train here; train it by itself, with --method hard-labels")
+    artifact = setting.train_labels()
+    seconds = artifact.run.timings.get("training_seconds")
+    return run_contender([artifact.folder], max_length=setting.config.max_length, seconds=seconds)
+
+
+def _int8_teacher(setting: Setting) -> Contender:
+    """The teacher as `emdistill export --int8` writes it."""
+    teacher, length = setting.teacher, setting.config.max_length
+    subject = Subject(teacher, None, setting.data, length)
+    threads = torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder)
+        types = reads_token_types(teacher.model) and "token_type_ids" in teacher.tokenizer.model_input_names
+        export_onnx(teacher.model, part / MODEL, token_types=types)
+        console = Console(stderr=True)
+        made = write_int8(part, subject, max_drop=MAX_DROP_ON_TRAIN, threads=threads, console=console)
+        if made is None:
+            raise ModelError(
+                f"whatever stays in float32, int8 costs over {MAX_DROP_ON_TRAIN:g} points on training rows"
+            )
+        write_onnx_folder(part, teacher.model, teacher.tokenizer)
+        size, model = (part / INT8).stat().st_size, open_onnx(part / INT8, threads=threads)
+    evaluation = setting.data.evaluation
+    logits = {name: model.predict_logits(examples, max_length=length) for name, examples in evaluation.items()}
+
+    def answer(text: str, pair: str | None) -> object:
+        return model.logits(model.pad(model.encode([text], None if pair is None else [pair], max_length=length)))
+
+    return Contender([logits], size, answer, note=f"{made.method} quantisation, ONNX Runtime")
+
+
+BASELINES: dict[str, Callable[[Setting], Contender]] = {
+    "tfidf": _tfidf,
+    "frozen": _frozen,
+    "static": _static,
+    "labels": _labels,
+    "int8-teacher": _int8_teacher,
+}
+"""How each of TITLES (runs/baseline_record.py) is made."""

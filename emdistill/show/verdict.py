@@ -1,0 +1,116 @@
+"""Is the student worth it? One sentence and one table, from baselines.json alone; pure."""
+
+from collections.abc import Mapping
+
+from emdistill.console import ABSENT, Table, cell
+from emdistill.runs.baseline_record import TITLES, BaselineRecord, ModelRow
+from emdistill.show.pareto import pareto_front
+
+CHEAP = 1.5  # times the student's milliseconds: beyond, a baseline is no cheaper model
+NOISE = 2.0  # standard errors of the paired difference
+
+
+def verdict(record: BaselineRecord) -> str:
+    """One sentence: the student against the best baseline that is no slower, and against its teacher."""
+    student, rivals = record.student, record.computed
+    cheap = {name: row for name, row in rivals.items() if _ratio(row, student) <= CHEAP}
+    dear = {name: row for name, row in rivals.items() if name not in cheap and _shown(row) < 0}
+    best, best_dear = (max(some, key=lambda name: record.score(rivals[name]), default=None) for some in (cheap, dear))
+    clauses = [_against(record, best)] if best else []
+    faster = _times(_ratio(record.teacher, student))
+    if faster and not (best and _shown(rivals[best]) < 0):
+        clauses.append(("" if clauses else f"the {record.student_name} is ") + f"{faster} faster than the teacher")
+    sentence = " and ".join(clauses) or "no baseline is as fast as the student"
+    if best_dear:
+        row = rivals[best_dear]
+        slower = _times(_ratio(row, student))
+        sentence += (
+            f"; {TITLES.get(best_dear, best_dear)} is {-(row.lead or 0.0):.1f} points better, but {slower} slower"
+        )
+    return sentence
+
+
+def _against(record: BaselineRecord, name: str) -> str:
+    """The student against one baseline, which is no slower."""
+    rival, title = record.baselines[name], TITLES.get(name, name)
+    lead, error, shown = rival.lead or 0.0, rival.lead_error, _shown(rival)
+    speed = _times(_ratio(record.student, rival))
+    if shown < 0:
+        return f"take {title}: it is {-lead:.1f} points better" + (f" and {speed} faster" if speed else "")
+    if shown > 0:
+        return f"the {record.student_name} is {lead:.1f} points better than {title}"
+    noise = "" if error is None else f" ± {error:.1f}"
+    aside = f", which is {speed} faster," if speed else ""
+    return f"the {record.student_name} is level with {title}{aside} within the noise ({lead:+.1f}{noise} points)"
+
+
+def _shown(row: ModelRow) -> float:
+    """The student's lead where it is more than the noise, else 0; the plain number where the noise is not known."""
+    lead = row.lead or 0.0
+    return lead if row.lead_error is None or abs(lead) > NOISE * row.lead_error else 0.0
+
+
+def _ratio(row: ModelRow, other: ModelRow) -> float:
+    """How many times as long a row takes as the other; 1 where it is not known."""
+    return row.p50 / other.p50 if row.p50 and other.p50 else 1.0
+
+
+def _times(ratio: float) -> str:
+    """'40 times', '1.3 times'; '' where it is nearly 1 or less."""
+    return "" if ratio < 1.05 else f"{ratio:.1f} times" if ratio < 9.95 else f"{ratio:,.0f} times"
+
+
+def baselines_table(record: BaselineRecord) -> Table:
+    """Student, teacher and baselines: scores, the student's lead, MB, milliseconds, seconds; the front marked."""
+    rows = {record.student_name: record.student, "teacher": record.teacher}
+    rows |= {TITLES.get(name, name): row for name, row in record.baselines.items()}
+    front = front_of(record, rows)
+    others = [metric for metric in record.student.scores if metric != record.metric]
+    lines = [
+        [
+            name,
+            _with_error(row.scores.get(record.metric), row.standard_error, "{:.3f}", 0.01),
+            *(cell(row.scores.get(metric), ".3f") for metric in others),
+            _with_error(row.lead, row.lead_error, "{:+.1f}", 1.0),
+            cell(None if row.bytes is None else row.bytes / 1e6, ".1f"),
+            cell(row.p50, ".2f"),
+            cell(row.p95, ".2f"),
+            cell(row.seconds, ",.0f" if (row.seconds or 0) >= 10 else ".1f"),
+            "●" if name in front else "",
+        ]
+        for name, row in rows.items()
+    ]
+    headings = [
+        "", record.metric, *others, "student's lead\n(points)", "size\n(MB)", "ms per\ntext", "ms,\np95",
+        "training\n(s)", "front",
+    ]  # fmt: skip
+    caption = (
+        f"±: standard error over the {record.dev_rows:,} rows of dev, of the lead by rows that both answer; ms: from a "
+        f"text to its logits, tokenisation included, one text at a time, the median, {record.machine}; ●: nothing here "
+        "is both faster and better"
+    )
+    return Table(headings, lines, caption=caption)
+
+
+def front_of(record: BaselineRecord, rows: Mapping[str, ModelRow]) -> set[str]:
+    """The names of the rows that no other beats in both score and milliseconds."""
+    points = {name: row for name, row in rows.items() if record.metric in row.scores and row.p50 is not None}
+    values = [{"score": record.score(row), "ms": row.p50 or 0.0} for row in points.values()]
+    return {list(points)[place] for place in pareto_front(values, lower=("ms",), higher=("score",))}
+
+
+def baseline_notes(record: BaselineRecord) -> list[str]:
+    """How each baseline was made, or why it was not, and what else the reader must know."""
+    made = [
+        f"{TITLES.get(name, name)}: {f'not computed: {row.problem}' if row.problem else row.note}"
+        for name, row in record.baselines.items()
+        if row.problem or row.note
+    ]
+    return [*made, *record.notes]
+
+
+def _with_error(value: float | None, error: float | None, form: str, scale: float) -> str:
+    if value is None:
+        return ABSENT
+    shown = form.replace("+", "").format(0.0 if error is None else error * scale)
+    return form.format(value) + ("" if error is None else f" ± {shown}")
