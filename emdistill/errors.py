@@ -44,7 +44,7 @@ class LayerCountError(ModelError):
 
 
 class TokenizerError(ModelError):
-    """Teacher and student do not read the same tokens."""
+    """A tokenizer that does not fit its encoder, or cannot be used beside the other one."""
 
 
 class CaptureError(ModelError):

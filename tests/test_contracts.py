@@ -313,7 +313,7 @@ def test_student_is_a_stock_model(
         labels=labels,
         predictions=asked.predictions,
         seed=3,
-        sample=lambda: [{**sample, "labels": torch.tensor(some_labels(kind, len(TEXTS)))}],
+        sample=lambda _: [{**sample, "labels": torch.tensor(some_labels(kind, len(TEXTS)))}],
     )
     inputs = tokenizer(list(TEXTS), padding=True, return_tensors="pt")
     student.eval()

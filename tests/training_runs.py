@@ -22,6 +22,7 @@ from emdistill.training import DistillationTrainer, Stage
 from emdistill.training.lesson import Lesson
 from emdistill.training.run_stages import run_stages, stage_arguments
 from emdistill.training.stage_teachers import CacheChoice, stage_teachers
+from emdistill.training.two_vocabularies import tokenise_for_both
 
 NOUNS = ("movie", "book", "it", "the movie and the book")
 ROWS, STEPS_AN_EPOCH = 48, 6  # in batches of 8
@@ -78,12 +79,13 @@ class Run:
     settings: dict[str, Any]
     cache: CacheChoice = "none"
     score: Callable[..., dict[str, float]] = accuracy
+    teacher_tokenizer: PreTrainedTokenizerBase | None = None
     log: list[dict[str, Any]] = field(default_factory=list)
 
     @functools.cached_property
     def train(self) -> Dataset:
         """What it learns from, tokenised."""
-        return tokenise(make_examples(), self.tokenizer, 64)
+        return tokenise_for_both(make_examples(), self.tokenizer, 64, self.teacher_tokenizer)
 
     def go(self, *callbacks: TrainerCallback, choose: bool = False, resume: bool = False) -> list[dict[str, Any]]:
         """Run all stages and give their logs; raises what they raise."""
@@ -92,13 +94,15 @@ class Run:
             for stage in self.stages
         ]
         cache_folder = self.folder / "teacher_cache"
+        reader = self.teacher_tokenizer or self.tokenizer
         teachers = stage_teachers(
-            self.stages, self.teacher, self.train, self.tokenizer, cache=self.cache, folder=cache_folder
+            self.stages, self.teacher, self.train, reader, cache=self.cache, folder=cache_folder
         )
         choose_on = tokenise(make_examples(24, seed=1), self.tokenizer, 64) if choose else None
         lesson = Lesson(
-            self.student, self.tokenizer, self.stages, arguments, self.train, choose_on=choose_on, score=self.score
-        )
+            self.student, self.tokenizer, self.stages, arguments, self.train, choose_on=choose_on, score=self.score,
+            teacher_tokenizer=self.teacher_tokenizer,
+        )  # fmt: skip
         recorder = FlowRecorder(self.folder / "flows.jsonl", self.stages)
         self.log = run_stages(lesson, teachers, self.folder, resume=resume, callbacks=[recorder, *callbacks])
         return self.log

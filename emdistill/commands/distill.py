@@ -101,6 +101,8 @@ def distill(
         for note in data.notes:
             say(f"note: {note}", quiet=quiet)
         say(_outline(record, lesson), quiet=quiet)
+        if lesson.teacher_tokenizer is not None:
+            say("teacher and student read the texts in tokens of their own; states meet at words", quiet=quiet)
 
         def logits_on_dev(model: Any, tokenizer: Any, description: str) -> dict[str, np.ndarray]:
             reading: Reading = {"max_length": config.max_length, "description": "" if quiet else description}

@@ -115,9 +115,15 @@ def encoder_layers(model: PreTrainedModel) -> list[nn.Module]:
 
 
 def same_tokens(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase) -> None:
-    """Raise TokenizerError unless both tokenizers give the same ids: vocabulary, special tokens, probe sentences."""
+    """Raise TokenizerError unless both tokenizers give the same ids: vocabulary, special tokens, probe sentences.
+
+    Only raw text needs that (--task text); on a task each reads its own tokens (training/two_vocabularies.py).
+    """
     ours, others = teacher.get_vocab(), student.get_vocab()
-    mend = "; take a student encoder with the teacher's tokenizer, or let it keep the teacher's layers"
+    mend = (
+        "; with --task text both read the same tokens: take a student encoder with the teacher's tokenizer, or let it "
+        "keep the teacher's layers"
+    )
     if differing := sorted(token for token in {*ours, *others} if ours.get(token) != others.get(token)):
         token = differing[0]
         raise TokenizerError(

@@ -125,15 +125,6 @@ def test_a_teacher_near_chance_may_be_let_pass(place, tmp_path: Path) -> None:
     assert main(place.distill(*words, "--check-teacher", "false", "--training.max_steps=1")) == 0
 
 
-def test_a_student_with_another_vocabulary_is_refused(place, tmp_path: Path, capsys, tokenizer_factory) -> None:
-    shutil.copytree(place.folder / "encoder", tmp_path / "small")
-    words = [*tokenizer_factory().get_vocab()]
-    tokenizer_factory((*words[:5], *sorted(words[5:]))).save_pretrained(tmp_path / "small")
-    assert main(place.distill("--student", f"{tmp_path}/small", "--output", f"{tmp_path}/run")) == 2
-    assert "TokenizerError" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.parametrize(
     ("words", "named"),
     [

@@ -154,7 +154,7 @@ def test_every_form_of_student(tiny_encoder, tiny_tokenizer, tmp_path, spec, lab
     save_student(tiny_encoder(layers=1, width=16), tiny_tokenizer, tmp_path / "small")
     spec, calls = str(tmp_path / "small") if spec == "folder" else spec, []
 
-    def sample():
+    def sample(_=None):
         calls.append(1)
         return [{**BATCH, "labels": torch.tensor([0, 1])}]
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from byte_pairs import byte_pair_tokenizer
 from training_runs import SETTINGS, Asynchronous, CountingTeacher, Run
 
 from emdistill.methods import METHODS
@@ -20,12 +21,13 @@ MakeRun = Callable[..., Run]
 def make_run(tiny_encoder, tokenizer_factory) -> MakeRun:
     """Factory: make_run(folder, method="bert-emd", objective={...}, cache="none", **training), a run not yet begun.
 
-    What is for the cache and the loss alone must not reach a model: `row` and `labels` are refused there.
+    two_vocabularies=True gives the teacher a tokenizer of its own.
+    What is for the cache and the loss alone must not reach a model: `row`, `labels` and `words` are refused there.
     """
     tokenizer = tokenizer_factory()
 
     def refuse(model: Any, _: Any, inputs: dict[str, Any]) -> None:
-        assert not {"row", "labels"} & inputs.keys()
+        assert not {"row", "labels", "words"} & inputs.keys()
 
     def make(
         folder: Path,
@@ -33,15 +35,18 @@ def make_run(tiny_encoder, tokenizer_factory) -> MakeRun:
         method: str = "bert-emd",
         objective: dict[str, Any] | None = None,
         cache: CacheChoice = "none",
+        two_vocabularies: bool = False,
         **training: Any,
     ) -> Run:
-        teacher = CountingTeacher(tiny_encoder(layers=3, width=16, heads=2, seed=1))
+        teachers_own = byte_pair_tokenizer() if two_vocabularies else None
+        words = {} if teachers_own is None else {"vocab_size": len(teachers_own)}
+        teacher = CountingTeacher(tiny_encoder(layers=3, width=16, heads=2, seed=1, **words))
         student = tiny_encoder(layers=2, width=8, heads=2, seed=2)
         for model in (student, teacher.model):
             model.register_forward_pre_hook(refuse, with_kwargs=True)
         seed_everything(3)
         stages = METHODS[method](encoder_shape(student), teacher.shape, **(objective or {}))
-        return Run(student, teacher, tokenizer, stages, folder, {**SETTINGS, **training}, cache)
+        return Run(student, teacher, tokenizer, stages, folder, {**SETTINGS, **training}, cache, teacher_tokenizer=teachers_own)
 
     return make
 
