@@ -144,6 +144,13 @@ def augment(
     return place
 
 
+# What `read_words` says of an option that is another verb's.
+vars(augment)["elsewhere"] = {
+    "unlabelled": "variants are made of training rows; give text without labels to the student itself, "
+    "beside them: emdistill distill --augmented FILE --unlabelled FILE"
+}
+
+
 def _check_same(place: Path, header: Mapping[str, Any], data: TaskData) -> None:
     """Raise OutputError unless the file is whole and was written with these settings."""
     try:

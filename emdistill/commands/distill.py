@@ -17,7 +17,7 @@ from emdistill.data.augmentation import read_augmented
 from emdistill.data.files import Columns
 from emdistill.data.labels import as_the_model_counts
 from emdistill.data.read import read_data
-from emdistill.data.unlabelled import UnlabelledText, said, unlabelled_text
+from emdistill.data.unlabelled import UnlabelledText, texts_kept, unlabelled_text
 from emdistill.errors import ConfigError
 from emdistill.methods import compose_stages
 from emdistill.models.encoder import encoder_shape, load_classifier, load_tokenizer
@@ -278,13 +278,12 @@ def _outline(record: RunRecord, lesson: Lesson) -> str:
     """What is learned, from how many rows in how many steps, as a run says it before it begins."""
     assert record.task is not None
     held_out = f"; {record.task.held_out}" if record.task.held_out else ""
-    rows = f"{record.rows['train']:,} rows to learn from"
+    lines = [
+        f"{record.task.name}: {record.learned_from} to learn from, {record.steps_per_epoch:,} steps an epoch"
+        f"{held_out}; {record.selection}"
+    ]
     if record.unlabelled:
-        rows = f"{record.rows['train']:,} labelled rows and {record.unlabelled['kept']:,} without labels to learn from"
-        rows += f", {record.steps_per_epoch:,} steps an epoch"
-    lines = [f"{record.task.name}: {rows}{held_out}; {record.selection}"]
-    if record.unlabelled:
-        lines.append(said(record.unlabelled))
+        lines.append(texts_kept(record.unlabelled))
         lines += [
             f"stage {stage.name} has no teacher: it learns from the {len(lesson.rows_of(stage)):,} labelled rows "
             f"alone, {settings.max_steps:,} steps"

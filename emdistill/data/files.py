@@ -207,7 +207,8 @@ def _lines_as_rows(path: Path, columns: Columns, bad: BadRows) -> Iterator[Row]:
         if len(texts) == len(columns.texts):
             yield Row(line, dict(zip(columns.texts, texts, strict=True)))
         else:
-            bad.add(line, f"{len(texts) - 1} tabs, but a pair is two texts with one tab between")
+            a, b = map(repr, columns.texts)
+            bad.add(line, f"{len(texts) - 1} tabs, but a line holds {a} and {b} with one tab between")
 
 
 def read_inputs(path: str | Path, text: str = "text", text_pair: str | None = None) -> list[Row]:

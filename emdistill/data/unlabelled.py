@@ -118,20 +118,20 @@ def unlabelled_dataset(
     except OSError as error:
         raise DataError(f"the tokens of the unlabelled text cannot be kept here: {error}", file=text.folder) from error
     if not found["kept"]:
-        raise DataError(f"no text is left to learn from: {said(found)}", file=", ".join(text.names))
+        raise DataError(f"no text is left to learn from: {texts_kept(found)}", file=", ".join(text.names))
     return Dataset.from_file(str(file)), found
 
 
-def said(counts: dict[str, int]) -> str:
+def texts_kept(counts: dict[str, int]) -> str:
     """The counts for people."""
     reasons = {
-        "scored": "stand among the rows that are scored or chosen on",
-        "labelled": "stand among the labelled rows",
-        "repeated": "are repeated",
+        "scored": "in the sets that are scored or chosen on",
+        "labelled": "among the labelled rows",
+        "repeated": "repeated",
     }
     left_out = [f"{counts[name]:,} {reason}" for name, reason in reasons.items() if counts[name]]
     kept = f"{counts['kept']:,} of {counts['read']:,} texts without labels are learned from"
-    return "; left out: ".join([kept, *([", ".join(left_out)] if left_out else [])])
+    return f"{kept}; left out: {', '.join(left_out)}" if left_out else kept
 
 
 class Seen:
@@ -162,7 +162,7 @@ def _kept(text: UnlabelledText, scored: Seen, labelled: Seen, counts: Counter[st
         end = len(chunk)
         if text.rows is not None and len(places) >= text.rows - counts["kept"]:
             places = places[: text.rows - counts["kept"]]
-            end = places[-1] + 1
+            end = int(places[-1]) + 1
         numbers = np.bincount(reasons[:end], minlength=4).tolist()
         counts.update(dict(zip(COUNTS, [end, *numbers], strict=True)))
         repeated.add(np.sort(hashes[places]))

@@ -101,6 +101,7 @@ class Comparison:
     dev        the evaluation set's name, and dev_rows its size
     selection  how the checkpoints were chosen, in a sentence (several where the runs differ in it)
     versions   package -> the versions that the runs were made with
+    learned_from   how many rows, with labels and without, in words; empty where all had labels
     """
 
     task: str
@@ -113,6 +114,7 @@ class Comparison:
     entries: tuple[EntryResult, ...]
     selection: tuple[str, ...] = ()
     versions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    learned_from: tuple[str, ...] = ()
 
     @property
     def missing(self) -> int:
@@ -203,6 +205,7 @@ def read_comparison(
         entries=compare_entries([_entry(name, runs[name]) for name in entries], baseline, task.metric),
         selection=tuple(dict.fromkeys(run.record.selection for run in finished)),
         versions=versions_of(finished),
+        learned_from=tuple(dict.fromkeys(run.record.learned_from for run in finished if run.record.unlabelled)),
     )
 
 

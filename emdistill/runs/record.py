@@ -129,6 +129,14 @@ class RunRecord:
     version: int = 1
 
     @property
+    def learned_from(self) -> str:
+        """How many rows, or pieces of text, in words."""
+        count = f"{self.rows.get('train', 0):,}"
+        if self.unlabelled is None:
+            return f"{count} {'rows' if self.task else 'pieces of text'}"
+        return f"{count} labelled rows and {self.unlabelled['kept']:,} without labels"
+
+    @property
     def is_finished(self) -> bool:
         """Whether everything of the run stands."""
         return self.status == "finished"

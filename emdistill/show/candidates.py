@@ -263,6 +263,6 @@ def _differences(runs: Sequence[_Run], places: Sequence[str]) -> list[str]:
         )
     if len({run.teacher_hash for run in runs}) > 1:
         notes.append("the runs have different teachers")
-    if len({(run.task.files[:1], run.train_rows) for run in runs}) > 1:
+    if len({(run.task.files[:1], run.record.learned_from) for run in runs}) > 1:
         notes.append("the runs learned from different training rows; all are scored on the same development set")
     return notes + version_notes(versions_of(runs))

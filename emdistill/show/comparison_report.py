@@ -106,6 +106,9 @@ def comparison_notes(comparison: Comparison) -> list[str]:
     notes = [
         f"scores on {comparison.dev} ({comparison.dev_rows} rows); {selection}" for selection in comparison.selection
     ]
+    if comparison.learned_from:
+        notes += [f"learned from {rows}" for rows in comparison.learned_from]
+        notes.append("an entry without a teacher learns from the labelled rows alone, in as many steps as the others")
     if len(comparison.seeds) > 1:
         notes.append(
             f"±: standard deviation over seeds; [ ]: 95 % interval of the mean difference to {comparison.baseline} "

@@ -20,6 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from emdistill.console import markdown
+from emdistill.data.unlabelled import texts_kept
 from emdistill.files import written_whole
 from emdistill.runs.comparison import RUNS
 from emdistill.show.charts import DARK
@@ -127,6 +128,7 @@ def _environment() -> Environment:
     environment.policies |= {"json.dumps_function": _as_json, "json.dumps_kwargs": {}}
     environment.filters |= {
         "code": code_span, "line": plain_line, "words": words, "markdown": markdown, "thousands": "{:,}".format,
+        "texts_kept": texts_kept,
     }  # fmt: skip
     environment.globals["blocks"] = environment.get_template("blocks.html").module
     return environment
