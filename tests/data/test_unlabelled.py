@@ -55,7 +55,9 @@ def rows_of(texts: Sequence[Any], label: Any = 0) -> Dataset:
     columns = dict(zip(("text", "text_pair"), zip(*texts, strict=True), strict=False)) if texts else {"text": []}
     if texts and isinstance(texts[0], str):
         columns = {"text": list(texts)}
-    return Dataset.from_dict({**{name: list(column) for name, column in columns.items()}, "label": [label] * len(texts)})
+    return Dataset.from_dict(
+        {**{name: list(column) for name, column in columns.items()}, "label": [label] * len(texts)}
+    )
 
 
 def read(
