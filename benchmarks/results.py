@@ -1,0 +1,283 @@
+"""What a student is worth: tasks × teachers × students × methods × seeds of docs/results.md, as protocol.md says.
+
+    python benchmarks/results.py --data ../shared/data/glue --minilm DIR_OR_HUB_ID --mpnet DIR_OR_HUB_ID --output runs/
+
+Each teacher is fine-tuned once per task; then each cell (task, teacher, student) is one `emdistill compare`, in
+OUTPUT/TASK/TEACHER-STUDENT. What is finished is not done again, so the same command goes on after Ctrl-C, and with
+fewer cells named it does these alone. At the end, all cells that are there are written to OUTPUT/results.json and, as
+tables with the command of each, to OUTPUT/results.md.
+"""
+
+import csv
+import json
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import auto_cli
+
+from emdistill import finetune
+from emdistill.commands.compare import compare
+from emdistill.config import CompareConfig, as_command
+from emdistill.data.messages import MESSAGES, messages_splits
+from emdistill.options import load_finetune_config, load_options
+from emdistill.runs.baseline_record import TITLES, BaselineRecord, read_baselines
+from emdistill.runs.comparison import RUNS, EntryResult, compare_entries, holm, read_comparison
+from emdistill.runs.record import RUN_FILE, read_run
+
+LABELS = "hard-labels"
+ARMS = (LABELS, "soft-targets", "bert-emd")
+SEEDS = range(5)
+SST2_SEED, SST2_LABELLED, SST2_MANY, SST2_UNLABELLED = 42, 2_000, 20_000, 20_000
+TEACHERS: dict[str, dict[str, Any]] = {"minilm": {}, "mpnet": {"num_train_epochs": 3, "learning_rate": 3e-5}}
+BASELINES = "tfidf,frozen,static,int8-teacher"
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a task is learned and scored on, as options of `emdistill`; epochs count all rows, labelled or not."""
+
+    options: dict[str, str]
+    epochs: int
+    unlabelled: str | None = None
+
+
+def main(
+    data: str,
+    minilm: str,
+    mpnet: str,
+    output: str = "runs",
+    tasks: str = "messages,sst2-2k,mrpc,rte,stsb,cola,sst2-20k",
+    teachers: str = "minilm,mpnet",
+    students: str = "3x384",
+    arms: str = ",".join(ARMS),
+    seeds: str = "5",
+    baselines: str = BASELINES,
+) -> None:
+    """Run what is missing, and write the tables.
+
+    Args:
+        data: the folder that holds the GLUE folders.
+        minilm: folder or hub id of all-MiniLM-L6-v2.
+        mpnet: folder or hub id of all-mpnet-base-v2.
+        output: folder of all runs.
+        tasks: tasks, comma separated.
+        teachers: minilm, mpnet.
+        students: 3x384, 6x384 (MiniLM's layers), half (of the teacher's layers), 4x312 (cut out of the teacher).
+        arms: methods; the labels alone are trained under the MiniLM teacher, and count under the other too.
+        seeds: as for `emdistill compare`.
+        baselines: as for `emdistill compare`; measured in the cells of 3x384.
+    """
+    folder = Path(output)
+    encoders = {"minilm": minilm, "mpnet": mpnet}
+    material = prepare(Path(data), folder / "data")
+    for task in tasks.split(","):
+        for teacher in teachers.split(","):
+            fine_tune(task, material[task], teacher, encoders[teacher], folder)
+            for student in students.split(","):
+                config = cell_config(task, material[task], teacher, student, minilm, folder, arms)
+                compare(load_options(CompareConfig, None, {**config, "seeds": seeds, "baselines": baselines}))
+    cells = list(read_cells(folder))
+    (folder / "results.json").write_text(
+        json.dumps([asdict(cell) for cell in cells], indent=1) + "\n", encoding="utf-8"
+    )
+    (folder / "results.md").write_text("\n".join(tables(cells)), encoding="utf-8")
+    print(f"{folder / 'results.md'}: {len(cells)} cells")
+
+
+def prepare(glue: Path, folder: Path) -> dict[str, Material]:
+    """Each task's material; files that have to be made are made in `folder`, always the same."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {"mrpc": "MRPC", "rte": "RTE", "stsb": "STS-B", "cola": "CoLA"}
+    material = {task: Material({"task": task, "data": str(glue / name)}, 3) for task, name in names.items()}
+
+    with (glue / "SST-2" / "train.tsv").open(encoding="utf-8", newline="") as file:
+        rows = {row["sentence"].strip(): row["label"] for row in csv.DictReader(file, delimiter="\t", quoting=3)}
+    with (glue / "SST-2" / "dev.tsv").open(encoding="utf-8", newline="") as file:
+        dev = {row["sentence"].strip(): row["label"] for row in csv.DictReader(file, delimiter="\t", quoting=3)}
+    pool = sorted((text, label) for text, label in rows.items() if text not in dev)
+    random.Random(SST2_SEED).shuffle(pool)
+    scored = write(folder / "sst2-dev.jsonl", dev.items())
+    few = write(folder / "sst2-2k.jsonl", pool[:SST2_LABELLED])
+    many = write(folder / "sst2-20k.jsonl", pool[:SST2_MANY])
+    text = write(folder / "sst2-text.jsonl", pool[SST2_LABELLED : SST2_LABELLED + SST2_UNLABELLED], labelled=False)
+    material["sst2-2k"] = Material({"data": few, "dev": scored}, 2, text)
+    material["sst2-20k"] = Material({"data": many, "dev": scored}, 1)
+
+    splits = messages_splits()
+    scored = write(folder / "messages-dev.jsonl", splits["dev"])
+    few = write(folder / "messages-train.jsonl", splits["train"])
+    text = write(folder / "messages-text.jsonl", splits["text"], labelled=False)
+    material[MESSAGES.name] = Material({"data": few, "dev": scored}, 1, text)
+    return material
+
+
+def write(file: Path, rows: Iterable[tuple[str, str]], *, labelled: bool = True) -> str:
+    """JSON Lines of texts, with their labels or without; the file's name."""
+    lines = [{"text": text, "label": label} if labelled else {"text": text} for text, label in rows]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return str(file)
+
+
+def fine_tune(task: str, material: Material, teacher: str, encoder: str, folder: Path) -> None:
+    """The teacher of a task, where it is not there yet."""
+    place = folder / task / teacher
+    training = {**TEACHERS[teacher], "bf16": True}
+    finetune(
+        load_finetune_config(
+            model=encoder, output=str(place), select="last", training=training,
+            resume=(place / RUN_FILE).exists(), **material.options,
+        )
+    )  # fmt: skip
+
+
+def cell_config(
+    task: str, material: Material, teacher: str, student: str, minilm: str, folder: Path, arms: str
+) -> dict[str, Any]:
+    """The options of one comparison."""
+    layers = {"minilm": 6, "mpnet": 12}[teacher]
+    born: dict[str, dict[str, Any]] = {
+        "3x384": {"student": "3", "student_source": minilm},
+        "6x384": {"student": minilm},
+        "half": {"student": str(layers // 2)},
+        "4x312": {"student": "4x312"},
+    }
+    # The labels alone have no teacher: one set of runs serves both.
+    shared = teacher == "mpnet" and student in ("3x384", "6x384")
+    methods = [arm for arm in arms.split(",") if not (shared and arm == LABELS)]
+    return {
+        "teacher": str(folder / task / teacher),
+        "output": str(folder / task / f"{teacher}-{student}"),
+        "methods": ",".join(methods),
+        "baseline": methods[0],
+        "select": "last",
+        "unlabelled": material.unlabelled,
+        "training": {"num_train_epochs": material.epochs, "bf16": True, "gradient_norm_steps": 0},
+        **born[student],
+        **material.options,
+    }
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What the runs of one task, teacher and student say; the labels alone stand beside them.
+
+    entries    one per method, the labels alone first
+    commands   method -> the line of its first run
+    """
+
+    task: str
+    teacher: str
+    student: str
+    metric: str
+    dev_rows: int
+    teacher_score: float
+    entries: tuple[EntryResult, ...]
+    commands: dict[str, str]
+    baselines: BaselineRecord | None
+
+
+def read_cells(folder: Path) -> Iterator[Cell]:
+    """The cells of finished runs, by task, teacher and student."""
+    for place in sorted(runs.parent for runs in folder.glob(f"*/*-*/{RUNS}")):
+        teacher, _, student = place.name.partition("-")
+        commands = {method: as_command("distill", config) for method, config in configs(place)}
+        comparison = read_comparison(place, list(commands), SEEDS)
+        if comparison is None:
+            continue
+        entries = [entry for entry in comparison.entries if entry.scores]
+        if LABELS not in commands and (beside := read_comparison(place.parent / f"minilm-{student}", [LABELS], SEEDS)):
+            entries = [*beside.entries, *entries]
+        yield Cell(
+            place.parent.name, teacher, student, comparison.metric, comparison.dev_rows,
+            comparison.teacher[comparison.metric], tuple(entries), commands, read_baselines(place),
+        )  # fmt: skip
+
+
+def configs(place: Path) -> list[tuple[str, dict[str, Any]]]:
+    """(method, options) of the runs of a comparison, the labels alone first."""
+    found = [read_run(file.parent).config for file in sorted((place / RUNS).glob(f"*/{RUN_FILE}"))]
+    return sorted(((config["method"], config) for config in found), key=lambda pair: pair[0] != LABELS)
+
+
+def tables(cells: Sequence[Cell]) -> list[str]:
+    """The tables in Markdown: scores, differences with Holm's correction over all of a table, baselines, every run."""
+    methods = list(dict.fromkeys(entry.name for cell in cells for entry in cell.entries))
+    lines = ["## Scores", "", *head("task", "metric", "teacher", "its score", "student", "seeds", *methods)]
+    for cell in cells:
+        by_name = {entry.name: entry for entry in cell.entries}
+        seeds = max(len(entry.scores) for entry in cell.entries)
+        shown = [spread(by_name[name], cell.metric) if name in by_name else "" for name in methods]
+        about = (cell.task, cell.metric, cell.teacher, f"{cell.teacher_score:.4f}", cell.student, seeds)
+        lines.append(line(*about, *shown))
+    for baseline in (LABELS, "soft-targets"):
+        lines += ["", f"## Differences to {baseline}, in points", ""]
+        lines += differences(cells, baseline)
+    lines += ["", "## Baselines", "", *head("task", "model", "score", "MB", "ms per text", "p95", "seconds")]
+    for cell in cells:
+        if cell.baselines:
+            record = cell.baselines
+            rows = {record.student_name: record.student, f"teacher {cell.teacher}": record.teacher}
+            rows |= {TITLES[name]: row for name, row in record.computed.items()}
+            for name, row in rows.items():
+                numbers = (
+                    record.score(row),
+                    (row.bytes or 0) / 1e6,
+                    row.p50 or 0.0,
+                    row.p95 or 0.0,
+                    row.seconds or 0.0,
+                )
+                lines.append(line(cell.task, name, *(f"{number:.3f}" for number in numbers)))
+    lines += ["", "## Every run", "", *head("task", "teacher", "student", "method", "score by seed", "seconds", "MB")]
+    for cell in cells:
+        for entry in cell.entries:
+            by_seed = " ".join(f"{score[cell.metric]:.4f}" for _, score in sorted(entry.scores.items()))
+            run = (cell.task, cell.teacher, cell.student, entry.name)
+            lines.append(line(*run, by_seed, f"{entry.mean_seconds:.0f}", f"{(entry.size or 0) / 1e6:.1f}"))
+    lines += ["", "## Commands", "", "```sh"]
+    lines += list(dict.fromkeys(command for cell in cells for command in cell.commands.values()))
+    return [*lines, "```", ""]
+
+
+def differences(cells: Sequence[Cell], baseline: str) -> list[str]:
+    """A line per cell and method: mean, interval, seeds won, p and Holm's p over the whole table."""
+    found = [
+        (cell, entry, entry.difference)
+        for cell in cells
+        if any(entry.name == baseline for entry in cell.entries)
+        for entry in compare_entries(cell.entries, baseline, cell.metric)
+        if entry.difference is not None
+    ]
+    tested = [place for place, (_, _, difference) in enumerate(found) if difference.p is not None]
+    adjusted = dict(zip(tested, holm([found[place][2].p or 0.0 for place in tested]), strict=True))
+    lines = head("task", "teacher", "student", "method", "mean", "95 % interval", "seeds won", "p (Holm)")
+    for place, (cell, entry, difference) in enumerate(found):
+        low, high = difference.low, difference.high
+        interval = "" if low is None or high is None else f"{100 * low:+.1f} to {100 * high:+.1f}"
+        won = f"{difference.wins} of {difference.wins + difference.ties + difference.losses}"
+        p = f"{adjusted[place]:.3f}" if place in adjusted else ""
+        pair = (cell.task, cell.teacher, cell.student, entry.name)
+        lines.append(line(*pair, f"{100 * difference.mean:+.1f}", interval, won, p))
+    return lines
+
+
+def spread(entry: EntryResult, metric: str) -> str:
+    """Mean ± standard deviation over seeds."""
+    deviation = entry.deviation(metric)
+    return f"{entry.mean(metric):.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
+
+
+def head(*titles: str) -> list[str]:
+    """The first two lines of a table."""
+    return [line(*titles), line(*("---" for _ in titles))]
+
+
+def line(*cells: object) -> str:
+    """A line of a table."""
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+if __name__ == "__main__":
+    auto_cli(main, as_positional=False)
