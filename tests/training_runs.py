@@ -95,9 +95,7 @@ class Run:
         ]
         cache_folder = self.folder / "teacher_cache"
         reader = self.teacher_tokenizer or self.tokenizer
-        teachers = stage_teachers(
-            self.stages, self.teacher, self.train, reader, cache=self.cache, folder=cache_folder
-        )
+        teachers = stage_teachers(self.stages, self.teacher, self.train, reader, cache=self.cache, folder=cache_folder)
         choose_on = tokenise(make_examples(24, seed=1), self.tokenizer, 64) if choose else None
         lesson = Lesson(
             self.student, self.tokenizer, self.stages, arguments, self.train, choose_on=choose_on, score=self.score,

@@ -87,9 +87,7 @@ def _at_words(states: EncoderStates, words: Tensor, count: int) -> EncoderStates
     members = words[:, None, :] == torch.arange(count, device=words.device)[:, None]
     shares = members / members.sum(dim=-1, keepdim=True).clamp(min=1)  # [B, W, L]
     mean = _mean_of_tokens(shares, words == NO_WORD)
-    layers: dict[str, Any] = {
-        field_of(kind): tuple(map(mean, getattr(states, field_of(kind)))) for kind in OF_LAYERS
-    }
+    layers: dict[str, Any] = {field_of(kind): tuple(map(mean, getattr(states, field_of(kind)))) for kind in OF_LAYERS}
     mask = members.any(dim=-1).to(states.mask.dtype)
     return replace(states, mask=mask, embeddings=mean(states.embeddings), **layers)
 

@@ -46,7 +46,9 @@ def make_run(tiny_encoder, tokenizer_factory) -> MakeRun:
             model.register_forward_pre_hook(refuse, with_kwargs=True)
         seed_everything(3)
         stages = METHODS[method](encoder_shape(student), teacher.shape, **(objective or {}))
-        return Run(student, teacher, tokenizer, stages, folder, {**SETTINGS, **training}, cache, teacher_tokenizer=teachers_own)
+        return Run(
+            student, teacher, tokenizer, stages, folder, {**SETTINGS, **training}, cache, teacher_tokenizer=teachers_own
+        )
 
     return make
 
