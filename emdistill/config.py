@@ -92,7 +92,8 @@ class TeachingConfig(CommonConfig):
         student: 3 (so many teacher layers), 1,3,5 (these), 4x312 (layers x width), or a folder or hub id.
         student_birth: where the weights of a student of a given shape come from: the teacher's units, chosen by
             importance or at random, or fresh ones.
-        student_source: folder or hub id of an encoder whose layers the student keeps instead of the teacher's.
+        student_source: folder or hub id of an encoder whose layers and tokenizer the student keeps instead of the
+            teacher's.
         embedding_rank: width of factorised embedding tables, below the student's own; a BERT student only.
         augmented: further rows to learn from, made by `emdistill augment`.
         unlabelled: text without labels, to learn from the teacher's answers to it: files as for data, .txt with a text

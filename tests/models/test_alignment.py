@@ -17,7 +17,7 @@ STUDENT, TEACHER = EncoderShape(layers=2, width=4, heads=2), EncoderShape(layers
 
 
 def words_by_search(student: list[Span | None], teacher: list[Span | None]) -> tuple[list[int], list[int]]:
-    """Walk from token to token wherever two have a character in common; words in the order of their first characters."""
+    """Walk from token to token wherever two have a character in common; words in order of their first characters."""
     spans = [*student, *teacher]
     sides = [0] * len(student) + [1] * len(teacher)
 
