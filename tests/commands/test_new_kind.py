@@ -107,11 +107,15 @@ def test_every_kind_runs_from_labels_to_a_shipped_folder(
     assert main(["augment", "--teacher", str(teacher), "--data", str(data), *told, "--copies=1",
                  "--output", str(tmp_path / "more.jsonl")]) == 0  # fmt: skip
     words = ["--teacher", str(teacher), *source, *told, "--student", "1", "--training.num_train_epochs=1"]
-    words += ["--augmented", str(tmp_path / "more.jsonl"), "--check_teacher=false"]
+    (tmp_path / "text.txt").write_text("a very good movie\nthe book was bad and it was not the movie\nit was good\n")
+    words += ["--augmented", str(tmp_path / "more.jsonl"), "--check_teacher=false", "--objective.alpha=0.5"]
+    words += ["--unlabelled", str(tmp_path / "text.txt")]
     assert main(["distill", *words, "--output", str(run)]) == 0
     record = read_run(run)
     assert record.task is not None
     assert record.task.kind == name
+    assert record.unlabelled is not None
+    assert record.unlabelled["kept"] == 3
     assert list(record.scores["student"]) == list(kind.default_metrics)
     answers = read_predictions(run / PREDICTIONS)["dev"]
     assert len(answers.labels) == record.task.evaluation_rows["dev"]

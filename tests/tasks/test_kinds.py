@@ -143,6 +143,41 @@ def test_the_losses_are_least_where_answers_are_right(case: Case) -> None:
         assert least < other
 
 
+def test_a_row_without_a_label_adds_nothing_to_the_hard_labels(case: Case) -> None:
+    """Its gradient is 0; the sum over the others is divided by all rows; with all labels it is the plain mean."""
+    logits = torch.randn(len(case.cells), case.task.outputs, generator=torch.Generator().manual_seed(1))
+    labels, absent = torch.tensor(case.labels), torch.tensor([case.kind.absent(case.task.outputs)])
+    loss = HardLabels(link=case.kind.link)
+
+    def value_and_gradient(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        leaf = logits.clone().requires_grad_()
+        states = EncoderStates(logits=leaf, mask=torch.ones(len(leaf), 1))
+        (value,) = loss(states, states, {"labels": labels}).values()
+        value.backward()
+        assert leaf.grad is not None
+        return value.detach(), leaf.grad
+
+    plain = {
+        "softmax": lambda z: torch.nn.functional.cross_entropy(z, labels),
+        "identity": lambda z: torch.nn.functional.mse_loss(z.squeeze(-1), labels.float()),
+        "sigmoid": lambda z: torch.nn.functional.binary_cross_entropy_with_logits(z, labels.float()),
+    }[case.kind.link]
+    whole, gradient = value_and_gradient(logits, labels)
+    leaf = logits.clone().requires_grad_()
+    plain(leaf).backward()
+    assert torch.equal(whole, plain(logits))  # to the bit
+    assert torch.equal(gradient, leaf.grad)
+
+    rows = len(labels)
+    partly, of_rows = value_and_gradient(torch.cat([logits, 3 * logits[:2]]), torch.cat([labels, absent, absent]))
+    assert not of_rows[rows:].any()
+    torch.testing.assert_close(partly, whole * rows / (rows + 2))
+    torch.testing.assert_close(of_rows[:rows], gradient * rows / (rows + 2))
+    nothing, of_rows = value_and_gradient(logits[:2], torch.cat([absent, absent]))
+    assert nothing == 0
+    assert not of_rows.any()
+
+
 # ------------------------------------------------------------------------------------------------ names of classes
 
 

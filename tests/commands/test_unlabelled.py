@@ -1,0 +1,163 @@
+"""Text without labels as a user gives it: what a run learns from, says and records; resumed, compared, refused."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from messages import names, unnamed
+from run_folders import read_record, write_record
+
+from emdistill import distill
+from emdistill.cli import main
+from emdistill.commands.compare import compare
+from emdistill.errors import OutputError
+from emdistill.runs.record import read_run
+
+TEXTS = [f"{noun} was {word} {number}" for noun in ("it", "a movie") for word in ("good", "bad") for number in range(12)]
+
+
+@pytest.fixture(scope="module")
+def more(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """48 texts; one of them stands there twice, one is a labelled row."""
+    file = tmp_path_factory.mktemp("more") / "more.jsonl"
+    rows = [*TEXTS, TEXTS[0].upper(), "The movie was bad!"]
+    file.write_text("".join(json.dumps({"body": text}) + "\n" for text in rows))
+    return str(file)
+
+
+def options_of(place: Any, folder: Path, more: str) -> dict[str, Any]:
+    return {
+        "teacher": f"{place.folder}/teacher",
+        "data": f"{place.folder}/reviews.csv",
+        "text": "body",
+        "label": "stars",
+        "student": "2",
+        "rows": 40,
+        "unlabelled": more,
+        "output": str(folder / "run"),
+        "training": {"learning_rate": 5e-3, "per_device_train_batch_size": 16, "disable_tqdm": True},
+    }
+
+
+def steps_of(run: Path) -> list[int]:
+    """The last step of every stage."""
+    return [stage.log[-1]["step"] for stage in read_run(run).log]
+
+
+def test_a_run_learns_from_both_and_says_so(place: Any, more: str, tmp_path: Path, capsys: Any) -> None:
+    run = tmp_path / "run"
+    assert main(place.distill("--output", str(run), "--rows=40", "--unlabelled", more)) == 0
+    printed, record = capsys.readouterr().out, read_run(run)
+    assert record.unlabelled is not None
+    kept = record.unlabelled["kept"]
+    assert 40 < kept < 50
+    assert record.unlabelled["read"] == 50 == sum(record.unlabelled.values()) - 50
+    assert record.unlabelled["repeated"] >= 1
+    assert record.rows["train"] == 40
+    assert steps_of(run) == [record.steps_per_epoch] == [-(-(40 + kept) // 16)]
+    assert len(record.hashes["unlabelled more.jsonl"]) == 64
+    assert not unnamed(printed, 40, kept, record.steps_per_epoch)
+    for file in (run / "report.html", run / "student" / "README.md"):
+        assert not unnamed(file.read_text(), f"{kept} of 50", "more.jsonl")
+    assert not (run / "teacher_cache").exists()
+
+
+def test_a_stage_without_a_teacher_takes_as_many_steps(place: Any, more: str, tmp_path: Path) -> None:
+    options = options_of(place, tmp_path, more)
+    steps = {}
+    for name, method in {
+        "joint": {"method": "bert-emd"},
+        "labels": {"method": "hard-labels"},
+        "two": {"method": "tinybert"},
+        "phases": {"objective": {"schedule": "two-phase", "intermediate_share": 0.5, "alpha": 0.0}},
+    }.items():
+        run = tmp_path / name
+        training = options["training"] | {"num_train_epochs": 2, "gradient_accumulation_steps": 2}
+        distill(**options | method | {"output": str(run), "training": training}, quiet=True)
+        steps[name] = steps_of(run)
+    record = read_run(tmp_path / "joint")
+    assert steps["joint"] == steps["labels"] == [2 * record.steps_per_epoch]
+    assert sum(steps["two"]) - 2 * record.steps_per_epoch in (0, 1)  # each of its stages is rounded up
+    assert steps["phases"] == [record.steps_per_epoch] * 2
+    epochs = [stage.log[-1]["epoch"] for stage in read_run(tmp_path / "phases").log]
+    assert epochs[0] == pytest.approx(1)  # all rows
+    assert epochs[1] > 1.9  # the labelled ones, again and again
+
+
+def test_a_resumed_run_ends_as_an_uninterrupted_one(place: Any, more: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ["--unlabelled", more, "--objective.alpha=0.5", "--training.num_train_epochs=2", "--keep_checkpoints"]
+    words += ["--output", str(run)]
+    assert main(place.distill(*words)) == 0
+    student = (run / "student" / "model.safetensors").read_bytes()
+    record = read_record(run)
+    write_record(run, record | {"status": "running"})
+    (run / "checkpoints" / "joint" / "finished.safetensors").unlink()
+    steps = sorted((run / "checkpoints" / "joint").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
+    shutil.rmtree(steps[-1])
+    shutil.rmtree(run / "teacher_cache")
+    assert main(place.distill(*words, "--resume")) == 0
+    assert (run / "student" / "model.safetensors").read_bytes() == student
+    assert read_record(run)["unlabelled"] == record["unlabelled"]
+    other = Path(shutil.copy(more, tmp_path / "more.jsonl"))
+    words[1] = str(other)
+    assert main(place.distill(*words, "--resume")) == 0  # another place, the same text
+    other.write_text(other.read_text() + '{"body": "another one"}\n')
+    options = options_of(place, tmp_path, str(other)) | {"objective": {"alpha": 0.5}, "resume": True}
+    with names(OutputError, "more.jsonl", "--overwrite"):
+        distill(**options, quiet=True)
+
+
+def test_the_answers_to_all_rows_are_cached_and_shared(place: Any, more: str, tmp_path: Path) -> None:
+    options = options_of(place, tmp_path, more) | {
+        "method": "soft-targets", "objective": {"alpha": 0.5}, "teacher_cache_folder": str(tmp_path / "cache"),
+    }  # fmt: skip
+    distill(**options, quiet=True)
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*") if path.suffix != ".lock"}
+    (index,) = (tmp_path / "cache").glob("*/index.json")
+    record = read_run(tmp_path / "run")
+    assert record.unlabelled is not None
+    assert json.loads(index.read_text())["rows"] == 40 + record.unlabelled["kept"]
+    distill(**options | {"output": str(tmp_path / "again"), "teacher_cache": "none"}, quiet=True)
+    distill(**options | {"output": str(tmp_path / "third")}, quiet=True)
+    assert kept == {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*") if path.suffix != ".lock"}
+    students = [(tmp_path / name / "student" / "model.safetensors").read_bytes() for name in ("run", "third")]
+    assert students[0] == students[1]
+
+
+def test_a_comparison_is_at_equal_steps(place: Any, more: str, tmp_path: Path) -> None:
+    options = options_of(place, tmp_path, more)
+    options["training"] |= {"num_train_epochs": 1}
+    comparison = compare(methods="hard-labels,soft-targets", seeds="3,", **options)
+    runs = [tmp_path / "run" / "runs" / f"{name}-3" for name in ("hard-labels", "soft-targets")]
+    assert steps_of(runs[0]) == steps_of(runs[1])
+    assert comparison.learned_from == (read_run(runs[0]).learned_from,)
+    assert len(list((tmp_path / "run" / "teacher_cache").glob("*.arrow"))) == 1
+    assert "student, labels alone" in (runs[1] / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--unlabelled_rows=5"], ["--unlabelled_rows", "--unlabelled"]),
+        (["--unlabelled={more}", "--unlabelled_rows=0"], ["--unlabelled_rows", 0, 1]),
+        (["--unlabelled={more},{more}.txt"], ["more.jsonl.txt"]),
+        (["--unlabelled={data}"], ["reviews.csv", 160, 0]),
+        (["--unlabelled={more}", "--task=text"], ["--unlabelled", "--task"]),
+    ],
+)
+def test_what_cannot_be_used_is_refused(
+    place: Any, more: str, tmp_path: Path, capsys: Any, words: list[str], named: list[object]
+) -> None:
+    words = [word.format(more=more, data=f"{place.folder}/reviews.csv") for word in words]
+    assert main(place.distill("--output", f"{tmp_path}/run", *words)) == 2
+    assert not unnamed(capsys.readouterr().err, *named)
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_augment_names_where_such_text_goes(place: Any, more: str, tmp_path: Path, capsys: Any) -> None:
+    words = ["--teacher", f"{place.folder}/teacher", "--data", f"{place.folder}/reviews.csv", *place.reviews]
+    assert main(["augment", *words, "--unlabelled", more, "--output", f"{tmp_path}/more.jsonl"]) == 2
+    assert not unnamed(capsys.readouterr().err, "unlabelled", "emdistill distill --augmented FILE --unlabelled FILE")
