@@ -18,7 +18,6 @@ from emdistill import cli
 from emdistill.config import SECTIONS
 from emdistill.data import TASKS
 from emdistill.methods import METHODS, load_method
-from emdistill.methods.bert_emd import bert_emd
 from emdistill.options import known_options, load_config, option_parser, read_words, target_of
 from emdistill.runs.flows import FlowRecord, read_flows
 from emdistill.states import EncoderShape
@@ -262,9 +261,10 @@ def anchors(page: Path) -> list[str]:
     return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
-def test_every_setting_of_bert_emd_is_explained() -> None:
-    page = read(ROOT / "docs" / "methods" / "bert-emd.md")
-    settings = set(inspect.signature(bert_emd).parameters) - {"student", "teacher", "predictions"}
+@pytest.mark.parametrize("method", ["bert-emd", "balanced"])
+def test_every_setting_is_explained(method: str) -> None:
+    page = read(ROOT / "docs" / "methods" / f"{method}.md")
+    settings = set(inspect.signature(METHODS[method]).parameters) - {"student", "teacher", "predictions"}
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == settings
 
 

@@ -43,6 +43,8 @@ def plain_update(
     new = attraction / attraction.sum()
     if rule == "softmax":
         new = np.exp(attraction / temperature) / np.exp(attraction / temperature).sum()
+    if rule == "reverse":
+        new = unit / unit.sum()
     new = np.array([max(w, floors[0]) for w in new])
     return new / new.sum()
 
@@ -81,7 +83,9 @@ def test_flow_is_the_plan_between_the_weights_before_the_update(dtype: torch.dty
         assert not torch.allclose(mapping.teacher_weights, teacher)
 
 
-@pytest.mark.parametrize(("rule", "temperature"), [("inverse", 10.0), ("softmax", 10.0), ("softmax", 25.0)])
+@pytest.mark.parametrize(
+    ("rule", "temperature"), [("inverse", 10.0), ("softmax", 10.0), ("softmax", 25.0), ("reverse", 10.0)]
+)
 @pytest.mark.parametrize("floors", [(1e-3, 1e-2), (0.05, 0.5), (0.0, 1e-6)])
 def test_update_against_a_plain_recomputation(rule: str, temperature: float, floors: tuple[float, float]) -> None:
     rng = np.random.default_rng(0)
@@ -112,6 +116,18 @@ def test_smoothing_keeps_a_share_of_the_old_weights() -> None:
     smooth = cost_attention_update(flow, costs, weights, weights, smoothing=0.75)
     for new, expected in zip(smooth, sharp, strict=True):
         torch.testing.assert_close(new, 0.75 * weights + 0.25 * expected)
+
+
+@pytest.mark.parametrize(("smoothing", "steady"), [(0.0, False), (0.9, True)])
+def test_inverse_cost_attention_swings_even_on_costs_that_never_change(smoothing: float, steady: bool) -> None:
+    """As the method's page says: with period 2, and smoothing ends it."""
+    mapping = EmdMapping(3, 6, smoothing=smoothing)
+    weights = []
+    for _ in range(400):
+        mapping(random_costs((3, 6), 0))
+        weights.append(mapping.student_weights.clone())
+    assert torch.allclose(weights[-1], weights[-3], atol=1e-3)
+    assert torch.allclose(weights[-1], weights[-2], atol=1e-3) is steady
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
@@ -242,7 +258,7 @@ def test_gradient_is_the_pull_to_each_layers_own_blend(shape: tuple[int, ...]) -
     [
         ({"student_layers": 0}, ["student_layers=0"]),
         ({"teacher_layers": -1}, ["teacher_layers=-1"]),
-        ({"cost_attention": "invers"}, ["'invers'", "inverse, softmax, off"]),
+        ({"cost_attention": "invers"}, ["'invers'", "inverse, softmax, reverse, off"]),
         ({"temperature": 0.0}, ["temperature=0"]),
         ({"temperature": float("nan")}, ["temperature=nan"]),
         ({"weight_floor": 0.2}, ["weight_floor=0.2", 0, 0.166667]),

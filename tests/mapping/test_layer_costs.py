@@ -12,6 +12,7 @@ from torch import Tensor
 from emdistill.errors import ConfigError, TransportError
 from emdistill.mapping import costs as costs_module
 from emdistill.mapping import kernels, layer_costs
+from emdistill.mapping.costs import VARIANCE_FLOOR
 
 
 def random_mask(batch: int, length: int, seed: int) -> Tensor:
@@ -184,6 +185,71 @@ def test_matching_finds_permuted_heads() -> None:
     assert matched.diagonal().tolist() == [0.0, 0.0]
     assert (layer_costs(student, teacher, mask).diagonal() > 0.5).all()
     assert (matched <= layer_costs(student, teacher, mask) * (1 + 1e-12)).all()
+
+
+def unexplained(student: list[Tensor], teacher: list[Tensor], mask: Tensor) -> Tensor:
+    """Σ (s − t)² / Σ (t − mean)² over valid entries, the mean of each feature, or head."""
+    shares = []
+    for t in teacher:
+        features = t.unbind(-1 if t.ndim == 3 else 1)
+        spread = torch.zeros((), dtype=torch.float64)
+        for part in features:
+            entries = valid_entries(part[..., None] if t.ndim == 3 else part[:, None], mask)
+            spread += (entries - entries.mean()).square().sum()
+        shares.append(spread / valid_entries(t, mask).numel())
+    return reference(student, teacher, mask) / torch.stack(shares).detach()
+
+
+@pytest.mark.parametrize("shape", [(3, 7, 5), (3, 4, 7, 7)])
+def test_relative_costs_are_the_share_of_variance_that_is_left(shape: tuple[int, ...]) -> None:
+    mask = random_mask(shape[0], shape[-2], 0)
+    student, teacher = layers(2, shape, 1), layers(3, shape, 2)
+    teacher = [10.0**number * (layer + 3) for number, layer in enumerate(teacher)]
+    for layer in student + teacher:
+        layer.requires_grad_()
+    expected = unexplained(student, teacher, mask)
+    costs = layer_costs(student, teacher, mask, scale="relative")
+    torch.testing.assert_close(costs, expected, rtol=1e-10, atol=0)
+    grads, wanted = (torch.autograd.grad(total.sum(), student + teacher) for total in (costs, expected))
+    torch.testing.assert_close(grads, wanted, rtol=1e-10, atol=1e-14)
+    some = layer_costs(student, [teacher[0], None, teacher[2]], mask, scale="relative", pairs=[(1, 2), (0, 0)])
+    torch.testing.assert_close(some, expected * torch.tensor([[1, 0, 0], [0, 0, 1]]))
+    fit = layer_costs([t.mean((0, 1), keepdim=True).expand(shape) if t.ndim == 3 else t for t in teacher],
+                      teacher, torch.ones_like(mask), scale="relative").diagonal()  # fmt: skip
+    torch.testing.assert_close(fit, torch.full_like(fit, float(len(shape) == 3)))  # the mean alone: 1; all: 0
+
+
+@pytest.mark.parametrize("heads", ["mean", "match"])
+def test_relative_costs_of_unlike_head_counts(heads: costs_module.Heads) -> None:
+    mask = random_mask(2, 5, 0)
+    student, teacher = layers(2, (2, 3, 5, 5), 1), layers(3, (2, 4, 5, 5), 2)
+    like = [t.mean(1, keepdim=True) for t in teacher] if heads == "mean" else teacher
+    variances = reference(like, like, mask).diagonal() + unexplained(like, like, mask).diagonal()
+    assert not variances.any()
+    zeros = [torch.zeros_like(t) for t in like]
+    spreads = (reference(zeros, like, mask) / unexplained(zeros, like, mask))[0]
+    costs = layer_costs(student, teacher, mask, heads=heads, scale="relative")
+    torch.testing.assert_close(costs, layer_costs(student, teacher, mask, heads=heads) / spreads)
+
+
+@pytest.mark.parametrize("shape", [(3, 7, 5), (3, 4, 7, 7)])
+@pytest.mark.parametrize("rubbish", [1e6, float("nan")])
+def test_relative_costs_do_not_see_padding(shape: tuple[int, ...], rubbish: float) -> None:
+    mask = random_mask(shape[0], shape[-2], 0)
+    valid = mask.bool()[..., None] if len(shape) == 3 else (mask[:, None, :, None] & mask[:, None, None]).bool()
+    student, teacher = layers(1, shape, 1, torch.float32), layers(2, shape, 2, torch.float32)
+    spoiled = [torch.where(valid, layer, rubbish) for layer in teacher]
+    expected = layer_costs(student, teacher, mask, scale="relative")
+    assert torch.equal(layer_costs(student, spoiled, mask, scale="relative"), expected)
+
+
+def test_teacher_layers_that_do_not_vary_leave_relative_costs_finite() -> None:
+    mask = torch.ones(2, 3)
+    student = layers(1, (2, 3, 4), 1)
+    flat, nothing = torch.full((2, 3, 4), 5.0, dtype=torch.float64), torch.zeros(2, 3, 4, dtype=torch.float64)
+    costs = layer_costs(student, [flat, nothing], mask, scale="relative")
+    squared = layer_costs(student, [flat, nothing], mask)
+    torch.testing.assert_close(costs, squared / torch.tensor([[25 * VARIANCE_FLOOR, 1]]))
 
 
 def test_nan_at_a_token_is_seen() -> None:
