@@ -2,7 +2,7 @@
 
     python benchmarks/tfidf_baseline.py --output tfidf.json
 
-The rows are those of `emdistill demo`. Features are words, pairs of words and pieces of words of 2 to 5 characters.
+The rows are those of `emdistill demo`; the baseline is that of `emdistill distill --baselines tfidf`.
 """
 
 import time
@@ -10,10 +10,8 @@ from pathlib import Path
 
 from jsonargparse import auto_cli
 from measure import save
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline, make_union
 
+from emdistill.baselines import tfidf
 from emdistill.data.docstrings import read_docstrings
 
 
@@ -26,14 +24,11 @@ def main(*, output: Path | None = None, train_size: int = 9100) -> None:
     """
     data = read_docstrings(train_size=train_size)
     dev = data.evaluation["dev"]
-    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-    characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)
-    baseline = make_pipeline(make_union(words, characters), LogisticRegression(C=10, max_iter=300))
     started = time.perf_counter()
-    baseline.fit(data.train["text"][:], data.train["label"][:])
-    accuracy = baseline.score(dev["text"][:], dev["label"][:])
+    fitted = tfidf(data.train, data.task)
     seconds = time.perf_counter() - started
-    print(f"{len(data.train):,} rows to learn from, {len(dev):,} of dev: accuracy {accuracy:.4f}, {seconds:.0f} s")
+    accuracy = data.task.score(fitted.logits(dev["text"][:], None), dev["label"][:])["accuracy"]
+    print(f"{fitted.note}; {len(dev):,} rows of dev: accuracy {accuracy:.4f}, {seconds:.0f} s")
     save(output, {"accuracy": accuracy, "train": len(data.train), "dev": len(dev), "seconds": seconds})
 
 
