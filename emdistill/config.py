@@ -37,7 +37,7 @@ class CommonConfig:
     """The options of every run, alike for all runs of a comparison.
 
     Args:
-        data: a GLUE folder, a CSV, TSV, JSONL or Parquet file, a hub dataset, or 'docstrings'; raw text for task text.
+        data: a GLUE folder, a CSV, TSV, JSONL or Parquet file, a hub dataset, or 'messages'; raw text for task text.
         output: folder of the run, or of the comparison.
         task: a task's name (see `emdistill tasks`); files of your own need none.
         rows: learn from at most so many training rows, drawn once for all seeds; of raw text, so many pieces.

@@ -71,7 +71,7 @@ def augment(
 
     Args:
         teacher: folder or hub id of the fine-tuned teacher.
-        data: a GLUE folder, a CSV, TSV, JSONL or Parquet file, a hub dataset, or 'docstrings'.
+        data: a GLUE folder, a CSV, TSV, JSONL or Parquet file, a hub dataset, or 'messages'.
         output: file to write: .jsonl.
         task: a task's name (see `emdistill tasks`); files of your own need none.
         kind: kind of task, such as classification or regression; found from the labels if not given.

@@ -23,7 +23,7 @@ def mappings() -> str:
 def tasks() -> str:
     """List the built-in tasks."""
     lines = {name: _words(row)["description"] for name, row in _rows(_parse("emdistill.data.glue"), "GLUE").items()}
-    own = _words(_value(_parse("emdistill.data.docstrings"), "DOCSTRINGS"))
+    own = _words(_value(_parse("emdistill.data.messages"), "MESSAGES"))
     return _listing(lines | {own["name"]: own["description"], "text": GENERAL})
 
 

@@ -60,7 +60,7 @@ def prune_vocabulary(
 
     Args:
         model: folder of a run, folder or hub id of a model.
-        data: a GLUE folder, a hub dataset, or 'docstrings', of which the training texts count; a CSV, TSV, JSONL,
+        data: a GLUE folder, a hub dataset, or 'messages', of which the training texts count; a CSV, TSV, JSONL,
             Parquet or text file (.txt, .txt.xz, .txt.gz, .txt.bz2), of which all texts do.
         output: folder of the smaller model.
         task: a task's name (see `emdistill tasks`); files of your own need none.

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from emdistill.config import CommonConfig
 from emdistill.data.compressed import plain_path
-from emdistill.data.docstrings import DOCSTRINGS, read_docstrings
 from emdistill.data.files import Columns, Examples, hub_examples, load_hub, read_examples, to_dataset
 from emdistill.data.glue import glue_folders, glue_task, read_glue, read_glue_from_hub, recognise
+from emdistill.data.messages import MESSAGES, read_messages
 from emdistill.data.rows import SUFFIXES, data_file
 from emdistill.errors import ConfigError, DataError
 from emdistill.tasks import KINDS, TaskKind, find_kind
@@ -51,15 +51,15 @@ def read_task_data(
 ) -> TaskData:
     """A task and its checked examples; without a development set a tenth of train is held out as one.
 
-    data        a GLUE folder (with `task`), a CSV, TSV, JSONL or Parquet file, a hub dataset, or 'docstrings'
+    data        a GLUE folder (with `task`), a CSV, TSV, JSONL or Parquet file, a hub dataset, or 'messages'
     dev         a file
     kind        a name in KINDS; None: found from the labels
     evaluating  the data are only scored on, so their labels may all be the same
     Raises ConfigError for an unknown or missing task or kind, DataError for data that cannot be used.
     """
     kind_named = None if kind is None else find_kind(kind)
-    if DOCSTRINGS.name in (task, data):
-        return read_docstrings()
+    if MESSAGES.name in (task, data):
+        return read_messages()
     columns = Columns(text, text_pair, label)
     dev_file = None if dev is None else Path(dev)
     if task is None:

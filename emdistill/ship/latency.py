@@ -1,21 +1,15 @@
 """How fast and how large a model is: calls of any runtime timed in turns; parameters, bytes."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from time import perf_counter
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from emdistill.errors import ConfigError, DataError
-from emdistill.training.evaluate import evaluating
-
-Sentences = Sequence[str] | Sequence[tuple[str, str]]
 Call = Callable[[int], object]
 """What is timed; its argument counts its timed calls, from 0, to choose its input by."""
 
@@ -88,49 +82,6 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def compare_latency(
-    models: Mapping[str, PreTrainedModel],
-    tokenizers: Mapping[str, PreTrainedTokenizerBase],
-    sentences: Sentences,
-    *,
-    batch_size: int = 1,
-    repeats: int = 50,
-    warm_up: int = 5,
-    max_length: int = 128,
-) -> dict[str, Latency]:
-    """Time the forward passes of several models on the same sentences in turns, tokenisation left out.
-
-    `repeats` batches are timed, going round the sentences in their order, each padded to its own longest sentence,
-    after `warm_up` untimed turns. The models compute in eval mode and are left in the mode they were in. Only the
-    ratios inside one call mean much: compare medians.
-    Raises DataError without sentences, ConfigError for a batch size or number of repeats below 1, or a model without
-    a tokenizer.
-    """
-    if not sentences:
-        raise DataError("latency is measured on sentences, but none were given")
-    for name, value in {"batch_size": batch_size, "repeats": repeats}.items():
-        if value < 1:
-            raise ConfigError(f"{name} is {value}; at least 1 is needed to measure latency")
-    if missing := [name for name in models if name not in tokenizers]:
-        raise ConfigError(f"no tokenizer was given for: {', '.join(missing)}")
-    # Full batches that go round the sentences: no more than are timed, no fewer than show every sentence.
-    count = min(repeats, -(-len(sentences) // batch_size))
-    places = np.arange(count * batch_size).reshape(count, batch_size) % len(sentences)
-    batches = {
-        name: [_tokenize(model, tokenizers[name], [sentences[place] for place in row], max_length) for row in places]
-        for name, model in models.items()
-    }
-
-    def passes(name: str) -> Call:
-        return lambda index: forward(models[name], batches[name][index % len(batches[name])])
-
-    one_by_one = partial(time_in_turns, {name: passes(name) for name in models}, calls=1, warm_up=0, seconds=math.inf)
-    with evaluating(*models.values()), torch.inference_mode():
-        one_by_one(rounds=warm_up)
-        times = one_by_one(rounds=repeats)
-    return {name: summarise(seconds, batch_size) for name, seconds in times.items()}
-
-
 def forward(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> Tensor:
     """The logits of one forward pass, waited for."""
     logits: Tensor = model(**inputs).logits
@@ -138,14 +89,3 @@ def forward(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> Tensor:
     if logits.device.type != "cpu":
         torch.accelerator.synchronize(logits.device)
     return logits
-
-
-def _tokenize(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: Sequence[str | tuple[str, str]], max_length: int
-) -> dict[str, Tensor]:
-    texts = [sentence if isinstance(sentence, str) else sentence[0] for sentence in batch]
-    pairs = [sentence[1] for sentence in batch if not isinstance(sentence, str)] or None
-    encoded = tokenizer(
-        texts, text_pair=pairs, padding=True, truncation=True, max_length=max_length, return_tensors="pt"
-    )
-    return {name: tensor.to(model.device) for name, tensor in encoded.items()}

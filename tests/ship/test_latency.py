@@ -1,45 +1,16 @@
-"""Calls timed in turns, models timed on sentences, and the size of tiny random models."""
+"""Calls timed in turns, and the size of tiny random models."""
 
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from messages import names
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
 from torch import nn
-from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+from transformers import BertConfig, BertForSequenceClassification
 
-from emdistill.errors import ConfigError, DataError
 from emdistill.models.size import model_size, parameter_count
 from emdistill.ship import latency
-from emdistill.ship.latency import compare_latency, summarise, time_in_turns, torch_threads
-
-SENTENCES = ["a small student", "a", "a teacher teaches a student", "small"]
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> PreTrainedTokenizerFast:
-    words = ["[PAD]", "[UNK]", "a", "small", "student", "teacher", "teaches"]
-    backend = Tokenizer(WordLevel({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
-    backend.pre_tokenizer = Whitespace()
-    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]")
-
-
-def tiny_model(layers: int = 1) -> BertForSequenceClassification:
-    torch.manual_seed(0)
-    return BertForSequenceClassification(
-        BertConfig(
-            vocab_size=8,
-            hidden_size=8,
-            num_hidden_layers=layers,
-            num_attention_heads=2,
-            intermediate_size=16,
-            max_position_embeddings=16,
-        )
-    )
+from emdistill.ship.latency import summarise, time_in_turns, torch_threads
 
 
 class Clock:
@@ -111,78 +82,6 @@ def test_threads_are_set_and_restored_after_an_error_too() -> None:
     with pytest.raises(RuntimeError):
         inside()
     assert torch.get_num_threads() == before
-
-
-@pytest.fixture
-def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, torch.Tensor]]:
-    """Every forward pass that is timed: the model and its input ids."""
-    seen: list[tuple[object, torch.Tensor]] = []
-
-    def forward(model: nn.Module, inputs: dict[str, torch.Tensor]) -> None:
-        assert not any(module.training for module in model.modules())
-        assert torch.is_inference_mode_enabled()
-        seen.append((model, inputs["input_ids"]))
-
-    monkeypatch.setattr(latency, "forward", forward)
-    return seen
-
-
-@pytest.mark.parametrize("batch_size", [1, 3])
-def test_a_model_is_timed_and_left_as_it_was(tokenizer: PreTrainedTokenizerFast, batch_size: int) -> None:
-    model = tiny_model().train()
-    model.bert.embeddings.eval()
-    modes = [module.training for module in model.modules()]
-    (measured,) = compare_latency(
-        {"model": model}, {"model": tokenizer}, SENTENCES, batch_size=batch_size, repeats=6, warm_up=1, max_length=8
-    ).values()
-    assert 0 < measured.p50 <= measured.p95 <= measured.p99
-    assert measured.throughput == pytest.approx(1000 * batch_size / measured.p50)
-    assert measured.calls == 6
-    assert [module.training for module in model.modules()] == modes
-    assert all(parameter.grad is None for parameter in model.parameters())
-
-
-def test_the_mode_is_restored_after_an_error_too(tokenizer: PreTrainedTokenizerFast) -> None:
-    model = tiny_model().train()
-    with pytest.raises(RuntimeError):  # 16 positions at most
-        compare_latency({"model": model}, {"model": tokenizer}, ["a " * 40], repeats=1, warm_up=0, max_length=40)
-    assert all(module.training for module in model.modules())
-
-
-def test_batches_go_round_the_sentences_and_are_always_full(tokenizer: PreTrainedTokenizerFast, passes: list) -> None:
-    compare_latency({"m": tiny_model()}, {"m": tokenizer}, SENTENCES[:3], batch_size=2, repeats=3, warm_up=0)
-    assert [tuple(ids.shape) for _, ids in passes] == [(2, 3), (2, 5), (2, 3)]
-    assert passes[1][1].tolist() == [[2, 5, 6, 2, 4], [2, 3, 4, 0, 0]]  # the third sentence, then the first again
-
-
-def test_pairs_are_read_together(tokenizer: PreTrainedTokenizerFast, passes: list) -> None:
-    compare_latency({"m": tiny_model()}, {"m": tokenizer}, [("a small", "student")], repeats=1, warm_up=0)
-    assert passes[0][1].tolist() == [[2, 3, 4]]
-
-
-def test_models_take_turns_on_the_same_sentences(tokenizer: PreTrainedTokenizerFast, passes: list) -> None:
-    models = {"teacher": tiny_model(2), "student": tiny_model(1)}
-    measured = compare_latency(models, dict.fromkeys(models, tokenizer), SENTENCES, repeats=6, warm_up=2)
-    assert list(measured) == ["teacher", "student"]
-    for name, model in models.items():
-        assert measured[name].calls == 6
-        ids = [seen.tolist() for which, seen in passes if which is model]
-        assert len(ids) == 8
-        assert ids[2:] == [ids[2], ids[3], ids[4], ids[5], ids[2], ids[3]]  # round the four sentences
-    rounds = [{id(model) for model, _ in passes[start : start + 2]} for start in range(0, 16, 2)]
-    assert all(len(both) == 2 for both in rounds)
-
-
-def test_what_cannot_be_measured_is_said(tokenizer: PreTrainedTokenizerFast) -> None:
-    models, tokenizers = {"student": tiny_model()}, {"student": tokenizer}
-    with pytest.raises(DataError):
-        compare_latency(models, tokenizers, [])
-    with names(ConfigError, "batch_size", 0):
-        compare_latency(models, tokenizers, SENTENCES, batch_size=0)
-    with names(ConfigError, "repeats", 0):
-        compare_latency(models, tokenizers, SENTENCES, repeats=0)
-    with names(ConfigError, "student"):
-        compare_latency(models, {}, SENTENCES)
 
 
 def test_shared_parameters_count_once() -> None:
