@@ -86,11 +86,11 @@ def baselines_table(record: BaselineRecord) -> Table:
         for name, row in rows.items()
     ]
     headings = [
-        "", record.metric, *others, "student's lead\n(points)", "size\n(MB)", "ms per\ntext", "ms,\np95",
-        "training\n(s)", "front",
+        "", record.metric, *others, "student's\nlead", "size\n(MB)", "ms per\ntext", "ms,\np95",
+        "train\n(s)", "front",
     ]  # fmt: skip
     caption = (
-        f"±: standard error over the {record.dev_rows:,} rows of dev, of the lead by rows that both answer; ms: from a "
+        f"±: standard error over the {record.dev_rows:,} rows of dev, of the lead, in points, by rows that both answer; ms: from a "
         f"text to its logits, tokenisation included, one text at a time, the median, {record.machine}; ●: nothing here "
         "is both faster and better"
     )
