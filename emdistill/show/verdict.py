@@ -90,9 +90,9 @@ def baselines_table(record: BaselineRecord) -> Table:
         "train\n(s)", "front",
     ]  # fmt: skip
     caption = (
-        f"±: standard error over the {record.dev_rows:,} rows of dev, of the lead, in points, by rows that both answer; ms: "
-        f"from a text to its logits, tokenisation included, one text at a time, the median, {record.machine}; ●: nothing "
-        "here is both faster and better"
+        f"±: standard error over the {record.dev_rows:,} rows of dev; lead: in points, its error by rows that both "
+        "answer; ms: from a text to its logits, tokenisation included, one text at a time, the median, "
+        f"{record.machine}; ●: nothing here is both faster and better"
     )
     return Table(headings, lines, caption=caption)
 
