@@ -7,13 +7,14 @@ from emdistill.runs.baseline_record import TITLES, BaselineRecord, ModelRow
 from emdistill.show.pareto import pareto_front
 
 CHEAP = 1.5  # times the student's milliseconds: beyond, a baseline is no cheaper model
+INT8_TEACHER = "int8-teacher"
 NOISE = 2.0  # standard errors of the paired difference
 
 
 def verdict(record: BaselineRecord) -> str:
     """One sentence: the student against the best baseline that is no slower, and against its teacher."""
     student, rivals = record.student, record.computed
-    cheap = {name: row for name, row in rivals.items() if _ratio(row, student) <= CHEAP}
+    cheap = {name: row for name, row in rivals.items() if _slowness(record, name) <= CHEAP}
     dear = {name: row for name, row in rivals.items() if name not in cheap and _shown(row) < 0}
     best, best_dear = (max(some, key=lambda name: record.score(rivals[name]), default=None) for some in (cheap, dear))
     clauses = [_against(record, best)] if best else []
@@ -22,11 +23,10 @@ def verdict(record: BaselineRecord) -> str:
         clauses.append(("" if clauses else f"the {record.student_name} is ") + f"{faster} faster than the teacher")
     sentence = " and ".join(clauses) or "no baseline is as fast as the student"
     if best_dear:
-        row = rivals[best_dear]
-        slower = _times(_ratio(row, student))
-        sentence += (
-            f"; {TITLES.get(best_dear, best_dear)} is {-(row.lead or 0.0):.1f} points better, but {slower} slower"
-        )
+        title, points = TITLES.get(best_dear, best_dear), -(rivals[best_dear].lead or 0.0)
+        slower = f"{_times(_slowness(record, best_dear))} slower"
+        runtime = " than the student in int8, by their times in PyTorch" if best_dear == INT8_TEACHER else ""
+        sentence += f"; {title} is {points:.1f} points better, but {slower}{runtime}"
     return sentence
 
 
@@ -34,7 +34,7 @@ def _against(record: BaselineRecord, name: str) -> str:
     """The student against one baseline, which is no slower."""
     rival, title = record.baselines[name], TITLES.get(name, name)
     lead, error, shown = rival.lead or 0.0, rival.lead_error, _shown(rival)
-    speed = _times(_ratio(record.student, rival))
+    speed = _times(1 / _slowness(record, name))
     if shown < 0:
         return f"take {title}: it is {-lead:.1f} points better" + (f" and {speed} faster" if speed else "")
     if shown > 0:
@@ -48,6 +48,11 @@ def _shown(row: ModelRow) -> float:
     """The student's lead where it is more than the noise, else 0; the plain number where the noise is not known."""
     lead = row.lead or 0.0
     return lead if row.lead_error is None or abs(lead) > NOISE * row.lead_error else 0.0
+
+
+def _slowness(record: BaselineRecord, name: str) -> float:
+    """How many times as long as the student a baseline takes; the int8 teacher in PyTorch, for int8 speeds up both."""
+    return _ratio(record.teacher if name == INT8_TEACHER else record.baselines[name], record.student)
 
 
 def _ratio(row: ModelRow, other: ModelRow) -> float:
@@ -81,13 +86,13 @@ def baselines_table(record: BaselineRecord) -> Table:
         for name, row in rows.items()
     ]
     headings = [
-        "", record.metric, *others, "student's lead\n(points)", "size\n(MB)", "ms per\ntext", "ms,\np95",
-        "training\n(s)", "front",
+        "", record.metric, *others, "student's\nlead", "size\n(MB)", "ms per\ntext", "ms,\np95",
+        "train\n(s)", "front",
     ]  # fmt: skip
     caption = (
-        f"±: standard error over the {record.dev_rows:,} rows of dev, of the lead by rows that both answer; ms: from a "
-        f"text to its logits, tokenisation included, one text at a time, the median, {record.machine}; ●: nothing here "
-        "is both faster and better"
+        f"±: standard error over the {record.dev_rows:,} rows of dev; lead: in points, its error by rows that both "
+        "answer; ms: from a text to its logits, tokenisation included, one text at a time, the median, "
+        f"{record.machine}; ●: nothing here is both faster and better"
     )
     return Table(headings, lines, caption=caption)
 
