@@ -98,4 +98,5 @@ class GradientBalance(nn.Module):
         return f"r = {reference} / ‖∇term‖" if self.each else f"r = {total:g}·{reference} / ‖∇({own})‖"
 
     def extra_repr(self) -> str:
-        return f"terms={list(self.terms)}, each={self.each}, norm_steps={self.norm_steps}, norm_smoothing={self.norm_smoothing:g}"
+        how_often = f"norm_steps={self.norm_steps}, norm_smoothing={self.norm_smoothing:g}"
+        return f"terms={list(self.terms)}, each={self.each}, {how_often}"
