@@ -1,8 +1,8 @@
 """Balanced: layers and answers together, in balance by measured gradients instead of by weights tuned per task.
 
-    L = s(p) · Σ_k r_k · w_k · L_k + α · soft targets + (1 - α) · hard labels + σ · standardised logits
+    L = s(p) · r · Σ_k w_k · L_k + α · soft targets + (1 - α) · hard labels + σ · standardised logits
     L_k = Σ_ij F[i, j] · D^k[i, j] / Var^k[j],   k = attention scores, hidden states;   embeddings likewise
-    r_k = ‖∇ predictions‖ / ‖∇ L_k‖ over the student's weights,   Σ_k w_k = layer_ratio
+    r = layer_ratio · ‖∇ predictions‖ / ‖∇ Σ_k w_k L_k‖ over the student's weights,   Σ_k w_k = layer_ratio
 
 A layer's cost is the share of the teacher's variance that the student leaves unexplained; its weight follows from how
 hard the predictions pull. Of no paper: parts of several (docs/methods/balanced.md).
@@ -27,10 +27,10 @@ def balanced(
     predictions: Predictions = CLASSES,
     mapping: str = "uniform",
     costs: Scale = "relative",
-    weighting: Literal["gradient-norms", "fixed"] = "gradient-norms",
+    weighting: Literal["gradient-norms", "each-norm", "fixed"] = "gradient-norms",
     layer_ratio: float = 1.0,
-    norm_steps: int = 50,
-    norm_smoothing: float = 0.9,
+    norm_steps: int = 10,
+    norm_smoothing: float = 0.8,
     schedule: Literal["joint", "two-phase", "fade"] = "joint",
     intermediate_share: float = 0.6,
     intermediate_learning_rate: float | None = None,
@@ -53,9 +53,10 @@ def balanced(
     Args:
         mapping: which layer learns from which: a mapping's name, or a file of pairs.
         costs: layer costs as the share of the teacher's variance left unexplained (relative), or squared differences.
-        weighting: weights of the layer terms by measured gradient norms, or fixed.
-        layer_ratio: how hard all layer terms together pull, as a multiple of the predictions' pull (gradient-norms), or
-            their weight (fixed); 0 switches them off.
+        weighting: layer terms weighted by the measured norm of their gradient together (gradient-norms), of each one's
+            gradient (each-norm), or fixed.
+        layer_ratio: how hard the layer terms pull, as a multiple of the predictions' pull, or their weight (fixed); 0
+            switches them off.
         norm_steps: gradient norms are measured at the first ten steps, then at every so many.
         norm_smoothing: share of the old gradient norms kept at each measurement, 0 to 1.
         schedule: joint; two-phase (layers first, then the predictions alone); or fade (the layers' weight falls to 0).
@@ -99,12 +100,14 @@ def balanced(
     )
     project = parts.needed_projection(layer_weights, student, teacher, projection)
     final = parts.prediction_losses(prediction_weights, temperature=temperature, predictions=predictions)
-    balance = None
-    if layer_weights and weighting == "gradient-norms":
-        balance = GradientBalance(layer_weights, every=norm_steps, smoothing=norm_smoothing)
-
     weights = layer_weights | prediction_weights
-    if schedule == "two-phase" and final:
+    two_phases = schedule == "two-phase" and bool(final)
+    balance = None
+    if layer_weights and (weighting == "each-norm" or (weighting == "gradient-norms" and final and not two_phases)):
+        balance = GradientBalance(
+            layer_weights, each=weighting == "each-norm", norm_steps=norm_steps, norm_smoothing=norm_smoothing
+        )
+    if two_phases:
         return parts.two_phases(
             intermediate,
             final,

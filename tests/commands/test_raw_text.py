@@ -23,7 +23,7 @@ SHORT = (
     "--training.per_device_train_batch_size=8",
     "--training.disable_tqdm",
 )
-LAYERS_ONLY = ("bert-emd", "tinybert", "patient-kd", "minilm", "distilbert")
+LAYERS_ONLY = ("balanced", "bert-emd", "tinybert", "patient-kd", "minilm", "distilbert")
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,9 @@ def terms_at(objective: Objective, student: nn.Linear, step: int, steps: int = 1
 
 def test_balanced_terms_pull_as_hard_as_asked_for_against_all_others() -> None:
     weights = {"layers": 0.5, "scores": 0.25, "answers": 1.0, "labels": 2.0}
-    objective, student = toy(GradientBalance(["layers", "scores"], smoothing=0.0, every=1), weights)
+    objective, student = toy(
+        GradientBalance(["layers", "scores"], each=True, norm_smoothing=0.0, norm_steps=1), weights
+    )
     optimizer = torch.optim.SGD(student.parameters(), lr=0.01)
     for step in range(20):
         terms = terms_at(objective, student, step)
@@ -67,8 +69,20 @@ def test_balanced_terms_pull_as_hard_as_asked_for_against_all_others() -> None:
         optimizer.step()
 
 
+def test_balanced_terms_together_pull_as_hard_as_asked_for_and_keep_their_weights() -> None:
+    weights = {"layers": 0.5, "scores": 0.25, "answers": 1.0, "labels": 2.0}
+    objective, student = toy(GradientBalance(["layers", "scores"], norm_smoothing=0.0, norm_steps=1), weights)
+    plain, _ = toy(None, weights)
+    for step in range(3):
+        terms, before = terms_at(objective, student, step), terms_at(plain, plain.losses[0].student[0], step)
+        both = {"own": terms["layers"] + terms["scores"], "others": terms["answers"] + terms["labels"]}
+        norms = gradient_norms(both, student)
+        assert norms["own"] == pytest.approx(0.75 * norms["others"], rel=1e-4)
+        torch.testing.assert_close(terms["layers"] / terms["scores"], before["layers"] / before["scores"])
+
+
 def test_terms_alone_are_brought_to_their_own_geometric_mean() -> None:
-    objective, student = toy(GradientBalance(["layers", "scores"]), {"layers": 1.0, "scores": 0.5})
+    objective, student = toy(GradientBalance(["layers", "scores"], each=True), {"layers": 1.0, "scores": 0.5})
     plain, _ = toy(None, {"layers": 1.0, "scores": 1.0})
     before = gradient_norms(terms_at(plain, student, 0), plain.losses[0].student[0])
     norms = gradient_norms(terms_at(objective, student, 0), student)
@@ -77,7 +91,7 @@ def test_terms_alone_are_brought_to_their_own_geometric_mean() -> None:
 
 
 def test_norms_are_smoothed_geometrically_and_the_first_ones_count_alike() -> None:
-    balance = GradientBalance(["layers"], smoothing=0.75)
+    balance = GradientBalance(["layers"], norm_smoothing=0.75)
     drawn = [(2.0**number, 3.0 + number) for number in range(9)]
     log = [0.0, 0.0]
     for number, (norm, reference) in enumerate(drawn):
@@ -90,7 +104,7 @@ def test_norms_are_smoothed_geometrically_and_the_first_ones_count_alike() -> No
 
 
 def test_it_measures_at_the_first_steps_and_then_at_every_so_many_once_each() -> None:
-    objective, student = toy(balance := GradientBalance(["layers"], every=7), {"layers": 1.0, "answers": 1.0})
+    objective, student = toy(balance := GradientBalance(["layers"], norm_steps=7), {"layers": 1.0, "answers": 1.0})
     measured = []
     for step in range(30):
         for _ in range(2):  # two batches of one optimizer step
@@ -126,7 +140,7 @@ def test_factors_are_means_over_processes(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_it_goes_on_from_its_state() -> None:
-    balance, resumed = GradientBalance(["a", "b"]), GradientBalance(["a", "b"])
+    balance, resumed = GradientBalance(["a", "b"], each=True), GradientBalance(["a", "b"], each=True)
     for step in range(20):
         norms = {"a": 1.0 + step, "b": 2.0, "reference": 1 / (1 + step)}
         if step == 12:
@@ -137,7 +151,9 @@ def test_it_goes_on_from_its_state() -> None:
     assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in balance.state_dict().items())
 
 
-@pytest.mark.parametrize(("settings", "named"), [({"every": 0}, [0]), ({"smoothing": 1.0}, ["smoothing=1"])])
+@pytest.mark.parametrize(
+    ("settings", "named"), [({"norm_steps": 0}, ["norm_steps=0"]), ({"norm_smoothing": 1.0}, ["norm_smoothing=1"])]
+)
 def test_nonsense_is_refused(settings: dict[str, Any], named: list[object]) -> None:
     with names(ConfigError, *named):
         GradientBalance(["layers"], **settings)
@@ -166,9 +182,11 @@ def test_the_equation_says_all_of_it() -> None:
     weights = {"layers": 0.5, "answers": 1.0, "labels": 2.0}
     objective, _ = toy(GradientBalance(["layers"]), weights, schedules={"layers": "fade"})
     assert str(objective) == (
-        "L = fade(p)·0.5·r·layers + 1·answers + 2·labels, r = ‖∇(1·answers + 2·labels)‖ / ‖∇term‖, "
+        "L = fade(p)·0.5·r·layers + 1·answers + 2·labels, r = 0.5·‖∇(1·answers + 2·labels)‖ / ‖∇(0.5·layers)‖, "
         "p = share of the training done"
     )
-    assert str(toy(GradientBalance(["layers"]), {"layers": 1.0})[0]) == (
+    each, _ = toy(GradientBalance(["layers"], each=True), {"layers": 0.5, "answers": 1.0})
+    assert str(each) == "L = 0.5·r·layers + 1·answers, r = ‖∇(1·answers)‖ / ‖∇term‖"
+    assert str(toy(GradientBalance(["layers"], each=True), {"layers": 1.0})[0]) == (
         "L = 1·r·layers, r = geometric mean of all ‖∇term‖ / ‖∇term‖"
     )

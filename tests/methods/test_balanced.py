@@ -34,6 +34,7 @@ def test_it_is_one_stage_of_relative_costs_in_balance() -> None:
     ]  # fmt: skip
     assert objective.balance is not None
     assert objective.balance.terms == LAYERS
+    assert not objective.balance.each
     expected = dict.fromkeys(LAYERS, 1 / 3) | {"soft_targets": 0.5, "hard_labels": 0.5, "standardised_logits": 2.0}
     assert objective.weights == pytest.approx(expected)
     (layers,) = objective.layer_losses()
@@ -76,11 +77,13 @@ def test_with_squared_costs_fixed_weights_and_emd_it_is_bert_emd() -> None:
         torch.testing.assert_close(*results)
 
 
-def test_two_phases_balance_the_layers_among_themselves() -> None:
-    first, second = build(schedule="two-phase", intermediate_share=0.25, standardised_logits=1.0)
+@pytest.mark.parametrize("weighting", ["gradient-norms", "each-norm"])
+def test_two_phases(weighting: str) -> None:
+    settings = {"intermediate_share": 0.25, "standardised_logits": 1.0}
+    first, second = build(schedule="two-phase", weighting=weighting, **settings)
     assert (first.name, first.share, second.name, second.share) == ("intermediate", 0.25, "prediction", 0.75)
     assert set(first.objective.weights) == set(LAYERS)
-    assert first.objective.balance is not None
+    assert (first.objective.balance is not None) is (weighting == "each-norm")  # among themselves
     assert set(second.objective.weights) == {"soft_targets", "standardised_logits"}
     assert second.objective.balance is None
     assert "learning_rate" not in first.training

@@ -9,7 +9,7 @@ from training_runs import STEPS_AN_EPOCH, AtStep, assert_same_outcome
 from emdistill.training.run_stages import Interrupted
 
 LAYERS = ("attention_scores", "hidden_states", "embeddings")
-FADE = {"schedule": "fade", "norm_steps": 2, "standardised_logits": 0.5}
+FADE = {"schedule": "fade", "norm_steps": 2, "standardised_logits": 0.5, "weighting": "each-norm"}
 REMEMBER = {"mapping": "emd", "cost_attention": "inverse", "smoothing": 0.5, "cost_memory": 0.7, "norm_steps": 1}
 
 
@@ -32,7 +32,7 @@ def test_a_balanced_run_is_resumed_as_if_uninterrupted(
 
 def test_logged_terms_and_norms_are_those_that_train(finished_run) -> None:
     """The layer terms' logged norms are their share of the prediction's, times 1 − p."""
-    objective = {"schedule": "fade", "norm_steps": 1, "norm_smoothing": 0.0, "layer_ratio": 1.5}
+    objective = {**FADE, "norm_steps": 1, "norm_smoothing": 0.0, "layer_ratio": 1.5, "standardised_logits": 0.0}
     run = finished_run(method="balanced", objective=objective, gradient_norm_steps=1)
     steps = 2 * STEPS_AN_EPOCH
     entries = [entry for entry in run.log[0]["log"] if "gradient_norms/soft_targets" in entry]
