@@ -6,6 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
+TEACHER_LOGITS = "teacher_logits"  # in a batch: the logits of a teacher that is a file of answers, [B, C]
 NOT_MASKED = -100  # the label of a position that is not masked, as in torch and transformers
 Link = Literal["softmax", "sigmoid", "identity"]
 

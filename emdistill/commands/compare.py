@@ -10,15 +10,12 @@ from filelock import FileLock, Timeout
 
 from emdistill.commands._entries import entry_configs, find_baseline, read_entries, read_seeds
 from emdistill.commands._places import check_folder
+from emdistill.commands._teachers import OpenTeacher, open_teacher
 from emdistill.commands.distill import distill, input_hashes, student_shape
 from emdistill.config import CompareConfig, RunConfig, as_command, config_dict
 from emdistill.console import print_table, say
-from emdistill.data.labels import as_the_model_counts
 from emdistill.data.read import read_data
 from emdistill.errors import ConfigError, EmdistillError, Interrupted, ModelError, OutputError
-from emdistill.methods import compose_stages
-from emdistill.models.encoder import load_classifier
-from emdistill.models.teacher import Teacher
 from emdistill.options import load_options
 from emdistill.runs.answers import PREDICTIONS, Logits, teacher_logits
 from emdistill.runs.comparison import RUNS, Comparison, read_comparison, run_place
@@ -76,9 +73,9 @@ def compare(config: CompareConfig | None = None, **options: Any) -> Comparison:
         raise ConfigError(
             f"--task {RAW_TEXT} has no score to compare by; distil with each method, then compare on a task"
         )
-    data = read_data(configs[0])
-    teacher = Teacher(load_classifier(configs[0].teacher))
-    data = as_the_model_counts(data, teacher.labels, teacher.kind)
+    teacher, data = open_teacher(configs[0], read_data(configs[0]))
+    for note in data.notes:
+        say(f"note: {note}")
     _check_methods(names, configs, teacher, data)
     plan = [
         PlannedRun(
@@ -106,12 +103,12 @@ def compare(config: CompareConfig | None = None, **options: Any) -> Comparison:
     return comparison
 
 
-def _check_methods(names: Iterable[str], configs: Sequence[RunConfig], teacher: Teacher, data: TaskData) -> None:
+def _check_methods(names: Iterable[str], configs: Sequence[RunConfig], teacher: OpenTeacher, data: TaskData) -> None:
     """Compose every entry's method once, so that a fault is met before hours of training."""
-    student = student_shape(configs[0], teacher, data)
+    student = student_shape(teacher, data)
     for name, config in zip(names, configs, strict=True):
         try:
-            compose_stages(config, student, teacher.shape, data.task.predictions)
+            teacher.stages(config, student, data.task)
         except (ConfigError, ModelError) as error:
             raise type(error)(f"{name}: {error}") from None
 

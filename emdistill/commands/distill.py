@@ -10,14 +10,11 @@ from typing import Any
 import numpy as np
 
 from emdistill.commands._raw_text import distill_text
+from emdistill.commands._teachers import OpenTeacher, open_teacher
 from emdistill.config import RunConfig, config_dict
 from emdistill.console import say, say_scores
-from emdistill.data.augmentation import read_augmented
-from emdistill.data.labels import as_the_model_counts
 from emdistill.data.read import read_data
-from emdistill.methods import compose_stages
-from emdistill.models.encoder import encoder_shape, load_classifier, load_tokenizer
-from emdistill.models.teacher import Teacher, check_above_chance
+from emdistill.models.encoder import encoder_shape
 from emdistill.options import load_config
 from emdistill.processes import is_first_process
 from emdistill.runs.answers import PREDICTIONS, write_predictions
@@ -38,14 +35,13 @@ from emdistill.runs.student_artifact import StudentArtifact, write_student
 from emdistill.show.cards import student_card
 from emdistill.show.run_report import write_run_report
 from emdistill.states import EncoderShape
-from emdistill.students import ExtractionPlan, make_student
+from emdistill.students import ExtractionPlan
 from emdistill.tasks.task import RAW_TEXT, TaskData
 from emdistill.training.evaluate import Reading, predict_sets, score_sets
 from emdistill.training.lesson import Lesson, prove
 from emdistill.training.projections import fit_projections
 from emdistill.training.run_stages import seed_everything
-from emdistill.training.splits import check_max_length, sample_batches
-from emdistill.training.stage_teachers import stage_teachers
+from emdistill.training.splits import sample_batches
 
 
 def command(config: RunConfig) -> str:
@@ -76,12 +72,10 @@ def distill(
     folder = Path(config.output)
     reads = (config.teacher, config.data, config.dev, config.student, config.student_source, config.augmented)
     with open_run(folder, overwrite=config.overwrite, resume=config.resume, reads=reads) as run:
-        data = examples or read_data(config)
-        teacher = Teacher(load_classifier(config.teacher))
-        data = as_the_model_counts(data, teacher.labels, teacher.kind)
-        task, teacher_tokenizer = data.task, load_tokenizer(config.teacher)
+        teacher, data = open_teacher(config, examples or read_data(config))
+        task = data.task
         sample = partial(
-            sample_batches, data, teacher_tokenizer,
+            sample_batches, data, teacher.tokenizer,
             select=config.select, max_length=config.max_length, rows=config.rows,
         )  # fmt: skip
         lesson, record = _lesson(config, data, teacher, sample)
@@ -92,9 +86,8 @@ def distill(
             say(f"note: {note}", quiet=quiet)
         say(_outline(record), quiet=quiet)
 
-        def logits_on_dev(model: Any, tokenizer: Any, description: str) -> dict[str, np.ndarray]:
-            reading: Reading = {"max_length": config.max_length, "description": "" if quiet else description}
-            return predict_sets(model, tokenizer, data.evaluation, **reading)
+        def reading(description: str) -> Reading:
+            return {"max_length": config.max_length, "description": "" if quiet else description}
 
         def note_scores(name: str, logits: Mapping[str, np.ndarray]) -> None:
             record.scores[name] = score_sets(task, logits, data.evaluation)
@@ -103,28 +96,19 @@ def distill(
         prove(lesson)
         started = time.perf_counter()
         if teacher_logits is None:
-            teacher_logits = logits_on_dev(teacher.model, teacher_tokenizer, "teacher on dev")
-        note_scores("teacher", teacher_logits)
+            teacher_logits = teacher.logits(data.evaluation, **reading("teacher on dev"))
+        if teacher_logits is not None:
+            note_scores("teacher", teacher_logits)
         record.timings["teacher_evaluation_seconds"] = time.perf_counter() - started
         if config.check_teacher:
-            dev = next(iter(data.evaluation.values()))
-            metric = task.metrics[0]
-            check_above_chance(record.scores["teacher"][metric], task.chance(np.asarray(dev["label"])), metric)
+            teacher.check_score(record.scores.get("teacher", {}), task, next(iter(data.evaluation.values())))
 
         run.begin(record)
-        fit_projections(lesson.stages, lesson.student, teacher, sample)
-        teacher.dtype = lesson.arguments[0].teacher_dtype
+        fit_projections(lesson.stages, lesson.student, teacher.source, sample)
         with run.timed("teacher_cache_seconds"):
-            teachers = stage_teachers(
-                lesson.stages,
-                teacher,
-                lesson.train,
-                lesson.tokenizer,
-                cache=config.teacher_cache,
-                folder=Path(config.teacher_cache_folder or folder / "teacher_cache"),
-            )
-        learn(run, lesson, teachers)
-        student_logits = logits_on_dev(lesson.student, lesson.tokenizer, "student on dev")
+            sources = teacher.stage_sources(lesson, Path(config.teacher_cache_folder or folder / "teacher_cache"))
+        learn(run, lesson, sources)
+        student_logits = predict_sets(lesson.student, lesson.tokenizer, data.evaluation, **reading("student on dev"))
         note_scores("student", student_logits)
         if is_first_process():
             card = student_card(as_distillation(folder, record))
@@ -137,29 +121,21 @@ def distill(
     return StudentArtifact(folder)
 
 
-def _lesson(config: RunConfig, data: TaskData, teacher: Teacher, sample: Any) -> tuple[Lesson, RunRecord]:
+def _lesson(config: RunConfig, data: TaskData, teacher: OpenTeacher, sample: Any) -> tuple[Lesson, RunRecord]:
     """The student as it is born, what it learns from this teacher, and the record of it."""
     task = data.task
-    augmented = None
-    if config.augmented is not None:
-        augmented = read_augmented(Path(config.augmented), data, teacher=teacher.fingerprint)
+    augmented = None if config.augmented is None else teacher.augmented(Path(config.augmented), data)
     plans: list[ExtractionPlan] = []
-    student, tokenizer = make_student(
-        config.student,
-        teacher.model,
-        load_tokenizer(config.teacher),
-        labels=task.labels,
-        predictions=task.predictions,
+    student, tokenizer = teacher.student(
+        task,
         seed=config.seed,
-        source=config.student_source,
         birth=config.student_birth,
         sample=sample,
         record=plans.append,
         embedding_rank=config.embedding_rank,
     )
-    check_max_length(config.max_length, teacher.model, student)
     seed_everything(config.seed)
-    stages = compose_stages(config, encoder_shape(student), teacher.shape, task.predictions)
+    stages = teacher.stages(config, encoder_shape(student), task)
     arguments, splits = prepare(config, data, tokenizer, stages, augmented)
     record = RunRecord(
         config=config_dict(config),
@@ -173,27 +149,19 @@ def _lesson(config: RunConfig, data: TaskData, teacher: Teacher, sample: Any) ->
         share_of_padding=splits.padding,
         arithmetic=describe_arithmetic(arguments[0]),
         objective={stage.name: str(stage.objective) for stage in stages},
-        teacher=describe_model(teacher.model),
+        teacher=teacher.describe(),
         student=describe_model(student, [{"layers": plan.layers, "heads": plan.heads} for plan in plans]),
     )
-    return Lesson(student, tokenizer, stages, arguments, splits.train, teacher, splits.choose_on, task.score), record
+    learned = splits.train, teacher.source, splits.choose_on, task.score
+    return Lesson(student, tokenizer, stages, arguments, *learned), record
 
 
-def student_shape(config: RunConfig, teacher: Teacher, data: TaskData) -> EncoderShape:
+def student_shape(teacher: OpenTeacher, data: TaskData) -> EncoderShape:
     """The shape that the student will have: for it a method can be composed before any training."""
-    student, _ = make_student(
-        config.student,
-        teacher.model,
-        load_tokenizer(config.teacher),
-        labels=data.task.labels,
-        predictions=data.task.predictions,
-        source=config.student_source,
-        birth="fresh",
-    )
-    return encoder_shape(student)
+    return encoder_shape(teacher.student(data.task, birth="fresh")[0])
 
 
-def input_hashes(config: RunConfig, teacher: Teacher, data: TaskData) -> dict[str, str]:
+def input_hashes(config: RunConfig, teacher: OpenTeacher, data: TaskData) -> dict[str, str]:
     """SHA-256 of all that a run reads, by name: what two runs of one configuration may still differ in."""
     files = {name: Path(place) for name in ("mapping", "augmented") if (place := getattr(config, name))}
     return {

@@ -26,12 +26,12 @@ from emdistill.errors import CaptureError, LayerCountError
 from emdistill.models.attention import attending, attention_implementation
 from emdistill.models.families import require
 from emdistill.models.masked_lm import has_masked_lm_head, masked_word_logits
-from emdistill.states import EncoderStates
+from emdistill.states import TEACHER_LOGITS, EncoderStates
 
 OF_ATTENTION = ("attention", "queries", "keys", "values")
 OF_LAYERS = ("hidden", *OF_ATTENTION)
 STATES = frozenset({"embeddings", *OF_LAYERS})
-NOT_FOR_THE_MODEL = frozenset({"labels", "row"})  # row: the number of an example in its data set
+NOT_FOR_THE_MODEL = frozenset({"labels", "row", TEACHER_LOGITS})  # row: the number of an example in its data set
 SUFFIX = "+emdistill"
 
 

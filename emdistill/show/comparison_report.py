@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from emdistill.console import ABSENT, ReportRow, Table, comparison_table, counted, markdown, short, spread
+from emdistill.console import ABSENT, ReportRow, Table, cell, comparison_table, counted, markdown, short, spread
 from emdistill.files import write_whole
 from emdistill.runs.comparison import Comparison, EntryResult, PairedDifference
 from emdistill.runs.distillation import version_notes
@@ -24,7 +24,8 @@ def write_comparison(folder: Path, comparison: Comparison, *, command: str = "")
     write_whole(folder / "comparison.json", record)
     lines = differences_markdown(comparison) + "\n" + "".join(f"- {note}\n" for note in notes)
     write_whole(folder / "comparison.md", lines)
-    rows = [ReportRow("teacher", comparison.teacher), *map(_means, comparison.entries)]
+    teacher = [ReportRow("teacher", comparison.teacher)] if comparison.teacher else []
+    rows = [*teacher, *map(_means, comparison.entries)]
     write_page(
         folder / "report.html",
         "comparison",
@@ -67,7 +68,7 @@ def differences_table(comparison: Comparison) -> Table:
     """Mean ± deviation, paired difference and interval, wins/ties/losses, time, finding."""
     against = f"difference to\n{comparison.baseline}"
     headings = ["", comparison.metric, against, "won/\ntied/\nlost", "time\n(s)", "finding"]
-    teacher = ["teacher", f"{comparison.teacher[comparison.metric]:.3f}", *[ABSENT] * 3, ""]
+    teacher = ["teacher", cell(comparison.teacher.get(comparison.metric), ".3f"), *[ABSENT] * 3, ""]
     lines = [teacher, *(_line(comparison, entry) for entry in comparison.entries)]
     title = f"{comparison.task}, {comparison.dev}: {counted(len(comparison.seeds), 'seed')}"
     return Table(headings, lines, title, words=(0, 5))
