@@ -165,10 +165,11 @@ class _Collected:
         """Logits [texts, C], and what a user should know."""
         contradicting = 0
         for place, answers in self.further.items():
-            # An answer that was given several times counts as often.
-            same = self.repeats[place] - len(answers)
-            mean = np.average(answers, axis=0, weights=[1 + same, *[1] * (len(answers) - 1)])
-            contradicting += not np.allclose(answers, answers[0], rtol=SAME, atol=SAME)
+            if np.allclose(answers, answers[0], rtol=SAME, atol=SAME):
+                continue  # the first stands, with logits as they were given
+            contradicting += 1
+            times = self.repeats[place] - len(answers) + 1  # that the first was given
+            mean = np.average(answers, axis=0, weights=[times, *[1] * (len(answers) - 1)])
             self.logits[place] = as_logits(mean, self.task.kind.link).astype(np.float32)
         notes = [f"{self.empty:,} rows have no answer"] if self.empty else []
         if contradicting:
