@@ -9,7 +9,6 @@ from typing import Any, Unpack
 
 import numpy as np
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emdistill.config import RunConfig
 from emdistill.data.augmentation import read_augmented
@@ -23,7 +22,7 @@ from emdistill.models.teacher import Teacher, TeacherSource, check_above_chance
 from emdistill.runs.describe import describe_model
 from emdistill.runs.record import AnswersRecord, ModelRecord
 from emdistill.states import EncoderShape
-from emdistill.students import make_student, student_kind
+from emdistill.students import Student, make_student, student_kind
 from emdistill.students.pretrained import pretrained_student
 from emdistill.tasks.task import Task, TaskData
 from emdistill.training.evaluate import Reading, predict_sets
@@ -34,7 +33,6 @@ from emdistill.training.stage_teachers import stage_teachers
 
 LEAST_SCORED = 20  # answered rows of dev; the score of fewer says nothing
 
-Student = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 Logits = Mapping[str, np.ndarray]
 
 
@@ -53,7 +51,7 @@ class OpenTeacher(ABC):
 
     @property
     @abstractmethod
-    def tokenizer(self) -> PreTrainedTokenizerBase:
+    def tokenizer(self) -> Any:
         """The tokenizer of the encoder that the student is born from."""
 
     @abstractmethod
@@ -110,7 +108,7 @@ class TeacherModel(OpenTeacher):
         self.fingerprint = self.source.fingerprint
 
     @cached_property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
+    def tokenizer(self) -> Any:
         return load_tokenizer(self.config.teacher)
 
     def student(self, task: Task, **options: Any) -> Student:
@@ -165,7 +163,7 @@ class TeacherFile(OpenTeacher):
         return source
 
     @cached_property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
+    def tokenizer(self) -> Any:
         return load_tokenizer(self.encoder)
 
     def student(self, task: Task, **options: Any) -> Student:
@@ -243,10 +241,9 @@ def _coverage(
     def share(name: str) -> str:
         return f"all {rows[name]:,}" if counts[name] == rows[name] else f"{counts[name]:,} of {rows[name]:,}"
 
+    scored = [name for name in rows if name != "train"]
     left_out = "" if counts["train"] == rows["train"] else " (the others are left out)"
-    parts = [f"{share('train')} rows of train{left_out}"]
-    for name in rows.keys() - {"train"}:
-        parts.append(f"{share(name)} of {name}")
     score = next((f"{metric} {value:.4f} on those" for metric, value in scores.items()), "no score of the teacher")
-    lacking = "" if all(counts[name] == rows[name] for name in rows if name != "train") else f" ({score})"
-    return f"{answers.path.name} answers {', '.join(parts)}{lacking}"
+    unscored = "" if all(counts[name] == rows[name] for name in scored) else f" ({score})"
+    parts = [f"{share('train')} rows of train{left_out}", *(f"{share(name)} of {name}" for name in scored)]
+    return f"{answers.path.name} answers {', '.join(parts)}{unscored}"
