@@ -5,8 +5,8 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from functools import partial
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from rich.console import Console
 from emdistill.baselines import Fitted, encoder_means, over_vectors, static_vectors, tfidf
 from emdistill.baselines.linear import columns
 from emdistill.commands._entries import BUDGET
+from emdistill.commands._teachers import OpenTeacher
 from emdistill.commands.export import MAX_DROP_ON_TRAIN, write_int8
 from emdistill.config import LearningConfig, RunConfig, TeachingConfig, flatten, recipe_of, source_name
 from emdistill.console import say, say_scores
@@ -40,6 +41,7 @@ from emdistill.ship.subject import Classifier, Subject
 from emdistill.students import student_kind
 from emdistill.tasks.task import Task, TaskData
 from emdistill.training.evaluate import score_sets
+from emdistill.training.splits import labelled_rows
 
 Answer = Callable[[str, str | None], object]
 """(text, second text of a pair) -> the logits, from nothing but the text."""
@@ -51,15 +53,15 @@ SECONDS = 2.0  # of timing, per model at most
 
 @dataclass(frozen=True)
 class Contender:
-    """A model as it is measured.
+    """A model as it is measured; of a file of answers the logits are all there is.
 
     logits    by evaluation set, [rows, C], one mapping per seed it was trained with
     seconds   of training, the mean over seeds
     """
 
     logits: Sequence[Mapping[str, Logits]]
-    bytes: int
-    answer: Answer
+    bytes: int | None = None
+    answer: Answer | None = None
     seconds: float | None = None
     note: str = ""
 
@@ -68,15 +70,18 @@ class Contender:
 class Setting:
     """What baselines are made from, and measured on.
 
-    train         the rows whose labels the student has
-    train_labels  trains the student's shape on labels alone, and returns the run; None where it stands already
+    distil   does the run of a configuration, for the student on labels alone; None where that stands already
     """
 
-    config: TeachingConfig
+    config: RunConfig
     data: TaskData
-    train: Dataset
-    teacher: Classifier
-    train_labels: Callable[[], StudentArtifact] | None = None
+    teacher: OpenTeacher
+    distil: Callable[[RunConfig], StudentArtifact] | None = None
+
+    @cached_property
+    def train(self) -> Dataset:
+        """The rows whose labels the student has."""
+        return labelled_rows(self.data, select=self.config.select, rows=self.config.rows)
 
     def encoder(self) -> tuple[Any, Any, str]:
         """The encoder that stays frozen, its tokenizer, and whose it is."""
@@ -84,7 +89,17 @@ class Setting:
         given = config.student if student_kind(config.student) == "pretrained" else None
         if source := config.student_source or given:
             return load_encoder(source).base_model, load_tokenizer(source), source_name(source)
-        return self.teacher.model.base_model, self.teacher.tokenizer, "the teacher's encoder, fine-tuned on the task"
+        teacher = self.teacher.classifier
+        assert teacher is not None  # under a file of answers the student has an encoder of its own
+        return teacher.model.base_model, teacher.tokenizer, "the teacher's encoder, fine-tuned on the task"
+
+    def taught(self, logits: Mapping[str, Logits] | None) -> Contender | None:
+        """The teacher with its logits on dev; None where a file does not answer all of it."""
+        if logits is None:
+            return None
+        if self.teacher.classifier is None:
+            return Contender([logits], note="its answers alone; there is no model to measure")
+        return torch_contender(self.teacher.classifier, [logits], max_length=self.config.max_length)
 
 
 @dataclass
@@ -93,7 +108,7 @@ class Bench:
 
     task: Task
     evaluation: Mapping[str, Dataset]
-    teacher: Contender
+    teacher: Contender | None
     baselines: dict[str, Contender] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     latencies: dict[str, Latency] = field(default_factory=dict)
@@ -104,11 +119,12 @@ class Bench:
         ours = self._resampled(student)
         rows = {row: self._row(row, other, ours) for row, other in self.baselines.items()}
         rows |= {row: ModelRow(problem=problem) for row, problem in self.problems.items()}
+        unanswered = ModelRow(problem="its file does not answer every row that is scored")
         return BaselineRecord(
             metric=self.task.metrics[0],
             dev_rows=len(self._dev),
             machine=machine(torch.get_num_threads()),
-            teacher=self._row("teacher", self.teacher, ours),
+            teacher=unanswered if self.teacher is None else self._row("teacher", self.teacher, ours),
             student=self._row("student", student, None),
             baselines={row: rows[row] for row in TITLES if row in rows},
             student_name=name,
@@ -160,16 +176,17 @@ def measure_baselines(
     names: Sequence[str],
     setting: Setting,
     student: Contender,
-    teacher: Contender,
+    teacher_logits: Mapping[str, Logits] | None,
     *,
     there: Mapping[str, Contender] | None = None,
     quiet: bool = False,
 ) -> Bench:
     """Make every baseline of these names, score it, and time all models in turns; one that fails is a problem noted.
 
-    there   baselines that exist already, by name
+    teacher_logits   by evaluation set; None where a file of answers lacks some
+    there            baselines that exist already, by name
     """
-    bench = Bench(setting.data.task, setting.data.evaluation, teacher, dict(there or {}))
+    bench = Bench(setting.data.task, setting.data.evaluation, setting.taught(teacher_logits), dict(there or {}))
     for name in names:
         if name in bench.baselines:
             continue
@@ -184,7 +201,7 @@ def measure_baselines(
             say(f"{TITLES[name]}: not computed: {bench.problems[name]}", quiet=quiet)
             continue
         seconds = time.perf_counter() - started if made.seconds is None else made.seconds
-        bench.baselines[name] = Contender(made.logits, made.bytes, made.answer, seconds, made.note)
+        bench.baselines[name] = replace(made, seconds=seconds)
         scores = score_sets(bench.task, made.logits[0], bench.evaluation)
         say(f"{TITLES[name]} on dev: {say_scores(scores)}", quiet=quiet)
     _time(bench, student)
@@ -200,9 +217,9 @@ def _time(bench: Bench, student: Contender) -> None:
         place = number % len(texts)
         return answer(texts[place], pairs[place] if pairs else None)
 
-    models = {"teacher": bench.teacher, "student": student, **bench.baselines}
+    models = {"teacher": bench.teacher or Contender([]), "student": student, **bench.baselines}
     before, threads = read_cpu_clock(), torch.get_num_threads()
-    calls = {name: partial(call, model.answer) for name, model in models.items()}
+    calls = {name: partial(call, model.answer) for name, model in models.items() if model.answer}
     times = time_in_turns(calls, rounds=ROUNDS, calls=CALLS, seconds=SECONDS)
     busy = busy_note(before, read_cpu_clock(), cores=os.cpu_count() or 1, threads=threads)
     bench.latencies = {name: summarise(seconds, 1) for name, seconds in times.items()}
@@ -275,17 +292,19 @@ def _static(setting: Setting) -> Contender:
 
 
 def _labels(setting: Setting) -> Contender:
-    assert setting.train_labels is not None  # a comparison has its own
+    assert setting.distil is not None  # a comparison has its own
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("several processes train here; train it by itself, with --method hard-labels")
-    artifact = setting.train_labels()
+    artifact = setting.distil(labels_alone(setting.config))
     seconds = artifact.run.timings.get("training_seconds")
     return run_contender([artifact.folder], max_length=setting.config.max_length, seconds=seconds)
 
 
 def _int8_teacher(setting: Setting) -> Contender:
     """The teacher as `emdistill export --int8` writes it."""
-    teacher, length = setting.teacher, setting.config.max_length
+    teacher, length = setting.teacher.classifier, setting.config.max_length
+    if teacher is None:
+        raise ModelError("the teacher is a file of answers; there is no model to make int8 of")
     subject = Subject(teacher, None, setting.data, length)
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:

@@ -15,7 +15,9 @@ from emdistill.commands.compare import compare
 from emdistill.errors import OutputError
 from emdistill.runs.record import read_run
 
-TEXTS = [f"{noun} was {word} {number}" for noun in ("it", "a movie") for word in ("good", "bad") for number in range(12)]
+TEXTS = [
+    f"{noun} was {word} {number}" for noun in ("it", "a movie") for word in ("good", "bad") for number in range(12)
+]
 
 
 @pytest.fixture(scope="module")
