@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from emdistill.commands._baselines import Contender, Setting, measure_baselines, run_contender
+from emdistill.commands._baselines import Setting, measure_baselines
+from emdistill.commands._bench import Contender, run_contender
 from emdistill.commands._entries import entry_configs, find_baseline, read_entries, read_seeds, with_labels_alone
 from emdistill.commands._places import check_folder
 from emdistill.commands._teachers import OpenTeacher, open_teacher

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from emdistill.commands._baselines import Setting, measure_baselines, torch_contender
+from emdistill.commands._baselines import Setting, measure_baselines
+from emdistill.commands._bench import torch_contender
 from emdistill.commands._raw_text import distill_text
 from emdistill.commands._teachers import OpenTeacher, open_teacher
 from emdistill.config import RunConfig, config_dict

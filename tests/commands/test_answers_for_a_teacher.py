@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from emdistill.baselines import vectors
 from emdistill.cli import main
-from emdistill.commands import _baselines
+from emdistill.commands import _bench
 from emdistill.options import load_config
 from emdistill.runs.answers import PREDICTIONS, read_predictions
 from emdistill.runs.baseline_record import read_baselines
@@ -241,7 +241,7 @@ def test_baselines_do_without_a_model_of_the_teacher(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """Its answers have a score where they are whole, but neither size nor speed; the encoder is the student's own."""
-    monkeypatch.setattr(_baselines, "SECONDS", 0.0)
+    monkeypatch.setattr(_bench, "SECONDS", 0.0)
     monkeypatch.setattr(vectors, "find_spec", lambda package: None)
     dev = set() if whole else dev_texts(by_model)
     teacher, run = answers([row for row in given if row["body"] not in dev]), tmp_path / "run"
