@@ -88,12 +88,13 @@ class TeachingConfig(CommonConfig):
     """Who teaches whom.
 
     Args:
-        teacher: folder or hub id of the fine-tuned teacher.
+        teacher: folder or hub id of the fine-tuned teacher; or a file of its answers, with the columns of the text and
+            logits, probabilities or a label (.jsonl, .csv, .tsv, .parquet).
         student: 3 (so many teacher layers), 1,3,5 (these), 4x312 (layers x width), or a folder or hub id.
         student_birth: where the weights of a student of a given shape come from: the teacher's units, chosen by
             importance or at random, or fresh ones.
         student_source: folder or hub id of an encoder whose layers and tokenizer the student keeps instead of the
-            teacher's.
+            teacher's; under a file of answers also the one that a student of a shape is cut from.
         embedding_rank: width of factorised embedding tables, below the student's own; a BERT student only.
         augmented: further rows to learn from, made by `emdistill augment`.
         unlabelled: text without labels, to learn from the teacher's answers to it: files as for data, .txt with a text
@@ -127,7 +128,8 @@ class RunConfig(TeachingConfig, LearningConfig):
     """Everything that decides a distillation.
 
     Args:
-        method: a method's name (see `emdistill methods`), or path.py:function for your own.
+        method: a method's name (see `emdistill methods`), or path.py:function for your own; under a file of answers
+            soft-targets if not given.
         mapping: which layer learns from which: a mapping's name (see `emdistill mappings`), or a file of pairs.
         objective: the method's own settings.
     """

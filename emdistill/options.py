@@ -64,10 +64,12 @@ def load_options(target: Callable[..., Config], file: str | Path | None, options
     options = flatten(options)
     from_file = {} if file is None else flatten(read_yaml(Path(file)))
     places = dict.fromkeys(from_file, f" in {file}") | dict.fromkeys(options, "")
-    parser = option_parser(target, options.get("method") or from_file.get("method"))
+    given = {**from_file, **options}
+    method = _method(target, given.get("method"), given.get("teacher"))
+    parser = option_parser(target, method)
     refuse_unknown(places, parser, target)
     try:
-        parsed = parser.parse_object(_nested({**from_file, **options}, parser))
+        parsed = parser.parse_object(_nested(given | ({"method": method} if method else {}), parser))
     except ArgumentError as error:
         raise ConfigError(explain(error, parser, places)) from None
     return target(**_checked(parsed, parser, places))
@@ -81,7 +83,8 @@ def read_words(verb: Target, words: Sequence[str], name: str) -> dict[str, Any] 
     target = target_of(verb)
     first, words = _read_first([_with_underscores(word) for word in words], target)
     from_file = {} if first.config is None else flatten(read_yaml(Path(first.config)))
-    method = first.method or from_file.get("method")
+    chosen = {"teacher": first.teacher} if first.teacher else {}
+    method = _method(target, first.method or from_file.get("method"), first.teacher or from_file.get("teacher"))
     parser = option_parser(target, method)
     if {"-h", "--help"} & set(words):
         print(_help_text(parser, name, parse_docstring(verb.__doc__ or "").short_description))
@@ -90,7 +93,8 @@ def read_words(verb: Target, words: Sequence[str], name: str) -> dict[str, Any] 
     places = dict.fromkeys(from_file, f" in {first.config}") | dict.fromkeys(given, "")
     refuse_unknown(places, parser, target)
     try:
-        below = parser.parse_object(_nested(from_file | ({"method": method} if method else {}), parser))
+        chosen |= {"method": method} if method else {}
+        below = parser.parse_object(_nested(from_file | chosen, parser))
         parsed = parser.parse_args(_spelled_out(words, parser), namespace=below)
     except ArgumentError as error:
         raise ConfigError(f"{explain(error, parser, places)}\n`emdistill {name} --help` lists the options") from None
@@ -126,16 +130,26 @@ def target_of(verb: Target) -> Target:
 def _read_first(words: Sequence[str], target: Target) -> tuple[argparse.Namespace, list[str]]:
     """What decides which other options there are, and the words that are left."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.set_defaults(config=None, print_config=False, method=None)
+    parser.set_defaults(config=None, print_config=False, method=None, teacher=None)
     if inspect.signature(target).parameters:
         parser.add_argument("--config")
         parser.add_argument("--print_config", action="store_true")
     if _has_method(target):
         parser.add_argument("--method")
+        parser.add_argument("--teacher")
     try:
         return parser.parse_known_args(words)
     except argparse.ArgumentError as error:
         raise ConfigError(str(error)) from None
+
+
+def _method(target: Target, method: str | None, teacher: object) -> str | None:
+    """The method that is named; else soft-targets for a teacher that is a file of answers, which has no layers."""
+    if method or not _has_method(target) or not isinstance(teacher, str):
+        return method
+    from emdistill.data.teacher_answers import is_answers_file  # late, for it imports datasets
+
+    return "soft-targets" if is_answers_file(teacher) else None
 
 
 def _with_underscores(word: str) -> str:

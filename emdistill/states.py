@@ -12,6 +12,8 @@ NO_CLASS = NOT_MASKED = -100
 TEACHERS = "teacher_"
 WORDS_OF_TOKENS = "words"
 NO_WORD = -1
+# In a batch: the logits of a teacher that is a file of answers, [B, C]; it has no tokens, so no name as of TEACHERS.
+TEACHER_LOGITS = "answer_logits"
 Link = Literal["softmax", "sigmoid", "identity"]
 
 

@@ -1,82 +1,59 @@
 """What a user could take instead of the student, learned and measured on the same rows and the same machine."""
 
-import math
 import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from functools import partial
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset
-from numpy.typing import NDArray
 from rich.console import Console
 
 from emdistill.baselines import Fitted, encoder_means, over_vectors, static_vectors, tfidf
 from emdistill.baselines.linear import columns
+from emdistill.commands._bench import Bench, Contender, run_contender, time_all, torch_contender
 from emdistill.commands._entries import BUDGET
+from emdistill.commands._teachers import OpenTeacher
 from emdistill.commands.export import MAX_DROP_ON_TRAIN, write_int8
 from emdistill.config import LearningConfig, RunConfig, TeachingConfig, flatten, recipe_of, source_name
 from emdistill.console import say, say_scores
 from emdistill.errors import ConfigError, Interrupted, ModelError
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.encoder import load_encoder, load_tokenizer
-from emdistill.models.size import model_size
 from emdistill.options import load_config
-from emdistill.runs.answers import PREDICTIONS, Logits, read_predictions
-from emdistill.runs.baseline_record import FOLDER, TITLES, BaselineRecord, ModelRow
+from emdistill.runs.answers import Logits
+from emdistill.runs.baseline_record import FOLDER, TITLES
 from emdistill.runs.record import RUN_FILE
 from emdistill.runs.student_artifact import StudentArtifact
-from emdistill.ship.gate import resampled_scores
-from emdistill.ship.latency import Latency, forward, summarise, time_in_turns
-from emdistill.ship.measurement import busy_note, machine, read_cpu_clock
 from emdistill.ship.onnx import export_onnx, open_onnx, reads_token_types
 from emdistill.ship.onnx_folder import INT8, MODEL, write_onnx_folder
-from emdistill.ship.subject import Classifier, Subject
+from emdistill.ship.subject import Subject
 from emdistill.students import student_kind
-from emdistill.tasks.task import Task, TaskData
+from emdistill.tasks.task import TaskData
 from emdistill.training.evaluate import score_sets
-
-Answer = Callable[[str, str | None], object]
-"""(text, second text of a pair) -> the logits, from nothing but the text."""
-
-TIMED_TEXTS = 100
-ROUNDS, CALLS = 5, 20
-SECONDS = 2.0  # of timing, per model at most
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A model as it is measured.
-
-    logits    by evaluation set, [rows, C], one mapping per seed it was trained with
-    seconds   of training, the mean over seeds
-    """
-
-    logits: Sequence[Mapping[str, Logits]]
-    bytes: int
-    answer: Answer
-    seconds: float | None = None
-    note: str = ""
+from emdistill.training.splits import labelled_rows
 
 
 @dataclass(frozen=True)
 class Setting:
     """What baselines are made from, and measured on.
 
-    train         the rows whose labels the student has
-    train_labels  trains the student's shape on labels alone, and returns the run; None where it stands already
+    distil   does the run of a configuration, for the student on labels alone; None where that stands already
     """
 
-    config: TeachingConfig
+    config: RunConfig
     data: TaskData
-    train: Dataset
-    teacher: Classifier
-    train_labels: Callable[[], StudentArtifact] | None = None
+    teacher: OpenTeacher
+    distil: Callable[[RunConfig], StudentArtifact] | None = None
+
+    @cached_property
+    def train(self) -> Dataset:
+        """The rows whose labels the student has."""
+        return labelled_rows(self.data, select=self.config.select, rows=self.config.rows)
 
     def encoder(self) -> tuple[Any, Any, str]:
         """The encoder that stays frozen, its tokenizer, and whose it is."""
@@ -84,92 +61,34 @@ class Setting:
         given = config.student if student_kind(config.student) == "pretrained" else None
         if source := config.student_source or given:
             return load_encoder(source).base_model, load_tokenizer(source), source_name(source)
-        return self.teacher.model.base_model, self.teacher.tokenizer, "the teacher's encoder, fine-tuned on the task"
+        teacher = self.teacher.classifier
+        assert teacher is not None  # under a file of answers the student has an encoder of its own
+        return teacher.model.base_model, teacher.tokenizer, "the teacher's encoder, fine-tuned on the task"
 
-
-@dataclass
-class Bench:
-    """All that was measured beside a student. problems: why a baseline could not be had, by its name."""
-
-    task: Task
-    evaluation: Mapping[str, Dataset]
-    teacher: Contender
-    baselines: dict[str, Contender] = field(default_factory=dict)
-    problems: dict[str, str] = field(default_factory=dict)
-    latencies: dict[str, Latency] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    def record(self, student: Contender, name: str = "student") -> BaselineRecord:
-        """What baselines.json of this student holds."""
-        ours = self._resampled(student)
-        rows = {row: self._row(row, other, ours) for row, other in self.baselines.items()}
-        rows |= {row: ModelRow(problem=problem) for row, problem in self.problems.items()}
-        return BaselineRecord(
-            metric=self.task.metrics[0],
-            dev_rows=len(self._dev),
-            machine=machine(torch.get_num_threads()),
-            teacher=self._row("teacher", self.teacher, ours),
-            student=self._row("student", student, None),
-            baselines={row: rows[row] for row in TITLES if row in rows},
-            student_name=name,
-            notes=tuple(self.notes),
-        )
-
-    @property
-    def _dev(self) -> Dataset:
-        return next(iter(self.evaluation.values()))
-
-    def _row(self, name: str, model: Contender, ours: "Resampled | None") -> ModelRow:
-        scores = [score_sets(self.task, logits, self.evaluation) for logits in model.logits]
-        own, latency = self._resampled(model), self.latencies.get(name)
-        return ModelRow(
-            scores={metric: float(np.mean([score[metric] for score in scores])) for metric in scores[0]},
-            standard_error=own.error(),
-            lead=None if ours is None else 100 * (ours.score - own.score),
-            lead_error=None if ours is None else ours.error(own),
-            bytes=model.bytes,
-            p50=latency.p50 if latency else None,
-            p95=latency.p95 if latency else None,
-            seconds=model.seconds,
-            note=model.note,
-        )
-
-    def _resampled(self, model: Contender) -> "Resampled":
-        name, labels = next(iter(self.evaluation)), np.asarray(self._dev["label"][:])
-        scores = [self.task.score(logits[name], labels)[self.task.metrics[0]] for logits in model.logits]
-        samples = [resampled_scores(self.task, logits[name], labels) for logits in model.logits]
-        spread = float(np.var(scores, ddof=1)) / len(scores) if len(scores) > 1 else 0.0
-        return Resampled(float(np.mean(scores)), np.mean(samples, axis=0), spread)
-
-
-@dataclass(frozen=True)
-class Resampled:
-    """A score, the same on samples of the rows [samples], and the variance of its mean over seeds."""
-
-    score: float
-    samples: NDArray[np.float64]
-    spread: float
-
-    def error(self, other: "Resampled | None" = None) -> float:
-        """Standard error, points: √(variance over the rows + over the seeds); of the difference to another, paired."""
-        samples = self.samples if other is None else self.samples - other.samples
-        return 100 * math.sqrt(float(np.var(samples, ddof=1)) + self.spread + (other.spread if other else 0.0))
+    def taught(self, logits: Mapping[str, Logits] | None) -> Contender | None:
+        """The teacher with its logits on dev; None where a file does not answer all of it."""
+        if logits is None:
+            return None
+        if self.teacher.classifier is None:
+            return Contender([logits], note="its answers alone; there is no model to measure")
+        return torch_contender(self.teacher.classifier, [logits], max_length=self.config.max_length)
 
 
 def measure_baselines(
     names: Sequence[str],
     setting: Setting,
     student: Contender,
-    teacher: Contender,
+    teacher_logits: Mapping[str, Logits] | None,
     *,
     there: Mapping[str, Contender] | None = None,
     quiet: bool = False,
 ) -> Bench:
     """Make every baseline of these names, score it, and time all models in turns; one that fails is a problem noted.
 
-    there   baselines that exist already, by name
+    teacher_logits   by evaluation set; None where a file of answers lacks some
+    there            baselines that exist already, by name
     """
-    bench = Bench(setting.data.task, setting.data.evaluation, teacher, dict(there or {}))
+    bench = Bench(setting.data.task, setting.data.evaluation, setting.taught(teacher_logits), dict(there or {}))
     for name in names:
         if name in bench.baselines:
             continue
@@ -184,53 +103,11 @@ def measure_baselines(
             say(f"{TITLES[name]}: not computed: {bench.problems[name]}", quiet=quiet)
             continue
         seconds = time.perf_counter() - started if made.seconds is None else made.seconds
-        bench.baselines[name] = Contender(made.logits, made.bytes, made.answer, seconds, made.note)
+        bench.baselines[name] = replace(made, seconds=seconds)
         scores = score_sets(bench.task, made.logits[0], bench.evaluation)
         say(f"{TITLES[name]} on dev: {say_scores(scores)}", quiet=quiet)
-    _time(bench, student)
+    time_all(bench, student)
     return bench
-
-
-def _time(bench: Bench, student: Contender) -> None:
-    """Time a text at a time, all models in turns on the same texts."""
-    dev = next(iter(bench.evaluation.values()))
-    texts, pairs = columns(dev.select(np.random.default_rng(0).permutation(len(dev))[:TIMED_TEXTS]))
-
-    def call(answer: Answer, number: int) -> object:
-        place = number % len(texts)
-        return answer(texts[place], pairs[place] if pairs else None)
-
-    models = {"teacher": bench.teacher, "student": student, **bench.baselines}
-    before, threads = read_cpu_clock(), torch.get_num_threads()
-    calls = {name: partial(call, model.answer) for name, model in models.items()}
-    times = time_in_turns(calls, rounds=ROUNDS, calls=CALLS, seconds=SECONDS)
-    busy = busy_note(before, read_cpu_clock(), cores=os.cpu_count() or 1, threads=threads)
-    bench.latencies = {name: summarise(seconds, 1) for name, seconds in times.items()}
-    bench.notes += [busy] if busy else []
-
-
-def torch_contender(
-    classifier: Classifier, logits: Sequence[Mapping[str, Logits]], *, max_length: int, seconds: float | None = None
-) -> Contender:
-    """A model in PyTorch, from text to logits."""
-    model: Any = classifier.model
-    tokenizer: Any = classifier.tokenizer
-    model.eval()
-
-    def answer(text: str, pair: str | None) -> object:
-        batch = tokenizer(text, pair, truncation=True, max_length=max_length, return_tensors="pt").to(model.device)
-        with torch.inference_mode():
-            return forward(model, batch)
-
-    return Contender(logits, model_size(model), answer, seconds)
-
-
-def run_contender(runs: Sequence[Path], *, max_length: int, seconds: float | None) -> Contender:
-    """The students of finished runs of one method, a seed each; the first one is timed."""
-    logits = [{name: answers.student for name, answers in read_predictions(run / PREDICTIONS).items()} for run in runs]
-    model, tokenizer = StudentArtifact(runs[0]).load()
-    student = Classifier(str(runs[0]), model, tokenizer)
-    return torch_contender(student, logits, max_length=max_length, seconds=seconds)
 
 
 def labels_alone(config: RunConfig) -> RunConfig:
@@ -275,17 +152,19 @@ def _static(setting: Setting) -> Contender:
 
 
 def _labels(setting: Setting) -> Contender:
-    assert setting.train_labels is not None  # a comparison has its own
+    assert setting.distil is not None  # a comparison has its own
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("several processes train here; train it by itself, with --method hard-labels")
-    artifact = setting.train_labels()
+    artifact = setting.distil(labels_alone(setting.config))
     seconds = artifact.run.timings.get("training_seconds")
     return run_contender([artifact.folder], max_length=setting.config.max_length, seconds=seconds)
 
 
 def _int8_teacher(setting: Setting) -> Contender:
     """The teacher as `emdistill export --int8` writes it."""
-    teacher, length = setting.teacher, setting.config.max_length
+    teacher, length = setting.teacher.classifier, setting.config.max_length
+    if teacher is None:
+        raise ModelError("the teacher is a file of answers; there is no model to make int8 of")
     subject = Subject(teacher, None, setting.data, length)
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from emdistill.commands._teachers import cache_folder
 from emdistill.config import RunConfig, config_dict
 from emdistill.console import say
 from emdistill.data.batches import MaskingCollator, padding_collator, text_encoder
@@ -58,7 +59,7 @@ def _distill_text(config: RunConfig, run: Run, *, quiet: bool) -> StudentArtifac
         config.data,
         text_encoder(tokenizer),
         max_length=config.max_length,
-        folder=Path(config.teacher_cache_folder or folder / "teacher_cache"),
+        folder=cache_folder(config),
         seed=HELD_OUT_SEED,
         rows=config.rows,
         description="" if quiet else "reading the text",

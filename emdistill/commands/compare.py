@@ -9,18 +9,16 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from emdistill.commands._baselines import Contender, Setting, measure_baselines, run_contender, torch_contender
+from emdistill.commands._baselines import Setting, measure_baselines
+from emdistill.commands._bench import Contender, run_contender
 from emdistill.commands._entries import entry_configs, find_baseline, read_entries, read_seeds, with_labels_alone
 from emdistill.commands._places import check_folder
+from emdistill.commands._teachers import OpenTeacher, open_teacher
 from emdistill.commands.distill import distill, input_hashes, student_shape
 from emdistill.config import CompareConfig, RunConfig, as_command, config_dict
 from emdistill.console import print_table, say
-from emdistill.data.labels import as_the_model_counts
 from emdistill.data.read import read_data
 from emdistill.errors import ConfigError, EmdistillError, Interrupted, ModelError, OutputError
-from emdistill.methods import compose_stages
-from emdistill.models.encoder import load_classifier, load_tokenizer
-from emdistill.models.teacher import Teacher
 from emdistill.options import load_options
 from emdistill.runs.answers import PREDICTIONS, Logits, teacher_logits
 from emdistill.runs.baseline_record import BASELINES, baseline_names, read_baselines, write_baselines
@@ -28,13 +26,11 @@ from emdistill.runs.comparison import RUNS, Comparison, read_comparison, run_pla
 from emdistill.runs.distillation import Distillation, read_distillation
 from emdistill.runs.open_run import check_same_run
 from emdistill.runs.record import RUN_FILE, RunRecord, read_run
-from emdistill.ship.subject import Classifier
 from emdistill.show.comparison_report import comparison_notes, differences_table, write_comparison
 from emdistill.show.page import share_script
 from emdistill.show.run_report import write_run_report
 from emdistill.show.verdict import baseline_notes, baselines_table, verdict
 from emdistill.tasks.task import RAW_TEXT, TaskData
-from emdistill.training.splits import labelled_rows
 
 LABELS_ONLY = "hard-labels"
 WAIT = 2.0  # seconds between looks at what another process is running
@@ -86,10 +82,9 @@ def compare(config: CompareConfig | None = None, **options: Any) -> Comparison:
         raise ConfigError(
             f"--task {RAW_TEXT} has no score to compare by; distil with each method, then compare on a task"
         )
-    data = read_data(configs[0])
-    teacher = Teacher(load_classifier(configs[0].teacher))
-    tokenizer = load_tokenizer(configs[0].teacher)
-    data = as_the_model_counts(data, teacher.labels, teacher.kind)
+    teacher, data = open_teacher(configs[0], read_data(configs[0]))
+    for note in data.notes:
+        say(f"note: {note}")
     _check_methods(names, configs, teacher, data)
     plan = [
         PlannedRun(
@@ -110,7 +105,7 @@ def compare(config: CompareConfig | None = None, **options: Any) -> Comparison:
         _run_all(plan, data, config.overwrite)
         (folder / BASELINES).unlink(missing_ok=True)
         if beside:
-            _measure(folder, beside, plan, data, Classifier(configs[0].teacher, teacher.model, tokenizer))
+            _measure(folder, beside, plan, data, teacher)
         for run in plan:  # a page shows the student of the labels alone beside it, which may have come later
             write_run_report(Path(run.config.output))
     except KeyboardInterrupt:
@@ -122,12 +117,12 @@ def compare(config: CompareConfig | None = None, **options: Any) -> Comparison:
     return comparison
 
 
-def _check_methods(names: Iterable[str], configs: Sequence[RunConfig], teacher: Teacher, data: TaskData) -> None:
+def _check_methods(names: Iterable[str], configs: Sequence[RunConfig], teacher: OpenTeacher, data: TaskData) -> None:
     """Compose every entry's method once, so that a fault is met before hours of training."""
-    student = student_shape(configs[0], teacher, data)
+    student = student_shape(teacher, data)
     for name, config in zip(names, configs, strict=True):
         try:
-            compose_stages(config, student, teacher.shape, data.task.predictions)
+            teacher.stages(config, student, data.task)
         except (ConfigError, ModelError) as error:
             raise type(error)(f"{name}: {error}") from None
 
@@ -179,13 +174,13 @@ def _run_all(plan: Sequence[PlannedRun], data: TaskData, overwrite: bool) -> Non
 
 
 def _measure(
-    folder: Path, names: Sequence[str], plan: Sequence[PlannedRun], data: TaskData, teacher: Classifier
+    folder: Path, names: Sequence[str], plan: Sequence[PlannedRun], data: TaskData, teacher: OpenTeacher
 ) -> None:
     """Measure the baselines once; write baselines.json of every run, and of the comparison for its best entry."""
     config = plan[0].config
     task, length = data.task, config.max_length
     logits = teacher_logits(Path(config.output) / PREDICTIONS)
-    if logits is None:
+    if logits is None and teacher.classifier:
         say("no baselines: the runs were made by an earlier version, which kept no predictions")
         return
     entries: dict[str, list[Distillation]] = {}
@@ -203,9 +198,7 @@ def _measure(
     )
     first = student(entries[best])
     there = {"labels": student(entries[min(labels)])} if "labels" in names else {}
-    taught = torch_contender(teacher, [logits], max_length=length)
-    setting = Setting(config, data, labelled_rows(data, select=config.select, rows=config.rows), teacher)
-    bench = measure_baselines(names, setting, first, taught, there=there)
+    bench = measure_baselines(names, Setting(config, data, teacher), first, logits, there=there)
     write_baselines(folder, bench.record(first, f"{best} student"))
     for runs in entries.values():
         for one in runs:

@@ -9,23 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from emdistill.commands._baselines import Setting, labels_alone, measure_baselines, torch_contender
+from emdistill.commands._baselines import Setting, measure_baselines
+from emdistill.commands._bench import torch_contender
 from emdistill.commands._raw_text import distill_text
+from emdistill.commands._teachers import OpenTeacher, open_teacher
 from emdistill.config import RunConfig, config_dict
 from emdistill.console import say, say_scores
-from emdistill.data.augmentation import read_augmented
-from emdistill.data.files import Columns
-from emdistill.data.labels import as_the_model_counts
 from emdistill.data.read import read_data
-from emdistill.data.unlabelled import UnlabelledText, texts_kept, unlabelled_text
-from emdistill.errors import ConfigError
-from emdistill.methods import compose_stages
-from emdistill.models.encoder import encoder_shape, load_classifier, load_tokenizer
-from emdistill.models.teacher import Teacher, check_above_chance
+from emdistill.data.unlabelled import texts_kept
+from emdistill.models.encoder import encoder_shape
 from emdistill.options import load_config
 from emdistill.processes import is_first_process
 from emdistill.runs.answers import PREDICTIONS, write_predictions
-from emdistill.runs.baseline_record import BaselineRecord, baseline_names, write_baselines
+from emdistill.runs.baseline_record import baseline_names, write_baselines
 from emdistill.runs.describe import (
     describe_arithmetic,
     describe_data,
@@ -36,7 +32,7 @@ from emdistill.runs.describe import (
 )
 from emdistill.runs.distillation import as_distillation
 from emdistill.runs.learn import learn, prepare, steps_per_epoch
-from emdistill.runs.open_run import open_run
+from emdistill.runs.open_run import Run, open_run
 from emdistill.runs.reading import remember_reading
 from emdistill.runs.record import RunRecord
 from emdistill.runs.student_artifact import StudentArtifact, write_student
@@ -45,15 +41,15 @@ from emdistill.show.cards import student_card
 from emdistill.show.run_report import write_run_report
 from emdistill.show.verdict import verdict
 from emdistill.states import EncoderShape
-from emdistill.students import ExtractionPlan, make_student
-from emdistill.tasks.task import RAW_TEXT, Task, TaskData
+from emdistill.students import ExtractionPlan
+from emdistill.tasks.task import RAW_TEXT, TaskData
 from emdistill.training.evaluate import Reading, predict_sets, score_sets
 from emdistill.training.lesson import Lesson, prove
 from emdistill.training.projections import fit_projections
 from emdistill.training.run_stages import seed_everything
-from emdistill.training.splits import check_max_length, labelled_rows, sample_batches
-from emdistill.training.stage_teachers import stage_teachers
-from emdistill.training.two_vocabularies import check_can_meet, teachers_own
+from emdistill.training.splits import sample_batches
+
+Logits = Mapping[str, np.ndarray]
 
 
 def command(config: RunConfig) -> str:
@@ -65,7 +61,7 @@ def distill(
     config: RunConfig | None = None,
     *,
     examples: TaskData | None = None,
-    teacher_logits: Mapping[str, np.ndarray] | None = None,
+    teacher_logits: Logits | None = None,
     quiet: bool = False,
     **options: Any,
 ) -> StudentArtifact:
@@ -79,136 +75,75 @@ def distill(
     Raises an EmdistillError before any training where an input cannot be used; Interrupted after Ctrl-C.
     """
     config = config if config is not None else load_config(**options)
-    baselines = baseline_names(config.baselines)
+    baseline_names(config.baselines)  # a wrong name is refused now
     if config.task == RAW_TEXT:
         return distill_text(config, quiet=quiet)
     folder = Path(config.output)
     reads = [config.teacher, config.data, config.dev, config.student, config.student_source, config.augmented]
     reads += (config.unlabelled or "").split(",")
     with open_run(folder, overwrite=config.overwrite, resume=config.resume, reads=reads) as run:
-        data = examples or read_data(config)
-        teacher = Teacher(load_classifier(config.teacher))
-        data = as_the_model_counts(data, teacher.labels, teacher.kind)
-        task, teacher_tokenizer = data.task, load_tokenizer(config.teacher)
+        teacher, data = open_teacher(config, examples or read_data(config))
         sample = partial(
             sample_batches, data,
             select=config.select, max_length=config.max_length, rows=config.rows,
         )  # fmt: skip
-        lesson, record = _lesson(config, data, teacher, teacher_tokenizer, sample)
+        lesson, record = _lesson(config, data, teacher, sample)
         if run.is_finished(record):
             say(f"{folder} is finished already; nothing to do", quiet=quiet)
             return StudentArtifact(folder)
-        for note in data.notes:
-            say(f"note: {note}", quiet=quiet)
-        say(_outline(record, lesson), quiet=quiet)
-        if lesson.teacher_tokenizer is not None:
-            say("teacher and student read the texts in tokens of their own; states meet at words", quiet=quiet)
+        for line in (*(f"note: {note}" for note in data.notes), _outline(record, lesson)):
+            say(line, quiet=quiet)
 
-        def logits_on_dev(model: Any, tokenizer: Any, description: str) -> dict[str, np.ndarray]:
-            reading: Reading = {"max_length": config.max_length, "description": "" if quiet else description}
-            return predict_sets(model, tokenizer, data.evaluation, **reading)
+        def reading(description: str) -> Reading:
+            return {"max_length": config.max_length, "description": "" if quiet else description}
 
-        def note_scores(name: str, logits: Mapping[str, np.ndarray]) -> None:
-            record.scores[name] = score_sets(task, logits, data.evaluation)
+        def note_scores(name: str, logits: Logits) -> None:
+            record.scores[name] = score_sets(data.task, logits, data.evaluation)
             say(f"{name} on dev: {say_scores(record.scores[name])}", quiet=quiet)
 
         prove(lesson)
         started = time.perf_counter()
         if teacher_logits is None:
-            teacher_logits = logits_on_dev(teacher.model, teacher_tokenizer, "teacher on dev")
-        note_scores("teacher", teacher_logits)
+            teacher_logits = teacher.logits(data.evaluation, **reading("teacher on dev"))
+        if teacher_logits is not None:
+            note_scores("teacher", teacher_logits)
         record.timings["teacher_evaluation_seconds"] = time.perf_counter() - started
         if config.check_teacher:
-            dev = next(iter(data.evaluation.values()))
-            metric = task.metrics[0]
-            check_above_chance(record.scores["teacher"][metric], task.chance(np.asarray(dev["label"])), metric)
+            teacher.check_score(record.scores.get("teacher", {}), data.task, next(iter(data.evaluation.values())))
 
         run.begin(record, keep=("teacher_cache",) if config.unlabelled else ())  # the tokens of the text stand there
-        fit_projections(
-            lesson.stages, lesson.student, teacher, partial(sample, lesson.tokenizer, lesson.teacher_tokenizer)
-        )
-        teacher.dtype = lesson.arguments[0].teacher_dtype
+        batches = partial(sample, lesson.tokenizer, lesson.teacher_tokenizer)
+        fit_projections(lesson.stages, lesson.student, teacher.source, batches)
         with run.timed("teacher_cache_seconds"):
-            teachers = stage_teachers(
-                lesson.stages,
-                teacher,
-                lesson.train,
-                teacher_tokenizer,
-                cache=config.teacher_cache,
-                folder=_cache_folder(config),
-            )
-        learn(run, lesson, teachers)
-        student_logits = logits_on_dev(lesson.student, lesson.tokenizer, "student on dev")
+            sources = teacher.stage_sources(lesson)
+        learn(run, lesson, sources)
+        student_logits = predict_sets(lesson.student, lesson.tokenizer, data.evaluation, **reading("student on dev"))
         note_scores("student", student_logits)
         if is_first_process():
-            judgement = ""
-            if baselines:
-                above = Classifier(config.teacher, teacher.model, teacher_tokenizer), teacher_logits
-                below = Classifier(str(folder), lesson.student, lesson.tokenizer), student_logits
-                beside = _measure(config, data, above, below, record.timings["training_seconds"], quiet=quiet)
-                write_baselines(folder, beside)
-                judgement = verdict(beside)
-            card = student_card(as_distillation(folder, record), judgement)
-            remember_reading(lesson.student, lesson.tokenizer, task, config.max_length)
-            write_student(folder, lesson.student, lesson.tokenizer, card)
-            write_predictions(folder / PREDICTIONS, data.evaluation, teacher_logits, student_logits)
-            run.save()
-            write_run_report(folder)
-            say(judgement, quiet=quiet or not judgement)
+            again = partial(distill, examples=data, teacher_logits=teacher_logits, quiet=True)
+            setting = Setting(config, data, teacher, again)
+            _leave_behind(run, setting, lesson, teacher_logits, student_logits, quiet=quiet)
         run.finish()
     return StudentArtifact(folder)
 
 
-def _measure(
-    config: RunConfig,
-    data: TaskData,
-    teacher: tuple[Classifier, Mapping[str, np.ndarray]],
-    student: tuple[Classifier, Mapping[str, np.ndarray]],
-    seconds: float,
-    *,
-    quiet: bool,
-) -> BaselineRecord:
-    """What a user could take instead of this student; teacher and student come with their logits on dev."""
-
-    def train_labels() -> StudentArtifact:
-        return distill(labels_alone(config), examples=data, teacher_logits=teacher[1], quiet=True)
-
-    train = labelled_rows(data, select=config.select, rows=config.rows)
-    length = config.max_length
-    learned = torch_contender(student[0], [student[1]], max_length=length, seconds=seconds)
-    taught = torch_contender(teacher[0], [teacher[1]], max_length=length)
-    setting = Setting(config, data, train, teacher[0], train_labels)
-    return measure_baselines(baseline_names(config.baselines), setting, learned, taught, quiet=quiet).record(learned)
-
-
-def _lesson(
-    config: RunConfig, data: TaskData, teacher: Teacher, teacher_tokenizer: Any, sample: Any
-) -> tuple[Lesson, RunRecord]:
+def _lesson(config: RunConfig, data: TaskData, teacher: OpenTeacher, sample: Any) -> tuple[Lesson, RunRecord]:
     """The student as it is born, what it learns from this teacher, and the record of it."""
     task = data.task
-    augmented = None
-    if config.augmented is not None:
-        augmented = read_augmented(Path(config.augmented), data, teacher=teacher.fingerprint)
+    augmented = None if config.augmented is None else teacher.augmented(Path(config.augmented), data)
     plans: list[ExtractionPlan] = []
-    student, tokenizer = make_student(
-        config.student,
-        teacher.model,
-        teacher_tokenizer,
-        labels=task.labels,
-        predictions=task.predictions,
+    student, tokenizer = teacher.student(
+        task,
         seed=config.seed,
-        source=config.student_source,
         birth=config.student_birth,
         sample=sample,
         record=plans.append,
         embedding_rank=config.embedding_rank,
     )
-    check_max_length(config.max_length, teacher.model, student)
     seed_everything(config.seed)
-    stages = compose_stages(config, encoder_shape(student), teacher.shape, task.predictions)
-    own_tokenizer = teachers_own(teacher_tokenizer, tokenizer)
-    check_can_meet(stages, tokenizer, own_tokenizer)
-    text = _unlabelled_text(config, data.task)
+    stages = teacher.stages(config, encoder_shape(student), task)
+    own_tokenizer = teacher.own_tokenizer(stages, tokenizer)
+    text = teacher.unlabelled(config, task)
     arguments, splits = prepare(config, data, tokenizer, stages, augmented, own_tokenizer, text)
     record = RunRecord(
         config=config_dict(config),
@@ -224,48 +159,46 @@ def _lesson(
         share_of_padding=splits.padding,
         arithmetic=describe_arithmetic(arguments[0]),
         objective={stage.name: str(stage.objective) for stage in stages},
-        teacher=describe_model(teacher.model),
+        teacher=teacher.describe(),
         student=describe_model(student, [{"layers": plan.layers, "heads": plan.heads} for plan in plans]),
     )
     lesson = Lesson(
-        student, tokenizer, stages, arguments, splits.train, teacher, splits.choose_on, task.score,
+        student, tokenizer, stages, arguments, splits.train, teacher.source, splits.choose_on, task.score,
         labelled=None if text is None else splits.labelled, teacher_tokenizer=own_tokenizer,
     )  # fmt: skip
     return lesson, record
 
 
-def _unlabelled_text(config: RunConfig, task: Task) -> UnlabelledText | None:
-    """The text without labels; raises ConfigError for a number of texts without any."""
-    if config.unlabelled is None:
-        if config.unlabelled_rows is not None:
-            raise ConfigError("--unlabelled_rows counts texts without labels; name their files with --unlabelled")
-        return None
-    given = Columns(config.text, config.text_pair)
-    return unlabelled_text(config.unlabelled, task, given, _cache_folder(config), config.unlabelled_rows)
+def _leave_behind(
+    run: Run, setting: Setting, lesson: Lesson, teacher_logits: Logits | None, student_logits: Logits, *, quiet: bool
+) -> None:
+    """Measure what a user could take instead of the student, and write the run's files, its page last."""
+    config, folder, judgement = setting.config, run.folder, ""
+    if baselines := baseline_names(config.baselines):
+        classifier = Classifier(str(folder), lesson.student, lesson.tokenizer)
+        seconds = run.record.timings["training_seconds"]
+        student = torch_contender(classifier, [student_logits], max_length=config.max_length, seconds=seconds)
+        beside = measure_baselines(baselines, setting, student, teacher_logits, quiet=quiet).record(student)
+        write_baselines(folder, beside)
+        judgement = verdict(beside)
+    card = student_card(as_distillation(folder, run.record), judgement)
+    remember_reading(lesson.student, lesson.tokenizer, setting.data.task, config.max_length)
+    write_student(folder, lesson.student, lesson.tokenizer, card)
+    write_predictions(folder / PREDICTIONS, setting.data.evaluation, teacher_logits, student_logits)
+    run.save()
+    write_run_report(folder)
+    say(judgement, quiet=quiet or not judgement)
 
 
-def _cache_folder(config: RunConfig) -> Path:
-    return Path(config.teacher_cache_folder or Path(config.output) / "teacher_cache")
-
-
-def student_shape(config: RunConfig, teacher: Teacher, data: TaskData) -> EncoderShape:
+def student_shape(teacher: OpenTeacher, data: TaskData) -> EncoderShape:
     """The shape that the student will have: for it a method can be composed before any training."""
-    student, _ = make_student(
-        config.student,
-        teacher.model,
-        load_tokenizer(config.teacher),
-        labels=data.task.labels,
-        predictions=data.task.predictions,
-        source=config.student_source,
-        birth="fresh",
-    )
-    return encoder_shape(student)
+    return encoder_shape(teacher.student(data.task, birth="fresh")[0])
 
 
-def input_hashes(config: RunConfig, teacher: Teacher, data: TaskData) -> dict[str, str]:
+def input_hashes(config: RunConfig, teacher: OpenTeacher, data: TaskData) -> dict[str, str]:
     """SHA-256 of all that a run reads, by name: what two runs of one configuration may still differ in."""
     files = {name: Path(place) for name in ("mapping", "augmented") if (place := getattr(config, name))}
-    text = _unlabelled_text(config, data.task)
+    text = teacher.unlabelled(config, data.task)
     return {
         "teacher": teacher.fingerprint,
         **file_hashes(data),
@@ -291,4 +224,7 @@ def _outline(record: RunRecord, lesson: Lesson) -> str:
             if not stage.objective.taught
         ]
     lines.append(f"{record.share_of_padding:.1%} of the positions in its batches are padding")
-    return "\n".join([*lines, objective_and_sizes(record)])
+    lines.append(objective_and_sizes(record))
+    if lesson.teacher_tokenizer is not None:
+        lines.append("teacher and student read the texts in tokens of their own; states meet at words")
+    return "\n".join(lines)

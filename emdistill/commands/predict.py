@@ -1,5 +1,6 @@
 """`emdistill predict`: a saved model's answer beside every row of a file."""
 
+from collections.abc import Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from emdistill.data.files import read_inputs
 from emdistill.data.row_writer import WRITTEN_SUFFIXES, RowWriter
 from emdistill.errors import DataError
 from emdistill.files import written_whole
+from emdistill.runs.answers import Logits, shortest
 from emdistill.ship.classifier import open_classifier
 
 
@@ -23,6 +25,7 @@ def predict_file(
     text_pair: str | None = None,
     batch_size: int | None = None,
     max_length: int | None = None,
+    logits: bool = False,
     overwrite: bool = False,
 ) -> int:
     """Label every row of a file with a model; the output has the input's columns and `prediction`, `probability`.
@@ -38,6 +41,7 @@ def predict_file(
         batch_size: sentences at once; if not given 64, and 1 in ONNX, for in int8 an answer depends a little on what
             else is in its batch.
         max_length: tokens per sentence or pair at most; as the model was trained if not given.
+        logits: write all logits too, by label: the answers that `emdistill distill --teacher FILE` takes.
         overwrite: replace the output file if it exists.
     """
     check_limits(batch_size=batch_size)
@@ -47,16 +51,27 @@ def predict_file(
     reading = classifier.reading.of(text, text_pair)
     length = classifier.max_length(max_length)
     rows = read_inputs(input, reading.text, reading.text_pair)
-    added = classifier.kind.answer_columns(classifier.labels)
+    names = classifier.labels
+    added = [*classifier.kind.answer_columns(names), *(["logits"] * logits)]
     if taken := set(added) & {name for row in rows for name in row.cells}:
         raise DataError(f"there is a column '{min(taken)}' already; rename it, for the output has one", file=input)
-    writer = RowWriter(place.suffix, Path(input), rows, (*classifier.labels, *added))
+    writer = RowWriter(place.suffix, Path(input), rows, (*names, *added))
     columns = {"text": reading.text, "text_pair": reading.text_pair}
     texts = {name: [row.cells[column] for row in rows] for name, column in columns.items() if column is not None}
     with written_whole(place) as part:  # from here on the folder is known to take the file
-        logits = classifier.logits(Dataset.from_dict(texts), length, batch_size or classifier.batch_size, "predicting")
-        writer.write(part, classifier.kind.answers(logits, classifier.labels))
+        found = classifier.logits(Dataset.from_dict(texts), length, batch_size or classifier.batch_size, "predicting")
+        further = classifier.kind.answers(found, names)
+        if logits:
+            further = [cells | {"logits": _by_label(row, names)} for cells, row in zip(further, found, strict=True)]
+        writer.write(part, further)
     return len(rows)
+
+
+def _by_label(logits: Logits, names: Sequence[str]) -> list[float] | dict[str, float]:
+    """The logits by label; a list where there is but a score, or nobody has named the labels."""
+    values = shortest(logits)
+    is_unnamed = len(names) < 2 or list(names) == [f"LABEL_{place}" for place in range(len(names))]
+    return values if is_unnamed else dict(zip(names, values, strict=True))
 
 
 @wraps(predict_file)

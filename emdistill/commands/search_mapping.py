@@ -7,16 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from emdistill.commands._places import check_folder
+from emdistill.commands._teachers import open_teacher
 from emdistill.commands.distill import distill, student_shape
 from emdistill.config import Birth, CacheChoice, RunConfig, check_limits
 from emdistill.console import print_table, say, say_scores
-from emdistill.data.labels import as_the_model_counts
 from emdistill.data.read import hold_out, read_data
 from emdistill.errors import ConfigError, Interrupted
 from emdistill.mapping import write_mapping
-from emdistill.methods import compose_stages
-from emdistill.models.encoder import load_classifier
-from emdistill.models.teacher import Teacher
 from emdistill.options import load_config
 from emdistill.runs.answers import PREDICTIONS, Logits, teacher_logits
 from emdistill.runs.describe import file_hashes
@@ -205,12 +202,11 @@ def _proxy(config: RunConfig, rows: int, score_rows: int) -> ProxyTask:
     learned = hold_out(rest, data.task, rows / len(rest), config.seed, rows)[1] if rows < len(rest) else rest
     small = replace(data, train=learned, evaluation={"scored": scored}, held_out=f"scored on {len(scored)} {SCORED_ON}")
     config = replace(config, training=config.training | LEAN)
-    teacher = Teacher(load_classifier(config.teacher))
-    data = as_the_model_counts(data, teacher.labels, teacher.kind)
-    shape = student_shape(config, teacher, data)
+    teacher, data = open_teacher(config, data)
+    shape = student_shape(teacher, data)
     # A method that cannot be composed is refused now; any mapping will do, so that one that maps no layers is, too.
-    compose_stages(replace(config, mapping="uniform"), shape, teacher.shape, data.task.predictions)
-    return ProxyTask(name, config, small, teacher.fingerprint, shape.layers, teacher.shape.layers)
+    teacher.stages(replace(config, mapping="uniform"), shape, data.task)
+    return ProxyTask(name, config, small, teacher.fingerprint, shape.layers, teacher.source.shape.layers)
 
 
 def _layers(proxies: Sequence[ProxyTask]) -> tuple[int, int]:

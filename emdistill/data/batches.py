@@ -13,7 +13,7 @@ from transformers import BatchEncoding, DataCollatorWithPadding, PreTrainedToken
 
 from emdistill.data.corpus import TextEncoder
 from emdistill.errors import ConfigError, TokenizerError
-from emdistill.states import NOT_MASKED
+from emdistill.states import NOT_MASKED, TEACHER_LOGITS
 
 Index = TypeVar("Index", int, list[int])
 
@@ -21,9 +21,9 @@ BATCHES_PER_POOL = 50
 
 
 def tokenise(examples: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
-    """Token ids of every example, unpadded, with its `labels` and its `length` in tokens.
+    """Token ids of every example, unpadded, with its `labels`, its `length` in tokens, and the answer of its teacher.
 
-    examples    columns `text`, optionally `text_pair` and `label`
+    examples    columns `text`, optionally `text_pair`, `label` and TEACHER_LOGITS
     max_length  tokens at most, special ones included; the longer of a pair is cut first
     """
     rows = examples.to_dict()
@@ -31,6 +31,8 @@ def tokenise(examples: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: 
     encoded["length"] = [len(ids) for ids in encoded["input_ids"]]
     if "label" in rows:
         encoded["labels"] = rows["label"]
+    if TEACHER_LOGITS in rows:
+        encoded[TEACHER_LOGITS] = rows[TEACHER_LOGITS]
     return Dataset.from_dict(encoded)  # in memory: the same files read twice must never meet a stale cache
 
 

@@ -1,7 +1,8 @@
 """Text without labels, to learn from beside the labelled rows: read as a stream, tokenised once, memory-mapped.
 
 A text is left out where it stands in a set that is scored or chosen on, in the labelled rows, or further up: case,
-punctuation and spaces apart. A text is remembered by 8 bytes of its hash, so memory does not grow with the texts.
+punctuation and spaces apart; and where the teacher is a file of answers that has none to it. A text is remembered by
+8 bytes of its hash, so memory does not grow with the texts.
 """
 
 import hashlib
@@ -25,13 +26,15 @@ from emdistill.data.files import Columns, load_hub, look_at_first, require_colum
 from emdistill.data.glue import GLUE
 from emdistill.data.read import is_hub_name
 from emdistill.data.rows import BadRows, Row, check_file
+from emdistill.data.teacher_answers import TeacherAnswers
 from emdistill.errors import ConfigError, DataError
 from emdistill.files import one_at_a_time
+from emdistill.states import TEACHER_LOGITS
 from emdistill.tasks.task import Task
 
-FORMAT = 1
+FORMAT = 2
 ROWS_AT_ONCE = 4096
-COUNTS = ("read", "scored", "labelled", "repeated", "kept")
+COUNTS = ("read", "scored", "labelled", "unanswered", "repeated", "kept")
 HUB_SPLITS = ("unsupervised", "unlabelled", "train")
 
 Texts = tuple[str, ...]  # one text, or the two of a pair
@@ -45,23 +48,28 @@ class UnlabelledText:
     names    files (of rows or .txt, perhaps compressed) or hub datasets
     columns  of the texts: the first of these that a source has
     rows     the number of texts that are kept, after which reading stops
+    answers  of a teacher that is a file: what it has not answered is left out
     """
 
     names: tuple[str, ...]
     columns: tuple[Columns, ...]
     folder: Path
     rows: int | None = None
+    answers: TeacherAnswers | None = None
 
     def digests(self) -> dict[str, str]:
         """What was read, by name -> a hash of its content. Raises DataError where it is not there."""
         return {name: _digest(name) for name in self.names}
 
 
-def unlabelled_text(names: str, task: Task, given: Columns, folder: Path, rows: int | None) -> UnlabelledText:
+def unlabelled_text(
+    names: str, task: Task, given: Columns, folder: Path, rows: int | None, answers: TeacherAnswers | None = None
+) -> UnlabelledText:
     """The text that --unlabelled names, for a task.
 
     names   separated by commas
     given   --text and --text-pair: of a task with columns of its own they may name others
+    rows, answers   as of UnlabelledText
     Raises ConfigError where nothing is named, DataError for a file that is not there.
     """
     named = tuple(filter(None, map(str.strip, names.split(","))))
@@ -69,7 +77,7 @@ def unlabelled_text(names: str, task: Task, given: Columns, folder: Path, rows: 
         raise ConfigError("--unlabelled names no file")
     choices = [Columns(task.text, task.text_pair), *([GLUE[task.name].columns] if task.name in GLUE else [])]
     choices += [given] if len(given.texts) == len(choices[0].texts) else []
-    text = UnlabelledText(named, tuple(choices), folder, rows)
+    text = UnlabelledText(named, tuple(choices), folder, rows, answers)
     text.digests()
     return text
 
@@ -84,11 +92,11 @@ def unlabelled_dataset(
     features: Features,
     key: str,
 ) -> tuple[Dataset, dict[str, int]]:
-    """The encoded texts, memory-mapped, and COUNTS: read, left out as scored, labelled or repeated, and kept.
+    """The encoded texts, memory-mapped, and COUNTS: read, left out for four reasons, and kept.
 
     scored     sets that are scored or chosen on, labelled: rows that are learned from; columns `text`, `text_pair`
     absent     the label that all rows get
-    encode     rows with `text`, `text_pair`, `label` -> rows of `features`
+    encode     rows with `text`, `text_pair`, `label` and, of a file of answers, TEACHER_LOGITS -> rows of `features`
     key        of all that decides what `encode` does
     Encoded once and kept in `text.folder`. Of two runs at once one writes and the other waits; a crash leaves nothing
     that is taken for the rows.
@@ -98,6 +106,8 @@ def unlabelled_dataset(
     known = np.unique(_hashes(_texts_of(labelled)))
     decides = [FORMAT, [*text.digests().values()], text.columns, text.rows, key, repr(features), repr(absent)]
     digest = hashlib.sha256(json.dumps(decides).encode())
+    if text.answers is not None:
+        digest.update(text.answers.sha256.encode() + text.answers.logits.tobytes())  # one file, read as another task's
     for hashes in (apart, known):
         digest.update(len(hashes).to_bytes(8, "big") + hashes.tobytes())
     file = text.folder / f"unlabelled-{digest.hexdigest()[:16]}.arrow"
@@ -106,7 +116,7 @@ def unlabelled_dataset(
 
     def batches() -> Iterator[pa.RecordBatch]:
         for chunk in _kept(text, Seen(apart), Seen(known), counts):
-            table = encode(_rows(chunk, absent)).data.table.select(schema.names).cast(schema)
+            table = encode(_rows(chunk, absent, text.answers)).data.table.select(schema.names).cast(schema)
             yield from table.combine_chunks().to_batches()
 
     try:
@@ -127,6 +137,7 @@ def texts_kept(counts: dict[str, int]) -> str:
     reasons = {
         "scored": "in the sets that are scored or chosen on",
         "labelled": "among the labelled rows",
+        "unanswered": "without an answer of the teacher",
         "repeated": "repeated",
     }
     left_out = [f"{counts[name]:,} {reason}" for name, reason in reasons.items() if counts[name]]
@@ -155,15 +166,18 @@ def _kept(text: UnlabelledText, scored: Seen, labelled: Seen, counts: Counter[st
     repeated = Seen()
     for chunk in chain.from_iterable(_chunks(name, text.columns) for name in text.names):
         hashes = _hashes(chunk)
+        answered = np.ones(len(chunk), dtype=bool) if text.answers is None else _answers(chunk, text.answers)[1]
         first = np.zeros(len(chunk), dtype=bool)
-        first[np.unique(hashes, return_index=True)[1]] = True
-        reasons = np.select([scored.has(hashes), labelled.has(hashes), repeated.has(hashes) | ~first], [0, 1, 2], 3)
-        places = np.flatnonzero(reasons == 3)
+        places = np.flatnonzero(answered)
+        first[places[np.unique(hashes[places], return_index=True)[1]]] = True
+        left_out = [scored.has(hashes), labelled.has(hashes), ~answered, repeated.has(hashes) | ~first]
+        reasons = np.select(left_out, range(len(left_out)), len(left_out))
+        places = np.flatnonzero(reasons == len(left_out))
         end = len(chunk)
         if text.rows is not None and len(places) >= text.rows - counts["kept"]:
             places = places[: text.rows - counts["kept"]]
             end = int(places[-1]) + 1
-        numbers = np.bincount(reasons[:end], minlength=4).tolist()
+        numbers = np.bincount(reasons[:end], minlength=len(left_out) + 1).tolist()
         counts.update(dict(zip(COUNTS, [end, *numbers], strict=True)))
         repeated.add(np.sort(hashes[places]))
         if len(places):
@@ -244,6 +258,14 @@ def _texts_of(rows: Dataset) -> Iterable[Texts]:
     return zip(*(rows[name] for name in ("text", "text_pair") if name in rows.column_names), strict=True)
 
 
-def _rows(texts: Sequence[Texts], absent: Any) -> Dataset:
+def _answers(texts: Sequence[Texts], answers: TeacherAnswers) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Logits [n, C], and which of n texts have them [n]."""
+    return answers.answers_of(*zip(*texts, strict=True))
+
+
+def _rows(texts: Sequence[Texts], absent: Any, answers: TeacherAnswers | None) -> Dataset:
     columns: dict[str, Any] = dict(zip(("text", "text_pair"), map(list, zip(*texts, strict=True)), strict=False))
-    return Dataset.from_dict(columns | {"label": [absent] * len(texts)})
+    columns["label"] = [absent] * len(texts)
+    if answers is not None:
+        columns[TEACHER_LOGITS] = _answers(texts, answers)[0].tolist()
+    return Dataset.from_dict(columns)

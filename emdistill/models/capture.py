@@ -26,12 +26,13 @@ from emdistill.errors import CaptureError, LayerCountError
 from emdistill.models.attention import attending, attention_implementation
 from emdistill.models.families import require
 from emdistill.models.masked_lm import has_masked_lm_head, masked_word_logits
-from emdistill.states import WORDS_OF_TOKENS, EncoderStates, student_part
+from emdistill.states import TEACHER_LOGITS, WORDS_OF_TOKENS, EncoderStates, student_part
 
 OF_ATTENTION = ("attention", "queries", "keys", "values")
 OF_LAYERS = ("hidden", *OF_ATTENTION)
 STATES = frozenset({"embeddings", *OF_LAYERS})
-NOT_FOR_THE_MODEL = frozenset({"labels", "row", WORDS_OF_TOKENS})  # row: the number of an example in its data set
+# row: the number of an example in its data set
+NOT_FOR_THE_MODEL = frozenset({"labels", "row", WORDS_OF_TOKENS, TEACHER_LOGITS})
 SUFFIX = "+emdistill"
 
 

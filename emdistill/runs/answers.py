@@ -3,7 +3,8 @@
 One line per row, the sets in their order, 'dev' first:
     {"set": "dev", "row": 0, "text": "…", "text_pair": "…" or null, "label": 1, 3.2 or [0, 1], "teacher": [logits],
      "student": [logits]}
-Logits are written so that they are read back as the same float32 numbers.
+"teacher" is null throughout where the teacher, a file of answers, has not answered every row. Logits are written so
+that they are read back as the same float32 numbers.
 """
 
 import json
@@ -39,7 +40,7 @@ class _Row:
     text: InstanceOf[str]
     text_pair: InstanceOf[str] | None
     label: Number | list[Number]
-    teacher: Numbers
+    teacher: Numbers | None
     student: Numbers
 
 
@@ -52,13 +53,13 @@ class Predictions:
 
     texts, pairs      one per row; pairs are None for single sentences
     labels            [rows], class indices or scores; [rows, C] of 0 and 1 where a row has several labels
-    teacher, student  logits [rows, C], C = 1 for scores
+    teacher, student  logits [rows, C], C = 1 for scores; the teacher's may be absent
     """
 
     texts: Sequence[str]
     pairs: Sequence[str | None]
     labels: NDArray[np.float64]
-    teacher: Logits
+    teacher: Logits | None
     student: Logits
 
     def __len__(self) -> int:
@@ -66,7 +67,10 @@ class Predictions:
 
 
 def write_predictions(
-    path: Path, evaluation: Mapping[str, Dataset], teacher: Mapping[str, Logits], student: Mapping[str, Logits]
+    path: Path,
+    evaluation: Mapping[str, Dataset],
+    teacher: Mapping[str, Logits] | None,
+    student: Mapping[str, Logits],
 ) -> None:
     """Write the logits of every evaluation set beside its texts and labels, whole or not at all.
 
@@ -77,9 +81,10 @@ def write_predictions(
         for name, examples in evaluation.items():
             texts, labels = examples["text"], examples["label"]
             pairs = examples["text_pair"] if "text_pair" in examples.column_names else [None] * len(examples)
-            rows = zip(texts, pairs, labels, teacher[name], student[name], strict=True)
-            for row, (text, pair, label, *logits) in enumerate(rows):
-                values = (name, row, text, pair, label, *map(_shortest, logits))
+            taught = [None] * len(examples) if teacher is None else map(shortest, teacher[name])
+            rows = zip(texts, pairs, labels, taught, map(shortest, student[name]), strict=True)
+            for row, cells in enumerate(rows):
+                values = (name, row, *cells)
                 # In ASCII, so that every text that Python holds can be written, half of a surrogate pair as well.
                 file.write(json.dumps(dict(zip(_Row.__annotations__, values, strict=True)), allow_nan=False) + "\n")
 
@@ -96,8 +101,8 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
                 fault = first_fault(error) if isinstance(error, ValidationError) else str(error)
                 raise DataError(f"this line is no row of answers: {fault}", file=path, line=number) from None
             rows = sets.setdefault(row.set, [])
-            outputs = outputs or len(row.teacher)
-            if problem := _problem(row, len(rows), outputs):
+            outputs = outputs or len(row.student)
+            if problem := _problem(row, rows, outputs):
                 raise DataError(problem, file=path, line=number)
             rows.append(row)
     if not sets:
@@ -106,8 +111,10 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
 
 
 def teacher_logits(path: Path) -> dict[str, Logits] | None:
-    """The teacher's logits by set; None where they were not kept, as by earlier versions. Raises DataError."""
-    return {name: answers.teacher for name, answers in read_predictions(path).items()} if path.exists() else None
+    """The teacher's logits by set; None where there are none, as by earlier versions. Raises DataError."""
+    sets = read_predictions(path) if path.exists() else {}
+    logits = {name: answers.teacher for name, answers in sets.items() if answers.teacher is not None}
+    return logits or None
 
 
 def _predictions(rows: Sequence[_Row]) -> Predictions:
@@ -115,21 +122,23 @@ def _predictions(rows: Sequence[_Row]) -> Predictions:
         texts=[row.text for row in rows],
         pairs=[row.text_pair for row in rows],
         labels=np.array([row.label for row in rows], dtype=np.float64),
-        teacher=np.array([row.teacher for row in rows], dtype=np.float32),
+        teacher=None if rows[0].teacher is None else np.array([row.teacher for row in rows], dtype=np.float32),
         student=np.array([row.student for row in rows], dtype=np.float32),
     )
 
 
-def _shortest(logits: Logits) -> list[float]:
+def shortest(logits: Logits) -> list[float]:
     """The shortest decimal numbers that are these float32 numbers."""
     return [float(str(np.float32(value))) for value in logits]
 
 
-def _problem(row: _Row, number: int, outputs: int) -> str | None:
-    """What keeps it from being its set's row of this number, or None."""
-    label, counts = row.label, (len(row.teacher), len(row.student))
-    if row.row != number:
-        return f"the next row of '{row.set}' is {number}, not {row.row}"
+def _problem(row: _Row, before: Sequence[_Row], outputs: int) -> str | None:
+    """What keeps it from being its set's row after those before, or None."""
+    label, counts = row.label, (outputs if row.teacher is None else len(row.teacher), len(row.student))
+    if row.row != len(before):
+        return f"the next row of '{row.set}' is {len(before)}, not {row.row}"
+    if before and (row.teacher is None) != (before[0].teacher is None):
+        return "'teacher' is there in some rows and absent in others"
     if isinstance(label, list) and (len(label) != outputs or not set(label) <= {0, 1}):
         return f"'label' is {label!r}, but {outputs} labels are each 0 or 1"
     if not isinstance(label, list) and outputs > 1 and label not in range(outputs):

@@ -62,8 +62,8 @@ def describe_data(data: TaskData) -> TaskRecord:
 
 def objective_and_sizes(record: RunRecord) -> str:
     """What is learned and by how large a student, for people: the stages' equations, and the parameters."""
-    assert record.teacher is not None
     assert record.student is not None
     equations = "\n".join(f"{name}: {equation}" for name, equation in record.objective.items())
-    sizes = f"teacher {record.teacher.parameters:,} parameters, student {record.student.parameters:,}"
-    return f"{equations}\n{sizes}"
+    models = {"teacher": record.teacher, "student": record.student}
+    sizes = [f"{name} {each.parameters:,} parameters" for name, each in models.items() if isinstance(each, ModelRecord)]
+    return f"{equations}\n{', '.join(sizes)}"

@@ -10,6 +10,7 @@ from emdistill.errors import OutputError
 from emdistill.runs.record import (
     MEND,
     RUN_FILE,
+    AnswersRecord,
     DataOptions,
     ModelRecord,
     RunRecord,
@@ -35,12 +36,12 @@ class Options(DataOptions):
 
 @dataclass(frozen=True)
 class Distillation:
-    """The record of a run with a student; `task` is None for raw text."""
+    """The record of a run with a student; `task` is None for raw text, `teacher` where answers of a file taught."""
 
     folder: Path
     record: RunRecord
     options: Options
-    teacher: ModelRecord
+    teacher: ModelRecord | None
     student: ModelRecord
     task: TaskRecord | None
 
@@ -52,8 +53,13 @@ class Distillation:
         return self.task
 
     @property
+    def answers(self) -> AnswersRecord | None:
+        """The file of answers that taught; None where a model did."""
+        return self.record.teacher if isinstance(self.record.teacher, AnswersRecord) else None
+
+    @property
     def teacher_scores(self) -> dict[str, float]:
-        """By metric; empty before the teacher was scored."""
+        """By metric; empty before the teacher was scored, and where it has not answered all of dev."""
         return self.record.scores.get("teacher", {})
 
     @property
@@ -92,7 +98,8 @@ def as_distillation(folder: Path, record: RunRecord) -> Distillation:
     if fault := _fault(record):
         raise OutputError(f"{path} is broken ({fault}); {MEND}")
     options = check_record(record.config, Options, path, within="config")
-    return Distillation(folder, record, options, record.teacher, record.student, record.task)
+    teacher = record.teacher if isinstance(record.teacher, ModelRecord) else None
+    return Distillation(folder, record, options, teacher, record.student, record.task)
 
 
 def _fault(record: RunRecord) -> str | None:
@@ -103,7 +110,8 @@ def _fault(record: RunRecord) -> str | None:
     values = {f"timings.{name}": value for name, value in record.timings.items()}
     for group, parts in groups.items():
         values |= {f"{group}.{name}.{metric}": value for name in parts for metric, value in parts[name].items()}
-    scores = [f"scores.{name}.{task.metric}" for name in ("teacher", "student")] if task else []
+    scored = ("student",) if isinstance(record.teacher, AnswersRecord) else ("teacher", "student")
+    scores = [f"scores.{name}.{task.metric}" for name in scored] if task else []
     needed = ("timings.training_seconds", *(scores or ("held_out_loss.before.loss", "held_out_loss.after.loss")))
     faults = [f"{name}: {value} is no finite number" for name, value in values.items() if not math.isfinite(value)]
     if record.is_finished:

@@ -35,6 +35,26 @@ class ModelRecord:
     cut_out: tuple[dict[str, Any], ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class AnswersRecord:
+    """A teacher that is a file of answers.
+
+    rows, texts   of the file, and how many different texts they answer
+    answered      how many rows of "train", and of each evaluation set, have an answer
+    scores        by metric, on the answered rows of the first evaluation set where others have no answer
+    notes         what a reader must know of them, a sentence each
+    """
+
+    kind: Literal["answers"] = "answers"
+    file: str
+    sha256: str
+    rows: int
+    texts: int
+    answered: dict[str, int]
+    scores: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class FileRecord:
     """A file that was read."""
@@ -101,7 +121,7 @@ class RunRecord:
     unlabelled  how many texts without labels were read, left out and kept; None where none were given
     steps_per_epoch  updates of the student per pass over all that is learned from
     objective   equation by stage
-    scores      {"teacher", "student"} by metric, on the evaluation sets
+    scores      {"teacher", "student"} by metric, on the evaluation sets; no teacher's where it has not answered all
     timings     seconds, added up over the sessions of a run that was resumed
     """
 
@@ -120,7 +140,7 @@ class RunRecord:
     share_of_padding: float | None = None
     arithmetic: dict[str, Any] = field(default_factory=dict)
     objective: dict[str, str] = field(default_factory=dict)
-    teacher: ModelRecord | None = None
+    teacher: ModelRecord | AnswersRecord | None = None
     student: ModelRecord | None = None
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     held_out_loss: dict[str, dict[str, float]] = field(default_factory=dict)

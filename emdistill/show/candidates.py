@@ -209,11 +209,13 @@ def _students(name: str, group: Sequence[_Run]) -> tuple[list[Candidate], str]:
 
 
 def _teachers(runs: Sequence[_Run]) -> list[Candidate]:
-    """The runs' teachers, each once."""
+    """The runs' teachers that are models, each once."""
     groups = _grouped(runs, lambda run: run.teacher_hash)
     teachers = []
     for group in groups:
         first = group[0]
+        if first.teacher is None:
+            continue
         gates = [run.gate for run in group if run.gate is not None and TEACHER in run.gate.variants]
         name = TEACHER if len(groups) == 1 else f"{TEACHER} {Path(first.options.teacher).name}"
         about = (name, TEACHER, "", _shape(first.teacher), first.teacher.parameters, first.teacher.bytes)

@@ -44,8 +44,8 @@ def student_card(run: Distillation, verdict: str = "") -> str:
         [part or first, metric, *(cell(side.get(name), ".4f") for side in sides)]
         for name, (part, _, metric) in names.items()
     ]
-    models = [("teacher", run.teacher), ("student", run.student)]
-    sizes = [ReportRow(name, {}, model.parameters, model.bytes) for name, model in models]
+    models = {"teacher": run.teacher, "student": run.student}
+    sizes = [ReportRow(name, {}, model.parameters, model.bytes) for name, model in models.items() if model]
     files = [[code_span(source_name(file.name)), f"{file.rows:,}", code_span(file.sha256)] for file in task.files]
     front = {
         "pipeline_tag": PIPELINE,

@@ -34,7 +34,8 @@ def write_comparison(
     if beside:
         lines += f"\n{markdown(baselines_table(beside).without_empty_columns())}\n{judgement}\n"
     write_whole(folder / "comparison.md", lines)
-    rows = [ReportRow("teacher", comparison.teacher), *map(_means, comparison.entries)]
+    teacher = [ReportRow("teacher", comparison.teacher)] if comparison.teacher else []
+    rows = [*teacher, *map(_means, comparison.entries)]
     write_page(
         folder / "report.html",
         "comparison",
@@ -80,7 +81,7 @@ def differences_table(comparison: Comparison, beside: BaselineRecord | None = No
     """Mean ± deviation, paired difference and interval, wins/ties/losses, time, finding; of baselines score, time."""
     against = f"difference to\n{comparison.baseline}"
     headings = ["", comparison.metric, against, "won/\ntied/\nlost", "time\n(s)", "finding"]
-    teacher = ["teacher", f"{comparison.teacher[comparison.metric]:.3f}", *[ABSENT] * 3, ""]
+    teacher = ["teacher", cell(comparison.teacher.get(comparison.metric), ".3f"), *[ABSENT] * 3, ""]
     lines = [teacher, *(_line(comparison, entry) for entry in comparison.entries)]
     if beside:
         lines += [

@@ -56,7 +56,7 @@ def _answers(run: Distillation) -> Predictions | None:
     if run.task is None or not path.exists():
         return None
     answers = next(iter(read_predictions(path).values()))
-    outputs, labels = answers.teacher.shape[1], len(run.task.labels)
+    outputs, labels = answers.student.shape[1], len(run.task.labels)
     if outputs != (labels or 1):
         raise DataError(f"its rows have {outputs} logits, but {RUN_FILE} names {labels} labels", file=path)
     return answers

@@ -105,10 +105,10 @@ def front_of(record: BaselineRecord, rows: Mapping[str, ModelRow]) -> set[str]:
 
 
 def baseline_notes(record: BaselineRecord) -> list[str]:
-    """How each baseline was made, or why it was not, and what else the reader must know."""
+    """How each baseline was made, or why it was not, likewise the teacher, and what else the reader must know."""
     made = [
         f"{TITLES.get(name, name)}: {f'not computed: {row.problem}' if row.problem else row.note}"
-        for name, row in record.baselines.items()
+        for name, row in {"teacher": record.teacher, **record.baselines}.items()
         if row.problem or row.note
     ]
     return [*made, *record.notes]

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from emdistill.states import Link
 
 Array = NDArray[np.float64]
+SUREST = 1e-6  # what a probability of 0 is taken for
 
 
 def probabilities(logits: NDArray[Any], link: Link) -> Array:
@@ -18,6 +19,17 @@ def probabilities(logits: NDArray[Any], link: Link) -> Array:
         return np.asarray(1 / (1 + np.exp(-np.asarray(logits, dtype=np.float64))))
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
+
+
+def as_logits(shares: NDArray[Any], link: Link) -> Array:
+    """Logits that `probabilities` turns back into these shares [..., C], none nearer to 0 (or to 1) than SUREST."""
+    shares = np.asarray(shares, dtype=np.float64)
+    if link == "identity":
+        return shares
+    if link == "sigmoid":
+        shares = np.clip(shares, SUREST, 1 - SUREST)
+        return np.asarray(np.log(shares) - np.log1p(-shares))
+    return np.asarray(np.log(np.clip(shares, SUREST, 1.0)))
 
 
 def agreement(teacher: NDArray[Any], student: NDArray[Any], link: Link) -> float:

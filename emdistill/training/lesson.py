@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from emdistill.models.answers_teacher import AnswersTeacher
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.capture import capture
 from emdistill.models.teacher import Teacher
@@ -37,7 +38,7 @@ class Lesson:
     stages: Sequence[Stage]
     arguments: Sequence[DistillationArguments]
     train: Dataset
-    teacher: Teacher | None = None
+    teacher: Teacher | AnswersTeacher | None = None
     choose_on: Dataset | None = None
     score: Score | None = None
     collator: Collator | None = None

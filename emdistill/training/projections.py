@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from emdistill.models.alignment import meet
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.capture import capture
-from emdistill.models.teacher import Teacher
+from emdistill.models.teacher import TeacherSource
 from emdistill.states import EncoderStates
 from emdistill.training.evaluate import evaluating
 from emdistill.training.stage import Stage
@@ -20,7 +20,7 @@ NEEDS = ("embeddings", "hidden")
 def fit_projections(
     stages: Sequence[Stage],
     student: PreTrainedModel,
-    teacher: Teacher,
+    teacher: TeacherSource,
     sample: Callable[[], Sequence[Mapping[str, Tensor]]],
 ) -> None:
     """Fit every projection between unequal widths to the states of both encoders on a sample, in eval mode.

@@ -17,9 +17,11 @@ from emdistill.data.batches import (
     tokenizer_key,
 )
 from emdistill.data.read import hold_out
+from emdistill.data.teacher_answers import answered_rows
 from emdistill.data.unlabelled import UnlabelledText, unlabelled_dataset
 from emdistill.errors import ConfigError
 from emdistill.models.inputs import longest_text
+from emdistill.states import TEACHER_LOGITS
 from emdistill.tasks.task import Task, TaskData
 from emdistill.training.two_vocabularies import collator_for_both, tokenise_for_both
 
@@ -137,10 +139,12 @@ def make_splits(
 def _learned_and_held_out(
     train: Dataset, task: Task, select: Selection, rows: int | None
 ) -> tuple[Dataset, Dataset | None]:
-    """What is learned from, and what is held out of train to choose a checkpoint on."""
+    """What is learned from, all of it answered by the teacher, and what is held out to choose a checkpoint on."""
     held_out = None
     if select == "held-out":
         train, held_out = hold_out(train, task, HELD_OUT_SHARE, HELD_OUT_SEED, HELD_OUT_AT_MOST)
+        held_out = held_out.select_columns([name for name in held_out.column_names if name != TEACHER_LOGITS])
+    train = answered_rows(train)
     if rows is not None and rows < len(train):
         _, train = hold_out(train, task, rows / len(train), HELD_OUT_SEED, rows)
     return train, held_out

@@ -10,6 +10,7 @@ import pytest
 import emdistill.commands._baselines as module
 from emdistill.baselines import vectors
 from emdistill.cli import main
+from emdistill.commands import _bench
 from emdistill.commands.compare import compare
 from emdistill.runs.answers import read_predictions
 from emdistill.runs.baseline_record import read_baselines
@@ -23,7 +24,7 @@ FAST = {"learning_rate": 5e-3, "per_device_train_batch_size": 16, "max_steps": 4
 
 @pytest.fixture(autouse=True)
 def _little_timing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SECONDS", 0.0)
+    monkeypatch.setattr(_bench, "SECONDS", 0.0)
 
 
 def test_all_of_them_stand_beside_the_student(
@@ -59,7 +60,7 @@ def test_all_of_them_stand_beside_the_student(
 def test_none_costs_nothing_and_a_wrong_name_is_refused_before_training(
     place: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "measure_baselines", None)
+    monkeypatch.setattr("emdistill.commands.distill.measure_baselines", None)
     run = tmp_path / "run"
     assert main(place.distill("--output", str(run), "--baselines", "none")) == 0
     assert not (run / "baselines.json").exists()

@@ -19,8 +19,10 @@ from messages import names
 from emdistill.data import unlabelled
 from emdistill.data.batches import tokenise
 from emdistill.data.files import Columns
+from emdistill.data.teacher_answers import TeacherAnswers, read_teacher_answers
 from emdistill.data.unlabelled import Seen, normalised, unlabelled_dataset, unlabelled_text
 from emdistill.errors import ConfigError, DataError
+from emdistill.states import TEACHER_LOGITS
 from emdistill.tasks import KINDS
 from emdistill.tasks.task import Task
 
@@ -70,12 +72,15 @@ def read(
     labelled: Sequence[Any] = ("of train",),
     rows: int | None = None,
     label: Any = 0,
+    answers: TeacherAnswers | None = None,
     **given: Any,
 ) -> tuple[Dataset, dict[str, int]]:
     encode = partial(tokenise, tokenizer=tokenizer, max_length=32)
     known = rows_of(labelled, label)
+    if answers is not None:
+        known = known.add_column(TEACHER_LOGITS, [[0.0, 0.0]] * len(known))
     return unlabelled_dataset(
-        unlabelled_text(files, task, Columns(**given), folder / "kept", rows),
+        unlabelled_text(files, task, Columns(**given), folder / "kept", rows, answers),
         scored=[rows_of(scored, label)],
         labelled=known,
         absent=task.kind.absent(task.outputs),
@@ -93,7 +98,7 @@ def test_every_format_gives_the_tokens_of_its_texts(kind: str, packing: str, tmp
     assert found["input_ids"][:] == tiny_tokenizer(TEXTS)["input_ids"]
     assert found["length"][:] == [len(ids) for ids in found["input_ids"]]
     assert found["labels"][:] == [-100] * 4
-    assert counts == {"read": 4, "scored": 0, "labelled": 0, "repeated": 0, "kept": 4}
+    assert counts == {"read": 4, "scored": 0, "labelled": 0, "unanswered": 0, "repeated": 0, "kept": 4}
 
 
 def test_parquet_and_several_files_in_their_order(tmp_path: Path, tiny_tokenizer) -> None:
@@ -122,7 +127,7 @@ def test_what_is_scored_labelled_or_repeated_is_left_out_and_counted(
     """Over the ends of chunks too; case, punctuation, spaces and Unicode's forms apart."""
     texts = ["One, two", "DEV: row", "one two!", "three", "Ｔhree", "train  row.", "four", "dev row", "four?", "five"]
     file = write(tmp_path / "more.txt", "\n".join(texts))
-    expected = {"read": 10, "scored": 2, "labelled": 1, "repeated": 3, "kept": 4}
+    expected = {"read": 10, "scored": 2, "labelled": 1, "unanswered": 0, "repeated": 3, "kept": 4}
     options: Any = {"scored": ["Dev row"], "labelled": ["Train row"]}
     for size in (1, 3, 100):
         monkeypatch.setattr(unlabelled, "ROWS_AT_ONCE", size)
@@ -131,7 +136,33 @@ def test_what_is_scored_labelled_or_repeated_is_left_out_and_counted(
         assert found["input_ids"][:] == tiny_tokenizer(["One, two", "three", "four", "five"])["input_ids"]
         few, counts = read(file, tiny_tokenizer, tmp_path / str(size), rows=2, **options)
         assert few["input_ids"][:] == found["input_ids"][:2]
-        assert counts == {"read": 4, "scored": 1, "labelled": 0, "repeated": 1, "kept": 2}
+        assert counts == {"read": 4, "scored": 1, "labelled": 0, "unanswered": 0, "repeated": 1, "kept": 2}
+
+
+def test_of_a_file_of_answers_the_answered_texts_are_kept(
+    tmp_path: Path, tiny_tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A text without an answer hides none that has one; other answers are read anew."""
+    given = {"one": [1.0, 2.0], "Two": [3.0, 4.0], "of dev": [5.0, 6.0], "three": [7.0, 8.0]}
+
+    def file_of(name: str, given: dict[str, list[float]]) -> TeacherAnswers:
+        rows = (json.dumps({"body": text, "logits": logits}) for text, logits in given.items())
+        return read_teacher_answers(Path(write(tmp_path / name, "\n".join(rows))), TASK)
+
+    file = write(tmp_path / "more.txt", "\n".join(["two", "one", "of dev", "one", "Two", "four", "three"]))
+    for size in (1, 100):
+        monkeypatch.setattr(unlabelled, "ROWS_AT_ONCE", size)
+        answers = file_of("answers.jsonl", given)
+        found, counts = read(file, tiny_tokenizer, tmp_path / str(size), answers=answers)
+        assert counts == {"read": 7, "scored": 1, "labelled": 0, "unanswered": 2, "repeated": 1, "kept": 3}
+        assert found["input_ids"][:] == tiny_tokenizer(["one", "Two", "three"])["input_ids"]
+        assert found[TEACHER_LOGITS][:] == [[1, 2], [3, 4], [7, 8]]
+        few, counts = read(file, tiny_tokenizer, tmp_path / str(size), answers=answers, rows=2)
+        assert (len(few), counts["read"]) == (2, 5)
+        other = file_of("other.jsonl", given | {"one": [2.0, 1.0]})
+        assert read(file, tiny_tokenizer, tmp_path / str(size), answers=other)[0][TEACHER_LOGITS][0] == [2, 1]
+    with names(DataError, "more.txt", 0, 7):
+        read(file, tiny_tokenizer, tmp_path, answers=file_of("none.jsonl", {"ten": [0.0, 0.0]}))
 
 
 def test_texts_are_the_same_by_their_words() -> None:

@@ -102,8 +102,9 @@ ANSWERS: dict[Link, tuple[str, Callable[[Predictions, Sequence[str]], Values]]] 
 
 
 def logits_of(predictions: Predictions) -> dict[str, Matrix]:
-    """Logits [rows, C] by model."""
-    return {name: getattr(predictions, name).astype(np.float64) for name in ("teacher", "student")}
+    """Logits [rows, C] by model; the student's alone where the teacher's are absent."""
+    logits = {"teacher": predictions.teacher, "student": predictions.student}
+    return {name: values.astype(np.float64) for name, values in logits.items() if values is not None}
 
 
 def _calibration(bins: Mapping[str, Bins], binned: str, below: str) -> Chart:

@@ -42,9 +42,9 @@ class Disagreement:
 
 
 def disagreement(contents: Contents) -> Section | None:
-    """None where the answers were not recorded."""
+    """None where the answers of both were not recorded."""
     task, predictions = contents.run.task, contents.answers
-    if task is None or predictions is None:
+    if task is None or predictions is None or predictions.teacher is None:
         return None
     return disagreement_section(predictions, task.labels, find_kind(task.kind).link)
 

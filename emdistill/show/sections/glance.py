@@ -49,7 +49,7 @@ def _rows(run: Distillation, gate: GateRecord | None, labels_only: Distillation 
     variants = gate.variants if gate else {}
     times = {name: case.p50 for name, variant in variants.items() if (case := variant.limit_case)}
     rows = [
-        ReportRow(name, scores, model.parameters, model.bytes, times.get(name))
+        ReportRow(name, scores, model.parameters if model else None, model.bytes if model else None, times.get(name))
         for name, scores, model in models
         if scores
     ]

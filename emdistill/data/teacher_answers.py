@@ -1,0 +1,316 @@
+"""A teacher's answers in a file: what a large model, an ensemble or a service has answered, looked up by the text.
+
+A row has the text (and the second of a pair) and the answer. Of the columns below the first that the file has is read:
+
+    logits                            a list in the task's order of labels, or an object {label: number}
+    probabilities                     likewise
+    probability of NAME, or probability_NAME, or NAME    a column per label
+    prediction and probability, or label and score       one label and its probability; the rest is spread evenly
+    prediction, score, or the label's column             a label, taken as certain; of a regression the score
+
+A predictions.jsonl of a run is read too: its column `teacher` holds logits. CSV and TSV hold lists and objects as JSON.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from datasets import Dataset, Features, List, Value
+from numpy.typing import NDArray
+
+from emdistill.data.files import text_problem
+from emdistill.data.rows import SUFFIXES, BadRows, data_file, read_rows
+from emdistill.errors import DataError, listing, nearest, shown
+from emdistill.states import TEACHER_LOGITS
+from emdistill.tasks.answers import as_logits, probabilities
+from emdistill.tasks.kind import BadLabel, Cell, name_index, number, text_of
+from emdistill.tasks.task import Task
+
+PER_LABEL = ("probability of {}", "probability_{}", "{}")
+OF_A_RUN = {"set", "row", "teacher", "student"}  # columns of predictions.jsonl
+SUMS_TO_ONE = 0.02  # probabilities whose sum is off by no more are divided by it
+SAME = 1e-3  # answers to one text that differ by no more are one answer
+
+Vector = NDArray[np.float64]
+Reader = Callable[[Sequence[Cell]], Vector]
+
+
+def is_answers_file(teacher: str) -> bool:
+    """Whether a teacher is named by a file of rows, and not by a folder or hub id."""
+    return Path(teacher).suffix.lower() in SUFFIXES and not Path(teacher).is_dir()
+
+
+class Form(NamedTuple):
+    """How a file says its answers: in which columns, what makes logits of their cells, and what a user should know."""
+
+    columns: Sequence[str]
+    read: Reader
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class TeacherAnswers:
+    """Logits by text.
+
+    logits     [texts, C], float32, in the task's order of labels
+    places     a text's key -> its row of logits
+    rows       of the file
+    notes      how the answers were understood, where that is not plain
+    """
+
+    path: Path
+    sha256: str
+    rows: int
+    logits: NDArray[np.float32]
+    places: Mapping[bytes, int]
+    notes: tuple[str, ...] = ()
+
+    def answers_of(
+        self, texts: Iterable[str], pairs: Iterable[str] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Logits [n, C] of the answers to n texts, and which of them have one [n]; where none is, logits are 0."""
+        every = ((text,) for text in texts) if pairs is None else zip(texts, pairs, strict=True)
+        places = np.array([self.places.get(_key(each), -1) for each in every], dtype=np.int64)
+        answered = places >= 0
+        logits = np.zeros((len(places), self.logits.shape[1]), dtype=np.float32)
+        logits[answered] = self.logits[places[answered]]
+        return logits, answered
+
+    def of(self, examples: Dataset) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """`answers_of` for the columns `text` and, of pairs, `text_pair`."""
+        return self.answers_of(*(examples[name] for name in ("text", "text_pair") if name in examples.column_names))
+
+    def beside(self, examples: Dataset) -> Dataset:
+        """The examples with the column TEACHER_LOGITS: the logits of each row, None where it has no answer."""
+        logits, answered = self.of(examples)
+        column = [row if there else None for row, there in zip(logits.tolist(), answered, strict=True)]
+        features = Features({**examples.features, TEACHER_LOGITS: List(Value("float32"))})
+        return Dataset.from_dict({**examples.to_dict(), TEACHER_LOGITS: column}, features=features)
+
+
+def answered_rows(examples: Dataset) -> Dataset:
+    """The rows that have an answer; all of them where the teacher is a model.
+
+    Raises DataError where none is left.
+    """
+    if TEACHER_LOGITS not in examples.column_names:
+        return examples
+    places = [place for place, logits in enumerate(examples[TEACHER_LOGITS]) if logits is not None]
+    if not places:
+        raise DataError(
+            f"none of the {len(examples):,} rows to learn from has an answer of the teacher: the texts of --teacher "
+            "must be those of --data, letter by letter"
+        )
+    return examples if len(places) == len(examples) else examples.select(places)
+
+
+def read_teacher_answers(path: Path, task: Task) -> TeacherAnswers:
+    """The answers to a task's question; raises DataError with file and line for what is no answer to it.
+
+    Several answers to one text become the mean of their probabilities; a row whose answer is empty has none.
+    """
+    bad = BadRows(path)
+    columns = dict.fromkeys(name for row in read_rows(path, BadRows(path)) for name in row.cells)
+    texts = _text_columns(list(columns), task, path)
+    form = _find_form(list(columns), task, path)
+    collected = _Collected(task)
+    for row in read_rows(path, bad):
+        if problem := "; ".join(filter(None, (text_problem(row, name) for name in texts))):
+            bad.add(row.line, problem)
+            continue
+        cells = [row.cells.get(name) for name in form.columns]
+        if all(cell is None or cell == "" for cell in cells):
+            collected.empty += 1
+            continue
+        try:
+            collected.add(_key([row.cells[name] for name in texts]), form.read(cells))
+        except BadLabel as error:
+            bad.add(row.line, str(error))
+    bad.check()
+    if not collected.logits:
+        raise DataError(f"no row has an answer in {listing(form.columns)}", file=path)
+    logits, notes = collected.finish()
+    notes = [*([form.note] if form.note else []), *notes]
+    file = data_file(path, sum(collected.repeats.values()) + collected.empty)
+    named = tuple(f"{path.name}: {note}" for note in notes)
+    return TeacherAnswers(path, file.sha256, file.rows, logits, collected.places, named)
+
+
+@dataclass
+class _Collected:
+    """Answers as they are read; the further answers to a text are kept until their mean is taken."""
+
+    task: Task
+    places: dict[bytes, int] = field(default_factory=dict)
+    logits: list[NDArray[np.float32]] = field(default_factory=list)
+    further: dict[int, list[Vector]] = field(default_factory=dict)
+    repeats: Counter[int] = field(default_factory=Counter)
+    empty: int = 0
+
+    def add(self, key: bytes, logits: Vector) -> None:
+        place = self.places.setdefault(key, len(self.logits))
+        self.repeats[place] += 1
+        if place == len(self.logits):
+            self.logits.append(logits.astype(np.float32))
+        elif not np.array_equal(self.logits[place], logits.astype(np.float32)):
+            self.further.setdefault(place, [self._shares(self.logits[place])]).append(self._shares(logits))
+
+    def finish(self) -> tuple[NDArray[np.float32], list[str]]:
+        """Logits [texts, C], and what a user should know."""
+        contradicting = 0
+        for place, answers in self.further.items():
+            if np.allclose(answers, answers[0], rtol=SAME, atol=SAME):
+                continue  # the first stands, with logits as they were given
+            contradicting += 1
+            times = self.repeats[place] - len(answers) + 1  # that the first was given
+            mean = np.average(answers, axis=0, weights=[times, *[1] * (len(answers) - 1)])
+            self.logits[place] = as_logits(mean, self.task.kind.link).astype(np.float32)
+        notes = [f"{self.empty:,} rows have no answer"] if self.empty else []
+        if contradicting:
+            what = "scores" if self.task.kind.link == "identity" else "probabilities"
+            notes.append(f"{contradicting:,} texts have answers that contradict each other; the mean of their {what}")
+            notes[-1] += " is taken"
+        return np.stack(self.logits), notes
+
+    def _shares(self, logits: NDArray[Any]) -> Vector:
+        return probabilities(logits.astype(np.float64), self.task.kind.link)
+
+
+def _key(texts: Iterable[str]) -> bytes:
+    """What a text, or a pair, is found by: its letters, without the white space around them."""
+    written = json.dumps([text.strip() for text in texts])  # in ASCII, half of a surrogate pair as well
+    return hashlib.blake2b(written.encode(), digest_size=16).digest()
+
+
+def _text_columns(names: Sequence[str], task: Task, path: Path) -> list[str]:
+    """The columns of the texts, called as in the data, or `text` and `text_pair`."""
+    wanted = {"text": task.text} | ({} if task.text_pair is None else {"text_pair": task.text_pair})
+    if all(name in names for name in wanted.values()):
+        return list(wanted.values())
+    if all(name in names for name in wanted):
+        return list(wanted)
+    lacking = next(name for name in wanted.values() if name not in names)
+    problem = f"column {lacking!r} is not in {path.name}; its columns are: {listing(names)}."
+    raise DataError(f"{problem}{nearest(lacking, names)} Texts are called as in --data: --text, --text-pair", file=path)
+
+
+def _find_form(names: Collection[str], task: Task, path: Path) -> Form:
+    """The first form whose columns are all there; raises DataError where none is."""
+    reader = _CellReader(task)
+    is_score = task.kind.link == "identity"
+    certain = "" if is_score else "labels are taken as certain: probability 1 - 1e-6"
+    likeliest = "one label's probability is given; the rest is spread evenly over the others"
+    one = likeliest if len(task.labels) > 2 else ""
+    forms = [Form(["logits"], reader.logits), Form(["probabilities"], reader.probabilities)]
+    if set(names) >= OF_A_RUN:
+        forms.append(Form(["teacher"], reader.logits))
+    if not is_score:
+        forms += [Form([each.format(name) for name in task.labels], reader.columns) for each in PER_LABEL]
+    if task.kind.link == "softmax":
+        forms += [Form(["prediction", "probability"], reader.likeliest, one)]
+    forms += [Form(["prediction"], reader.label, certain)]
+    if task.kind.link == "softmax":
+        forms += [Form(["label", "score"], reader.likeliest, one)]
+    forms += [Form([name], reader.label, certain) for name in (*(["score"] * is_score), task.label, "label")]
+    _check_label_columns(names, task, path)
+    if (form := next((form for form in forms if set(form.columns) <= set(names)), None)) is None:
+        raise DataError(
+            f"there is no column of answers; name it logits, probabilities, prediction or {task.label}, or have a "
+            f"column probability_NAME per label; the columns are: {listing(names)}",
+            file=path,
+        )
+    return form
+
+
+def _check_label_columns(names: Collection[str], task: Task, path: Path) -> None:
+    """Refuse a probability of a label that the task does not know, and of some labels alone."""
+    for each in PER_LABEL[:-1]:
+        prefix = each.format("")
+        told = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+        if told and task.labels and set(told) != set(task.labels):
+            odd = sorted(set(told) ^ set(task.labels))[0]
+            problem = "is none of" if odd in told else "has no column, of"
+            raise DataError(f"{prefix}{odd}: {odd!r} {problem} the task's labels {listing(task.labels)}", file=path)
+
+
+class _CellReader:
+    """Cells to logits [C] of one task; every method raises BadLabel for what is no answer."""
+
+    def __init__(self, task: Task) -> None:
+        self.names, self.link = task.labels, task.kind.link
+        self.width = task.outputs
+        self._find = name_index(task.labels)
+        self._encode = task.kind.encoder(task.labels)
+
+    def logits(self, cells: Sequence[Cell]) -> Vector:
+        return self._vector(cells[0])
+
+    def probabilities(self, cells: Sequence[Cell]) -> Vector:
+        return self._of_shares(self._vector(cells[0]))
+
+    def columns(self, cells: Sequence[Cell]) -> Vector:
+        """A probability per label, in the task's order."""
+        return self._of_shares(np.array([_finite(cell) for cell in cells]))
+
+    def label(self, cells: Sequence[Cell]) -> Vector:
+        label = self._encode(cells[0])
+        shares = self._one_hot(label) if self.link == "softmax" else np.atleast_1d(np.asarray(label, dtype=np.float64))
+        return as_logits(shares, self.link)
+
+    def likeliest(self, cells: Sequence[Cell]) -> Vector:
+        """One class and its probability."""
+        share = _finite(cells[1])
+        if not 0 <= share <= 1:
+            raise BadLabel(f"the probability is {share:g}, which does not lie between 0 and 1")
+        chosen = self._one_hot(self._encode(cells[0]))
+        return as_logits(np.where(chosen > 0, share, (1 - share) / (self.width - 1)), self.link)
+
+    def _one_hot(self, index: Any) -> Vector:
+        return np.asarray(np.arange(self.width) == index, dtype=np.float64)
+
+    def _of_shares(self, shares: Vector) -> Vector:
+        if self.link == "identity":
+            return shares
+        if shares.min() < 0 or shares.max() > 1 + SUMS_TO_ONE:
+            raise BadLabel(f"the probabilities {shares.tolist()} do not lie between 0 and 1; are they logits?")
+        if self.link == "softmax":
+            if abs(shares.sum() - 1) > SUMS_TO_ONE:
+                raise BadLabel(f"the probabilities {shares.tolist()} sum to {shares.sum():.4g}, not to 1")
+            shares = shares / shares.sum()
+        return as_logits(np.minimum(shares, 1.0), self.link)
+
+    def _vector(self, cell: Cell) -> Vector:
+        """The numbers of a list, of an object by label, or of the JSON of either."""
+        if isinstance(cell, str):
+            try:
+                cell = json.loads(cell)
+            except (ValueError, RecursionError):
+                raise BadLabel(f"{shown(cell)} is no list or object of numbers") from None
+        if isinstance(cell, Mapping) and self.names:
+            numbers: list[Cell] = [None] * self.width
+            for name, value in cell.items():
+                numbers[self._find(str(name))] = value
+            if lacking := [name for name, value in zip(self.names, numbers, strict=True) if value is None]:
+                raise BadLabel(f"{shown(cell)} has no number for {listing(lacking)}")
+            cell = numbers
+        cell = cell if isinstance(cell, list | tuple) else [cell]
+        if len(cell) != self.width:
+            raise BadLabel(f"{shown(cell)} holds {len(cell)} numbers, where {self.width} are needed: {self._order}")
+        return np.array([_finite(value) for value in cell])
+
+    @cached_property
+    def _order(self) -> str:
+        return listing(self.names) if self.names else "the score"
+
+
+def _finite(cell: Cell) -> float:
+    value = number(text_of(cell)) if not isinstance(cell, list | tuple | dict) else None
+    if value is None:
+        raise BadLabel(f"{shown(cell)} is no finite number")
+    return value
