@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 
 from emdistill.commands._entries import entry_configs, find_baseline, read_entries, read_seeds
 from emdistill.commands._places import check_folder
+from emdistill.commands._text_alone import answered_text
 from emdistill.commands.distill import distill, input_hashes, student_shape
 from emdistill.config import CompareConfig, RunConfig, as_command, config_dict
 from emdistill.console import print_table, say
@@ -76,9 +77,9 @@ def compare(config: CompareConfig | None = None, **options: Any) -> Comparison:
         raise ConfigError(
             f"--task {RAW_TEXT} has no score to compare by; distil with each method, then compare on a task"
         )
-    data = read_data(configs[0])
+    labelled = read_data(configs[0]) if configs[0].data else None
     teacher = Teacher(load_classifier(configs[0].teacher))
-    data = as_the_model_counts(data, teacher.labels, teacher.kind)
+    data = as_the_model_counts(labelled or answered_text(configs[0], teacher), teacher.labels, teacher.kind)
     _check_methods(names, configs, teacher, data)
     plan = [
         PlannedRun(

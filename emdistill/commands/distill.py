@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from emdistill.commands._raw_text import distill_text
+from emdistill.commands._text_alone import answered_text
 from emdistill.config import RunConfig, config_dict
 from emdistill.console import say, say_scores
 from emdistill.data.augmentation import read_augmented
@@ -80,9 +81,9 @@ def distill(
     reads = [config.teacher, config.data, config.dev, config.student, config.student_source, config.augmented]
     reads += (config.unlabelled or "").split(",")
     with open_run(folder, overwrite=config.overwrite, resume=config.resume, reads=reads) as run:
-        data = examples or read_data(config)
+        data = examples or (read_data(config) if config.data else None)
         teacher = Teacher(load_classifier(config.teacher))
-        data = as_the_model_counts(data, teacher.labels, teacher.kind)
+        data = as_the_model_counts(data or answered_text(config, teacher), teacher.labels, teacher.kind)
         task, teacher_tokenizer = data.task, load_tokenizer(config.teacher)
         sample = partial(
             sample_batches, data, teacher_tokenizer,
@@ -102,7 +103,7 @@ def distill(
 
         def note_scores(name: str, logits: Mapping[str, np.ndarray]) -> None:
             record.scores[name] = score_sets(task, logits, data.evaluation)
-            say(f"{name} on dev: {say_scores(record.scores[name])}", quiet=quiet)
+            say(f"{name} on {next(iter(data.evaluation))}: {say_scores(record.scores[name])}", quiet=quiet)
 
         prove(lesson)
         started = time.perf_counter()
