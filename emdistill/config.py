@@ -37,7 +37,8 @@ class CommonConfig:
     """The options of every run, alike for all runs of a comparison.
 
     Args:
-        data: a GLUE folder, a CSV, TSV, JSONL or Parquet file, a hub dataset, or 'messages'; raw text for task text.
+        data: a GLUE folder, a CSV, TSV, JSONL or Parquet file, a hub dataset, or 'messages'; raw text for task text;
+            nothing where a teacher and unlabelled text are all there is.
         output: folder of the run, or of the comparison.
         task: a task's name (see `emdistill tasks`); files of your own need none.
         rows: learn from at most so many training rows, drawn once for all seeds; of raw text, so many pieces.
@@ -109,6 +110,7 @@ class TeachingConfig(CommonConfig):
             separated by commas (tfidf, frozen, static, labels, int8-teacher), all, or none.
     """
 
+    data: str = ""
     teacher: str
     student: str = "3"
     student_birth: Birth = "importance"

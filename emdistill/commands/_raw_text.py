@@ -143,6 +143,8 @@ def _check_options(config: RunConfig) -> None:
     given = [f"--{name}" for name in OF_A_TASK if getattr(config, name) is not None]
     if given:
         raise ConfigError(f"{', '.join(given)}: raw text (--task text) has no labels, pairs or columns; leave it out")
+    if not config.data:
+        raise ConfigError("--task text learns from raw text; name it with --data")
     if config.teacher_cache == "states":
         raise ConfigError(
             "--teacher_cache states: the states of a whole raw text would fill the disk, and masks change from epoch "

@@ -10,6 +10,7 @@ from typing import Any, Unpack
 import numpy as np
 from datasets import Dataset
 
+from emdistill.commands._text_alone import answered_text
 from emdistill.config import RunConfig
 from emdistill.data.augmentation import read_augmented
 from emdistill.data.files import Columns
@@ -106,17 +107,25 @@ class OpenTeacher(ABC):
             check_above_chance(scores[metric], task.chance(np.asarray(dev["label"])), metric)
 
 
-def open_teacher(config: RunConfig, data: TaskData) -> tuple[OpenTeacher, TaskData]:
+def open_teacher(config: RunConfig, data: TaskData | None) -> tuple[OpenTeacher, TaskData]:
     """The teacher, and the data with labels as it counts them or, of a file, with its answers beside the rows of train.
 
-    Raises ModelError, TeacherError, DataError for a teacher that cannot be used, or not for these data.
+    data   None: there is text without labels alone, and the teacher's answers to it are the labels
+    Raises ModelError, TeacherError, DataError for a teacher that cannot be used, or not for these data, ConfigError
+    for a file of answers without data.
     """
     if is_answers_file(config.teacher):
+        if data is None:
+            raise ConfigError(
+                f"--teacher {config.teacher} is a file of answers, and the labels it chooses from are those of the "
+                f"data: name labelled rows with --data; the file itself will do, where it has a column of labels"
+            )
         answers = read_teacher_answers(Path(config.teacher), data.task)
         teacher = TeacherFile(config, answers, data)
         notes = tuple(dict.fromkeys((*data.notes, *teacher.record.notes)))
         return teacher, replace(data, train=answers.beside(data.train), notes=notes)
     model = TeacherModel(config)
+    data = data or answered_text(config, model.source)
     return model, as_the_model_counts(data, model.source.labels, model.source.kind)
 
 

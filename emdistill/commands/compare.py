@@ -82,7 +82,7 @@ def compare(config: CompareConfig | None = None, **options: Any) -> Comparison:
         raise ConfigError(
             f"--task {RAW_TEXT} has no score to compare by; distil with each method, then compare on a task"
         )
-    teacher, data = open_teacher(configs[0], read_data(configs[0]))
+    teacher, data = open_teacher(configs[0], read_data(configs[0]) if configs[0].data else None)
     for note in data.notes:
         say(f"note: {note}")
     _check_methods(names, configs, teacher, data)

@@ -82,7 +82,8 @@ def distill(
     reads = [config.teacher, config.data, config.dev, config.student, config.student_source, config.augmented]
     reads += (config.unlabelled or "").split(",")
     with open_run(folder, overwrite=config.overwrite, resume=config.resume, reads=reads) as run:
-        teacher, data = open_teacher(config, examples or read_data(config))
+        labelled = examples or (read_data(config) if config.data else None)
+        teacher, data = open_teacher(config, labelled)
         sample = partial(
             sample_batches, data,
             select=config.select, max_length=config.max_length, rows=config.rows,
@@ -99,7 +100,7 @@ def distill(
 
         def note_scores(name: str, logits: Logits) -> None:
             record.scores[name] = score_sets(data.task, logits, data.evaluation)
-            say(f"{name} on dev: {say_scores(record.scores[name])}", quiet=quiet)
+            say(f"{name} on {next(iter(data.evaluation))}: {say_scores(record.scores[name])}", quiet=quiet)
 
         prove(lesson)
         started = time.perf_counter()

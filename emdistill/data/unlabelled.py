@@ -132,6 +132,13 @@ def unlabelled_dataset(
     return Dataset.from_file(str(file)), found
 
 
+def every_nth_text(text: UnlabelledText, number: int, scored: Iterable[Dataset]) -> Iterator[Texts]:
+    """The first of every `number` texts that stay; errors as of `unlabelled_dataset`."""
+    hashes = [_hashes(_texts_of(part)) for part in scored]
+    apart = Seen(np.unique(np.concatenate(hashes)) if hashes else None)
+    return islice(chain.from_iterable(_kept(text, apart, Seen(), Counter())), 0, None, number)
+
+
 def texts_kept(counts: dict[str, int]) -> str:
     """The counts for people."""
     reasons = {

@@ -67,6 +67,8 @@ def read_subject(
         )
     if not record.is_finished:
         raise ConfigError(f"{folder} is a run that has not finished; finish it first, with --resume")
+    if not (data or config.data):
+        raise ConfigError(f"{folder} learned from a teacher and text alone; name labelled rows to score on: --data")
     place = folder / "student"
     student = _load(str(place if place.is_dir() else folder))
     with _moved(folder, "data", data is None):

@@ -14,6 +14,8 @@ from emdistill.tasks.kind import Logits, Metric, TaskKind
 
 RAW_TEXT = "text"  # the name that stands for no task: learning from raw text, for any task to come
 
+ANSWERED = "the teacher's answers"  # the evaluation set of text without labels: scores on it are agreement
+
 
 @dataclass(frozen=True)
 class Task:

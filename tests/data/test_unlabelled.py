@@ -54,12 +54,9 @@ def write(place: Path, content: str | bytes) -> str:
 
 
 def rows_of(texts: Sequence[Any], label: Any = 0) -> Dataset:
-    columns = dict(zip(("text", "text_pair"), zip(*texts, strict=True), strict=False)) if texts else {"text": []}
-    if texts and isinstance(texts[0], str):
-        columns = {"text": list(texts)}
-    return Dataset.from_dict(
-        {**{name: list(column) for name, column in columns.items()}, "label": [label] * len(texts)}
-    )
+    sides = [texts] if isinstance(texts[0], str) else zip(*texts, strict=True)
+    columns: dict[str, Any] = dict(zip(("text", "text_pair"), map(list, sides), strict=False))
+    return Dataset.from_dict(columns | {"label": [label] * len(texts)})
 
 
 def read(

@@ -10,6 +10,7 @@ from emdistill.runs.gate_record import GateRecord
 from emdistill.runs.record import RUN_FILE
 from emdistill.show.contents import Contents, Section
 from emdistill.show.gate_tables import name_of
+from emdistill.tasks.task import ANSWERED
 
 LABELS_ONLY = "hard-labels"
 SAME = (
@@ -30,6 +31,7 @@ def glance(contents: Contents) -> Section:
         "name": shlex.quote(run.folder.resolve().name),
         "table": comparison_table(_rows(run, gate, labels_only), caption=where).without_empty_columns(),
         "gate": gate,
+        "agreement": run.dev[0] == ANSWERED,
         "ship": name_of(gate.verdict.ship or "") if gate else "",
         "remarks": _remarks(gate) if gate else [],
         "labels_only": labels_only.folder.name if labels_only else "",

@@ -1,0 +1,88 @@
+"""Teacher and text alone: a task whose labels are the teacher's own answers, so that scores are agreement with it."""
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, Features, Value
+
+from emdistill.config import RunConfig
+from emdistill.data.compressed import plain_path
+from emdistill.data.files import Columns, read_examples, to_dataset
+from emdistill.data.glue import glue_task
+from emdistill.data.read import hold_out
+from emdistill.data.rows import data_file
+from emdistill.data.unlabelled import every_nth_text, unlabelled_text
+from emdistill.errors import ConfigError, DataError
+from emdistill.models.encoder import load_tokenizer
+from emdistill.models.teacher import Teacher
+from emdistill.tasks import find_kind
+from emdistill.tasks.task import ANSWERED, DataFile, Task, TaskData
+from emdistill.training.evaluate import predict_logits
+from emdistill.training.splits import HELD_OUT_SEED
+
+EVERY, AT_MOST, LEAST = 5, 4000, 20
+
+
+def answered_text(config: RunConfig, teacher: Teacher) -> TaskData:
+    """A fifth of the unlabelled text, at most 4000 texts, with the teacher's answers for labels; half of it is scored.
+
+    With --dev, whose labels are gold, all of it is learned from, and dev is scored.
+    Raises ConfigError where there is no text either, DataError for text or a dev that cannot be used.
+    """
+    if config.unlabelled is None:
+        raise ConfigError(
+            "there is nothing to learn from: name labelled rows with --data, text without labels with --unlabelled, "
+            "or both"
+        )
+    task = _task(config, teacher)
+    columns = Columns(task.text, task.text_pair, task.label)
+    scored: dict[str, Dataset] = {}
+    files: tuple[DataFile, ...] = ()
+    if config.dev is not None:
+        place = Path(config.dev)
+        scored["dev"] = to_dataset(read_examples(place, columns), task, varied=False)
+        files = (data_file(place, len(scored["dev"])),)
+    text = unlabelled_text(config.unlabelled, task, Columns(config.text, config.text_pair), Path(config.output), None)
+    texts = list(islice(every_nth_text(text, EVERY, scored.values()), AT_MOST))
+    if len(texts) < LEAST:
+        problem = f"a fifth of it are {len(texts)} texts, and at least {LEAST} are needed to score on; give more of it"
+        raise DataError(problem, file=config.unlabelled)
+    answered = _answered(texts, task, teacher, config)
+    if scored:
+        note = f"no labelled rows were given: {len(answered):,} texts have the teacher's answers for labels"
+        return TaskData(task, answered, scored, files, notes=(note,))
+    train, held_out = hold_out(answered, task, 0.5, HELD_OUT_SEED, AT_MOST)
+    said = (
+        f"no labels were given: {len(train):,} texts have the teacher's answers for labels, and so have "
+        f"{len(held_out):,} others that are held out; all scores are agreement with the teacher"
+    )
+    return TaskData(task, train, {ANSWERED: held_out}, held_out=said)
+
+
+def _task(config: RunConfig, teacher: Teacher) -> Task:
+    """The task that the options name, or the one that the teacher was trained for."""
+    if config.task is not None:
+        return glue_task(config.task).task
+    kind = teacher.kind if config.kind is None else find_kind(config.kind)
+    assert config.unlabelled is not None
+    return Task(
+        name=plain_path(Path(config.unlabelled.split(",")[0])).stem,
+        kind=kind,
+        labels=teacher.labels if kind.label_names(teacher.labels) else (),
+        metrics=kind.default_metrics,
+        text=config.text,
+        text_pair=config.text_pair,
+        label=config.label,
+    )
+
+
+def _answered(texts: list[tuple[str, ...]], task: Task, teacher: Teacher, config: RunConfig) -> Dataset:
+    columns: dict[str, Any] = dict(zip(("text", "text_pair"), map(list, zip(*texts, strict=True)), strict=False))
+    teacher.to(torch.accelerator.current_accelerator() or "cpu")
+    logits = predict_logits(
+        teacher.model, load_tokenizer(config.teacher), Dataset.from_dict(columns), max_length=config.max_length
+    )
+    features = Features({name: Value("string") for name in columns} | {"label": task.kind.label_type})
+    return Dataset.from_dict(columns | {"label": task.kind.decode(logits).tolist()}, features=features)
