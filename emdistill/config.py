@@ -107,7 +107,7 @@ class TeachingConfig(CommonConfig):
         teacher_cache_folder: folder of the cache, for runs to share; the run folder, until the run has finished, if
             not given. The tokens of a raw text stand there too.
         baselines: what else is measured on the same rows, for a user could take it instead of the student: names
-            separated by commas (tfidf, frozen, static, labels, int8-teacher), all, or none.
+            separated by commas (tfidf, frozen, static, labels, int8-teacher; int8: the student itself), all, or none.
     """
 
     data: str = ""

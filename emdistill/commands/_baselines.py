@@ -26,12 +26,12 @@ from emdistill.models.arithmetic import fast_float32
 from emdistill.models.encoder import load_encoder, load_tokenizer
 from emdistill.options import load_config
 from emdistill.runs.answers import Logits
-from emdistill.runs.baseline_record import FOLDER, TITLES
+from emdistill.runs.baseline_record import FOLDER, OWN_INT8, TITLES
 from emdistill.runs.record import RUN_FILE
 from emdistill.runs.student_artifact import StudentArtifact
 from emdistill.ship.onnx import export_onnx, open_onnx, reads_token_types
 from emdistill.ship.onnx_folder import INT8, MODEL, write_onnx_folder
-from emdistill.ship.subject import Subject
+from emdistill.ship.subject import Classifier, Subject
 from emdistill.students import student_kind
 from emdistill.tasks.task import TaskData
 from emdistill.training.evaluate import score_sets
@@ -42,12 +42,14 @@ from emdistill.training.splits import labelled_rows
 class Setting:
     """What baselines are made from, and measured on.
 
+    student  None where there are several
     distil   does the run of a configuration, for the student on labels alone; None where that stands already
     """
 
     config: RunConfig
     data: TaskData
     teacher: OpenTeacher
+    student: Classifier | None = None
     distil: Callable[[RunConfig], StudentArtifact] | None = None
 
     @cached_property
@@ -161,29 +163,38 @@ def _labels(setting: Setting) -> Contender:
 
 
 def _int8_teacher(setting: Setting) -> Contender:
-    """The teacher as `emdistill export --int8` writes it."""
-    teacher, length = setting.teacher.classifier, setting.config.max_length
-    if teacher is None:
+    if setting.teacher.classifier is None:
         raise ModelError("the teacher is a file of answers; there is no model to make int8 of")
-    subject = Subject(teacher, None, setting.data, length)
+    return _int8(setting.teacher.classifier, setting)
+
+
+def _int8_student(setting: Setting) -> Contender:
+    if setting.student is None:
+        raise ModelError("a comparison has many students; emdistill export RUN --int8 makes and measures it of one")
+    return _int8(setting.student, setting)
+
+
+def _int8(classifier: Classifier, setting: Setting) -> Contender:
+    """A model as `emdistill export --int8` writes it."""
+    model, tokenizer, length = classifier.model, classifier.tokenizer, setting.config.max_length
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder)
-        types = reads_token_types(teacher.model) and "token_type_ids" in teacher.tokenizer.model_input_names
-        export_onnx(teacher.model, part / MODEL, token_types=types)
-        console = Console(stderr=True)
+        types = reads_token_types(model) and "token_type_ids" in tokenizer.model_input_names
+        export_onnx(model, part / MODEL, token_types=types)
+        subject, console = Subject(classifier, None, setting.data, length), Console(stderr=True)
         made = write_int8(part, subject, max_drop=MAX_DROP_ON_TRAIN, threads=threads, console=console)
         if made is None:
             raise ModelError(
                 f"whatever stays in float32, int8 costs over {MAX_DROP_ON_TRAIN:g} points on training rows"
             )
-        write_onnx_folder(part, teacher.model, teacher.tokenizer)
-        size, model = (part / INT8).stat().st_size, open_onnx(part / INT8, threads=threads)
+        write_onnx_folder(part, model, tokenizer)
+        size, graph = (part / INT8).stat().st_size, open_onnx(part / INT8, threads=threads)
     evaluation = setting.data.evaluation
-    logits = {name: model.predict_logits(examples, max_length=length) for name, examples in evaluation.items()}
+    logits = {name: graph.predict_logits(examples, max_length=length) for name, examples in evaluation.items()}
 
     def answer(text: str, pair: str | None) -> object:
-        return model.logits(model.pad(model.encode([text], None if pair is None else [pair], max_length=length)))
+        return graph.logits(graph.pad(graph.encode([text], None if pair is None else [pair], max_length=length)))
 
     return Contender([logits], size, answer, note=f"{made.method} quantisation, ONNX Runtime")
 
@@ -194,5 +205,6 @@ BASELINES: dict[str, Callable[[Setting], Contender]] = {
     "static": _static,
     "labels": _labels,
     "int8-teacher": _int8_teacher,
+    OWN_INT8: _int8_student,
 }
 """How each of TITLES (runs/baseline_record.py) is made."""

@@ -122,7 +122,8 @@ def distill(
         note_scores("student", student_logits)
         if is_first_process():
             again = partial(distill, examples=data, teacher_logits=teacher_logits, quiet=True)
-            setting = Setting(config, data, teacher, again)
+            own = Classifier(str(folder), lesson.student, lesson.tokenizer)
+            setting = Setting(config, data, teacher, own, again)
             _leave_behind(run, setting, lesson, teacher_logits, student_logits, quiet=quiet)
         run.finish()
     return StudentArtifact(folder)
@@ -175,15 +176,15 @@ def _leave_behind(
 ) -> None:
     """Measure what a user could take instead of the student, and write the run's files, its page last."""
     config, folder, judgement = setting.config, run.folder, ""
+    remember_reading(lesson.student, lesson.tokenizer, setting.data.task, config.max_length)
     if baselines := baseline_names(config.baselines):
-        classifier = Classifier(str(folder), lesson.student, lesson.tokenizer)
+        assert setting.student is not None  # it has just been trained
         seconds = run.record.timings["training_seconds"]
-        student = torch_contender(classifier, [student_logits], max_length=config.max_length, seconds=seconds)
+        student = torch_contender(setting.student, [student_logits], max_length=config.max_length, seconds=seconds)
         beside = measure_baselines(baselines, setting, student, teacher_logits, quiet=quiet).record(student)
         write_baselines(folder, beside)
         judgement = verdict(beside)
     card = student_card(as_distillation(folder, run.record), judgement)
-    remember_reading(lesson.student, lesson.tokenizer, setting.data.task, config.max_length)
     write_student(folder, lesson.student, lesson.tokenizer, card)
     write_predictions(folder / PREDICTIONS, setting.data.evaluation, teacher_logits, student_logits)
     run.save()

@@ -14,6 +14,7 @@ from emdistill.runs.record import read_record
 BASELINES = "baselines.json"
 FOLDER = "baselines"  # of a run, where the student on labels alone is trained
 VERSION = 1
+OWN_INT8 = "int8"
 
 # Each baseline's option and what people call it.
 TITLES = {
@@ -22,6 +23,7 @@ TITLES = {
     "static": "static word vectors",
     "labels": "labels alone",
     "int8-teacher": "the teacher in int8",
+    OWN_INT8: "the student in int8",
 }
 
 
@@ -71,7 +73,13 @@ class BaselineRecord:
     @property
     def computed(self) -> dict[str, ModelRow]:
         """The baselines that could be had."""
-        return {name: row for name, row in self.baselines.items() if not row.problem}
+        return {name: row for name, row in self.baselines.items() if not row.problem and name != OWN_INT8}
+
+    @property
+    def own_int8(self) -> ModelRow | None:
+        """The student itself in int8, which is no baseline; None where it was not asked for, or could not be had."""
+        row = self.baselines.get(OWN_INT8)
+        return row if row and not row.problem else None
 
     def score(self, row: ModelRow) -> float:
         """The metric that counts."""

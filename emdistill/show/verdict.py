@@ -27,6 +27,8 @@ def verdict(record: BaselineRecord) -> str:
         slower = f"{_times(_slowness(record, best_dear))} slower"
         runtime = " than the student in int8, by their times in PyTorch" if best_dear == INT8_TEACHER else ""
         sentence += f"; {title} is {points:.1f} points better, but {slower}{runtime}"
+    if record.own_int8 and record.own_int8.p50:
+        sentence += f"; in int8 it takes {record.own_int8.p50:.1f} ms per text"
     return sentence
 
 
