@@ -85,7 +85,7 @@ def test_a_stage_without_a_teacher_takes_as_many_steps(place: Any, more: str, tm
     assert steps["phases"] == [record.steps_per_epoch] * 2
     epochs = [stage.log[-1]["epoch"] for stage in read_run(tmp_path / "phases").log]
     assert epochs[0] == pytest.approx(1)  # all rows
-    assert epochs[1] > 1.9  # the labelled ones, again and again
+    assert epochs[1] > 1.5  # the labelled ones, again and again
 
 
 def test_a_resumed_run_ends_as_an_uninterrupted_one(place: Any, more: str, tmp_path: Path) -> None:
