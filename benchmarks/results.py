@@ -28,7 +28,7 @@ from emdistill.runs.comparison import RUNS, EntryResult, compare_entries, holm, 
 from emdistill.runs.record import RUN_FILE, read_run
 
 LABELS = "hard-labels"
-ARMS = (LABELS, "soft-targets", "bert-emd")
+ARMS = (LABELS, "soft-targets", "bert-emd", "balanced")
 SEEDS = range(5)
 SST2_SEED, SST2_LABELLED, SST2_MANY, SST2_UNLABELLED = 42, 2_000, 20_000, 20_000
 TEACHERS: dict[str, dict[str, Any]] = {"minilm": {}, "mpnet": {"num_train_epochs": 3, "learning_rate": 3e-5}}
@@ -103,7 +103,7 @@ def prepare(glue: Path, folder: Path) -> dict[str, Material]:
     few = write(folder / "sst2-2k.jsonl", pool[:SST2_LABELLED])
     many = write(folder / "sst2-20k.jsonl", pool[:SST2_MANY])
     text = write(folder / "sst2-text.jsonl", pool[SST2_LABELLED : SST2_LABELLED + SST2_UNLABELLED], labelled=False)
-    material["sst2-2k"] = Material({"data": few, "dev": scored}, 2, text)
+    material["sst2-2k"] = Material({"data": few, "dev": scored}, 1, text)
     material["sst2-20k"] = Material({"data": many, "dev": scored}, 1)
 
     splits = messages_splits()
@@ -124,7 +124,7 @@ def write(file: Path, rows: Iterable[tuple[str, str]], *, labelled: bool = True)
 def fine_tune(task: str, material: Material, teacher: str, encoder: str, folder: Path) -> None:
     """The teacher of a task, where it is not there yet."""
     place = folder / task / teacher
-    training = {**TEACHERS[teacher], "bf16": True}
+    training = {**TEACHERS[teacher], "bf16": True, "gradient_norm_steps": 0}
     finetune(
         load_finetune_config(
             model=encoder, output=str(place), select="last", training=training,
@@ -154,6 +154,7 @@ def cell_config(
         "baseline": methods[0],
         "select": "last",
         "unlabelled": material.unlabelled,
+        "teacher_cache": "states",
         "training": {"num_train_epochs": material.epochs, "bf16": True, "gradient_norm_steps": 0},
         **born[student],
         **material.options,

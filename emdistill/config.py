@@ -136,7 +136,7 @@ class RunConfig(TeachingConfig, LearningConfig):
         objective: the method's own settings.
     """
 
-    method: str = "bert-emd"
+    method: str = "balanced"
     mapping: str | None = None
     objective: dict[str, Any] = field(default_factory=dict)
 
