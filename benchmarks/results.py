@@ -94,7 +94,9 @@ def prepare(glue: Path, folder: Path) -> dict[str, Material]:
     material = {task: Material({"task": task, "data": str(glue / name)}, 3) for task, name in names.items()}
 
     with (glue / "SST-2" / "train.tsv").open(encoding="utf-8", newline="") as file:
-        rows = {row["sentence"].strip(): row["label"] for row in csv.DictReader(file, delimiter="\t", quoting=3)}
+        rows: dict[str, str] = {}
+        for row in csv.DictReader(file, delimiter="\t", quoting=3):
+            rows.setdefault(row["sentence"].strip(), row["label"])
     with (glue / "SST-2" / "dev.tsv").open(encoding="utf-8", newline="") as file:
         dev = {row["sentence"].strip(): row["label"] for row in csv.DictReader(file, delimiter="\t", quoting=3)}
     pool = sorted((text, label) for text, label in rows.items() if text not in dev)
