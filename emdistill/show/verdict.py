@@ -68,16 +68,14 @@ def _times(ratio: float) -> str:
 
 
 def baselines_table(record: BaselineRecord) -> Table:
-    """Student, teacher and baselines: scores, the student's lead, MB, milliseconds, seconds; the front marked."""
+    """Student, teacher and baselines: score, the student's lead, MB, milliseconds, seconds; the front marked."""
     rows = {record.student_name: record.student, "teacher": record.teacher}
     rows |= {TITLES.get(name, name): row for name, row in record.baselines.items()}
     front = front_of(record, rows)
-    others = [metric for metric in record.student.scores if metric != record.metric]
     lines = [
         [
             name,
             _with_error(row.scores.get(record.metric), row.standard_error, "{:.3f}", 0.01),
-            *(cell(row.scores.get(metric), ".3f") for metric in others),
             _with_error(row.lead, row.lead_error, "{:+.1f}", 1.0),
             cell(None if row.bytes is None else row.bytes / 1e6, ".1f"),
             cell(row.p50, ".2f"),
@@ -87,10 +85,7 @@ def baselines_table(record: BaselineRecord) -> Table:
         ]
         for name, row in rows.items()
     ]
-    headings = [
-        "", record.metric, *others, "student's\nlead", "size\n(MB)", "ms per\ntext", "ms,\np95",
-        "train\n(s)", "front",
-    ]  # fmt: skip
+    headings = ["", record.metric, "student's\nlead", "size\n(MB)", "ms per\ntext", "ms,\np95", "train\n(s)", "front"]
     caption = (
         f"±: standard error over the {record.dev_rows:,} rows of dev; lead: in points, its error by rows that both "
         "answer; ms: from a text to its logits, tokenisation included, one text at a time, the median, "
