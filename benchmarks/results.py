@@ -63,7 +63,7 @@ def main(
         minilm: folder or hub id of all-MiniLM-L6-v2.
         mpnet: folder or hub id of all-mpnet-base-v2.
         output: folder of all runs.
-        tasks: tasks, comma separated.
+        tasks: tasks, comma separated; of none, the tables of what is there are written.
         teachers: minilm, mpnet.
         students: 3x384, 6x384 (MiniLM's layers), half (of the teacher's layers), 4x312 (cut out of the teacher).
         arms: methods; the labels alone are trained under the MiniLM teacher, and count under the other too.
@@ -73,7 +73,7 @@ def main(
     folder = Path(output)
     encoders = {"minilm": minilm, "mpnet": mpnet}
     material = prepare(Path(data), folder / "data")
-    for task in tasks.split(","):
+    for task in filter(None, tasks.split(",")):
         for teacher in teachers.split(","):
             fine_tune(task, material[task], teacher, encoders[teacher], folder)
             for student in students.split(","):
@@ -187,7 +187,7 @@ def read_cells(folder: Path) -> Iterator[Cell]:
     for place in sorted(runs.parent for runs in folder.glob(f"*/*-*/{RUNS}")):
         teacher, _, student = place.name.partition("-")
         commands = {method: as_command("distill", config) for method, config in configs(place)}
-        comparison = read_comparison(place, list(commands), SEEDS)
+        comparison = read_comparison(place, list(commands), SEEDS) if commands else None
         if comparison is None:
             continue
         entries = [entry for entry in comparison.entries if entry.scores]
