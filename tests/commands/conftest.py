@@ -31,7 +31,7 @@ class Place:
     def distill(self, *words: str) -> list[str]:
         """A short distillation of the teacher; `words` come last, and the last one of an option counts."""
         files = ["--teacher", f"{self.folder}/teacher", "--data", f"{self.folder}/reviews.csv"]
-        short = ["--student", "2", "--training.num_train_epochs=1"]
+        short = ["--student", "2", "--training.num_train_epochs=1", "--baselines", "none"]
         return ["distill", *files, *self.reviews, *short, *self.fast, *self.quiet, *words]
 
     @staticmethod

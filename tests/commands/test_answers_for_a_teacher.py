@@ -120,6 +120,7 @@ def test_dev_without_answers_has_no_score_of_the_teacher(
     assert read_subject(str(run)).teacher is None
     words = ["compare", "--methods=soft-targets,hard-labels", "--seeds=1", f"--teacher={teacher}", "--student=2"]
     words += [f"--data={place.folder}/reviews.csv", *place.reviews, f"--student-source={place.folder}/encoder"]
+    words += ["--baselines=none"]
     folder = tmp_path / "comparison"
     assert main([*words, "--training.max_steps=2", *place.quiet, f"--output={folder}"]) == 0
     assert not unnamed(capsys.readouterr().out, "baseline", "hard-labels", "left out")

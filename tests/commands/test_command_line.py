@@ -161,7 +161,7 @@ def test_a_glue_folder_gives_teacher_and_fresh_student(place, tmp_path: Path, ca
     assert main(["finetune", *words, "--output", f"{tmp_path}/teacher"]) == 0
     assert "dev: accuracy" in capsys.readouterr().out
     words = ["--teacher", f"{tmp_path}/teacher", *glue, "--student", "2x16", "--objective.heads", "mean", *place.fast]
-    words += ["--training.num_train_epochs=1", "--select", "dev", "--keep-checkpoints"]
+    words += ["--training.num_train_epochs=1", "--select", "dev", "--keep-checkpoints", "--baselines=none"]
     assert main(["distill", *words, "--output", f"{tmp_path}/run"]) == 0
     out, err = capsys.readouterr()
     assert "%|" in err  # progress is no result
@@ -186,6 +186,7 @@ def test_from_python_with_scores_pairs_and_a_development_set(
     artifact = distill(
         teacher=str(tmp_path / "teacher"), data=str(train), dev=str(dev), text="a", text_pair="b", label="score",
         student=1, method="soft-targets", output=str(tmp_path / "run"), check_teacher=False, select="last",
+        baselines="none",
         training={"num_train_epochs": 1, "disable_tqdm": True}, **{"objective.alpha": 0.5},
     )  # fmt: skip
     assert artifact.scores["student"].keys() == {"pearson", "spearman"}

@@ -61,6 +61,7 @@ def options_of(place, folder: Path) -> dict[str, Any]:
         "label": "stars",
         "student": "2",
         "select": "last",
+        "baselines": "none",
         "output": str(folder / "comparison"),
         "training": FAST,
     }

@@ -91,7 +91,7 @@ def test_every_command_counts_as_the_teacher_does(
     assert main(["evaluate", f"--model={case.teacher}", *case.source]) == 0
     assert not unnamed(capsys.readouterr().out, "accuracy\t1.0000")
 
-    short = ("--student=1", "--training.max_steps=2", "--training.disable_tqdm")
+    short = ("--student=1", "--training.max_steps=2", "--training.disable_tqdm", "--baselines=none")
     run = tmp_path / "run"
     assert main(["distill", *source, *short, "--method=soft-targets", f"--output={run}"]) == 0
     record = read_record(run)

@@ -109,7 +109,7 @@ def test_every_kind_runs_from_labels_to_a_shipped_folder(
     words = ["--teacher", str(teacher), *source, *told, "--student", "1", "--training.num_train_epochs=1"]
     (tmp_path / "text.txt").write_text("a very good movie\nthe book was bad and it was not the movie\nit was good\n")
     words += ["--augmented", str(tmp_path / "more.jsonl"), "--check_teacher=false", "--objective.alpha=0.5"]
-    words += ["--unlabelled", str(tmp_path / "text.txt")]
+    words += ["--unlabelled", str(tmp_path / "text.txt"), "--baselines", "none"]
     assert main(["distill", *words, "--output", str(run)]) == 0
     record = read_run(run)
     assert record.task is not None

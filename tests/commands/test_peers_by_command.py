@@ -39,6 +39,7 @@ def test_compare(place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     folder = tmp_path / "comparison"
     words = ["compare", "--methods=bert-emd@uniform,soft-targets", *of_the_place(place), "--student=2", *SHORT]
     words += ["--seeds=2", "--baseline=soft-targets", "--training.max_steps=2", f"--output={folder}"]
+    words += ["--baselines=none"]
     assert main([*words, "--print-config"]) == 0
     printed = yaml.safe_load(capsys.readouterr().out)
     assert printed["methods"] == "bert-emd@uniform,soft-targets"

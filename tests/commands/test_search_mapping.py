@@ -189,6 +189,7 @@ def test_the_mapping_found_is_what_distill_takes(searched, place, tmp_path: Path
         load_config(
             teacher=f"{place.folder}/teacher", data=f"{place.folder}/reviews.csv", text="body", label="stars",
             student="2", method="bert-emd", mapping=str(folder / "best.json"), output=str(tmp_path / "run"),
+            baselines="none",
             training=FAST | {"max_steps": 2, "flow_steps": 1, "disable_tqdm": True},
         ),
         quiet=True,

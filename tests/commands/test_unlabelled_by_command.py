@@ -37,6 +37,7 @@ def options_of(place: Any, folder: Path, more: str) -> dict[str, Any]:
         "label": "stars",
         "student": "2",
         "rows": 40,
+        "baselines": "none",
         "unlabelled": more,
         "output": str(folder / "run"),
         "training": {"learning_rate": 5e-3, "per_device_train_batch_size": 16, "disable_tqdm": True},
@@ -171,7 +172,7 @@ def test_a_teacher_and_text_are_enough(place: Any, tmp_path: Path, capsys: Any) 
     (tmp_path / "text.txt").write_text("\n".join(texts))
     run = tmp_path / "run"
     words = ["--teacher", f"{place.folder}/teacher", "--unlabelled", f"{tmp_path}/text.txt", "--student", "2"]
-    words += [*place.fast, *place.quiet, "--training.num_train_epochs=1"]
+    words += [*place.fast, *place.quiet, "--training.num_train_epochs=1", "--baselines=none"]
     assert main(["distill", *words, "--output", str(run)]) == 0
     record, printed = read_run(run), capsys.readouterr().out
     assert record.task is not None
@@ -191,7 +192,7 @@ def test_a_teacher_and_text_are_enough(place: Any, tmp_path: Path, capsys: Any) 
     assert read_record(tmp_path / "gold")["task"]["evaluation_rows"] == {"dev": 160}
     comparison = compare(
         methods="soft-targets,patient-kd", seeds="1,", teacher=f"{place.folder}/teacher",
-        unlabelled=f"{tmp_path}/text.txt", student="2", output=str(tmp_path / "comparison"),
+        unlabelled=f"{tmp_path}/text.txt", student="2", output=str(tmp_path / "comparison"), baselines="none",
         training={"max_steps": 2, "disable_tqdm": True},
     )  # fmt: skip
     assert comparison.dev == "the teacher's answers"

@@ -261,7 +261,7 @@ def test_a_run_learns_it_and_a_resumed_run_is_the_uninterrupted_one(
     options = {
         "teacher": str(tmp_path / "teacher"), "data": str(tmp_path / "data.csv"), "method": "bert-emd",
         "student": "2x8", "embedding_rank": 4, "select": "last", "check_teacher": False, "max_length": 16, "seed": 0,
-        "training": training,
+        "baselines": "none", "training": training,
     }  # fmt: skip
 
     def run(name, **more):
