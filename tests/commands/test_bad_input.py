@@ -150,7 +150,7 @@ def test_a_teacher_near_chance_may_be_let_pass(place, tmp_path: Path) -> None:
         (["--objective.alpha", "2"], ["--objective.alpha", "2.0"]),
         (["--objective.beta", "-1", "--method", "bert-emd"], ["--objective.beta -1"]),
         (["--objective.beta", "0", "--objective.prediction", "0", "--method", "bert-emd"], ["ConfigError"]),
-        (["--objective.cost_floor", "7"], ["cost_floor", "7"]),
+        (["--objective.cost_floor", "7", "--method", "bert-emd"], ["cost_floor", "7"]),
         (["--training.learning_rate", "-1"], ["--training.learning_rate"]),
         (["--training.per_device_train_batch_size", "0"], ["--training.per_device_train_batch_size", "0"]),
         (["--training.lr_scheduler_type", "lin"], ["lin"]),
