@@ -10,6 +10,7 @@ from emdistill.commands.compare import command as compare
 from emdistill.commands.distill import command as distill
 from emdistill.commands.finetune import command as finetune
 from emdistill.config import CompareConfig, RunConfig, as_command, command_line, config_dict
+from emdistill.methods import METHODS
 from emdistill.options import load_config, load_finetune_config, load_options, read_words
 
 HOME = "/home/someone"
@@ -29,6 +30,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "teacher_cache": "states",
         "teacher_cache_folder": f"{HOME}/cache",
         "keep_checkpoints": True,
+        "method": "bert-emd",
         "objective": {"beta": 0.5, "coupled": False, "projection": "none"},
         "training": {
             "learning_rate": 3e-5,
@@ -83,12 +85,13 @@ def test_the_command_is_read_as_the_configuration_it_was_made_of(options: dict[s
     assert RunConfig(**values) == replace(config, **cut)
 
 
-def test_the_command_leaves_out_what_the_recipe_says() -> None:
-    command = as_command("distill", config_dict(load_config(**CONFIGS["as recommended"])))
+@pytest.mark.parametrize("method", METHODS)
+def test_the_command_leaves_out_what_the_recipe_says(method: str) -> None:
+    command = as_command("distill", config_dict(load_config(**CONFIGS["as recommended"], method=method)))
     assert command.startswith(
-        "emdistill distill --teacher teacher --task mrpc --data MRPC --student 3 --method bert-emd"
+        f"emdistill distill --teacher teacher --task mrpc --data MRPC --student 3 --method {method}"
     )
-    for usual in ("training", "objective.beta", "mapping", "overwrite", "--text", "check_teacher", "null"):
+    for usual in ("training", "objective", "mapping", "overwrite", "--text", "check_teacher", "baselines", "null"):
         assert usual not in command
     assert "--seed 42" in command
     assert all(len(line) < 120 for line in command.splitlines())

@@ -111,6 +111,8 @@ def test_named_options_and_verbs_are_there(page: Path) -> None:
     for verb in cli.COMMANDS:
         target = target_of(cli.load(verb))
         options |= {*known_options(option_parser(target)), *inspect.signature(target).parameters}
+    for method in METHODS.values():
+        options |= {f"objective.{name}" for name in inspect.signature(method).parameters}
     for code in inline_code(page):
         if code.startswith(("tensorboard", "python benchmarks/")):
             continue
@@ -121,9 +123,9 @@ def test_named_options_and_verbs_are_there(page: Path) -> None:
 
 
 def test_shown_options_reach_the_configuration(in_folder: Path) -> None:
-    config = load_config(config="options.yaml", output="run/", objective={"beta": 10.0})
+    config = load_config(config="options.yaml", output="run/", objective={"layer_ratio": 2.0})
     assert (config.text, config.label, config.student) == ("body", "stars", "3")
-    assert config.objective["beta"] == 10.0
+    assert config.objective["layer_ratio"] == 2.0
     assert config.training["num_train_epochs"] == 5
 
 

@@ -13,6 +13,7 @@ from emdistill.methods import METHODS
 from emdistill.options import load_config, load_finetune_config, read_words
 
 NEEDED = {"teacher": "teacher/", "data": "reviews.csv", "output": "run/"}
+EMD = {**NEEDED, "method": "bert-emd"}
 WORDS = ["distill", "--teacher", "teacher/", "--data", "reviews.csv", "--output", "run/"]
 RECIPES = Path(__file__).parents[1] / "emdistill" / "recipes"
 
@@ -53,7 +54,7 @@ def test_keywords_lie_over_the_file_and_the_file_over_the_recipe(tmp_path: Path)
     recipe = yaml.safe_load((RECIPES / "bert-emd.yaml").read_text())
     file = tmp_path / "run.yaml"
     file.write_text("student: 4\ntraining: {num_train_epochs: 7, seed: 1}\nobjective: {beta: 2, theta: 3}\n")
-    config = load_config(config=file, **NEEDED, training={"seed": 9}, objective={"theta": 4.5})
+    config = load_config(config=file, **EMD, training={"seed": 9}, objective={"theta": 4.5})
     assert config.student == "4"
     assert config.training == {**recipe["training"], "num_train_epochs": 7, "seed": 9}
     assert (config.objective["beta"], config.objective["theta"]) == (2, 4.5)
@@ -63,18 +64,18 @@ def test_keywords_lie_over_the_file_and_the_file_over_the_recipe(tmp_path: Path)
 def test_the_command_line_lies_over_file_and_recipe_too(tmp_path: Path, capsys) -> None:
     file = tmp_path / "run.yaml"
     file.write_text("student: 4\nlabel: 2\ntraining: {num_train_epochs: 7, learning_rate: 1e-3}\n")
-    words = ["--config", str(file), "--training.num_train_epochs=8", "--objective.beta", "0.5"]
+    words = ["--config", str(file), "--training.num_train_epochs=8", "--method=bert-emd", "--objective.beta", "0.5"]
     assert main([*WORDS, *words, "--print-config"]) == 0
     found = yaml.safe_load(capsys.readouterr().out)
-    again = load_config(config=file, **NEEDED, training={"num_train_epochs": 8}, objective={"beta": 0.5})
+    again = load_config(config=file, **EMD, training={"num_train_epochs": 8}, objective={"beta": 0.5})
     assert RunConfig(**found) == again
     assert again.training["learning_rate"] == 1e-3
     assert again.label == "2"
 
 
 def test_sections_are_dictionaries_or_dotted_keys() -> None:
-    nested = load_config(**NEEDED, training={"learning_rate": 0.5}, objective={"beta": 2})
-    assert load_config(**NEEDED, **{"training.learning_rate": 0.5, "objective.beta": 2}) == nested
+    nested = load_config(**EMD, training={"learning_rate": 0.5}, objective={"beta": 2})
+    assert load_config(**EMD, **{"training.learning_rate": 0.5, "objective.beta": 2}) == nested
 
 
 def test_the_student_may_be_a_number() -> None:
@@ -84,7 +85,7 @@ def test_the_student_may_be_a_number() -> None:
 
 def test_all_unknown_keywords_are_named_at_once_each_with_the_nearest() -> None:
     with pytest.raises(ConfigError) as caught:
-        load_config(**NEEDED, studnt=3, training={"lerning_rate": 1}, objective={"betta": 1, "theta": 2})
+        load_config(**EMD, studnt=3, training={"lerning_rate": 1}, objective={"betta": 1, "theta": 2})
     listed = re.findall(r"'([\w.]+)'", str(caught.value))
     assert listed == [
         *("studnt", "student", "training.lerning_rate", "training.learning_rate"),
@@ -96,7 +97,7 @@ def test_all_unknown_keywords_are_named_at_once_each_with_the_nearest() -> None:
 
 def test_all_unknown_options_of_file_and_command_line_are_named_at_once(tmp_path: Path, capsys) -> None:
     file = tmp_path / "run.yaml"
-    file.write_text("studnt: 3\ntraining: {num_train_epoch: 1}\nobjective: {betta: 0.5}\n")
+    file.write_text("method: bert-emd\nstudnt: 3\ntraining: {num_train_epoch: 1}\nobjective: {betta: 0.5}\n")
     err = refused(capsys, *WORDS, "--config", str(file), "--tekst", "a", "--training.lerning-rate=1", "--seed", "x")
     lines = err.splitlines()
     for wrong, nearest, in_file in (
@@ -121,7 +122,7 @@ def test_options_of_another_method_are_unknown(capsys) -> None:
         (["--seed", "x"], ["--seed", "'x'"]),
         (["--seed=-1"], ["--seed", -1]),
         (["--max-length", "0"], ["--max_length", 3, 0]),
-        (["--objective.beta", "abc"], ["--objective.beta", "'abc'"]),
+        (["--method=bert-emd", "--objective.beta", "abc"], ["--objective.beta", "'abc'"]),
         (["--objective.schedule", "once"], ["--objective.schedule", "joint, two-phase", "'once'"]),
         (["--training.learning_rate", "abc"], ["--training.learning_rate", "'abc'"]),
         (["--training.per_device_train_batch_size", "2.5"], ["--training.per_device_train_batch_size", "'2.5'"]),
@@ -155,7 +156,7 @@ def test_a_wrong_value_of_a_file_is_refused_with_the_file(tmp_path: Path, capsys
     ("options", "named"),
     [
         ({"seed": "x"}, ["--seed"]),
-        ({"objective": {"beta": "abc"}}, ["--objective.beta"]),
+        ({"method": "bert-emd", "objective": {"beta": "abc"}}, ["--objective.beta"]),
         ({"training": {"learning_rate": "abc", "bf16": "maybe"}}, ["--training.learning_rate", "--training.bf16"]),
         ({"training": 3}, ["'training'"]),
     ],

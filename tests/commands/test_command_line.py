@@ -57,7 +57,7 @@ def test_run_json_tells_how_the_student_was_made(place) -> None:
     assert run["scores"]["student"].keys() == run["scores"]["teacher"].keys() == {"accuracy", "macro_f1"}
     assert run["config"]["student"] == "2"
     assert run["config"]["training"]["learning_rate"] == 5e-3
-    assert run["config"]["objective"]["cost_attention"] == "inverse"
+    assert run["config"]["objective"]["layer_ratio"] == 1.0
     assert run["seed"] == run["config"]["seed"] == 42
     assert {"emdistill", "torch", "transformers", "python", "date"} <= run["versions"].keys()
     teacher = AutoModelForSequenceClassification.from_pretrained(place.folder / "teacher")

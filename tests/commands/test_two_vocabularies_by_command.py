@@ -35,7 +35,14 @@ def pairs(place, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(place, pairs: Path, folder: Path, *words: str) -> list[str]:
-    data = [f"--data={pairs}", "--text=first", "--text-pair=second", "--label=stars", "--check-teacher=false", "--baselines=none"]
+    data = [
+        f"--data={pairs}",
+        "--text=first",
+        "--text-pair=second",
+        "--label=stars",
+        "--check-teacher=false",
+        "--baselines=none",
+    ]
     return ["distill", f"--teacher={place.folder}/teacher", *data, f"--output={folder}", *place.quiet, *words]
 
 
