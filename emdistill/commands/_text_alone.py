@@ -36,15 +36,14 @@ def answered_text(config: RunConfig, teacher: Teacher) -> TaskData:
             "there is nothing to learn from: name labelled rows with --data, text without labels with --unlabelled, "
             "or both"
         )
-    task = _task(config, teacher)
-    columns = Columns(task.text, task.text_pair, task.label)
+    columns = Columns(config.text, config.text_pair, config.label)
+    task = task_of_text(config.unlabelled, teacher, columns, config.task, config.kind)
     scored: dict[str, Dataset] = {}
     files: tuple[DataFile, ...] = ()
     if config.dev is not None:
-        place = Path(config.dev)
-        scored["dev"] = to_dataset(read_examples(place, columns), task, varied=False)
-        files = (data_file(place, len(scored["dev"])),)
-    text = unlabelled_text(config.unlabelled, task, Columns(config.text, config.text_pair), Path(config.output), None)
+        scored["dev"] = read_dev(config.dev, task)
+        files = (data_file(Path(config.dev), len(scored["dev"])),)
+    text = unlabelled_text(config.unlabelled, task, columns, Path(config.output), None)
     texts = list(islice(every_nth_text(text, EVERY, scored.values()), AT_MOST))
     if len(texts) < LEAST:
         problem = f"a fifth of it are {len(texts)} texts, and at least {LEAST} are needed to score on; give more of it"
@@ -61,21 +60,23 @@ def answered_text(config: RunConfig, teacher: Teacher) -> TaskData:
     return TaskData(task, train, {ANSWERED: held_out}, held_out=said)
 
 
-def _task(config: RunConfig, teacher: Teacher) -> Task:
-    """The task that the options name, or the one that the teacher was trained for."""
-    if config.task is not None:
-        return glue_task(config.task).task
-    kind = teacher.kind if config.kind is None else find_kind(config.kind)
-    assert config.unlabelled is not None
+def task_of_text(names: str, teacher: Teacher, columns: Columns, task: str | None, kind: str | None) -> Task:
+    """The task that --task or --kind name, or the one that the teacher was trained for; `names` is --unlabelled."""
+    if task is not None:
+        return glue_task(task).task
+    asked = teacher.kind if kind is None else find_kind(kind)
     return Task(
-        name=plain_path(Path(config.unlabelled.split(",")[0])).stem,
-        kind=kind,
-        labels=teacher.labels if kind.label_names(teacher.labels) else (),
-        metrics=kind.default_metrics,
-        text=config.text,
-        text_pair=config.text_pair,
-        label=config.label,
+        name=plain_path(Path(names.split(",")[0])).stem,
+        kind=asked,
+        labels=teacher.labels if asked.label_names(teacher.labels) else (),
+        metrics=asked.default_metrics,
+        **columns._asdict(),
     )
+
+
+def read_dev(dev: str, task: Task) -> Dataset:
+    """The rows of --dev, labels and all; raises DataError as read_examples and to_dataset."""
+    return to_dataset(read_examples(Path(dev), Columns(task.text, task.text_pair, task.label)), task, varied=False)
 
 
 def _answered(texts: list[tuple[str, ...]], task: Task, teacher: Teacher, config: RunConfig) -> Dataset:

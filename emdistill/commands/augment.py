@@ -1,7 +1,7 @@
-"""More to learn from: variants of a task's training texts, labelled by the teacher (TinyBERT's augmentation)."""
+"""More to learn from: variants of training texts, labelled by the teacher, or of text without labels (TinyBERT)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ import torch
 from datasets import Dataset
 
 from emdistill.commands._places import check_file
+from emdistill.commands._text_alone import read_dev, task_of_text
+from emdistill.commands._text_variants import some_places, variants_made, word_counts, write_text_variants
 from emdistill.config import check_limits
 from emdistill.console import Table, print_table, say
 from emdistill.data.augmentation import (
@@ -25,8 +27,10 @@ from emdistill.data.augmentation import (
     train_texts,
     write_augmented,
 )
+from emdistill.data.files import Columns
 from emdistill.data.labels import as_the_model_counts
 from emdistill.data.read import read_task_data
+from emdistill.data.unlabelled import Texts, unlabelled_text
 from emdistill.errors import ConfigError, DataError, OutputError
 from emdistill.models.encoder import fingerprint, load_classifier, load_tokenizer
 from emdistill.models.inputs import longest_text
@@ -45,14 +49,15 @@ from emdistill.training.evaluate import with_bar
 from emdistill.training.splits import check_max_length
 
 NAMES = ("text", "text_pair")
-SHOWN = 4
 LABELLED_AT_ONCE = 512
+SIDES_KEPT = 1024
 
 
 def augment(
     teacher: str,
-    data: str,
     output: str,
+    data: str | None = None,
+    unlabelled: str | None = None,
     task: str | None = None,
     kind: str | None = None,
     dev: str | None = None,
@@ -67,12 +72,16 @@ def augment(
     seed: int = 42,
     overwrite: bool = False,
 ) -> Path:
-    """Write variants of the training texts, labelled by the teacher, for `emdistill distill --augmented`.
+    """Write variants of texts: of labelled rows for `distill --augmented`, of other text for `distill --unlabelled`.
 
     Args:
         teacher: folder or hub id of the fine-tuned teacher.
-        data: a GLUE folder, a CSV, TSV, JSONL or Parquet file, a hub dataset, or 'messages'.
-        output: file to write: .jsonl.
+        output: file to write: .jsonl. Of labelled rows it has variants with the teacher's labels; of text without
+            labels it has variants alone, in the columns of the texts.
+        data: a GLUE folder, a CSV, TSV, JSONL or Parquet file, a hub dataset, or 'messages'; with --unlabelled its
+            texts are those that are left out.
+        unlabelled: vary this text instead of the labelled rows: files as for data, .txt with a text per line, or hub
+            datasets, separated by commas. Texts of the labelled rows and of dev are left out.
         task: a task's name (see `emdistill tasks`); files of your own need none.
         kind: kind of task, such as classification or regression; found from the labels if not given.
         dev: file of the development set; without it a part of the data is held out, the same as by `distill`.
@@ -85,6 +94,7 @@ def augment(
         replace: probability that a word is replaced.
         candidates: how many words may replace a word.
         max_length: tokens per sentence or pair at most, when the teacher labels; as it was trained if not given.
+            Not with --unlabelled, where nothing is labelled.
         seed: seed of the replacements.
         overwrite: replace the output file if it exists.
     """
@@ -92,63 +102,84 @@ def augment(
     check_limits(copies=copies, candidates=candidates, seed=seed, max_length=max_length)
     if not 0 < replace <= 1:
         raise ConfigError(f"--replace is a probability above 0, at most 1, not {replace}")
-    check_file(place, (".jsonl",), overwrite=True, reads=(data, dev))
-    examples = read_task_data(data, task=task, text=text, text_pair=text_pair, label=label, dev=dev, kind=kind)
-    judge = Teacher(load_classifier(teacher))
-    examples = as_the_model_counts(examples, judge.labels, judge.kind)
-    tokenizer = load_tokenizer(teacher)
+    if data is None and unlabelled is None:
+        raise ConfigError("there is nothing to vary: name labelled rows with --data, or other text with --unlabelled")
+    if unlabelled is not None and max_length is not None:
+        raise ConfigError("--max_length is for the teacher's labels, and with --unlabelled nothing is labelled")
+    # Variants of labelled rows say what they were made of and how: the same are not written again.
+    reads = (data, dev, *map(str.strip, (unlabelled or "").split(",")))
+    check_file(place, (".jsonl",), overwrite=overwrite or unlabelled is None, reads=reads)
+    columns = Columns(text, text_pair, label)
+    examples = None if data is None else read_task_data(data, task=task, dev=dev, kind=kind, **columns._asdict())
+    judge, tokenizer = Teacher(load_classifier(teacher)), load_tokenizer(teacher)
+    if examples is not None:
+        examples = as_the_model_counts(examples, judge.labels, judge.kind)
     check_word_pieces(tokenizer, teacher)
     length = max_length or min(recall_reading(judge.model).max_length, longest_text(judge.model))
     check_max_length(length, judge.model)
+    further, scored, labelled = None, [], []
+    if unlabelled is not None:
+        asked = task_of_text(unlabelled, judge, columns, task, kind) if examples is None else examples.task
+        further = unlabelled_text(unlabelled, asked, columns, place.parent, None)
+        if examples is not None:
+            scored, labelled = [*examples.evaluation.values()], [examples.train]
+        elif dev is not None:
+            scored = [read_dev(dev, asked)]
     judge.to(torch.accelerator.current_accelerator() or "cpu")
     table = judge.model.get_input_embeddings().get_parameter("weight")
     neighbours = NeighbourCandidates(table, tokenizer, candidates, without=STOP_WORDS)
     masked = None if masked_lm is None else _masked_candidates(masked_lm, candidates, judge.model.device)
-    settings = {"copies": copies, "replace": replace, "candidates": candidates, "max_length": length, "seed": seed}
+    take_apart = partial(_take_apart, masked=masked, neighbours=neighbours)
+    draw = partial(_draw, copies=copies, replace=replace, seed=seed)
+    if further is not None:
+        draw = partial(draw, lru_cache(SIDES_KEPT)(take_apart))
+        write_text_variants(place, further, scored=scored, labelled=labelled, draw=draw)
+        return place
+    assert examples is not None
     header = describe_train(examples) | {
         "teacher": judge.fingerprint,
         "masked_lm": None if masked is None else fingerprint(masked.model),
-        "settings": settings,
+        "settings": {
+            "copies": copies,
+            "replace": replace,
+            "candidates": candidates,
+            "max_length": length,
+            "seed": seed,
+        },
         "files": file_hashes(examples),
     }
     if place.exists() and not overwrite:
         _check_same(place, header, examples)
         say(f"{place} is written already, from this data, with this teacher and these settings")
         return place
-
     originals = train_texts(examples)
-    sides = _take_apart(originals, masked, neighbours)
-    variants = _vary(originals, sides, copies=copies, replace=replace, seed=seed)
+    texts = list(dict.fromkeys(text for texts in originals for text in texts))
+    sides = {text: take_apart(text) for text in with_bar(texts, "words that fit")}
+    variants = _vary(originals, partial(draw, sides.__getitem__))
     if not variants:
         raise DataError("no word of its texts can be replaced, so there are no variants", file=data)
     labels = _label(variants, partial(predict_logits, judge.model, tokenizer, max_length=length), examples.task)
+    _write_rows(place, header, examples, variants, labels)
+    return place
+
+
+def _write_rows(
+    place: Path, header: Mapping[str, Any], examples: TaskData, variants: Sequence[Variant], labels: Sequence[Any]
+) -> None:
+    """The file of labelled variants, and what is said of it."""
     named = [examples.task.kind.written(label, examples.task.labels) for label in labels]
-    counts = {
-        "variants": len(variants),
-        "words": sum(variant.words for variant in variants),
-        "replaced": sum(variant.replaced for variant in variants),
-    }
+    counts = word_counts(variants)
     rows = (
         {"row": variant.row, **dict(zip(NAMES, variant.texts, strict=False)), "label": name}
         for variant, name in zip(variants, named, strict=True)
     )
-    write_augmented(place, header | counts, rows)
+    write_augmented(place, {**header, **counts}, rows)
     gold = examples.train["label"][:]
     say(
-        f"{len(variants):,} variants of {len(gold):,} rows, {len(variants) / len(gold):.1f} per row\n"
-        f"{counts['replaced'] / counts['words']:.1%} of the words of an altered text were replaced, "
-        f"{counts['replaced'] / len(variants):.1f} per text\n"
+        f"{variants_made(counts, len(gold), 'row')}\n"
         + examples.task.kind.summary(labels, [gold[variant.row] for variant in variants], examples.task.labels)
     )
-    print_table(_shown(originals, variants, named, seed))
-    return place
-
-
-# What `read_words` says of an option that is another verb's.
-vars(augment)["elsewhere"] = {
-    "unlabelled": "variants are made of training rows; give text without labels to the student itself, "
-    "beside them: emdistill distill --augmented FILE --unlabelled FILE"
-}
+    print_table(_shown(train_texts(examples), variants, named, header["settings"]["seed"]))
 
 
 def _check_same(place: Path, header: Mapping[str, Any], data: TaskData) -> None:
@@ -173,30 +204,27 @@ def _masked_candidates(source: str, count: int, device: torch.device) -> MaskedW
     return MaskedWordCandidates(model, tokenizer, count)
 
 
-def _take_apart(
-    originals: Sequence[tuple[str, ...]], masked: MaskedWordCandidates | None, neighbours: NeighbourCandidates
-) -> dict[str, Side]:
-    """Every different text once: its pieces, and the candidates of its words."""
-    sides: dict[str, Side] = {}
-    texts = list(dict.fromkeys(text for texts in originals for text in texts))
-    for text in with_bar(texts, "words that fit"):
-        pieces = split_words(text)
-        places = replaceable(pieces)
-        in_context = {} if masked is None else masked(pieces, places)
-        near = neighbours(pieces[place] for place in places if not in_context.get(place))
-        candidates = {place: in_context.get(place) or near[pieces[place]] for place in places}
-        sides[text] = pieces, {place: words for place, words in candidates.items() if words}
-    return sides
+def _take_apart(text: str, masked: MaskedWordCandidates | None, neighbours: NeighbourCandidates) -> Side:
+    """The pieces of a text, and the candidates of its words."""
+    pieces = split_words(text)
+    places = replaceable(pieces)
+    in_context = {} if masked is None else masked(pieces, places)
+    near = neighbours(pieces[place] for place in places if not in_context.get(place))
+    candidates = {place: in_context.get(place) or near[pieces[place]] for place in places}
+    return pieces, {place: words for place, words in candidates.items() if words}
 
 
-def _vary(
-    originals: Sequence[tuple[str, ...]], sides: Mapping[str, Side], *, copies: int, replace: float, seed: int
-) -> list[Variant]:
+def _draw(side: Callable[[str], Side], row: int, texts: Texts, **settings: Any) -> list[Variant]:
+    """The variants of a row; `side` takes a text apart, `settings` are those of `augment_row`."""
+    return augment_row(row, [side(text) for text in texts], **settings)
+
+
+def _vary(originals: Sequence[Texts], draw: Callable[[int, Texts], list[Variant]]) -> list[Variant]:
     """The variants of all rows; none is there twice, and none is a training row."""
     seen = set(originals)
     variants = []
     for row, texts in enumerate(originals):
-        for variant in augment_row(row, [sides[text] for text in texts], copies=copies, replace=replace, seed=seed):
+        for variant in draw(row, texts):
             if variant.texts not in seen:
                 seen.add(variant.texts)
                 variants.append(variant)
@@ -213,13 +241,10 @@ def _label(variants: Sequence[Variant], predict: Callable[[Dataset], np.ndarray]
     return list(task.kind.decode(np.concatenate(parts)))
 
 
-def _shown(
-    originals: Sequence[tuple[str, ...]], variants: Sequence[Variant], labels: Sequence[Any], seed: int
-) -> Table:
+def _shown(originals: Sequence[Texts], variants: Sequence[Variant], labels: Sequence[Any], seed: int) -> Table:
     """A few variants beside the texts that they were made of."""
-    places = np.random.default_rng(seed).choice(len(variants), min(SHOWN, len(variants)), replace=False)
     lines = []
-    for place in sorted(places):
+    for place in some_places(len(variants), seed):
         variant = variants[place]
         before, after = originals[variant.row][variant.side], variant.texts[variant.side]
         lines.append([str(variant.row), before, after, str(labels[place])])

@@ -157,6 +157,7 @@ def read_header(path: Path) -> dict[str, Any]:
     sections = [header.get(name, {}) for name in ("task", "train", "settings")]
     if header.get("format") != FORMAT or not all(isinstance(section, dict) for section in sections):
         problem = "its first line is no header of augmented rows; write it with: emdistill augment"
+        problem += ", or, if it holds texts alone, give it to --unlabelled"
         raise DataError(problem, file=path, line=1)
     return header
 

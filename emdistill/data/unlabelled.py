@@ -9,7 +9,7 @@ import hashlib
 import json
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, islice
@@ -102,8 +102,7 @@ def unlabelled_dataset(
     that is taken for the rows.
     Raises DataError for files and rows that cannot be used, and where no text is left.
     """
-    apart = np.unique(np.concatenate([_hashes(_texts_of(part)) for part in scored]))
-    known = np.unique(_hashes(_texts_of(labelled)))
+    apart, known = hashes_of_rows(scored), hashes_of_rows([labelled])
     decides = [FORMAT, [*text.digests().values()], text.columns, text.rows, key, repr(features), repr(absent)]
     digest = hashlib.sha256(json.dumps(decides).encode())
     if text.answers is not None:
@@ -115,7 +114,7 @@ def unlabelled_dataset(
     counts = Counter(dict.fromkeys(COUNTS, 0))
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for chunk in _kept(text, Seen(apart), Seen(known), counts):
+        for chunk in kept_texts(text, Seen(apart), Seen(known), counts):
             table = encode(_rows(chunk, absent, text.answers)).data.table.select(schema.names).cast(schema)
             yield from table.combine_chunks().to_batches()
 
@@ -134,12 +133,11 @@ def unlabelled_dataset(
 
 def every_nth_text(text: UnlabelledText, number: int, scored: Iterable[Dataset]) -> Iterator[Texts]:
     """The first of every `number` texts that stay; errors as of `unlabelled_dataset`."""
-    hashes = [_hashes(_texts_of(part)) for part in scored]
-    apart = Seen(np.unique(np.concatenate(hashes)) if hashes else None)
-    return islice(chain.from_iterable(_kept(text, apart, Seen(), Counter())), 0, None, number)
+    apart = Seen(hashes_of_rows(scored))
+    return islice(chain.from_iterable(kept_texts(text, apart, Seen(), Counter())), 0, None, number)
 
 
-def texts_kept(counts: dict[str, int]) -> str:
+def texts_kept(counts: Mapping[str, int], use: str = "learned from") -> str:
     """The counts for people."""
     reasons = {
         "scored": "in the sets that are scored or chosen on",
@@ -148,7 +146,7 @@ def texts_kept(counts: dict[str, int]) -> str:
         "repeated": "repeated",
     }
     left_out = [f"{counts[name]:,} {reason}" for name, reason in reasons.items() if counts[name]]
-    kept = f"{counts['kept']:,} of {counts['read']:,} texts without labels are learned from"
+    kept = f"{counts['kept']:,} of {counts['read']:,} texts without labels are {use}"
     return f"{kept}; left out: {', '.join(left_out)}" if left_out else kept
 
 
@@ -168,11 +166,11 @@ class Seen:
         self._sorted = np.sort(np.concatenate([self._sorted, hashes]), kind="stable")  # merges two sorted runs
 
 
-def _kept(text: UnlabelledText, scored: Seen, labelled: Seen, counts: Counter[str]) -> Iterator[list[Texts]]:
-    """The texts that stay, chunk by chunk; adds to `counts`."""
+def kept_texts(text: UnlabelledText, scored: Seen, labelled: Seen, counts: Counter[str]) -> Iterator[list[Texts]]:
+    """The texts that stay, chunk by chunk; adds to `counts`. Raises DataError for rows that cannot be used."""
     repeated = Seen()
     for chunk in chain.from_iterable(_chunks(name, text.columns) for name in text.names):
-        hashes = _hashes(chunk)
+        hashes = text_hashes(chunk)
         answered = np.ones(len(chunk), dtype=bool) if text.answers is None else _answers(chunk, text.answers)[1]
         first = np.zeros(len(chunk), dtype=bool)
         places = np.flatnonzero(answered)
@@ -255,10 +253,15 @@ def normalised(text: str) -> str:
     return " ".join(folded.translate(_WORD_CHARACTERS).split()) or text.strip()
 
 
-def _hashes(texts: Iterable[Texts]) -> Hashes:
+def text_hashes(texts: Iterable[Texts]) -> Hashes:
     """64 bits of each text's hash, or of a pair's."""
     digests = (hashlib.blake2b("\0".join(map(normalised, each)).encode(), digest_size=8).digest() for each in texts)
     return np.fromiter((int.from_bytes(digest, "big") for digest in digests), dtype=np.uint64)
+
+
+def hashes_of_rows(parts: Iterable[Dataset]) -> Hashes:
+    """The hashes of all their texts (columns `text`, `text_pair`), sorted, each once."""
+    return np.unique(np.concatenate([np.empty(0, np.uint64), *(text_hashes(_texts_of(part)) for part in parts)]))
 
 
 def _texts_of(rows: Dataset) -> Iterable[Texts]:

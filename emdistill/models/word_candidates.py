@@ -24,6 +24,7 @@ from emdistill.states import NOT_MASKED
 CONTINUATION = "##"
 WHOLE_WORD = re.compile(r"[A-Za-z]{2,}")
 WORDS_AT_ONCE = 256
+WORDS_KEPT = 2**18
 
 
 def load_masked_lm(source: Source) -> PreTrainedModel:
@@ -125,7 +126,7 @@ class NeighbourCandidates:
     table    [V, d], the word embeddings of an encoder, instead of the published code's GloVe vectors
     without  words that are no neighbours
     A word of several word-pieces has the mean of their embeddings, a poorer vector than GloVe's; its pieces and the
-    word itself are no neighbours. Each word is looked up once.
+    word itself are no neighbours. A word is looked up once, or again after 2¹⁸ others.
     """
 
     def __init__(
@@ -145,6 +146,8 @@ class NeighbourCandidates:
     def __call__(self, words: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """The neighbours of each word, the nearest first; none of a word that the vocabulary cannot spell."""
         different = list(dict.fromkeys(words))
+        if len(self._known) > WORDS_KEPT:  # a stream of text has ever more different words
+            self._known.clear()
         new = [word for word in different if word not in self._known]
         for start in range(0, len(new), WORDS_AT_ONCE):
             self._look_up(new[start : start + WORDS_AT_ONCE])

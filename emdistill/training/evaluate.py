@@ -1,6 +1,6 @@
 """Scores of a model on a task: plain, in float32, without the objective."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Required, TypedDict, TypeVar, Unpack
 
@@ -44,9 +44,13 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def with_bar(items: Sequence[Item], description: str) -> Iterable[Item]:
-    """The items under a progress bar on stderr, for results go to stdout; no bar without a description."""
-    return track(items, description=description, transient=True, disable=not description, console=Console(stderr=True))
+def with_bar(items: Iterable[Item], description: str, total: int | None = None) -> Iterable[Item]:
+    """The items under a progress bar on stderr, for results go to stdout; no bar without a description.
+
+    total  how many a stream has
+    """
+    console = Console(stderr=True)
+    return track(items, description, total, transient=True, disable=not description, console=console)
 
 
 def predict_logits(

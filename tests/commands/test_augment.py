@@ -17,6 +17,7 @@ from emdistill.commands.augment import augment
 from emdistill.commands.predict import predict_file
 from emdistill.data.augmentation import read_augmented, read_header, train_texts
 from emdistill.data.read import read_task_data
+from emdistill.data.unlabelled import normalised
 from emdistill.errors import ConfigError, DataError, EmdistillError, ModelError, OutputError, TeacherError
 from emdistill.models import fingerprint, load_classifier
 from emdistill.models.word_candidates import load_masked_lm
@@ -28,7 +29,7 @@ SIDES = ("the movie was very good", "A bad, bad book.", "it is not the movie", "
 def place(
     tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Callable[..., PreTrainedModel], tokenizer_factory: Any
 ) -> Path:
-    """teacher/, other/, scorer/, bytes/ and masked-lm/, all random; data. Leave it as it is."""
+    """teacher/, other/, scorer/, tagger/, bytes/ and masked-lm/, all random; data. Leave it as it is."""
     folder = tmp_path_factory.mktemp("augment")
     labels = {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}}
     models = {
@@ -36,6 +37,7 @@ def place(
         "other": tiny_encoder(seed=9, **labels),
         "scorer": tiny_encoder(labels=1, seed=3),
         "bytes": tiny_encoder("roberta", seed=2, **labels),
+        "tagger": tiny_encoder(seed=5, problem_type="multi_label_classification", **labels),
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(4)
@@ -91,6 +93,96 @@ def test_variants_are_labelled_by_the_teacher_and_by_nobody_else(place: Path, tm
     assert 0 < same < 1  # a random teacher and the labels of the file do not agree
     assert not unnamed(said, f"{len(rows)} variants", "10 rows", f"{len(rows) / 10:.1f}", f"{same:.1%}")
     assert f"{header['replaced'] / header['words']:.1%}" in said
+
+
+def without_data(place: Path, output: Path, unlabelled: Path, **more: Any) -> dict[str, Any]:
+    given = {"teacher": str(place / "teacher"), "unlabelled": str(unlabelled), "output": str(output), "copies": 6}
+    return given | more
+
+
+FURTHER = (
+    "A good book, a bad movie", "not a movie", "the movie was VERY good!", "good", "of the", "bad in a book",
+    "a good book; a bad movie",
+)  # fmt: skip
+
+
+def test_variants_of_text_are_texts_and_none_that_is_known(place: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    """The same in chunks of any size; the labelled rows, dev and the texts themselves are not among them."""
+    (tmp_path / "more.txt").write_text("\n".join(FURTHER))
+    files = {}
+    for size in (1, 3, 1000):
+        monkeypatch.setattr("emdistill.commands._text_variants.ROWS_AT_ONCE", size)
+        monkeypatch.setattr("emdistill.data.unlabelled.ROWS_AT_ONCE", size)
+        output = tmp_path / f"{size}.jsonl"
+        assert augment(**options(place, output, unlabelled=f"{tmp_path}/more.txt")) == output
+        files[size] = output.read_bytes()
+        said = capsys.readouterr().out
+    assert files[1] == files[3] == files[1000]
+    rows = lines(output)
+    assert {tuple(row) for row in rows} == {("text",)}
+    assert not unnamed(said, f"{len(rows)} variants", "4 texts", "4 of 7", "1 repeated", "1 among", "1 in the sets")
+    texts = [normalised(row["text"]) for row in rows]
+    assert len({*texts}) == len(texts) > 6
+    known = {normalised(text) for text in (*SIDES, *FURTHER[:1], "good", "bad")}
+    assert not known & {*texts}
+
+
+@pytest.mark.parametrize("teacher", ["teacher", "scorer", "tagger"])
+def test_text_of_every_kind_of_task_needs_no_labelled_rows(place: Path, tmp_path: Path, teacher: str) -> None:
+    pairs = [(one, two) for one in SIDES[:3] for two in SIDES[:3]]
+    (tmp_path / "pairs.txt").write_text("".join(f"{one}\t{two}\n" for one, two in pairs))
+    given = {"teacher": str(place / teacher), "text": "one", "text_pair": "two"}
+    output = augment(**without_data(place, tmp_path / "of-pairs.jsonl", tmp_path / "pairs.txt", **given))
+    rows = [(row["one"], row["two"]) for row in lines(output)]
+    assert len(set(rows)) == len(rows) > 9
+    for row in rows:
+        assert not {row} & set(pairs)
+        assert any(row[0] == one or row[1] == two for one, two in pairs)
+
+
+def test_dev_is_left_out_without_labelled_rows_too(place: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "more.txt").write_text("good\nthe bad book\nBAD.")
+    text = tmp_path / "more.txt"
+    augment(**without_data(place, tmp_path / "all.jsonl", text))
+    assert not unnamed(capsys.readouterr().out, "3 of 3")
+    output = augment(**without_data(place, tmp_path / "less.jsonl", text, dev=str(place / "dev.csv")))
+    assert not unnamed(capsys.readouterr().out, "1 of 3", "2 in the sets")
+    assert all(row["text"].startswith("the ") for row in lines(output))
+
+
+def test_a_masked_lm_varies_text_too_and_a_seed_decides(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "more.txt").write_text("\n".join(FURTHER))
+    changes: list[dict[str, Any]] = [{}, {}, {"seed": 1}, {"masked_lm": str(place / "masked-lm")}]
+    files = [
+        augment(**without_data(place, tmp_path / f"{number}.jsonl", tmp_path / "more.txt", **change)).read_bytes()
+        for number, change in enumerate(changes)
+    ]
+    assert files[0] == files[1]
+    assert len({*files}) == 3
+
+
+def test_all_text_is_checked_before_any_is_varied(place: Path, tmp_path: Path, monkeypatch) -> None:
+    def unexpected(*_arguments: Any, **_options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("emdistill.commands.augment.augment_row", unexpected)
+    text = tmp_path / "more.jsonl"
+    text.write_text("".join(json.dumps({"text": text}) + "\n" for text in [*SIDES, " "]))
+    with names(DataError, f"{text}:6", "'text'"):
+        augment(**without_data(place, tmp_path / "variants.jsonl", text))
+    text.write_text("".join(json.dumps({"text": text}) + "\n" for text in SIDES))
+    with pytest.raises(KeyboardInterrupt):
+        augment(**without_data(place, tmp_path / "variants.jsonl", text))
+    assert [file.name for file in tmp_path.iterdir()] == ["more.jsonl"]
+
+
+def test_a_file_of_text_is_replaced_only_if_asked(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "more.txt").write_text("\n".join(FURTHER))
+    given = without_data(place, tmp_path / "variants.jsonl", tmp_path / "more.txt")
+    before = augment(**given).read_bytes()
+    with names(OutputError, tmp_path / "variants.jsonl", "--overwrite"):
+        augment(**given)
+    assert augment(**given, overwrite=True).read_bytes() == before
 
 
 def test_one_seed_gives_one_file_and_another_gives_another(place: Path, tmp_path: Path) -> None:
@@ -192,6 +284,18 @@ def test_an_interruption_leaves_no_file(place: Path, tmp_path: Path, monkeypatch
         ({"teacher": "{place}/scorer"}, TeacherError, "regression"),
         ({"teacher": "{place}/bytes"}, EmdistillError, "RoBERTa"),
         ({"masked_lm": "{tmp}/nix"}, ModelError, "{tmp}/nix"),
+        ({"data": None}, ConfigError, "--unlabelled"),
+        ({"unlabelled": "{tmp}/nix.txt"}, DataError, "{tmp}/nix.txt"),
+        ({"unlabelled": ","}, ConfigError, "--unlabelled"),
+        ({"unlabelled": "{tmp}/empty.csv"}, DataError, "{tmp}/empty.csv"),
+        ({"unlabelled": "{place}/reviews.csv"}, DataError, "{place}/reviews.csv"),
+        ({"unlabelled": "{place}/pairs.csv", "data": None, "dev": None}, DataError, "'text'"),
+        ({"unlabelled": "{tmp}/empty.csv", "max_length": 8}, ConfigError, "--max_length"),
+        (
+            {"unlabelled": "{tmp}/empty.csv, {tmp}/own.jsonl", "output": "{tmp}/own.jsonl", "overwrite": True},
+            OutputError,
+            "{tmp}/own.jsonl",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_refused_before_anything_is_written(

@@ -160,10 +160,22 @@ def test_what_cannot_be_used_is_refused(
     assert not (tmp_path / "run" / "run.json").exists()
 
 
-def test_augment_names_where_such_text_goes(place: Any, more: str, tmp_path: Path, capsys: Any) -> None:
+def test_variants_of_such_text_are_learned_from_beside_it(place: Any, more: str, tmp_path: Path, capsys: Any) -> None:
+    """They were made apart from the same texts, so none of them is left out."""
+    variants = tmp_path / "variants.jsonl"
     words = ["--teacher", f"{place.folder}/teacher", "--data", f"{place.folder}/reviews.csv", *place.reviews]
-    assert main(["augment", *words, "--unlabelled", more, "--output", f"{tmp_path}/more.jsonl"]) == 2
-    assert not unnamed(capsys.readouterr().err, "unlabelled", "emdistill distill --augmented FILE --unlabelled FILE")
+    assert main(["augment", *words, "--unlabelled", more, "--copies=2", "--output", str(variants)]) == 0
+    made = len(variants.read_text().splitlines())
+    assert not unnamed(capsys.readouterr().out, made, 50)
+    kept = []
+    for files in (more, str(variants), f"{more},{variants}"):
+        run = tmp_path / f"run-{len(kept)}"
+        assert main(place.distill("--output", str(run), "--rows=40", "--unlabelled", files)) == 0
+        kept.append(read_run(run).rows["unlabelled"])
+    assert kept[1] == made > 30
+    assert kept[0] < kept[2] <= kept[0] + made
+    assert main(place.distill("--output", f"{tmp_path}/other", "--augmented", str(variants))) == 2
+    assert not unnamed(capsys.readouterr().err, "variants.jsonl:1", "--unlabelled")
 
 
 def test_a_teacher_and_text_are_enough(place: Any, tmp_path: Path, capsys: Any) -> None:

@@ -132,6 +132,9 @@ def test_neighbours_are_looked_up_once(tiny_encoder, tiny_tokenizer, monkeypatch
     first = candidates(["good", "bad", "good"])
     assert candidates(["bad", "movie"])["bad"] == first["bad"]
     assert looked_up == ["good", "bad", "movie"]
+    monkeypatch.setattr("emdistill.models.word_candidates.WORDS_KEPT", 2)  # a stream of words must not fill the memory
+    assert candidates(["bad"])["bad"] == first["bad"]
+    assert (looked_up[3:], len(candidates._known)) == (["bad"], 1)
     assert all(
         len(words) == 8 and word not in words for word, words in first.items()
     )  # 9 words of three letters or more
