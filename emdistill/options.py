@@ -58,7 +58,7 @@ def load_finetune_config(config: str | Path | None = None, **options: Any) -> Fi
 def load_options(target: Callable[..., Config], file: str | Path | None, options: Mapping[str, Any]) -> Config:
     """A configuration from keywords, over a YAML file, over its recipe.
 
-    Sections are dictionaries, objective={"beta": 10}, or dotted keys: **{"objective.beta": 10}.
+    Sections are dictionaries, objective={"alpha": 0.5}, or dotted keys: **{"objective.alpha": 0.5}.
     Raises ConfigError naming every unknown key at once, or a value of a wrong type.
     """
     options = flatten(options)

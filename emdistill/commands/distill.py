@@ -68,7 +68,7 @@ def distill(
     """Distil a teacher into a student and write the run folder.
 
     config   a RunConfig, or its fields as keywords: distill(teacher="teacher/", task="mrpc", data="glue/MRPC",
-             student="3", output="run/", objective={"beta": 10}, training={"num_train_epochs": 3})
+             student="3", output="run/", objective={"layer_ratio": 2}, training={"num_train_epochs": 3})
     examples   task and examples where they are read already; config.data then only names them
     teacher_logits   the teacher's logits [rows, C] on each evaluation set, where they are known already
     quiet      print nothing about the run but the bar of its training
