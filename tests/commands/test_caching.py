@@ -38,7 +38,8 @@ def test_every_choice_makes_a_student_and_leaves_no_cache(place, tmp_path: Path,
 
 def test_the_cache_of_a_run_is_kept_with_its_checkpoints(place, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    assert main(place.distill("--output", str(run), "--teacher_cache", "states", "--keep-checkpoints")) == 0
+    words = ["--method", "bert-emd", "--teacher_cache", "states", "--keep-checkpoints"]
+    assert main(place.distill("--output", str(run), *words)) == 0
     (index,) = run.glob("teacher_cache/*/index.json")
     kinds = {path.name.partition("-")[0] for path in index.parent.glob("*.bin")}
     assert kinds == {"logits.bin", "embeddings.bin", "hidden", "attention"}
