@@ -123,8 +123,11 @@ class AtStep(TrainerCallback):
 
 
 def press_ctrl_c() -> None:
+    """Returns once the handler has been called, which with other threads about may be a while later."""
+    before, end = signal.getsignal(signal.SIGINT), time.monotonic() + 5
     signal.raise_signal(signal.SIGINT)
-    time.sleep(0.01)  # with other threads about, the handler may be called some instructions later
+    while signal.getsignal(signal.SIGINT) is before and time.monotonic() < end:
+        time.sleep(0.001)  # the handler puts back the one before it, or raises KeyboardInterrupt here
 
 
 class Asynchronous(DistillationTrainer):
