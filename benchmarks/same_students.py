@@ -69,7 +69,18 @@ def make_students(checkout: Path, data: Path, output: Path) -> dict[str, str]:
         run(checkout, place, "distill", *teacher, *source, *options, *common, "--output", str(place))
         digests[name] = digest(place / "student")
     text, place = data / "corpus" / "wiki.txt.xz", output / "raw-text"
-    source = ["--teacher", str(find_encoder()), "--task", "text", "--data", str(text), "--student", "2x96"]
+    source = [
+        "--teacher",
+        str(find_encoder()),
+        "--task",
+        "text",
+        "--data",
+        str(text),
+        "--method",
+        "bert-emd",
+        "--student",
+        "2x96",
+    ]
     run(checkout, place, "distill", *source, "--student_birth", "fresh", *common, "--output", str(place))
     digests["raw-text"] = digest(place / "student")
     return digests
