@@ -38,7 +38,7 @@ def demo(output: str = "demo-run", epochs: float = 1.0, unlabelled_rows: int = 1
     Args:
         output: folder of the demo's runs; runs that are finished there are not done again.
         epochs: passes of the students over all texts, labelled or not.
-        unlabelled_rows: learn from so many of the 29,856 texts without labels; all of them take twice the time.
+        unlabelled_rows: learn from at most so many of the texts without labels, of which there are 29,856.
         seed: seed of everything random.
     """
     console = Console()

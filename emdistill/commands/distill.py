@@ -35,7 +35,7 @@ from emdistill.runs.learn import learn, prepare, steps_per_epoch
 from emdistill.runs.open_run import Run, open_run
 from emdistill.runs.reading import remember_reading
 from emdistill.runs.record import RunRecord
-from emdistill.runs.student_artifact import StudentArtifact, write_student
+from emdistill.runs.student_artifact import StudentArtifact, write_card, write_student
 from emdistill.ship.subject import Classifier
 from emdistill.show.cards import student_card
 from emdistill.show.run_report import write_run_report
@@ -174,9 +174,14 @@ def _lesson(config: RunConfig, data: TaskData, teacher: OpenTeacher, sample: Any
 def _leave_behind(
     run: Run, setting: Setting, lesson: Lesson, teacher_logits: Logits | None, student_logits: Logits, *, quiet: bool
 ) -> None:
-    """Measure what a user could take instead of the student, and write the run's files, its page last."""
-    config, folder, judgement = setting.config, run.folder, ""
+    """Write the run's files, the student first; then measure what a user could take instead; the page comes last."""
+    config, folder = setting.config, run.folder
     remember_reading(lesson.student, lesson.tokenizer, setting.data.task, config.max_length)
+    described = as_distillation(folder, run.record)
+    write_student(folder, lesson.student, lesson.tokenizer, student_card(described))
+    write_predictions(folder / PREDICTIONS, setting.data.evaluation, teacher_logits, student_logits)
+    run.save()
+    judgement = ""
     if baselines := baseline_names(config.baselines):
         assert setting.student is not None  # it has just been trained
         seconds = run.record.timings["training_seconds"]
@@ -184,10 +189,7 @@ def _leave_behind(
         beside = measure_baselines(baselines, setting, student, teacher_logits, quiet=quiet).record(student)
         write_baselines(folder, beside)
         judgement = verdict(beside)
-    card = student_card(as_distillation(folder, run.record), judgement)
-    write_student(folder, lesson.student, lesson.tokenizer, card)
-    write_predictions(folder / PREDICTIONS, setting.data.evaluation, teacher_logits, student_logits)
-    run.save()
+        write_card(folder, student_card(described, judgement))
     write_run_report(folder)
     say(judgement, quiet=quiet or not judgement)
 

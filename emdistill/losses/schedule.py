@@ -3,14 +3,9 @@
 from collections.abc import Callable
 
 
-def constant(progress: float) -> float:
-    """1 throughout."""
-    return 1.0
-
-
 def fade(progress: float) -> float:
     """1 − p: from 1 at the first step down to 0."""
     return 1.0 - progress
 
 
-SCHEDULES: dict[str, Callable[[float], float]] = {"constant": constant, "fade": fade}
+SCHEDULES: dict[str, Callable[[float], float]] = {"fade": fade}

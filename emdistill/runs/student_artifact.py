@@ -14,6 +14,11 @@ from emdistill.tasks.task import RAW_TEXT
 def write_student(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, card: str) -> None:
     """Write a run's student/: the plain transformers model, its tokenizer, and the model card as README.md."""
     save_student(model, tokenizer, folder / "student")
+    write_card(folder, card)
+
+
+def write_card(folder: Path, card: str) -> None:
+    """Write the model card of a run's student."""
     (folder / "student" / "README.md").write_text(card, encoding="utf-8")
 
 
