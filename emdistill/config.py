@@ -16,6 +16,8 @@ from emdistill.errors import ConfigError
 Birth = Literal["importance", "random", "fresh"]
 CacheChoice = Literal["none", "logits", "states"]
 Selection = Literal["held-out", "dev", "last"]
+SoftLoss = Literal["cross-entropy", "squared"]
+TemperatureSchedule = Literal["constant", "flsw", "cwsm"]
 
 # The least and the most that a number may be, by the option's name.
 LIMITS: dict[str, tuple[float, float]] = {
@@ -142,6 +144,30 @@ class RunConfig(TeachingConfig, LearningConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SharedSettings:
+    """The settings of --objective that every method has beside its own.
+
+    Args:
+        soft_loss: soft targets by the cross-entropy of probabilities, or by the squared difference of logits.
+        temperature_schedule: one temperature for all answers (constant), or for each answer its own, lower where the
+            student is far from the teacher (flsw) or in doubt (cwsm).
+        temperature_beta: how far the temperatures of flsw and cwsm spread.
+        temperature_gamma: exponent of flsw; above 1 the farthest answers stand out.
+        unmasked_share: on raw text, share of the tokens that are not masked whose answers are learned too; 1 for all.
+        grow: terms whose weight grows from 0 over their stage, separated by commas.
+        fade: terms whose weight falls to 0 over their stage, separated by commas.
+    """
+
+    soft_loss: SoftLoss = "cross-entropy"
+    temperature_schedule: TemperatureSchedule = "constant"
+    temperature_beta: float = 1.0
+    temperature_gamma: float = 1.0
+    unmasked_share: float = 0.0
+    grow: str | None = None
+    fade: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class CompareConfig(TeachingConfig):
     """Everything that decides a comparison.
 
@@ -239,6 +265,7 @@ def as_command(verb: str, options: Mapping[str, Any]) -> str:
     config = CONFIGS.get(verb)
     settings = fields(config) if config else ()
     usual = {setting.name: setting.default for setting in settings if setting.default is not MISSING}
+    usual |= {f"objective.{setting.name}": setting.default for setting in fields(SharedSettings)}
     usual |= recipe_of(config, options.get("method"))
     written = {
         name: _cut(name, value)

@@ -90,6 +90,9 @@ def _distill_text(config: RunConfig, run: Run, *, quiet: bool) -> StudentArtifac
         stage_arguments(stage, config.training, folder=folder, choose=False, metric="loss", seed=config.seed)
         for stage in stages
     ]
+    unmasked_share = max(stage.objective.unmasked_share for stage in stages)
+    if masking is not None and unmasked_share:
+        masking = MaskingCollator(tokenizer, unmasked_share=unmasked_share, seed=config.seed)
     # Words are masked only where an objective asks for them.
     collator = masking if masking is not None and any(stage.objective.predicts for stage in stages) else plain
     record = RunRecord(
