@@ -91,8 +91,10 @@ class TeachingConfig(CommonConfig):
     """Who teaches whom.
 
     Args:
-        teacher: folder or hub id of the fine-tuned teacher; or a file of its answers, with the columns of the text and
-            logits, probabilities or a label (.jsonl, .csv, .tsv, .parquet).
+        teacher: folder or hub id of the fine-tuned teacher; several of one task, separated by commas, teach by the mean
+            of their answers; or a file of its answers, with the columns of the text and logits, probabilities or a
+            label (.jsonl, .csv, .tsv, .parquet).
+        teacher_weights: weights of several teachers' answers, separated by commas; equal ones if not given.
         student: 3 (so many teacher layers), 1,3,5 (these), 4x312 (layers x width), or a folder or hub id.
         student_birth: where the weights of a student of a given shape come from: the teacher's units, chosen by
             importance or at random, or fresh ones.
@@ -114,6 +116,7 @@ class TeachingConfig(CommonConfig):
 
     data: str = ""
     teacher: str
+    teacher_weights: str | None = None
     student: str = "3"
     student_birth: Birth = "importance"
     student_source: str | None = None
@@ -294,7 +297,7 @@ def _cut(name: str, value: Any) -> Any:
         return folder_name(value)
     if name in ("methods", "baseline") and value is not None:  # method, METHOD@MAPPING, file.yaml
         return ",".join("@".join(map(source_name, entry.split("@"))) for entry in value.split(","))
-    if name == "unlabelled" and value is not None:
+    if name in ("unlabelled", "teacher") and value is not None:
         return ",".join(map(source_name, value.split(",")))
     return source_name(value) if name in SOURCES and value is not None else value
 

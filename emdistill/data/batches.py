@@ -13,7 +13,7 @@ from transformers import BatchEncoding, DataCollatorWithPadding, PreTrainedToken
 
 from emdistill.data.corpus import TextEncoder
 from emdistill.errors import ConfigError, TokenizerError
-from emdistill.states import ANSWERED, NOT_MASKED, TEACHER_LOGITS
+from emdistill.states import ASKED, NOT_MASKED, TEACHER_LOGITS
 
 Index = TypeVar("Index", int, list[int])
 
@@ -76,7 +76,7 @@ class MaskingCollator:
 
     share   of a text's tokens, at least one, special tokens and padding apart: of these 80 % become [MASK], 10 % a
             random token, 10 % stay
-    unmasked_share  of all other tokens, special ones too: the share whose answers are learned, in ANSWERED with the
+    unmasked_share  of all other tokens, special ones too: the share whose answers are learned, in ASKED with the
             masked ones; 0: the masked ones alone, and no such column
     The draw is a function of `seed` and the batch's tokens: a resumed run masks as an uninterrupted one, every
     evaluation masks alike, and new batches are masked anew.
@@ -100,7 +100,7 @@ class MaskingCollator:
         self._words = torch.tensor(sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)))
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Tokenised rows, unpadded -> input_ids, attention_mask, their other columns, labels and perhaps ANSWERED."""
+        """Tokenised rows, unpadded -> input_ids, attention_mask, their other columns, labels and perhaps ASKED."""
         batch: dict[str, Tensor] = dict(self._pad(rows))
         ids = batch["input_ids"]
         generator = torch.Generator().manual_seed(self._seed_of(ids))
@@ -116,7 +116,7 @@ class MaskingCollator:
         batch["labels"] = ids.masked_fill(~chosen, NOT_MASKED)
         if self.unmasked_share:
             drawn = torch.rand(ids.shape, generator=generator) < self.unmasked_share
-            batch[ANSWERED] = chosen | (drawn & (batch["attention_mask"] != 0))
+            batch[ASKED] = chosen | (drawn & (batch["attention_mask"] != 0))
         return batch
 
     def _seed_of(self, ids: Tensor) -> int:

@@ -26,13 +26,13 @@ from emdistill.errors import CaptureError, LayerCountError
 from emdistill.models.attention import attending, attention_implementation
 from emdistill.models.families import require
 from emdistill.models.masked_lm import has_masked_lm_head, word_logits
-from emdistill.states import ANSWERED, NOT_MASKED, TEACHER_LOGITS, WORDS_OF_TOKENS, EncoderStates, student_part
+from emdistill.states import ASKED, NOT_MASKED, TEACHER_LOGITS, WORDS_OF_TOKENS, EncoderStates, student_part
 
 OF_ATTENTION = ("attention", "queries", "keys", "values")
 OF_LAYERS = ("hidden", *OF_ATTENTION)
 STATES = frozenset({"embeddings", *OF_LAYERS})
 # row: the number of an example in its data set
-NOT_FOR_THE_MODEL = frozenset({"labels", "row", WORDS_OF_TOKENS, TEACHER_LOGITS, ANSWERED})
+NOT_FOR_THE_MODEL = frozenset({"labels", "row", WORDS_OF_TOKENS, TEACHER_LOGITS, ASKED})
 SUFFIX = "+emdistill"
 
 
@@ -45,7 +45,7 @@ def capture(
             (DistributedDataParallel)
     inputs  the tokenizer's tensors, [B, L]; `labels`, `row`, `words` and the teacher's part are not passed on; without
             `attention_mask` all are tokens. The logits of a masked-LM are those at the positions whose label is not
-            -100, or of ANSWERED where the batch has them: [P, V]
+            -100, or of ASKED where the batch has them: [P, V]
     needs   any of "hidden", "embeddings", "attention", "queries", "keys", "values"
     layers  the numbers of the layers to keep; None: all
     Gradients flow through all states. The output is that of an uncaptured pass, up to rounding.
@@ -105,7 +105,7 @@ def _logits(encoder: PreTrainedModel, outputs: Mapping[str, Any], inputs: Mappin
         return logits
     hidden: Tensor = outputs["last_hidden_state"]
     if has_masked_lm_head(encoder) and "labels" in inputs:
-        answered = inputs[ANSWERED] if ANSWERED in inputs else inputs["labels"] != NOT_MASKED
+        answered = inputs[ASKED] if ASKED in inputs else inputs["labels"] != NOT_MASKED
         return word_logits(encoder, hidden, answered)
     return hidden.new_zeros(len(hidden), 0)
 

@@ -52,13 +52,13 @@ def test_unmasked_tokens_are_asked_for_too(tiny_tokenizer, rows: Rows, share: fl
     plain = MaskingCollator(tiny_tokenizer, seed=3)(rows)
     batch = MaskingCollator(tiny_tokenizer, unmasked_share=share, seed=3)(rows)
     assert all(torch.equal(batch[name], plain[name]) for name in plain)
-    masked, tokens, answered = plain["labels"] != -100, plain["attention_mask"] != 0, batch["answered"]
+    masked, tokens, answered = plain["labels"] != -100, plain["attention_mask"] != 0, batch["asked"]
     assert answered[masked].all()
     assert not answered[~tokens].any()
     others = answered[tokens & ~masked].double()
     assert others.mean().item() == pytest.approx(share, abs=0.02)
     assert answered[:, 0].double().mean().item() == pytest.approx(share, abs=0.1)
-    assert torch.equal(MaskingCollator(tiny_tokenizer, unmasked_share=share, seed=3)(rows)["answered"], answered)
+    assert torch.equal(MaskingCollator(tiny_tokenizer, unmasked_share=share, seed=3)(rows)["asked"], answered)
 
 
 def test_what_stands_in_their_place(tiny_tokenizer, rows: Rows) -> None:

@@ -12,7 +12,7 @@ from emdistill.models import encoder_shape
 from emdistill.models.capture import capture
 from emdistill.models.families import FAMILIES
 from emdistill.models.masked_lm import has_masked_lm_head, masked_word_logits
-from emdistill.states import ANSWERED, WORDS
+from emdistill.states import ASKED, WORDS
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_the_answers_of_all_tokens(masked_lm, batch):
     inputs, labels = batch
     tokens = inputs["attention_mask"] != 0
     (stage,) = distilbert(encoder_shape(student), encoder_shape(teacher), predictions=WORDS, cosine=0.0)
-    given = {**inputs, "labels": labels, ANSWERED: tokens}
+    given = {**inputs, "labels": labels, ASKED: tokens}
     _, terms = stage.objective(capture(student, given, ()), capture(teacher, given, ()), given)
 
     own, other = student(**inputs).logits, teacher(**inputs).logits
@@ -99,11 +99,11 @@ def test_the_answers_of_all_tokens(masked_lm, batch):
         for found, wanted in zip(*gradients, strict=True):
             torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-12)
 
-    given[ANSWERED] = labels != -100
-    alone = {name: values for name, values in given.items() if name != ANSWERED}
+    given[ASKED] = labels != -100
+    alone = {name: values for name, values in given.items() if name != ASKED}
     for batch in (given, alone):
         _, masked = stage.objective(capture(student, batch, ()), capture(teacher, batch, ()), batch)
-        expected["soft_targets"] = 5 * soft_cross_entropy(own[given[ANSWERED]], other[given[ANSWERED]], 2.0)
+        expected["soft_targets"] = 5 * soft_cross_entropy(own[given[ASKED]], other[given[ASKED]], 2.0)
         torch.testing.assert_close(masked, expected, rtol=1e-10, atol=0)
 
 
