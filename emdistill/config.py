@@ -16,6 +16,8 @@ from emdistill.errors import ConfigError
 Birth = Literal["importance", "random", "fresh"]
 CacheChoice = Literal["none", "logits", "states"]
 Selection = Literal["held-out", "dev", "last"]
+SoftLoss = Literal["cross-entropy", "squared"]
+TemperatureSchedule = Literal["constant", "flsw", "cwsm"]
 
 # The least and the most that a number may be, by the option's name.
 LIMITS: dict[str, tuple[float, float]] = {
@@ -89,8 +91,10 @@ class TeachingConfig(CommonConfig):
     """Who teaches whom.
 
     Args:
-        teacher: folder or hub id of the fine-tuned teacher; or a file of its answers, with the columns of the text and
-            logits, probabilities or a label (.jsonl, .csv, .tsv, .parquet).
+        teacher: folder or hub id of the fine-tuned teacher; several of one task, separated by commas, teach by the mean
+            of their answers; or a file of its answers, with the columns of the text and logits, probabilities or a
+            label (.jsonl, .csv, .tsv, .parquet).
+        teacher_weights: weights of several teachers' answers, separated by commas; equal ones if not given.
         student: 3 (so many teacher layers), 1,3,5 (these), 4x312 (layers x width), or a folder or hub id.
         student_birth: where the weights of a student of a given shape come from: the teacher's units, chosen by
             importance or at random, or fresh ones.
@@ -112,6 +116,7 @@ class TeachingConfig(CommonConfig):
 
     data: str = ""
     teacher: str
+    teacher_weights: str | None = None
     student: str = "3"
     student_birth: Birth = "importance"
     student_source: str | None = None
@@ -139,6 +144,30 @@ class RunConfig(TeachingConfig, LearningConfig):
     method: str = "balanced"
     mapping: str | None = None
     objective: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedSettings:
+    """The settings of --objective that every method has beside its own.
+
+    Args:
+        soft_loss: soft targets by the cross-entropy of probabilities, or by the squared difference of logits.
+        temperature_schedule: one temperature for all answers (constant), or for each answer its own, lower where the
+            student is far from the teacher (flsw) or in doubt (cwsm).
+        temperature_beta: how far the temperatures of flsw and cwsm spread.
+        temperature_gamma: exponent of flsw; above 1 the farthest answers stand out.
+        unmasked_share: on raw text, share of the tokens that are not masked whose answers are learned too; 1 for all.
+        grow: terms whose weight grows from 0 over their stage, separated by commas.
+        fade: terms whose weight falls to 0 over their stage, separated by commas.
+    """
+
+    soft_loss: SoftLoss = "cross-entropy"
+    temperature_schedule: TemperatureSchedule = "constant"
+    temperature_beta: float = 1.0
+    temperature_gamma: float = 1.0
+    unmasked_share: float = 0.0
+    grow: str | None = None
+    fade: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,6 +268,7 @@ def as_command(verb: str, options: Mapping[str, Any]) -> str:
     config = CONFIGS.get(verb)
     settings = fields(config) if config else ()
     usual = {setting.name: setting.default for setting in settings if setting.default is not MISSING}
+    usual |= {f"objective.{setting.name}": setting.default for setting in fields(SharedSettings)}
     usual |= recipe_of(config, options.get("method"))
     written = {
         name: _cut(name, value)
@@ -267,7 +297,7 @@ def _cut(name: str, value: Any) -> Any:
         return folder_name(value)
     if name in ("methods", "baseline") and value is not None:  # method, METHOD@MAPPING, file.yaml
         return ",".join("@".join(map(source_name, entry.split("@"))) for entry in value.split(","))
-    if name == "unlabelled" and value is not None:
+    if name in ("unlabelled", "teacher") and value is not None:
         return ",".join(map(source_name, value.split(",")))
     return source_name(value) if name in SOURCES and value is not None else value
 

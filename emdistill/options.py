@@ -18,7 +18,16 @@ import yaml
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 
-from emdistill.config import SECTIONS, FinetuneConfig, RunConfig, check_limits, flatten, read_yaml, recipe_of
+from emdistill.config import (
+    SECTIONS,
+    FinetuneConfig,
+    RunConfig,
+    SharedSettings,
+    check_limits,
+    flatten,
+    read_yaml,
+    recipe_of,
+)
 from emdistill.errors import ConfigError, nearest
 
 Target = Callable[..., Any]
@@ -233,10 +242,13 @@ def _has_method(target: Target) -> bool:
 
 
 def _add_method(parser: ArgumentParser, method: str) -> None:
-    """The settings of the method as options of the section, with the numbers of its recipe."""
+    """The settings of the method and of all methods as options of the section, with the numbers of its recipe."""
     from emdistill.methods import GIVEN_BY_THE_RUN, load_method  # late, for it imports torch
 
-    parser.add_function_arguments(load_method(method), "objective", skip={*GIVEN_BY_THE_RUN, "mapping"})
+    function = load_method(method)
+    parser.add_function_arguments(function, "objective", skip={*GIVEN_BY_THE_RUN, "mapping"})
+    own = {*inspect.signature(function).parameters}
+    parser.add_class_arguments(SharedSettings, "objective", as_group=False, skip=own)
     recipe = recipe_of(RunConfig, method).items()
     settings = {name: value for name, value in recipe if name.startswith("objective.")}
     parser.set_defaults({"method": method, **settings})

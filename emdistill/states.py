@@ -14,6 +14,8 @@ WORDS_OF_TOKENS = "words"
 NO_WORD = -1
 # In a batch: the logits of a teacher that is a file of answers, [B, C]; it has no tokens, so no name as of TEACHERS.
 TEACHER_LOGITS = "answer_logits"
+# In a batch of raw text: the tokens whose logits are read, [B, L], where these are more than the masked ones.
+ASKED = "asked"
 Link = Literal["softmax", "sigmoid", "identity"]
 
 
@@ -53,7 +55,8 @@ class EncoderShape:
 class EncoderStates:
     """The states of one forward pass; those that the objective does not need are absent, single layers None.
 
-    logits            [B, C]; [P, V] at the P masked positions of a masked-LM; [B, 0] of an encoder without a head
+    logits            [B, C]; [P, V] at the P masked (or ASKED) positions of a masked-LM; [B, 0] of an encoder
+                      without a head
     mask              [B, L], 1 = token, 0 = padding
     embeddings        [B, L, d], the input of the first Transformer layer
     hidden            [B, L, d] per layer, after each Transformer layer

@@ -94,8 +94,69 @@ def relation_divergence(student: Tensor, teacher: Tensor, mask: Tensor, heads: i
     return total / len(texts)
 
 
-def _relation(states: list[list[float]], query: int) -> list[float]:
-    """softmax of one row of a aᵀ / sqrt(d_r)."""
-    row = [sum(a * b for a, b in zip(states[query], key, strict=True)) / math.sqrt(len(key)) for key in states]
+def attention_divergence(
+    student: Tensor, teacher: Tensor, mask: Tensor, *, cross_entropy: bool = False, mean_heads: bool = False
+) -> float:
+    """MiniLM: 1/(h |x|) Σ_heads Σ_tokens KL(teacher ‖ student) of softmax(scores) over tokens, mean over texts."""
+    texts = [text for text in range(len(mask)) if tokens_of(mask, text)]
+    total = 0.0
+    for text in texts:
+        places = tokens_of(mask, text)
+        sides = [
+            scores[text].mean(dim=0, keepdim=True) if mean_heads else scores[text] for scores in (student, teacher)
+        ]
+        heads = len(sides[0])
+        for head in range(heads):
+            for query in places:
+                own, other = (_softmax([side[head, query, key].item() for key in places]) for side in sides)
+                terms = [
+                    -t * math.log(s) + (0 if cross_entropy else t * math.log(t))
+                    for s, t in zip(own, other, strict=True)
+                ]
+                total += sum(terms) / (heads * len(places))
+    return total / len(texts)
+
+
+def unit_discrepancy(student: Tensor, teacher: Tensor, mask: Tensor) -> float:
+    """NST: MMD² with the kernel (fᵀ f')² over all pairs of units, whose patterns have length 1; mean over texts."""
+    texts = [text for text in range(len(mask)) if tokens_of(mask, text)]
+    total = 0.0
+    for text in texts:
+        sides = []
+        for states in (student, teacher):
+            units = states[text, tokens_of(mask, text)].T.tolist()
+            sides.append([[a / math.sqrt(sum(b * b for b in unit)) for a in unit] for unit in units])
+        own, other = sides
+        total += _mean_kernel(own, own) + _mean_kernel(other, other) - 2 * _mean_kernel(own, other)
+    return total / len(texts)
+
+
+def _mean_kernel(ones: list[list[float]], twos: list[list[float]]) -> float:
+    """Mean of (fᵀ f')² over pairs of units."""
+    kernels = [sum(a * b for a, b in zip(one, two, strict=True)) ** 2 for one in ones for two in twos]
+    return sum(kernels) / len(kernels)
+
+
+def flow_difference(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor], mask: Tensor) -> float:
+    """FSP: mean over texts and entries of (G^s - G^t)², G_ab = mean over tokens of embedding_a · state_b."""
+    texts = [text for text in range(len(mask)) if tokens_of(mask, text)]
+    total = 0.0
+    for text in texts:
+        flows = []
+        for start, end in (student, teacher):
+            places = tokens_of(mask, text)
+            flows.append(sum(torch.outer(start[text, place], end[text, place]) for place in places) / len(places))
+        total += sum(entry**2 for entry in (flows[0] - flows[1]).flatten().tolist()) / flows[0].numel()
+    return total / len(texts)
+
+
+def _softmax(row: list[float]) -> list[float]:
     exponentials = [math.exp(score) for score in row]
     return [value / sum(exponentials) for value in exponentials]
+
+
+def _relation(states: list[list[float]], query: int) -> list[float]:
+    """softmax of one row of a aᵀ / sqrt(d_r)."""
+    return _softmax(
+        [sum(a * b for a, b in zip(states[query], key, strict=True)) / math.sqrt(len(key)) for key in states]
+    )

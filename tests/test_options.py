@@ -1,4 +1,5 @@
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import yaml
 from messages import names, unnamed
 
 from emdistill.cli import load, main
-from emdistill.config import RunConfig
+from emdistill.config import RunConfig, SharedSettings
 from emdistill.errors import ConfigError
 from emdistill.methods import METHODS
 from emdistill.options import load_config, load_finetune_config, read_words
@@ -15,6 +16,7 @@ from emdistill.options import load_config, load_finetune_config, read_words
 NEEDED = {"teacher": "teacher/", "data": "reviews.csv", "output": "run/"}
 EMD = {**NEEDED, "method": "bert-emd"}
 WORDS = ["distill", "--teacher", "teacher/", "--data", "reviews.csv", "--output", "run/"]
+SHARED = asdict(SharedSettings())  # of every method
 RECIPES = Path(__file__).parents[1] / "emdistill" / "recipes"
 
 
@@ -217,7 +219,7 @@ def test_the_method_of_a_file_decides_the_options(tmp_path: Path, capsys) -> Non
     file.write_text("method: soft-targets\nobjective: {alpha: 0.25}\n")
     found = shown(capsys, "--config", str(file), "--objective.temperature", "2")
     assert found["method"] == "soft-targets"
-    assert found["objective"] == {"alpha": 0.25, "temperature": 2.0}
+    assert found["objective"] == {"alpha": 0.25, "temperature": 2.0, **SHARED}
     assert load_config(config=file, **NEEDED, objective={"temperature": 2}) == RunConfig(**found)
 
 
@@ -245,8 +247,8 @@ def test_a_method_of_ones_own_brings_its_own_options(tmp_path: Path, capsys) -> 
     file = tmp_path / "own.py"
     file.write_text(OWN_METHOD)
     found = shown(capsys, "--method", f"{file}:mine", "--objective.warmth", "4")
-    assert found["objective"] == {"warmth": 4.0}
-    assert load_config(**NEEDED, method=f"{file}:mine").objective == {"warmth": 3.0}
+    assert found["objective"] == {"warmth": 4.0, **SHARED}
+    assert load_config(**NEEDED, method=f"{file}:mine").objective == {"warmth": 3.0, **SHARED}
     assert "'objective.warmth'" in refused(capsys, *WORDS, "--method", f"{file}:mine", "--objective.warmt", "4")
     with names(ConfigError, file, "'min'", "'mine'"):
         load_config(**NEEDED, method=f"{file}:min")

@@ -63,7 +63,7 @@ class Setting:
         given = config.student if student_kind(config.student) == "pretrained" else None
         if source := config.student_source or given:
             return load_encoder(source).base_model, load_tokenizer(source), source_name(source)
-        teacher = self.teacher.classifier
+        teacher = self.teacher.born_from
         assert teacher is not None  # under a file of answers the student has an encoder of its own
         return teacher.model.base_model, teacher.tokenizer, "the teacher's encoder, fine-tuned on the task"
 
@@ -72,7 +72,7 @@ class Setting:
         if logits is None:
             return None
         if self.teacher.classifier is None:
-            return Contender([logits], note="its answers alone; there is no model to measure")
+            return Contender([logits], note="its answers alone; there is no one model to measure")
         return torch_contender(self.teacher.classifier, [logits], max_length=self.config.max_length)
 
 
@@ -164,7 +164,7 @@ def _labels(setting: Setting) -> Contender:
 
 def _int8_teacher(setting: Setting) -> Contender:
     if setting.teacher.classifier is None:
-        raise ModelError("the teacher is a file of answers; there is no model to make int8 of")
+        raise ModelError("the teacher is a file of answers, or several models; there is no one model to make int8 of")
     return _int8(setting.teacher.classifier, setting)
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from emdistill.commands._several_teachers import teacher_names
 from emdistill.commands._teachers import cache_folder
 from emdistill.config import RunConfig, config_dict
 from emdistill.console import say
@@ -31,7 +32,7 @@ from emdistill.training.run_stages import seed_everything, stage_arguments
 from emdistill.training.splits import HELD_OUT_SEED, LAST_IS_KEPT, check_max_length
 
 # Options of a task's data, which raw text has not.
-OF_A_TASK = ("text_pair", "dev", "kind", "augmented", "unlabelled", "unlabelled_rows")
+OF_A_TASK = ("text_pair", "dev", "kind", "augmented", "unlabelled", "unlabelled_rows", "teacher_weights")
 COUNTS = ("documents", "paragraphs", "pieces", "tokens", "dropped")  # of the corpus, in the record
 SAMPLE_PIECES = 64
 
@@ -90,6 +91,9 @@ def _distill_text(config: RunConfig, run: Run, *, quiet: bool) -> StudentArtifac
         stage_arguments(stage, config.training, folder=folder, choose=False, metric="loss", seed=config.seed)
         for stage in stages
     ]
+    unmasked_share = max(stage.objective.unmasked_share for stage in stages)
+    if masking is not None and unmasked_share:
+        masking = MaskingCollator(tokenizer, unmasked_share=unmasked_share, seed=config.seed)
     # Words are masked only where an objective asks for them.
     collator = masking if masking is not None and any(stage.objective.predicts for stage in stages) else plain
     record = RunRecord(
@@ -145,6 +149,8 @@ def _check_options(config: RunConfig) -> None:
         raise ConfigError(f"{', '.join(given)}: raw text (--task text) has no labels, pairs or columns; leave it out")
     if not config.data:
         raise ConfigError("--task text learns from raw text; name it with --data")
+    if len(teacher_names(config.teacher)) > 1:
+        raise ConfigError(f"--teacher {config.teacher}: one teacher teaches on raw text (--task text); name one")
     if config.teacher_cache == "states":
         raise ConfigError(
             "--teacher_cache states: the states of a whole raw text would fill the disk, and masks change from epoch "

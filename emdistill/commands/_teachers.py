@@ -1,29 +1,28 @@
-"""Whoever teaches: a model, or a file of answers. `open_teacher` is the one place that tells them apart."""
+"""Whoever teaches: a model, or a file of answers; several models stand in _several_teachers.py."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Unpack
 
 import numpy as np
 from datasets import Dataset
 
-from emdistill.commands._text_alone import answered_text
 from emdistill.config import RunConfig
 from emdistill.data.augmentation import read_augmented
 from emdistill.data.files import Columns
-from emdistill.data.labels import as_the_model_counts
-from emdistill.data.teacher_answers import TeacherAnswers, answered_rows, is_answers_file, read_teacher_answers
+from emdistill.data.teacher_answers import TeacherAnswers, answered_rows
 from emdistill.data.unlabelled import UnlabelledText, unlabelled_text
 from emdistill.errors import ConfigError
 from emdistill.methods import compose_stages
 from emdistill.models.answers_teacher import AnswersTeacher
 from emdistill.models.encoder import load_classifier, load_tokenizer
 from emdistill.models.teacher import Teacher, TeacherSource, check_above_chance
+from emdistill.models.teacher_ensemble import TeacherEnsemble
 from emdistill.runs.describe import describe_model
-from emdistill.runs.record import AnswersRecord, ModelRecord
+from emdistill.runs.record import AnswersRecord, MemberRecord, ModelRecord
 from emdistill.ship.subject import Classifier
 from emdistill.states import EncoderShape
 from emdistill.students import Student, make_student, student_kind
@@ -47,13 +46,17 @@ class OpenTeacher(ABC):
     source       gives a batch's states
     fingerprint  SHA-256 of the weights, or of the file
     answers      of a file; what it has not answered is not learned from
-    classifier   the model that can be run, measured and exported; of a file none
+    classifier   the one model that can be run, measured and exported; of a file, and of several, none
+    born_from    the model whose layers a student may keep; of a file none
+    logits_of_each  of several teachers, each one's by its name, once `logits` were asked for
     """
 
-    source: Teacher | AnswersTeacher
+    source: Teacher | TeacherEnsemble | AnswersTeacher
     fingerprint: str
     answers: TeacherAnswers | None = None
     classifier: Classifier | None = None
+    born_from: Classifier | None = None
+    logits_of_each: Mapping[str, Logits] = MappingProxyType({})
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
@@ -100,6 +103,10 @@ class OpenTeacher(ABC):
     def describe(self) -> ModelRecord | AnswersRecord:
         """The teacher as run.json has it."""
 
+    def describe_each(self) -> tuple[MemberRecord, ...]:
+        """Of several teachers each, as run.json has it."""
+        return ()
+
     def check_score(self, scores: Mapping[str, float], task: Task, dev: Dataset) -> None:
         """Raise TeacherError where it scores near chance."""
         metric = task.metrics[0]
@@ -107,51 +114,31 @@ class OpenTeacher(ABC):
             check_above_chance(scores[metric], task.chance(np.asarray(dev["label"])), metric)
 
 
-def open_teacher(config: RunConfig, data: TaskData | None) -> tuple[OpenTeacher, TaskData]:
-    """The teacher, and the data with labels as it counts them or, of a file, with its answers beside the rows of train.
-
-    data   None: there is text without labels alone, and the teacher's answers to it are the labels
-    Raises ModelError, TeacherError, DataError for a teacher that cannot be used, or not for these data, ConfigError
-    for a file of answers without data.
-    """
-    if is_answers_file(config.teacher):
-        if data is None:
-            raise ConfigError(
-                f"--teacher {config.teacher} is a file of answers, and the labels it chooses from are those of the "
-                f"data: name labelled rows with --data; the file itself will do, where it has a column of labels"
-            )
-        answers = read_teacher_answers(Path(config.teacher), data.task)
-        teacher = TeacherFile(config, answers, data)
-        notes = tuple(dict.fromkeys((*data.notes, *teacher.record.notes)))
-        return teacher, replace(data, train=answers.beside(data.train), notes=notes)
-    model = TeacherModel(config)
-    data = data or answered_text(config, model.source)
-    return model, as_the_model_counts(data, model.source.labels, model.source.kind)
-
-
 class TeacherModel(OpenTeacher):
     """A fine-tuned encoder, which is run."""
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
-        self.source: Teacher = Teacher(load_classifier(config.teacher))
-        self.fingerprint = self.source.fingerprint
-        self.classifier: Classifier = Classifier(config.teacher, self.source.model, load_tokenizer(config.teacher))
+        self.model = Teacher(load_classifier(config.teacher))
+        self.source: Teacher | TeacherEnsemble = self.model
+        self.fingerprint = self.model.fingerprint
+        self.born_from: Classifier = Classifier(config.teacher, self.model.model, load_tokenizer(config.teacher))
+        self.classifier = self.born_from
 
     @property
     def tokenizer(self) -> Any:
-        return self.classifier.tokenizer
+        return self.born_from.tokenizer
 
     def student(self, task: Task, **options: Any) -> Student:
         student, tokenizer = make_student(
-            self.config.student, self.source.model, self.tokenizer, source=self.config.student_source,
+            self.config.student, self.model.model, self.tokenizer, source=self.config.student_source,
             **_of_task(task), **options,
         )  # fmt: skip
-        check_max_length(self.config.max_length, self.source.model, student)
+        check_max_length(self.config.max_length, self.model.model, student)
         return student, tokenizer
 
     def stages(self, config: RunConfig, student: EncoderShape, task: Task) -> list[Stage]:
-        return compose_stages(config, student, self.source.shape, task.predictions)
+        return compose_stages(config, student, self.model.shape, task.predictions)
 
     def own_tokenizer(self, stages: Sequence[Stage], tokenizer: Any) -> Any | None:
         own = teachers_own(self.tokenizer, tokenizer)
@@ -162,17 +149,17 @@ class TeacherModel(OpenTeacher):
         return read_augmented(file, data, teacher=self.fingerprint)
 
     def logits(self, evaluation: Mapping[str, Dataset], **reading: Unpack[Reading]) -> Logits:
-        return predict_sets(self.source.model, self.tokenizer, evaluation, **reading)
+        return predict_sets(self.model.model, self.tokenizer, evaluation, **reading)
 
     def stage_sources(self, lesson: Lesson) -> list[TeacherSource | None]:
-        self.source.dtype = lesson.arguments[0].teacher_dtype
+        self.model.dtype = lesson.arguments[0].teacher_dtype
         return stage_teachers(
-            lesson.stages, self.source, lesson.train, self.tokenizer,
+            lesson.stages, self.model, lesson.train, self.tokenizer,
             cache=self.config.teacher_cache, folder=cache_folder(self.config),
         )  # fmt: skip
 
     def describe(self) -> ModelRecord:
-        return describe_model(self.source.model)
+        return describe_model(self.model.model)
 
 
 class TeacherFile(OpenTeacher):

@@ -11,8 +11,10 @@ import numpy as np
 
 from emdistill.commands._baselines import Setting, measure_baselines
 from emdistill.commands._bench import torch_contender
+from emdistill.commands._open_teacher import open_teacher
 from emdistill.commands._raw_text import distill_text
-from emdistill.commands._teachers import OpenTeacher, open_teacher
+from emdistill.commands._several_teachers import teacher_names
+from emdistill.commands._teachers import OpenTeacher
 from emdistill.config import RunConfig, config_dict
 from emdistill.console import say, say_scores
 from emdistill.data.read import read_data
@@ -79,8 +81,8 @@ def distill(
     if config.task == RAW_TEXT:
         return distill_text(config, quiet=quiet)
     folder = Path(config.output)
-    reads = [config.teacher, config.data, config.dev, config.student, config.student_source, config.augmented]
-    reads += (config.unlabelled or "").split(",")
+    reads = [config.data, config.dev, config.student, config.student_source, config.augmented]
+    reads += [*teacher_names(config.teacher), *(config.unlabelled or "").split(",")]
     with open_run(folder, overwrite=config.overwrite, resume=config.resume, reads=reads) as run:
         labelled = examples or (read_data(config) if config.data else None)
         teacher, data = open_teacher(config, labelled)
@@ -106,6 +108,8 @@ def distill(
         started = time.perf_counter()
         if teacher_logits is None:
             teacher_logits = teacher.logits(data.evaluation, **reading("teacher on dev"))
+            for name, logits in teacher.logits_of_each.items():
+                note_scores(f"teacher {name}", logits)
         if teacher_logits is not None:
             note_scores("teacher", teacher_logits)
         record.timings["teacher_evaluation_seconds"] = time.perf_counter() - started
@@ -162,6 +166,7 @@ def _lesson(config: RunConfig, data: TaskData, teacher: OpenTeacher, sample: Any
         arithmetic=describe_arithmetic(arguments[0]),
         objective={stage.name: str(stage.objective) for stage in stages},
         teacher=teacher.describe(),
+        teachers=teacher.describe_each(),
         student=describe_model(student, [{"layers": plan.layers, "heads": plan.heads} for plan in plans]),
     )
     lesson = Lesson(

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from emdistill.commands._open_teacher import open_teacher
 from emdistill.commands._places import check_folder
-from emdistill.commands._teachers import open_teacher
 from emdistill.commands.distill import distill, student_shape
 from emdistill.config import Birth, CacheChoice, RunConfig, check_limits
 from emdistill.console import print_table, say, say_scores

@@ -13,7 +13,7 @@ from transformers import BatchEncoding, DataCollatorWithPadding, PreTrainedToken
 
 from emdistill.data.corpus import TextEncoder
 from emdistill.errors import ConfigError, TokenizerError
-from emdistill.states import NOT_MASKED, TEACHER_LOGITS
+from emdistill.states import ASKED, NOT_MASKED, TEACHER_LOGITS
 
 Index = TypeVar("Index", int, list[int])
 
@@ -76,18 +76,23 @@ class MaskingCollator:
 
     share   of a text's tokens, at least one, special tokens and padding apart: of these 80 % become [MASK], 10 % a
             random token, 10 % stay
+    unmasked_share  of all other tokens, special ones too: the share whose answers are learned, in ASKED with the
+            masked ones; 0: the masked ones alone, and no such column
     The draw is a function of `seed` and the batch's tokens: a resumed run masks as an uninterrupted one, every
     evaluation masks alike, and new batches are masked anew.
     Raises TokenizerError for a tokenizer without a mask token, ConfigError for a share outside (0, 1].
     Source: Devlin et al., NAACL 2019, section 3.1.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, share: float = 0.15, seed: int = 0) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, *, share: float = 0.15, unmasked_share: float = 0.0, seed: int = 0
+    ) -> None:
         if tokenizer.mask_token_id is None:
             raise TokenizerError("this tokenizer has no mask token, so it masks no words; take an encoder's own")
         if not 0 < share <= 1:
             raise ConfigError(f"the share of tokens that are masked lies between 0 and 1, not at {share}")
         self.share = share
+        self.unmasked_share = unmasked_share
         self.seed = seed
         self._pad = padding_collator(tokenizer)
         self._mask = int(tokenizer.mask_token_id)
@@ -95,7 +100,7 @@ class MaskingCollator:
         self._words = torch.tensor(sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)))
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Tokenised rows, unpadded -> input_ids, attention_mask, their other columns, and labels."""
+        """Tokenised rows, unpadded -> input_ids, attention_mask, their other columns, labels and perhaps ASKED."""
         batch: dict[str, Tensor] = dict(self._pad(rows))
         ids = batch["input_ids"]
         generator = torch.Generator().manual_seed(self._seed_of(ids))
@@ -109,6 +114,9 @@ class MaskingCollator:
         masked = ids.masked_fill(chosen & (fate < 0.8), self._mask)
         batch["input_ids"] = torch.where(chosen & (fate >= 0.9), random_words, masked)
         batch["labels"] = ids.masked_fill(~chosen, NOT_MASKED)
+        if self.unmasked_share:
+            drawn = torch.rand(ids.shape, generator=generator) < self.unmasked_share
+            batch[ASKED] = chosen | (drawn & (batch["attention_mask"] != 0))
         return batch
 
     def _seed_of(self, ids: Tensor) -> int:

@@ -1,5 +1,6 @@
 """What the student pays: losses over states, and the objective that sums them."""
 
+from emdistill.losses.attention_distributions import AttentionDistributionCosts
 from emdistill.losses.attention_scores import AttentionScoreCosts
 from emdistill.losses.balance import GradientBalance
 from emdistill.losses.cosine import CosineCosts
@@ -9,13 +10,16 @@ from emdistill.losses.hard_labels import HardLabels
 from emdistill.losses.hidden_states import HiddenStateCosts
 from emdistill.losses.layers import LayerLoss
 from emdistill.losses.loss import Loss
+from emdistill.losses.neuron_selectivity import NeuronSelectivityCosts
 from emdistill.losses.objective import Objective
 from emdistill.losses.projection import Projection
 from emdistill.losses.relations import RelationCosts
 from emdistill.losses.soft_targets import SoftTargets
+from emdistill.losses.solution_flow import SolutionFlowCosts
 from emdistill.losses.standardised_logits import StandardisedLogits
 
 __all__ = [
+    "AttentionDistributionCosts",
     "AttentionScoreCosts",
     "CosineCosts",
     "EmbeddingLoss",
@@ -25,9 +29,11 @@ __all__ = [
     "HiddenStateCosts",
     "LayerLoss",
     "Loss",
+    "NeuronSelectivityCosts",
     "Objective",
     "Projection",
     "RelationCosts",
     "SoftTargets",
+    "SolutionFlowCosts",
     "StandardisedLogits",
 ]

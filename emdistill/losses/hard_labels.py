@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from emdistill.losses.loss import Loss, logits_of
-from emdistill.states import NOT_MASKED, EncoderStates, Link
+from emdistill.states import ASKED, NOT_MASKED, EncoderStates, Link
 
 
 class HardLabels(Loss):
@@ -35,5 +35,8 @@ class HardLabels(Loss):
         if self.link == "sigmoid":
             chances, there = labels.float().nan_to_num(), (~labels.isnan()).float()
             return {"hard_labels": functional.binary_cross_entropy_with_logits(logits, chances, weight=there)}
+        if ASKED in batch:  # more tokens than the masked ones have logits
+            labels = labels[batch[ASKED]]
+            logits, labels = logits[labels != NOT_MASKED], labels[labels != NOT_MASKED]
         classes = labels[labels != NOT_MASKED] if labels.ndim == 2 else labels
         return {"hard_labels": functional.cross_entropy(logits, classes, reduction="sum") / len(classes)}

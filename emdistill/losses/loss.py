@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from emdistill.errors import CaptureError
 from emdistill.states import EncoderStates
 
+# A logit of the teacher at or below this stands for an answer that cannot be given, as at padding.
+IMPOSSIBLE = -1e4
+
 
 class Loss(nn.Module, ABC):
     """One or more named terms computed from states, never from models; the teacher's are constants.
@@ -18,6 +21,7 @@ class Loss(nn.Module, ABC):
     teacher_layers  likewise
     taught          whether the teacher's states are read at all
     predicts        whether logits are read
+    unmasked_share  of the tokens that are not masked, on raw text, the share whose logits are read too
     """
 
     needs: frozenset[str] = frozenset()
@@ -25,6 +29,7 @@ class Loss(nn.Module, ABC):
     teacher_layers: frozenset[int] | None = None
     taught: bool = True
     predicts: bool = False
+    unmasked_share: float = 0.0
 
     @abstractmethod
     def forward(self, student: EncoderStates, teacher: EncoderStates, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -39,3 +44,8 @@ def logits_of(states: EncoderStates) -> Tensor:
             "AutoModelForSequenceClassification, or leave out the losses that read predictions"
         )
     return states.logits if states.logits.dtype == torch.float64 else states.logits.float()
+
+
+def impossible(teacher: Tensor) -> Tensor:
+    """Which classes cannot be the answer, by the teacher's logits, bool [A, C]."""
+    return teacher <= IMPOSSIBLE

@@ -79,6 +79,11 @@ class Objective(nn.Module):
         """Whether any loss reads logits."""
         return any(loss.predicts for loss in self._losses())
 
+    @property
+    def unmasked_share(self) -> float:
+        """On raw text, the share of the tokens that are not masked whose logits are read too."""
+        return max(loss.unmasked_share for loss in self._losses())
+
     def forward(
         self,
         student: EncoderStates,

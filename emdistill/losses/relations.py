@@ -1,14 +1,16 @@
 """Self-attention relations: how the queries (keys, values) of a text's tokens stand to each other."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from emdistill.errors import ConfigError
+from emdistill.losses.distributions import divergence, log_distributions, targets
 from emdistill.losses.layers import CostOptions
+from emdistill.losses.pairs import Side, costs_of_pairs, precise
 from emdistill.mapping import Pair
 from emdistill.states import EncoderStates, constants
 
@@ -71,23 +73,14 @@ def relation_costs(
     kind    what the layers hold, for the errors
     Raises ConfigError where layers lack, or are not as wide as A_r needs.
     """
-    every = [(i, j) for i in range(len(student_layers)) for j in range(len(teacher_layers))]
-    pairs = every if pairs is None else pairs
-    if not pairs and student_layers and teacher_layers:
-        return torch.zeros(len(student_layers), len(teacher_layers), device=mask.device)
-    students = _recorded("student", kind, student_layers, {i for i, _ in pairs})
-    teachers = _recorded("teacher", kind, teacher_layers, {j for _, j in pairs})
-    for i, j in pairs:
-        check_relation_heads(relation_heads, students[i].shape[-1], teachers[j].shape[-1])
     tokens = mask != 0
-    with torch.autocast(mask.device.type, enabled=False):
-        own = {i: log_relations(layer, tokens, relation_heads) for i, layer in students.items()}
-        other = {j: log_relations(layer, tokens, relation_heads) for j, layer in teachers.items()}
-        probabilities = {j: logs.exp() for j, logs in other.items()}  # once: backward of every pair keeps them
-        weights = _token_weights(tokens).to(own[pairs[0][0]].dtype)[:, None] / relation_heads
-        costs = {(i, j): (weights * (probabilities[j] * (other[j] - own[i])).sum(dim=-1)).sum() for i, j in pairs}
-    none = next(iter(costs.values())).new_zeros(())
-    return torch.stack([costs.get(pair, none) for pair in every]).view(len(student_layers), len(teacher_layers))
+
+    def logs(layer: Tensor) -> Tensor:
+        return log_relations(layer, tokens, relation_heads)
+
+    check_relation_heads(relation_heads, _width(student_layers), _width(teacher_layers))
+    student, teacher = Side(student_layers, logs), Side(teacher_layers, lambda layer: targets(logs(layer)))
+    return costs_of_pairs(kind, student, teacher, lambda own, other: divergence(own, other, tokens), pairs, mask)
 
 
 def log_relations(vectors: Tensor, tokens: Tensor, relation_heads: int) -> Tensor:
@@ -95,14 +88,10 @@ def log_relations(vectors: Tensor, tokens: Tensor, relation_heads: int) -> Tenso
 
     tokens  bool [B, L]; padded keys get 0, what padded queries get is finite; neither has a gradient
     """
-    precise = vectors if vectors.dtype == torch.float64 else vectors.float()
     # Zero, because products with what padding holds would enter the gradient.
-    vectors = precise.masked_fill(~tokens[..., None], 0)
+    vectors = precise(vectors).masked_fill(~tokens[..., None], 0)
     heads = vectors.reshape(*tokens.shape, relation_heads, -1).transpose(1, 2)
-    scores = torch.matmul(heads / math.sqrt(heads.shape[-1]), heads.transpose(-1, -2))
-    # The smallest number and not -inf, so that a text of padding alone gives no NaN.
-    keys = tokens[:, None, None, :]
-    return scores.masked_fill(~keys, torch.finfo(scores.dtype).min).log_softmax(dim=-1).masked_fill(~keys, 0)
+    return log_distributions(torch.matmul(heads / math.sqrt(heads.shape[-1]), heads.transpose(-1, -2)), tokens)
 
 
 def check_relation_heads(relation_heads: int, student_width: int, teacher_width: int) -> None:
@@ -116,27 +105,10 @@ def check_relation_heads(relation_heads: int, student_width: int, teacher_width:
         )
 
 
-def _token_weights(tokens: Tensor) -> Tensor:
-    """1/(texts · |x|) at each token of a text x, 0 at padding: so that texts weigh the same."""
-    valid = tokens.double()
-    lengths = valid.sum(dim=1, keepdim=True)
-    return valid / (lengths.clamp(min=1) * (lengths > 0).sum())
+def _width(layers: Sequence[Tensor | None]) -> int:
+    """Of the layers that are recorded; 0 where none is."""
+    return next((layer.shape[-1] for layer in layers if layer is not None), 0)
 
 
 def _vectors(states: EncoderStates) -> Mapping[str, Sequence[Tensor | None]]:
     return {"queries": states.queries, "keys": states.keys, "values": states.values}
-
-
-def _recorded(side: str, kind: str, layers: Sequence[Tensor | None], numbers: Collection[int]) -> dict[int, Tensor]:
-    """The layers that some pair names, by number."""
-    if not layers or not numbers:
-        raise ConfigError(
-            f"there are no {kind} of {side} layers to compare: record at least one, and name it in a pair"
-        )
-    chosen: dict[int, Tensor] = {}
-    for number in sorted(numbers):
-        layer = layers[number] if 0 <= number < len(layers) else None
-        if layer is None:
-            raise ConfigError(f"the {kind} of {side} layer {number} were not recorded, but are to be compared")
-        chosen[number] = layer
-    return chosen

@@ -12,6 +12,7 @@ from emdistill.mapping.fixed import (
     final_mapping,
     first_mapping,
     last_mapping,
+    pkd_last_mapping,
     skip_mapping,
     uniform_mapping,
 )
@@ -34,6 +35,7 @@ MAPPINGS: dict[str, Callable[[int, int], LayerMapping]] = {
     "first": first_mapping,
     "skip": skip_mapping,
     "final": final_mapping,
+    "pkd-last": pkd_last_mapping,
 }
 
 
@@ -69,6 +71,7 @@ __all__ = [
     "last_mapping",
     "layer_costs",
     "make_mapping",
+    "pkd_last_mapping",
     "read_mapping",
     "sinkhorn_plan",
     "skip_mapping",

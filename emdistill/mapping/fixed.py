@@ -65,8 +65,7 @@ def last_mapping(student_layers: int, teacher_layers: int) -> FixedMapping:
     Where the student is the deeper, its first M − N layers learn from the teacher's first as well.
     Source: the "top" strategy in the ablations of TinyBERT (Jiao et al., 2020).
     """
-    pairs = [(i, max(0, teacher_layers - student_layers + i)) for i in range(student_layers)]
-    return FixedMapping.of_pairs(pairs, student_layers, teacher_layers)
+    return FixedMapping.of_pairs(_last(student_layers, teacher_layers), student_layers, teacher_layers)
 
 
 def first_mapping(student_layers: int, teacher_layers: int) -> FixedMapping:
@@ -89,12 +88,27 @@ def skip_mapping(student_layers: int, teacher_layers: int) -> FixedMapping:
     return FixedMapping.of_pairs(pairs[:-1] or pairs, student_layers, teacher_layers)
 
 
+def pkd_last_mapping(student_layers: int, teacher_layers: int) -> FixedMapping:
+    """The teacher layers before the last, which the head teaches: F[i, N − M + i] = 1, i < M − 1.
+
+    Of mass M − 1: `last` without its last pair. For 6 of 12 layers, counted from 1: 1 to 5 learn from 7 to 11. A
+    student of one layer learns from the teacher's last.
+    Source: PKD-Last (Sun et al., Patient Knowledge Distillation, EMNLP 2019).
+    """
+    pairs = _last(student_layers, teacher_layers)
+    return FixedMapping.of_pairs(pairs[:-1] or pairs, student_layers, teacher_layers)
+
+
 def final_mapping(student_layers: int, teacher_layers: int) -> FixedMapping:
     """Only the last student layer, from the last teacher layer: F[M − 1, N − 1] = 1, of mass 1.
 
     Source: DistilBERT (Sanh et al., 2019) for hidden states, MiniLM (Wang et al., 2020) for attention.
     """
     return FixedMapping.of_pairs([(student_layers - 1, teacher_layers - 1)], student_layers, teacher_layers)
+
+
+def _last(student_layers: int, teacher_layers: int) -> list[Pair]:
+    return [(i, max(0, teacher_layers - student_layers + i)) for i in range(student_layers)]
 
 
 def _every_kth(student_layers: int, teacher_layers: int) -> list[Pair]:

@@ -7,15 +7,19 @@ student predicts, and of its own settings; its Args are the options of --objecti
 import importlib.util
 import inspect
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
-from emdistill.config import RunConfig
+from emdistill.config import RunConfig, SharedSettings
 from emdistill.errors import ConfigError, nearest
+from emdistill.methods._shared import with_shared_settings
 from emdistill.methods.balanced import balanced
 from emdistill.methods.bert_emd import bert_emd
 from emdistill.methods.distilbert import distilbert
 from emdistill.methods.hard_labels import hard_labels
+from emdistill.methods.matched_layers import matched_layers
 from emdistill.methods.minilm import minilm
+from emdistill.methods.minilm_v1 import minilm_v1
 from emdistill.methods.patient_kd import patient_kd
 from emdistill.methods.soft_targets import soft_targets
 from emdistill.methods.tinybert import tinybert
@@ -31,7 +35,9 @@ METHODS: dict[str, Method] = {
     "tinybert": tinybert,
     "patient-kd": patient_kd,
     "minilm": minilm,
+    "minilm-v1": minilm_v1,
     "distilbert": distilbert,
+    "matched-layers": matched_layers,
     "soft-targets": soft_targets,
     "hard-labels": hard_labels,
 }
@@ -70,7 +76,12 @@ def compose_stages(
     mapping = {} if config.mapping is None else {"mapping": config.mapping}
     if mapping and "mapping" not in inspect.signature(method).parameters:
         raise ConfigError(f"--mapping {config.mapping}: the method {config.method} maps no layers; leave it out")
-    return method(student, teacher, predictions=predictions, **mapping, **config.objective)
+    shared = {setting.name for setting in fields(SharedSettings)} - inspect.signature(method).parameters.keys()
+    settings = {name: value for name, value in config.objective.items() if name in shared}
+    own = {name: value for name, value in config.objective.items() if name not in shared}
+    stages = method(student, teacher, predictions=predictions, **mapping, **own)
+    with_shared_settings(stages, SharedSettings(**settings), predictions)
+    return stages
 
 
 __all__ = ["GIVEN_BY_THE_RUN", "METHODS", "Method", "compose_stages", "load_method"]

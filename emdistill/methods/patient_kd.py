@@ -4,7 +4,8 @@
     L_patience = Σ_i ‖ h_i / ‖h_i‖ - t_g(i) / ‖t_g(i)‖ ‖²
 
 h_i and t_j are hidden states of the first token, averaged over the batch. g skips: student layer i learns from every
-k-th teacher layer (PKD-Skip); `--mapping last` is PKD-Last. The student's last layer has the predictions to learn from.
+k-th teacher layer (PKD-Skip), or with `--mapping pkd-last` from the last ones before the teacher's last (PKD-Last). The
+student's last layer has the predictions to learn from.
 """
 
 from emdistill.losses import FirstTokenCosts, LayerLoss, Loss, Objective, Projection

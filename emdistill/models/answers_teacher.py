@@ -14,6 +14,7 @@ class AnswersTeacher:
     """Gives each batch the answers to its rows; it has no layers."""
 
     shape = EncoderShape(layers=0, width=0, heads=0)
+    reads_rows = False
 
     def to(self, device: torch.device | str) -> Self:
         """Nothing of it stays on a device."""

@@ -25,14 +25,14 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from emdistill.errors import CaptureError, LayerCountError
 from emdistill.models.attention import attending, attention_implementation
 from emdistill.models.families import require
-from emdistill.models.masked_lm import has_masked_lm_head, masked_word_logits
-from emdistill.states import TEACHER_LOGITS, WORDS_OF_TOKENS, EncoderStates, student_part
+from emdistill.models.masked_lm import has_masked_lm_head, word_logits
+from emdistill.states import ASKED, NOT_MASKED, TEACHER_LOGITS, WORDS_OF_TOKENS, EncoderStates, student_part
 
 OF_ATTENTION = ("attention", "queries", "keys", "values")
 OF_LAYERS = ("hidden", *OF_ATTENTION)
 STATES = frozenset({"embeddings", *OF_LAYERS})
 # row: the number of an example in its data set
-NOT_FOR_THE_MODEL = frozenset({"labels", "row", WORDS_OF_TOKENS, TEACHER_LOGITS})
+NOT_FOR_THE_MODEL = frozenset({"labels", "row", WORDS_OF_TOKENS, TEACHER_LOGITS, ASKED})
 SUFFIX = "+emdistill"
 
 
@@ -45,7 +45,7 @@ def capture(
             (DistributedDataParallel)
     inputs  the tokenizer's tensors, [B, L]; `labels`, `row`, `words` and the teacher's part are not passed on; without
             `attention_mask` all are tokens. The logits of a masked-LM are those at the positions whose label is not
-            -100: [P, V]
+            -100, or of ASKED where the batch has them: [P, V]
     needs   any of "hidden", "embeddings", "attention", "queries", "keys", "values"
     layers  the numbers of the layers to keep; None: all
     Gradients flow through all states. The output is that of an uncaptured pass, up to rounding.
@@ -99,13 +99,14 @@ def check_capture(model: nn.Module, needs: Collection[str]) -> None:
 
 
 def _logits(encoder: PreTrainedModel, outputs: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> Tensor:
-    """The head's logits; of a masked-LM only where a word is masked, of a bare encoder none."""
+    """The head's logits; of a masked-LM only where a word is asked for, of a bare encoder none."""
     if "logits" in outputs:
         logits: Tensor = outputs["logits"]
         return logits
     hidden: Tensor = outputs["last_hidden_state"]
     if has_masked_lm_head(encoder) and "labels" in inputs:
-        return masked_word_logits(encoder, hidden, inputs["labels"])
+        answered = inputs[ASKED] if ASKED in inputs else inputs["labels"] != NOT_MASKED
+        return word_logits(encoder, hidden, answered)
     return hidden.new_zeros(len(hidden), 0)
 
 

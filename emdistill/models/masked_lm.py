@@ -18,10 +18,15 @@ def has_masked_lm_head(model: PreTrainedModel) -> bool:
 
 
 def masked_word_logits(model: PreTrainedModel, hidden: Tensor, labels: Tensor) -> Tensor:
-    """The model's own logits, [P, V], at the P positions whose label is not -100, text by text.
+    """As `word_logits` at the positions whose label is not -100; labels [B, L]."""
+    return word_logits(model, hidden, labels != NOT_MASKED)
+
+
+def word_logits(model: PreTrainedModel, hidden: Tensor, places: Tensor) -> Tensor:
+    """The model's own logits, [P, V], at P places, text by text.
 
     hidden  [B, L, d], the states after the last layer
-    labels  [B, L]
+    places  bool [B, L]
     Raises ModelError for a model without a masked-LM head.
     """
     if not has_masked_lm_head(model):
@@ -29,7 +34,7 @@ def masked_word_logits(model: PreTrainedModel, hidden: Tensor, labels: Tensor) -
             f"a {type(model).__name__} predicts no masked words; the masked-LM models of these families do: "
             f"{', '.join(name for name, family in FAMILIES.items() if family.masked_lm)}"
         )
-    logits = hidden[labels != NOT_MASKED]
+    logits = hidden[places]
     for name in family_of(model).masked_lm:
         logits = model.get_submodule(name)(logits)
     return logits

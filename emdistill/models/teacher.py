@@ -16,10 +16,16 @@ from emdistill.tasks import TaskKind, kind_of_model
 
 
 class TeacherSource(Protocol):
-    """A source of a teacher's states for a batch: a Teacher, which computes them, or a TeacherCache."""
+    """A source of a teacher's states for a batch: a Teacher, which computes them, or a TeacherCache.
+
+    reads_rows  whether a batch has to number its rows, `row`
+    """
 
     @property
     def shape(self) -> EncoderShape: ...
+
+    @property
+    def reads_rows(self) -> bool: ...
 
     def __call__(
         self, inputs: Mapping[str, Tensor], needs: Collection[str] = (), layers: Collection[int] | None = None
@@ -32,6 +38,8 @@ class Teacher:
     dtype   of its matrix products: float32, or bfloat16 or float16 by autocast
     It is no nn.Module, so that no trainer trains it or saves it with the student.
     """
+
+    reads_rows = False
 
     def __init__(self, model: PreTrainedModel, *, dtype: torch.dtype = torch.float32) -> None:
         self.model = model.requires_grad_(False)

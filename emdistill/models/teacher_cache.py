@@ -32,6 +32,8 @@ LABELS = {"id2label", "label2id", "problem_type"}
 class TeacherCache:
     """A teacher whose states of the cached examples are read from disk."""
 
+    reads_rows = True
+
     def __init__(self, files: CacheFiles, parts: Collection[Part]) -> None:
         self.layout = files.layout
         self.shape = files.layout.shape

@@ -56,6 +56,16 @@ class AnswersRecord:
 
 
 @dataclass(frozen=True)
+class MemberRecord:
+    """One of several teachers: its name, the weight of its answers, SHA-256 of its weights, size and shape."""
+
+    name: str
+    weight: float
+    sha256: str
+    model: ModelRecord
+
+
+@dataclass(frozen=True)
 class FileRecord:
     """A file that was read."""
 
@@ -121,7 +131,10 @@ class RunRecord:
     unlabelled  how many texts without labels were read, left out and kept; None where none were given
     steps_per_epoch  updates of the student per pass over all that is learned from
     objective   equation by stage
-    scores      {"teacher", "student"} by metric, on the evaluation sets; no teacher's where it has not answered all
+    teacher     of several the sizes are added up, and the shape is the first one's
+    teachers    each of them, where they are several
+    scores      {"teacher", "student"} by metric, on the evaluation sets; no teacher's where it has not answered all;
+                of each of several as "teacher NAME"
     timings     seconds, added up over the sessions of a run that was resumed
     """
 
@@ -141,6 +154,7 @@ class RunRecord:
     arithmetic: dict[str, Any] = field(default_factory=dict)
     objective: dict[str, str] = field(default_factory=dict)
     teacher: ModelRecord | AnswersRecord | None = None
+    teachers: tuple[MemberRecord, ...] = ()
     student: ModelRecord | None = None
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     held_out_loss: dict[str, dict[str, float]] = field(default_factory=dict)

@@ -19,6 +19,8 @@ from emdistill.errors import ConfigError
 from emdistill.mapping import MAPPINGS, FixedMapping, Pair
 
 Gene = tuple[int, ...]
+# Not pkd-last, which is one change away from last.
+HEURISTICS = ("uniform", "last", "first", "skip", "final")
 
 
 def gene_name(gene: Gene) -> str:
@@ -42,8 +44,8 @@ def gene_of(mapping: FixedMapping) -> Gene:
 
 
 def heuristic_genes(student_layers: int, teacher_layers: int) -> dict[str, Gene]:
-    """The fixed mappings, which people choose without searching, by name; some may be the same gene."""
-    mappings = {name: build(student_layers, teacher_layers) for name, build in MAPPINGS.items()}
+    """The mappings that people choose without searching, by name; some may be the same gene."""
+    mappings = {name: MAPPINGS[name](student_layers, teacher_layers) for name in HEURISTICS}
     return {name: gene_of(mapping) for name, mapping in mappings.items() if isinstance(mapping, FixedMapping)}
 
 

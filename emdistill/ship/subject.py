@@ -76,7 +76,8 @@ def read_subject(
         options = {"task": task or config.task, "dev": dev or config.dev, "kind": config.kind}
         examples = reading.read(data or config.data, **options, evaluating=True)
     _check_same_data(folder, record.task, examples)
-    source = teacher or (None if isinstance(record.teacher, AnswersRecord) else config.teacher)
+    unmeasured = isinstance(record.teacher, AnswersRecord) or len(record.teachers) > 1  # there is no one model to run
+    source = teacher or (None if unmeasured else config.teacher)
     with _moved(folder, "teacher", teacher is None):
         taught_by = None if source is None else _load(source)
     recorded = record.hashes.get("teacher")  # a fine-tuned model's run has none

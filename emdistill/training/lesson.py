@@ -14,6 +14,7 @@ from emdistill.models.answers_teacher import AnswersTeacher
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.capture import capture
 from emdistill.models.teacher import Teacher
+from emdistill.models.teacher_ensemble import TeacherEnsemble
 from emdistill.training.arguments import DistillationArguments
 from emdistill.training.stage import Stage
 from emdistill.training.two_vocabularies import collator_for_both
@@ -38,7 +39,7 @@ class Lesson:
     stages: Sequence[Stage]
     arguments: Sequence[DistillationArguments]
     train: Dataset
-    teacher: Teacher | AnswersTeacher | None = None
+    teacher: Teacher | TeacherEnsemble | AnswersTeacher | None = None
     choose_on: Dataset | None = None
     score: Score | None = None
     collator: Collator | None = None

@@ -1,6 +1,6 @@
 """What teaches each stage: the teacher itself, or its outputs, written once."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from datasets import Dataset
@@ -10,7 +10,7 @@ from emdistill.config import CacheChoice
 from emdistill.data.batches import padding_collator
 from emdistill.losses import Objective
 from emdistill.models.teacher import Teacher, TeacherSource
-from emdistill.models.teacher_cache import open_teacher_cache
+from emdistill.models.teacher_cache import TeacherCache, open_teacher_cache
 from emdistill.training.stage import Stage
 from emdistill.training.two_vocabularies import teacher_examples
 
@@ -37,14 +37,27 @@ def stage_teachers(
             return None
         if cache == "none" or (cache == "logits" and objective.needs):
             return teacher
-        return open_teacher_cache(
-            teacher,
-            teacher_examples(examples),
-            folder,
-            needs=objective.needs,
-            layers=objective.teacher_layers,
-            collate=padding_collator(tokenizer),
-            description="the teacher's outputs",
-        )
+        return cached(teacher, examples, tokenizer, folder, needs=objective.needs, layers=objective.teacher_layers)
 
     return [of_stage(stage.objective) for stage in stages]
+
+
+def cached(
+    teacher: Teacher,
+    examples: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    needs: Collection[str] = (),
+    layers: Collection[int] | None = None,
+) -> TeacherCache:
+    """The teacher's logits, and these states, of all examples, written to `folder` now; tokenizer is the teacher's."""
+    return open_teacher_cache(
+        teacher,
+        teacher_examples(examples),
+        folder,
+        needs=needs,
+        layers=layers,
+        collate=padding_collator(tokenizer),
+        description="the teacher's outputs",
+    )

@@ -21,7 +21,6 @@ from emdistill.models.arithmetic import fast_float32
 from emdistill.models.capture import capture
 from emdistill.models.encoder import save_student
 from emdistill.models.teacher import Teacher, TeacherSource
-from emdistill.models.teacher_cache import TeacherCache
 from emdistill.states import EncoderStates
 from emdistill.training.arguments import DistillationArguments
 from emdistill.training.finite_checks import FiniteChecks, NotFinite
@@ -100,7 +99,9 @@ class DistillationTrainer(Trainer):
         if objective.taught and teacher is None:
             raise ConfigError(f"the objective {objective} reads a teacher: pass teacher=")
         rows: Any = _model_inputs(train_dataset)
-        if isinstance(teacher, TeacherCache) and rows is not None:  # it finds the outputs of an example by its number
+        if (
+            getattr(teacher, "reads_rows", False) and rows is not None
+        ):  # it finds the outputs of an example by its number
             rows = rows.add_column("row", np.arange(len(rows)))
         # The objective's losses take whole batches as dicts; nothing may be dropped by signature.
         args.remove_unused_columns = False

@@ -46,6 +46,21 @@ def test_each_text_has_its_share_and_at_least_one(tiny_tokenizer, rows: Rows, sh
     assert ((batch["labels"] != -100).sum(1).numpy() == expected).all()
 
 
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_unmasked_tokens_are_asked_for_too(tiny_tokenizer, rows: Rows, share: float) -> None:
+    """The masked ones always, of the others their share, special tokens included; masks stay as they were."""
+    plain = MaskingCollator(tiny_tokenizer, seed=3)(rows)
+    batch = MaskingCollator(tiny_tokenizer, unmasked_share=share, seed=3)(rows)
+    assert all(torch.equal(batch[name], plain[name]) for name in plain)
+    masked, tokens, answered = plain["labels"] != -100, plain["attention_mask"] != 0, batch["asked"]
+    assert answered[masked].all()
+    assert not answered[~tokens].any()
+    others = answered[tokens & ~masked].double()
+    assert others.mean().item() == pytest.approx(share, abs=0.02)
+    assert answered[:, 0].double().mean().item() == pytest.approx(share, abs=0.1)
+    assert torch.equal(MaskingCollator(tiny_tokenizer, unmasked_share=share, seed=3)(rows)["asked"], answered)
+
+
 def test_what_stands_in_their_place(tiny_tokenizer, rows: Rows) -> None:
     """Over 20,000 masked words: 80 % [MASK], 10 % random ordinary tokens, 10 % kept; and every position alike."""
     ids, labels = [], []

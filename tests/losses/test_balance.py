@@ -159,8 +159,9 @@ def test_nonsense_is_refused(settings: dict[str, Any], named: list[object]) -> N
         GradientBalance(["layers"], **settings)
 
 
-def test_fading_is_a_line_from_1_to_0() -> None:
+def test_fading_and_growing_are_lines_between_1_and_0() -> None:
     assert [SCHEDULES["fade"](progress) for progress in (0, 0.25, 0.5, 1)] == [1, 0.75, 0.5, 0]
+    assert [SCHEDULES["grow"](progress) for progress in (0, 0.25, 0.5, 1)] == [0, 0.25, 0.5, 1]
 
 
 def test_terms_fade_with_progress() -> None:

@@ -20,6 +20,7 @@ from emdistill.mapping import (
     first_mapping,
     last_mapping,
     layer_costs,
+    pkd_last_mapping,
     skip_mapping,
     uniform_mapping,
 )
@@ -119,6 +120,10 @@ def test_uniform(layers: tuple[int, int], pairs: list[tuple[int, int]]) -> None:
         (skip_mapping, (5, 3), [0, 0, 0, 1, None]),
         (skip_mapping, (2, 2), [0, None]),
         (skip_mapping, (1, 6), [5]),  # nothing would be left to learn
+        (pkd_last_mapping, (6, 12), [6, 7, 8, 9, 10, None]),  # the paper's: its layers 7, 8, 9, 10, 11
+        (pkd_last_mapping, (3, 12), [9, 10, None]),
+        (pkd_last_mapping, (5, 3), [0, 0, 0, 1, None]),
+        (pkd_last_mapping, (1, 6), [5]),
         (final_mapping, (3, 12), [None, None, 11]),
         (final_mapping, (5, 3), [None, None, None, None, 2]),
         (final_mapping, (1, 1), [0]),

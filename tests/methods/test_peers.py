@@ -9,12 +9,15 @@ import torch
 from encoder_states import random_states
 from messages import names
 from plain_losses import (
+    attention_divergence,
     cosine_distance,
     first_token_distance,
+    flow_difference,
     hard_cross_entropy,
     mean_square,
     relation_divergence,
     soft_cross_entropy,
+    unit_discrepancy,
 )
 from torch import Tensor
 
@@ -22,7 +25,9 @@ from emdistill.errors import ConfigError, LayerCountError
 from emdistill.mapping import write_mapping
 from emdistill.methods import METHODS
 from emdistill.methods.distilbert import distilbert
+from emdistill.methods.matched_layers import matched_layers
 from emdistill.methods.minilm import minilm
+from emdistill.methods.minilm_v1 import minilm_v1
 from emdistill.methods.patient_kd import patient_kd
 from emdistill.methods.tinybert import tinybert
 from emdistill.states import NOTHING, WORDS, EncoderShape
@@ -138,7 +143,70 @@ def test_minilm_chooses_its_relation_heads_and_layer() -> None:
         minilm(STUDENT, TEACHER, teacher_layer=1, mapping="uniform")
 
 
-MAPPED = ["bert-emd", "tinybert", "patient-kd", "minilm", "distilbert"]
+@pytest.mark.parametrize("relation_heads", [None, 4])
+def test_minilm_v1(relation_heads: int | None) -> None:
+    (stage,) = minilm_v1(STUDENT, TEACHER, beta=2.0, values=0.5, relation_heads=relation_heads)
+    values = relation_divergence(OURS.values[-1], THEIRS.values[-1], MASK, relation_heads or 2)
+    expected = {
+        "attention_kl": 2.0 * attention_divergence(OURS.attention_scores[-1], THEIRS.attention_scores[-1], MASK),
+        "relations": 1.0 * values,
+        "soft_targets": soft_targets(1.0),
+    }
+    assert terms(stage) == pytest.approx(expected, rel=1e-6)
+    assert stage.objective.needs == {"attention", "values"}
+    (general,) = minilm_v1(STUDENT, TEACHER, predictions=WORDS)
+    assert list(general.objective.weights) == ["attention_kl", "relations"]
+
+
+def test_minilm_v1_and_unequal_heads() -> None:
+    """Attention is refused by name; values are cut into heads of their own."""
+    other = EncoderShape(layers=3, width=12, heads=3)
+    with names(ConfigError, 3, 2, "--objective.attention"):
+        minilm_v1(other, TEACHER)
+    (stage,) = minilm_v1(other, EncoderShape(6, 12, 6), attention=0.0)
+    assert stage.objective.needs == {"values"}
+    (loss,) = stage.objective.layer_losses()
+    assert loss.costs[0].relation_heads == 3  # type: ignore[attr-defined]
+
+
+def test_matched_layers() -> None:
+    """Every kind at once, over one mapping, each layer counting fully."""
+    kinds = ("hidden_states", "cosine", "first_token", "nst", "fsp")
+    kinds += ("attention_scores", "attention_ce", "attention_kl", "embeddings")
+    weights = {name: 0.5 + place for place, name in enumerate(kinds)}
+    (stage,) = matched_layers(STUDENT, TEACHER, **weights, alpha=0.25)
+    own = [projected(stage, layer) for layer in OURS.hidden]
+    start = projected(stage, OURS.embeddings)
+    pairs = [(own[i], THEIRS.hidden[j]) for i, j in EVERY_SECOND.items()]
+    scores = [(OURS.attention_scores[i], THEIRS.attention_scores[j]) for i, j in EVERY_SECOND.items()]
+    flows = [((start, one), (THEIRS.embeddings, two)) for one, two in pairs]
+    expected = {
+        "hidden_states": sum(mean_square(one, two, MASK).item() for one, two in pairs),
+        "cosine": sum(cosine_distance(one, two, MASK) for one, two in pairs),
+        "first_token": sum(first_token_distance(one, two, MASK) for one, two in pairs),
+        "nst": sum(unit_discrepancy(one, two, MASK) for one, two in pairs),
+        "fsp": sum(flow_difference(one, two, MASK) for one, two in flows),
+        "attention_scores": sum(mean_square(one, two, MASK).item() for one, two in scores),
+        "attention_ce": sum(attention_divergence(one, two, MASK, cross_entropy=True) for one, two in scores),
+        "attention_kl": sum(attention_divergence(one, two, MASK) for one, two in scores),
+        "embeddings": mean_square(start, THEIRS.embeddings, MASK).item(),
+    }
+    expected = {name: weights[name] * value for name, value in expected.items()}
+    expected |= {"soft_targets": 0.25 * soft_targets(1.0), "hard_labels": 0.75 * hard_labels()}
+    assert terms(stage) == pytest.approx(expected, rel=1e-6)
+
+
+def test_matched_layers_capture_and_project_what_they_compare() -> None:
+    (stage,) = matched_layers(STUDENT, TEACHER, hidden_states=0.0, nst=1.0)
+    assert (stage.objective.needs, stage.objective.projection) == ({"hidden"}, None)
+    other = EncoderShape(layers=3, width=8, heads=4)
+    (stage,) = matched_layers(other, TEACHER, hidden_states=0.0, attention_ce=1.0, heads="mean")
+    assert stage.objective.needs == {"attention"}
+    with names(ConfigError, 4, 2, "--objective.heads"):
+        matched_layers(other, TEACHER, attention_ce=1.0)
+
+
+MAPPED = ["bert-emd", "tinybert", "patient-kd", "minilm", "minilm-v1", "distilbert", "matched-layers"]
 
 
 @pytest.mark.parametrize("method", MAPPED)

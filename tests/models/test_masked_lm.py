@@ -3,11 +3,16 @@
 import pytest
 import torch
 from messages import names
+from plain_losses import hard_cross_entropy, soft_cross_entropy
 from transformers import AutoModelForMaskedLM, BertForPreTraining
 
 from emdistill.errors import ModelError
+from emdistill.methods.distilbert import distilbert
+from emdistill.models import encoder_shape
+from emdistill.models.capture import capture
 from emdistill.models.families import FAMILIES
 from emdistill.models.masked_lm import has_masked_lm_head, masked_word_logits
+from emdistill.states import ASKED, WORDS
 
 
 @pytest.fixture
@@ -68,6 +73,38 @@ def test_no_masked_word_gives_no_logits(masked_lm, family):
     assert logits.shape == (0, model.config.vocab_size)
     logits.sum().backward()
     assert hidden.grad.abs().sum() == 0
+
+
+def test_the_answers_of_all_tokens(masked_lm, batch):
+    """DistilBERT's released default: soft targets over all unpadded tokens, labels over the masked ones alone."""
+    student, teacher = masked_lm("bert").double(), masked_lm("bert").double()
+    with torch.no_grad():
+        teacher.cls.predictions.bias.add_(torch.randn(teacher.config.vocab_size))
+    inputs, labels = batch
+    tokens = inputs["attention_mask"] != 0
+    (stage,) = distilbert(encoder_shape(student), encoder_shape(teacher), predictions=WORDS, cosine=0.0)
+    given = {**inputs, "labels": labels, ASKED: tokens}
+    _, terms = stage.objective(capture(student, given, ()), capture(teacher, given, ()), given)
+
+    own, other = student(**inputs).logits, teacher(**inputs).logits
+    expected = {
+        "soft_targets": 5 * soft_cross_entropy(own[tokens], other[tokens], 2.0),
+        "hard_labels": 2 * hard_cross_entropy(own[labels != -100], labels[labels != -100]),
+    }
+    for name, value in expected.items():
+        torch.testing.assert_close(terms[name], value, rtol=1e-10, atol=0)
+    weights = [student.cls.predictions.bias, student.base_model.embeddings.word_embeddings.weight]
+    for name, value in expected.items():
+        gradients = (torch.autograd.grad(total, weights, retain_graph=True) for total in (terms[name], value))
+        for found, wanted in zip(*gradients, strict=True):
+            torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-12)
+
+    given[ASKED] = labels != -100
+    alone = {name: values for name, values in given.items() if name != ASKED}
+    for batch in (given, alone):
+        _, masked = stage.objective(capture(student, batch, ()), capture(teacher, batch, ()), batch)
+        expected["soft_targets"] = 5 * soft_cross_entropy(own[given[ASKED]], other[given[ASKED]], 2.0)
+        torch.testing.assert_close(masked, expected, rtol=1e-10, atol=0)
 
 
 def test_models_without_such_a_head(tiny_encoder):

@@ -1,0 +1,41 @@
+"""The one place that tells teachers apart: a model, several models, or a file of answers."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from emdistill.commands._several_teachers import TeacherModels, teacher_names, teacher_weights
+from emdistill.commands._teachers import OpenTeacher, TeacherFile, TeacherModel
+from emdistill.commands._text_alone import answered_text
+from emdistill.config import RunConfig
+from emdistill.data.labels import as_the_model_counts
+from emdistill.data.teacher_answers import is_answers_file, read_teacher_answers
+from emdistill.errors import ConfigError
+from emdistill.tasks.task import TaskData
+
+
+def open_teacher(config: RunConfig, data: TaskData | None) -> tuple[OpenTeacher, TaskData]:
+    """The teacher, and the data with labels as it counts them or, of a file, with its answers beside the rows of train.
+
+    data   None: there is text without labels alone, and the teacher's answers to it are the labels
+    Raises ModelError, TeacherError, DataError for a teacher that cannot be used, or not for these data, ConfigError
+    for a file of answers, or several teachers, without data.
+    """
+    if len(teacher_names(config.teacher)) > 1:
+        if data is None:
+            raise ConfigError(f"--teacher {config.teacher}: several teachers need labelled rows; name them with --data")
+        models = TeacherModels(config)
+        return models, as_the_model_counts(data, models.model.labels, models.model.kind)
+    teacher_weights(config.teacher_weights, [config.teacher])
+    if is_answers_file(config.teacher):
+        if data is None:
+            raise ConfigError(
+                f"--teacher {config.teacher} is a file of answers, and the labels it chooses from are those of the "
+                f"data: name labelled rows with --data; the file itself will do, where it has a column of labels"
+            )
+        answers = read_teacher_answers(Path(config.teacher), data.task)
+        teacher = TeacherFile(config, answers, data)
+        notes = tuple(dict.fromkeys((*data.notes, *teacher.record.notes)))
+        return teacher, replace(data, train=answers.beside(data.train), notes=notes)
+    model = TeacherModel(config)
+    data = data or answered_text(config, model.model)
+    return model, as_the_model_counts(data, model.model.labels, model.model.kind)

@@ -1,0 +1,84 @@
+"""Several teachers of one task as one: the mean of their answers; the states of layers are the first one's."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from emdistill.models.teacher import Teacher, TeacherSource
+from emdistill.states import EncoderShape, EncoderStates, Link
+
+
+@dataclass(frozen=True)
+class Member:
+    """One of several teachers. weight: of its answers; order: the place of each label among its own logits."""
+
+    source: TeacherSource
+    weight: float
+    order: tuple[int, ...]
+
+
+class TeacherEnsemble:
+    """A source of states whose logits are the mean of all members' answers, all else the first member's."""
+
+    def __init__(self, members: Sequence[Member], link: Link) -> None:
+        self.members = tuple(members)
+        self.link = link
+
+    @property
+    def shape(self) -> EncoderShape:
+        """Layers, width and heads of the first."""
+        return self.members[0].source.shape
+
+    @property
+    def reads_rows(self) -> bool:
+        """Whether a batch has to number its rows."""
+        return any(member.source.reads_rows for member in self.members)
+
+    def to(self, device: torch.device | str) -> "TeacherEnsemble":
+        """Move those that are models to the student's device."""
+        for member in self.members:
+            if isinstance(member.source, Teacher):
+                member.source.to(device)
+        return self
+
+    def __call__(
+        self, inputs: Mapping[str, Tensor], needs: Collection[str] = (), layers: Collection[int] | None = None
+    ) -> EncoderStates:
+        """The first member's states for one batch, with the logits of all."""
+        first, *others = self.members
+        states = first.source(inputs, needs, layers)
+        logits = [states.logits, *(member.source(inputs).logits for member in others)]
+        return replace(states, logits=self.together(logits))
+
+    def together(self, logits: Sequence[Tensor]) -> Tensor:
+        """What the members' logits say together, the labels in the order of the first."""
+        ordered = [each[..., list(member.order)] for member, each in zip(self.members, logits, strict=True)]
+        return mean_answers(ordered, [member.weight for member in self.members], self.link)
+
+
+def mean_answers(logits: Sequence[Tensor], weights: Sequence[float], link: Link) -> Tensor:
+    """Logits [A, C] of the weighted mean of several answers, in float32 at least; weights are taken as shares.
+
+    softmax   log Σ_k w_k softmax(z_k): their softmax is the mean of the probabilities
+    sigmoid   log p − log(1 − p), p = Σ_k w_k sigmoid(z_k)
+    identity  Σ_k w_k z_k
+    Source: Hinton et al., 2015, section 3, of an ensemble by the arithmetic mean of its members' predictions.
+    """
+    shares = [weight / sum(weights) for weight in weights]
+    precise = [each if each.dtype == torch.float64 else each.float() for each in logits]
+    if link == "identity":
+        return torch.stack([share * each for share, each in zip(shares, precise, strict=True)]).sum(dim=0)
+
+    def log_mean(logs: Sequence[Tensor]) -> Tensor:
+        weighted = [each + math.log(share) for share, each in zip(shares, logs, strict=True)]
+        return torch.stack(weighted).logsumexp(dim=0)
+
+    if link == "softmax":
+        return log_mean([each.log_softmax(dim=-1) for each in precise])
+    sides = ([functional.logsigmoid(sign * each) for each in precise] for sign in (1, -1))
+    yes, no = (log_mean(logs) for logs in sides)
+    return yes - no
