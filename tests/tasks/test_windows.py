@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from emdistill.data.windows import Window, windows
+from emdistill.tasks.windows import Window, windows
 
 
 def tokens(counts: list[int], room: int, first: int, end: int) -> int:
