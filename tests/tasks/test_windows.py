@@ -1,3 +1,4 @@
+import itertools
 import random
 
 import pytest
@@ -44,7 +45,7 @@ def test_cores_tile_the_text_and_windows_fit(seed: int) -> None:
     for part in parts:
         assert 0 <= part.first <= part.core_first < part.core_end <= part.end <= words
         assert all(tokens(one, room, part.first, part.end) <= room for one in counts)
-    for before, after in zip(parts, parts[1:], strict=False):
+    for before, after in itertools.pairwise(parts):
         assert before.first < after.first <= before.end < after.end
         assert all(tokens(one, room, after.first, before.end) <= overlap for one in counts)
 
@@ -55,6 +56,6 @@ def test_every_core_has_half_the_overlap_on_both_sides(overlap: int) -> None:
     draw = random.Random(overlap)
     counts = [draw.randint(1, 3) for _ in range(500)]
     parts = windows([counts], 50, overlap)
-    for before, after in zip(parts, parts[1:], strict=False):
+    for before, after in itertools.pairwise(parts):
         assert overlap // 2 - 3 < tokens(counts, 50, before.core_end, before.end) <= overlap // 2
         assert overlap // 2 - 3 < tokens(counts, 50, after.first, after.core_first) <= overlap
