@@ -75,7 +75,7 @@ def read_task_data(
 
 def _with_held_out_dev(data: TaskData, seed: int) -> TaskData:
     train, dev = hold_out(data.train, data.task, DEV_SHARE, seed, DEV_AT_MOST)
-    how = "at random" if data.task.kind.strata(np.asarray(train["label"])) is None else "stratified by label"
+    how = "at random" if data.task.kind.strata(data.task.gold(train)) is None else "stratified by label"
     held_out = (
         f"no development set was given: {len(dev):,} of the {len(data.train):,} training examples "
         f"are held out as one ({how}, seed {seed})"
@@ -96,7 +96,7 @@ def hold_out(dataset: Dataset, task: Task, share: float, seed: int, at_most: int
         raise DataError(f"task {task.name!r}: {len(dataset)} examples cannot be cut in two; give a development set")
     count = max(1, min(round(share * len(dataset)), at_most))
     shuffled = np.random.default_rng(seed).permutation(len(dataset))
-    strata = task.kind.strata(np.asarray(dataset["label"][:]))
+    strata = task.kind.strata(task.gold(dataset))
     if strata is None:
         chosen = shuffled[:count]
     else:
@@ -152,7 +152,7 @@ def _read_own(data: str, columns: Columns, dev: Path | None, kind: TaskKind | No
     if len(labels) > 100 and 2 * len(labels) > len(cells):
         problem = f"column {columns.label!r} holds {len(labels)} different labels in {len(cells)} rows"
         raise DataError(f"{problem}; is it the label, or are these scores (--kind regression)?", file=train.source)
-    task = Task(name=own.name, kind=kind, labels=labels, metrics=kind.default_metrics, **columns._asdict())
+    task = Task(name=own.name, kind=kind, labels=labels, metrics=kind.metrics_of(labels), **columns._asdict())
     splits = {"train": train} if own.dev is None else {"train": train, "dev": own.dev}
     evaluation = {name: to_dataset(examples, task, varied=varied) for name, examples in splits.items()}
     sources = {name: examples.source for name, examples in splits.items()}
