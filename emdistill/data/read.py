@@ -15,6 +15,8 @@ from emdistill.data.files import Columns, Examples, hub_examples, load_hub, read
 from emdistill.data.glue import glue_folders, glue_task, read_glue, read_glue_from_hub, recognise
 from emdistill.data.messages import MESSAGES, read_messages
 from emdistill.data.rows import SUFFIXES, data_file
+from emdistill.data.tagged import TASKS as TAGGED_TASKS
+from emdistill.data.tagged import is_tagged, tagged_file, tagged_hub, tagged_task
 from emdistill.errors import ConfigError, DataError
 from emdistill.tasks import KINDS, TaskKind, find_kind
 from emdistill.tasks.task import Task, TaskData
@@ -51,7 +53,8 @@ def read_task_data(
 ) -> TaskData:
     """A task and its checked examples; without a development set a tenth of train is held out as one.
 
-    data        a GLUE folder (with `task`), a CSV, TSV, JSONL or Parquet file, a hub dataset, or 'messages'
+    data        a GLUE or WNUT-17 folder (with `task`), a CSV, TSV, JSONL, Parquet or CoNLL file, a hub dataset, or
+                'messages'
     dev         a file
     kind        a name in KINDS; None: found from the labels
     evaluating  the data are only scored on, so their labels may all be the same
@@ -62,7 +65,15 @@ def read_task_data(
         return read_messages()
     columns = Columns(text, text_pair, label)
     dev_file = None if dev is None else Path(dev)
-    if task is None:
+    is_tagging = kind_named is KINDS["tagging"] or (kind is None and task is None and is_tagged(data))
+    if task in TAGGED_TASKS:
+        task_data = tagged_task(task, data, dev_file)
+    elif is_tagging and task is None:
+        if is_hub_name(data):
+            task_data = tagged_hub(data, columns, dev_file)
+        else:
+            task_data = tagged_file(data, columns, dev_file, varied=not evaluating)
+    elif task is None:
         task_data = _read_own(data, columns, dev_file, kind_named, varied=not evaluating)
     else:
         glue = glue_task(task)
