@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from emdistill.tasks.windows import Window
 
 LONGEST_ANSWER = 30  # words
-CANDIDATES = 20
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-class SpanScore(NamedTuple):
-    """A candidate: the sum of its start's and its end's logit, and its first and last word."""
+class BestSpan(NamedTuple):
+    """The sum of its start's and its end's logit, and its first and last word."""
 
     score: float
     first: int
@@ -70,7 +69,7 @@ def _f1(words: list[str], gold: list[str], both_empty: float) -> float:
 
 
 def squad_scores(answers: Sequence[str], gold: Sequence[Sequence[str]]) -> dict[str, AnswerScore]:
-    """The mean scores of all questions as "all", and, where some have no answer, of "has_answer" and "no_answer".
+    """The mean scores of all questions as "all", and of those that have an answer and those that have none.
 
     SQuAD's official figures are a hundred times these: v1.1's where every question has an answer, else v2's.
     Raises ValueError for no questions.
@@ -83,10 +82,9 @@ def squad_scores(answers: Sequence[str], gold: Sequence[Sequence[str]]) -> dict[
         for answer, texts in zip(answers, gold, strict=True)
     ]
     means = {"all": _mean(scores)}
-    if some_unanswerable:
-        for name, wanted in (("has_answer", True), ("no_answer", False)):
-            of_part = [score for score, texts in zip(scores, gold, strict=True) if bool(texts) == wanted]
-            means |= {name: _mean(of_part)} if of_part else {}
+    for name, wanted in (("has_answer", True), ("no_answer", False)):
+        of_part = [score for score, texts in zip(scores, gold, strict=True) if bool(texts) == wanted]
+        means |= {name: _mean(of_part)} if of_part else {}
     return means
 
 
@@ -95,27 +93,18 @@ def _mean(scores: Sequence[AnswerScore]) -> AnswerScore:
     return AnswerScore(sum(s.exact_match for s in scores) / count, sum(s.f1 for s in scores) / count, count)
 
 
-def best_spans(
-    start: NDArray[Any], end: NDArray[Any], longest: int = LONGEST_ANSWER, count: int = CANDIDATES
-) -> list[SpanScore]:
-    """The spans first..last with the largest start[first] + end[last], best first; equal ones in reading order.
+def best_span(start: NDArray[Any], end: NDArray[Any], longest: int = LONGEST_ANSWER) -> BestSpan:
+    """The span first..last with the largest start[first] + end[last]; of equal ones the first in reading order.
 
-    start, end   logits of the words of a text, [W]
+    start, end   logits of the words of a text, [W], at least one
     longest      words of a span at most
     All spans are looked at: O(W · longest).
     """
-    words = len(start)
-    firsts = np.arange(words)[:, None]
-    lasts = firsts + np.arange(min(longest, words))
-    within = np.minimum(lasts, words - 1)
-    scores = np.where(
-        lasts < words, np.asarray(start, np.float64)[firsts] + np.asarray(end, np.float64)[within], -np.inf
-    )
-    order = np.argsort(-scores, axis=None, kind="stable")[: min(count, int((lasts < words).sum()))]
-    return [
-        SpanScore(float(scores[place]), int(place[0]), int(lasts[place]))
-        for place in zip(*np.unravel_index(order, scores.shape), strict=True)
-    ]
+    ends = np.full(len(start) + longest - 1, -np.inf)
+    ends[: len(end)] = end
+    scores = np.asarray(start, np.float64)[:, None] + np.lib.stride_tricks.sliding_window_view(ends, longest)
+    first, length = np.unravel_index(scores.argmax(), scores.shape)
+    return BestSpan(float(scores[first, length]), int(first), int(first + length))
 
 
 def words_of_answer(words: Sequence[tuple[int, int]], start: int, end: int) -> tuple[int, int] | None:
