@@ -91,7 +91,7 @@ def labels_of_answers(batch: Mapping[str, Tensor]) -> Tensor:
 
 
 def over_answers(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-    """The logits [A, C] of a batch as [B·C, A']: each column of a row over the row's answers, FAR_BELOW where it has none."""
+    """The logits [A, C] of a batch as [B·C, A']: each column over the answers of a row, FAR_BELOW behind the last."""
     there = batch[ANSWERS] != NO_ANSWER
     spread = logits.new_full((*there.shape, logits.shape[-1]), FAR_BELOW)
     spread[there] = logits

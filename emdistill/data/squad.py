@@ -1,16 +1,26 @@
-"""Questions and the texts that answer them: SQuAD's JSON, v1.1 and v2, and rows of question, context and answers."""
+"""Questions and the texts that answer them, as the data of a task: SQuAD, v1.1 and v2, and rows of such questions.
 
-import json
+Rajpurkar et al., EMNLP 2016 and ACL 2018.
+"""
+
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from datasets import Dataset
+
 from emdistill.data.compressed import plain_path
-from emdistill.data.files import HALF_PAIR, has_half_pair
-from emdistill.data.rows import BadRows, Row, check_file, read_rows, text_lines
-from emdistill.errors import DataError, shown
+from emdistill.data.files import Columns, load_hub, look_at_first, require_columns, text_problem
+from emdistill.data.rows import BadRows, Row, data_file, read_rows, squad_json
+from emdistill.errors import ConfigError, DataError, listing, shown
+from emdistill.tasks import KINDS, TaskKind
 from emdistill.tasks.kind import BadLabel
+from emdistill.tasks.task import Task, TaskData
+
+TASKS = {"squad": "which part of the text answers the question? SQuAD's files, v1.1 or v2"}
+QUESTIONS = Columns("question", "context", "answers")
+SPAN_KINDS = ALWAYS, OR_NONE = KINDS["span-answers"], KINDS["span-answers-or-none"]
 
 
 class Answer(NamedTuple):
@@ -21,9 +31,8 @@ class Answer(NamedTuple):
 
 
 class Question(NamedTuple):
-    """A question on a context; no answers: the context has none."""
+    """A question on a context; no answers: the context has none. `line`: where it stands in its source."""
 
-    id: str
     line: int
     question: str
     context: str
@@ -32,88 +41,150 @@ class Question(NamedTuple):
 
 @dataclass(frozen=True)
 class Questions:
-    """The questions of one file; further problems go to `bad`."""
+    """The questions of one source; further problems go to `bad`."""
 
     bad: BadRows
     questions: list[Question] = field(default_factory=list)
 
     @property
-    def some_unanswerable(self) -> bool:
-        """Whether some context has no answer, as in SQuAD v2."""
-        return not all(question.answers for question in self.questions)
+    def unanswerable(self) -> int:
+        """How many contexts have no answer."""
+        return sum(not question.answers for question in self.questions)
 
 
-def read_squad(path: Path, *, labelled: bool = True) -> Questions:
-    """The questions of a file in SQuAD's format (.json), or one per row: question, context, answers, perhaps id.
+def is_squad(data: str) -> bool:
+    """Whether a file is in SQuAD's format."""
+    path = Path(data)
+    return path.is_file() and squad_json(path) is not None
 
-    answers    of rows: a list of {"text", "answer_start"}, or {"text": [...], "answer_start": [...]}; empty for none
-    labelled   False: answers may be absent, and are not read
+
+def span_task(
+    data: str,
+    columns: Columns,
+    dev: Path | None,
+    *,
+    from_hub: bool,
+    task: str | None = None,
+    kind: TaskKind | None = None,
+) -> TaskData:
+    """The questions of a file or a hub dataset, or of SQuAD's folder, and its development set.
+
+    kind   None: the one for questions without an answer, where there is one
+    Raises DataError for a source that cannot be read, and for bad questions, ConfigError for another kind.
+    """
+    if kind not in (None, *SPAN_KINDS):
+        raise ConfigError(f"--kind {kind.name}: {task} asks for spans; leave out --kind")
+    columns = _named(columns)
+    sources = _from_hub(data, columns) if from_hub else _from_files(Path(data), columns)
+    if dev is not None:
+        sources["dev"] = read_questions(dev, columns)
+    unanswerable = {name: source.unanswerable for name, source in sources.items() if source.unanswerable}
+    kind = kind or (OR_NONE if unanswerable else ALWAYS)
+    names = kind.label_names([])
+    asked = Task(
+        task or plain_path(Path(data)).stem, kind, names, kind.metrics_of(names), *columns,
+        description=TASKS.get(task or "", ""),
+    )  # fmt: skip
+    sets = {name: _dataset(source, asked) for name, source in sources.items()}
+    files = [
+        data_file(source.bad.source, len(sets[name]))
+        for name, source in sources.items()
+        if isinstance(source.bad.source, Path)
+    ]
+    notes = [
+        f"{name}: {count:,} of {len(sets[name]):,} questions have no answer" for name, count in unanswerable.items()
+    ]
+    return TaskData(asked, sets.pop("train"), sets, tuple(files), notes=tuple(notes))
+
+
+def read_questions(path: Path, columns: Columns = QUESTIONS) -> Questions:
+    """The questions of a file in SQuAD's format (.json), or of one with a row per question.
+
+    columns   answers are a list of {"text", "answer_start"}, or {"text": [...], "answer_start": [...]}
     Raises DataError for a file that cannot be read, and for bad questions: an answer that does not stand where the
     file says, an empty text, an id that occurs twice. Each is named by its line and id.
     """
-    check_file(path)
     bad = BadRows(path)
-    squad = _squad_json(path)
-    rows = read_rows(path, bad) if squad is None else _of_squad(*squad, path)
-    questions: dict[str, Question] = {}
-    for number, (line, row) in enumerate(rows, start=1):
-        id_ = str(row.get("id", number))
+    return _questions(read_rows(path, bad), columns, bad)
+
+
+def _named(columns: Columns) -> Columns:
+    """Those of SQuAD where the user names none."""
+    text, pair, label = columns
+    unnamed = Columns()
+    return Columns(
+        QUESTIONS.text if text == unnamed.text else text,
+        pair or QUESTIONS.text_pair,
+        QUESTIONS.label if label == unnamed.label else label,
+    )
+
+
+def _from_files(path: Path, columns: Columns) -> dict[str, Questions]:
+    if not path.is_dir():
+        return {"train": read_questions(path, columns)}
+    files = {name: sorted(path.glob(f"{name}*.json")) for name in ("train", "dev")}
+    if len(files["train"]) != 1 or len(files["dev"]) > 1:
+        content = listing(sorted(child.name for child in path.iterdir())) or "nothing"
+        raise DataError(f"not one train*.json and one dev*.json are in this folder ({content}); name a file", file=path)
+    return {name: read_questions(file, columns) for name, of_part in files.items() for file in of_part}
+
+
+def _from_hub(name: str, columns: Columns) -> dict[str, Questions]:
+    splits = load_hub(name)
+    if "train" not in splits:
+        raise DataError(f"there is no split 'train'; there are: {', '.join(splits)}", file=name)
+    read = {part: split for part, split in (("train", "train"), ("dev", "validation")) if split in splits}
+    sources = {part: (f"{name} ({split})", splits[split]) for part, split in read.items()}
+    return {
+        part: _questions((Row(line, cells) for line, cells in enumerate(rows, start=1)), columns, BadRows(source))
+        for part, (source, rows) in sources.items()
+    }
+
+
+def _dataset(source: Questions, task: Task) -> Dataset:
+    """Raises DataError, with the line, for labels that the task's kind does not take."""
+    encode, labels = task.kind.encoder(task.labels), []
+    for question in source.questions:
         try:
-            if id_ in questions:
-                raise BadLabel(f"occurs twice, on line {questions[id_].line} too")
-            questions[id_] = _question(id_, line, row, labelled=labelled)
+            labels.append(encode([[start, start + len(text)] for text, start in question.answers]))
         except BadLabel as error:
-            bad.add(line, f"question {id_}: {error}")
+            source.bad.add(question.line, str(error))
+    source.bad.check()
+    texts = {
+        "text": [question.question for question in source.questions],
+        "text_pair": [question.context for question in source.questions],
+    }
+    return task.rows_of_text(texts).add_column("label", labels, feature=task.kind.label_type)
+
+
+def _questions(rows: Iterator[Row], columns: Columns, bad: BadRows) -> Questions:
+    first, rows = look_at_first(rows, bad)
+    require_columns(first, [*columns.texts, columns.label], bad.source)
+    questions: list[Question] = []
+    lines: dict[str, int] = {}  # of ids
+    for line, cells in rows:
+        id_ = None if cells.get("id") is None else str(cells["id"])
+        try:
+            if id_ is not None:
+                if id_ in lines:
+                    raise BadLabel(f"occurs twice, on line {lines[id_]} too")
+                lines[id_] = line
+            questions.append(_question(line, cells, columns))
+        except BadLabel as error:
+            bad.add(line, str(error) if id_ is None else f"question {id_}: {error}")
     bad.check()
-    if not questions:
-        raise DataError("there are no questions", file=path)
-    return Questions(bad, list(questions.values()))
+    return Questions(bad, questions)
 
 
-def _squad_json(path: Path) -> tuple[dict[str, Any], str] | None:
-    """The object of a file that is one JSON object with `data`, and its text; None for any other file."""
-    if plain_path(path).suffix.lower() != ".json":
-        return None
-    content = "".join(text_lines(path))
-    try:
-        whole = json.loads(content)
-    except (ValueError, RecursionError):
-        return None  # one object per line, perhaps
-    return (whole, content) if isinstance(whole, dict) and "data" in whole else None
+def _question(line: int, cells: Mapping[str, Any], columns: Columns) -> Question:
+    if problems := [problem for name in columns.texts if (problem := text_problem(Row(line, dict(cells)), name))]:
+        raise BadLabel("; ".join(problems))
+    question, context = (cells[name] for name in columns.texts)
+    return Question(line, question, context, _answers(cells.get(columns.label), cells, context))
 
 
-def _of_squad(whole: Mapping[str, Any], content: str, path: Path) -> Iterator[Row]:
-    """The questions as rows, each with the line on which its id stands."""
-    line, reached = 1, -1
-    try:
-        for article in whole["data"]:
-            for paragraph in article["paragraphs"]:
-                for cells in paragraph["qas"]:
-                    place = content.find(json.dumps(cells.get("id")), reached + 1)
-                    if place >= 0:
-                        line, reached = line + content.count("\n", max(reached, 0), place), place
-                    yield Row(line, {**cells, "context": paragraph["context"]})
-    except (TypeError, KeyError, AttributeError) as error:
-        layout = '{"data": [{"paragraphs": [{"context": …, "qas": [{"id": …, "question": …, "answers": […]}]}]}]}'
-        problem = f"this is not the layout of SQuAD, {layout}: {type(error).__name__} {error}"
-        raise DataError(problem, file=path, line=line) from None
-
-
-def _question(id_: str, line: int, cells: Mapping[str, Any], *, labelled: bool) -> Question:
-    for name in ("question", "context"):
-        text = cells.get(name)
-        if not isinstance(text, str) or not text.strip():
-            raise BadLabel(f"its {name} is {shown(text)}, which is no text")
-        if has_half_pair(text):
-            raise BadLabel(f"its {name} {HALF_PAIR}")
-    context = cells["context"]
-    answers = _answers(cells, context) if labelled else ()
-    return Question(id_, line, cells["question"], context, answers)
-
-
-def _answers(cells: Mapping[str, Any], context: str) -> tuple[Answer, ...]:
+def _answers(given: Any, cells: Mapping[str, Any], context: str) -> tuple[Answer, ...]:
     """Each stands in the context where it says; raises BadLabel where one does not."""
-    given = cells.get("answers")
     if isinstance(given, Mapping) and {"text", "answer_start"} <= set(given):
         columns = (given["text"], given["answer_start"])
         if not all(isinstance(column, list) for column in columns) or len(columns[0]) != len(columns[1]):

@@ -39,7 +39,7 @@ class Reader:
         return self.special_tokens + len(self.between)
 
     def inputs(self, ids: Sequence[int], second: Sequence[int] | None = None) -> dict[str, list[int]]:
-        """What the model reads of these pieces, and of those of the second text: special tokens around them, no padding."""
+        """What the model reads of these pieces, and those of a second text: special tokens around them, no padding."""
         first = [*self.before, *ids, *(self.behind if second is None else self.between)]
         further = [] if second is None else [*second, *self.behind]
         ids, types = [*first, *further], [0] * len(first) + [1] * len(further)

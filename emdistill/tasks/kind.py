@@ -118,7 +118,7 @@ class TaskKind(ABC):
 
     @abstractmethod
     def decode(self, logits: Logits, examples: Dataset) -> NDArray[Any]:
-        """The labels that logits [n, C] of these examples mean: class indices [n], sets of labels [n, C], or scores [n]."""
+        """The labels that logits [n, C] of examples mean: class indices [n], sets of labels [n, C], or scores [n]."""
 
     @abstractmethod
     def constant_answers(self, labels: NDArray[Any], width: int) -> list[Logits]:
@@ -159,7 +159,7 @@ class TaskKind(ABC):
         return np.concatenate(logits)
 
     def gold(self, examples: Dataset) -> NDArray[Any]:
-        """What `metrics` compare the logits of rows with: an array of labels; else a sequence per row, of its answers."""
+        """What `metrics` compare the logits of rows with: labels; of several answers per row something of their number."""
         return np.asarray(examples["label"][:])
 
 

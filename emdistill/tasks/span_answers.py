@@ -30,6 +30,9 @@ Words = Sequence[tuple[int, int]]
 Answers = Sequence[Sequence[int]]
 """[start, end) in characters of the text, one per gold answer; none: the text has no answer."""
 
+Side = tuple[dict[str, list[int]], list[int | None], list[tuple[int, int]]]
+"""Of a window as one tokenizer reads it: inputs, sequences and offsets of a Feature."""
+
 UNKNOWN = [[NO_ANSWER, NO_ANSWER]]  # the answers of a question without a label
 QUESTION = 1 / 2  # of what is read at once; a longer question is cut at its end
 OVERLAP = 1 / 2  # of the rest
@@ -88,7 +91,7 @@ class SpanAnswers(TaskKind):
     link = "positions"
     problem_type = "question_answering"
     head = "QuestionAnswering"
-    default_metrics = ("f1", "exact_match")
+    default_metrics: tuple[str, ...] = ("f1", "exact_match")
     metrics: ClassVar = _metrics(always=True)
     label_type = List(List(Value("int64")))
     asks_for = "two questions of different answers"
@@ -166,7 +169,8 @@ class SpanAnswers(TaskKind):
         return features
 
     def further(self, texts: Mapping[str, list[str]], words: str | None) -> dict[str, list[Any]]:
-        return {"words": [cut(text, words) for text in texts["text_pair"]]}
+        of_text = {text: cut(text, words) for text in dict.fromkeys(texts["text_pair"])}  # of which are several questions
+        return {"words": [of_text[text] for text in texts["text_pair"]]}
 
     def pick(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Tensor:
         both = (outputs["start_logits"], ANSWERS), (outputs["end_logits"], ENDS)
@@ -210,23 +214,25 @@ class Asked:
         self.counts = pieces_per_word(self._first, text)
         self.around = reader.special_tokens_of_pair + len(self._question.ids)
 
-    def window(self, window: Window, room: int) -> tuple[dict[str, list[int]], list[int | None], list[tuple[int, int]]]:
-        """The inputs of a window, and where its tokens stand: the number of each one's text, and its characters there."""
+    def window(self, window: Window, room: int) -> Side:
+        """The inputs of a window, and where its tokens stand: the number of each one's text, its characters there."""
         reader, asked = self._reader, self._question
-        span = pieces_of_window(self._first, self._text, window, room)
-        own = self._text.ids[span], self._text.offsets[span]
-        inputs = reader.inputs(asked.ids, own[0])
+        read = pieces_of_window(self._first, self._text, window, room)
+        ids, offsets = self._text.ids[read], self._text.offsets[read]
+        inputs = reader.inputs(asked.ids, ids)
         first = self._first[window.first : window.end]
-        last = np.maximum(first, first + self.counts[window.first : window.end] - 1)
-        before = len(reader.before) + len(asked.ids) + len(reader.between) - span.start
-        for name, places in ((ANSWERS, first), (ENDS, last)):
-            inputs[name] = [0, *(np.clip(places, span.start, max(span.start, span.stop - 1)) + before).tolist()]
-        specials = [
-            ([None] * len(part), [(0, 0)] * len(part)) for part in (reader.before, reader.between, reader.behind)
+        last = first + self.counts[window.first : window.end] - 1
+        before = len(reader.before) + len(asked.ids) + len(reader.between) - read.start
+        for name, pieces in ((ANSWERS, first), (ENDS, last)):
+            inputs[name] = [0, *(np.clip(pieces, read.start, max(read.start, read.stop - 1)) + before).tolist()]
+        parts: list[tuple[int | None, Sequence[tuple[int, int]]]] = [
+            (None, [(0, 0)] * len(reader.before)),
+            (0, asked.offsets),
+            (None, [(0, 0)] * len(reader.between)),
+            (1, offsets),
+            (None, [(0, 0)] * len(reader.behind)),
         ]
-        texts = [([0] * len(asked.ids), list(asked.offsets)), ([1] * len(own[0]), list(own[1]))]
-        parts = [specials[0], texts[0], specials[1], texts[1], specials[2]]
-        return inputs, [s for part in parts for s in part[0]], [o for part in parts for o in part[1]]
+        return inputs, [text for text, part in parts for _ in part], [place for _, part in parts for place in part]
 
 
 def _places(words: Words, answers: Answers, window: Window) -> list[int]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from datasets import Dataset, Features, Value
 from numpy.typing import NDArray
 
@@ -81,7 +82,8 @@ class Task:
         """Plain texts as rows that a model of this task reads: columns `text`, perhaps `text_pair`."""
         further = self.kind.further(columns, self.words)
         features = {name: Value("string") for name in columns} | {name: self.kind.columns[name] for name in further}
-        return Dataset.from_dict({**columns, **further}, features=Features(features))
+        schema = Features(features).arrow_schema  # by Arrow itself: Dataset.from_dict looks at each number of a list
+        return Dataset(pa.Table.from_pydict({**columns, **further}, schema=schema))
 
     def _metric(self, name: str) -> Metric:
         if name not in self.kind.metrics:

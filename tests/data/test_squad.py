@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from messages import names
 
-from emdistill.data.squad import Answer, Question, read_squad
+from emdistill.data.squad import Answer, Question, read_questions
 from emdistill.errors import DataError
 
 CONTEXT = "Ada Lovelace met Charles Babbage in London."
@@ -29,31 +29,23 @@ def rows(path: Path, *cells: dict[str, Any]) -> Path:
 
 @pytest.mark.parametrize("name", ["dev.json", "dev.json.gz"])
 def test_squad(tmp_path: Path, name: str) -> None:
-    read = read_squad(squad(tmp_path / name, WHO, WHY))
+    read = read_questions(squad(tmp_path / name, WHO, WHY))
     assert read.questions == [
-        Question("q1", 1, "Who met Babbage?", CONTEXT, (Answer("Ada Lovelace", 0),)),
-        Question("q2", 1, "Why?", CONTEXT),
+        Question(1, "Who met Babbage?", CONTEXT, (Answer("Ada Lovelace", 0),)),
+        Question(1, "Why?", CONTEXT),
     ]
-    assert read.some_unanswerable
-    assert not read_squad(squad(tmp_path / name, WHO)).some_unanswerable
+    assert read.unanswerable == 1
+    assert read_questions(squad(tmp_path / name, WHO)).unanswerable == 0
 
 
 @pytest.mark.parametrize("answers", [[ADA], {"text": ["Ada Lovelace"], "answer_start": [0]}])
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
 def test_rows(tmp_path: Path, name: str, answers: Any) -> None:
     row = {"question": "Who?", "context": CONTEXT, "answers": answers}
-    (question,) = read_squad(rows(tmp_path / name, row)).questions
-    assert question == Question("1", 1, "Who?", CONTEXT, (Answer("Ada Lovelace", 0),))
+    (question,) = read_questions(rows(tmp_path / name, row)).questions
+    assert question == Question(1, "Who?", CONTEXT, (Answer("Ada Lovelace", 0),))
     path = rows(tmp_path / name, row, row | {"answers": {"text": [], "answer_start": []}})
-    assert read_squad(path).some_unanswerable
-
-
-def test_questions_without_labels(tmp_path: Path) -> None:
-    path = squad(tmp_path / "a.json", {"id": "q1", "question": "Who?"})
-    (question,) = read_squad(path, labelled=False).questions
-    assert question.answers == ()
-    with names(DataError, f"{path}:1", "q1"):
-        read_squad(path)
+    assert read_questions(path).unanswerable == 1
 
 
 @pytest.mark.parametrize(
@@ -78,7 +70,7 @@ def test_bad_questions_are_named(tmp_path: Path, change: dict[str, Any]) -> None
     path = squad(tmp_path / "a.json", WHY, bad, indent=1)
     line = max(at for at, text in enumerate(path.read_text().splitlines(), start=1) if f'"id": "{bad["id"]}"' in text)
     with names(DataError, f"{path}:{line}", bad["id"]):
-        read_squad(path)
+        read_questions(path)
 
 
 @pytest.mark.parametrize(
@@ -88,4 +80,4 @@ def test_files_that_hold_no_questions(tmp_path: Path, content: str) -> None:
     path = tmp_path / "a.json"
     path.write_text(content)
     with names(DataError, path):
-        read_squad(path)
+        read_questions(path)
