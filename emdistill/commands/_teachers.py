@@ -111,7 +111,7 @@ class OpenTeacher(ABC):
         """Raise TeacherError where it scores near chance."""
         metric = task.metrics[0]
         if scores:
-            check_above_chance(scores[metric], task.chance(np.asarray(dev["label"])), metric)
+            check_above_chance(scores[metric], task.chance(task.gold(dev)), metric)
 
 
 class TeacherModel(OpenTeacher):

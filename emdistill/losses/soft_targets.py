@@ -11,7 +11,7 @@ from emdistill.config import SoftLoss
 from emdistill.errors import ConfigError
 from emdistill.losses.loss import Loss, impossible, logits_of
 from emdistill.losses.temperatures import TemperatureSpread, temperatures
-from emdistill.states import EncoderStates, Link
+from emdistill.states import EncoderStates, Link, over_answers
 
 
 class SoftTargets(Loss):
@@ -20,6 +20,7 @@ class SoftTargets(Loss):
     softmax   -τ² · Σ_c softmax(z^teacher / τ)_c · log_softmax(z^student / τ)_c
     sigmoid   T² · mean over labels of the binary cross-entropy with sigmoid(z^teacher / T) at z^student / T
     identity  (z^student - z^teacher)², without temperature
+    positions   as softmax, c running over the answers of a row, for each column of the logits
     temperature  T > 0; T² keeps the gradient's scale independent of T
     loss         "squared": whatever the link, the mean over answers and classes of (z^student - z^teacher)², in which T
                  cancels: T² · (z^student / T - z^teacher / T)²
@@ -61,6 +62,8 @@ class SoftTargets(Loss):
 
     def forward(self, student: EncoderStates, teacher: EncoderStates, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         own, other = logits_of(student), logits_of(teacher).detach()
+        if self.link == "positions":
+            own, other = over_answers(own, batch), over_answers(other, batch)
         if self.link == "identity":
             return {"soft_targets": functional.mse_loss(own, other)}
         if self.loss == "squared":
