@@ -298,7 +298,7 @@ def _cut(name: str, value: Any) -> Any:
     if name in ("methods", "baseline") and value is not None:  # method, METHOD@MAPPING, file.yaml
         return ",".join("@".join(map(source_name, entry.split("@"))) for entry in value.split(","))
     if name in ("unlabelled", "teacher") and value is not None:
-        return ",".join(map(source_name, value.split(",")))
+        return source_names(value)
     return source_name(value) if name in SOURCES and value is not None else value
 
 
@@ -310,6 +310,11 @@ def folder_name(place: str) -> str:
 def source_name(place: str) -> str:
     """A hub id as it is; of a path, which tells about the machine, only the last part."""
     return place if HUB_ID.fullmatch(place) else folder_name(place)
+
+
+def source_names(places: str) -> str:
+    """The names of several sources, separated by commas."""
+    return ",".join(map(source_name, places.split(",")))
 
 
 def plain(value: Any) -> Any:

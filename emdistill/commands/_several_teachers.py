@@ -17,7 +17,7 @@ from emdistill.data.teacher_answers import is_answers_file
 from emdistill.errors import ConfigError, TeacherError, TokenizerError, listing
 from emdistill.models.encoder import load_classifier, load_tokenizer
 from emdistill.models.teacher import Teacher, TeacherSource
-from emdistill.models.teacher_ensemble import Member, TeacherEnsemble
+from emdistill.models.teacher_ensemble import Member, TeacherEnsemble, mean_answers
 from emdistill.runs.describe import describe_model
 from emdistill.runs.record import MemberRecord, ModelRecord
 from emdistill.training.evaluate import Reading, predict_sets
@@ -86,19 +86,21 @@ class TeacherModels(TeacherModel):
 
     def logits(self, evaluation: Mapping[str, Dataset], **reading: Unpack[Reading]) -> Logits:
         """The mean of all answers; each teacher's own stay in `logits_of_each`."""
-        answers = {
-            name: predict_sets(model.model, self.tokenizer, evaluation, **reading)
-            for name, model in zip(self.unique_names(), self.models, strict=True)
-        }
+        members = self.source.members
         self.logits_of_each = {
-            name: {part: logits[:, list(member.order)] for part, logits in sets.items()}
-            for (name, sets), member in zip(answers.items(), self.source.members, strict=True)
+            name: {
+                part: member.in_order(torch.from_numpy(logits)).numpy()
+                for part, logits in predict_sets(model.model, self.tokenizer, evaluation, **reading).items()
+            }
+            for name, model, member in zip(self.unique_names(), self.models, members, strict=True)
         }
-        together = self.source.together
-        return {
-            part: together([torch.from_numpy(np.asarray(sets[part])) for sets in answers.values()]).numpy()
-            for part in evaluation
-        }
+        weights = [member.weight for member in members]
+
+        def together(part: str) -> np.ndarray:
+            answers = [torch.from_numpy(sets[part]) for sets in self.logits_of_each.values()]
+            return mean_answers(answers, weights, self.source.link).numpy()
+
+        return {part: together(part) for part in evaluation}
 
     def stage_sources(self, lesson: Lesson) -> list[TeacherSource | None]:
         for model in self.models:

@@ -20,6 +20,12 @@ class Member:
     weight: float
     order: tuple[int, ...]
 
+    def in_order(self, logits: Tensor) -> Tensor:
+        """Its logits [A, C] with the labels as the first teacher counts them."""
+        if self.order == tuple(range(len(self.order))):  # most often: without a copy of indices to the device
+            return logits
+        return logits[:, list(self.order)]
+
 
 class TeacherEnsemble:
     """A source of states whose logits are the mean of all members' answers, all else the first member's."""
@@ -51,13 +57,9 @@ class TeacherEnsemble:
         """The first member's states for one batch, with the logits of all."""
         first, *others = self.members
         states = first.source(inputs, needs, layers)
-        logits = [states.logits, *(member.source(inputs).logits for member in others)]
-        return replace(states, logits=self.together(logits))
-
-    def together(self, logits: Sequence[Tensor]) -> Tensor:
-        """What the members' logits say together, the labels in the order of the first."""
-        ordered = [each[..., list(member.order)] for member, each in zip(self.members, logits, strict=True)]
-        return mean_answers(ordered, [member.weight for member in self.members], self.link)
+        logits = [states.logits, *(member.in_order(member.source(inputs).logits) for member in others)]
+        weights = [member.weight for member in self.members]
+        return replace(states, logits=mean_answers(logits, weights, self.link))
 
 
 def mean_answers(logits: Sequence[Tensor], weights: Sequence[float], link: Link) -> Tensor:

@@ -217,7 +217,8 @@ def _teachers(runs: Sequence[_Run]) -> list[Candidate]:
         if first.teacher is None:
             continue
         gates = [run.gate for run in group if run.gate is not None and TEACHER in run.gate.variants]
-        name = TEACHER if len(groups) == 1 else f"{TEACHER} {Path(first.options.teacher).name}"
+        names = ",".join(Path(name).name for name in first.options.teacher.split(","))
+        name = TEACHER if len(groups) == 1 else f"{TEACHER} {names}"
         about = (name, TEACHER, "", _shape(first.teacher), first.teacher.parameters, first.teacher.bytes)
         scores = (first.teacher_scores[first.task.metric],)
         teachers.append(Candidate(*about, scores, **_timing(_of_one_place(gates), TEACHER)))

@@ -9,7 +9,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from emdistill.config import as_command, folder_name, plain, source_name
+from emdistill.config import as_command, folder_name, plain, source_name, source_names
 from emdistill.console import ReportRow, Table, cell, comparison_table
 from emdistill.runs.distillation import Distillation
 from emdistill.runs.gate_record import GateRecord
@@ -104,7 +104,7 @@ def _card(template: str, run: Distillation, front: Mapping[str, Any], **values: 
         front=ModelCardData(library_name="transformers", tags=tags, **front).to_yaml().strip(),
         run=run,
         name=folder_name(run.options.output),
-        teacher=source_name(run.options.teacher),
+        teacher=source_names(run.options.teacher),
         method=method,
         command=as_command("distill", run.record.config),
         **values,

@@ -141,9 +141,21 @@ def test_the_same_tokenizer_twice_trains_as_if_it_were_one(new_run, finished_run
             assert terms == pytest.approx({name: line_again[name] for name in terms}, rel=1e-5)
 
 
-@pytest.mark.parametrize("method", ["bert-emd", "minilm", "patient-kd", "distilbert", "soft-targets"])
-def test_every_method_trains_on_states_at_words(new_run, method: str):
-    options = {"relation_heads": 2} if method == "minilm" else {}
+EVERY_KIND = dict.fromkeys(("cosine", "nst", "fsp", "attention_ce", "attention_kl", "embeddings"), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("bert-emd", {}),
+        ("minilm", {"relation_heads": 2}),
+        ("patient-kd", {}),
+        ("distilbert", {}),
+        ("soft-targets", {}),
+        ("matched-layers", EVERY_KIND),
+    ],
+)
+def test_every_method_trains_on_states_at_words(new_run, method: str, options: dict[str, Any]):
     run = new_run(method=method, objective=options, two_vocabularies=True, max_steps=2)
     first: dict[str, set[int]] = {}
     for side, model in (("student", run.student), ("teacher", run.teacher.model)):
