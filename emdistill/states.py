@@ -100,7 +100,9 @@ def over_answers(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
 
 def answers_per_feature(batch: Mapping[str, Tensor]) -> list[int]:
     """How many of the logits [A, C] are of each row of a batch."""
-    counts: list[int] = (batch[ANSWERS] != NO_ANSWER).sum(dim=1).tolist() if ANSWERS in batch else [1] * len(batch["input_ids"])
+    counts: list[int] = (
+        (batch[ANSWERS] != NO_ANSWER).sum(dim=1).tolist() if ANSWERS in batch else [1] * len(batch["input_ids"])
+    )
     return counts
 
 
