@@ -4,7 +4,8 @@ One line per row, the sets in their order, 'dev' first:
     {"set": "dev", "row": 0, "text": "…", "text_pair": "…" or null, "label": 1, 3.2 or [0, 1], "teacher": [logits],
      "student": [logits]}
 Where a row has several answers, "words" are their places, characters [start, end) of the text, "label" has a number and
-"teacher" and "student" have logits for each.
+"teacher" and "student" have logits for each. Where an answer is a span, the words are those of "text_pair", "label" has
+the [start, end) of each gold answer, and before the words' logits are those of no answer.
 "teacher" is null throughout where the teacher, a file of answers, has not answered every row. Logits are written so
 that they are read back as the same float32 numbers.
 """
@@ -45,7 +46,7 @@ class _Row:
     row: StrictInt
     text: InstanceOf[str]
     text_pair: InstanceOf[str] | None
-    label: Number | list[Number]
+    label: Number | list[Number] | list[tuple[StrictInt, StrictInt]]
     teacher: Numbers | Answers | None
     student: Numbers | Answers
     words: list[tuple[StrictInt, StrictInt]] | None = None
@@ -59,7 +60,8 @@ class Predictions:
     """The answers to one evaluation set.
 
     texts, pairs      one per row; pairs are None for single sentences
-    labels            [rows], class indices or scores; [rows, C] of 0 and 1 where a row has several labels
+    labels            [rows], class indices or scores; [rows, C] of 0 and 1 where a row has several labels; of spans
+                      the characters [answers, 2] of each row's gold answers
     teacher, student  logits [rows, C], C = 1 for scores; the teacher's may be absent
     words             of rows with several answers their places; labels and logits are then ragged (tasks/answers.py)
     """
@@ -176,10 +178,16 @@ def _problem_of_label(row: _Row, outputs: int) -> str | None:
 
 def _problem_of_words(row: _Row, outputs: int) -> str | None:
     words = len(row.words or ())
+    if row.label == [] or (isinstance(row.label, list) and isinstance(row.label[0], tuple)):
+        return _problem_of_logits(row, outputs, 1 + words)
     if not isinstance(row.label, list) or len(row.label) != words or not set(row.label) <= {NO_CLASS, *range(outputs)}:
         return f"'label' is {row.label!r}, but each of {words} words has one of the classes 0 to {outputs - 1}"
+    return _problem_of_logits(row, outputs, words)
+
+
+def _problem_of_logits(row: _Row, outputs: int, answers: int) -> str | None:
     for name in ("teacher", "student"):
         logits = getattr(row, name)
-        if logits is not None and [len(answer) for answer in _answers(logits)] != [outputs] * words:
-            return f"'{name}' has other logits than {outputs} for each of {words} words"
+        if logits is not None and [len(answer) for answer in _answers(logits)] != [outputs] * answers:
+            return f"'{name}' has other logits than {outputs} for each of {answers} places"
     return None
