@@ -24,6 +24,7 @@ from tokenizers import Encoding, Tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from emdistill.data.batches import windowed
 from emdistill.data.readers import reader_of
 from emdistill.errors import ConfigError, ModelError
 from emdistill.models.families import family_of, require
@@ -263,7 +264,7 @@ class OnnxClassifier:
             counts = answers_per_feature({name: torch.from_numpy(values) for name, values in batch.items()})
             for place, of_feature in zip(places, np.split(answers, np.cumsum(counts)[:-1]), strict=True):
                 logits[place] = of_feature
-        return kind.of_rows(logits, examples)
+        return kind.of_rows(logits, examples, windowed(features, labelled=False))
 
     def _padded(self, rows: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, NDArray[np.int64]]:
         fills = {"input_ids": self.config.pad_token_id, ANSWERS: NO_ANSWER}

@@ -29,7 +29,7 @@ def test_entity_f1_and_accuracy_are_seqevals() -> None:
     """Golden values of seqeval 1.2.2's f1_score and accuracy_score, its default mode."""
     gold = [["B-PER", "I-PER", "O", "B-LOC"], ["O", "I-LOC", "I-LOC", "O"], ["B-LOC", "B-LOC"]]
     answers = [["B-PER", "O", "O", "B-LOC"], ["O", "B-LOC", "I-LOC", "I-PER"], ["B-LOC", "I-LOC"]]
-    labels = TAGS.labels([TAGS.encoder(NAMES)(tags) for tags in gold])
+    labels = ragged([np.array(TAGS.encoder(NAMES)(tags)) for tags in gold])
     found = PLACES.score(one_hot(answers), labels)
     assert found == pytest.approx({"entity_f1": 0.4, "accuracy": 0.6})
     assert PLACES.chance(labels) == 0

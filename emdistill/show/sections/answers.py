@@ -82,7 +82,7 @@ def entity_table(predictions: Predictions, labels: Sequence[str]) -> Table | Non
         for name, rows in models.items()
         if rows is not None
     }
-    counts = {type_: score.count for of_model in scores.values() for type_, score in of_model.items()}
+    counts = {type_: score.support for of_model in scores.values() for type_, score in of_model.items()}
     absent = EntityScore(0.0, 0.0, 0.0, 0)  # of a type that one model never answers
     columns = [f"{name}\n{metric}" for name in scores for metric in ("precision", "recall", "F1")]
     lines = [
