@@ -198,7 +198,9 @@ def session_logits(session: Any, inputs: Mapping[str, NDArray[Any]]) -> NDArray[
 def session_answers(session: Any, batch: Mapping[str, NDArray[Any]], kind: TaskKind) -> NDArray[np.float32]:
     """The logits [A, C] of a batch's answers (TaskKind.pick)."""
     outputs = {"logits": torch.from_numpy(session_logits(session, batch))}
-    logits: NDArray[np.float32] = kind.pick(outputs, {name: torch.from_numpy(rows) for name, rows in batch.items()}).numpy()
+    logits: NDArray[np.float32] = kind.pick(
+        outputs, {name: torch.from_numpy(rows) for name, rows in batch.items()}
+    ).numpy()
     return logits
 
 

@@ -139,7 +139,8 @@ def scores(predictions: Predictions, labels: Sequence[str]) -> Values:
 
 def spans(predictions: Predictions, labels: Sequence[str]) -> Values:
     """Exact match and F1 by how the question begins, and how often an answer of some probability matches."""
-    gold = [[text[start:end] for start, end in spans] for text, spans in _texts_and(predictions, predictions.labels)]
+    texts = _texts_and(predictions, predictions.labels)
+    gold = [[text[int(start) : int(end)] for start, end in answers] for text, answers in texts]
     found = spans_of(predictions)
     some_unanswerable = not all(gold)
     scores = {
