@@ -164,8 +164,12 @@ class TaskKind(ABC):
         """The logits of rows, from those [A, C] of each of their features (data/batches.windowed), in their order."""
         return np.concatenate(logits)
 
+    def row_scores(self, metric: str, logits: Logits, labels: NDArray[Any]) -> NDArray[np.float64] | None:
+        """A number per row whose mean is the metric; None for a metric that is no such mean."""
+        return None
+
     def gold(self, examples: Dataset) -> NDArray[Any]:
-        """What `metrics` compare the logits of rows with: labels; of several answers per row something of their number."""
+        """What `metrics` compare the logits of rows with: labels; of several answers per row a sequence per row."""
         return np.asarray(examples["label"][:])
 
 
