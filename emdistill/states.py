@@ -12,6 +12,10 @@ NO_CLASS = NOT_MASKED = -100
 TEACHERS = "teacher_"
 WORDS_OF_TOKENS = "words"
 NO_WORD = -1
+# In a batch of a kind with several answers per row: the positions [B, A'] whose logits are answers, in their order, and
+# what fills the rest of a row that has fewer.
+ANSWERS = "answers"
+NO_ANSWER = -1
 # In a batch: the logits of a teacher that is a file of answers, [B, C]; it has no tokens, so no name as of TEACHERS.
 TEACHER_LOGITS = "answer_logits"
 Link = Literal["softmax", "sigmoid", "identity"]
@@ -24,10 +28,12 @@ class Predictions:
     link          turns logits into answers: softmax (one of C), sigmoid (any of C), identity (a score); None: the
                   encoder has no head
     problem_type  transformers' name for the kind of task; None without a task, as for the words of raw text
+    outputs       the width of the logits; 0 where it is not known
     """
 
     link: Link | None
     problem_type: str | None = None
+    outputs: int = 0
 
     @property
     def of_task(self) -> bool:
@@ -47,6 +53,10 @@ class EncoderShape:
     layers: int
     width: int  # of hidden states, d
     heads: int  # per layer
+
+
+NOBODY = EncoderShape(0, 0, 0)
+"""Where there is no teacher."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,12 @@ class EncoderStates:
     queries: tuple[Tensor | None, ...] = ()
     keys: tuple[Tensor | None, ...] = ()
     values: tuple[Tensor | None, ...] = ()
+
+
+def labels_of_answers(batch: Mapping[str, Tensor]) -> Tensor:
+    """The labels of a batch's answers, [A] in their order, padding left out; [B, ...] where each row has one."""
+    labels = batch["labels"]
+    return labels[batch[ANSWERS] != NO_ANSWER] if ANSWERS in batch else labels
 
 
 def student_part(batch: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from emdistill.training.run_stages import seed_everything, stage_arguments
 from emdistill.training.splits import HELD_OUT_SEED, LAST_IS_KEPT, check_max_length
 
 # Options of a task's data, which raw text has not.
-OF_A_TASK = ("text_pair", "dev", "kind", "augmented", "unlabelled", "unlabelled_rows")
+OF_A_TASK = ("text_pair", "dev", "kind", "augmented", "unlabelled", "unlabelled_rows", "labelled_share")
 COUNTS = ("documents", "paragraphs", "pieces", "tokens", "dropped")  # of the corpus, in the record
 SAMPLE_PIECES = 64
 

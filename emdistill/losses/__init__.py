@@ -3,6 +3,7 @@
 from emdistill.losses.attention_scores import AttentionScoreCosts
 from emdistill.losses.balance import GradientBalance
 from emdistill.losses.cosine import CosineCosts
+from emdistill.losses.cross_view import CrossView
 from emdistill.losses.embeddings import EmbeddingLoss
 from emdistill.losses.first_token import FirstTokenCosts
 from emdistill.losses.hard_labels import HardLabels
@@ -18,6 +19,7 @@ from emdistill.losses.standardised_logits import StandardisedLogits
 __all__ = [
     "AttentionScoreCosts",
     "CosineCosts",
+    "CrossView",
     "EmbeddingLoss",
     "FirstTokenCosts",
     "GradientBalance",

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from emdistill.errors import ConfigError
 from emdistill.losses.loss import Loss, logits_of
 from emdistill.states import NOT_MASKED, EncoderStates, Link
 
@@ -16,15 +17,19 @@ class HardLabels(Loss):
     softmax   cross-entropy with the class; of masked words, labels are [B, L] with -100 at all other positions
     sigmoid   mean over labels of the binary cross-entropy, labels [B, C]
     identity  (z - score)²
+    label_smoothing  share of a class's label that is spread evenly over all of them; of softmax alone
     A row without a label (TaskKind.absent) adds nothing, and counts as a row: with few labels the term weighs less.
     """
 
     taught = False
     predicts = True
 
-    def __init__(self, *, link: Link = "softmax") -> None:
+    def __init__(self, *, link: Link = "softmax", label_smoothing: float = 0.0) -> None:
         super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ConfigError(f"--objective.label_smoothing is a share from 0 to below 1, not {label_smoothing}")
         self.link = link
+        self.label_smoothing = label_smoothing
 
     def forward(self, student: EncoderStates, teacher: EncoderStates, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         logits, labels = logits_of(student), batch["labels"]
@@ -36,4 +41,5 @@ class HardLabels(Loss):
             chances, there = labels.float().nan_to_num(), (~labels.isnan()).float()
             return {"hard_labels": functional.binary_cross_entropy_with_logits(logits, chances, weight=there)}
         classes = labels[labels != NOT_MASKED] if labels.ndim == 2 else labels
-        return {"hard_labels": functional.cross_entropy(logits, classes, reduction="sum") / len(classes)}
+        entropy = functional.cross_entropy(logits, classes, reduction="sum", label_smoothing=self.label_smoothing)
+        return {"hard_labels": entropy / len(classes)}

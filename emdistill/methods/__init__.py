@@ -13,6 +13,7 @@ from emdistill.config import RunConfig
 from emdistill.errors import ConfigError, nearest
 from emdistill.methods.balanced import balanced
 from emdistill.methods.bert_emd import bert_emd
+from emdistill.methods.cross_view import cross_view
 from emdistill.methods.distilbert import distilbert
 from emdistill.methods.hard_labels import hard_labels
 from emdistill.methods.minilm import minilm
@@ -33,6 +34,7 @@ METHODS: dict[str, Method] = {
     "minilm": minilm,
     "distilbert": distilbert,
     "soft-targets": soft_targets,
+    "cross-view": cross_view,
     "hard-labels": hard_labels,
 }
 
