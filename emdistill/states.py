@@ -19,6 +19,7 @@ NO_ANSWER = -1
 # In a batch: the logits of a teacher that is a file of answers, [B, C]; it has no tokens, so no name as of TEACHERS.
 TEACHER_LOGITS = "answer_logits"
 Link = Literal["softmax", "sigmoid", "identity"]
+SEQUENCE = "SequenceClassification"
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,13 @@ class Predictions:
     link          turns logits into answers: softmax (one of C), sigmoid (any of C), identity (a score); None: the
                   encoder has no head
     problem_type  transformers' name for the kind of task; None without a task, as for the words of raw text
+    head          what stands on the encoder, by the names of transformers' classes: BertForSequenceClassification
     outputs       the width of the logits; 0 where it is not known
     """
 
     link: Link | None
     problem_type: str | None = None
+    head: str = SEQUENCE
     outputs: int = 0
 
     @property
@@ -63,7 +66,8 @@ NOBODY = EncoderShape(0, 0, 0)
 class EncoderStates:
     """The states of one forward pass; those that the objective does not need are absent, single layers None.
 
-    logits            [B, C]; [P, V] at the P masked positions of a masked-LM; [B, 0] of an encoder without a head
+    logits            [A, C], the answers of the batch in their order, A = B where a row has one; [P, V] at the P masked
+                      positions of a masked-LM; [B, 0] of an encoder without a head
     mask              [B, L], 1 = token, 0 = padding
     embeddings        [B, L, d], the input of the first Transformer layer
     hidden            [B, L, d] per layer, after each Transformer layer
@@ -86,6 +90,12 @@ def labels_of_answers(batch: Mapping[str, Tensor]) -> Tensor:
     """The labels of a batch's answers, [A] in their order, padding left out; [B, ...] where each row has one."""
     labels = batch["labels"]
     return labels[batch[ANSWERS] != NO_ANSWER] if ANSWERS in batch else labels
+
+
+def answers_per_feature(batch: Mapping[str, Tensor]) -> list[int]:
+    """How many of the logits [A, C] are of each row of a batch."""
+    counts: list[int] = (batch[ANSWERS] != NO_ANSWER).sum(dim=1).tolist() if ANSWERS in batch else [1] * len(batch["input_ids"])
+    return counts
 
 
 def student_part(batch: Mapping[str, Any]) -> dict[str, Any]:

@@ -43,6 +43,7 @@ from emdistill.models.word_candidates import (
 )
 from emdistill.runs.describe import file_hashes
 from emdistill.runs.reading import recall_reading
+from emdistill.tasks.kind import check_one_answer
 from emdistill.tasks.task import Task, TaskData
 from emdistill.training import predict_logits
 from emdistill.training.evaluate import with_bar
@@ -114,6 +115,7 @@ def augment(
     judge, tokenizer = Teacher(load_classifier(teacher)), load_tokenizer(teacher)
     if examples is not None:
         examples = as_the_model_counts(examples, judge.labels, judge.kind)
+        check_one_answer(examples.task.kind, "a file of labelled variants")
     check_word_pieces(tokenizer, teacher)
     length = max_length or min(recall_reading(judge.model).max_length, longest_text(judge.model))
     check_max_length(length, judge.model)

@@ -170,7 +170,7 @@ def _judge(
         aside = onednn_note(yardstick, variants[yardstick], examples, **measured)
     with console.status("loading each in a process of its own"):
         footprints = measure_footprints(variants, examples, **measured)
-    task, labels = subject.data.task, np.asarray(examples["label"])
+    task, labels = subject.data.task, subject.data.task.gold(examples)
     notes = [busy, aside, *asides, *dict.fromkeys(footprint.note for footprint in footprints.values())]
     return judge(
         variant_records(variants, task, labels, latencies, footprints),

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from emdistill.errors import ConfigError
 from emdistill.losses.loss import Loss, logits_of
-from emdistill.states import NOT_MASKED, EncoderStates, Link
+from emdistill.states import NOT_MASKED, EncoderStates, Link, labels_of_answers
 
 
 class HardLabels(Loss):
@@ -18,7 +18,7 @@ class HardLabels(Loss):
     sigmoid   mean over labels of the binary cross-entropy, labels [B, C]
     identity  (z - score)²
     label_smoothing  share of a class's label that is spread evenly over all of them; of softmax alone
-    A row without a label (TaskKind.absent) adds nothing, and counts as a row: with few labels the term weighs less.
+    A row, or a word, without a label (TaskKind.absent) adds nothing, and counts: with few labels the term weighs less.
     """
 
     taught = False
@@ -32,7 +32,7 @@ class HardLabels(Loss):
         self.label_smoothing = label_smoothing
 
     def forward(self, student: EncoderStates, teacher: EncoderStates, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        logits, labels = logits_of(student), batch["labels"]
+        logits, labels = logits_of(student), labels_of_answers(batch)
         if self.link == "identity":
             scores, answers = labels.float(), logits.squeeze(-1)
             scores = torch.where(scores.isnan(), answers.detach(), scores)  # without a difference

@@ -158,15 +158,19 @@ def greatest(states: Tensor, mask: Tensor) -> Tensor:
     return states.masked_fill(mask[..., None] == 0, torch.finfo(states.dtype).min).amax(dim=1)
 
 
+HEADS: dict[str, type[BiLstmPreTrainedModel]] = {
+    "SequenceClassification": BiLstmForSequenceClassification,
+    "TokenClassification": BiLstmForTokenClassification,
+}
+"""The models by what stands on them (TaskKind.head)."""
+
+
 def register() -> None:
     """Make transformers' Auto classes know the family; it is done where models are loaded."""
     transformers.AutoConfig.register(BiLstmConfig.model_type, BiLstmConfig, exist_ok=True)
-    for auto_class, model in (
-        (transformers.AutoModel, BiLstmModel),
-        (transformers.AutoModelForSequenceClassification, BiLstmForSequenceClassification),
-        (transformers.AutoModelForTokenClassification, BiLstmForTokenClassification),
-    ):
-        auto_class.register(BiLstmConfig, model, exist_ok=True)
+    transformers.AutoModel.register(BiLstmConfig, BiLstmModel, exist_ok=True)
+    for head, model in HEADS.items():
+        getattr(transformers, f"AutoModelFor{head}").register(BiLstmConfig, model, exist_ok=True)
 
 
 def _reversal(mask: Tensor) -> Tensor:

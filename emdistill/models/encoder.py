@@ -20,7 +20,8 @@ from emdistill.models import bilstm
 from emdistill.models.families import FAMILIES, require
 from emdistill.models.inputs import PROBES, check_padding, fit_tokenizer
 from emdistill.models.masked_lm import has_masked_lm_head
-from emdistill.states import EncoderShape
+from emdistill.states import SEQUENCE, EncoderShape
+from emdistill.tasks import KINDS
 
 Source = str | Path
 
@@ -30,19 +31,26 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_mo
 bilstm.register()
 
 
-def load_classifier(source: Source, *, labels: Sequence[str] = (), problem_type: str | None = None) -> PreTrainedModel:
-    """Load an encoder with its sequence-classification head, in float32 and eval mode.
+def load_classifier(
+    source: Source, *, labels: Sequence[str] = (), problem_type: str | None = None, head: str = SEQUENCE
+) -> PreTrainedModel:
+    """Load an encoder with the head of its task, in float32 and eval mode.
 
     Without `problem_type` the model must have a head and is taken as stored.
-    With it the model is to be trained: its outputs get these label names, or one output without labels, and a head that
-    is absent or of another size is drawn from torch's random generator (seed it before).
+    With it the model is to be trained: its outputs get these label names, or one output without labels, and a `head`
+    (TaskKind.head) that is absent or of another size is drawn from torch's random generator (seed it before).
     Raises ModelError: no such folder, no safetensors, a broken file, no encoder, no head, an unknown family that reads
     padding in its own way (check_padding).
     """
     config = _load_config(source)
-    if problem_type is not None:
+    if problem_type is None:
+        head = stored_head(config)
+    else:
         name_outputs(config, labels=labels, problem_type=problem_type)
-    model, absent = _load_weights(transformers.AutoModelForSequenceClassification, source, config)
+    auto_class = getattr(transformers, f"AutoModelFor{head}")
+    if type(config) not in auto_class._model_mapping:
+        raise ModelError(f"{source} is a {config.model_type!r} model, and transformers has no {head} head for it")
+    model, absent = _load_weights(auto_class, source, config)
     _check_encoder(source, {key for key in absent if key.startswith(f"{model.base_model_prefix}.")})
     if absent and problem_type is None:
         raise ModelError(
@@ -50,6 +58,17 @@ def load_classifier(source: Source, *, labels: Sequence[str] = (), problem_type:
             "fine-tune it first: emdistill finetune"
         )
     return _checked(source, model)
+
+
+def stored_head(config: PreTrainedConfig) -> str:
+    """The head (TaskKind.head) of a stored model; of one that no kind of task has, that of classes."""
+    heads = [name.partition("For")[2] for name in config.architectures or ()]
+    return next((head for head in heads if any(head == kind.head for kind in KINDS.values())), SEQUENCE)
+
+
+def head_of(model: nn.Module) -> str:
+    """What stands on an encoder: 'TokenClassification' of a BertForTokenClassification; '' of a bare one."""
+    return type(model).__name__.partition("For")[2]
 
 
 def load_encoder(source: Source) -> PreTrainedModel:

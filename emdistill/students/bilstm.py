@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from emdistill.errors import ConfigError
-from emdistill.models.bilstm import BiLstmConfig, BiLstmForSequenceClassification
+from emdistill.models.bilstm import HEADS, BiLstmConfig
 from emdistill.models.inputs import longest_text
 from emdistill.states import CLASSES, Predictions
 from emdistill.students.shape import name_predictions
@@ -31,12 +31,14 @@ def bilstm_student(
 
     fresh   whether the table of tokens is drawn too, and not taken from the encoder
     The same seed gives the same weights; torch's random state stays.
-    Raises ConfigError for no units, and without a task: a BiLSTM predicts no masked words.
+    Raises ConfigError for no units, and for a head that a BiLSTM does not have: it predicts no masked words.
     """
     if units < 1:
         raise ConfigError(f"--student bilstm:{units}: a BiLSTM has at least 1 unit per direction; try bilstm:256")
     if not predictions.of_task:
         raise ConfigError("--student bilstm learns a task; on raw text take one of the teacher's family: --student 3")
+    if predictions.head not in HEADS:
+        raise ConfigError(f"--student bilstm has no {predictions.head} head; take one of the teacher's family: --student 3")
     table = embedding_table(encoder)
     config = BiLstmConfig(
         vocab_size=len(table),
@@ -48,10 +50,10 @@ def bilstm_student(
     name_predictions(config, labels, predictions)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        student = BiLstmForSequenceClassification(config)
+        student: PreTrainedModel = HEADS[predictions.head](config)
     if not fresh:
         with torch.no_grad():
-            student.bilstm.word_embeddings.weight.copy_(main_directions(table, config.embedding_size))
+            student.get_parameter("bilstm.word_embeddings.weight").copy_(main_directions(table, config.embedding_size))
     return student
 
 

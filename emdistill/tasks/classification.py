@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+from datasets import Dataset
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score, matthews_corrcoef
 
@@ -93,7 +94,7 @@ class Classification(TaskKind):
     def answer_columns(self, names: Sequence[str]) -> tuple[str, ...]:
         return ("prediction", "probability")
 
-    def answers(self, logits: Logits, names: Sequence[str]) -> list[dict[str, Any]]:
+    def answers(self, logits: Logits, names: Sequence[str], examples: Dataset) -> list[dict[str, Any]]:
         shares = probabilities(logits, self.link)
         return [
             {"prediction": names[int(index)], "probability": round(float(row[index]), 6)}

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from datasets import List, Value
+from datasets import Dataset, List, Value
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, f1_score
 
@@ -127,7 +127,7 @@ class MultiLabel(TaskKind):
     def answer_columns(self, names: Sequence[str]) -> tuple[str, ...]:
         return ("prediction", *(f"probability of {name}" for name in names))
 
-    def answers(self, logits: Logits, names: Sequence[str]) -> list[dict[str, Any]]:
+    def answers(self, logits: Logits, names: Sequence[str], examples: Dataset) -> list[dict[str, Any]]:
         chances = probabilities(logits, self.link)
         columns = self.answer_columns(names)
         return [

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -15,10 +14,10 @@ from emdistill.models.arithmetic import fast_float32
 from emdistill.models.capture import capture
 from emdistill.models.teacher import Teacher
 from emdistill.training.arguments import DistillationArguments
+from emdistill.training.evaluate import Score
 from emdistill.training.stage import Stage
 from emdistill.training.two_vocabularies import collator_for_both
 
-Score = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 Collator = Callable[[list[dict[str, Any]]], Any]
 
 

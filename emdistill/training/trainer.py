@@ -23,7 +23,7 @@ from emdistill.models.encoder import save_student
 from emdistill.models.own_answers import OwnAnswers
 from emdistill.models.teacher import Teacher, TeacherSource
 from emdistill.models.teacher_cache import TeacherCache
-from emdistill.states import EncoderStates
+from emdistill.states import ANSWERS, NO_ANSWER, NO_CLASS, EncoderStates
 from emdistill.training.arguments import DistillationArguments
 from emdistill.training.finite_checks import FiniteChecks, NotFinite
 from emdistill.training.gradient_norms import gradient_norms
@@ -226,7 +226,7 @@ class DistillationTrainer(Trainer):
         labels = inputs.pop("labels", None)
         with torch.no_grad():
             logits = capture(self.student, inputs, ()).logits
-        return None, logits.float(), labels
+        return None, per_row(logits.float(), inputs), labels
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add each weighted term's mean since the last log, and its last gradient norm, to training logs."""
@@ -304,6 +304,16 @@ class DistillationTrainer(Trainer):
         every = self.args.gradient_norm_steps
         if every and self.state.global_step % every == 0 and not self._gradient_norms:
             self._gradient_norms = gradient_norms(terms, self.student)
+
+
+def per_row(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    """The logits [A, C] of a batch as [B, A', C], padded, where its rows have several answers: as processes join them."""
+    if ANSWERS not in batch:
+        return logits
+    there = batch[ANSWERS] != NO_ANSWER
+    padded = logits.new_full((*there.shape, logits.shape[-1]), NO_CLASS)
+    padded[there] = logits
+    return padded
 
 
 def _lengths(dataset: Dataset) -> list[int]:

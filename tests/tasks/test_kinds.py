@@ -115,7 +115,7 @@ def test_right_answers_score_best_and_a_constant_guess_does_not(case: Case) -> N
 
 def test_answers_fill_the_columns_they_announce(case: Case) -> None:
     columns = case.kind.answer_columns(case.names)
-    rows = case.kind.answers(case.perfect(), case.names)
+    rows = case.kind.answers(case.perfect(), case.names, case.examples)
     assert len(rows) == len(case.cells)
     assert all(tuple(row) == columns for row in rows)
     read = case.kind.encoder(case.names)
