@@ -13,7 +13,7 @@ from emdistill.data.tagged_files import TaggedExamples, hub_tagged, notes_on_tag
 from emdistill.errors import DataError
 from emdistill.tasks import KINDS
 from emdistill.tasks.kind import BadLabel
-from emdistill.tasks.tagging import MARKS, SPACES, Tags
+from emdistill.tasks.tagging import MARKS, SPACES
 from emdistill.tasks.task import Task, TaskData
 
 SUFFIXES = (".conll", ".conllu", ".iob", ".bio")  # of files that hold nothing else
@@ -62,7 +62,7 @@ def _task_data(
 ) -> TaskData:
     """Train gives the tags and how plain text is cut into words; the other sets must use the same tags."""
     kind, train = KINDS["tagging"], sources["train"]
-    labels = kind.label_names([Tags(sentence.tags) for sentence in train.sentences])
+    labels = kind.label_names([sentence.tags for sentence in train.sentences])
     joined = all(
         sentence.text == " ".join(sentence.text[start:end] for start, end in sentence.words)
         for sentence in train.sentences
@@ -87,7 +87,7 @@ def _dataset(examples: TaggedExamples, task: Task, *, varied: bool) -> Dataset:
     columns: dict[str, list[Any]] = {"text": [], "words": [], "label": []}
     for line, text, words, tags in examples.sentences:
         try:
-            row = (text, words, encode(Tags(tags)))
+            row = (text, words, encode(tags))
         except BadLabel as error:
             examples.bad.add(line, str(error))
             continue

@@ -6,7 +6,6 @@ cores tile it, so that every word has one answer, with context on both sides.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,13 +25,6 @@ from emdistill.tasks.windows import Window, windows
 
 Words = Sequence[tuple[int, int]]
 OVERLAP = 1 / 2  # of a window: a quarter of it is context on each side of its core
-
-
-@dataclass(frozen=True)
-class Tags:
-    """The tags of a row as its source has them: a cell of its own type, for a list is several labels of one row."""
-
-    names: Sequence[Cell]
 
 
 # How plain text is cut into words: as text with entities is (runs of letters and digits, single marks), or at white
@@ -95,11 +87,11 @@ class Tagging(TaskKind):
     columns: ClassVar = {"words": List(List(Value("int64")))}
 
     def fits(self, cells: Sequence[Cell]) -> bool:
-        return bool(cells) and all(isinstance(cell, Tags) for cell in cells)
+        return False  # a list is several labels of one row: that its labels are tags a source tells by its form
 
     def label_names(self, cells: Sequence[Cell]) -> tuple[str, ...]:
         """All tags; of entities also the parts that are only met with other types: B-x where there is I-x."""
-        names = class_names([text_of(tag) for cell in cells if isinstance(cell, Tags) for tag in cell.names])
+        names = class_names([text_of(tag) for cell in cells if isinstance(cell, list) for tag in cell])
         if find_scheme(names) is None:
             return names
         parts = [name.partition("-") for name in names if name != OUTSIDE]
@@ -114,9 +106,9 @@ class Tagging(TaskKind):
         find = name_index(names, aliases)
 
         def encode(cell: Cell) -> list[int]:
-            if not isinstance(cell, Tags | list | tuple):
+            if not isinstance(cell, list):
                 raise BadLabel(f"the label is {cell!r}, and not a list of tags, one per word")
-            return [find(text_of(tag)) for tag in (cell.names if isinstance(cell, Tags) else cell)]
+            return [find(text_of(tag)) for tag in cell]
 
         return encode
 
