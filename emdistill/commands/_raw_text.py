@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from emdistill.commands._teachers import cache_folder
-from emdistill.config import RunConfig, config_dict
+from emdistill.config import NO_TEACHER, RunConfig, config_dict
 from emdistill.console import say
 from emdistill.data.batches import MaskingCollator, padding_collator, text_encoder
 from emdistill.data.corpus import corpus_dataset
@@ -143,6 +143,10 @@ def _check_options(config: RunConfig) -> None:
     given = [f"--{name}" for name in OF_A_TASK if getattr(config, name) is not None]
     if given:
         raise ConfigError(f"{', '.join(given)}: raw text (--task text) has no labels, pairs or columns; leave it out")
+    if config.teacher == NO_TEACHER:
+        raise ConfigError(
+            f"--teacher {NO_TEACHER}: raw text (--task text) has nothing to say without one; name an encoder"
+        )
     if not config.data:
         raise ConfigError("--task text learns from raw text; name it with --data")
     if config.teacher_cache == "states":
