@@ -38,9 +38,7 @@ def bilstm_student(
     if not predictions.of_task:
         raise ConfigError("--student bilstm learns a task; on raw text take one of the teacher's family: --student 3")
     if predictions.head not in HEADS:
-        raise ConfigError(
-            f"--student bilstm has no {predictions.head} head; take one of the teacher's family: --student 3"
-        )
+        raise ConfigError(f"--student bilstm has no {predictions.head} head; keep the teacher's layers: --student 3")
     table = embedding_table(encoder)
     config = BiLstmConfig(
         vocab_size=len(table),
