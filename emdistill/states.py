@@ -16,9 +16,13 @@ NO_WORD = -1
 # what fills the rest of a row that has fewer.
 ANSWERS = "answers"
 NO_ANSWER = -1
+# Where a kind's answers have two logits at two positions, the ones of the second; and the window that a row is.
+ENDS = "answer_ends"
+WINDOW = "window"
+FAR_BELOW = -1e9  # a logit whose probability is 0
 # In a batch: the logits of a teacher that is a file of answers, [B, C]; it has no tokens, so no name as of TEACHERS.
 TEACHER_LOGITS = "answer_logits"
-Link = Literal["softmax", "sigmoid", "identity"]
+Link = Literal["softmax", "sigmoid", "identity", "positions"]
 SEQUENCE = "SequenceClassification"
 
 
@@ -26,8 +30,8 @@ SEQUENCE = "SequenceClassification"
 class Predictions:
     """What a student predicts: all that losses and methods need to know of a task.
 
-    link          turns logits into answers: softmax (one of C), sigmoid (any of C), identity (a score); None: the
-                  encoder has no head
+    link          turns logits into answers: softmax (one of C), sigmoid (any of C), identity (a score); positions:
+                  a softmax of each column over the answers of a row; None: the encoder has no head
     problem_type  transformers' name for the kind of task; None without a task, as for the words of raw text
     head          what stands on the encoder, by the names of transformers' classes: BertForSequenceClassification
     outputs       the width of the logits; 0 where it is not known
@@ -90,6 +94,14 @@ def labels_of_answers(batch: Mapping[str, Tensor]) -> Tensor:
     """The labels of a batch's answers, [A] in their order, padding left out; [B, ...] where each row has one."""
     labels = batch["labels"]
     return labels[batch[ANSWERS] != NO_ANSWER] if ANSWERS in batch else labels
+
+
+def over_answers(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    """The logits [A, C] of a batch as [B·C, A']: each column over the answers of a row, FAR_BELOW behind the last."""
+    there = batch[ANSWERS] != NO_ANSWER
+    spread = logits.new_full((*there.shape, logits.shape[-1]), FAR_BELOW)
+    spread[there] = logits
+    return spread.transpose(1, 2).flatten(0, 1)
 
 
 def answers_per_feature(batch: Mapping[str, Tensor]) -> list[int]:

@@ -86,5 +86,5 @@ def _answered(texts: list[tuple[str, ...]], task: Task, teacher: Teacher, config
     teacher.to(torch.accelerator.current_accelerator() or "cpu")
     rows = task.rows_of_text(columns)
     logits = predict_logits(teacher.model, load_tokenizer(config.teacher), rows, max_length=config.max_length)
-    answers = [answer.tolist() for answer in task.kind.decode(logits)]
+    answers = [answer.tolist() for answer in task.kind.decode(logits, rows)]
     return rows.add_column("label", answers, feature=task.kind.label_type)

@@ -235,12 +235,12 @@ def _vary(originals: Sequence[Texts], draw: Callable[[int, Texts], list[Variant]
 
 def _label(variants: Sequence[Variant], predict: Callable[[Dataset], np.ndarray], task: Task) -> list[Any]:
     """The teacher's answers, as the task's kind decodes them."""
-    parts = []
+    labels: list[Any] = []
     for start in with_bar(range(0, len(variants), LABELLED_AT_ONCE), "the teacher labels"):
         columns = zip(*(variant.texts for variant in variants[start : start + LABELLED_AT_ONCE]), strict=True)
         texts = Dataset.from_dict(dict(zip(NAMES, map(list, columns), strict=False)))
-        parts.append(predict(texts))
-    return list(task.kind.decode(np.concatenate(parts)))
+        labels += list(task.kind.decode(predict(texts), texts))
+    return labels
 
 
 def _shown(originals: Sequence[Texts], variants: Sequence[Variant], labels: Sequence[Any], seed: int) -> Table:

@@ -16,6 +16,7 @@ from emdistill.data.readers import reader_of
 from emdistill.errors import ConfigError, TokenizerError
 from emdistill.states import (
     ANSWERS,
+    ENDS,
     NO_ANSWER,
     NO_CLASS,
     NO_WORD,
@@ -100,7 +101,7 @@ class PaddingCollator(DataCollatorWithPadding):
         return batch
 
 
-FILLS = {ANSWERS: NO_ANSWER, WORDS_OF_TOKENS: NO_WORD}
+FILLS = {ANSWERS: NO_ANSWER, ENDS: NO_ANSWER, WORDS_OF_TOKENS: NO_WORD}
 
 
 def _padded(rows: Sequence[list[int]], fill: int, *, left: bool) -> Tensor:

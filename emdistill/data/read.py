@@ -15,6 +15,8 @@ from emdistill.data.files import Columns, Examples, hub_examples, load_hub, read
 from emdistill.data.glue import glue_folders, glue_task, read_glue, read_glue_from_hub, recognise
 from emdistill.data.messages import MESSAGES, read_messages
 from emdistill.data.rows import SUFFIXES, data_file
+from emdistill.data.squad import SPAN_KINDS, is_squad, span_task
+from emdistill.data.squad import TASKS as SPAN_TASKS
 from emdistill.data.tagged import TASKS as TAGGED_TASKS
 from emdistill.data.tagged import is_tagged, tagged_file, tagged_hub, tagged_task
 from emdistill.errors import ConfigError, DataError
@@ -65,9 +67,12 @@ def read_task_data(
         return read_messages()
     columns = Columns(text, text_pair, label)
     dev_file = None if dev is None else Path(dev)
+    is_spans = kind_named in SPAN_KINDS or (kind is None and task is None and is_squad(data))
     is_tagging = kind_named is KINDS["tagging"] or (kind is None and task is None and is_tagged(data))
     if task in TAGGED_TASKS:
         task_data = tagged_task(task, data, dev_file)
+    elif task in SPAN_TASKS or (is_spans and task is None):
+        task_data = span_task(data, columns, dev_file, from_hub=is_hub_name(data), task=task, kind=kind_named)
     elif is_tagging and task is None:
         if is_hub_name(data):
             task_data = tagged_hub(data, columns, dev_file)

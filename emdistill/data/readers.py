@@ -18,7 +18,10 @@ def reader_of(tokenizer: Tokenizer, names: Sequence[str]) -> Reader:
     _read_whole(tokenizer)
     whole = tokenizer.encode("a")
     words = [place for place, special in enumerate(whole.special_tokens_mask) if not special]
-    return Reader(encode, tuple(whole.ids[: words[0]]), tuple(whole.ids[words[-1] + 1 :]), tuple(names))
+    before, behind = tuple(whole.ids[: words[0]]), tuple(whole.ids[words[-1] + 1 :])
+    pair = tokenizer.encode("a", "a").ids
+    between = tuple(pair[words[-1] + 1 : len(pair) - len(behind) - len(words)])
+    return Reader(encode, before, behind, tuple(names), between)
 
 
 def _read_whole(tokenizer: Tokenizer) -> None:

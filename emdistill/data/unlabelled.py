@@ -277,7 +277,7 @@ def _answers(texts: Sequence[Texts], answers: TeacherAnswers) -> tuple[NDArray[n
 
 def _rows(texts: Sequence[Texts], task: Task, answers: TeacherAnswers | None) -> Dataset:
     columns: dict[str, Any] = dict(zip(("text", "text_pair"), map(list, zip(*texts, strict=True)), strict=False))
-    columns |= task.kind.further(columns["text"], task.words)
+    columns |= task.kind.further(columns, task.words)
     columns["label"] = [task.kind.absent(task.outputs)] * len(texts)
     if answers is not None:
         columns[TEACHER_LOGITS] = _answers(texts, answers)[0].tolist()

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from emdistill.errors import ConfigError
 from emdistill.losses.loss import Loss, logits_of
-from emdistill.states import NOT_MASKED, EncoderStates, Link, labels_of_answers
+from emdistill.states import NOT_MASKED, EncoderStates, Link, labels_of_answers, over_answers
 
 
 class HardLabels(Loss):
@@ -17,6 +17,7 @@ class HardLabels(Loss):
     softmax   cross-entropy with the class; of masked words, labels are [B, L] with -100 at all other positions
     sigmoid   mean over labels of the binary cross-entropy, labels [B, C]
     identity  (z - score)²
+    positions   cross-entropy of each column with the place of the label among the row's answers, labels [B, C]
     label_smoothing  share of a class's label that is spread evenly over all of them; of softmax alone
     A row, or a word, without a label (TaskKind.absent) adds nothing, and counts: with few labels the term weighs less.
     """
@@ -32,6 +33,10 @@ class HardLabels(Loss):
         self.label_smoothing = label_smoothing
 
     def forward(self, student: EncoderStates, teacher: EncoderStates, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if self.link == "positions":
+            places = batch["labels"].flatten()
+            entropy = functional.cross_entropy(over_answers(logits_of(student), batch), places, reduction="sum")
+            return {"hard_labels": entropy / len(places)}
         logits, labels = logits_of(student), labels_of_answers(batch)
         if self.link == "identity":
             scores, answers = labels.float(), logits.squeeze(-1)

@@ -27,14 +27,14 @@ from emdistill.models.attention import attending, attention_implementation
 from emdistill.models.encoder import head_of
 from emdistill.models.families import require
 from emdistill.models.masked_lm import has_masked_lm_head, masked_word_logits
-from emdistill.states import ANSWERS, TEACHER_LOGITS, WORDS_OF_TOKENS, EncoderStates, student_part
+from emdistill.states import ANSWERS, ENDS, TEACHER_LOGITS, WINDOW, WORDS_OF_TOKENS, EncoderStates, student_part
 from emdistill.tasks import kind_of_head
 
 OF_ATTENTION = ("attention", "queries", "keys", "values")
 OF_LAYERS = ("hidden", *OF_ATTENTION)
 STATES = frozenset({"embeddings", *OF_LAYERS})
 # row: the number of an example in its data set
-NOT_FOR_THE_MODEL = frozenset({"labels", "row", WORDS_OF_TOKENS, TEACHER_LOGITS, ANSWERS})
+NOT_FOR_THE_MODEL = frozenset({"labels", "row", WORDS_OF_TOKENS, TEACHER_LOGITS, ANSWERS, ENDS, WINDOW})
 SUFFIX = "+emdistill"
 
 

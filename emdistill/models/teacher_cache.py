@@ -19,11 +19,11 @@ from emdistill.models.arithmetic import fast_float32
 from emdistill.models.cache_files import FORMAT, CacheFiles, Layout, Part, parts_of, within
 from emdistill.models.capture import OF_LAYERS, field_of
 from emdistill.models.teacher import Teacher
-from emdistill.states import ANSWERS, EncoderStates, teacher_part
+from emdistill.states import ANSWERS, ENDS, EncoderStates, teacher_part
 
 Collate = Callable[[list[dict[str, Any]]], Mapping[str, Tensor]]
 
-READ = ("input_ids", "attention_mask", "token_type_ids", ANSWERS)
+READ = ("input_ids", "attention_mask", "token_type_ids", ANSWERS, ENDS)
 # What in a config does not decide the outputs; the precision is in the key by itself.
 NAMES = {"_name_or_path", "_commit_hash", "architectures", "transformers_version", "dtype", "torch_dtype"}
 LABELS = {"id2label", "label2id", "problem_type"}

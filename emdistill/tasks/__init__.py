@@ -6,9 +6,13 @@ from emdistill.tasks.classification import Classification
 from emdistill.tasks.kind import TaskKind
 from emdistill.tasks.multi_label import MultiLabel
 from emdistill.tasks.regression import Regression
+from emdistill.tasks.span_answers import SpanAnswers, SpanAnswersOrNone
 from emdistill.tasks.tagging import Tagging
 
-KINDS: dict[str, TaskKind] = {kind.name: kind for kind in (Classification(), Regression(), MultiLabel(), Tagging())}
+KINDS: dict[str, TaskKind] = {
+    kind.name: kind
+    for kind in (Classification(), Regression(), MultiLabel(), Tagging(), SpanAnswers(), SpanAnswersOrNone())
+}
 
 
 def find_kind(name: str) -> TaskKind:

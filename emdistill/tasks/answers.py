@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 SUREST = 1e-6  # what a probability of 0 is taken for
 
 
-def ragged(rows: Sequence[NDArray[Any]]) -> NDArray[np.object_]:
+def ragged(rows: Sequence[Any]) -> NDArray[np.object_]:
     """Rows of any lengths as one array [rows] of arrays."""
     array = np.empty(len(rows), dtype=object)
     for place, row in enumerate(rows):

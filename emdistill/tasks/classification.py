@@ -83,7 +83,7 @@ class Classification(TaskKind):
     def strata(self, labels: NDArray[Any]) -> NDArray[np.int64]:
         return np.asarray(labels, dtype=np.int64)
 
-    def decode(self, logits: Logits) -> NDArray[np.int64]:
+    def decode(self, logits: Logits, examples: Dataset) -> NDArray[np.int64]:
         return np.asarray(logits.argmax(axis=1), dtype=np.int64)
 
     def constant_answers(self, labels: NDArray[Any], width: int) -> list[Logits]:

@@ -18,6 +18,7 @@ class Reader:
 
     encode          texts -> the pieces of each, uncut
     before, behind  the special tokens around a text
+    between         those between the two texts of a pair
     names           what the model reads: input_ids, attention_mask, perhaps token_type_ids
     """
 
@@ -25,16 +26,24 @@ class Reader:
     before: tuple[int, ...]
     behind: tuple[int, ...]
     names: tuple[str, ...]
+    between: tuple[int, ...] = ()
 
     @property
     def special_tokens(self) -> int:
         """How many a text has."""
         return len(self.before) + len(self.behind)
 
-    def inputs(self, ids: Sequence[int]) -> dict[str, list[int]]:
-        """What the model reads of these pieces: special tokens around them, no padding."""
-        whole = [*self.before, *ids, *self.behind]
-        columns = {"input_ids": whole, "attention_mask": [1] * len(whole), "token_type_ids": [0] * len(whole)}
+    @property
+    def special_tokens_of_pair(self) -> int:
+        """How many two texts have together."""
+        return self.special_tokens + len(self.between)
+
+    def inputs(self, ids: Sequence[int], second: Sequence[int] | None = None) -> dict[str, list[int]]:
+        """What the model reads of these pieces, and those of a second text: special tokens around them, no padding."""
+        first = [*self.before, *ids, *(self.behind if second is None else self.between)]
+        further = [] if second is None else [*second, *self.behind]
+        ids, types = [*first, *further], [0] * len(first) + [1] * len(further)
+        columns = {"input_ids": ids, "attention_mask": [1] * len(ids), "token_type_ids": types}
         return {name: columns[name] for name in columns if name in self.names}
 
 

@@ -117,8 +117,8 @@ class TaskKind(ABC):
         return None
 
     @abstractmethod
-    def decode(self, logits: Logits) -> NDArray[Any]:
-        """The answers of logits [n, C]: class indices [n], sets of labels [n, C], or scores [n]."""
+    def decode(self, logits: Logits, examples: Dataset) -> NDArray[Any]:
+        """The labels that logits [n, C] of examples mean: class indices [n], sets of labels [n, C], or scores [n]."""
 
     @abstractmethod
     def constant_answers(self, labels: NDArray[Any], width: int) -> list[Logits]:
@@ -145,8 +145,8 @@ class TaskKind(ABC):
         """
         raise NotImplementedError
 
-    def further(self, texts: Sequence[str], words: str | None) -> dict[str, list[Any]]:
-        """The `columns` of plain texts; words: how they are cut into words (Task.words)."""
+    def further(self, texts: Mapping[str, list[str]], words: str | None) -> dict[str, list[Any]]:
+        """The `columns` of plain texts, columns `text` and perhaps `text_pair`; words: Task.words."""
         return {}
 
     def pick(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Tensor:
@@ -154,13 +154,13 @@ class TaskKind(ABC):
         logits: Tensor = outputs["logits"]
         return logits
 
-    def of_rows(self, logits: Sequence[Logits], examples: Dataset) -> Logits:
-        """The logits of rows, from those [A, C] of each of their features, in their order."""
+    def of_rows(self, logits: Sequence[Logits], examples: Dataset, features: Dataset) -> Logits:
+        """The logits of rows, from those [A, C] of each of their features (data/batches.windowed), in their order."""
         return np.concatenate(logits)
 
-    def labels(self, column: Sequence[Any]) -> NDArray[Any]:
-        """The labels of rows, as `metrics` take them."""
-        return np.asarray(column)
+    def gold(self, examples: Dataset) -> NDArray[Any]:
+        """What `metrics` compare the logits of rows with: labels; of several answers per row something of their number."""
+        return np.asarray(examples["label"][:])
 
 
 def check_one_answer(kind: TaskKind, what: str) -> None:

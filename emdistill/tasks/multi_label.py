@@ -111,7 +111,7 @@ class MultiLabel(TaskKind):
         counts = np.where(chosen, chosen.sum(axis=0), len(labels) + 1)
         return np.asarray(np.where(chosen.any(axis=1), counts.argmin(axis=1), chosen.shape[1]), dtype=np.int64)
 
-    def decode(self, logits: Logits) -> NDArray[np.float64]:
+    def decode(self, logits: Logits, examples: Dataset) -> NDArray[np.float64]:
         return (logits > 0).astype(np.float64)
 
     def constant_answers(self, labels: NDArray[Any], width: int) -> list[Logits]:

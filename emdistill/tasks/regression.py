@@ -68,7 +68,7 @@ class Regression(TaskKind):
             "if they are classes: --kind classification"
         )
 
-    def decode(self, logits: Logits) -> NDArray[np.float64]:
+    def decode(self, logits: Logits, examples: Dataset) -> NDArray[np.float64]:
         return _scores(logits)
 
     def constant_answers(self, labels: NDArray[Any], width: int) -> list[Logits]:

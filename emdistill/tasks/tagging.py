@@ -121,7 +121,7 @@ class Tagging(TaskKind):
     def permuted(self, label: Any, order: Sequence[int], width: int) -> list[int]:
         return [order[tag] if tag >= 0 else tag for tag in label]
 
-    def decode(self, logits: Logits) -> NDArray[Any]:
+    def decode(self, logits: Logits, examples: Dataset) -> NDArray[Any]:
         return ragged([row.argmax(axis=-1) for row in logits])
 
     def constant_answers(self, labels: NDArray[Any], width: int) -> list[Logits]:
@@ -179,8 +179,8 @@ class Tagging(TaskKind):
                 features.append(Feature(row, inputs, sequences, offsets, own))
         return features
 
-    def further(self, texts: Sequence[str], words: str | None) -> dict[str, list[Any]]:
-        return {"words": [cut(text, words) for text in texts]}
+    def further(self, texts: Mapping[str, list[str]], words: str | None) -> dict[str, list[Any]]:
+        return {"words": [cut(text, words) for text in texts["text"]]}
 
     def pick(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Tensor:
         logits: Tensor = outputs["logits"]
@@ -189,12 +189,12 @@ class Tagging(TaskKind):
         row, place = (batch[ANSWERS] != NO_ANSWER).nonzero(as_tuple=True)
         return logits[row, batch[ANSWERS][row, place]]
 
-    def of_rows(self, logits: Sequence[Logits], examples: Dataset) -> Logits:
+    def of_rows(self, logits: Sequence[Logits], examples: Dataset, features: Dataset) -> Logits:
         ends = np.cumsum([len(words) for words in examples["words"]])
         return ragged(np.split(np.concatenate(logits), ends[:-1]))
 
-    def labels(self, column: Sequence[Any]) -> NDArray[Any]:
-        return ragged([np.asarray(row, dtype=np.int64) for row in column])
+    def gold(self, examples: Dataset) -> NDArray[Any]:
+        return ragged([np.asarray(row, dtype=np.int64) for row in examples["label"]])
 
 
 def first_pieces(words: Words, pieces: Pieces) -> NDArray[np.int64]:
@@ -211,13 +211,19 @@ def pieces_per_word(first: NDArray[np.int64], pieces: Pieces) -> NDArray[np.int6
     return np.maximum(np.diff(borders), 1)
 
 
+def pieces_of_window(first: NDArray[np.int64], pieces: Pieces, window: Window, room: int) -> slice:
+    """The pieces of a window's words, at most `room`; first: the piece at which each word begins."""
+    start = int(first[window.first]) if window.first else 0
+    behind = int(first[window.end]) if window.end < len(first) else len(pieces.ids)
+    return slice(start, min(max(behind, int(first[window.end - 1]) + 1), start + room))
+
+
 def _window(
     reader: Reader, pieces: Pieces, first: NDArray[np.int64], window: Window, room: int
 ) -> tuple[dict[str, list[int]], list[int | None], list[tuple[int, int]]]:
     """The inputs of a window, and where its tokens stand: the number of each one's text, and its characters there."""
-    start = int(first[window.first]) if window.first else 0
-    behind = int(first[window.end]) if window.end < len(first) else len(pieces.ids)
-    end = min(max(behind, int(first[window.end - 1]) + 1), start + room)
+    span = pieces_of_window(first, pieces, window, room)
+    start, end = span.start, span.stop
     places = np.clip(first[window.core_first : window.core_end], start, max(start, end - 1)) - start
     inputs = reader.inputs(pieces.ids[start:end])
     inputs[ANSWERS] = np.minimum(places + len(reader.before), len(inputs["input_ids"]) - 1).tolist()

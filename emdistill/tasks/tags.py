@@ -43,7 +43,7 @@ def cut_words(text: str) -> list[tuple[int, int]]:
 def _word() -> re.Pattern[str]:
     """Accents and vowel signs that are characters of their own belong to their letter's word."""
     combining = "".join(sign for sign in map(chr, range(0x300, 0x20000)) if unicodedata.category(sign)[0] == "M")
-    return re.compile(rf"[\w{combining}]+|[^\w\s]")
+    return re.compile(rf"\w+(?:[{combining}]+\w*)*|[^\w\s]")
 
 
 def find_scheme(tags: Iterable[str]) -> str | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from datasets import Dataset, Features, Value
 from numpy.typing import NDArray
 
@@ -75,13 +76,14 @@ class Task:
 
     def gold(self, examples: Dataset) -> NDArray[Any]:
         """The labels of rows, as `score` takes them."""
-        return self.kind.labels(examples["label"][:])
+        return self.kind.gold(examples)
 
     def rows_of_text(self, columns: Mapping[str, list[str]]) -> Dataset:
         """Plain texts as rows that a model of this task reads: columns `text`, perhaps `text_pair`."""
-        further = self.kind.further(columns["text"], self.words)
+        further = self.kind.further(columns, self.words)
         features = {name: Value("string") for name in columns} | {name: self.kind.columns[name] for name in further}
-        return Dataset.from_dict({**columns, **further}, features=Features(features))
+        schema = Features(features).arrow_schema  # by Arrow itself: Dataset.from_dict looks at each number of a list
+        return Dataset(pa.Table.from_pydict({**columns, **further}, schema=schema))
 
     def _metric(self, name: str) -> Metric:
         if name not in self.kind.metrics:
@@ -97,7 +99,7 @@ class Task:
     def _checked(self, logits: Logits, labels: NDArray[np.generic]) -> Logits:
         logits = logits[:, None] if logits.ndim == 1 and self.outputs == 1 else logits
         answers = flat(logits)
-        examples = len(labels) if self.kind.one_answer else len(flat(labels))
+        examples = len(labels) if self.kind.one_answer else sum(map(len, labels))
         if answers.shape != (examples, self.outputs):
             raise ModelError(
                 f"the model's outputs have the shape {list(answers.shape)}, but task {self.name!r} "

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 class Window(NamedTuple):
@@ -15,7 +16,7 @@ class Window(NamedTuple):
     end: int
 
 
-def windows(counts: Sequence[Sequence[int]], room: int, overlap: int) -> list[Window]:
+def windows(counts: Sequence[Sequence[int] | NDArray[np.int64]], room: int, overlap: int) -> list[Window]:
     """The windows of a text's words, each as long as fits; one where all words fit, none where there are no words.
 
     counts   tokens per word, a list per tokenizer: a window fits all of them. A word longer than the room counts as

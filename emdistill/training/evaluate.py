@@ -79,7 +79,7 @@ def predict_logits(
             ends = np.cumsum(answers_per_feature(batch))
             for place, own in zip(places, np.split(answers, ends[:-1]), strict=True):
                 logits[place] = own
-    return kind.of_rows(logits, examples)
+    return kind.of_rows(logits, examples, encoded)
 
 
 def score_features(task: Task, rows: Dataset, features: Dataset, order: Sequence[int]) -> Score:
@@ -90,7 +90,7 @@ def score_features(task: Task, rows: Dataset, features: Dataset, order: Sequence
 
     def score(logits: np.ndarray, _: np.ndarray) -> dict[str, float]:
         own = {place: padded[: counts[place]] for place, padded in zip(order, logits, strict=True)}
-        return task.score(task.kind.of_rows([own[place] for place in range(len(features))], rows), gold)
+        return task.score(task.kind.of_rows([own[place] for place in range(len(features))], rows, features), gold)
 
     return score
 
