@@ -24,6 +24,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
     "max_length": (3, 1_000_000),
     **dict.fromkeys(("rows", "unlabelled_rows"), (1, 2**62)),
+    "labelled_share": (0, 0.99),
     "mutation": (0, 1),
     "population": (2, math.inf),  # two parents
     **dict.fromkeys(("evaluations", "random_evaluations"), (0, math.inf)),
@@ -31,6 +32,7 @@ LIMITS: dict[str, tuple[float, float]] = {
 }
 RECIPES = Path(__file__).parent / "recipes"
 SECTIONS = ("objective", "training")
+NO_TEACHER = "none"  # --teacher of a run in which nobody teaches
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
@@ -93,9 +95,9 @@ class TeachingConfig(CommonConfig):
     Args:
         teacher: folder or hub id of the fine-tuned teacher; several of one task, separated by commas, teach by the mean
             of their answers; or a file of its answers, with the columns of the text and logits, probabilities or a
-            label (.jsonl, .csv, .tsv, .parquet).
+            label (.jsonl, .csv, .tsv, .parquet); or none, for labels alone.
         teacher_weights: weights of several teachers' answers, separated by commas; equal ones if not given.
-        student: 3 (so many teacher layers), 1,3,5 (these), 4x312 (layers x width), or a folder or hub id.
+        student: 3 (so many teacher layers), 1,3,5 (these), 4x312 (layers x width), bilstm, or a folder or hub id.
         student_birth: where the weights of a student of a given shape come from: the teacher's units, chosen by
             importance or at random, or fresh ones.
         student_source: folder or hub id of an encoder whose layers and tokenizer the student keeps instead of the
@@ -105,6 +107,7 @@ class TeachingConfig(CommonConfig):
         unlabelled: text without labels, to learn from the teacher's answers to it: files as for data, .txt with a text
             per line, all of them perhaps compressed, or hub datasets; several are separated by commas.
         unlabelled_rows: learn from at most so many of these texts, the first ones.
+        labelled_share: repeat the labelled rows until they are this share of an epoch's rows; each once if not given.
         check_teacher: refuse a teacher that scores near chance.
         teacher_cache: which of the teacher's outputs are computed once and kept on disk: its logits, for stages that
             read nothing else; its logits and the layer states that are read, in half precision; or none.
@@ -124,6 +127,7 @@ class TeachingConfig(CommonConfig):
     augmented: str | None = None
     unlabelled: str | None = None
     unlabelled_rows: int | None = None
+    labelled_share: float | None = None
     check_teacher: bool = True
     teacher_cache: CacheChoice = "logits"
     teacher_cache_folder: str | None = None

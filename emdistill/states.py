@@ -36,11 +36,13 @@ class Predictions:
                   a softmax of each column over the answers of a row; None: the encoder has no head
     problem_type  transformers' name for the kind of task; None without a task, as for the words of raw text
     head          what stands on the encoder, by the names of transformers' classes: BertForSequenceClassification
+    outputs       the width of the logits; 0 where it is not known
     """
 
     link: Link | None
     problem_type: str | None = None
     head: str = SEQUENCE
+    outputs: int = 0
 
     @property
     def of_task(self) -> bool:
@@ -60,6 +62,10 @@ class EncoderShape:
     layers: int
     width: int  # of hidden states, d
     heads: int  # per layer
+
+
+NOBODY = EncoderShape(0, 0, 0)
+"""Where there is no teacher."""
 
 
 @dataclass(frozen=True)

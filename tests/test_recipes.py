@@ -2,7 +2,7 @@
 
 import inspect
 import shlex
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from emdistill.training.run_stages import stage_arguments
 FINETUNE = "finetune"  # the recipe of the verb of that name; all others are a method's
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 STUDENT, TEACHER = EncoderShape(layers=3, width=384, heads=12), EncoderShape(layers=6, width=384, heads=12)
+BILSTM = EncoderShape(layers=2, width=512, heads=0)
 
 
 def read(name: str) -> dict[str, Any]:
@@ -82,7 +83,8 @@ def test_every_key_is_read(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_its_numbers_are_accepted(name: str, tmp_path: Path) -> None:
     recipe = read(name)
-    stages = METHODS["hard-labels" if name == FINETUNE else name](STUDENT, TEACHER, **recipe.get("objective", {}))
+    method, student = METHODS["hard-labels" if name == FINETUNE else name], BILSTM if name == "cross-view" else STUDENT
+    stages = method(student, TEACHER, predictions=replace(CLASSES, outputs=2), **recipe.get("objective", {}))
     training = recipe.get("training", {})
     for stage in stages:
         arguments = stage_arguments(stage, training, folder=tmp_path, choose=True, metric="accuracy", seed=0)

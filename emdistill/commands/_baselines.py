@@ -68,7 +68,7 @@ class Setting:
         return teacher.model.base_model, teacher.tokenizer, "the teacher's encoder, fine-tuned on the task"
 
     def taught(self, logits: Mapping[str, Logits] | None) -> Contender | None:
-        """The teacher with its logits on dev; None where a file does not answer all of it."""
+        """The teacher with its logits on dev; None where nobody teaches, or a file does not answer all of it."""
         if logits is None:
             return None
         if self.teacher.classifier is None:
@@ -164,7 +164,7 @@ def _labels(setting: Setting) -> Contender:
 
 def _int8_teacher(setting: Setting) -> Contender:
     if setting.teacher.classifier is None:
-        raise ModelError("the teacher is a file of answers, or several models; there is no one model to make int8 of")
+        raise ModelError("no one model taught, so there is none to make int8 of")
     return _int8(setting.teacher.classifier, setting)
 
 

@@ -65,7 +65,7 @@ class Bench:
         ours = self._resampled(student)
         rows = {row: self._row(row, other, ours) for row, other in self.baselines.items()}
         rows |= {row: ModelRow(problem=problem) for row, problem in self.problems.items()}
-        unanswered = ModelRow(problem="its file does not answer every row that is scored")
+        unanswered = ModelRow(problem="no answers of a teacher to every row that is scored")
         return BaselineRecord(
             metric=self.task.metrics[0],
             dev_rows=len(self._dev),

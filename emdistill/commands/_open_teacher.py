@@ -1,12 +1,12 @@
-"""The one place that tells teachers apart: a model, several models, or a file of answers."""
+"""The one place that tells teachers apart: a model, several models, a file of answers, or nobody."""
 
 from dataclasses import replace
 from pathlib import Path
 
 from emdistill.commands._several_teachers import TeacherModels, teacher_names, teacher_weights
-from emdistill.commands._teachers import OpenTeacher, TeacherFile, TeacherModel
+from emdistill.commands._teachers import Nobody, OpenTeacher, TeacherFile, TeacherModel
 from emdistill.commands._text_alone import answered_text
-from emdistill.config import RunConfig
+from emdistill.config import NO_TEACHER, RunConfig
 from emdistill.data.labels import as_the_model_counts
 from emdistill.data.teacher_answers import is_answers_file, read_teacher_answers
 from emdistill.errors import ConfigError
@@ -20,6 +20,10 @@ def open_teacher(config: RunConfig, data: TaskData | None) -> tuple[OpenTeacher,
     Raises ModelError, TeacherError, DataError for a teacher that cannot be used, or not for these data, ConfigError
     for a file of answers, or several teachers, without data.
     """
+    if config.teacher == NO_TEACHER:
+        if data is None:
+            raise ConfigError(f"--teacher {NO_TEACHER} learns from labelled rows: name them with --data")
+        return Nobody(config), data
     if len(teacher_names(config.teacher)) > 1:
         if data is None:
             raise ConfigError(f"--teacher {config.teacher}: several teachers need labelled rows; name them with --data")

@@ -5,7 +5,7 @@ from typing import Any
 
 from emdistill.commands._several_teachers import teacher_names
 from emdistill.commands._teachers import cache_folder
-from emdistill.config import RunConfig, config_dict
+from emdistill.config import NO_TEACHER, RunConfig, config_dict
 from emdistill.console import say
 from emdistill.data.batches import MaskingCollator, padding_collator, text_encoder
 from emdistill.data.corpus import corpus_dataset
@@ -32,7 +32,9 @@ from emdistill.training.run_stages import seed_everything, stage_arguments
 from emdistill.training.splits import HELD_OUT_SEED, LAST_IS_KEPT, check_max_length
 
 # Options of a task's data, which raw text has not.
-OF_A_TASK = ("text_pair", "dev", "kind", "augmented", "unlabelled", "unlabelled_rows", "teacher_weights")
+OF_A_TASK = (
+    "text_pair", "dev", "kind", "augmented", "unlabelled", "unlabelled_rows", "labelled_share", "teacher_weights",
+)  # fmt: skip
 COUNTS = ("documents", "paragraphs", "pieces", "tokens", "dropped")  # of the corpus, in the record
 SAMPLE_PIECES = 64
 
@@ -147,6 +149,10 @@ def _check_options(config: RunConfig) -> None:
     given = [f"--{name}" for name in OF_A_TASK if getattr(config, name) is not None]
     if given:
         raise ConfigError(f"{', '.join(given)}: raw text (--task text) has no labels, pairs or columns; leave it out")
+    if config.teacher == NO_TEACHER:
+        raise ConfigError(
+            f"--teacher {NO_TEACHER}: raw text (--task text) has nothing to say without one; name an encoder"
+        )
     if not config.data:
         raise ConfigError("--task text learns from raw text; name it with --data")
     if len(teacher_names(config.teacher)) > 1:

@@ -1,4 +1,4 @@
-"""Whoever teaches: a model, or a file of answers; several models stand in _several_teachers.py."""
+"""Whoever teaches: a model, a file of answers, or nobody; several models stand in _several_teachers.py."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any, Unpack
 import numpy as np
 from datasets import Dataset
 
-from emdistill.config import RunConfig
+from emdistill.config import NO_TEACHER, RunConfig
 from emdistill.data.augmentation import read_augmented
 from emdistill.data.files import Columns
 from emdistill.data.teacher_answers import TeacherAnswers, answered_rows
@@ -24,7 +24,7 @@ from emdistill.models.teacher_ensemble import TeacherEnsemble
 from emdistill.runs.describe import describe_model
 from emdistill.runs.record import AnswersRecord, MemberRecord, ModelRecord
 from emdistill.ship.subject import Classifier
-from emdistill.states import EncoderShape
+from emdistill.states import NOBODY, EncoderShape
 from emdistill.students import Student, make_student, student_kind
 from emdistill.students.pretrained import pretrained_student
 from emdistill.tasks.task import Task, TaskData
@@ -43,15 +43,15 @@ Logits = Mapping[str, np.ndarray]
 class OpenTeacher(ABC):
     """What a distillation asks of its teacher.
 
-    source       gives a batch's states
-    fingerprint  SHA-256 of the weights, or of the file
+    source       gives a batch's states; None where nobody teaches
+    fingerprint  SHA-256 of the weights, or of the file; '' of nobody
     answers      of a file; what it has not answered is not learned from
     classifier   the one model that can be run, measured and exported; of a file, and of several, none
     born_from    the model whose layers a student may keep; of a file none
     logits_of_each  of several teachers, each one's by its name, once `logits` were asked for
     """
 
-    source: Teacher | TeacherEnsemble | AnswersTeacher
+    source: Teacher | TeacherEnsemble | AnswersTeacher | None
     fingerprint: str
     answers: TeacherAnswers | None = None
     classifier: Classifier | None = None
@@ -100,7 +100,7 @@ class OpenTeacher(ABC):
         """What teaches each stage; caches are written now."""
 
     @abstractmethod
-    def describe(self) -> ModelRecord | AnswersRecord:
+    def describe(self) -> ModelRecord | AnswersRecord | None:
         """The teacher as run.json has it."""
 
     def describe_each(self) -> tuple[MemberRecord, ...]:
@@ -162,15 +162,10 @@ class TeacherModel(OpenTeacher):
         return describe_model(self.model.model)
 
 
-class TeacherFile(OpenTeacher):
-    """Answers that were given before, by whatever model or service; there are no layers to learn from or to keep."""
+class WithoutModel(OpenTeacher):
+    """There are no layers to learn from or to keep: the student is born from an encoder of its own."""
 
-    def __init__(self, config: RunConfig, answers: TeacherAnswers, data: TaskData) -> None:
-        super().__init__(config)
-        self.source: AnswersTeacher = AnswersTeacher()
-        self.answers: TeacherAnswers = answers
-        self.fingerprint = answers.sha256
-        self.record = _describe_answers(answers, data)
+    why: str
 
     @cached_property
     def encoder(self) -> str:
@@ -180,9 +175,8 @@ class TeacherFile(OpenTeacher):
             return spec
         if source is None:
             raise ConfigError(
-                f"--student {spec}: the teacher {self.answers.path} is a file of answers, which has no layers to make "
-                "a student of; name an encoder that gives them, --student_source FOLDER, or that is the student, "
-                "--student FOLDER"
+                f"--student {spec}: {self.why}, which has no layers to make a student of; name an encoder that gives "
+                "them, --student_source FOLDER, or that is the student, --student FOLDER"
             )
         return source
 
@@ -201,6 +195,18 @@ class TeacherFile(OpenTeacher):
         )
         check_max_length(self.config.max_length, student)
         return student, tokenizer
+
+
+class TeacherFile(WithoutModel):
+    """Answers that were given before, by whatever model or service."""
+
+    def __init__(self, config: RunConfig, answers: TeacherAnswers, data: TaskData) -> None:
+        super().__init__(config)
+        self.source: AnswersTeacher = AnswersTeacher()
+        self.answers: TeacherAnswers = answers
+        self.fingerprint = answers.sha256
+        self.why = f"the teacher {answers.path} is a file of answers"
+        self.record = _describe_answers(answers, data)
 
     def stages(self, config: RunConfig, student: EncoderShape, task: Task) -> list[Stage]:
         """Raises ConfigError also where a stage learns from layers."""
@@ -223,13 +229,46 @@ class TeacherFile(OpenTeacher):
         return {name: logits for name, (logits, _) in every.items()}
 
     def stage_sources(self, lesson: Lesson) -> list[TeacherSource | None]:
-        return [self.source if stage.objective.taught else None for stage in lesson.stages]
+        return [self.source if stage.reads_teacher else None for stage in lesson.stages]
 
     def describe(self) -> AnswersRecord:
         return self.record
 
     def check_score(self, scores: Mapping[str, float], task: Task, dev: Dataset) -> None:
         super().check_score(scores or self.record.scores, task, dev)
+
+
+class Nobody(WithoutModel):
+    """Labels alone, and what a student can teach itself."""
+
+    source = None
+    fingerprint = ""
+    why = f"there is no teacher (--teacher {NO_TEACHER})"
+
+    def stages(self, config: RunConfig, student: EncoderShape, task: Task) -> list[Stage]:
+        """Raises ConfigError also where a stage learns from a teacher."""
+        stages = compose_stages(config, student, student, task.predictions)
+        if not any(stage.objective.needs for stage in stages):
+            stages = compose_stages(config, student, NOBODY, task.predictions)
+        if taught := [stage.name for stage in stages if stage.reads_teacher]:
+            raise ConfigError(
+                f"--method {config.method} has a teacher in its stage {taught[0]}, and --teacher {NO_TEACHER} is none; "
+                "name one, or take --method cross-view or hard-labels"
+            )
+        return stages
+
+    def augmented(self, file: Path, data: TaskData) -> Dataset:
+        """The rows with the labels that stand there, whoever has given them."""
+        return read_augmented(file, data)
+
+    def logits(self, evaluation: Mapping[str, Dataset], **reading: Unpack[Reading]) -> None:
+        return None
+
+    def stage_sources(self, lesson: Lesson) -> list[TeacherSource | None]:
+        return [None for _ in lesson.stages]
+
+    def describe(self) -> None:
+        return None
 
 
 def cache_folder(config: RunConfig) -> Path:

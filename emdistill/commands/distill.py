@@ -150,7 +150,7 @@ def _lesson(config: RunConfig, data: TaskData, teacher: OpenTeacher, sample: Any
     stages = teacher.stages(config, encoder_shape(student), task)
     own_tokenizer = teacher.own_tokenizer(stages, tokenizer)
     text = teacher.unlabelled(config, task)
-    arguments, splits = prepare(config, data, tokenizer, stages, augmented, own_tokenizer, text)
+    arguments, splits = prepare(config, data, tokenizer, stages, augmented, own_tokenizer, text, config.labelled_share)
     record = RunRecord(
         config=config_dict(config),
         seed=config.seed,

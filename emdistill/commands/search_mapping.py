@@ -206,6 +206,7 @@ def _proxy(config: RunConfig, rows: int, score_rows: int) -> ProxyTask:
     shape = student_shape(teacher, data)
     # A method that cannot be composed is refused now; any mapping will do, so that one that maps no layers is, too.
     teacher.stages(replace(config, mapping="uniform"), shape, data.task)
+    assert teacher.source is not None  # where nobody teaches, no mapping is composed
     return ProxyTask(name, config, small, teacher.fingerprint, shape.layers, teacher.source.shape.layers)
 
 

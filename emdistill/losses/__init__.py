@@ -4,6 +4,7 @@ from emdistill.losses.attention_distributions import AttentionDistributionCosts
 from emdistill.losses.attention_scores import AttentionScoreCosts
 from emdistill.losses.balance import GradientBalance
 from emdistill.losses.cosine import CosineCosts
+from emdistill.losses.cross_view import CrossView
 from emdistill.losses.embeddings import EmbeddingLoss
 from emdistill.losses.first_token import FirstTokenCosts
 from emdistill.losses.hard_labels import HardLabels
@@ -22,6 +23,7 @@ __all__ = [
     "AttentionDistributionCosts",
     "AttentionScoreCosts",
     "CosineCosts",
+    "CrossView",
     "EmbeddingLoss",
     "FirstTokenCosts",
     "GradientBalance",

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from emdistill.errors import ConfigError
 from emdistill.losses.loss import Loss, logits_of
 from emdistill.states import ASKED, NOT_MASKED, EncoderStates, Link, labels_of_answers, over_answers
 
@@ -17,15 +18,19 @@ class HardLabels(Loss):
     sigmoid   mean over labels of the binary cross-entropy, labels [B, C]
     identity  (z - score)²
     positions   cross-entropy of each column with the place of the label among the row's answers, labels [B, C]
+    label_smoothing  share of a class's label that is spread evenly over all of them; of softmax alone
     A row, or a word, without a label (TaskKind.absent) adds nothing, and counts: with few labels the term weighs less.
     """
 
     taught = False
     predicts = True
 
-    def __init__(self, *, link: Link = "softmax") -> None:
+    def __init__(self, *, link: Link = "softmax", label_smoothing: float = 0.0) -> None:
         super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ConfigError(f"--objective.label_smoothing is a share from 0 to below 1, not {label_smoothing}")
         self.link = link
+        self.label_smoothing = label_smoothing
 
     def forward(self, student: EncoderStates, teacher: EncoderStates, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         logits, labels = logits_of(student), labels_of_answers(batch)
@@ -42,4 +47,5 @@ class HardLabels(Loss):
             labels = labels[batch[ASKED]]
             logits, labels = logits[labels != NOT_MASKED], labels[labels != NOT_MASKED]
         classes = labels[labels != NOT_MASKED] if labels.ndim == 2 else labels
-        return {"hard_labels": functional.cross_entropy(logits, classes, reduction="sum") / len(classes)}
+        entropy = functional.cross_entropy(logits, classes, reduction="sum", label_smoothing=self.label_smoothing)
+        return {"hard_labels": entropy / len(classes)}

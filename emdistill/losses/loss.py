@@ -17,6 +17,7 @@ class Loss(nn.Module, ABC):
     """One or more named terms computed from states, never from models; the teacher's are constants.
 
     needs           which states must be captured, by the names that `capture` knows
+    own_needs       which of the student alone, as they are: neither projected nor met with another tokenizer's
     student_layers  the layers whose states are read; None: all
     teacher_layers  likewise
     taught          whether the teacher's states are read at all
@@ -25,6 +26,7 @@ class Loss(nn.Module, ABC):
     """
 
     needs: frozenset[str] = frozenset()
+    own_needs: frozenset[str] = frozenset()
     student_layers: frozenset[int] | None = None
     teacher_layers: frozenset[int] | None = None
     taught: bool = True

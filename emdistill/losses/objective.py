@@ -56,13 +56,18 @@ class Objective(nn.Module):
 
     @property
     def needs(self) -> frozenset[str]:
-        """The states that capture must record."""
+        """The states that capture must record of both."""
         return frozenset().union(*(loss.needs for loss in self._losses()))
+
+    @property
+    def student_needs(self) -> frozenset[str]:
+        """The states that capture must record of the student."""
+        return self.needs.union(*(loss.own_needs for loss in self._losses()))
 
     @property
     def student_layers(self) -> frozenset[int] | None:
         """The student's layers whose hidden states or scores must be recorded; None: all."""
-        return _union(loss.student_layers for loss in self._losses() if loss.needs - {"embeddings"})
+        return _union(loss.student_layers for loss in self._losses() if (loss.needs | loss.own_needs) - {"embeddings"})
 
     @property
     def teacher_layers(self) -> frozenset[int] | None:
@@ -99,6 +104,7 @@ class Objective(nn.Module):
         norms       terms -> their gradient norms over the student's weights, which `balance` asks for at some steps;
                     without, its factors stay as they are
         """
+        as_it_is = student
         if self.needs and self.taught:
             student, teacher = meet(student, teacher, batch)
         if self.projection is not None:
@@ -106,7 +112,11 @@ class Objective(nn.Module):
         costs = {loss: loss.layer_costs(student, teacher) for loss in self.layer_losses()}
         inputs = {loss: loss.host_inputs(matrices) for loss, matrices in costs.items()}
         copy = HostCopy([tensor for tensors in inputs.values() for tensor in tensors])
-        others = {loss: loss(student, teacher, batch) for loss in self._losses() if loss not in costs}
+        others = {
+            loss: loss(as_it_is if loss.own_needs else student, teacher, batch)
+            for loss in self._losses()
+            if loss not in costs
+        }
         if meanwhile is not None:
             meanwhile()
         arrived = iter(copy.wait())

@@ -15,6 +15,7 @@ from emdistill.errors import ConfigError, nearest
 from emdistill.methods._shared import with_shared_settings
 from emdistill.methods.balanced import balanced
 from emdistill.methods.bert_emd import bert_emd
+from emdistill.methods.cross_view import cross_view
 from emdistill.methods.distilbert import distilbert
 from emdistill.methods.hard_labels import hard_labels
 from emdistill.methods.matched_layers import matched_layers
@@ -39,6 +40,7 @@ METHODS: dict[str, Method] = {
     "distilbert": distilbert,
     "matched-layers": matched_layers,
     "soft-targets": soft_targets,
+    "cross-view": cross_view,
     "hard-labels": hard_labels,
 }
 

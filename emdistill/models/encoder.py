@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from emdistill.config import HUB_ID
 from emdistill.errors import ModelError, TokenizerError
+from emdistill.models import bilstm
 from emdistill.models.families import FAMILIES, require
 from emdistill.models.inputs import PROBES, check_padding, fit_tokenizer
 from emdistill.models.masked_lm import has_masked_lm_head
@@ -26,6 +27,8 @@ Source = str | Path
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+
+bilstm.register()
 
 
 def load_classifier(
@@ -76,7 +79,8 @@ def load_encoder(source: Source) -> PreTrainedModel:
     """
     config = _load_config(source)
     with torch.random.fork_rng(devices=[]):  # absent weights are drawn before they are known to be absent
-        model, absent = _load_weights(transformers.AutoModelForMaskedLM, source, config)
+        with_head = transformers.AutoModelForMaskedLM if _fills_masks(config) else transformers.AutoModel
+        model, absent = _load_weights(with_head, source, config)
         if absent or not has_masked_lm_head(model):
             model, absent = _load_weights(transformers.AutoModel, source, config)
     _check_encoder(source, absent)
@@ -128,7 +132,7 @@ def encoder_shape(encoder: PreTrainedModel | PreTrainedConfig) -> EncoderShape:
 
 
 def encoder_layers(model: PreTrainedModel) -> list[nn.Module]:
-    """The stored Transformer layers (of an ALBERT one per group); raises ModelError for an unknown family."""
+    """The stored layers (of an ALBERT one per group); raises ModelError for an unknown family."""
     path, _, below = require(model, "keep").layers.partition(".*")
     return [layer.get_submodule(below.removeprefix(".")) for layer in model.base_model.get_submodule(path).children()]
 
@@ -218,13 +222,18 @@ def _load_config(source: Source) -> PreTrainedConfig:
         raise ModelError(f"{source} holds no config.json, so no encoder; name the folder that save_pretrained wrote")
     config = _read_config(source)
     # Of the models that can classify sequences, those that can also fill masks are encoders.
-    heads = transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, transformers.MODEL_FOR_MASKED_LM_MAPPING
-    if not all(type(config) in models for models in heads) or config.is_encoder_decoder:
+    classifies = type(config) in transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    known = config.model_type in FAMILIES or _fills_masks(config)
+    if not (classifies and known) or config.is_encoder_decoder:
         raise ModelError(
             f"{source} is a {config.model_type!r} model, no encoder with a sequence-classification head; "
             f"supported families: {', '.join(FAMILIES)}"
         )
     return config
+
+
+def _fills_masks(config: PreTrainedConfig) -> bool:
+    return type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING
 
 
 def _load_weights(auto_class: Any, source: Source, config: PreTrainedConfig) -> tuple[PreTrainedModel, set[str]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from emdistill.config import NO_TEACHER
 from emdistill.errors import OutputError
 from emdistill.runs.record import (
     MEND,
@@ -36,7 +37,7 @@ class Options(DataOptions):
 
 @dataclass(frozen=True)
 class Distillation:
-    """The record of a run with a student; `task` is None for raw text, `teacher` where answers of a file taught."""
+    """The record of a run with a student; `task` is None for raw text, `teacher` where no model taught."""
 
     folder: Path
     record: RunRecord
@@ -54,7 +55,7 @@ class Distillation:
 
     @property
     def answers(self) -> AnswersRecord | None:
-        """The file of answers that taught; None where a model did."""
+        """The file of answers that taught; None where none did."""
         return self.record.teacher if isinstance(self.record.teacher, AnswersRecord) else None
 
     @property
@@ -93,7 +94,7 @@ def as_distillation(folder: Path, record: RunRecord) -> Distillation:
     path = folder / RUN_FILE
     if record.student is None:
         raise OutputError(f"{folder} holds no distillation; name a folder that `emdistill distill` wrote")
-    if record.teacher is None:
+    if record.teacher is None and record.config.get("teacher") != NO_TEACHER:
         raise OutputError(f"{path} is broken (teacher: Field required); {MEND}")
     if fault := _fault(record):
         raise OutputError(f"{path} is broken ({fault}); {MEND}")
@@ -110,7 +111,7 @@ def _fault(record: RunRecord) -> str | None:
     values = {f"timings.{name}": value for name, value in record.timings.items()}
     for group, parts in groups.items():
         values |= {f"{group}.{name}.{metric}": value for name in parts for metric, value in parts[name].items()}
-    scored = ("student",) if isinstance(record.teacher, AnswersRecord) else ("teacher", "student")
+    scored = ("teacher", "student") if isinstance(record.teacher, ModelRecord) else ("student",)
     scores = [f"scores.{name}.{task.metric}" for name in scored] if task else []
     needed = ("timings.training_seconds", *(scores or ("held_out_loss.before.loss", "held_out_loss.after.loss")))
     faults = [f"{name}: {value} is no finite number" for name, value in values.items() if not math.isfinite(value)]

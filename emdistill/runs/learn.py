@@ -30,6 +30,7 @@ def prepare(
     augmented: Dataset | None = None,
     teacher_tokenizer: PreTrainedTokenizerBase | None = None,
     text: UnlabelledText | None = None,
+    labelled_share: float | None = None,
 ) -> tuple[list[DistillationArguments], Splits]:
     """The training arguments of every stage, and the rows that are learned from and chosen on.
 
@@ -53,6 +54,7 @@ def prepare(
         rows=config.rows,
         augmented=augmented,
         text=text,
+        labelled_share=labelled_share,
     )
     for stage, settings in zip(stages, arguments, strict=True):
         if text is not None and not stage.objective.taught and settings.max_steps <= 0:

@@ -13,7 +13,7 @@ from emdistill.models.encoder import load_classifier, load_tokenizer
 from emdistill.models.inputs import longest_text
 from emdistill.models.teacher import Teacher
 from emdistill.runs.reading import Reading, recall_reading, remember_reading
-from emdistill.runs.record import RUN_FILE, AnswersRecord, DataOptions, TaskRecord, check_record, read_run
+from emdistill.runs.record import RUN_FILE, DataOptions, ModelRecord, TaskRecord, check_record, read_run
 from emdistill.tasks.task import RAW_TEXT, TaskData
 from emdistill.training.splits import check_max_length
 
@@ -76,8 +76,8 @@ def read_subject(
         options = {"task": task or config.task, "dev": dev or config.dev, "kind": config.kind}
         examples = reading.read(data or config.data, **options, evaluating=True)
     _check_same_data(folder, record.task, examples)
-    unmeasured = isinstance(record.teacher, AnswersRecord) or len(record.teachers) > 1  # there is no one model to run
-    source = teacher or (None if unmeasured else config.teacher)
+    measured = isinstance(record.teacher, ModelRecord) and len(record.teachers) < 2  # there is one model to run
+    source = teacher or (config.teacher if measured else None)
     with _moved(folder, "teacher", teacher is None):
         taught_by = None if source is None else _load(source)
     recorded = record.hashes.get("teacher")  # a fine-tuned model's run has none

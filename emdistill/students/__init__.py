@@ -15,6 +15,7 @@ from emdistill.errors import ConfigError, ModelError
 from emdistill.models.encoder import Source, encoder_shape
 from emdistill.models.families import require
 from emdistill.states import CLASSES, Predictions
+from emdistill.students.bilstm import DEFAULT_UNITS, bilstm_student
 from emdistill.students.extract import ExtractionPlan, check_part, cut_out, plan_extraction
 from emdistill.students.factorise import check_factorisable, factorise_embeddings
 from emdistill.students.fresh import fresh_student
@@ -169,6 +170,14 @@ def _importance(request: StudentRequest, batches: list[dict[str, Tensor]]) -> Im
     return taylor_importance(request.teacher, batches, seed=request.seed)
 
 
+def _bilstm(request: StudentRequest) -> Student:
+    encoder, tokenizer = _kept_from(request)
+    _, _, units = request.spec.partition(":")
+    options: Any = {"labels": request.labels, "predictions": request.predictions, "seed": request.seed}
+    fresh = request.birth == "fresh"
+    return bilstm_student(encoder, int(units or DEFAULT_UNITS), fresh=fresh, **options), tokenizer
+
+
 def _pretrained(request: StudentRequest) -> Student:
     _refuse_source(request)
     return _load(request, request.spec)
@@ -202,6 +211,12 @@ STUDENTS = {
         description="layers × width, cut from the teacher, or fresh: --student-birth (4x312x12x1200 names heads and "
         "feed-forward width too)",
         build=_shape,
+    ),
+    "bilstm": StudentKind(
+        example="bilstm",
+        pattern=re.compile(r"bilstm(:\d+)?"),
+        description="two BiLSTM layers of 256 units per direction, or of 128: bilstm:128, over the teacher's tokens",
+        build=_bilstm,
     ),
     "pretrained": StudentKind(
         example="DIR_OR_HUB_ID",

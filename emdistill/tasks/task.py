@@ -1,7 +1,7 @@
 """What a model is asked to do: a Task, and the data it is learned and scored on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,7 +50,7 @@ class Task:
     @property
     def predictions(self) -> Predictions:
         """What a model of this task predicts."""
-        return self.kind.predictions
+        return replace(self.kind.predictions, outputs=self.outputs)
 
     @property
     def positive_index(self) -> int:

@@ -75,8 +75,8 @@ def prove(lesson: Lesson) -> None:
             if settings.gradient_checkpointing:
                 student.gradient_checkpointing_enable()  # type: ignore[no-untyped-call]
             try:
-                states = taught = capture(student, batch, objective.needs, objective.student_layers)
-                if teacher is not None and objective.taught:
+                states = taught = capture(student, batch, objective.student_needs, objective.student_layers)
+                if teacher is not None and stage.reads_teacher:
                     taught = teacher(batch, objective.needs, objective.teacher_layers)
                 objective(states, taught, batch)[0].backward()
             finally:

@@ -20,7 +20,7 @@ NEEDS = ("embeddings", "hidden")
 def fit_projections(
     stages: Sequence[Stage],
     student: PreTrainedModel,
-    teacher: TeacherSource,
+    teacher: TeacherSource | None,
     sample: Callable[[], Sequence[Mapping[str, Tensor]]],
 ) -> None:
     """Fit every projection between unequal widths to the states of both encoders on a sample, in eval mode.
@@ -33,7 +33,7 @@ def fit_projections(
         for projection in projections
         if projection and any(weight.shape[0] != weight.shape[1] for weight in projection.parameters())
     ]
-    if not between_widths:
+    if not between_widths or teacher is None:
         return
     batches = sample()
 

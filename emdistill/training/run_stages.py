@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from emdistill.errors import ConfigError, Interrupted
 from emdistill.files import written_whole
+from emdistill.models.own_answers import OwnAnswers
 from emdistill.models.teacher import TeacherSource
 from emdistill.processes import is_first_process, wait_for_all
 from emdistill.training.arguments import DistillationArguments
@@ -62,7 +63,7 @@ def run_stages(
 ) -> list[dict[str, Any]]:
     """Train the lesson's student in place through all stages; each stage's log history.
 
-    teachers  one per stage; None where its objective reads labels only
+    teachers  one per stage; None where its objective reads labels only, or the student teaches itself
     folder    gets checkpoints/STAGE/ and tensorboard/STAGE/
     Raises Interrupted after Ctrl-C, once a checkpoint is written; TrainingError where a loss is not finite.
     """
@@ -78,7 +79,7 @@ def run_stages(
         set_seed(settings.seed)
         trainer = DistillationTrainer(
             student,
-            teacher=teacher,
+            teacher=OwnAnswers(student) if stage.self_taught else teacher,
             objective=stage.objective,
             args=settings,
             processing_class=lesson.tokenizer,

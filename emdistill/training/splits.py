@@ -80,6 +80,7 @@ def make_splits(
     rows: int | None = None,
     augmented: Dataset | None = None,
     text: UnlabelledText | None = None,
+    labelled_share: float | None = None,
 ) -> Splits:
     """Hold out a part of train where a checkpoint is to be chosen on it, and tokenise.
 
@@ -88,6 +89,7 @@ def make_splits(
     augmented  further rows to learn from, `row` being the training row that each was made of; those made of rows
                that are not learned from are left out
     text       text without labels, learned from beside the labelled rows
+    labelled_share  the labelled rows are repeated until they are this share of all
     """
     dev_name, dev = next(iter(data.evaluation.items()))
     train, best = data.train, f"the best checkpoint by {data.task.metrics[0]} on"
@@ -125,7 +127,8 @@ def make_splits(
             features=labelled.features,
             key=f"{' '.join(keys)} {max_length}",
         )
-        encoded = concatenate_datasets([labelled, further])
+        times = _times(len(labelled), len(further), labelled_share)
+        encoded = concatenate_datasets([*[labelled] * times, further])
     counts = {"train": len(train), "chosen on": 0 if choose_on is None else len(choose_on)}
     counts |= {} if unlabelled is None else {"unlabelled": unlabelled["kept"]}
     score = None
@@ -141,6 +144,11 @@ def make_splits(
     is_cut = data.task.kind.one_answer  # else it is read in windows
     padding, cut = share_of_padding(lengths, batches), sum(is_cut and length >= max_length for length in lengths)
     return Splits(encoded, choose_on, selection, padding, cut, len(batches), labelled, counts, score, unlabelled)
+
+
+def _times(labelled: int, further: int, share: float | None) -> int:
+    """How often `labelled` rows stand beside `further` ones, for a share of all; at least once."""
+    return 1 if share is None else max(1, round(share / (1 - share) * further / labelled))
 
 
 def _learned_and_held_out(

@@ -13,9 +13,16 @@ class Stage:
 
     training   TrainingArguments this stage sets for itself, over the recipe's (learning rate, schedule)
     share      its share of the run's epochs or steps: num_train_epochs is what all stages of a method have together
+    self_taught   whether the student's own answers, as it gives them in use, stand for a teacher's
     """
 
     name: str
     objective: Objective
     training: Mapping[str, Any] = field(default_factory=dict)
     share: float = 1.0
+    self_taught: bool = False
+
+    @property
+    def reads_teacher(self) -> bool:
+        """Whether somebody else teaches."""
+        return self.objective.taught and not self.self_taught

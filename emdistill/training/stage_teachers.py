@@ -8,7 +8,6 @@ from transformers import PreTrainedTokenizerBase
 
 from emdistill.config import CacheChoice
 from emdistill.data.batches import padding_collator
-from emdistill.losses import Objective
 from emdistill.models.teacher import Teacher, TeacherSource
 from emdistill.models.teacher_cache import TeacherCache, open_teacher_cache
 from emdistill.training.stage import Stage
@@ -24,7 +23,7 @@ def stage_teachers(
     cache: CacheChoice,
     folder: Path,
 ) -> list[TeacherSource | None]:
-    """One teacher per stage, None where labels alone are read; cached outputs are written to `folder` now.
+    """One teacher per stage, None where no teacher is read; cached outputs are written to `folder` now.
 
     tokenizer   the teacher's
     cache   logits: stages that read nothing but predictions take them from the cache; states: every stage takes all
@@ -32,14 +31,15 @@ def stage_teachers(
     Raises CacheError where they do not fit.
     """
 
-    def of_stage(objective: Objective) -> TeacherSource | None:
-        if not objective.taught:
+    def of_stage(stage: Stage) -> TeacherSource | None:
+        objective = stage.objective
+        if not stage.reads_teacher:
             return None
         if cache == "none" or (cache == "logits" and objective.needs):
             return teacher
         return cached(teacher, examples, tokenizer, folder, needs=objective.needs, layers=objective.teacher_layers)
 
-    return [of_stage(stage.objective) for stage in stages]
+    return [of_stage(stage) for stage in stages]
 
 
 def cached(

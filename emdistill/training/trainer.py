@@ -20,6 +20,7 @@ from emdistill.losses import LayerLoss, Objective
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.capture import capture
 from emdistill.models.encoder import save_student
+from emdistill.models.own_answers import OwnAnswers
 from emdistill.models.teacher import Teacher, TeacherSource
 from emdistill.states import ANSWERS, NO_ANSWER, NO_CLASS, EncoderStates
 from emdistill.training.arguments import DistillationArguments
@@ -47,7 +48,7 @@ class StudentWithObjective(nn.Module):
         meanwhile: Callable[[], object] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The total loss and its weighted terms; `teacher` may be absent where no loss reads it."""
-        states = capture(self.student, batch, self.objective.needs, self.objective.student_layers)
+        states = capture(self.student, batch, self.objective.student_needs, self.objective.student_layers)
         norms = partial(gradient_norms, student=self.student)
         total, terms = self.objective(states, states if teacher is None else teacher, batch, meanwhile, norms)
         return total, terms
@@ -186,7 +187,7 @@ class DistillationTrainer(Trainer):
 
     def _teach_ahead(self) -> None:
         """Queue the teacher's pass over the batch to come."""
-        if self._coming:
+        if self._coming and not isinstance(self.teacher, OwnAnswers):  # whose weights are about to change
             inputs = self._prepare_inputs(self._coming[0])
             states = self._teach(inputs)
             self._taught = None if states is None else (inputs["input_ids"], states)

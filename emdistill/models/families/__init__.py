@@ -7,6 +7,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from emdistill.errors import CaptureError, ModelError
 from emdistill.models.families.albert import ALBERT
 from emdistill.models.families.bert import BERT
+from emdistill.models.families.bilstm import BILSTM
 from emdistill.models.families.deberta_v2 import DEBERTA_V2
 from emdistill.models.families.distilbert import DISTILBERT
 from emdistill.models.families.electra import ELECTRA
@@ -26,6 +27,7 @@ FAMILIES = {
     "albert": ALBERT,
     "deberta-v2": DEBERTA_V2,
     "modernbert": MODERNBERT,
+    "bilstm": BILSTM,
 }
 
 

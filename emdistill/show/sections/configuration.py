@@ -10,7 +10,7 @@ from emdistill.show.contents import Contents, Section
 GROUPS = {
     "Data": (
         "data", "task", "text", "text_pair", "label", "dev", "kind", "rows", "max_length", "augmented",
-        "unlabelled", "unlabelled_rows",
+        "unlabelled", "unlabelled_rows", "labelled_share",
     ),
     "Teacher and student": (
         "teacher", "check_teacher", "teacher_cache", "teacher_cache_folder",

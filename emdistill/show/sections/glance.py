@@ -14,8 +14,8 @@ from emdistill.tasks.task import ANSWERED
 
 LABELS_ONLY = "hard-labels"
 SAME = (
-    "task", "text", "text_pair", "label", "kind", "augmented", "rows", "unlabelled_rows", "max_length", "select",
-    "seed", "student", "student_birth", "student_source", "embedding_rank",
+    "task", "text", "text_pair", "label", "kind", "augmented", "rows", "unlabelled_rows", "labelled_share",
+    "max_length", "select", "seed", "student", "student_birth", "student_source", "embedding_rank",
 )  # fmt: skip
 BUDGET = ("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps")
 

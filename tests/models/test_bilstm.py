@@ -1,0 +1,74 @@
+"""The BiLSTM against torch's own two-directional LSTM over packed texts, and the student that answers itself."""
+
+import torch
+from torch import nn
+
+from emdistill.models import capture, load_classifier, load_tokenizer, save_student
+from emdistill.models.bilstm import BiLstmLayer, greatest
+from emdistill.models.own_answers import OwnAnswers
+
+LENGTHS = torch.tensor([7, 1, 4])
+MASK = (torch.arange(7) < LENGTHS[:, None]).long()
+IDS = torch.randint(5, 90, (3, 7), generator=torch.Generator().manual_seed(0))
+BATCH = {"input_ids": IDS * MASK, "attention_mask": MASK}
+
+
+def test_layers_are_torchs_own_over_packed_texts(tiny_encoder) -> None:
+    model = tiny_encoder("bilstm", layers=2, width=12, heads=0)
+    states = capture(model, BATCH, {"embeddings", "hidden"})
+    read = states.embeddings
+    for layer, found in zip(model.bilstm.layers, states.hidden, strict=True):
+        reference = nn.LSTM(12, 6, batch_first=True, bidirectional=True)
+        for side, own in (("", layer.forwards), ("_reverse", layer.backwards)):
+            reference.load_state_dict({name + side: value for name, value in own.state_dict().items()}, strict=False)
+        packed = nn.utils.rnn.pack_padded_sequence(read, LENGTHS, batch_first=True, enforce_sorted=False)
+        read, _ = nn.utils.rnn.pad_packed_sequence(reference(packed)[0], batch_first=True)
+        torch.testing.assert_close(found[MASK.bool()], read[MASK.bool()])
+
+
+def test_the_directions_of_the_first_layer_stand_apart(tiny_encoder) -> None:
+    """What stands behind a token changes its second half alone, what stands before it its first half alone."""
+    model = tiny_encoder("bilstm", layers=2, width=12, heads=0)
+    other = BATCH["input_ids"].clone()
+    other[0, 3] = 50 if other[0, 3] != 50 else 51
+    before, after = (
+        capture(model, BATCH | {"input_ids": ids}, {"hidden"}).hidden[0][0] for ids in (BATCH["input_ids"], other)
+    )
+    changed = before != after
+    assert not changed[:3, :6].any()
+    assert not changed[4:, 6:].any()
+    assert changed[4:, :6].any(dim=-1).all()
+    assert changed[:3, 6:].any(dim=-1).all()
+
+
+def test_no_padding_is_the_greatest() -> None:
+    states = torch.full((1, 3, 2), 9.0)
+    states[0, :2] = torch.tensor([[-5.0, -1.0], [-2.0, -3.0]])
+    assert greatest(states, torch.tensor([[1, 1, 0]])).tolist() == [[-2.0, -1.0]]
+
+
+def test_a_head_of_tags_is_stored_and_loaded(tiny_encoder, tiny_tokenizer, tmp_path) -> None:
+    model = tiny_encoder("bilstm", width=12, heads=0, labels=5, head="TokenClassification")
+    save_student(model, tiny_tokenizer, tmp_path)
+    loaded = load_classifier(tmp_path)
+    assert type(loaded) is type(model)
+    assert loaded(**BATCH).logits.shape == (3, 7, 5)
+    assert torch.equal(loaded(**BATCH).logits, model(**BATCH).logits)
+    texts = load_tokenizer(tmp_path)(["a good movie", "bad"], padding=True, return_tensors="pt")
+    assert "token_type_ids" not in texts  # it has no table of them
+
+
+def test_own_answers_are_those_of_use_and_of_now(tiny_encoder) -> None:
+    student = tiny_encoder("bilstm", width=12, heads=0).train()
+    teacher = OwnAnswers(student)
+    expected = student.eval()(**BATCH).logits
+    student.train()
+    states = teacher(BATCH)
+    assert torch.equal(states.logits, expected)
+    assert not states.logits.requires_grad
+    assert all(module.training for module in student.modules())
+    assert not torch.equal(capture(student, BATCH, ()).logits, expected)  # dropout
+    with torch.no_grad():
+        student.classifier.out_proj.bias.add_(1)
+    torch.testing.assert_close(teacher(BATCH).logits, expected + 1)
+    assert isinstance(student.bilstm.layers[0], BiLstmLayer)

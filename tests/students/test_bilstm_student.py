@@ -1,0 +1,54 @@
+"""How a BiLSTM student is born: its sizes, its table of tokens, and what it is not."""
+
+import pytest
+import torch
+from messages import names
+
+from emdistill.errors import ConfigError
+from emdistill.models import encoder_shape, fingerprint
+from emdistill.states import CLASSES, NOTHING, WORDS, EncoderShape, Predictions
+from emdistill.students import make_student
+from emdistill.students.bilstm import bilstm_student, main_directions
+
+LABELS = ("bad", "good")
+OTHER_HEAD = Predictions("softmax", CLASSES.problem_type, "QuestionAnswering")
+
+
+def test_the_spec_says_its_units(tiny_encoder, tiny_tokenizer) -> None:
+    teacher, random_state = tiny_encoder(width=32), torch.get_rng_state()
+    for spec, units in {"bilstm": 256, "bilstm:8": 8}.items():
+        student, again, other = (
+            make_student(spec, teacher, tiny_tokenizer, labels=LABELS, seed=seed)[0] for seed in (1, 1, 2)
+        )
+        assert encoder_shape(student) == EncoderShape(2, 2 * units, 0)
+        assert student.get_input_embeddings().weight.shape == (teacher.config.vocab_size, min(32, units))
+        assert fingerprint(again) == fingerprint(student) != fingerprint(other)
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+def test_its_tokens_stand_to_each_other_as_the_teachers(tiny_encoder, tiny_tokenizer) -> None:
+    teacher = tiny_encoder(width=32)
+    rows = teacher.get_input_embeddings().weight.detach()
+    born, fresh = (
+        make_student("bilstm:40", teacher, tiny_tokenizer, labels=LABELS, birth=birth)[0]
+        for birth in ("importance", "fresh")
+    )
+    own, centred = born.get_input_embeddings().weight.detach(), rows - rows.mean(dim=0)
+    torch.testing.assert_close(own @ own.T, centred @ centred.T, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(fresh.get_input_embeddings().weight, own)
+
+
+def test_narrow_tables_keep_what_differs_most() -> None:
+    """No other plane leaves less of the rows' variance outside: the singular values say how much that is."""
+    rows = torch.randn(50, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * torch.arange(1, 7)
+    kept = main_directions(rows, 2)
+    most = torch.linalg.svdvals(rows - rows.mean(dim=0))[:2].square().sum()
+    torch.testing.assert_close(kept.square().sum(), most)
+
+
+@pytest.mark.parametrize("predictions", [WORDS, NOTHING, OTHER_HEAD])
+def test_what_it_cannot_answer_is_refused(tiny_encoder, predictions: Predictions) -> None:
+    with names(ConfigError, "--student bilstm", "--student 3"):
+        bilstm_student(tiny_encoder(), labels=LABELS, predictions=predictions)
+    with names(ConfigError, "--student bilstm:0"):
+        bilstm_student(tiny_encoder(), 0, labels=LABELS)
