@@ -14,6 +14,8 @@ WORDS_OF_TOKENS = "words"
 NO_WORD = -1
 # In a batch: the logits of a teacher that is a file of answers, [B, C]; it has no tokens, so no name as of TEACHERS.
 TEACHER_LOGITS = "answer_logits"
+# In a batch of a mixture: the number of its task, the same for every row, [B].
+TASK = "task"
 Link = Literal["softmax", "sigmoid", "identity"]
 
 
@@ -60,6 +62,7 @@ class EncoderStates:
     attention_scores  [B, h, L, L] per layer: q·k / sqrt(head size), with the family's bias by position, before mask
                       and softmax
     queries, keys, values  [B, L, d] per layer, all heads side by side
+    features          [.., d] each: what the head's last matrix reads; the private features of one of several tasks
     """
 
     logits: Tensor
@@ -70,6 +73,7 @@ class EncoderStates:
     queries: tuple[Tensor | None, ...] = ()
     keys: tuple[Tensor | None, ...] = ()
     values: tuple[Tensor | None, ...] = ()
+    features: tuple[Tensor | None, ...] = ()
 
 
 def student_part(batch: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ ASKED: dict[str, tuple[TaskKind, tuple[str, ...]]] = {
     name: (kind, () if kind.link == "identity" else ("no", "yes")) for name, kind in KINDS.items()
 } | {"many classes": (KINDS["classification"], tuple("abcdefg"))}
 NEEDS = {"embeddings": "embeddings", "hidden": "hidden", "attention": "attention_scores"}
-NEEDS |= {name: name for name in ("queries", "keys", "values")}
+NEEDS |= {name: name for name in ("queries", "keys", "values", "features")}
 TEXTS = ("the movie was good", "a bad book", "it is not very good and it was not the book", "a movie")
 
 
@@ -86,8 +86,9 @@ def make_loss(name: str, kind: str, student_layers: int, teacher_layers: int) ->
     name, _, mapping = name.partition("+")
     if mapping:
         return LayerLoss([part(name)()], MAPPINGS[mapping](student_layers, teacher_layers))
-    takes_link = "link" in inspect.signature(part(name)).parameters
-    loss: Loss = part(name)(**{"link": ASKED[kind][0].link} if takes_link else {})
+    settings = {"link": ASKED[kind][0].link, "width": 24, "tasks": 2}
+    needed = settings.keys() & inspect.signature(part(name)).parameters.keys()
+    loss: Loss = part(name)(**{setting: settings[setting] for setting in needed})
     return loss
 
 
@@ -110,7 +111,7 @@ class LossCase:
             leaves(random_states(EncoderShape(layers, 8, 2), mask, seed, **options))
             for seed, layers in enumerate((student_layers, 7))
         )
-        self.batch = {"labels": torch.tensor(some_labels(kind, 3))}
+        self.batch = {"labels": torch.tensor(some_labels(kind, 3)), "task": torch.ones(3, dtype=torch.long)}
 
     def value(self, student: EncoderStates | None = None, teacher: EncoderStates | None = None) -> Tensor:
         """The sum of the terms, at the layer weights as they are."""
@@ -142,7 +143,7 @@ def test_loss_reads_only_what_it_needs(loss_case: LossCase) -> None:
         field: None if field == "embeddings" else () for need, field in NEEDS.items() if need not in needs
     }
     if not loss_case.loss.predicts:
-        absent["logits"], loss_case.batch = torch.empty(3, 0), {}
+        absent["logits"], loss_case.batch = torch.empty(3, 0), {"task": loss_case.batch["task"]}
     student, teacher = (replace(states, **absent) for states in (loss_case.student, loss_case.teacher))
     assert torch.equal(loss_case.value(student, teacher), expected)
     if not loss_case.loss.taught:

@@ -8,4 +8,9 @@ def fade(progress: float) -> float:
     return 1.0 - progress
 
 
-SCHEDULES: dict[str, Callable[[float], float]] = {"fade": fade}
+def grow(progress: float) -> float:
+    """p: from 0 at the first step up to 1."""
+    return progress
+
+
+SCHEDULES: dict[str, Callable[[float], float]] = {"fade": fade, "grow": grow}

@@ -129,7 +129,7 @@ def mean_terms(
     with evaluating(student, objective), torch.inference_mode(), fast_float32():
         for rows, batch in _batches(examples, collate, 32, student.device, description):
             states = capture(student, batch, objective.needs, objective.student_layers)
-            taught = teacher(batch, objective.needs, objective.teacher_layers) if objective.taught else states
+            taught = teacher(batch, objective.teacher_needs, objective.teacher_layers) if objective.taught else states
             for name, value in objective(states, taught, batch)[1].items():
                 sums[name] = sums.get(name, 0.0) + value.item() * len(rows) / len(examples)
     return sums

@@ -71,13 +71,13 @@ def prove(lesson: Lesson) -> None:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), fast_float32():
         for stage, settings in zip(lesson.stages, lesson.arguments, strict=True):
             student.train()
-            objective = copy.deepcopy(stage.objective).to(device)
+            objective = copy.deepcopy(stage.objective.of(batch)).to(device)
             if settings.gradient_checkpointing:
                 student.gradient_checkpointing_enable()  # type: ignore[no-untyped-call]
             try:
                 states = taught = capture(student, batch, objective.needs, objective.student_layers)
                 if teacher is not None and objective.taught:
-                    taught = teacher(batch, objective.needs, objective.teacher_layers)
+                    taught = teacher(batch, objective.teacher_needs, objective.teacher_layers)
                 objective(states, taught, batch)[0].backward()
             finally:
                 if settings.gradient_checkpointing:

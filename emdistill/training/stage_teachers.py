@@ -35,13 +35,13 @@ def stage_teachers(
     def of_stage(objective: Objective) -> TeacherSource | None:
         if not objective.taught:
             return None
-        if cache == "none" or (cache == "logits" and objective.needs):
+        if cache == "none" or (cache == "logits" and objective.teacher_needs):
             return teacher
         return open_teacher_cache(
             teacher,
             teacher_examples(examples),
             folder,
-            needs=objective.needs,
+            needs=objective.teacher_needs,
             layers=objective.teacher_layers,
             collate=padding_collator(tokenizer),
             description="the teacher's outputs",

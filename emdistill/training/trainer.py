@@ -48,9 +48,10 @@ class StudentWithObjective(nn.Module):
         meanwhile: Callable[[], object] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The total loss and its weighted terms; `teacher` may be absent where no loss reads it."""
-        states = capture(self.student, batch, self.objective.needs, self.objective.student_layers)
+        objective = self.objective.of(batch)
+        states = capture(self.student, batch, objective.needs, objective.student_layers)
         norms = partial(gradient_norms, student=self.student)
-        total, terms = self.objective(states, states if teacher is None else teacher, batch, meanwhile, norms)
+        total, terms = objective(states, states if teacher is None else teacher, batch, meanwhile, norms)
         return total, terms
 
 
@@ -181,7 +182,8 @@ class DistillationTrainer(Trainer):
         taught, self._taught = self._taught, None
         if taught is not None and taught[0] is inputs["input_ids"]:
             return taught[1]
-        return self.teacher(inputs, self.objective.needs, self.objective.teacher_layers)
+        objective = self.objective.of(inputs)
+        return self.teacher(inputs, objective.teacher_needs, objective.teacher_layers)
 
     def _teach_ahead(self) -> None:
         """Queue the teacher's pass over the batch to come."""
