@@ -134,7 +134,7 @@ class TeacherModel(OpenTeacher):
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
-        self.source: Teacher = Teacher(load_classifier(config.teacher))
+        self.source: Teacher = Teacher(load_classifier(config.teacher, task=config.head))
         self.fingerprint = self.source.fingerprint
         self.classifier: Classifier = Classifier(config.teacher, self.source.model, load_tokenizer(config.teacher))
 

@@ -44,7 +44,9 @@ def prediction_weights(
     if not 0 <= alpha <= 1:
         raise ConfigError(f"--objective.alpha is a share between 0 and 1, not {alpha}")
     if annealing and alpha != 1:
-        raise ConfigError(f"--objective.annealing shares out soft targets and labels by itself: leave out alpha {alpha:g}")
+        raise ConfigError(
+            f"--objective.annealing shares out soft targets and labels by itself: leave out alpha {alpha:g}"
+        )
     shares = zip(PREDICTION_TERMS, (alpha, 1.0 if annealing else 1 - alpha, standardised_logits), strict=True)
     return {name: factor * share for name, share in shares if factor * share > 0 and predictions.link is not None}
 

@@ -27,7 +27,7 @@ from emdistill.errors import CaptureError, LayerCountError
 from emdistill.models.attention import attending, attention_implementation
 from emdistill.models.families import require
 from emdistill.models.masked_lm import has_masked_lm_head, masked_word_logits
-from emdistill.models.multi_task import output_place, task_model
+from emdistill.models.multi_task import head_end, task_model
 from emdistill.models.task_head import TaskHead
 from emdistill.states import TASK, TEACHER_LOGITS, WORDS_OF_TOKENS, EncoderStates, student_part
 
@@ -121,7 +121,7 @@ def _features(encoder: PreTrainedModel, wanted: bool) -> Iterator[dict[str, Tens
     features: dict[str, Tensor] = {}
     handles = []
     if wanted:
-        head = encoder.get_submodule(output_place(encoder))
+        head = head_end(encoder)
         handles.append(head.register_forward_pre_hook(lambda _, given: features.update(shared=given[0])))
         if isinstance(head, TaskHead) and head.private is not None:
             handles.append(head.private.register_forward_hook(lambda _, given, made: features.update(private=made)))

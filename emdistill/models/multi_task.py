@@ -1,9 +1,9 @@
 """One encoder, a head per task: a model of transformers for every task, all around the same weights.
 
 The model of a task is transformers' own class for its kind (say BertForSequenceClassification), so that whatever reads,
-runs, captures or scores such a model works on it. All of its modules are those of the first task's model, but the last
-matrix of the head, which is the task's own (a TaskHead, where tasks share by more than their encoder). A task may be
-answered from a lower layer: its model then ends there.
+runs, captures or scores such a model works on it. All tasks have the same modules, but for the last matrix of the head,
+which is the task's own (a TaskHead, where tasks share by more than their encoder). A task may be answered from a lower
+layer: its model then ends there.
 
 On the disk: config.json is the encoder's, with the tasks under "emdistill"; model.safetensors has the encoder's tensors
 under their usual names, so that transformers' AutoModel reads the encoder, and each head's under `heads.TASK.`.
@@ -11,7 +11,7 @@ under their usual names, so that transformers' AutoModel reads the encoder, and 
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +43,14 @@ class TaskOutputs:
     labels: tuple[str, ...]
     problem_type: str
     layer: int | None = None
-    parts: HeadParts = HeadParts()
+    parts: HeadParts = field(default_factory=HeadParts)
     reading: Mapping[str, Any] | None = None
 
 
 class MultiTaskModel(PreTrainedModel):
     """The models of all tasks, around one encoder.
 
-    models   task -> its model; the first one gives all others its modules (`share`)
+    models   task -> its model; the deepest one, the `body`, gives the others its modules (`share`)
     outputs  task -> what it answers
     """
 
@@ -58,15 +58,21 @@ class MultiTaskModel(PreTrainedModel):
     _supports_attention_backend = True
 
     def __init__(self, models: Mapping[str, PreTrainedModel], outputs: Mapping[str, TaskOutputs]) -> None:
-        first = next(iter(models.values()))
-        super().__init__(copy.deepcopy(first.config))
+        body = max(models.values(), key=lambda model: int(model.config.num_hidden_layers))
+        super().__init__(copy.deepcopy(body.config))
         self.outputs = dict(outputs)
         self.tasks = nn.ModuleDict(models)
-        for model in [*models.values()][1:]:
-            share(model, first)
-            own, others = (one.get_submodule(output_place(one)) for one in (model, first))
-            if isinstance(own, TaskHead) and isinstance(others, TaskHead):
-                own.share(others)
+        for model in models.values():
+            if model is not body:
+                share(model, body)
+                own, others = head_end(model), head_end(body)
+                if isinstance(own, TaskHead) and isinstance(others, TaskHead):
+                    own.share(others)
+
+    @property
+    def body(self) -> PreTrainedModel:
+        """The first of the models that have all layers: its modules are those of all."""
+        return max(map(self.of, self.outputs), key=lambda model: int(model.config.num_hidden_layers))
 
     def of(self, task: str) -> PreTrainedModel:
         """The model of a task."""
@@ -80,7 +86,7 @@ class MultiTaskModel(PreTrainedModel):
 
     def gradient_checkpointing_enable(self, *args: Any, **options: Any) -> None:
         for task in self.outputs:
-            self.of(task).gradient_checkpointing_enable(*args, **options)
+            self.of(task).gradient_checkpointing_enable(*args, **options)  # type: ignore[no-untyped-call]
 
     def gradient_checkpointing_disable(self) -> None:
         for task in self.outputs:
@@ -90,21 +96,20 @@ class MultiTaskModel(PreTrainedModel):
         """Write config.json and model.safetensors, whole."""
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
-        first = self.of(next(iter(self.outputs)))
-        config = copy.deepcopy(first.config)
+        config = copy.deepcopy(self.body.config)
         for name in ("id2label", "label2id", "problem_type"):
             config.__dict__.pop(name, None)
-        config.architectures = [type(first.base_model).__name__]
-        config.emdistill = {TASKS: {task: asdict(outputs) for task, outputs in self.outputs.items()}}
+        config.architectures = [type(self.body.base_model).__name__]
+        # A list, for transformers sorts the entries of a dictionary.
+        config.emdistill = {TASKS: [{"name": task, **asdict(outputs)} for task, outputs in self.outputs.items()]}
         config.save_pretrained(folder)
         tensors = {name: tensor.detach().cpu().clone() for name, tensor in self.tensors().items()}
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor once, by its name on the disk."""
-        first = self.of(next(iter(self.outputs)))
-        place = output_place(first)
-        tensors = {name: tensor for name, tensor in first.state_dict().items() if not _below(name, place)}
+        place = output_place(self.body)
+        tensors = {name: tensor for name, tensor in self.body.state_dict().items() if not _below(name, place)}
         for task in self.outputs:
             model = self.of(task)
             place = output_place(model)
@@ -126,7 +131,14 @@ def output_place(model: PreTrainedModel) -> str:
     places = places or [name for name, module in outside if isinstance(module, nn.Linear)]
     if not places:
         raise ModelError(f"a {type(model).__name__} has no head that ends in a matrix, so it cannot be one of several")
-    return places[-1]
+    return str(places[-1])
+
+
+def head_end(model: PreTrainedModel) -> nn.Linear | TaskHead:
+    """The last matrix of a model's head, or the TaskHead in its place."""
+    end = model.get_submodule(output_place(model))
+    assert isinstance(end, nn.Linear | TaskHead)
+    return end
 
 
 def share(model: PreTrainedModel, body: PreTrainedModel) -> None:
@@ -134,7 +146,7 @@ def share(model: PreTrainedModel, body: PreTrainedModel) -> None:
 
     A model of fewer layers gets those that it has.
     """
-    own = model.get_submodule(output_place(model))
+    own = head_end(model)
     if model.config.num_hidden_layers == body.config.num_hidden_layers:
         setattr(model, model.base_model_prefix, body.base_model)
     _share(model, body, own)
@@ -173,26 +185,25 @@ def build_task_model(kind: type[PreTrainedModel], config: PreTrainedConfig, outp
         require(config, "keep").keep(config, range(outputs.layer))
     model = kind(config)
     if outputs.parts.any:
-        place = output_place(model)
-        matrix = model.get_submodule(place)
+        matrix = head_end(model)
         assert isinstance(matrix, nn.Linear)
-        parent, _, name = place.rpartition(".")
+        parent, _, name = output_place(model).rpartition(".")
         setattr(model.get_submodule(parent), name, TaskHead(matrix, outputs.parts))
-    return model.eval()  # type: ignore[no-any-return]
+    model.train(False)
+    return model
 
 
 def saved_tasks(config: PreTrainedConfig) -> dict[str, TaskOutputs]:
     """The tasks of a saved model by its configuration; {} of a model of one task."""
-    written = (getattr(config, "emdistill", None) or {}).get(TASKS, {})
     return {
-        task: TaskOutputs(
+        entry["name"]: TaskOutputs(
             tuple(entry["labels"]),
             entry["problem_type"],
             entry["layer"],
             HeadParts(**entry["parts"]),
             entry["reading"],
         )
-        for task, entry in written.items()
+        for entry in (getattr(config, "emdistill", None) or {}).get(TASKS, [])
     }
 
 

@@ -42,7 +42,7 @@ class TaskHead(nn.Module):
 
     def __init__(self, matrix: nn.Linear, parts: HeadParts) -> None:
         super().__init__()
-        width = matrix.in_features
+        self.width = width = matrix.in_features
         self.parts = parts
         private = parts.private or parts.gate
         self.private = nn.Sequential(nn.Linear(width, width), nn.Tanh()) if private else None

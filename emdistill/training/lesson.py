@@ -3,23 +3,31 @@
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from datasets import Dataset
+from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from emdistill.models.answers_teacher import AnswersTeacher
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.capture import capture
-from emdistill.models.teacher import Teacher
+from emdistill.models.teacher import TeacherSource
 from emdistill.training.arguments import DistillationArguments
 from emdistill.training.stage import Stage
 from emdistill.training.two_vocabularies import collator_for_both
 
+
+class MovableTeacher(TeacherSource, Protocol):
+    """A teacher, a file of answers, or the teachers of several tasks."""
+
+    def to(self, device: Any) -> Any: ...
+
+
 Score = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 Collator = Callable[[list[dict[str, Any]]], Any]
+Batches = Callable[[int, int], Sampler[list[int]]]
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,7 @@ class Lesson:
     train, choose_on  tokenised examples; with `choose_on`, each stage keeps its best checkpoint on it, by `score`
     labelled          the rows of train that have labels, where not all have
     collator          makes a batch of examples; None: it pads them
+    batches           (batch size, seed) -> the batches of train; None: as the arguments say
     teacher_tokenizer  where it differs from the student's: the examples then hold the tokens of both
     """
 
@@ -38,12 +47,13 @@ class Lesson:
     stages: Sequence[Stage]
     arguments: Sequence[DistillationArguments]
     train: Dataset
-    teacher: Teacher | AnswersTeacher | None = None
+    teacher: MovableTeacher | None = None
     choose_on: Dataset | None = None
     score: Score | None = None
     collator: Collator | None = None
     labelled: Dataset | None = None
     teacher_tokenizer: PreTrainedTokenizerBase | None = None
+    batches: Batches | None = None
 
     def rows_of(self, stage: Stage) -> Dataset:
         """What a stage learns from: without a teacher, the rows that have labels."""
