@@ -192,7 +192,7 @@ def _stages(mixture: Mixture, parts: Sequence[Part], width: int) -> list[Stage]:
 
 def _record(config: RunConfig, student: MultiTaskModel, lesson: Lesson, parts: Sequence[Part]) -> RunRecord:
     described = {part.asked.name: describe_data(part.asked.data) for part in parts}
-    hashes = {Path(config.data).name: hashlib.sha256(Path(config.data).read_bytes()).hexdigest()}
+    hashes = {"mixture": hashlib.sha256(Path(config.data).read_bytes()).hexdigest()}
     for part in parts:
         asked = part.asked
         own = {"teacher": asked.teacher.fingerprint, **file_hashes(asked.data)}

@@ -20,6 +20,7 @@ class MixtureObjective(Objective):
     def __init__(self, objectives: Mapping[str, Objective]) -> None:
         nn.Module.__init__(self)  # its losses are those of its objectives
         self.objectives = nn.ModuleDict(objectives)
+        self._last: int | None = None  # the task of the last batch
 
     def of(self, batch: Mapping[str, Tensor]) -> Objective:
         return [*self.each().values()][int(batch[TASK][0])]
@@ -52,7 +53,9 @@ class MixtureObjective(Objective):
         return [loss for objective in self.each().values() for loss in objective.layer_losses()]
 
     def flows(self) -> Iterator[tuple[str, LayerLoss, Tensor]]:
-        for task, objective in self.each().items():
+        """Those of the last batch's task."""
+        if self._last is not None:
+            task, objective = [*self.each().items()][self._last]
             yield from ((f"{task}/{name}", loss, flow) for name, loss, flow in objective.flows())
 
     def forward(
@@ -63,6 +66,7 @@ class MixtureObjective(Objective):
         meanwhile: Callable[[], object] | None = None,
         norms: Norms | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        self._last = int(batch[TASK][0])
         total: tuple[Tensor, dict[str, Tensor]] = self.of(batch)(student, teacher, batch, meanwhile, norms)
         return total
 

@@ -53,7 +53,7 @@ class StudentWithObjective(nn.Module):
         objective = self.objective.of(batch)
         states = capture(self.student, batch, objective.needs, objective.student_layers)
         norms = partial(gradient_norms, student=self.student)
-        total, terms = objective(states, states if teacher is None else teacher, batch, meanwhile, norms)
+        total, terms = self.objective(states, states if teacher is None else teacher, batch, meanwhile, norms)
         return total, terms
 
 

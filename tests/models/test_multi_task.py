@@ -1,4 +1,4 @@
-"""One encoder, several heads: each answers as transformers' own classifier, is saved, opened and captured by its name."""
+"""One encoder, several heads: each answers as transformers' own classifier, and is saved, opened and captured by name."""
 
 import inspect
 from pathlib import Path
