@@ -12,24 +12,35 @@ NO_CLASS = NOT_MASKED = -100
 TEACHERS = "teacher_"
 WORDS_OF_TOKENS = "words"
 NO_WORD = -1
+# In a batch of a kind with several answers per row: the positions [B, A'] whose logits are answers, in their order, and
+# what fills the rest of a row that has fewer.
+ANSWERS = "answers"
+NO_ANSWER = -1
+# Where a kind's answers have two logits at two positions, the ones of the second; and the window that a row is.
+ENDS = "answer_ends"
+WINDOW = "window"
+FAR_BELOW = -1e9  # a logit whose probability is 0
 # In a batch: the logits of a teacher that is a file of answers, [B, C]; it has no tokens, so no name as of TEACHERS.
 TEACHER_LOGITS = "answer_logits"
 # In a batch of a mixture: the number of its task, the same for every row, [B].
 TASK = "task"
-Link = Literal["softmax", "sigmoid", "identity"]
+Link = Literal["softmax", "sigmoid", "identity", "positions"]
+SEQUENCE = "SequenceClassification"
 
 
 @dataclass(frozen=True)
 class Predictions:
     """What a student predicts: all that losses and methods need to know of a task.
 
-    link          turns logits into answers: softmax (one of C), sigmoid (any of C), identity (a score); None: the
-                  encoder has no head
+    link          turns logits into answers: softmax (one of C), sigmoid (any of C), identity (a score); positions:
+                  a softmax of each column over the answers of a row; None: the encoder has no head
     problem_type  transformers' name for the kind of task; None without a task, as for the words of raw text
+    head          what stands on the encoder, by the names of transformers' classes: BertForSequenceClassification
     """
 
     link: Link | None
     problem_type: str | None = None
+    head: str = SEQUENCE
 
     @property
     def of_task(self) -> bool:
@@ -55,7 +66,8 @@ class EncoderShape:
 class EncoderStates:
     """The states of one forward pass; those that the objective does not need are absent, single layers None.
 
-    logits            [B, C]; [P, V] at the P masked positions of a masked-LM; [B, 0] of an encoder without a head
+    logits            [A, C], the answers of the batch in their order, A = B where a row has one; [P, V] at the P masked
+                      positions of a masked-LM; [B, 0] of an encoder without a head
     mask              [B, L], 1 = token, 0 = padding
     embeddings        [B, L, d], the input of the first Transformer layer
     hidden            [B, L, d] per layer, after each Transformer layer
@@ -74,6 +86,28 @@ class EncoderStates:
     keys: tuple[Tensor | None, ...] = ()
     values: tuple[Tensor | None, ...] = ()
     features: tuple[Tensor | None, ...] = ()
+
+
+def labels_of_answers(batch: Mapping[str, Tensor]) -> Tensor:
+    """The labels of a batch's answers, [A] in their order, padding left out; [B, ...] where each row has one."""
+    labels = batch["labels"]
+    return labels[batch[ANSWERS] != NO_ANSWER] if ANSWERS in batch else labels
+
+
+def over_answers(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    """The logits [A, C] of a batch as [B·C, A']: each column over the answers of a row, FAR_BELOW behind the last."""
+    there = batch[ANSWERS] != NO_ANSWER
+    spread = logits.new_full((*there.shape, logits.shape[-1]), FAR_BELOW)
+    spread[there] = logits
+    return spread.transpose(1, 2).flatten(0, 1)
+
+
+def answers_per_feature(batch: Mapping[str, Tensor]) -> list[int]:
+    """How many of the logits [A, C] are of each row of a batch."""
+    counts: list[int] = (
+        (batch[ANSWERS] != NO_ANSWER).sum(dim=1).tolist() if ANSWERS in batch else [1] * len(batch["input_ids"])
+    )
+    return counts
 
 
 def student_part(batch: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
     AutoConfig,
-    AutoModelForSequenceClassification,
     BertConfig,
     DistilBertConfig,
     ElectraConfig,
@@ -17,6 +17,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     RobertaConfig,
 )
+
+from emdistill.states import SEQUENCE
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = ("the", "a", "good", "bad", "movie", "book", "was", "is", "not", "very", "it", "and", "of", "to", "in")
@@ -74,9 +76,10 @@ def make_encoder(
     heads: int = 4,
     labels: int = 2,
     seed: int = 0,
+    head: str = SEQUENCE,
     **options: object,
 ) -> PreTrainedModel:
-    """A random sequence classifier in eval mode; `options` go to its config. labels=1 makes a regression model."""
+    """A random classifier in eval mode; `options` go to its config. labels=1 makes a regression model."""
     shared = {
         "vocab_size": len(VOCABULARY),
         "max_position_embeddings": POSITIONS,
@@ -104,7 +107,8 @@ def make_encoder(
         config = AutoConfig.for_model(family, **shared | sizes | OF_A_FAMILY.get(family, {}) | options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return AutoModelForSequenceClassification.from_config(config).eval()
+        auto_class = getattr(transformers, f"AutoModelFor{head}")
+        return auto_class.from_config(config).eval()  # type: ignore[no-any-return]
 
 
 @pytest.fixture(autouse=True, scope="module")

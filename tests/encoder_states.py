@@ -18,11 +18,13 @@ def random_states(
     seed: int,
     *,
     outputs: int = 4,
+    answers: int | None = None,
     vectors: int | None = None,
     dtype: torch.dtype = torch.float64,
 ) -> EncoderStates:
     """Every state there is; the same numbers for a seed, whatever the version of torch.
 
+    answers  that the logits are of: one per row by default
     vectors  the width of queries, keys and values: the encoder's by default; 0: they and a head's features are absent
     """
     draw = np.random.RandomState(seed)  # its stream never changes
@@ -35,7 +37,7 @@ def random_states(
         return tuple(normal(*size) for _ in range(shape.layers))
 
     states = EncoderStates(
-        logits=normal(batch, outputs),
+        logits=normal(answers or batch, outputs),
         mask=mask,
         embeddings=normal(batch, length, shape.width),
         hidden=each_layer(batch, length, shape.width),

@@ -14,24 +14,26 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from datasets import Dataset
 from encoder_states import leaves, mapped, random_states, tensors, with_padding
 from messages import names
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 import emdistill.losses as losses
 from emdistill.data import TASKS
-from emdistill.data.batches import tokenise
+from emdistill.data.batches import padding_collator, tokenise
 from emdistill.errors import TransportError
 from emdistill.losses import LayerLoss, Loss
 from emdistill.mapping import MAPPINGS, LayerMapping
 from emdistill.methods import METHODS
 from emdistill.models import Teacher, encoder_shape, fingerprint, name_outputs, save_student
-from emdistill.states import EncoderShape, EncoderStates
+from emdistill.states import ANSWERS, NO_ANSWER, NO_CLASS, EncoderShape, EncoderStates, answers_per_feature
 from emdistill.students import STUDENTS, make_student
 from emdistill.tasks import KINDS, TaskKind
+from emdistill.tasks.tagging import SPACES
 from emdistill.tasks.task import Task
 from emdistill.training import DistillationTrainer, Stage
 from emdistill.training.run_stages import stage_arguments
@@ -46,8 +48,10 @@ TEXTS = ("the movie was good", "a bad book", "it is not very good and it was not
 
 
 def some_labels(asked: str, rows: int) -> list[Any]:
-    """A label per row, as the kind encodes them."""
+    """A label per row, as the kind encodes them: of TEXTS, where words have labels."""
     kind, labels = ASKED[asked]
+    if not kind.one_answer:
+        return [[(row + word) % len(labels) for word in range(len(TEXTS[row].split()))] for row in range(rows)]
     if kind.link == "identity":
         return [0.5 + 1.25 * row for row in range(rows)]
     indices = [row % len(labels) for row in range(rows)]
@@ -99,6 +103,15 @@ def loss_cases() -> list[tuple[str, str]]:
     return [(name, kind) for name in kinds for kind in kinds[name]]
 
 
+def _some_batch(kind: str) -> dict[str, Tensor]:
+    """Labels of three rows; where a row has several answers, of 3, 1 and 2 words, one of them without a label."""
+    if ASKED[kind][0].one_answer:
+        return {"labels": torch.tensor(some_labels(kind, 3))}
+    places = torch.tensor([[1, 2, 3], [1, NO_ANSWER, NO_ANSWER], [1, 2, NO_ANSWER]])
+    labels = torch.tensor([[0, 1, NO_CLASS], [1, NO_CLASS, NO_CLASS], [0, 1, NO_CLASS]])
+    return {ANSWERS: places, "labels": labels}
+
+
 class LossCase:
     """A loss with one batch of random states and labels; the last tokens of all texts but the first are padding."""
 
@@ -106,12 +119,14 @@ class LossCase:
         outputs = max(1, len(ASKED[kind][1]))
         mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0]])
         self.loss = make_loss(name, kind, student_layers, 7).eval()
-        options = {"outputs": outputs, "vectors": 24, "dtype": torch.float32}  # a width for 12 relation heads
+        self.batch = _some_batch(kind) | {"task": torch.ones(3, dtype=torch.long)}
+        answers = sum(answers_per_feature({**self.batch, "input_ids": mask}))
+        sizes = {"outputs": outputs, "answers": answers, "vectors": 24}  # a width for 12 relation heads
+        options: dict[str, Any] = {**sizes, "dtype": torch.float32}
         self.student, self.teacher = (
             leaves(random_states(EncoderShape(layers, 8, 2), mask, seed, **options))
             for seed, layers in enumerate((student_layers, 7))
         )
-        self.batch = {"labels": torch.tensor(some_labels(kind, 3)), "task": torch.ones(3, dtype=torch.long)}
 
     def value(self, student: EncoderStates | None = None, teacher: EncoderStates | None = None) -> Tensor:
         """The sum of the terms, at the layer weights as they are."""
@@ -301,11 +316,12 @@ def test_student_is_a_stock_model(
 ) -> None:
     asked, labels = ASKED[kind]
     outputs = max(1, len(labels))
-    teacher = named(tiny_encoder(layers=6, labels=outputs), kind)
+    teacher = named(tiny_encoder(layers=6, labels=outputs, head=asked.head), kind)
     save_student(tiny_encoder(layers=1, width=16), tiny_tokenizer, tmp_path / "small")
     # 4x24: of a shape that is a part of this teacher, so that it can be cut from it.
     spec = STUDENTS[form].example.replace("DIR_OR_HUB_ID", str(tmp_path / "small")).replace("4x312", "4x24")
-    sample = tiny_tokenizer(list(TEXTS), padding=True, return_tensors="pt")
+    rows = examples(tiny_tokenizer, kind).remove_columns("length").to_list()
+    sample = padding_collator(tiny_tokenizer)(rows)
     before = fingerprint(teacher)
     student, tokenizer = make_student(
         spec,
@@ -314,12 +330,12 @@ def test_student_is_a_stock_model(
         labels=labels,
         predictions=asked.predictions,
         seed=3,
-        sample=lambda _: [{**sample, "labels": torch.tensor(some_labels(kind, len(TEXTS)))}],
+        sample=lambda _: [sample],
     )
     inputs = tokenizer(list(TEXTS), padding=True, return_tensors="pt")
     student.eval()
     logits = student(**inputs).logits
-    assert logits.shape == (len(TEXTS), outputs)
+    assert (len(logits), logits.shape[-1]) == (len(TEXTS), outputs)
     assert torch.isfinite(logits).all()
     assert all(weight.requires_grad for weight in student.parameters())
     assert tuple(student.config.id2label.values()) == labels or not labels
@@ -327,7 +343,7 @@ def test_student_is_a_stock_model(
     assert fingerprint(teacher) == before
 
     save_student(student, tokenizer, tmp_path / "student")
-    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "student")
+    loaded = getattr(transformers, f"AutoModelFor{asked.head}").from_pretrained(tmp_path / "student")
     again = AutoTokenizer.from_pretrained(tmp_path / "student")(list(TEXTS), padding=True, return_tensors="pt")
     assert torch.equal(loaded.eval()(**again).logits, logits)
 
@@ -336,8 +352,10 @@ def test_student_is_a_stock_model(
 
 
 def examples(tokenizer: PreTrainedTokenizerBase, kind: str) -> Dataset:
-    rows = Dataset.from_dict({"text": list(TEXTS), "label": some_labels(kind, len(TEXTS))})
-    return tokenise(rows, tokenizer, 32)
+    asked, labels = ASKED[kind]
+    task = Task("t", asked, labels, asked.metrics_of(labels), words=SPACES)
+    rows = task.rows_of_text({"text": list(TEXTS)}).add_column("label", some_labels(kind, len(TEXTS)))
+    return tokenise(rows, tokenizer, 32, asked)
 
 
 def one_step(
@@ -374,8 +392,9 @@ def test_a_step_of_every_method_teaches_the_student_and_leaves_the_teacher(
 ) -> None:
     asked, labels = ASKED[kind]
     outputs = max(1, len(labels))
-    teacher = Teacher(named(tiny_encoder(layers=3, width=16, heads=2, labels=outputs), kind))
-    student = named(tiny_encoder(layers=2, width=8, heads=2, labels=outputs, seed=1), kind)
+    sizes: dict[str, Any] = {"heads": 2, "labels": outputs, "head": asked.head}
+    teacher = Teacher(named(tiny_encoder(layers=3, width=16, **sizes), kind))
+    student = named(tiny_encoder(layers=2, width=8, seed=1, **sizes), kind)
     taught, stock = teacher.fingerprint, set(student.state_dict())
     stages = METHODS[method](encoder_shape(student), teacher.shape, predictions=asked.predictions)
     assert len({stage.name for stage in stages}) == len(stages) > 0
@@ -397,7 +416,7 @@ def test_a_step_of_every_method_teaches_the_student_and_leaves_the_teacher(
     trainer.save_model(str(tmp_path / "student"))
     saved = load_file(tmp_path / "student" / "model.safetensors")
     assert set(saved) == stock
-    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "student")
+    loaded = getattr(transformers, f"AutoModelFor{asked.head}").from_pretrained(tmp_path / "student")
     assert fingerprint(loaded) == fingerprint(student)
 
 

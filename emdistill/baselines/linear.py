@@ -17,6 +17,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from emdistill.data.read import hold_out
 from emdistill.errors import DataError
+from emdistill.tasks.kind import check_one_answer
 from emdistill.tasks.task import Task
 
 Features = Any
@@ -69,7 +70,11 @@ def columns(examples: Dataset) -> tuple[list[str], list[str] | None]:
 
 
 def capped(train: Dataset, task: Task) -> tuple[Dataset, str]:
-    """At most MOST_ROWS rows, drawn with the classes' shares, and a note on how many are learned from."""
+    """At most MOST_ROWS rows, drawn with the classes' shares, and a note on how many are learned from.
+
+    Raises ConfigError where a row has several answers.
+    """
+    check_one_answer(task.kind, "a linear head over features of a text")
     if len(train) <= MOST_ROWS:
         return train, f"{len(train):,} rows"
     _, drawn = hold_out(train, task, MOST_ROWS / len(train), SEED, MOST_ROWS)

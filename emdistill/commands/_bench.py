@@ -97,7 +97,7 @@ class Bench:
         )
 
     def _resampled(self, model: Contender) -> "Resampled":
-        name, labels = next(iter(self.evaluation)), np.asarray(self._dev["label"][:])
+        name, labels = next(iter(self.evaluation)), self.task.gold(self._dev)
         scores = [self.task.score(logits[name], labels)[self.task.metrics[0]] for logits in model.logits]
         samples = [resampled_scores(self.task, logits[name], labels) for logits in model.logits]
         spread = float(np.var(scores, ddof=1)) / len(scores) if len(scores) > 1 else 0.0

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -128,7 +127,7 @@ def _part(asked: Asked, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
     own_tokenizer = teacher.own_tokenizer(stages, tokenizer)
     arguments, splits = prepare(config, asked.data, tokenizer, stages, augmented, own_tokenizer)
     lesson = Lesson(
-        model, tokenizer, stages, arguments, splits.train, teacher.source, splits.choose_on, asked.task.score,
+        model, tokenizer, stages, arguments, splits.train, teacher.source, splits.choose_on, splits.score,
         teacher_tokenizer=own_tokenizer,
     )  # fmt: skip
     return Part(asked, lesson, splits)
@@ -152,7 +151,7 @@ def _lesson(
     numbers, lengths = train["task"][:], train["length"][:]
     weights = [asked.entry.weight for asked in tasks]
     stages = _stages(mixture, parts, encoder_shape(student).width)
-    labels = [np.asarray(part["labels"][:]) for part in choose_on]
+    scores = [part.splits.score for part in parts if part.splits.score is not None]
     lesson = Lesson(
         student,
         tokenizer,
@@ -161,7 +160,7 @@ def _lesson(
         train,
         MixtureTeacher([part.lesson.teacher for part in parts]),
         to_choose_on(choose_on) if choose_on else None,
-        MixtureScore({asked.name: asked.task for asked in tasks}, labels),
+        MixtureScore({asked.name: asked.task for asked in tasks}, scores, choose_on),
         MixtureCollator([part.lesson.collate for part in parts]),
         batches=lambda size, seed: MixtureSampler(numbers, lengths, size, seed, temper=mixture.temper, weights=weights),
     )
@@ -214,7 +213,7 @@ def _record(config: RunConfig, student: MultiTaskModel, lesson: Lesson, parts: S
         selection=selections[0]
         if not chosen
         else f"the best checkpoint by the mean over tasks; of each, {selections[0]}",
-        rows={"train": sum(len(part.splits.train) for part in parts), "chosen on": chosen},
+        rows={name: sum(part.splits.rows[name] for part in parts) for name in ("train", "chosen on")},
         steps_per_epoch=math.ceil(batches / settings.gradient_accumulation_steps),
         texts_cut_at_max_length=sum(part.splits.cut for part in parts),
         arithmetic=describe_arithmetic(settings),

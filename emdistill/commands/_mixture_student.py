@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from emdistill.commands._teachers import OpenTeacher, TeacherModel
 from emdistill.config import RunConfig
 from emdistill.data.mixture_file import Mixture, MixtureTask
-from emdistill.models.encoder import classifier_class, tasks_of
+from emdistill.models.encoder import class_with_head, tasks_of
 from emdistill.models.multi_task import MultiTaskModel, TaskOutputs, build_task_model, head_end, share
 from emdistill.models.task_head import HeadParts, LabelEmbedding, TaskHead
 from emdistill.runs.reading import Reading
@@ -51,9 +51,10 @@ def born(config: RunConfig, mixture: Mixture, tasks: Sequence[Asked]) -> tuple[M
     outputs = {asked.name: _outputs(asked, parts, config.max_length) for asked in tasks}
     models = {}
     for number, asked in enumerate(tasks):
+        answers = outputs[asked.name]
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed + number)
-            model = build_task_model(classifier_class(student.config), student.config, outputs[asked.name])
+            model = build_task_model(class_with_head(student.config, answers.head), student.config, answers)
         share(model, student)
         if keeps:
             _begin_as_the_teachers(model, asked.teacher)
@@ -86,7 +87,7 @@ def _options(config: RunConfig) -> dict[str, object]:
 def _outputs(asked: Asked, parts: HeadParts, max_length: int) -> TaskOutputs:
     task = asked.task
     reading = Reading(task.text, task.text_pair, task.label, max_length, task.kind.name)
-    return TaskOutputs(task.labels, task.kind.problem_type, asked.entry.layer, parts, asdict(reading))
+    return TaskOutputs(task.labels, task.kind.problem_type, task.kind.head, asked.entry.layer, parts, asdict(reading))
 
 
 def _begin_as_the_teachers(model: PreTrainedModel, teacher: OpenTeacher) -> None:

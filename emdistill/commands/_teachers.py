@@ -104,7 +104,7 @@ class OpenTeacher(ABC):
         """Raise TeacherError where it scores near chance."""
         metric = task.metrics[0]
         if scores:
-            check_above_chance(scores[metric], task.chance(np.asarray(dev["label"])), metric)
+            check_above_chance(scores[metric], task.chance(task.gold(dev)), metric)
 
 
 def open_teacher(config: RunConfig, data: TaskData | None) -> tuple[OpenTeacher, TaskData]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset, Features, Value
+from datasets import Dataset
 
 from emdistill.config import RunConfig
 from emdistill.data.compressed import plain_path
@@ -17,6 +17,7 @@ from emdistill.data.unlabelled import every_nth_text, unlabelled_text
 from emdistill.errors import ConfigError, DataError
 from emdistill.models.encoder import load_tokenizer
 from emdistill.models.teacher import Teacher
+from emdistill.runs.reading import recall_reading
 from emdistill.tasks import find_kind
 from emdistill.tasks.task import ANSWERED, DataFile, Task, TaskData
 from emdistill.training.evaluate import predict_logits
@@ -69,7 +70,8 @@ def task_of_text(names: str, teacher: Teacher, columns: Columns, task: str | Non
         name=plain_path(Path(names.split(",")[0])).stem,
         kind=asked,
         labels=teacher.labels if asked.label_names(teacher.labels) else (),
-        metrics=asked.default_metrics,
+        metrics=asked.metrics_of(teacher.labels),
+        words=recall_reading(teacher.model).words,
         **columns._asdict(),
     )
 
@@ -82,8 +84,7 @@ def read_dev(dev: str, task: Task) -> Dataset:
 def _answered(texts: list[tuple[str, ...]], task: Task, teacher: Teacher, config: RunConfig) -> Dataset:
     columns: dict[str, Any] = dict(zip(("text", "text_pair"), map(list, zip(*texts, strict=True)), strict=False))
     teacher.to(torch.accelerator.current_accelerator() or "cpu")
-    logits = predict_logits(
-        teacher.model, load_tokenizer(config.teacher), Dataset.from_dict(columns), max_length=config.max_length
-    )
-    features = Features({name: Value("string") for name in columns} | {"label": task.kind.label_type})
-    return Dataset.from_dict(columns | {"label": task.kind.decode(logits).tolist()}, features=features)
+    rows = task.rows_of_text(columns)
+    logits = predict_logits(teacher.model, load_tokenizer(config.teacher), rows, max_length=config.max_length)
+    answers = [answer.tolist() for answer in task.kind.decode(logits, rows)]
+    return rows.add_column("label", answers, feature=task.kind.label_type)

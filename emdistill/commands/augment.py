@@ -43,6 +43,7 @@ from emdistill.models.word_candidates import (
 )
 from emdistill.runs.describe import file_hashes
 from emdistill.runs.reading import recall_reading
+from emdistill.tasks.kind import check_one_answer
 from emdistill.tasks.task import Task, TaskData
 from emdistill.training import predict_logits
 from emdistill.training.evaluate import with_bar
@@ -114,6 +115,7 @@ def augment(
     judge, tokenizer = Teacher(load_classifier(teacher)), load_tokenizer(teacher)
     if examples is not None:
         examples = as_the_model_counts(examples, judge.labels, judge.kind)
+        check_one_answer(examples.task.kind, "a file of labelled variants")
     check_word_pieces(tokenizer, teacher)
     length = max_length or min(recall_reading(judge.model).max_length, longest_text(judge.model))
     check_max_length(length, judge.model)
@@ -233,12 +235,12 @@ def _vary(originals: Sequence[Texts], draw: Callable[[int, Texts], list[Variant]
 
 def _label(variants: Sequence[Variant], predict: Callable[[Dataset], np.ndarray], task: Task) -> list[Any]:
     """The teacher's answers, as the task's kind decodes them."""
-    parts = []
+    labels: list[Any] = []
     for start in with_bar(range(0, len(variants), LABELLED_AT_ONCE), "the teacher labels"):
         columns = zip(*(variant.texts for variant in variants[start : start + LABELLED_AT_ONCE]), strict=True)
         texts = Dataset.from_dict(dict(zip(NAMES, map(list, columns), strict=False)))
-        parts.append(predict(texts))
-    return list(task.kind.decode(np.concatenate(parts)))
+        labels += list(task.kind.decode(predict(texts), texts))
+    return labels
 
 
 def _shown(originals: Sequence[Texts], variants: Sequence[Variant], labels: Sequence[Any], seed: int) -> Table:

@@ -169,7 +169,7 @@ def _lesson(config: RunConfig, data: TaskData, teacher: OpenTeacher, sample: Any
         student=describe_model(student, [{"layers": plan.layers, "heads": plan.heads} for plan in plans]),
     )
     lesson = Lesson(
-        student, tokenizer, stages, arguments, splits.train, teacher.source, splits.choose_on, task.score,
+        student, tokenizer, stages, arguments, splits.train, teacher.source, splits.choose_on, splits.score,
         labelled=None if text is None else splits.labelled, teacher_tokenizer=own_tokenizer,
     )  # fmt: skip
     return lesson, record

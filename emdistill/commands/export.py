@@ -42,6 +42,7 @@ from emdistill.ship.onnx_folder import CARD, CONFIG, EXAMPLE, INT8, MODEL, TOKEN
 from emdistill.ship.subject import Classifier, Subject, read_subject
 from emdistill.show.cards import Reads, onnx_card
 from emdistill.show.gate_tables import gate_tables, verdict_lines
+from emdistill.tasks.answers import ragged
 from emdistill.training import predict_logits
 from emdistill.training.splits import sample_batches
 
@@ -170,7 +171,7 @@ def _judge(
         aside = onednn_note(yardstick, variants[yardstick], examples, **measured)
     with console.status("loading each in a process of its own"):
         footprints = measure_footprints(variants, examples, **measured)
-    task, labels = subject.data.task, np.asarray(examples["label"])
+    task, labels = subject.data.task, subject.data.task.gold(examples)
     notes = [busy, aside, *asides, *dict.fromkeys(footprint.note for footprint in footprints.values())]
     return judge(
         variant_records(variants, task, labels, latencies, footprints),
@@ -218,14 +219,20 @@ def write_int8(part: Path, subject: Subject, *, max_drop: float, threads: int, c
         count=ROWS_TO_CHOOSE_BY,
         batch_size=1,
     )
-    labels = np.concatenate([batch.pop("labels").numpy() for batch in sample])
+    labels = [batch.pop("labels").numpy() for batch in sample]
     batches = [{name: rows.numpy() for name, rows in batch.items()} for batch in sample]
 
     def score(logits: NDArray[np.float32]) -> float:
-        return task.score(logits, labels)[task.metrics[0]]
+        if task.kind.one_answer:
+            return task.score(logits, np.concatenate(labels))[task.metrics[0]]
+        ends = np.cumsum([label.size for label in labels])[:-1]
+        windows = ragged(np.split(logits, ends))  # each as a row of its own
+        return task.score(windows, ragged([label[0] for label in labels]))[task.metrics[0]]
 
     with console.status(f"writing {INT8}"):
-        return quantize_best(part / MODEL, part / INT8, batches, score, max_drop=max_drop, threads=threads)
+        return quantize_best(
+            part / MODEL, part / INT8, batches, score, max_drop=max_drop, threads=threads, kind=task.kind
+        )
 
 
 def _onnx_variant(path: Path, subject: Subject, examples: Dataset, threads: int) -> Variant:

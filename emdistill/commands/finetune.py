@@ -67,7 +67,8 @@ def _lesson(config: FinetuneConfig, data: TaskData) -> tuple[Lesson, RunRecord]:
     """The encoder with a head for the task, which learns from the labels alone, and the record of it."""
     task = data.task
     seed_everything(config.seed)
-    model = load_classifier(config.model, labels=task.labels, problem_type=task.kind.problem_type)
+    asked = task.predictions
+    model = load_classifier(config.model, labels=task.labels, problem_type=asked.problem_type, head=asked.head)
     check_max_length(config.max_length, model)
     tokenizer = load_tokenizer(config.model)
     shape = encoder_shape(model)
@@ -82,5 +83,5 @@ def _lesson(config: FinetuneConfig, data: TaskData) -> tuple[Lesson, RunRecord]:
         selection=splits.selection,
         rows=splits.rows,
     )
-    lesson = Lesson(model, tokenizer, stages, arguments, splits.train, choose_on=splits.choose_on, score=task.score)
+    lesson = Lesson(model, tokenizer, stages, arguments, splits.train, choose_on=splits.choose_on, score=splits.score)
     return lesson, record

@@ -5,8 +5,6 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
-
 from emdistill.commands._places import check_file
 from emdistill.config import check_limits
 from emdistill.data.files import read_inputs
@@ -60,17 +58,20 @@ def predict_file(
     writer = RowWriter(place.suffix, Path(input), rows, (*names, *added))
     columns = {"text": reading.text, "text_pair": reading.text_pair}
     texts = {name: [row.cells[column] for row in rows] for name, column in columns.items() if column is not None}
+    examples = classifier.task.rows_of_text(texts)
     with written_whole(place) as part:  # from here on the folder is known to take the file
-        found = classifier.logits(Dataset.from_dict(texts), length, batch_size or classifier.batch_size, "predicting")
-        further = classifier.kind.answers(found, names)
+        found = classifier.logits(examples, length, batch_size or classifier.batch_size, "predicting")
+        further = classifier.kind.answers(found, names, examples)
         if logits:
             further = [cells | {"logits": _by_label(row, names)} for cells, row in zip(further, found, strict=True)]
         writer.write(part, further)
     return len(rows)
 
 
-def _by_label(logits: Logits, names: Sequence[str]) -> list[float] | dict[str, float]:
-    """The logits by label; a list where there is but a score, or nobody has named the labels."""
+def _by_label(logits: Logits, names: Sequence[str]) -> list[Any] | dict[str, float]:
+    """The logits by label, of each answer; a list where there is but a score, or nobody has named the labels."""
+    if logits.ndim > 1:
+        return [_by_label(answer, names) for answer in logits]
     values = shortest(logits)
     is_unnamed = len(names) < 2 or list(names) == [f"LABEL_{place}" for place in range(len(names))]
     return values if is_unnamed else dict(zip(names, values, strict=True))

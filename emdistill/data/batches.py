@@ -12,21 +12,40 @@ from torch.utils.data import Sampler
 from transformers import BatchEncoding, DataCollatorWithPadding, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from emdistill.data.corpus import TextEncoder
+from emdistill.data.readers import reader_of
 from emdistill.errors import ConfigError, TokenizerError
-from emdistill.states import NOT_MASKED, TEACHER_LOGITS
+from emdistill.states import (
+    ANSWERS,
+    ENDS,
+    NO_ANSWER,
+    NO_CLASS,
+    NO_WORD,
+    NOT_MASKED,
+    TEACHER_LOGITS,
+    TEACHERS,
+    WORDS_OF_TOKENS,
+)
+from emdistill.tasks import TaskKind
+from emdistill.tasks.features import Feature, Reader
 
 Index = TypeVar("Index", int, list[int])
 
 BATCHES_PER_POOL = 50
 
 
-def tokenise(examples: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
+def tokenise(
+    examples: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, kind: TaskKind | None = None
+) -> Dataset:
     """Token ids of every example, unpadded, with its `labels`, its `length` in tokens, and the answer of its teacher.
 
-    examples    columns `text`, optionally `text_pair`, `label` and TEACHER_LOGITS
+    examples    columns `text`, optionally `text_pair`, `label`, TEACHER_LOGITS and those of the kind
     max_length  tokens at most, special ones included; the longer of a pair is cut first
+    kind        of the task; where it has several answers per row, a row may become several examples, and all have
+                their places (ANSWERS)
     """
     rows = examples.to_dict()
+    if kind is not None and not kind.one_answer:
+        return windowed(kind.features(rows, [reader(tokenizer)], max_length), labelled="label" in rows)
     encoded: dict[str, list[Any]] = dict(encode(rows, tokenizer, max_length))
     encoded["length"] = [len(ids) for ids in encoded["input_ids"]]
     if "label" in rows:
@@ -36,6 +55,29 @@ def tokenise(examples: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: 
     return Dataset.from_dict(encoded)  # in memory: the same files read twice must never meet a stale cache
 
 
+def windowed(features: Sequence[Feature], *, labelled: bool, further: Mapping[str, list[Any]] | None = None) -> Dataset:
+    """The inputs of features as `tokenise` gives them; a second reader's are the teacher's."""
+    sides = zip(("", TEACHERS), zip(*(feature.inputs for feature in features), strict=True), strict=False)
+    columns: dict[str, list[Any]] = {
+        prefix + name: [inputs[name] for inputs in side] for prefix, side in sides for name in side[0]
+    }
+    columns |= further or {}
+    columns["length"] = [max(len(inputs["input_ids"]) for inputs in feature.inputs) for feature in features]
+    if labelled:
+        columns["labels"] = [feature.labels for feature in features]
+    return Dataset.from_dict(columns)
+
+
+def reader(tokenizer: PreTrainedTokenizerBase) -> Reader:
+    """How a tokenizer reads windows; raises TokenizerError for one that does not say where its tokens stand."""
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise TokenizerError(
+            f"answers stand at places in the text, which a {type(tokenizer).__name__} does not give; take an encoder "
+            "with a fast tokenizer (tokenizer.json)"
+        )
+    return reader_of(tokenizer.backend_tokenizer, tokenizer.model_input_names)
+
+
 def encode(rows: Mapping[str, list[Any]], tokenizer: PreTrainedTokenizerBase, max_length: int) -> BatchEncoding:
     """The tokens of the columns `text` and `text_pair`, unpadded, at most `max_length` for each row."""
     texts = [rows[name] for name in ("text", "text_pair") if name in rows]
@@ -43,9 +85,34 @@ def encode(rows: Mapping[str, list[Any]], tokenizer: PreTrainedTokenizerBase, ma
     return encoding
 
 
-def padding_collator(tokenizer: PreTrainedTokenizerBase) -> DataCollatorWithPadding:
+class PaddingCollator(DataCollatorWithPadding):
+    """Pads a batch to its longest sentence; columns per token or per answer are filled with what stands for none."""
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        fills = {name: fill for name, fill in FILLS.items() if name in features[0]}
+        if ANSWERS in fills:  # else a row has one label
+            fills["labels"] = NO_CLASS
+        rows = [{name: value for name, value in row.items() if name not in fills} for row in features]
+        batch: dict[str, Any] = super().__call__(rows)
+        left = self.tokenizer.padding_side == "left"
+        for name, fill in fills.items():
+            if name in features[0]:
+                batch[name] = _padded([row[name] for row in features], fill, left=left and name == WORDS_OF_TOKENS)
+        return batch
+
+
+FILLS = {ANSWERS: NO_ANSWER, ENDS: NO_ANSWER, WORDS_OF_TOKENS: NO_WORD}
+
+
+def _padded(rows: Sequence[list[int]], fill: int, *, left: bool) -> Tensor:
+    longest = max(map(len, rows))
+    gaps = [[fill] * (longest - len(row)) for row in rows]
+    return torch.tensor([gap + row if left else row + gap for gap, row in zip(gaps, rows, strict=True)])
+
+
+def padding_collator(tokenizer: PreTrainedTokenizerBase) -> PaddingCollator:
     """Pad a batch to its longest sentence."""
-    return DataCollatorWithPadding(tokenizer)
+    return PaddingCollator(tokenizer)
 
 
 def text_encoder(tokenizer: PreTrainedTokenizerBase) -> TextEncoder:

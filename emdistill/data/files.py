@@ -123,10 +123,10 @@ def text_problem(row: Row, column: str) -> str:
         return f"column {column!r} is empty" if column in row.cells else f"column {column!r} is absent"
     if not isinstance(text, str):
         return f"column {column!r} holds {shown(text)}, which is no text"
-    return f"column {column!r} {HALF_PAIR}" if _has_half_pair(text) else ""
+    return f"column {column!r} {HALF_PAIR}" if has_half_pair(text) else ""
 
 
-def _has_half_pair(text: str) -> bool:
+def has_half_pair(text: str) -> bool:
     """Whether it holds half of a surrogate pair, which is left of an emoji that was cut in two."""
     try:
         text.encode("utf-8")
@@ -146,7 +146,7 @@ def _label_problem(row: Row, column: str) -> str:
         return f"there is no label in column {column!r}"
     if isinstance(cell, bytes):
         return f"column {column!r} holds the bytes {shown(cell)}, which are no label; save it as text"
-    return f"column {column!r} {HALF_PAIR}" if _has_half_pair(json.dumps(cell, ensure_ascii=False, default=str)) else ""
+    return f"column {column!r} {HALF_PAIR}" if has_half_pair(json.dumps(cell, ensure_ascii=False, default=str)) else ""
 
 
 def to_dataset(

@@ -22,12 +22,12 @@ def as_the_model_counts(
     """The same rows, label i being the model's logit i.
 
     names   the model's label names in the order of its logits, numbered ones (LABEL_0) among them
-    some    the data may lack some of the model's labels, as a file to score
+    some    the data may lack some of the model's labels, as a file to score; of tags they always may
     The same names, in any order and case, are mapped by name. Names of which none is the model's keep their order, for
     a model's own may be numbers.
     Raises `error`: another kind of task, another number of labels, names of which only some are the model's.
     """
-    task = data.task
+    task, some = data.task, some or not kind.one_answer
     if kind.problem_type != task.kind.problem_type:
         raise error(
             f"{model} does {kind.name}, the data ask for {task.kind.name}; take a model of this task, "

@@ -15,6 +15,10 @@ from emdistill.data.files import Columns, Examples, hub_examples, load_hub, read
 from emdistill.data.glue import glue_folders, glue_task, read_glue, read_glue_from_hub, recognise
 from emdistill.data.messages import MESSAGES, read_messages
 from emdistill.data.rows import SUFFIXES, data_file
+from emdistill.data.squad import SPAN_KINDS, is_squad, span_task
+from emdistill.data.squad import TASKS as SPAN_TASKS
+from emdistill.data.tagged import TASKS as TAGGED_TASKS
+from emdistill.data.tagged import is_tagged, tagged_file, tagged_hub, tagged_task
 from emdistill.errors import ConfigError, DataError
 from emdistill.tasks import KINDS, TaskKind, find_kind
 from emdistill.tasks.task import Task, TaskData
@@ -51,7 +55,8 @@ def read_task_data(
 ) -> TaskData:
     """A task and its checked examples; without a development set a tenth of train is held out as one.
 
-    data        a GLUE folder (with `task`), a CSV, TSV, JSONL or Parquet file, a hub dataset, or 'messages'
+    data        a GLUE or WNUT-17 folder (with `task`), a CSV, TSV, JSONL, Parquet or CoNLL file, a hub dataset, or
+                'messages'
     dev         a file
     kind        a name in KINDS; None: found from the labels
     evaluating  the data are only scored on, so their labels may all be the same
@@ -62,7 +67,18 @@ def read_task_data(
         return read_messages()
     columns = Columns(text, text_pair, label)
     dev_file = None if dev is None else Path(dev)
-    if task is None:
+    is_spans = kind_named in SPAN_KINDS or (kind is None and task is None and is_squad(data))
+    is_tagging = kind_named is KINDS["tagging"] or (kind is None and task is None and is_tagged(data))
+    if task in TAGGED_TASKS:
+        task_data = tagged_task(task, data, dev_file)
+    elif task in SPAN_TASKS or (is_spans and task is None):
+        task_data = span_task(data, columns, dev_file, from_hub=is_hub_name(data), task=task, kind=kind_named)
+    elif is_tagging and task is None:
+        if is_hub_name(data):
+            task_data = tagged_hub(data, columns, dev_file)
+        else:
+            task_data = tagged_file(data, columns, dev_file, varied=not evaluating)
+    elif task is None:
         task_data = _read_own(data, columns, dev_file, kind_named, varied=not evaluating)
     else:
         glue = glue_task(task)
@@ -75,7 +91,7 @@ def read_task_data(
 
 def _with_held_out_dev(data: TaskData, seed: int) -> TaskData:
     train, dev = hold_out(data.train, data.task, DEV_SHARE, seed, DEV_AT_MOST)
-    how = "at random" if data.task.kind.strata(np.asarray(train["label"])) is None else "stratified by label"
+    how = "at random" if data.task.kind.strata(data.task.gold(train)) is None else "stratified by label"
     held_out = (
         f"no development set was given: {len(dev):,} of the {len(data.train):,} training examples "
         f"are held out as one ({how}, seed {seed})"
@@ -96,7 +112,7 @@ def hold_out(dataset: Dataset, task: Task, share: float, seed: int, at_most: int
         raise DataError(f"task {task.name!r}: {len(dataset)} examples cannot be cut in two; give a development set")
     count = max(1, min(round(share * len(dataset)), at_most))
     shuffled = np.random.default_rng(seed).permutation(len(dataset))
-    strata = task.kind.strata(np.asarray(dataset["label"][:]))
+    strata = task.kind.strata(task.gold(dataset))
     if strata is None:
         chosen = shuffled[:count]
     else:
@@ -152,7 +168,7 @@ def _read_own(data: str, columns: Columns, dev: Path | None, kind: TaskKind | No
     if len(labels) > 100 and 2 * len(labels) > len(cells):
         problem = f"column {columns.label!r} holds {len(labels)} different labels in {len(cells)} rows"
         raise DataError(f"{problem}; is it the label, or are these scores (--kind regression)?", file=train.source)
-    task = Task(name=own.name, kind=kind, labels=labels, metrics=kind.default_metrics, **columns._asdict())
+    task = Task(name=own.name, kind=kind, labels=labels, metrics=kind.metrics_of(labels), **columns._asdict())
     splits = {"train": train} if own.dev is None else {"train": train, "dev": own.dev}
     evaluation = {name: to_dataset(examples, task, varied=varied) for name, examples in splits.items()}
     sources = {name: examples.source for name, examples in splits.items()}

@@ -2,8 +2,8 @@
 
 CSV follows RFC 4180: a quoted cell may hold commas and line ends. In TSV, as in GLUE, quotes are plain text and every
 line is a row. Text is UTF-8, with or without a byte-order mark; lines end in LF, CRLF, or CR alone (old Mac programs);
-blank lines are no rows. Cells may have any length. Rows of Parquet files are counted from 1. The text formats may be
-compressed: reviews.csv.gz.
+blank lines are no rows. Cells may have any length. Rows of Parquet files are counted from 1. A .json file in SQuAD's
+format has a row per question: id, question, context, answers. The text formats may be compressed: reviews.csv.gz.
 """
 
 import codecs
@@ -71,7 +71,8 @@ def read_rows(path: Path, bad: BadRows, header: tuple[str, ...] | None = None) -
     if suffix == ".tsv":
         return _table_rows(path, tsv_cells(path), bad, header)
     if suffix in (".jsonl", ".json"):
-        return _json_rows(path, bad)
+        squad = squad_json(path) if suffix == ".json" else None
+        return _json_rows(path, bad) if squad is None else _squad_rows(*squad, path)
     if suffix == ".parquet":
         if compression(path):
             raise DataError("Parquet is compressed inside, and cannot be read as a stream; unpack it", file=path)
@@ -177,6 +178,33 @@ def _json_rows(path: Path, bad: BadRows) -> Iterator[Row]:
             yield Row(number, cells)
         else:
             bad.add(number, "every line must be one JSON object, with the columns' names as keys")
+
+
+def squad_json(path: Path) -> tuple[dict[str, Any], str] | None:
+    """The object of a file that is one JSON object with `data`, and its text; None for any other file."""
+    content = "".join(text_lines(path))
+    try:
+        whole = json.loads(content)
+    except (ValueError, RecursionError):
+        return None  # one object per line, perhaps
+    return (whole, content) if isinstance(whole, dict) and "data" in whole else None
+
+
+def _squad_rows(whole: dict[str, Any], content: str, path: Path) -> Iterator[Row]:
+    """The questions as rows, each with the line on which its id stands."""
+    line, reached = 1, -1
+    try:
+        for article in whole["data"]:
+            for paragraph in article["paragraphs"]:
+                for cells in paragraph["qas"]:
+                    place = content.find(json.dumps(cells.get("id")), reached + 1)
+                    if place >= 0:
+                        line, reached = line + content.count("\n", max(reached, 0), place), place
+                    yield Row(line, {**cells, "context": paragraph["context"]})
+    except (TypeError, KeyError, AttributeError) as error:
+        layout = '{"data": [{"paragraphs": [{"context": …, "qas": [{"id": …, "question": …, "answers": […]}]}]}]}'
+        problem = f"this is not the layout of SQuAD, {layout}: {type(error).__name__} {error}"
+        raise DataError(problem, file=path, line=line) from None
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:

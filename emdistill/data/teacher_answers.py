@@ -29,7 +29,7 @@ from emdistill.data.rows import SUFFIXES, BadRows, data_file, read_rows
 from emdistill.errors import DataError, listing, nearest, shown
 from emdistill.states import TEACHER_LOGITS
 from emdistill.tasks.answers import as_logits, probabilities
-from emdistill.tasks.kind import BadLabel, Cell, name_index, number, text_of
+from emdistill.tasks.kind import BadLabel, Cell, check_one_answer, name_index, number, text_of
 from emdistill.tasks.task import Task
 
 PER_LABEL = ("probability of {}", "probability_{}", "{}")
@@ -115,6 +115,7 @@ def read_teacher_answers(path: Path, task: Task) -> TeacherAnswers:
 
     Several answers to one text become the mean of their probabilities; a row whose answer is empty has none.
     """
+    check_one_answer(task.kind, f"--teacher {path}, a file of answers,")
     bad = BadRows(path)
     columns = dict.fromkeys(name for row in read_rows(path, BadRows(path)) for name in row.cells)
     texts = _text_columns(list(columns), task, path)

@@ -87,7 +87,7 @@ def unlabelled_dataset(
     *,
     scored: Iterable[Dataset],
     labelled: Dataset,
-    absent: Any,
+    task: Task,
     encode: Callable[[Dataset], Dataset],
     features: Features,
     key: str,
@@ -95,7 +95,7 @@ def unlabelled_dataset(
     """The encoded texts, memory-mapped, and COUNTS: read, left out for four reasons, and kept.
 
     scored     sets that are scored or chosen on, labelled: rows that are learned from; columns `text`, `text_pair`
-    absent     the label that all rows get
+    task       whose kind says what stands for the labels, and how a text is cut into words
     encode     rows with `text`, `text_pair`, `label` and, of a file of answers, TEACHER_LOGITS -> rows of `features`
     key        of all that decides what `encode` does
     Encoded once and kept in `text.folder`. Of two runs at once one writes and the other waits; a crash leaves nothing
@@ -103,7 +103,9 @@ def unlabelled_dataset(
     Raises DataError for files and rows that cannot be used, and where no text is left.
     """
     apart, known = hashes_of_rows(scored), hashes_of_rows([labelled])
+    absent = task.kind.absent(task.outputs)
     decides = [FORMAT, [*text.digests().values()], text.columns, text.rows, key, repr(features), repr(absent)]
+    decides += [task.words] * (task.words is not None)
     digest = hashlib.sha256(json.dumps(decides).encode())
     if text.answers is not None:
         digest.update(text.answers.sha256.encode() + text.answers.logits.tobytes())  # one file, read as another task's
@@ -115,7 +117,7 @@ def unlabelled_dataset(
 
     def batches() -> Iterator[pa.RecordBatch]:
         for chunk in kept_texts(text, Seen(apart), Seen(known), counts):
-            table = encode(_rows(chunk, absent, text.answers)).data.table.select(schema.names).cast(schema)
+            table = encode(_rows(chunk, task, text.answers)).data.table.select(schema.names).cast(schema)
             yield from table.combine_chunks().to_batches()
 
     try:
@@ -273,9 +275,10 @@ def _answers(texts: Sequence[Texts], answers: TeacherAnswers) -> tuple[NDArray[n
     return answers.answers_of(*zip(*texts, strict=True))
 
 
-def _rows(texts: Sequence[Texts], absent: Any, answers: TeacherAnswers | None) -> Dataset:
+def _rows(texts: Sequence[Texts], task: Task, answers: TeacherAnswers | None) -> Dataset:
     columns: dict[str, Any] = dict(zip(("text", "text_pair"), map(list, zip(*texts, strict=True)), strict=False))
-    columns["label"] = [absent] * len(texts)
+    columns |= task.kind.further(columns, task.words)
+    columns["label"] = [task.kind.absent(task.outputs)] * len(texts)
     if answers is not None:
         columns[TEACHER_LOGITS] = _answers(texts, answers)[0].tolist()
     return Dataset.from_dict(columns)

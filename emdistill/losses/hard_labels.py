@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from emdistill.losses.loss import Loss, logits_of
-from emdistill.states import NOT_MASKED, EncoderStates, Link
+from emdistill.states import NOT_MASKED, EncoderStates, Link, labels_of_answers, over_answers
 
 
 class HardLabels(Loss):
@@ -16,7 +16,8 @@ class HardLabels(Loss):
     softmax   cross-entropy with the class; of masked words, labels are [B, L] with -100 at all other positions
     sigmoid   mean over labels of the binary cross-entropy, labels [B, C]
     identity  (z - score)²
-    A row without a label (TaskKind.absent) adds nothing, and counts as a row: with few labels the term weighs less.
+    positions   cross-entropy of each column with the place of the label among the row's answers, labels [B, C]
+    A row, or a word, without a label (TaskKind.absent) adds nothing, and counts: with few labels the term weighs less.
     """
 
     taught = False
@@ -27,7 +28,11 @@ class HardLabels(Loss):
         self.link = link
 
     def forward(self, student: EncoderStates, teacher: EncoderStates, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        logits, labels = logits_of(student), batch["labels"]
+        if self.link == "positions":
+            places = batch["labels"].flatten()
+            entropy = functional.cross_entropy(over_answers(logits_of(student), batch), places, reduction="sum")
+            return {"hard_labels": entropy / len(places)}
+        logits, labels = logits_of(student), labels_of_answers(batch)
         if self.link == "identity":
             scores, answers = labels.float(), logits.squeeze(-1)
             scores = torch.where(scores.isnan(), answers.detach(), scores)  # without a difference

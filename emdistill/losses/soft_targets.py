@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from emdistill.errors import ConfigError
 from emdistill.losses.loss import Loss, logits_of
-from emdistill.states import EncoderStates, Link
+from emdistill.states import EncoderStates, Link, over_answers
 
 
 class SoftTargets(Loss):
@@ -17,6 +17,7 @@ class SoftTargets(Loss):
     softmax   -T² · Σ_c softmax(z^teacher / T)_c · log_softmax(z^student / T)_c
     sigmoid   T² · mean over labels of the binary cross-entropy with sigmoid(z^teacher / T) at z^student / T
     identity  (z^student - z^teacher)², without temperature
+    positions   as softmax, c running over the answers of a row, for each column of the logits
     temperature  T > 0; T² keeps the gradient's scale independent of T
     Source: Hinton et al., 2015, section 2; the released BERT-EMD code averages over classes too.
     """
@@ -38,6 +39,8 @@ class SoftTargets(Loss):
             chances = (teacher_logits / self.temperature).sigmoid()
             entropy = functional.binary_cross_entropy_with_logits(student_logits / self.temperature, chances)
             return {"soft_targets": self.temperature**2 * entropy}
+        if self.link == "positions":
+            student_logits, teacher_logits = over_answers(student_logits, batch), over_answers(teacher_logits, batch)
         targets = (teacher_logits / self.temperature).softmax(dim=-1)
         log_predictions = (student_logits / self.temperature).log_softmax(dim=-1)
         cross_entropy = -(targets * log_predictions).sum(dim=-1).mean()

@@ -1,7 +1,7 @@
 """The teacher cache on disk: one raw file per kind of states and layer, and an index that vouches for them.
 
     FOLDER/index.json         key of the teacher and its examples; kind, layer, type, shape and bytes of every file
-    FOLDER/logits.bin         float32 [rows, C]
+    FOLDER/logits.bin         float32 [answers, C]; an example has one answer, or as many as its kind of task asks for
     FOLDER/embeddings.bin     float16 [tokens, d]
     FOLDER/hidden-3.bin       float16 [tokens, d], after layer 3
     FOLDER/attention-3.bin    float16, h·l·l scores for an example of l tokens
@@ -66,24 +66,38 @@ def parts_of(shape: EncoderShape, needs: Collection[str], layers: Collection[int
 
 
 class Layout:
-    """The place of each example's values in the files: a function of the sizes and the examples' lengths."""
+    """The place of each example's values in the files: a function of the sizes and the examples' lengths.
 
-    def __init__(self, shape: EncoderShape, outputs: int, lengths: Sequence[int] | np.ndarray) -> None:
+    answers   of each example; None: one
+    """
+
+    def __init__(
+        self,
+        shape: EncoderShape,
+        outputs: int,
+        lengths: Sequence[int] | np.ndarray,
+        answers: Sequence[int] | None = None,
+    ) -> None:
         self.shape = shape
         self.outputs = outputs
         self.lengths = np.asarray(lengths, dtype=np.int64)
+        self.answers = np.ones_like(self.lengths) if answers is None else np.asarray(answers, dtype=np.int64)
         self.order = np.argsort(-self.lengths, kind="stable")
 
     def state_shape(self, kind: str, length: int) -> tuple[int, ...]:
         """The shape of one example's state over `length` positions."""
-        if kind == "logits":
-            return (self.outputs,)
         return (self.shape.heads, length, length) if kind == "attention" else (length, self.shape.width)
+
+    def example_shape(self, kind: str, row: int) -> tuple[int, ...]:
+        """The shape of what the files hold of one example."""
+        if kind == "logits":
+            return (int(self.answers[row]), self.outputs)
+        return self.state_shape(kind, int(self.lengths[row]))
 
     def values(self, kind: str) -> np.ndarray:
         """Numbers per example, [rows]."""
         if kind == "logits":
-            return np.full_like(self.lengths, self.outputs)
+            return self.outputs * self.answers
         return self.shape.heads * self.lengths**2 if kind == "attention" else self.shape.width * self.lengths
 
     @cached_property
@@ -99,7 +113,7 @@ class Layout:
     def file_shape(self, kind: str) -> tuple[int, ...]:
         """Rows × outputs, tokens × width, or the number of scores."""
         if kind == "logits":
-            return (len(self.lengths), self.outputs)
+            return (int(self.answers.sum()), self.outputs)
         return (int(self.values(kind).sum()),) if kind == "attention" else (int(self.lengths.sum()), self.shape.width)
 
     def file_bytes(self, part: Part) -> int:
@@ -131,7 +145,7 @@ class Layout:
 
 def within(kind: str, span: slice) -> tuple[slice, ...]:
     """The place of one example's tokens in its padded state."""
-    return {"logits": (), "attention": (slice(None), span, span)}.get(kind, (span,))
+    return (slice(None), span, span) if kind == "attention" else (span,)
 
 
 class CacheFiles:
@@ -190,9 +204,13 @@ class CacheFiles:
         state: Any = getattr(states, field_of(part.kind))
         state = state if part.layer is None else state[part.layer]
         stored = (state.float() if part.kind == "logits" else state.half()).cpu().numpy()
-        for row, padded, span in zip(rows, stored, spans, strict=True):
-            values = np.ascontiguousarray(padded[within(part.kind, span)])
-            shape = self.layout.state_shape(part.kind, int(self.layout.lengths[row]))
+        if part.kind == "logits":
+            of_rows = np.split(stored, np.cumsum(self.layout.answers[rows])[:-1])
+        else:
+            of_rows = [padded[within(part.kind, span)] for padded, span in zip(stored, spans, strict=True)]
+        for row, of_row in zip(rows, of_rows, strict=True):
+            values = np.ascontiguousarray(of_row)
+            shape = self.layout.example_shape(part.kind, row)
             if values.shape != shape:
                 raise CacheError(f"{part}: the teacher gives {values.shape} for example {row}, its config says {shape}")
             if not np.isfinite(values).all():

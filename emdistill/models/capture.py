@@ -25,17 +25,28 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from emdistill.errors import CaptureError, LayerCountError
 from emdistill.models.attention import attending, attention_implementation
+from emdistill.models.encoder import head_of
 from emdistill.models.families import require
 from emdistill.models.masked_lm import has_masked_lm_head, masked_word_logits
 from emdistill.models.multi_task import head_end, task_model
 from emdistill.models.task_head import TaskHead
-from emdistill.states import TASK, TEACHER_LOGITS, WORDS_OF_TOKENS, EncoderStates, student_part
+from emdistill.states import (
+    ANSWERS,
+    ENDS,
+    TASK,
+    TEACHER_LOGITS,
+    WINDOW,
+    WORDS_OF_TOKENS,
+    EncoderStates,
+    student_part,
+)
+from emdistill.tasks import kind_of_head
 
 OF_ATTENTION = ("attention", "queries", "keys", "values")
 OF_LAYERS = ("hidden", *OF_ATTENTION)
 STATES = frozenset({"embeddings", "features", *OF_LAYERS})
 # row: the number of an example in its data set
-NOT_FOR_THE_MODEL = frozenset({"labels", "row", TASK, WORDS_OF_TOKENS, TEACHER_LOGITS})
+NOT_FOR_THE_MODEL = frozenset({"labels", "row", TASK, WORDS_OF_TOKENS, TEACHER_LOGITS, ANSWERS, ENDS, WINDOW})
 SUFFIX = "+emdistill"
 
 
@@ -44,11 +55,11 @@ def capture(
 ) -> EncoderStates:
     """The states of one forward pass: logits and mask always, the rest by `needs` and `layers`.
 
-    model   a sequence classifier, masked-LM or bare encoder of transformers; a classifier also inside a wrapper
-            (DistributedDataParallel); of a MultiTaskModel the model of the batch's task
-    inputs  the tokenizer's tensors, [B, L]; `labels`, `row`, `words` and the teacher's part are not passed on; without
-            `attention_mask` all are tokens. The logits of a masked-LM are those at the positions whose label is not
-            -100: [P, V]
+    model   a model with the head of a kind of task, masked-LM or bare encoder of transformers; with such a head also
+            inside a wrapper (DistributedDataParallel); of a MultiTaskModel the model of the batch's task
+    inputs  the tokenizer's tensors, [B, L]; `labels`, `row`, `words`, `answers` and the teacher's part are not passed
+            on; without `attention_mask` all are tokens. The logits are those of the answers (TaskKind.pick): [A, C];
+            of a masked-LM those at the positions whose label is not -100: [P, V]
     needs   any of "hidden", "embeddings", "attention", "queries", "keys", "values", "features" (of a head)
     layers  the numbers of the layers to keep; None: all
     Gradients flow through all states. The output is that of an uncaptured pass, up to rounding.
@@ -105,10 +116,9 @@ def check_capture(model: nn.Module, needs: Collection[str]) -> None:
 
 
 def _logits(encoder: PreTrainedModel, outputs: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> Tensor:
-    """The head's logits; of a masked-LM only where a word is masked, of a bare encoder none."""
-    if "logits" in outputs:
-        logits: Tensor = outputs["logits"]
-        return logits
+    """The logits of the head's answers; of a masked-LM only where a word is masked, of a bare encoder none."""
+    if "last_hidden_state" not in outputs:
+        return kind_of_head(head_of(encoder)).pick(outputs, inputs)
     hidden: Tensor = outputs["last_hidden_state"]
     if has_masked_lm_head(encoder) and "labels" in inputs:
         return masked_word_logits(encoder, hidden, inputs["labels"])

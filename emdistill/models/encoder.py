@@ -29,7 +29,8 @@ from emdistill.models.multi_task import (
     load_task_tensors,
     saved_tasks,
 )
-from emdistill.states import EncoderShape
+from emdistill.states import SEQUENCE, EncoderShape
+from emdistill.tasks import KINDS
 
 Source = str | Path
 
@@ -38,13 +39,18 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_mo
 
 
 def load_classifier(
-    source: Source, *, labels: Sequence[str] = (), problem_type: str | None = None, task: str | None = None
+    source: Source,
+    *,
+    labels: Sequence[str] = (),
+    problem_type: str | None = None,
+    head: str = SEQUENCE,
+    task: str | None = None,
 ) -> PreTrainedModel:
-    """Load an encoder with its sequence-classification head, in float32 and eval mode.
+    """Load an encoder with the head of its task, in float32 and eval mode.
 
     Without `problem_type` the model must have a head and is taken as stored; of several heads that of `task`.
-    With it the model is to be trained: its outputs get these label names, or one output without labels, and a head that
-    is absent or of another size is drawn from torch's random generator (seed it before).
+    With it the model is to be trained: its outputs get these label names, or one output without labels, and a `head`
+    (TaskKind.head) that is absent or of another size is drawn from torch's random generator (seed it before).
     Raises ModelError: no such folder, no safetensors, a broken file, no encoder, no head, an unknown family that reads
     padding in its own way (check_padding).
     """
@@ -55,9 +61,14 @@ def load_classifier(
         return _checked(source, _task_models(source, config, {name: tasks[name]})[name])
     if task is not None:
         raise ModelError(f"{source} has one head, and no {task!r} among several; leave out --head")
-    if problem_type is not None:
+    if problem_type is None:
+        head = stored_head(config)
+    else:
         name_outputs(config, labels=labels, problem_type=problem_type)
-    model, absent = _load_weights(transformers.AutoModelForSequenceClassification, source, config)
+    auto_class = getattr(transformers, f"AutoModelFor{head}")
+    if type(config) not in auto_class._model_mapping:
+        raise ModelError(f"{source} is a {config.model_type!r} model, and transformers has no {head} head for it")
+    model, absent = _load_weights(auto_class, source, config)
     _check_encoder(source, {key for key in absent if key.startswith(f"{model.base_model_prefix}.")})
     if absent and problem_type is None:
         raise ModelError(
@@ -80,9 +91,23 @@ def tasks_of(source: Source) -> tuple[str, ...]:
     return tuple(saved_tasks(_load_config(source)))
 
 
-def classifier_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
-    """transformers' class for a configuration with a sequence-classification head."""
-    return cast(type[PreTrainedModel], transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)])
+def class_with_head(config: PreTrainedConfig, head: str) -> type[PreTrainedModel]:
+    """transformers' class for a configuration with a head (TaskKind.head); raises ModelError where it has none."""
+    mapping = getattr(transformers, f"AutoModelFor{head}")._model_mapping
+    if type(config) not in mapping:
+        raise ModelError(f"this is a {config.model_type!r} model, and transformers has no {head} head for it")
+    return cast(type[PreTrainedModel], mapping[type(config)])
+
+
+def stored_head(config: PreTrainedConfig) -> str:
+    """The head (TaskKind.head) of a stored model; of one that no kind of task has, that of classes."""
+    heads = [name.partition("For")[2] for name in config.architectures or ()]
+    return next((head for head in heads if any(head == kind.head for kind in KINDS.values())), SEQUENCE)
+
+
+def head_of(model: nn.Module) -> str:
+    """What stands on an encoder: 'TokenClassification' of a BertForTokenClassification; '' of a bare one."""
+    return type(model).__name__.partition("For")[2]
 
 
 def load_encoder(source: Source) -> PreTrainedModel:
@@ -283,7 +308,7 @@ def _task_models(
     models = {}
     for name, outputs in tasks.items():
         with torch.random.fork_rng(devices=[]):
-            models[name] = build_task_model(classifier_class(config), config, outputs)
+            models[name] = build_task_model(class_with_head(config, outputs.head), config, outputs)
         load_task_tensors(models[name], name, tensors, source)
     return models
 

@@ -23,7 +23,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from emdistill.errors import ModelError, listing, nearest
 from emdistill.models.families import require
 from emdistill.models.task_head import HeadParts, TaskHead
-from emdistill.states import TASK
+from emdistill.states import SEQUENCE, TASK
 
 HEADS = "heads"
 TASKS = "tasks"  # the entry of config.json's "emdistill"
@@ -35,6 +35,7 @@ class TaskOutputs:
 
     labels        names of the logits; empty for a score
     problem_type  transformers' name for the kind
+    head          what stands on the encoder (TaskKind.head)
     layer         how many layers its head reads; None: all
     parts         what its head has beside the last matrix
     reading       how its texts are read, for whoever opens the saved model (runs/reading.py)
@@ -42,6 +43,7 @@ class TaskOutputs:
 
     labels: tuple[str, ...]
     problem_type: str
+    head: str = SEQUENCE
     layer: int | None = None
     parts: HeadParts = field(default_factory=HeadParts)
     reading: Mapping[str, Any] | None = None
@@ -50,7 +52,7 @@ class TaskOutputs:
 class MultiTaskModel(PreTrainedModel):
     """The models of all tasks, around one encoder.
 
-    models   task -> its model; the deepest one, the `body`, gives the others its modules (`share`)
+    models   task -> its model; the deepest one, the `body`, gives the others the modules that both have (`share`)
     outputs  task -> what it answers
     """
 
@@ -58,7 +60,7 @@ class MultiTaskModel(PreTrainedModel):
     _supports_attention_backend = True
 
     def __init__(self, models: Mapping[str, PreTrainedModel], outputs: Mapping[str, TaskOutputs]) -> None:
-        body = max(models.values(), key=lambda model: int(model.config.num_hidden_layers))
+        body = max(models.values(), key=_size)
         super().__init__(copy.deepcopy(body.config))
         self.outputs = dict(outputs)
         self.tasks = nn.ModuleDict(models)
@@ -71,8 +73,8 @@ class MultiTaskModel(PreTrainedModel):
 
     @property
     def body(self) -> PreTrainedModel:
-        """The first of the models that have all layers: its modules are those of all."""
-        return max(map(self.of, self.outputs), key=lambda model: int(model.config.num_hidden_layers))
+        """The model that has most: all layers, and a pooler where any has one. The others share its modules."""
+        return max(map(self.of, self.outputs), key=_size)
 
     def of(self, task: str) -> PreTrainedModel:
         """The model of a task."""
@@ -108,14 +110,25 @@ class MultiTaskModel(PreTrainedModel):
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor once, by its name on the disk."""
-        place = output_place(self.body)
-        tensors = {name: tensor for name, tensor in self.body.state_dict().items() if not _below(name, place)}
-        for task in self.outputs:
-            model = self.of(task)
-            place = output_place(model)
-            own = {name: tensor for name, tensor in model.state_dict().items() if _below(name, place)}
-            tensors |= {f"{HEADS}.{task}.{name}": tensor for name, tensor in own.items()}
-        return tensors
+        shared = _without_end(self.body)
+        own = {
+            f"{HEADS}.{task}.{name}": tensor
+            for task in self.outputs
+            for name, tensor in self.of(task).state_dict().items()
+            if name not in _without_end(self.of(task)) or name not in shared
+        }
+        return shared | own
+
+
+def _size(model: PreTrainedModel) -> tuple[int, int]:
+    """Layers, and modules that are not the task's own."""
+    return int(model.config.num_hidden_layers), len(_without_end(model))
+
+
+def _without_end(model: PreTrainedModel) -> dict[str, Tensor]:
+    """A model's tensors but those of the last matrix of its head."""
+    place = output_place(model)
+    return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(f"{place}.")}
 
 
 def task_model(model: nn.Module, batch: Mapping[str, Tensor]) -> nn.Module:
@@ -144,19 +157,21 @@ def head_end(model: PreTrainedModel) -> nn.Linear | TaskHead:
 def share(model: PreTrainedModel, body: PreTrainedModel) -> None:
     """Put the modules of `body` in the place of those of `model`, but the last matrix of the head.
 
-    A model of fewer layers gets those that it has.
+    A model of fewer layers gets those that it has; what `body` lacks (a pooler) stays its own.
     """
     own = head_end(model)
-    if model.config.num_hidden_layers == body.config.num_hidden_layers:
+    if model.base_model.state_dict().keys() <= body.base_model.state_dict().keys() and (
+        model.config.num_hidden_layers == body.config.num_hidden_layers
+    ):
         setattr(model, model.base_model_prefix, body.base_model)
     _share(model, body, own)
 
 
 def _share(module: nn.Module, body: nn.Module, own: nn.Module) -> None:
     for name, child in module.named_children():
-        if child is own:
+        others = getattr(body, name, None)
+        if child is own or others is None:
             continue
-        others = getattr(body, name)
         if next(child.parameters(recurse=False), None) is not None:
             setattr(module, name, others)
         else:
@@ -199,6 +214,7 @@ def saved_tasks(config: PreTrainedConfig) -> dict[str, TaskOutputs]:
         entry["name"]: TaskOutputs(
             tuple(entry["labels"]),
             entry["problem_type"],
+            entry["head"],
             entry["layer"],
             HeadParts(**entry["parts"]),
             entry["reading"],
@@ -232,7 +248,3 @@ def load_task_tensors(model: PreTrainedModel, task: str, tensors: Mapping[str, T
             f"says, e.g. {wrong[0]}; config.json and the weights do not belong together"
         )
     model.load_state_dict({name: found[name] for name in wanted})
-
-
-def _below(name: str, place: str) -> bool:
-    return name.startswith(f"{place}.")

@@ -10,8 +10,8 @@ from transformers import PreTrainedModel
 
 from emdistill.errors import TeacherError
 from emdistill.models.capture import capture
-from emdistill.models.encoder import encoder_shape, fingerprint
-from emdistill.states import EncoderShape, EncoderStates, teacher_part
+from emdistill.models.encoder import encoder_shape, fingerprint, head_of
+from emdistill.states import SEQUENCE, EncoderShape, EncoderStates, teacher_part
 from emdistill.tasks import TaskKind, kind_of_model
 
 
@@ -72,13 +72,20 @@ class Teacher:
     @property
     def kind(self) -> TaskKind:
         """The kind of task that it was trained for."""
-        written_by_emdistill = self._config.to_dict().get("emdistill") or {}
-        return kind_of_model(self._config.problem_type, self.outputs, written_by_emdistill.get("kind"))
+        return kind_of(self.model)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Label names in the order of the logits; LABEL_0 … where nobody named them."""
         return tuple(str(self._config.id2label[index]) for index in range(self.outputs))
+
+
+def kind_of(model: PreTrainedModel) -> TaskKind:
+    """The kind of task that a model with a head was trained for."""
+    config: Any = model.config
+    written_by_emdistill = config.to_dict().get("emdistill") or {}
+    name = written_by_emdistill.get("kind")
+    return kind_of_model(config.problem_type, int(config.num_labels or 1), name, head_of(model) or SEQUENCE)
 
 
 def check_above_chance(score: float, chance: float, metric: str) -> None:

@@ -19,11 +19,11 @@ from emdistill.models.arithmetic import fast_float32
 from emdistill.models.cache_files import FORMAT, CacheFiles, Layout, Part, parts_of, within
 from emdistill.models.capture import OF_LAYERS, field_of
 from emdistill.models.teacher import Teacher
-from emdistill.states import EncoderStates, teacher_part
+from emdistill.states import ANSWERS, ENDS, EncoderStates, teacher_part
 
 Collate = Callable[[list[dict[str, Any]]], Mapping[str, Tensor]]
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+READ = ("input_ids", "attention_mask", "token_type_ids", ANSWERS, ENDS)
 # What in a config does not decide the outputs; the precision is in the key by itself.
 NAMES = {"_name_or_path", "_commit_hash", "architectures", "transformers_version", "dtype", "torch_dtype"}
 LABELS = {"id2label", "label2id", "problem_type"}
@@ -69,6 +69,9 @@ class TeacherCache:
 
     def _read(self, part: Part, rows: np.ndarray, spans: list[slice], length: int) -> Tensor:
         numbers, starts, sizes = self._numbers[part], self.layout.starts[part.kind], self.layout.values(part.kind)
+        if part.kind == "logits":
+            of_rows = [numbers[start : start + size] for start, size in zip(starts[rows], sizes[rows], strict=True)]
+            return torch.from_numpy(np.concatenate(of_rows).reshape(-1, self.layout.outputs))
         padded = np.zeros((len(rows), *self.layout.state_shape(part.kind, length)), part.dtype)
         for place, (start, size, span) in enumerate(zip(starts[rows], sizes[rows], spans, strict=True)):
             shape = self.layout.state_shape(part.kind, span.stop - span.start)
@@ -89,7 +92,8 @@ def open_teacher_cache(
 ) -> TeacherCache:
     """The logits of all examples and the states `needs` of `layers` (None: all), cached; what is lacking is written.
 
-    examples          tokenised, unpadded: input_ids, attention_mask, perhaps token_type_ids; other columns are ignored
+    examples          tokenised, unpadded: input_ids, attention_mask, perhaps token_type_ids and the answers' places;
+                      other columns are ignored
     folder            holds a folder per teacher, precision and sequence of examples
     collate           pads a list of rows to a batch
     tokens_per_batch  rows × longest, at most, while writing
@@ -97,13 +101,14 @@ def open_teacher_cache(
     Of two runs at once one writes and the other waits. A crash leaves nothing that is taken for a cache.
     Raises CacheError where the outputs do not fit on the disk or in half precision, or the folder cannot be written to.
     """
-    encoded = examples.select_columns([name for name in INPUTS if name in examples.column_names]).with_format(None)
+    encoded = examples.select_columns([name for name in READ if name in examples.column_names]).with_format(None)
     if not len(encoded):
         raise CacheError("there are no examples whose teacher outputs could be cached")
     with_mask = "attention_mask" in encoded.column_names
     counts = map(sum, encoded["attention_mask"]) if with_mask else map(len, encoded["input_ids"])
     lengths = np.fromiter(counts, dtype=np.int64, count=len(encoded))
-    layout = Layout(teacher.shape, teacher.outputs, lengths)
+    answers = [len(places) for places in encoded[ANSWERS]] if ANSWERS in encoded.column_names else None
+    layout = Layout(teacher.shape, teacher.outputs, lengths, answers)
     parts = parts_of(teacher.shape, needs, layers)
     key = _key(teacher, encoded)
     files = CacheFiles(folder / key[:16], key, layout)

@@ -3,6 +3,8 @@
 One line per row, the sets in their order, 'dev' first:
     {"set": "dev", "row": 0, "text": "…", "text_pair": "…" or null, "label": 1, 3.2 or [0, 1], "teacher": [logits],
      "student": [logits]}
+Where a row has several answers, "words" are their places, characters [start, end) of the text, "label" has a number and
+"teacher" and "student" have logits for each.
 "teacher" is null throughout where the teacher, a file of answers, has not answered every row. Logits are written so
 that they are read back as the same float32 numbers.
 """
@@ -11,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from datasets import Dataset
@@ -21,12 +23,16 @@ from pydantic import ConfigDict, Field, FiniteFloat, InstanceOf, Strict, StrictI
 from emdistill.errors import DataError
 from emdistill.files import written_whole
 from emdistill.runs.record import first_fault
+from emdistill.states import NO_CLASS
+from emdistill.tasks.answers import ragged
 
 PREDICTIONS = "predictions.jsonl"
 
 Logits = NDArray[np.float32]
 Number = Annotated[FiniteFloat, Strict()]
 Numbers = Annotated[list[Number], Field(min_length=1)]
+Answers = Annotated[list[Numbers], Field(min_length=1)]
+"""Of a row with several."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +46,9 @@ class _Row:
     text: InstanceOf[str]
     text_pair: InstanceOf[str] | None
     label: Number | list[Number]
-    teacher: Numbers | None
-    student: Numbers
+    teacher: Numbers | Answers | None
+    student: Numbers | Answers
+    words: list[tuple[StrictInt, StrictInt]] | None = None
 
 
 _ROW = TypeAdapter(_Row)
@@ -54,6 +61,7 @@ class Predictions:
     texts, pairs      one per row; pairs are None for single sentences
     labels            [rows], class indices or scores; [rows, C] of 0 and 1 where a row has several labels
     teacher, student  logits [rows, C], C = 1 for scores; the teacher's may be absent
+    words             of rows with several answers their places; labels and logits are then ragged (tasks/answers.py)
     """
 
     texts: Sequence[str]
@@ -61,6 +69,7 @@ class Predictions:
     labels: NDArray[np.float64]
     teacher: Logits | None
     student: Logits
+    words: Sequence[Sequence[tuple[int, int]]] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -74,19 +83,20 @@ def write_predictions(
 ) -> None:
     """Write the logits of every evaluation set beside its texts and labels, whole or not at all.
 
-    evaluation        columns `text`, `label`, and `text_pair` for pairs, by the set's name
-    teacher, student  logits [rows, C] by the set's name
+    evaluation        columns `text`, `label`, `text_pair` for pairs and `words` for several answers, by the set's name
+    teacher, student  logits [rows, C], or ragged, by the set's name
     """
     with written_whole(path) as part, part.open("w", encoding="utf-8") as file:
         for name, examples in evaluation.items():
             texts, labels = examples["text"], examples["label"]
             pairs = examples["text_pair"] if "text_pair" in examples.column_names else [None] * len(examples)
             taught = [None] * len(examples) if teacher is None else map(shortest, teacher[name])
-            rows = zip(texts, pairs, labels, taught, map(shortest, student[name]), strict=True)
-            for row, cells in enumerate(rows):
+            columns = [texts, pairs, labels, taught, map(shortest, student[name])]
+            columns += [examples["words"]] if "words" in examples.column_names else []
+            for row, cells in enumerate(zip(*columns, strict=True)):
                 values = (name, row, *cells)
                 # In ASCII, so that every text that Python holds can be written, half of a surrogate pair as well.
-                file.write(json.dumps(dict(zip(_Row.__annotations__, values, strict=True)), allow_nan=False) + "\n")
+                file.write(json.dumps(dict(zip(_Row.__annotations__, values, strict=False)), allow_nan=False) + "\n")
 
 
 def read_predictions(path: Path) -> dict[str, Predictions]:
@@ -101,7 +111,7 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
                 fault = first_fault(error) if isinstance(error, ValidationError) else str(error)
                 raise DataError(f"this line is no row of answers: {fault}", file=path, line=number) from None
             rows = sets.setdefault(row.set, [])
-            outputs = outputs or len(row.student)
+            outputs = outputs or len(_answers(row.student)[0])
             if problem := _problem(row, rows, outputs):
                 raise DataError(problem, file=path, line=number)
             rows.append(row)
@@ -118,31 +128,58 @@ def teacher_logits(path: Path) -> dict[str, Logits] | None:
 
 
 def _predictions(rows: Sequence[_Row]) -> Predictions:
+    words = None if rows[0].words is None else [row.words or [] for row in rows]
+
+    def joined(values: Sequence[Any], dtype: Any) -> NDArray[Any]:
+        return np.array(values, dtype) if words is None else ragged([np.array(value, dtype) for value in values])
+
     return Predictions(
         texts=[row.text for row in rows],
         pairs=[row.text_pair for row in rows],
-        labels=np.array([row.label for row in rows], dtype=np.float64),
-        teacher=None if rows[0].teacher is None else np.array([row.teacher for row in rows], dtype=np.float32),
-        student=np.array([row.student for row in rows], dtype=np.float32),
+        labels=joined([row.label for row in rows], np.float64),
+        teacher=None if rows[0].teacher is None else joined([row.teacher for row in rows], np.float32),
+        student=joined([row.student for row in rows], np.float32),
+        words=words,
     )
 
 
-def shortest(logits: Logits) -> list[float]:
-    """The shortest decimal numbers that are these float32 numbers."""
-    return [float(str(np.float32(value))) for value in logits]
+def shortest(logits: Logits) -> list[Any]:
+    """The shortest decimal numbers that are these float32 numbers, nested as they are."""
+    return [shortest(value) if np.ndim(value) else float(str(np.float32(value))) for value in logits]
+
+
+def _answers(logits: Sequence[Any]) -> Sequence[Sequence[float]]:
+    """The logits of each answer of a row."""
+    return logits if isinstance(logits[0], list) else [logits]
 
 
 def _problem(row: _Row, before: Sequence[_Row], outputs: int) -> str | None:
     """What keeps it from being its set's row after those before, or None."""
-    label, counts = row.label, (outputs if row.teacher is None else len(row.teacher), len(row.student))
     if row.row != len(before):
         return f"the next row of '{row.set}' is {len(before)}, not {row.row}"
-    if before and (row.teacher is None) != (before[0].teacher is None):
-        return "'teacher' is there in some rows and absent in others"
+    for name in ("teacher", "words"):
+        if before and (getattr(row, name) is None) != (getattr(before[0], name) is None):
+            return f"'{name}' is there in some rows and absent in others"
+    return _problem_of_label(row, outputs) if row.words is None else _problem_of_words(row, outputs)
+
+
+def _problem_of_label(row: _Row, outputs: int) -> str | None:
+    label, counts = row.label, (outputs if row.teacher is None else len(row.teacher), len(row.student))
     if isinstance(label, list) and (len(label) != outputs or not set(label) <= {0, 1}):
         return f"'label' is {label!r}, but {outputs} labels are each 0 or 1"
     if not isinstance(label, list) and outputs > 1 and label not in range(outputs):
         return f"'label' is {label!r}, but there are the classes 0 to {outputs - 1}"
     if counts != (outputs, outputs):
         return f"teacher and student give {counts[0]} and {counts[1]} logits, where the rows before have {outputs}"
+    return None
+
+
+def _problem_of_words(row: _Row, outputs: int) -> str | None:
+    words = len(row.words or ())
+    if not isinstance(row.label, list) or len(row.label) != words or not set(row.label) <= {NO_CLASS, *range(outputs)}:
+        return f"'label' is {row.label!r}, but each of {words} words has one of the classes 0 to {outputs - 1}"
+    for name in ("teacher", "student"):
+        logits = getattr(row, name)
+        if logits is not None and [len(answer) for answer in _answers(logits)] != [outputs] * words:
+            return f"'{name}' has other logits than {outputs} for each of {words} words"
     return None

@@ -18,6 +18,7 @@ class Reading:
     label: str = "label"
     max_length: int = 128
     kind: str | None = None
+    words: str | None = None  # how plain text is cut into words (Task.words)
 
     def of(self, text: str | None, text_pair: str | None, label: str | None = None) -> Self:
         """With these columns where they are named; a text that is named comes without the model's second one."""
@@ -31,8 +32,8 @@ class Reading:
 
 def remember_reading(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, max_length: int) -> None:
     """Note in the model's config and tokenizer how its texts were read."""
-    reading = Reading(task.text, task.text_pair, task.label, max_length, task.kind.name)
-    model.config.emdistill = asdict(reading)
+    reading = asdict(Reading(task.text, task.text_pair, task.label, max_length, task.kind.name, task.words))
+    model.config.emdistill = {name: value for name, value in reading.items() if name != "words" or value is not None}
     tokenizer.model_max_length = max_length
 
 

@@ -16,6 +16,7 @@ from emdistill.models.teacher import Teacher
 from emdistill.runs.reading import Reading, recall_reading
 from emdistill.ship.onnx import is_onnx, open_onnx
 from emdistill.tasks import KINDS, TaskKind
+from emdistill.tasks.task import Task
 from emdistill.training import predict_logits
 
 
@@ -37,6 +38,13 @@ class SavedClassifier:
     longest_text: int
     batch_size: int
     logits: Callable[[Dataset, int, int, str], np.ndarray]
+
+    @property
+    def task(self) -> Task:
+        """What it was trained for, as far as the model tells."""
+        kind, reading = self.kind, self.reading
+        metrics = kind.metrics_of(self.labels)
+        return Task("", kind, self.labels, metrics, reading.text, reading.text_pair, reading.label, words=reading.words)
 
     def max_length(self, option: int | None) -> int:
         """Tokens per text at most: this option, or as trained. Raises ConfigError beyond the model's positions."""

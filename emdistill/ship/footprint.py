@@ -79,20 +79,16 @@ def peak_megabytes() -> float | None:
 def _load_torch(order: dict[str, Any]) -> tuple[float, Callable[[], object]]:
     """When the imports were done, and one call of the model: as its users run it."""
     import torch
-    from transformers import (
-        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
-        AutoConfig,
-        AutoModelForSequenceClassification,
-        AutoTokenizer,
-    )
+    import transformers
+    from transformers import AutoConfig, AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     torch.set_num_threads(order["threads"])
     # The family's module is imported only when its class is looked up.
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(AutoConfig.from_pretrained(order["model"]))]
+    model_class = getattr(transformers, AutoConfig.from_pretrained(order["model"]).architectures[0])
     imported = perf_counter()
-    model = AutoModelForSequenceClassification.from_pretrained(order["model"], dtype=torch.float32).eval()
+    model = model_class.from_pretrained(order["model"], dtype=torch.float32).eval()
     AutoTokenizer.from_pretrained(order["tokenizer"])
     inputs = {name: torch.tensor(rows) for name, rows in order["inputs"].items()}
     return imported, lambda: torch.inference_mode()(model)(**inputs)

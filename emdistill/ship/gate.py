@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from emdistill.console import short
 from emdistill.errors import ConfigError
 from emdistill.runs.gate_record import GateRecord, LogitDifference, Machine, TimedCase, VariantRecord, VerdictRecord
+from emdistill.tasks.answers import flat
 from emdistill.tasks.task import Task
 
 EXPORTED = ("onnx", "int8")  # a verdict is about these; teacher and PyTorch student stand beside them
@@ -49,7 +50,7 @@ class Limits:
 
 def logit_difference(reference: NDArray[Any], logits: NDArray[Any]) -> LogitDifference:
     """Largest and mean |logits − reference|."""
-    differences = np.abs(logits.astype(np.float64) - reference.astype(np.float64))
+    differences = np.abs(flat(logits).astype(np.float64) - flat(reference).astype(np.float64))
     return LogitDifference(float(differences.max()), float(differences.mean()))
 
 

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emdistill.ship.latency import Call, time_in_turns
-from emdistill.ship.onnx import open_session, session_logits
+from emdistill.ship.onnx import open_session, session_answers, session_logits
 from emdistill.ship.quantize import Batch, groups, quantize_dynamic_int8, quantize_static_int8
+from emdistill.tasks import KINDS, TaskKind
 
 Quantise = Callable[..., None]
 """quantise(fp32, path, keep=groups) writes `path`."""
@@ -24,6 +25,7 @@ Score = Callable[[NDArray[np.float32]], float]
 MARGIN = 0.95  # static has to take less than this share of dynamic's time to be preferred
 TIMED_ROUNDS = 5
 ROUNDING = 1e-9
+ONE_ANSWER = KINDS["classification"]
 SOME = 256  # batches that calibrate, rank the groups and are timed
 
 
@@ -35,27 +37,38 @@ class Quantised:
     in_float32: tuple[str, ...]
 
 
-def logits_of(path: Path, batches: Sequence[Batch], *, threads: int | None = None) -> NDArray[np.float32]:
-    """Logits [rows, C] of a graph over padded batches, in their order."""
+def logits_of(
+    path: Path, batches: Sequence[Batch], *, threads: int | None = None, kind: TaskKind = ONE_ANSWER
+) -> NDArray[np.float32]:
+    """Logits [A, C] of a graph's answers over padded batches, in their order."""
     session = open_session(path, threads=threads)
-    return np.concatenate([session_logits(session, batch) for batch in batches])
+    return np.concatenate([session_answers(session, batch, kind) for batch in batches])
 
 
-def sensitivities(fp32: Path, quantise: Quantise, batches: Sequence[Batch]) -> dict[str, float]:
+def sensitivities(
+    fp32: Path, quantise: Quantise, batches: Sequence[Batch], kind: TaskKind = ONE_ANSWER
+) -> dict[str, float]:
     """Group -> mean squared difference of the logits when this group alone is quantised, the most sensitive first."""
-    reference = logits_of(fp32, batches)
+    reference = logits_of(fp32, batches, kind=kind)
     names = list(groups(fp32))
     differences = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "one.onnx"
         for name in names:
             quantise(fp32, path, keep=[other for other in names if other != name])
-            differences[name] = float(((logits_of(path, batches) - reference) ** 2).mean())
+            differences[name] = float(((logits_of(path, batches, kind=kind) - reference) ** 2).mean())
     return dict(sorted(differences.items(), key=lambda item: -item[1]))
 
 
 def quantize_within(
-    fp32: Path, path: Path, *, quantise: Quantise, batches: Sequence[Batch], score: Score, least: float
+    fp32: Path,
+    path: Path,
+    *,
+    quantise: Quantise,
+    batches: Sequence[Batch],
+    score: Score,
+    least: float,
+    kind: TaskKind = ONE_ANSWER,
 ) -> list[str]:
     """Quantise as much as the score allows; returns the groups left in float32.
 
@@ -67,8 +80,8 @@ def quantize_within(
     quantise(fp32, path, keep=())
     in_float32: list[str] = []
     order: list[str] | None = None
-    while not score(logits_of(path, batches)) >= least:
-        order = list(sensitivities(fp32, quantise, _some(batches))) if order is None else order
+    while not score(logits_of(path, batches, kind=kind)) >= least:
+        order = list(sensitivities(fp32, quantise, _some(batches), kind)) if order is None else order
         in_float32.append(order[len(in_float32)])
         if len(in_float32) == len(order):
             shutil.copyfile(fp32, path)
@@ -78,7 +91,14 @@ def quantize_within(
 
 
 def quantize_best(
-    fp32: Path, path: Path, batches: Sequence[Batch], score: Score, *, max_drop: float, threads: int | None = None
+    fp32: Path,
+    path: Path,
+    batches: Sequence[Batch],
+    score: Score,
+    *,
+    max_drop: float,
+    threads: int | None = None,
+    kind: TaskKind = ONE_ANSWER,
 ) -> Quantised | None:
     """Write the int8 graph that is worth shipping: dynamic, unless static is measurably faster here.
 
@@ -88,9 +108,10 @@ def quantize_best(
     less than 95 % of dynamic's time on single training texts: dynamic is the one that fits texts of any kind.
 
     batches  training rows that are scored; some of them calibrate static, and are timed
+    kind     of the task: which of the graph's logits are answers
     """
     some = _some(batches)
-    least = score(logits_of(fp32, batches)) - max_drop / 100 - ROUNDING
+    least = score(logits_of(fp32, batches, kind=kind)) - max_drop / 100 - ROUNDING
     with tempfile.TemporaryDirectory() as folder:
         methods: dict[Literal["dynamic", "static"], Quantise] = {
             "dynamic": quantize_dynamic_int8,
@@ -98,7 +119,9 @@ def quantize_best(
         }
         files = {method: Path(folder) / f"{method}.onnx" for method in methods}
         in_float32 = {
-            method: quantize_within(fp32, files[method], quantise=quantise, batches=batches, score=score, least=least)
+            method: quantize_within(
+                fp32, files[method], quantise=quantise, batches=batches, score=score, least=least, kind=kind
+            )
             for method, quantise in methods.items()
         }
         whole = len(groups(fp32))

@@ -1,7 +1,7 @@
 """A classifier as an ONNX graph: written from PyTorch, opened without it.
 
 The graph takes `input_ids`, `attention_mask` and, only where the model reads them, `token_type_ids`, all int64 [B, L],
-and gives `logits`, float32 [B, C]; B and L are free. Its nodes are named after the modules they come from, e.g.
+and gives `logits`, float32 [B, C], or [B, L, C] where tokens are answered; B and L are free. Its nodes are named after the modules they come from, e.g.
 `layer.0.attention.self.query`, so that what is said about them can be read.
 """
 
@@ -24,11 +24,15 @@ from tokenizers import Encoding, Tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from emdistill.data.batches import windowed
+from emdistill.data.readers import reader_of
 from emdistill.errors import ConfigError, ModelError
 from emdistill.models.families import family_of, require
 from emdistill.models.inputs import longest_text, token_types
 from emdistill.ship.onnx_folder import CONFIG, INT8, MODEL, FolderConfig, open_tokenizer, read_folder
 from emdistill.ship.onnx_graph import attention_as_one_node, shorten
+from emdistill.states import ANSWERS, NO_ANSWER, answers_per_feature
+from emdistill.tasks import KINDS, TaskKind
 from emdistill.training.evaluate import evaluating
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -175,7 +179,7 @@ def open_session(path: Path, *, threads: int | None = None) -> Any:
     inputs, outputs = session.get_inputs(), session.get_outputs()
     names = {item.name for item in inputs}
     fits = set(INPUTS[:2]) <= names <= set(INPUTS) and [item.name for item in outputs] == [OUTPUT]
-    if not fits or any(len(item.shape) != 2 for item in (*inputs, *outputs)):
+    if not fits or any(len(item.shape) != 2 for item in inputs) or len(outputs[0].shape) not in (2, 3):
         raise ModelError(
             f"{path} is no classifier of emdistill: it reads {', '.join(sorted(names)) or 'nothing'} and gives "
             f"{', '.join(item.name for item in outputs)}, not input_ids, attention_mask and {OUTPUT}; name a file that "
@@ -185,9 +189,16 @@ def open_session(path: Path, *, threads: int | None = None) -> Any:
 
 
 def session_logits(session: Any, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-    """Logits [B, C] of one padded batch; inputs that the graph does not read are passed over."""
+    """What the graph gives for one padded batch; inputs that it does not read are passed over."""
     fed = {item.name: np.asarray(inputs[item.name], dtype=np.int64) for item in session.get_inputs()}
     logits: NDArray[np.float32] = session.run([OUTPUT], fed)[0]
+    return logits
+
+
+def session_answers(session: Any, batch: Mapping[str, NDArray[Any]], kind: TaskKind) -> NDArray[np.float32]:
+    """The logits [A, C] of a batch's answers (TaskKind.pick)."""
+    outputs = {"logits": torch.from_numpy(session_logits(session, batch))}
+    logits: NDArray[np.float32] = kind.pick(outputs, {name: torch.from_numpy(rows) for name, rows in batch.items()}).numpy()
     return logits
 
 
@@ -201,7 +212,7 @@ class OnnxClassifier:
     config: FolderConfig
 
     def logits(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Logits [B, C] of a batch: `input_ids`, `attention_mask` and `token_type_ids`, integers [B, L]."""
+        """What the graph gives for a batch: `input_ids`, `attention_mask` and `token_type_ids`, integers [B, L]."""
         return session_logits(self.session, inputs)
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None, *, max_length: int) -> list[Encoding]:
@@ -220,19 +231,48 @@ class OnnxClassifier:
     def predict_logits(
         self, examples: Dataset, *, max_length: int | None = None, batch_size: int = 1
     ) -> NDArray[np.float32]:
-        """Logits [rows, C] in the order of `examples` (columns `text`, `text_pair`); max_length: as trained by default.
+        """The logits of rows in the order of `examples`, as training's predict_logits gives them.
 
+        examples     columns `text`, perhaps `text_pair`, and those of the kind
+        max_length   as trained by default
         In dynamic int8 the ranges of activations are those of the whole batch, so that an answer depends a little on
         what else is in it; one by one each text is answered as if it came alone.
         """
+        kind, length = KINDS[self.config.kind], max_length or self.config.reading.max_length
+        if not kind.one_answer:
+            return self._predict_windows(kind, examples, length, batch_size)
         pairs = list(examples["text_pair"]) if "text_pair" in examples.column_names else None
-        encoded = self.encode(list(examples["text"]), pairs, max_length=max_length or self.config.reading.max_length)
+        encoded = self.encode(list(examples["text"]), pairs, max_length=length)
         order = sorted(range(len(encoded)), key=lambda row: -len(encoded[row]))
         logits = np.zeros((len(encoded), len(self.config.labels) or 1), dtype=np.float32)
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             logits[rows] = self.logits(self.pad([encoded[row] for row in rows]))
         return logits
+
+    def _predict_windows(self, kind: TaskKind, examples: Dataset, max_length: int, batch_size: int) -> NDArray[Any]:
+        """The same where rows have several answers, and are read in windows."""
+        own = Tokenizer.from_str(self.tokenizer.to_str())
+        features = kind.features(examples.to_dict(), [reader_of(own, INPUTS)], max_length)
+        rows = [feature.inputs[0] for feature in features]
+        order = sorted(range(len(rows)), key=lambda place: -len(rows[place]["input_ids"]))
+        logits: list[NDArray[Any]] = [np.empty(0)] * len(rows)
+        for start in range(0, len(order), batch_size):
+            places = order[start : start + batch_size]
+            batch = self._padded([rows[place] for place in places])
+            answers = session_answers(self.session, batch, kind)
+            counts = answers_per_feature({name: torch.from_numpy(values) for name, values in batch.items()})
+            for place, of_feature in zip(places, np.split(answers, np.cumsum(counts)[:-1]), strict=True):
+                logits[place] = of_feature
+        return kind.of_rows(logits, examples, windowed(features, labelled=False))
+
+    def _padded(self, rows: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, NDArray[np.int64]]:
+        fills = {"input_ids": self.config.pad_token_id, ANSWERS: NO_ANSWER}
+        return {
+            name: np.array([[*row[name], *[fills.get(name, 0)] * (longest - len(row[name]))] for row in rows], np.int64)
+            for name in rows[0]
+            for longest in [max(len(row[name]) for row in rows)]
+        }
 
     def pad(self, encoded: Sequence[Encoding]) -> dict[str, NDArray[np.int64]]:
         """A batch, padded to its longest text as the tokenizer says."""
@@ -259,7 +299,7 @@ def open_onnx(path: Path, *, threads: int | None = None) -> OnnxClassifier:
     config, file = read_folder(path)
     tokenizer = open_tokenizer(file.parent)
     session = open_session(file, threads=threads)
-    width = session.get_outputs()[0].shape[1]
+    width = session.get_outputs()[0].shape[-1]
     if width != (len(config.labels) or 1):
         raise ModelError(
             f"{file} gives {width} logits, but {file.parent / CONFIG} names {len(config.labels) or 'no'} labels; "

@@ -11,6 +11,7 @@ from emdistill.runs.distillation import Distillation, read_distillation
 from emdistill.runs.flows import FlowRecord, read_flows
 from emdistill.runs.gate_record import GateRecord, read_gate
 from emdistill.runs.record import RUN_FILE
+from emdistill.tasks.answers import flat
 
 FLOWS = "flows.jsonl"
 
@@ -56,7 +57,7 @@ def _answers(run: Distillation) -> Predictions | None:
     if run.task is None or not path.exists():
         return None
     answers = next(iter(read_predictions(path).values()))
-    outputs, labels = answers.student.shape[1], len(run.task.labels)
+    outputs, labels = flat(answers.student).shape[1], len(run.task.labels)
     if outputs != (labels or 1):
         raise DataError(f"its rows have {outputs} logits, but {RUN_FILE} names {labels} labels", file=path)
     return answers

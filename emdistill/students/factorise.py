@@ -39,6 +39,7 @@ from emdistill.students.importance import token_mask
 TABLES_SHARE = 0.1  # of 0.01 to 3, tried on students of MRPC, STS-B and SST-2; below 0.3 it matters little
 CLASSES: dict[type[PreTrainedModel], type[PreTrainedModel]] = {
     transformers.BertForSequenceClassification: transformers.AlbertForSequenceClassification,
+    transformers.BertForTokenClassification: transformers.AlbertForTokenClassification,
     transformers.BertForMaskedLM: transformers.AlbertForMaskedLM,
     transformers.BertModel: transformers.AlbertModel,
 }
@@ -50,7 +51,7 @@ def factorise_embeddings(
 ) -> PreTrainedModel:
     """The same encoder with embedding tables of width `rank` and a matrix behind them (see the head of this file).
 
-    student   a BERT: sequence classifier, masked-LM or bare encoder; it stays as it was
+    student   a BERT: classifier of texts or words, masked-LM or bare encoder; it stays as it was
     rank      R, from 2 to the student's width d: R numbers per word instead of d
     sample    batches of the tokenizer's tensors, [B, L]; without them all words count alike
     seed      of the fresh weights: the layers between a masked-LM's last states and its narrow words
@@ -126,7 +127,7 @@ def _fill_layers_and_head(albert: PreTrainedModel, student: PreTrainedModel) -> 
             _copy(wide.get_submodule(of_bert), narrow.get_submodule(of_albert))
     if student.base_model.pooler is not None:
         _copy(student.base_model.get_submodule("pooler.dense"), albert.base_model.get_submodule("pooler"))
-    if isinstance(student, transformers.BertForSequenceClassification):
+    if isinstance(student, transformers.BertForSequenceClassification | transformers.BertForTokenClassification):
         _copy(student.get_submodule("classifier"), albert.get_submodule("classifier"))
     if isinstance(student, transformers.BertForMaskedLM):
         albert.get_parameter("predictions.bias").copy_(student.get_parameter("cls.predictions.bias"))

@@ -21,10 +21,12 @@ from transformers import PreTrainedModel
 
 from emdistill.errors import ConfigError
 from emdistill.models.capture import NOT_FOR_THE_MODEL
-from emdistill.models.encoder import encoder_layers
+from emdistill.models.encoder import encoder_layers, head_of
 from emdistill.models.families import require
 from emdistill.models.masked_lm import has_masked_lm_head, masked_word_logits
+from emdistill.states import labels_of_answers
 from emdistill.students.shape import shape_of
+from emdistill.tasks import kind_of_head
 
 EXAMPLES = 256
 DRAWS = 4  # of random signs, where there is no loss
@@ -141,7 +143,7 @@ def _losses(encoder: PreTrainedModel, batch: Mapping[str, Tensor], generator: to
         words = labels[labels != -100]
         yield functional.cross_entropy(masked_word_logits(encoder, hidden, labels), words, reduction="sum")
     else:
-        logits = encoder(**inputs).logits
+        logits, labels = kind_of_head(head_of(encoder)).pick(encoder(**inputs), batch), labels_of_answers(batch)
         if encoder.config.num_labels == 1:
             yield functional.mse_loss(logits.squeeze(-1), labels.float(), reduction="sum")
         else:

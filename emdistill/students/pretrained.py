@@ -28,7 +28,10 @@ def pretrained_student(
     if predictions.of_task:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            return load_classifier(source, labels=labels, problem_type=predictions.problem_type), tokenizer
+            model = load_classifier(
+                source, labels=labels, problem_type=predictions.problem_type, head=predictions.head
+            )
+            return model, tokenizer
     model = load_encoder(source)
     if predictions.link is None:
         return cast(PreTrainedModel, model.base_model), tokenizer

@@ -1,12 +1,18 @@
 """What is asked: the kinds of task, one file each."""
 
 from emdistill.errors import ConfigError, nearest
+from emdistill.states import SEQUENCE
 from emdistill.tasks.classification import Classification
 from emdistill.tasks.kind import TaskKind
 from emdistill.tasks.multi_label import MultiLabel
 from emdistill.tasks.regression import Regression
+from emdistill.tasks.span_answers import SpanAnswers, SpanAnswersOrNone
+from emdistill.tasks.tagging import Tagging
 
-KINDS: dict[str, TaskKind] = {kind.name: kind for kind in (Classification(), Regression(), MultiLabel())}
+KINDS: dict[str, TaskKind] = {
+    kind.name: kind
+    for kind in (Classification(), Regression(), MultiLabel(), Tagging(), SpanAnswers(), SpanAnswersOrNone())
+}
 
 
 def find_kind(name: str) -> TaskKind:
@@ -16,13 +22,21 @@ def find_kind(name: str) -> TaskKind:
     return KINDS[name]
 
 
-def kind_of_model(problem_type: str | None, outputs: int, name: str | None = None) -> TaskKind:
-    """The kind of task that a model was trained for, by its config: its `name` in KINDS where emdistill trained it."""
+def kind_of_model(problem_type: str | None, outputs: int, name: str | None = None, head: str = SEQUENCE) -> TaskKind:
+    """The kind of task that a model was trained for, by its config: its `name` in KINDS where emdistill trained it.
+
+    head   what stands on the encoder (TaskKind.head)
+    """
     if name in KINDS and problem_type in (None, KINDS[name].problem_type):
         return KINDS[name]
-    default = "regression" if outputs == 1 else "classification"
-    of_problem = [kind for kind in KINDS.values() if kind.problem_type == problem_type]
-    return next(iter(of_problem), KINDS[default])
+    if of_problem := [kind for kind in KINDS.values() if kind.problem_type == problem_type]:
+        return of_problem[0]
+    return kind_of_head(head) if head != SEQUENCE or outputs > 1 else KINDS["regression"]
 
 
-__all__ = ["KINDS", "TaskKind", "find_kind", "kind_of_model"]
+def kind_of_head(head: str) -> TaskKind:
+    """The first kind whose models have this head; of a head that no kind names, as of a masked-LM, the first of all."""
+    return next((kind for kind in KINDS.values() if kind.head == head), next(iter(KINDS.values())))
+
+
+__all__ = ["KINDS", "TaskKind", "find_kind", "kind_of_head", "kind_of_model"]

@@ -1,5 +1,10 @@
-"""Logits as answers, by their link alone, whatever the task asks for."""
+"""Logits as answers, by their link alone, whatever the task asks for.
 
+Rows with one answer each have logits [rows, C]. Where rows have any number of answers, logits and labels are `ragged`:
+an array [rows] of arrays, so that rows are chosen as usual; `flat` gives all answers, [A, C], one below the other.
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +14,19 @@ from emdistill.states import Link
 
 Array = NDArray[np.float64]
 SUREST = 1e-6  # what a probability of 0 is taken for
+
+
+def ragged(rows: Sequence[Any]) -> NDArray[np.object_]:
+    """Rows of any lengths as one array [rows] of arrays."""
+    array = np.empty(len(rows), dtype=object)
+    for place, row in enumerate(rows):
+        array[place] = row
+    return array
+
+
+def flat(rows: NDArray[Any]) -> NDArray[Any]:
+    """All answers of all rows: [A, …] of ragged ones; others as they are."""
+    return np.concatenate(list(rows)) if rows.dtype == object else rows
 
 
 def probabilities(logits: NDArray[Any], link: Link) -> Array:
@@ -34,6 +52,7 @@ def as_logits(shares: NDArray[Any], link: Link) -> Array:
 
 def agreement(teacher: NDArray[Any], student: NDArray[Any], link: Link) -> float:
     """Share of equal answers: of classes, or of decisions for each label; of scores Pearson's correlation."""
+    teacher, student = flat(teacher), flat(student)
     if link == "softmax":
         return float((teacher.argmax(-1) == student.argmax(-1)).mean())
     if link == "sigmoid":

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+from datasets import Dataset
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score, matthews_corrcoef
 
@@ -82,7 +83,7 @@ class Classification(TaskKind):
     def strata(self, labels: NDArray[Any]) -> NDArray[np.int64]:
         return np.asarray(labels, dtype=np.int64)
 
-    def decode(self, logits: Logits) -> NDArray[np.int64]:
+    def decode(self, logits: Logits, examples: Dataset) -> NDArray[np.int64]:
         return np.asarray(logits.argmax(axis=1), dtype=np.int64)
 
     def constant_answers(self, labels: NDArray[Any], width: int) -> list[Logits]:
@@ -93,7 +94,7 @@ class Classification(TaskKind):
     def answer_columns(self, names: Sequence[str]) -> tuple[str, ...]:
         return ("prediction", "probability")
 
-    def answers(self, logits: Logits, names: Sequence[str]) -> list[dict[str, Any]]:
+    def answers(self, logits: Logits, names: Sequence[str], examples: Dataset) -> list[dict[str, Any]]:
         shares = probabilities(logits, self.link)
         return [
             {"prediction": names[int(index)], "probability": round(float(row[index]), 6)}

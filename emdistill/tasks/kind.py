@@ -12,11 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from datasets import Value
+from datasets import Dataset, Value
 from numpy.typing import NDArray
+from torch import Tensor
 
-from emdistill.errors import listing, nearest
-from emdistill.states import Link, Predictions
+from emdistill.errors import ConfigError, listing, nearest
+from emdistill.states import SEQUENCE, Link, Predictions
+from emdistill.tasks.features import Feature, Reader
 
 if TYPE_CHECKING:
     from emdistill.tasks.task import Task
@@ -25,8 +27,9 @@ Cell = object
 """A label as the source has it: a text, a number, a list; or LabelColumns."""
 
 Logits = NDArray[Any]
+"""[rows, C]; of a kind with several answers per row, `ragged` logits [A, C] of each row (tasks/answers.py)."""
 Metric = Callable[[Logits, NDArray[Any], "Task"], float]
-"""(logits [n, C], labels, task) -> value; greater is better."""
+"""(logits, labels, task) -> value; greater is better."""
 
 DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))\.0+")
@@ -43,13 +46,19 @@ class BadLabel(ValueError):
 class TaskKind(ABC):
     """One kind of question that a model answers.
 
+    A row has one answer, and is read whole, cut at the model's length. A kind with several answers per row overrides
+    `one_answer` and the five methods of the last part.
+
     name             in KINDS, in --kind and in records
     link             turns logits into answers: softmax (one of C), sigmoid (any of C), identity (a score)
     problem_type     transformers' name for the kind, in a model's config.json
+    head             what stands on the encoder, by the names of transformers' classes: BertForSequenceClassification
     default_metrics  where the data name none; the first one chooses checkpoints
     metrics          every metric of the kind
     label_type       of the column `label`, in datasets' types
     asks_for         the least variety of labels, in messages: "two classes"
+    one_answer       whether a row has one answer: logits [rows, C], and labels that one array holds
+    columns          of an example beside text, text_pair and label, in datasets' types
     """
 
     name: str
@@ -59,11 +68,14 @@ class TaskKind(ABC):
     metrics: ClassVar[Mapping[str, Metric]]
     label_type: Any = Value("int64")
     asks_for: str
+    head: str = SEQUENCE
+    one_answer: bool = True
+    columns: ClassVar[Mapping[str, Any]] = {}
 
     @property
     def predictions(self) -> Predictions:
         """What a model of this kind predicts."""
-        return Predictions(self.link, self.problem_type)
+        return Predictions(self.link, self.problem_type, self.head)
 
     @abstractmethod
     def fits(self, cells: Sequence[Cell]) -> bool:
@@ -72,6 +84,10 @@ class TaskKind(ABC):
     @abstractmethod
     def label_names(self, cells: Sequence[Cell]) -> tuple[str, ...]:
         """The names of the logits, in their order, from all labels; () for a kind without names."""
+
+    def metrics_of(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The metrics of a task with these names, where the data name none."""
+        return self.default_metrics
 
     @abstractmethod
     def encoder(self, names: Sequence[str], aliases: Mapping[str, int] | None = None) -> Callable[[Cell], Any]:
@@ -101,8 +117,8 @@ class TaskKind(ABC):
         return None
 
     @abstractmethod
-    def decode(self, logits: Logits) -> NDArray[Any]:
-        """The answers of logits [n, C]: class indices [n], sets of labels [n, C], or scores [n]."""
+    def decode(self, logits: Logits, examples: Dataset) -> NDArray[Any]:
+        """The labels that logits [n, C] of examples mean: class indices [n], sets of labels [n, C], or scores [n]."""
 
     @abstractmethod
     def constant_answers(self, labels: NDArray[Any], width: int) -> list[Logits]:
@@ -113,12 +129,44 @@ class TaskKind(ABC):
         """The columns of a file of predictions."""
 
     @abstractmethod
-    def answers(self, logits: Logits, names: Sequence[str]) -> list[dict[str, Any]]:
-        """The cells of these columns, a dictionary per row of logits [n, C]."""
+    def answers(self, logits: Logits, names: Sequence[str], examples: Dataset) -> list[dict[str, Any]]:
+        """The cells of these columns, a dictionary per row of logits [n, C]; `examples` are what was answered."""
 
     @abstractmethod
     def summary(self, labels: Sequence[Any], gold: Sequence[Any], names: Sequence[str]) -> str:
         """A sentence on a teacher's labels of variants, beside the labels of the rows they were made from."""
+
+    # ------------------------------------------------------------------------------- several answers per row
+
+    def features(self, rows: Mapping[str, list[Any]], readers: Sequence[Reader], max_length: int) -> list[Feature]:
+        """What the model reads at once, in the order of rows: the same windows for all readers.
+
+        rows   columns `text`, perhaps `text_pair`, `label` and those of `columns`
+        """
+        raise NotImplementedError
+
+    def further(self, texts: Mapping[str, list[str]], words: str | None) -> dict[str, list[Any]]:
+        """The `columns` of plain texts, columns `text` and perhaps `text_pair`; words: Task.words."""
+        return {}
+
+    def pick(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Tensor:
+        """The logits [A, C] of a batch's answers, from what the head gives."""
+        logits: Tensor = outputs["logits"]
+        return logits
+
+    def of_rows(self, logits: Sequence[Logits], examples: Dataset, features: Dataset) -> Logits:
+        """The logits of rows, from those [A, C] of each of their features (data/batches.windowed), in their order."""
+        return np.concatenate(logits)
+
+    def gold(self, examples: Dataset) -> NDArray[Any]:
+        """What `metrics` compare the logits of rows with: labels; of several answers per row something of their number."""
+        return np.asarray(examples["label"][:])
+
+
+def check_one_answer(kind: TaskKind, what: str) -> None:
+    """Raise ConfigError where rows have several answers, which `what` has no place for."""
+    if not kind.one_answer:
+        raise ConfigError(f"{what} gives each row one answer, and a task of the kind {kind.name} asks for several")
 
 
 def text_of(cell: Cell) -> str:

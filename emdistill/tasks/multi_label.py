@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from datasets import List, Value
+from datasets import Dataset, List, Value
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, f1_score
 
@@ -111,7 +111,7 @@ class MultiLabel(TaskKind):
         counts = np.where(chosen, chosen.sum(axis=0), len(labels) + 1)
         return np.asarray(np.where(chosen.any(axis=1), counts.argmin(axis=1), chosen.shape[1]), dtype=np.int64)
 
-    def decode(self, logits: Logits) -> NDArray[np.float64]:
+    def decode(self, logits: Logits, examples: Dataset) -> NDArray[np.float64]:
         return (logits > 0).astype(np.float64)
 
     def constant_answers(self, labels: NDArray[Any], width: int) -> list[Logits]:
@@ -127,7 +127,7 @@ class MultiLabel(TaskKind):
     def answer_columns(self, names: Sequence[str]) -> tuple[str, ...]:
         return ("prediction", *(f"probability of {name}" for name in names))
 
-    def answers(self, logits: Logits, names: Sequence[str]) -> list[dict[str, Any]]:
+    def answers(self, logits: Logits, names: Sequence[str], examples: Dataset) -> list[dict[str, Any]]:
         chances = probabilities(logits, self.link)
         columns = self.answer_columns(names)
         return [

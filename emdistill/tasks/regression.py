@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from datasets import Value
+from datasets import Dataset, Value
 from numpy.typing import NDArray
 from scipy.stats import pearsonr, spearmanr
 
@@ -68,7 +68,7 @@ class Regression(TaskKind):
             "if they are classes: --kind classification"
         )
 
-    def decode(self, logits: Logits) -> NDArray[np.float64]:
+    def decode(self, logits: Logits, examples: Dataset) -> NDArray[np.float64]:
         return _scores(logits)
 
     def constant_answers(self, labels: NDArray[Any], width: int) -> list[Logits]:
@@ -77,7 +77,7 @@ class Regression(TaskKind):
     def answer_columns(self, names: Sequence[str]) -> tuple[str, ...]:
         return ("prediction",)
 
-    def answers(self, logits: Logits, names: Sequence[str]) -> list[dict[str, Any]]:
+    def answers(self, logits: Logits, names: Sequence[str], examples: Dataset) -> list[dict[str, Any]]:
         return [{"prediction": round(float(value), 6)} for value in logits[:, 0]]
 
     def summary(self, labels: Sequence[Any], gold: Sequence[Any], names: Sequence[str]) -> str:

@@ -1,15 +1,18 @@
 """What a model is asked to do: a Task, and the data it is learned and scored on."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from datasets import Dataset
+import pyarrow as pa
+from datasets import Dataset, Features, Value
 from numpy.typing import NDArray
 
 from emdistill.errors import ConfigError, DataError, ModelError
 from emdistill.states import Predictions
+from emdistill.tasks.answers import flat
 from emdistill.tasks.kind import Logits, Metric, TaskKind
 
 RAW_TEXT = "text"  # the name that stands for no task: learning from raw text, for any task to come
@@ -24,6 +27,7 @@ class Task:
     labels    names of the logits in their order; empty for scores
     metrics   names among its kind's metrics; the first one chooses checkpoints
     positive  the class that F1 counts; None: the second one
+    words     how plain text is cut into words, for a kind that answers words (tasks/tagging.py)
     text, text_pair, label   the columns' names in the user's files
     """
 
@@ -36,6 +40,7 @@ class Task:
     label: str = "label"
     description: str = ""
     positive: str | None = None
+    words: str | None = None
 
     @property
     def outputs(self) -> int:
@@ -55,11 +60,12 @@ class Task:
     def score(self, logits: Logits, labels: NDArray[np.generic]) -> dict[str, float]:
         """The task's metrics, in their order.
 
-        logits  [n, C], or [n] of a single score
+        logits  [n, C], or [n] of a single score; ragged where a row has several answers, and so are the labels
         Raises ModelError for NaN or infinite logits or a wrong width, DataError for no examples, ConfigError for an
         unknown metric.
         """
-        logits, labels = self._checked(np.asarray(logits), len(labels)), self._labels(labels)
+        labels = self._labels(labels)
+        logits = self._checked(np.asarray(logits), labels)
         return {name: self._metric(name)(logits, labels, self) for name in self.metrics}
 
     def chance(self, labels: NDArray[np.generic]) -> float:
@@ -67,6 +73,17 @@ class Task:
         labels = self._labels(labels)
         metric = self._metric(self.metrics[0])
         return max(metric(guess, labels, self) for guess in self.kind.constant_answers(labels, self.outputs))
+
+    def gold(self, examples: Dataset) -> NDArray[Any]:
+        """The labels of rows, as `score` takes them."""
+        return self.kind.gold(examples)
+
+    def rows_of_text(self, columns: Mapping[str, list[str]]) -> Dataset:
+        """Plain texts as rows that a model of this task reads: columns `text`, perhaps `text_pair`."""
+        further = self.kind.further(columns, self.words)
+        features = {name: Value("string") for name in columns} | {name: self.kind.columns[name] for name in further}
+        schema = Features(features).arrow_schema  # by Arrow itself: Dataset.from_dict looks at each number of a list
+        return Dataset(pa.Table.from_pydict({**columns, **further}, schema=schema))
 
     def _metric(self, name: str) -> Metric:
         if name not in self.kind.metrics:
@@ -79,14 +96,16 @@ class Task:
             raise DataError(f"task {self.name!r} has no examples to score")
         return np.asarray(labels)
 
-    def _checked(self, logits: Logits, examples: int) -> Logits:
+    def _checked(self, logits: Logits, labels: NDArray[np.generic]) -> Logits:
         logits = logits[:, None] if logits.ndim == 1 and self.outputs == 1 else logits
-        if logits.shape != (examples, self.outputs):
+        answers = flat(logits)
+        examples = len(labels) if self.kind.one_answer else sum(map(len, labels))
+        if answers.shape != (examples, self.outputs):
             raise ModelError(
-                f"the model's outputs have the shape {list(logits.shape)}, but task {self.name!r} "
+                f"the model's outputs have the shape {list(answers.shape)}, but task {self.name!r} "
                 f"with {examples} examples needs {[examples, self.outputs]}"
             )
-        spoiled = int((~np.isfinite(logits)).any(axis=1).sum())
+        spoiled = int((~np.isfinite(answers)).any(axis=1).sum())
         if spoiled:
             raise ModelError(
                 f"the model's outputs are NaN or infinite for {spoiled} of {examples} examples; "
@@ -108,7 +127,7 @@ class TaskData:
     """A task with its examples, checked row by row.
 
     train, and each dataset of `evaluation`, has the columns `text` (str), `text_pair` (str; only for pairs)
-    and `label` (as the task's kind encodes it), whatever the user's columns are called.
+    and `label` (as the task's kind encodes it), whatever the user's columns are called, and the kind's own columns.
     evaluation   'dev' first; MNLI adds 'mismatched'
     held_out     how dev was cut out of train where no development set was given, else None
     notes        how the labels were understood, where that is not plain

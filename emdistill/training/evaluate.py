@@ -1,6 +1,6 @@
 """Scores of a model on a task: plain, in float32, without the objective."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Required, TypedDict, TypeVar, Unpack
 
@@ -16,11 +16,13 @@ from emdistill.data.batches import padding_collator, tokenise
 from emdistill.losses import Objective
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.capture import capture
-from emdistill.models.teacher import TeacherSource
+from emdistill.models.teacher import TeacherSource, kind_of
+from emdistill.states import ANSWERS, answers_per_feature
 from emdistill.tasks.task import Task
 
 Collate = Callable[[list[dict[str, Any]]], Mapping[str, Tensor]]
 Item = TypeVar("Item")
+Score = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 
 
 class Reading(TypedDict, total=False):
@@ -62,14 +64,35 @@ def predict_logits(
     batch_size: int = 64,
     description: str = "",
 ) -> np.ndarray:
-    """Logits [rows, C] in the order of `examples` (columns `text`, `text_pair`), in eval mode, longest first inside."""
-    texts = examples.select_columns([name for name in ("text", "text_pair") if name in examples.column_names])
-    encoded = tokenise(texts, tokenizer, max_length)
-    logits = np.zeros((len(encoded), int(model.config.num_labels or 1)), dtype=np.float32)
+    """The logits of rows in the order of `examples`, in eval mode, longest first inside.
+
+    examples   columns `text`, perhaps `text_pair`, and those of the kind that the model was trained for
+    [rows, C]; ragged where a row has several answers (tasks/answers.py).
+    """
+    kind = kind_of(model)
+    read = [name for name in ("text", "text_pair", *kind.columns) if name in examples.column_names]
+    encoded = tokenise(examples.select_columns(read), tokenizer, max_length, kind)
+    logits: list[np.ndarray] = [np.empty(0)] * len(encoded)
     with evaluating(model), torch.inference_mode(), fast_float32():
-        for rows, batch in _batches(encoded, padding_collator(tokenizer), batch_size, model.device, description):
-            logits[rows] = model(**batch).logits.float().cpu().numpy()
-    return logits
+        for places, batch in _batches(encoded, padding_collator(tokenizer), batch_size, model.device, description):
+            answers = capture(model, batch, ()).logits.float().cpu().numpy()
+            ends = np.cumsum(answers_per_feature(batch))
+            for place, own in zip(places, np.split(answers, ends[:-1]), strict=True):
+                logits[place] = own
+    return kind.of_rows(logits, examples, encoded)
+
+
+def score_features(task: Task, rows: Dataset, features: Dataset, order: Sequence[int]) -> Score:
+    """What scores a training's padded logits [features, A, C] of `features` in this order, as the logits of `rows`."""
+    if task.kind.one_answer:
+        return task.score
+    gold, counts = task.gold(rows), [len(places) for places in features[ANSWERS]]
+
+    def score(logits: np.ndarray, _: np.ndarray) -> dict[str, float]:
+        own = {place: padded[: counts[place]] for place, padded in zip(order, logits, strict=True)}
+        return task.score(task.kind.of_rows([own[place] for place in range(len(features))], rows, features), gold)
+
+    return score
 
 
 def _batches(
@@ -90,7 +113,7 @@ def predict_sets(
     evaluation: Mapping[str, Dataset],
     **reading: Unpack[Reading],
 ) -> dict[str, np.ndarray]:
-    """Logits [rows, C] of every evaluation set, by its name."""
+    """The logits of every evaluation set, by its name."""
     return {name: predict_logits(model, tokenizer, examples, **reading) for name, examples in evaluation.items()}
 
 
@@ -98,7 +121,7 @@ def score_sets(task: Task, logits: Mapping[str, np.ndarray], evaluation: Mapping
     """Metric name -> value; the first set's metrics under their own names, further sets' as `set/metric`."""
     scores: dict[str, float] = {}
     for place, (name, examples) in enumerate(evaluation.items()):
-        metrics = task.score(logits[name], np.asarray(examples["label"]))
+        metrics = task.score(logits[name], task.gold(examples))
         scores |= metrics if place == 0 else {f"{name}/{metric}": value for metric, value in metrics.items()}
     return scores
 

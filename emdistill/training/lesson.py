@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from datasets import Dataset
 from torch.utils.data import Sampler
@@ -15,6 +14,7 @@ from emdistill.models.arithmetic import fast_float32
 from emdistill.models.capture import capture
 from emdistill.models.teacher import TeacherSource
 from emdistill.training.arguments import DistillationArguments
+from emdistill.training.evaluate import Score
 from emdistill.training.stage import Stage
 from emdistill.training.two_vocabularies import collator_for_both
 
@@ -25,7 +25,6 @@ class MovableTeacher(TeacherSource, Protocol):
     def to(self, device: Any) -> Any: ...
 
 
-Score = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 Collator = Callable[[list[dict[str, Any]]], Any]
 Batches = Callable[[int, int], Sampler[list[int]]]
 

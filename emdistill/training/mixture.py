@@ -12,6 +12,7 @@ from emdistill.models.teacher import TeacherSource
 from emdistill.states import TASK, EncoderShape, EncoderStates
 from emdistill.tasks.mixture import joint_scores
 from emdistill.tasks.task import Task
+from emdistill.training.evaluate import Score
 from emdistill.training.lesson import Collator
 
 LABELS = "labels"
@@ -81,18 +82,24 @@ class MixtureTeacher:
 class MixtureScore:
     """Scores of rows of all tasks, as `to_choose_on` numbers them.
 
-    tasks   name -> task
-    labels  of each task's rows, in order
+    tasks     name -> task
+    scores    of each task's logits on its rows, in order
+    examples  of each task
     """
 
     tasks: Mapping[str, Task]
-    labels: Sequence[np.ndarray]
+    scores: Sequence[Score]
+    examples: Sequence[Dataset]
 
     def __call__(self, logits: np.ndarray, rows: np.ndarray) -> dict[str, float]:
-        """logits [n, widest], rows [n] -> the mean, and each task's scores."""
-        starts = np.cumsum([0, *map(len, self.labels)])
+        """logits [n, widest], each row's answers one after the other, rows [n] -> the mean, and each task's scores."""
+        logits = logits[np.argsort(rows)]
+        ends = np.cumsum([len(part) for part in self.examples])
         scores = {}
-        for (name, task), labels, start in zip(self.tasks.items(), self.labels, starts, strict=False):
-            own = (rows >= start) & (rows < start + len(labels))
-            scores[name] = task.score(logits[own, : task.outputs], labels[rows[own] - start])
+        parts = zip(np.split(logits, ends[:-1]), self.tasks.items(), self.scores, self.examples, strict=True)
+        for own, (name, task), score, examples in parts:
+            answers = 1 if task.kind.one_answer else own.shape[1] // task.outputs
+            own = own[:, : answers * task.outputs].reshape(len(own), answers, task.outputs)
+            gold = np.asarray(examples[LABELS][:]) if task.kind.one_answer else rows
+            scores[name] = score(own[:, 0] if task.kind.one_answer else own, gold)
         return joint_scores(scores, {name: task.metrics[0] for name, task in self.tasks.items()})

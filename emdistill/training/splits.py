@@ -23,6 +23,7 @@ from emdistill.errors import ConfigError
 from emdistill.models.inputs import longest_text
 from emdistill.states import TEACHER_LOGITS
 from emdistill.tasks.task import Task, TaskData
+from emdistill.training.evaluate import Score, score_features
 from emdistill.training.two_vocabularies import collator_for_both, tokenise_for_both
 
 HELD_OUT_SHARE = 0.1
@@ -42,7 +43,9 @@ class Splits:
     padding    share of padded positions in an epoch's batches
     cut        how many training texts are longer than max_length tokens allow
     batches    how many an epoch has
-    labelled   the rows of train that have labels: all of them, or those before the text without labels
+    labelled   those of train that have labels: all of them, or those before the text without labels
+    rows       how many labelled rows are learned from, how many choose the checkpoint, and how many have no label
+    score      of the training's logits on choose_on; None without it
     unlabelled   how many texts without labels were read, left out and kept; None where none were given
     """
 
@@ -53,13 +56,9 @@ class Splits:
     cut: int
     batches: int
     labelled: Dataset
+    rows: dict[str, int]
+    score: Score | None = None
     unlabelled: dict[str, int] | None = None
-
-    @property
-    def rows(self) -> dict[str, int]:
-        """How many labelled rows are learned from, how many choose the checkpoint, and how many have no label."""
-        rows = {"train": len(self.labelled), "chosen on": 0 if self.choose_on is None else len(self.choose_on)}
-        return rows if self.unlabelled is None else {**rows, "unlabelled": self.unlabelled["kept"]}
 
 
 def check_max_length(max_length: int, *models: PreTrainedModel) -> None:
@@ -109,7 +108,10 @@ def make_splits(
         columns = {name: further[name][:] for name in train.column_names}
         more = Dataset.from_dict(columns, features=train.features)  # as train has them, whatever the file's were
         train = concatenate_datasets([train, more]).remove_columns("row")
-    encode = partial(tokenise_for_both, tokenizer=tokenizer, max_length=max_length, teacher_tokenizer=teacher_tokenizer)
+    encode = partial(
+        tokenise_for_both, tokenizer=tokenizer, max_length=max_length, teacher_tokenizer=teacher_tokenizer,
+        kind=data.task.kind,
+    )  # fmt: skip
     encoded = labelled = encode(train)
     unlabelled = None
     if text is not None:
@@ -118,22 +120,27 @@ def make_splits(
             text,
             scored=[*data.evaluation.values(), *([] if choose_on is None else [choose_on])],
             labelled=train,
-            absent=data.task.kind.absent(data.task.outputs),
+            task=data.task,
             encode=encode,
             features=labelled.features,
             key=f"{' '.join(keys)} {max_length}",
         )
         encoded = concatenate_datasets([labelled, further])
+    counts = {"train": len(train), "chosen on": 0 if choose_on is None else len(choose_on)}
+    counts |= {} if unlabelled is None else {"unlabelled": unlabelled["kept"]}
+    score = None
     if choose_on is not None:
-        choose_on = tokenise(choose_on, tokenizer, max_length)
-        # Longest first: like lengths share a batch, and the order does not matter.
-        choose_on = choose_on.select(np.argsort(choose_on["length"])[::-1])
+        features = tokenise(choose_on, tokenizer, max_length, data.task.kind)
+        order = np.argsort(features["length"])[::-1]  # longest first: like lengths share a batch
+        score = score_features(data.task, choose_on, features, order.tolist())
+        choose_on = features.select(order)
     lengths: list[int] = encoded["length"][:]
     by_tokens = tokens_per_batch > 0
     sampler = (TokenBudgetSampler if by_tokens else LengthGroupedSampler)(lengths, tokens_per_batch or batch_size, 0)
     batches = sampler.batches()
-    padding, cut = share_of_padding(lengths, batches), sum(length >= max_length for length in lengths)
-    return Splits(encoded, choose_on, selection, padding, cut, len(batches), labelled, unlabelled)
+    is_cut = data.task.kind.one_answer  # else it is read in windows
+    padding, cut = share_of_padding(lengths, batches), sum(is_cut and length >= max_length for length in lengths)
+    return Splits(encoded, choose_on, selection, padding, cut, len(batches), labelled, counts, score, unlabelled)
 
 
 def _learned_and_held_out(
@@ -170,7 +177,7 @@ def sample_batches(
     """Batches of `count` rows that are learned from, with labels, always the same: what importance is measured on."""
     train, _ = _learned_and_held_out(data.train, data.task, select, rows)
     chosen = np.random.default_rng(HELD_OUT_SEED).permutation(len(train))[:count]
-    encoded = tokenise_for_both(train.select(chosen), tokenizer, max_length, teacher_tokenizer)
+    encoded = tokenise_for_both(train.select(chosen), tokenizer, max_length, teacher_tokenizer, data.task.kind)
     examples = encoded.select(np.argsort(encoded["length"])).remove_columns("length").to_list()
     collate = collator_for_both(tokenizer, teacher_tokenizer)
     return [dict(collate(examples[start : start + batch_size])) for start in range(0, len(examples), batch_size)]

@@ -23,7 +23,7 @@ from emdistill.models.capture import capture
 from emdistill.models.encoder import save_student
 from emdistill.models.teacher import Teacher, TeacherSource
 from emdistill.models.teacher_cache import TeacherCache
-from emdistill.states import TASK, EncoderStates
+from emdistill.states import ANSWERS, NO_ANSWER, NO_CLASS, TASK, EncoderStates
 from emdistill.training.arguments import DistillationArguments
 from emdistill.training.finite_checks import FiniteChecks, NotFinite
 from emdistill.training.gradient_norms import gradient_norms
@@ -232,7 +232,8 @@ class DistillationTrainer(Trainer):
         labels = inputs.pop("labels", None)
         with torch.no_grad():
             logits = capture(self.student, inputs, ()).logits
-        return None, logits.float(), labels
+        logits = per_row(logits.float(), inputs)
+        return None, logits.flatten(1) if TASK in inputs else logits, labels  # of several tasks, widths differ
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add each weighted term's mean since the last log, and its last gradient norm, to training logs."""
@@ -329,6 +330,16 @@ class DistillationTrainer(Trainer):
         every = self.args.gradient_norm_steps
         if every and self.state.global_step % every == 0 and not self._gradient_norms:
             self._gradient_norms = gradient_norms(terms, self.student)
+
+
+def per_row(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    """The logits [A, C] of a batch as [B, A', C], padded, where its rows have several answers: as processes join them."""
+    if ANSWERS not in batch:
+        return logits
+    there = batch[ANSWERS] != NO_ANSWER
+    padded = logits.new_full((*there.shape, logits.shape[-1]), NO_CLASS)
+    padded[there] = logits
+    return padded
 
 
 def _lengths(dataset: Dataset) -> list[int]:

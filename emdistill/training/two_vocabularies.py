@@ -4,16 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from emdistill.data.batches import encode, padding_collator, tokenise
+from emdistill.data.batches import encode, padding_collator, reader, tokenise, windowed
 from emdistill.errors import TokenizerError
 from emdistill.models.alignment import Span, token_spans, words_of_tokens
 from emdistill.models.encoder import same_tokens
-from emdistill.states import NO_WORD, TEACHERS, WORDS_OF_TOKENS, student_part, teacher_part
+from emdistill.states import TEACHERS, WORDS_OF_TOKENS, student_part, teacher_part
+from emdistill.tasks import TaskKind
+from emdistill.tasks.features import Feature
 from emdistill.training.stage import Stage
 
 
@@ -54,6 +55,7 @@ def tokenise_for_both(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     teacher_tokenizer: PreTrainedTokenizerBase | None = None,
+    kind: TaskKind | None = None,
 ) -> Dataset:
     """`tokenise`, and where the teacher has a tokenizer of its own, its columns and the word of each token.
 
@@ -63,20 +65,38 @@ def tokenise_for_both(
     length                        of the longer reading
     """
     if teacher_tokenizer is None:
-        return tokenise(examples, tokenizer, max_length)
+        return tokenise(examples, tokenizer, max_length, kind)
     rows = examples.to_dict()
+    if kind is not None and not kind.one_answer:
+        features = kind.features(rows, [reader(each) for each in (tokenizer, teacher_tokenizer)], max_length)
+        return windowed(features, labelled="label" in rows, further=_words_of_features(features, rows))
     own, others = (encode(rows, reader, max_length) for reader in (tokenizer, teacher_tokenizer))
     columns: dict[str, list[Any]] = {**own, **{TEACHERS + name: column for name, column in others.items()}}
     if own.is_fast and others.is_fast:
         pairs = zip(_spans(own, rows), _spans(others, rows), strict=True)
-        words = [words_of_tokens(*spans) for spans in pairs]
-        columns[WORDS_OF_TOKENS] = [student for student, _ in words]
-        columns[TEACHERS + WORDS_OF_TOKENS] = [teacher for _, teacher in words]
+        columns |= _columns_of_words([words_of_tokens(*spans) for spans in pairs])
     both = zip(own["input_ids"], others["input_ids"], strict=True)
     columns["length"] = [max(map(len, readings)) for readings in both]
     if "label" in rows:
         columns["labels"] = rows["label"]
     return Dataset.from_dict(columns)
+
+
+def _columns_of_words(words: Sequence[tuple[list[int], list[int]]]) -> dict[str, list[Any]]:
+    return {
+        WORDS_OF_TOKENS: [student for student, _ in words],
+        TEACHERS + WORDS_OF_TOKENS: [teacher for _, teacher in words],
+    }
+
+
+def _words_of_features(features: Sequence[Feature], rows: Mapping[str, list[str]]) -> dict[str, list[Any]]:
+    """Where the tokens of both readings of each feature meet."""
+    words = []
+    for feature in features:
+        texts = [rows[name][feature.row] for name in ("text", "text_pair") if name in rows]
+        sides = zip(feature.sequences, feature.offsets, strict=True)
+        words.append(words_of_tokens(*(token_spans(sequences, offsets, texts) for sequences, offsets in sides)))
+    return _columns_of_words(words)
 
 
 def _spans(encoding: Any, rows: Mapping[str, list[str]]) -> list[list[Span | None]]:
@@ -103,26 +123,13 @@ class TwoPartCollator:
     teacher_tokenizer: PreTrainedTokenizerBase
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        batch = _padded(self.tokenizer, [student_part(row) for row in rows])
+        batch = dict(padding_collator(self.tokenizer)([student_part(row) for row in rows]))
         if not any(name.startswith(TEACHERS) for name in rows[0]):
             return batch
-        others = _padded(self.teacher_tokenizer, [teacher_part(row) for row in rows])
+        others = padding_collator(self.teacher_tokenizer)([teacher_part(row) for row in rows])
         return batch | {TEACHERS + name: values for name, values in others.items() if name != "row"}
 
 
 def collator_for_both(tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase | None) -> Any:
     """What pads batches in the tokens of both; None: the teacher reads the student's."""
     return padding_collator(tokenizer) if teacher_tokenizer is None else TwoPartCollator(tokenizer, teacher_tokenizer)
-
-
-def _padded(tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-    """One part of a batch; padding belongs to no word."""
-    words = [row.pop(WORDS_OF_TOKENS, None) for row in rows]
-    batch: dict[str, Tensor] = dict(padding_collator(tokenizer)(rows))
-    if words[0] is not None:
-        length = batch["input_ids"].shape[1]
-        left = tokenizer.padding_side == "left"
-        gaps = [[NO_WORD] * (length - len(row)) for row in words]
-        padded = [gap + row if left else row + gap for gap, row in zip(gaps, words, strict=True)]
-        batch[WORDS_OF_TOKENS] = torch.tensor(padded)
-    return batch

@@ -58,7 +58,7 @@ class Stars(TaskKind):
     def answer_columns(self, names: Sequence[str]) -> tuple[str, ...]:
         return ("stars given",)
 
-    def answers(self, logits: Any, names: Sequence[str]) -> list[dict[str, Any]]:
+    def answers(self, logits: Any, names: Sequence[str], examples: Any) -> list[dict[str, Any]]:
         return [{"stars given": self.written(max(float(value), 0), names)} for value in logits[:, 0]]
 
     def summary(self, labels: Sequence[Any], gold: Sequence[Any], names: Sequence[str]) -> str:

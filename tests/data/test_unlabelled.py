@@ -80,7 +80,7 @@ def read(
         unlabelled_text(files, task, Columns(**given), folder / "kept", rows, answers),
         scored=[rows_of(scored, label)],
         labelled=known,
-        absent=task.kind.absent(task.outputs),
+        task=task,
         encode=encode,
         features=encode(known).features,
         key="tiny 32",

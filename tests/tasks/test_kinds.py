@@ -8,19 +8,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from messages import names
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from emdistill.errors import ConfigError, DataError, ModelError
 from emdistill.losses import HardLabels, SoftTargets
-from emdistill.states import EncoderStates
+from emdistill.states import NO_CLASS, EncoderStates
 from emdistill.tasks import KINDS, TaskKind, find_kind, kind_of_model
-from emdistill.tasks.answers import agreement, probabilities
+from emdistill.tasks.answers import agreement, flat, probabilities, ragged
 from emdistill.tasks.kind import BadLabel, LabelColumns, class_names
+from emdistill.tasks.tagging import SPACES
 from emdistill.tasks.task import Task
 
 CLASSES, SCORES, LABELS = KINDS["classification"], KINDS["regression"], KINDS["multi-label"]
+TAGS = KINDS["tagging"]
 
 
 @dataclass(frozen=True)
@@ -34,14 +37,22 @@ class Case:
     @property
     def labels(self) -> NDArray[Any]:
         encode = self.kind.encoder(self.names)
-        return np.array([encode(cell) for cell in self.cells])
+        return self.kind.labels([encode(cell) for cell in self.cells])
 
     @property
     def task(self) -> Task:
-        return Task("t", self.kind, self.names, self.kind.default_metrics)
+        return Task("t", self.kind, self.names, self.kind.metrics_of(self.names), words=SPACES)
+
+    @property
+    def examples(self) -> Dataset:
+        """A text of as many words as there are tags."""
+        texts = [" ".join("ab" for _ in np.atleast_1d(label)) for label in self.labels]
+        return self.task.rows_of_text({"text": texts})
 
     def perfect(self) -> NDArray[Any]:
         """Logits that answer every row right."""
+        if not self.kind.one_answer:
+            return ragged([8.0 * np.eye(self.task.outputs)[tags] - 4.0 for tags in self.labels])
         if self.kind.link == "identity":
             return self.labels[:, None].astype(float)
         one_hot = np.eye(self.task.outputs)[self.labels] if self.kind.link == "softmax" else self.labels
@@ -58,6 +69,12 @@ CASES = {
         [LabelColumns(a=a, b=b) for a, b in (("1", "0"), (1, 1), (True, False), ("0.0", "1.0"), ("false", "true"))],
         ("a", "b"),
     ),
+    "entities": Case(
+        TAGS,
+        [["O", "B-place", "I-place"], ["O", "O"], ["B-person"], ["I-place", "O", "B-place"]],
+        ("O", "B-person", "B-place", "I-person", "I-place"),
+    ),
+    "parts of speech": Case(TAGS, [["N", "V"], ["N", "V", "X"]], ("N", "V", "X")),
 }
 
 
@@ -73,7 +90,8 @@ def test_every_kind_has_a_case() -> None:
 
 
 def test_the_kind_is_told_by_its_labels_and_by_its_models(case: Case) -> None:
-    assert [kind for kind in KINDS.values() if kind.fits(case.cells)] == [case.kind]
+    if case.kind is not TAGS:  # a source tells by its form that labels are tags
+        assert [kind for kind in KINDS.values() if kind.fits(case.cells)] == [case.kind]
     assert case.kind.label_names(case.cells) == case.names
     assert find_kind(case.kind.name) is case.kind
     assert kind_of_model(case.kind.problem_type, case.task.outputs) is case.kind
@@ -98,7 +116,7 @@ def test_labels_follow_a_model_that_counts_otherwise(case: Case) -> None:
     for label in case.labels:
         moved = case.kind.permuted(label, order, len(order))
         before, after = case.kind.written(label, case.names), case.kind.written(moved, renamed)
-        assert after == (sorted(before, reverse=True) if isinstance(before, list) else before)
+        assert after == (sorted(before, reverse=True) if case.kind is LABELS else before)
 
 
 def test_right_answers_score_best_and_a_constant_guess_does_not(case: Case) -> None:
@@ -106,21 +124,27 @@ def test_right_answers_score_best_and_a_constant_guess_does_not(case: Case) -> N
     best = task.score(case.perfect(), labels)
     assert list(best) == list(task.metrics)
     assert all(value == pytest.approx(1.0) for value in best.values())
-    draw = np.random.default_rng(0).normal(size=(20, *case.perfect().shape))
+    rng = np.random.default_rng(0)
+
+    def drawn(rows: NDArray[Any]) -> NDArray[Any]:
+        return rng.normal(size=rows.shape) if rows.dtype != object else ragged([drawn(row) for row in rows])
+
+    draw = [drawn(case.perfect()) for _ in range(20)]
     assert all(task.score(logits, labels)[name] <= best[name] for logits in draw for name in best)
     assert task.chance(labels) < 1
-    assert np.array_equal(case.kind.decode(case.perfect()), labels)
+    assert np.array_equal(flat(case.kind.decode(case.perfect())), flat(labels))
     assert agreement(case.perfect(), case.perfect(), case.kind.link) == pytest.approx(1.0)
 
 
 def test_answers_fill_the_columns_they_announce(case: Case) -> None:
     columns = case.kind.answer_columns(case.names)
-    rows = case.kind.answers(case.perfect(), case.names)
+    rows = case.kind.answers(case.perfect(), case.names, case.examples)
     assert len(rows) == len(case.cells)
     assert all(tuple(row) == columns for row in rows)
     read = case.kind.encoder(case.names)
     if case.kind is not LABELS:  # no label at all is an empty text there
-        assert [read(row["prediction"]) for row in rows] == list(case.labels)
+        answers = case.kind.labels([read(row["prediction"]) for row in rows])
+        assert np.array_equal(flat(answers), flat(case.labels))
     assert case.kind.summary(list(case.labels), list(case.labels), case.names)
 
 
@@ -130,9 +154,9 @@ def test_strata_are_one_per_row(case: Case) -> None:
 
 
 def test_the_losses_are_least_where_answers_are_right(case: Case) -> None:
-    right = torch.tensor(case.perfect())
+    right = torch.tensor(flat(case.perfect()))
     wrong = right.roll(1, dims=0)
-    labels = torch.tensor(case.labels)
+    labels = torch.tensor(flat(case.labels))
 
     def states(logits: torch.Tensor) -> EncoderStates:
         return EncoderStates(logits=logits, mask=torch.ones(len(logits), 1))
@@ -145,8 +169,9 @@ def test_the_losses_are_least_where_answers_are_right(case: Case) -> None:
 
 def test_a_row_without_a_label_adds_nothing_to_the_hard_labels(case: Case) -> None:
     """Its gradient is 0; the sum over the others is divided by all rows; with all labels it is the plain mean."""
-    logits = torch.randn(len(case.cells), case.task.outputs, generator=torch.Generator().manual_seed(1))
-    labels, absent = torch.tensor(case.labels), torch.tensor([case.kind.absent(case.task.outputs)])
+    labels = torch.tensor(flat(case.labels))
+    logits = torch.randn(len(labels), case.task.outputs, generator=torch.Generator().manual_seed(1))
+    absent = torch.tensor([case.kind.absent(case.task.outputs) if case.kind.one_answer else NO_CLASS])
     loss = HardLabels(link=case.kind.link)
 
     def value_and_gradient(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

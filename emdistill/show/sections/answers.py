@@ -14,8 +14,10 @@ from emdistill.show import answer_charts
 from emdistill.show.answer_statistics import Bins, Matrix, calibration_error, largest, reliability_bins
 from emdistill.show.contents import Contents, Section
 from emdistill.show.page import Chart
-from emdistill.states import Link
+from emdistill.states import NO_CLASS, Link
 from emdistill.tasks import find_kind
+from emdistill.tasks.answers import flat
+from emdistill.tasks.tags import OUTSIDE, EntityScore, entity_scores, find_scheme
 
 MOST_CLASSES = 20
 MOST_POINTS = 800
@@ -36,8 +38,12 @@ def answers(contents: Contents) -> Section | None:
 
 
 def classes(predictions: Predictions, labels: Sequence[str]) -> Values:
-    """The reliability diagram with both calibration errors, and a confusion matrix for each model."""
-    gold, logits = predictions.labels.astype(np.int64), logits_of(predictions)
+    """The reliability diagram with both calibration errors, and a confusion matrix for each model.
+
+    Of words that have tags also the scores of each type of entities.
+    """
+    gold, logits = flat(predictions.labels).astype(np.int64), logits_of(predictions)
+    logits, gold = {name: values[gold != NO_CLASS] for name, values in logits.items()}, gold[gold != NO_CLASS]
     chosen = {name: values.argmax(axis=1) for name, values in logits.items()}
     bins = {
         name: reliability_bins(softmax(values, axis=1).max(axis=1), chosen[name] == gold)
@@ -52,7 +58,39 @@ def classes(predictions: Predictions, labels: Sequence[str]) -> Values:
     calibration = _calibration(bins, "Answers are binned by their probability", "a model is surer than it is right")
     confidence = Chart("Confidence", answer_charts.confidence_bars(bins), "How many answers are given how surely.")
     cut = f"The {MOST_CLASSES - 1} most frequent of {len(labels)} classes; the rest together."
-    return {"charts": [[calibration, confidence], matrices], "notes": [cut] * (len(names) < len(labels))}
+    table = None if predictions.words is None else entity_table(predictions, labels)
+    return {
+        "table": table,
+        "charts": [[calibration, confidence], matrices],
+        "notes": [cut] * (len(names) < len(labels)),
+    }
+
+
+def entity_table(predictions: Predictions, labels: Sequence[str]) -> Table | None:
+    """Precision, recall and F1 of each type of entities; None where the tags spell none."""
+    if find_scheme(labels) is None:
+        return None
+    models = {"teacher": predictions.teacher, "student": predictions.student}
+    gold = [tags_of(row, labels) for row in predictions.labels]
+    scores = {
+        name: entity_scores(gold, [tags_of(row.argmax(axis=1), labels) for row in rows])
+        for name, rows in models.items()
+        if rows is not None
+    }
+    counts = {type_: score.support for of_model in scores.values() for type_, score in of_model.items()}
+    absent = EntityScore(0.0, 0.0, 0.0, 0)  # of a type that one model never answers
+    columns = [f"{name}\n{metric}" for name in scores for metric in ("precision", "recall", "F1")]
+    lines = [
+        [type_, f"{count:,}", *(f"{value:.3f}" for each in scores.values() for value in each.get(type_, absent)[:3])]
+        for type_, count in sorted(counts.items(), key=lambda item: -item[1])
+    ]
+    caption = "an entity is right where its type, its first and its last word are"
+    return Table(["entities", "there are", *columns], lines, caption=caption)
+
+
+def tags_of(row: NDArray[Any], labels: Sequence[str]) -> list[str]:
+    """The names of tags; of a word without one, that of a word outside of entities."""
+    return [labels[int(tag)] if tag >= 0 else OUTSIDE for tag in row]
 
 
 def several_labels(predictions: Predictions, labels: Sequence[str]) -> Values:
@@ -102,9 +140,9 @@ ANSWERS: dict[Link, tuple[str, Callable[[Predictions, Sequence[str]], Values]]] 
 
 
 def logits_of(predictions: Predictions) -> dict[str, Matrix]:
-    """Logits [rows, C] by model; the student's alone where the teacher's are absent."""
+    """Logits [A, C] of all answers by model; the student's alone where the teacher's are absent."""
     logits = {"teacher": predictions.teacher, "student": predictions.student}
-    return {name: values.astype(np.float64) for name, values in logits.items() if values is not None}
+    return {name: flat(values).astype(np.float64) for name, values in logits.items() if values is not None}
 
 
 def _calibration(bins: Mapping[str, Bins], binned: str, below: str) -> Chart:

@@ -13,12 +13,15 @@ from emdistill.runs.answers import Predictions
 from emdistill.show.answer_statistics import Matrix, class_divergence, label_divergence, largest
 from emdistill.show.charts import cut
 from emdistill.show.contents import Contents, Section
-from emdistill.show.sections.answers import logits_of
+from emdistill.show.sections.answers import logits_of, tags_of
 from emdistill.states import Link
 from emdistill.tasks import find_kind
 
 MOST_SENTENCES = 20
 MOST_LETTERS = 500
+MOST_WORDS = 6  # of a sentence
+HEADING = "Where student and teacher disagree most"
+HEADINGS = ("sentence", "gold", "teacher", "student", "disagreement", "row of dev")
 LEAST_SHOWN = 0.005  # less is 0.00 in the table
 
 Row = NDArray[np.floating]
@@ -46,7 +49,45 @@ def disagreement(contents: Contents) -> Section | None:
     task, predictions = contents.run.task, contents.answers
     if task is None or predictions is None or predictions.teacher is None:
         return None
+    if predictions.words is not None:
+        return words_section(predictions, task.labels)
     return disagreement_section(predictions, task.labels, find_kind(task.kind).link)
+
+
+def words_section(predictions: Predictions, labels: Sequence[str]) -> Section:
+    """How often words get the same tag, and the sentences that have the words of the largest distances."""
+    assert predictions.teacher is not None
+    sides = zip(predictions.teacher, predictions.student, strict=True)
+    distances = [class_divergence(teacher, student) for teacher, student in sides]
+    of_rows = np.array([of_words.max() for of_words in distances])
+    lines = [
+        [*_tags(predictions, row, distances[row], labels), f"{of_rows[row]:.2f}", str(row)]
+        for row in largest(of_rows, MOST_SENTENCES)
+        if of_rows[row] >= LEAST_SHOWN
+    ]
+    teacher, student = (logits.argmax(axis=1) for logits in logits_of(predictions).values())
+    sentence = f"They give the same tag to {(teacher == student).sum():,} of {len(teacher):,} words."
+    measure = f"of the word on which they differ most, {DISAGREEMENTS['softmax'].measure}"
+    table = Table([*HEADINGS], lines, words=range(len(HEADINGS)))
+    return Section(HEADING, {"sentence": sentence, "measure": measure, "table": table})
+
+
+def _tags(predictions: Predictions, row: int, distances: Matrix, labels: Sequence[str]) -> list[str]:
+    """A sentence, and the gold, the teacher's and the student's tags of its words that both tag otherwise."""
+    assert predictions.teacher is not None
+    assert predictions.words is not None
+    teacher, student = predictions.teacher[row], predictions.student[row]
+    differ = np.flatnonzero(teacher.argmax(axis=1) != student.argmax(axis=1))[:MOST_WORDS]
+    places = differ if len(differ) else distances.argmax(keepdims=True)
+    text = predictions.texts[row]
+    gold = tags_of(predictions.labels[row], labels)
+    words = [text[slice(*predictions.words[row][place])] for place in places]
+    columns = [
+        [gold[place] for place in places],
+        *([_one_class(logits[place], labels) for place in places] for logits in (teacher, student)),
+    ]
+    tags = ["\n".join(f"{word}: {tag}" for word, tag in zip(words, column, strict=True)) for column in columns]
+    return [cut(text, MOST_LETTERS), *tags]
 
 
 def disagreement_section(predictions: Predictions, labels: Sequence[str], link: Link) -> Section:
@@ -70,10 +111,9 @@ def disagreement_section(predictions: Predictions, labels: Sequence[str], link: 
         for row in largest(distances, MOST_SENTENCES)
         if distances[row] >= LEAST_SHOWN
     ]
-    headings = ["sentence", "gold", "teacher", "student", "disagreement", "row of dev"]
-    table = Table(headings, lines, words=range(len(headings)))
+    table = Table([*HEADINGS], lines, words=range(len(HEADINGS)))
     values = {"sentence": sentence, "measure": kind.measure, "table": table}
-    return Section("Where student and teacher disagree most", values)
+    return Section(HEADING, values)
 
 
 def _one_class(logits: Row, labels: Sequence[str]) -> str:

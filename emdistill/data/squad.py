@@ -1,0 +1,207 @@
+"""Questions and the texts that answer them, as the data of a task: SQuAD, v1.1 and v2, and rows of such questions.
+
+Rajpurkar et al., EMNLP 2016 and ACL 2018.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from datasets import Dataset
+
+from emdistill.data.compressed import plain_path
+from emdistill.data.files import Columns, load_hub, look_at_first, require_columns, text_problem
+from emdistill.data.rows import BadRows, Row, data_file, read_rows, squad_json
+from emdistill.errors import ConfigError, DataError, listing, shown
+from emdistill.tasks import KINDS, TaskKind
+from emdistill.tasks.kind import BadLabel
+from emdistill.tasks.task import Task, TaskData
+
+TASKS = {"squad": "which part of the text answers the question? SQuAD's files, v1.1 or v2"}
+QUESTIONS = Columns("question", "context", "answers")
+SPAN_KINDS = ALWAYS, OR_NONE = KINDS["span-answers"], KINDS["span-answers-or-none"]
+
+
+class Answer(NamedTuple):
+    """A part of a context: its text, and the character at which it begins."""
+
+    text: str
+    start: int
+
+
+class Question(NamedTuple):
+    """A question on a context; no answers: the context has none. `line`: where it stands in its source."""
+
+    line: int
+    question: str
+    context: str
+    answers: tuple[Answer, ...] = ()
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The questions of one source; further problems go to `bad`."""
+
+    bad: BadRows
+    questions: list[Question] = field(default_factory=list)
+
+    @property
+    def unanswerable(self) -> int:
+        """How many contexts have no answer."""
+        return sum(not question.answers for question in self.questions)
+
+
+def is_squad(data: str) -> bool:
+    """Whether a file is in SQuAD's format."""
+    path = Path(data)
+    return path.is_file() and squad_json(path) is not None
+
+
+def span_task(
+    data: str,
+    columns: Columns,
+    dev: Path | None,
+    *,
+    from_hub: bool,
+    task: str | None = None,
+    kind: TaskKind | None = None,
+) -> TaskData:
+    """The questions of a file or a hub dataset, or of SQuAD's folder, and its development set.
+
+    kind   None: the one for questions without an answer, where there is one
+    Raises DataError for a source that cannot be read, and for bad questions, ConfigError for another kind.
+    """
+    if kind not in (None, *SPAN_KINDS):
+        raise ConfigError(f"--kind {kind.name}: {task} asks for spans; leave out --kind")
+    columns = _named(columns)
+    sources = _from_hub(data, columns) if from_hub else _from_files(Path(data), columns)
+    if dev is not None:
+        sources["dev"] = read_questions(dev, columns)
+    unanswerable = {name: source.unanswerable for name, source in sources.items() if source.unanswerable}
+    kind = kind or (OR_NONE if unanswerable else ALWAYS)
+    names = kind.label_names([])
+    asked = Task(
+        task or plain_path(Path(data)).stem, kind, names, kind.metrics_of(names), *columns,
+        description=TASKS.get(task or "", ""),
+    )  # fmt: skip
+    sets = {name: _dataset(source, asked) for name, source in sources.items()}
+    files = [
+        data_file(source.bad.source, len(sets[name]))
+        for name, source in sources.items()
+        if isinstance(source.bad.source, Path)
+    ]
+    notes = [
+        f"{name}: {count:,} of {len(sets[name]):,} questions have no answer" for name, count in unanswerable.items()
+    ]
+    return TaskData(asked, sets.pop("train"), sets, tuple(files), notes=tuple(notes))
+
+
+def read_questions(path: Path, columns: Columns = QUESTIONS) -> Questions:
+    """The questions of a file in SQuAD's format (.json), or of one with a row per question.
+
+    columns   answers are a list of {"text", "answer_start"}, or {"text": [...], "answer_start": [...]}
+    Raises DataError for a file that cannot be read, and for bad questions: an answer that does not stand where the
+    file says, an empty text, an id that occurs twice. Each is named by its line and id.
+    """
+    bad = BadRows(path)
+    return _questions(read_rows(path, bad), columns, bad)
+
+
+def _named(columns: Columns) -> Columns:
+    """Those of SQuAD where the user names none."""
+    text, pair, label = columns
+    unnamed = Columns()
+    return Columns(
+        QUESTIONS.text if text == unnamed.text else text,
+        pair or QUESTIONS.text_pair,
+        QUESTIONS.label if label == unnamed.label else label,
+    )
+
+
+def _from_files(path: Path, columns: Columns) -> dict[str, Questions]:
+    if not path.is_dir():
+        return {"train": read_questions(path, columns)}
+    files = {name: sorted(path.glob(f"{name}*.json")) for name in ("train", "dev")}
+    if len(files["train"]) != 1 or len(files["dev"]) > 1:
+        content = listing(sorted(child.name for child in path.iterdir())) or "nothing"
+        raise DataError(f"not one train*.json and one dev*.json are in this folder ({content}); name a file", file=path)
+    return {name: read_questions(file, columns) for name, of_part in files.items() for file in of_part}
+
+
+def _from_hub(name: str, columns: Columns) -> dict[str, Questions]:
+    splits = load_hub(name)
+    if "train" not in splits:
+        raise DataError(f"there is no split 'train'; there are: {', '.join(splits)}", file=name)
+    read = {part: split for part, split in (("train", "train"), ("dev", "validation")) if split in splits}
+    sources = {part: (f"{name} ({split})", splits[split]) for part, split in read.items()}
+    return {
+        part: _questions((Row(line, cells) for line, cells in enumerate(rows, start=1)), columns, BadRows(source))
+        for part, (source, rows) in sources.items()
+    }
+
+
+def _dataset(source: Questions, task: Task) -> Dataset:
+    """Raises DataError, with the line, for labels that the task's kind does not take."""
+    encode, labels = task.kind.encoder(task.labels), []
+    for question in source.questions:
+        try:
+            labels.append(encode([[start, start + len(text)] for text, start in question.answers]))
+        except BadLabel as error:
+            source.bad.add(question.line, str(error))
+    source.bad.check()
+    texts = {
+        "text": [question.question for question in source.questions],
+        "text_pair": [question.context for question in source.questions],
+    }
+    return task.rows_of_text(texts).add_column("label", labels, feature=task.kind.label_type)
+
+
+def _questions(rows: Iterator[Row], columns: Columns, bad: BadRows) -> Questions:
+    first, rows = look_at_first(rows, bad)
+    require_columns(first, [*columns.texts, columns.label], bad.source)
+    questions: list[Question] = []
+    lines: dict[str, int] = {}  # of ids
+    for line, cells in rows:
+        id_ = None if cells.get("id") is None else str(cells["id"])
+        try:
+            if id_ is not None:
+                if id_ in lines:
+                    raise BadLabel(f"occurs twice, on line {lines[id_]} too")
+                lines[id_] = line
+            questions.append(_question(line, cells, columns))
+        except BadLabel as error:
+            bad.add(line, str(error) if id_ is None else f"question {id_}: {error}")
+    bad.check()
+    return Questions(bad, questions)
+
+
+def _question(line: int, cells: Mapping[str, Any], columns: Columns) -> Question:
+    if problems := [problem for name in columns.texts if (problem := text_problem(Row(line, dict(cells)), name))]:
+        raise BadLabel("; ".join(problems))
+    question, context = (cells[name] for name in columns.texts)
+    return Question(line, question, context, _answers(cells.get(columns.label), cells, context))
+
+
+def _answers(given: Any, cells: Mapping[str, Any], context: str) -> tuple[Answer, ...]:
+    """Each stands in the context where it says; raises BadLabel where one does not."""
+    if isinstance(given, Mapping) and {"text", "answer_start"} <= set(given):
+        columns = (given["text"], given["answer_start"])
+        if not all(isinstance(column, list) for column in columns) or len(columns[0]) != len(columns[1]):
+            raise BadLabel("its answers are no two lists of one length, text and answer_start")
+        given = [{"text": text, "answer_start": start} for text, start in zip(*columns, strict=True)]
+    if not isinstance(given, list):
+        raise BadLabel(f"its answers are {shown(given)}, and not a list; an empty one says that the context has none")
+    if given and cells.get("is_impossible"):
+        raise BadLabel("it has answers, and is_impossible says that it has none")
+    return tuple(_answer(each, context) for each in given)
+
+
+def _answer(cell: Any, context: str) -> Answer:
+    text, start = (cell.get("text"), cell.get("answer_start")) if isinstance(cell, Mapping) else (None, None)
+    if not isinstance(text, str) or not text.strip() or type(start) is not int:
+        raise BadLabel(f'{shown(cell)} is no answer; write {{"text": …, "answer_start": …}}')
+    if start < 0 or context[start : start + len(text)] != text:
+        there = shown(context[max(start, 0) : max(start, 0) + len(text)])
+        raise BadLabel(f"its answer {shown(text)} does not stand at character {start} of the context; {there} does")
+    return Answer(text, start)

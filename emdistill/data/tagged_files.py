@@ -1,0 +1,321 @@
+"""Sentences whose words have tags: CoNLL columns, CoNLL-U, rows of tokens and tags, texts with entities at characters.
+
+A sentence of tokens becomes a text, its words joined by single spaces; words are (start, end) in characters.
+"""
+
+import bisect
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from datasets import ClassLabel, Dataset
+
+from emdistill.data.compressed import plain_path
+from emdistill.data.files import HALF_PAIR, Columns, has_half_pair, look_at_first, require_columns
+from emdistill.data.rows import BadRows, Row, check_file, read_rows, text_lines
+from emdistill.errors import DataError, listing, nearest, shown
+from emdistill.tasks.kind import BadLabel
+from emdistill.tasks.tags import Entity, bio, cut_words, find_scheme, without_beginning
+
+ROW_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+CONLLU = ["id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc"]
+# where --text and --label name no column of a file of rows
+TOKEN_COLUMNS = ("tokens", "words")
+TAG_COLUMNS = ("tags", "ner_tags", "labels", "pos_tags")
+ENTITY_COLUMNS = ("entities", "spans", "labels")
+WNUT17 = {"train": "wnut17train.conll", "dev": "emerging.dev.conll", "test": "emerging.test.annotated"}
+_DEFAULT = Columns()
+
+Span = tuple[int, int]
+
+
+class Sentence(NamedTuple):
+    """A text, its words as (start, end) in characters, and a tag per word; `line`: where it begins in its source."""
+
+    line: int
+    text: str
+    words: list[Span]
+    tags: list[str]
+
+
+@dataclass(frozen=True)
+class TaggedExamples:
+    """The sentences of one source, tags as written; further problems of rows go to `bad`."""
+
+    bad: BadRows
+    sentences: list[Sentence] = field(default_factory=list)
+
+    @property
+    def source(self) -> str | Path:
+        """The file, or the hub dataset and split."""
+        return self.bad.source
+
+
+def read_tagged(path: Path, columns: Columns = _DEFAULT) -> TaggedExamples:
+    """The sentences of a file, by its extension: .conllu, rows (.jsonl, .json, .csv, .parquet), else CoNLL columns.
+
+    columns   `label`: in CoNLL the tag's column, a number from 1 (the last one if not given), `text` the word's (1);
+              in CoNLL-U a column's name (upos if not given); elsewhere columns' names
+    Raises DataError for a file that cannot be read, and for bad rows, each with its line.
+    """
+    check_file(path)
+    bad, suffix = BadRows(path), plain_path(path).suffix.lower()
+    if suffix in ROW_SUFFIXES:
+        return _checked(_of_rows(read_rows(path, bad), columns, bad, {}), bad)
+    return _checked((_conllu if suffix == ".conllu" else _conll)(path, columns, bad), bad)
+
+
+def hub_tagged(source: str, split: Dataset, columns: Columns = _DEFAULT) -> TaggedExamples:
+    """The sentences of a hub dataset's split, whose tags may be class labels; raises DataError as `read_tagged`."""
+    elements = {name: getattr(feature, "feature", None) for name, feature in split.features.items()}
+    names = {name: element.names for name, element in elements.items() if isinstance(element, ClassLabel)}
+    bad = BadRows(source)
+    rows = (Row(line, cells) for line, cells in enumerate(split, start=1))
+    return _checked(_of_rows(rows, columns, bad, names), bad)
+
+
+def read_wnut17(folder: Path, dev: Path | None = None) -> dict[str, TaggedExamples]:
+    """WNUT-17's train, dev and test (Derczynski et al., WNUT 2017), from the folder of its official files.
+
+    dev   a file to use as development set instead of the folder's
+    Raises DataError for a folder without them.
+    """
+    paths = {name: folder / file for name, file in WNUT17.items()} | ({"dev": dev} if dev else {})
+    missing = [path.name for name, path in paths.items() if name != "test" and not path.is_file()]
+    if missing:
+        content = listing(sorted(child.name for child in folder.iterdir())) if folder.is_dir() else "no such folder"
+        raise DataError(f"WNUT-17 is read from its folder; {', '.join(missing)} is not in it ({content})", file=folder)
+    return {name: read_tagged(path) for name, path in paths.items() if path.is_file()}
+
+
+def notes_on_tags(examples: TaggedExamples) -> tuple[str, ...]:
+    """What a user should know of how the tags were read."""
+    different = sorted({tag for sentence in examples.sentences for tag in sentence.tags})
+    if find_scheme(different) is None:
+        if all(tag.isdigit() for tag in different):
+            return ("the tags are numbers without names, so no entities are read from them; write them as names",)
+        begins = [tag for tag in different if tag.startswith("B-")]
+        others = [tag for tag in different if find_scheme([*begins, tag]) is None]
+        if not begins or not others:
+            return ()
+        return (f"{listing(others)} fit no scheme of {begins[0]}: the tags are plain classes, no entities are read",)
+    loose = [(sentence, word) for sentence in examples.sentences for word in without_beginning(sentence.tags)]
+    if not loose:
+        return ()
+    (line, text, words, tags), word = loose[0]
+    where = f"{examples.source}:{line}: {tags[word]} of {text[slice(*words[word])]!r}, word {word + 1}"
+    return (
+        f"tags that continue no entity: {len(loose):,}, the first one at {where}; they begin entities of their own",
+    )
+
+
+def _checked(sentences: Iterator[Sentence], bad: BadRows) -> TaggedExamples:
+    examples = TaggedExamples(bad, list(sentences))
+    bad.check()
+    if not examples.sentences:
+        raise DataError("there are no sentences", file=bad.source)
+    return examples
+
+
+def _joined(line: int, words: Sequence[str], tags: Sequence[str]) -> Sentence:
+    ends = list(itertools.accumulate(len(word) + 1 for word in words))
+    spans = [(end - 1 - len(word), end - 1) for word, end in zip(words, ends, strict=True)]
+    return Sentence(line, " ".join(words), spans, list(tags))
+
+
+# CoNLL: a word per line, a blank line between sentences
+
+Lines = list[tuple[int, str]]
+
+
+def _blocks(path: Path) -> Iterator[Lines]:
+    """The lines between blank ones, numbered; tabs and spaces alone are blank."""
+    lines = ((number, line.rstrip("\r\n")) for number, line in enumerate(text_lines(path), start=1))
+    for blank, block in itertools.groupby(lines, key=lambda numbered: not numbered[1].strip(" \t")):
+        if not blank:
+            yield list(block)
+
+
+def _conll(path: Path, columns: Columns, bad: BadRows) -> Iterator[Sentence]:
+    """Cells between tabs, else between blanks; a line with # that opens a sentence and has other cells is a comment."""
+    blocks = list(_blocks(path))
+    lines = [content for block in blocks for _, content in block]
+    first = next((content for content in lines if not content.startswith("#")), lines[0] if lines else "")
+    cells_of = _tab_cells if "\t" in first else _blank_cells
+    width = len(cells_of(first))
+    word_at = _column(columns.text, 1 if columns.text == _DEFAULT.text else None, width, "--text", path)
+    tag_at = _column(columns.label, width if columns.label == _DEFAULT.label else None, width, "--label", path)
+    if blocks and word_at == tag_at:
+        problem = f"column {tag_at + 1} of {width} would be the word and its tag; a line holds both"
+        raise DataError(f"{problem}, with a tab or blanks between", file=path, line=blocks[0][0][0])
+    for block in blocks:
+        rows = []
+        for line, content in block:
+            cells = cells_of(content)
+            if len(cells) == width and cells[0] != "-DOCSTART-":
+                rows.append((line, cells[word_at], cells[tag_at]))
+            elif len(cells) != width and (rows or not content.startswith("#")):
+                bad.add(line, f"{len(cells)} columns, but the file's first line has {width}")
+        if rows and _complete(rows, bad):
+            yield _joined(rows[0][0], [word for _, word, _ in rows], [tag for _, _, tag in rows])
+
+
+def _tab_cells(line: str) -> list[str]:
+    return [cell.strip(" ") for cell in line.split("\t")]
+
+
+def _blank_cells(line: str) -> list[str]:
+    return re.split(" +", line.strip(" "))  # not str.split(): a word may hold a no-break space
+
+
+def _complete(rows: list[tuple[int, str, str]], bad: BadRows) -> bool:
+    lacking = [
+        (line, f"word {word!r} has no tag" if word else "there is no word")
+        for line, word, tag in rows
+        if not word.strip() or not tag
+    ]
+    for line, problem in lacking:
+        bad.add(line, problem)
+    return not lacking
+
+
+def _column(named: str, default: int | None, width: int, option: str, path: Path) -> int:
+    """The index of a column that is named by its number, from 1."""
+    number = default if default is not None else int(named) if named.isdecimal() else 0
+    if not 0 < number <= max(width, 1):
+        raise DataError(f"{option} {named}: columns have no names here; say a number from 1 to {width}", file=path)
+    return number - 1
+
+
+def _conllu(path: Path, columns: Columns, bad: BadRows) -> Iterator[Sentence]:
+    """Ten columns (Nivre et al., Universal Dependencies v2, 2020); ranges (1-2) and empty nodes (1.1) are no words."""
+    named = "upos" if columns.label == _DEFAULT.label else columns.label.lower()
+    if named not in CONLLU:
+        problem = f"--label {columns.label}: a CoNLL-U file has the columns {', '.join(CONLLU)}"
+        raise DataError(f"{problem}.{nearest(named, CONLLU)}", file=path)
+    for block in _blocks(path):
+        rows = []
+        for line, content in block:
+            cells = content.split("\t")
+            if content.startswith("#"):
+                continue
+            if len(cells) != len(CONLLU):
+                bad.add(line, f"{len(cells)} cells, but a line of CoNLL-U has ten, with tabs between")
+            elif cells[0].isdecimal():
+                rows.append((line, cells[1].strip(" "), cells[CONLLU.index(named)]))
+            elif not re.fullmatch(r"\d+[-.]\d+", cells[0]):
+                bad.add(line, f"{cells[0]!r} is no number of a word")
+        if rows and _complete(rows, bad):
+            yield _joined(rows[0][0], [word for _, word, _ in rows], [tag for _, _, tag in rows])
+
+
+# rows: tokens and tags, or a text and its entities
+
+
+def _of_rows(
+    rows: Iterator[Row], columns: Columns, bad: BadRows, names: Mapping[str, Sequence[str]]
+) -> Iterator[Sentence]:
+    """names: of a column whose tags are class indices."""
+    first, rows = look_at_first(rows, bad)
+    text = _present(first, columns.text, _DEFAULT.text, TOKEN_COLUMNS)
+    defaults = TAG_COLUMNS if _is_list(first.cells.get(text)) else ENTITY_COLUMNS
+    label = _present(first, columns.label, _DEFAULT.label, defaults)
+    require_columns(first, [text, label], bad.source)
+    for line, cells in rows:
+        try:
+            content, tags = _parsed(cells.get(text)), _parsed(cells.get(label))
+            if isinstance(content, list):
+                yield _of_tokens(line, content, tags, names.get(label, ()))
+            else:
+                yield _of_text(line, content, tags)
+        except BadLabel as error:
+            bad.add(line, str(error))
+
+
+def _present(row: Row, named: str, default: str, others: Sequence[str]) -> str:
+    if named in row.cells or named != default:
+        return named
+    return next((name for name in others if name in row.cells), named)
+
+
+def _is_list(cell: object) -> bool:
+    return isinstance(cell, list) or (isinstance(cell, str) and isinstance(_parsed(cell), list))
+
+
+def _parsed(cell: object) -> object:
+    """A list that a CSV cell holds as JSON; anything else as it is."""
+    if isinstance(cell, str) and cell.startswith("["):
+        try:
+            return json.loads(cell)
+        except ValueError:
+            return cell
+    return cell
+
+
+def _of_tokens(line: int, tokens: list[Any], tags: Any, names: Sequence[str]) -> Sentence:
+    if not isinstance(tags, list) or len(tags) != len(tokens):
+        count = f"{len(tags)} tags" if isinstance(tags, list) else f"{shown(tags)} as tags"
+        raise BadLabel(f"{len(tokens)} words, but {count}; there must be a tag per word")
+    if not tokens:
+        raise BadLabel("there are no words")
+    for place, word in enumerate(tokens, start=1):
+        if not isinstance(word, str) or not word.strip() or has_half_pair(word):
+            problem = HALF_PAIR if isinstance(word, str) and word.strip() else "is no word"
+            raise BadLabel(f"word {place}, {shown(word)}, {problem}")
+    return _joined(line, tokens, [_tag(tag, place, names) for place, tag in enumerate(tags, start=1)])
+
+
+def _tag(tag: object, place: int, names: Sequence[str]) -> str:
+    if isinstance(tag, int) and not isinstance(tag, bool):
+        if names and not 0 <= tag < len(names):
+            raise BadLabel(f"tag {place} is {tag}, but there are {len(names)} names")
+        return names[tag] if names else str(tag)
+    if isinstance(tag, str) and tag.strip():
+        return tag.strip()
+    raise BadLabel(f"tag {place} is {shown(tag)}, which is no tag")
+
+
+def _of_text(line: int, text: object, cells: object) -> Sentence:
+    if not isinstance(text, str) or not text.strip() or has_half_pair(text):
+        raise BadLabel(f"{shown(text)} is no text")
+    if not isinstance(cells, list):
+        raise BadLabel(f"the entities of a text are a list, empty where there is none; here is {shown(cells)}")
+    words = cut_words(text)
+    spans = sorted({_span(cell, text) for cell in cells})
+    tagged = [_entity(span, text, words) for span in spans]
+    for before, after in itertools.pairwise(tagged):
+        if after.first < before.end:
+            both = f"{text[slice(*words[after.first])]!r} is part of two entities, {before.type} and {after.type}"
+            raise BadLabel(f"{both}; a word has one tag")
+    return Sentence(line, text, words, bio(tagged, len(words)))
+
+
+def _span(cell: Any, text: str) -> tuple[int, int, str]:
+    """An entity as written: [start, end, label], or an object with these keys or doccano's (start_offset)."""
+    parts = cell
+    if isinstance(cell, dict):
+        parts = [*(cell.get(key, cell.get(f"{key}_offset")) for key in ("start", "end")), cell.get("label")]
+    if not isinstance(parts, list) or len(parts) != 3 or not isinstance(parts[2], str) or not parts[2].strip():
+        raise BadLabel(f"{shown(cell)} is no entity; write [start, end, label]")
+    start, end, label = parts
+    if not (type(start) is type(end) is int and 0 <= start < end <= len(text)):
+        raise BadLabel(f"entity {shown(cell)} does not lie within the text's {len(text)} characters")
+    return start, end, label.strip()
+
+
+def _entity(span: tuple[int, int, str], text: str, words: list[Span]) -> Entity:
+    """The words of an entity; blanks at its ends are left out."""
+    start, end, label = span
+    first = bisect.bisect_right(words, start, key=lambda word: word[1])
+    last = bisect.bisect_left(words, end, key=lambda word: word[0])
+    if first == last:
+        raise BadLabel(f"entity {label} at {start}..{end}, {text[start:end]!r}, holds no word")
+    for word_start, word_end in (words[first], words[last - 1]):
+        if word_start < start or word_end > end:
+            cut = f"cuts the word {text[word_start:word_end]!r} at {word_start}..{word_end}"
+            raise BadLabel(f"entity {label} at {start}..{end}, {text[start:end]!r}, {cut}; a word has one tag")
+    return Entity(label, first, last)

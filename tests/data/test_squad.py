@@ -1,0 +1,83 @@
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from messages import names
+
+from emdistill.data.squad import Answer, Question, read_questions
+from emdistill.errors import DataError
+
+CONTEXT = "Ada Lovelace met Charles Babbage in London."
+ADA = {"text": "Ada Lovelace", "answer_start": 0}
+WHO = {"id": "q1", "question": "Who met Babbage?", "answers": [ADA]}
+WHY = {"id": "q2", "question": "Why?", "answers": [], "is_impossible": True}
+
+
+def squad(path: Path, *qas: dict[str, Any], indent: int | None = None) -> Path:
+    whole = {"version": "1.1", "data": [{"title": "Ada", "paragraphs": [{"context": CONTEXT, "qas": list(qas)}]}]}
+    content = json.dumps(whole, indent=indent).encode()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+def rows(path: Path, *cells: dict[str, Any]) -> Path:
+    path.write_text("\n".join(map(json.dumps, cells)))
+    return path
+
+
+@pytest.mark.parametrize("name", ["dev.json", "dev.json.gz"])
+def test_squad(tmp_path: Path, name: str) -> None:
+    read = read_questions(squad(tmp_path / name, WHO, WHY))
+    assert read.questions == [
+        Question(1, "Who met Babbage?", CONTEXT, (Answer("Ada Lovelace", 0),)),
+        Question(1, "Why?", CONTEXT),
+    ]
+    assert read.unanswerable == 1
+    assert read_questions(squad(tmp_path / name, WHO)).unanswerable == 0
+
+
+@pytest.mark.parametrize("answers", [[ADA], {"text": ["Ada Lovelace"], "answer_start": [0]}])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_rows(tmp_path: Path, name: str, answers: Any) -> None:
+    row = {"question": "Who?", "context": CONTEXT, "answers": answers}
+    (question,) = read_questions(rows(tmp_path / name, row)).questions
+    assert question == Question(1, "Who?", CONTEXT, (Answer("Ada Lovelace", 0),))
+    path = rows(tmp_path / name, row, row | {"answers": {"text": [], "answer_start": []}})
+    assert read_questions(path).unanswerable == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"answers": [{"text": "Lovelace", "answer_start": 5}]},
+        {"answers": [{"text": "Ada", "answer_start": -43}]},
+        {"answers": [{"text": "Ada", "answer_start": "0"}]},
+        {"answers": [{"text": " ", "answer_start": 3}]},
+        {"answers": ["Ada"]},
+        {"answers": "Ada"},
+        {"answers": None},
+        {"answers": {"text": ["Ada"], "answer_start": []}},
+        {"is_impossible": True},
+        {"question": " "},
+        {"question": "\ud83d"},
+        {"id": "q2"},
+    ],
+)
+def test_bad_questions_are_named(tmp_path: Path, change: dict[str, Any]) -> None:
+    bad = WHO | change
+    path = squad(tmp_path / "a.json", WHY, bad, indent=1)
+    line = max(at for at, text in enumerate(path.read_text().splitlines(), start=1) if f'"id": "{bad["id"]}"' in text)
+    with names(DataError, f"{path}:{line}", bad["id"]):
+        read_questions(path)
+
+
+@pytest.mark.parametrize(
+    "content", ["", '{"data": []}', '{"data": [{"paragraphs": 3}]}', '{"data": 3}', '{"data": [{}]}', "[1]"]
+)
+def test_files_that_hold_no_questions(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(content)
+    with names(DataError, path):
+        read_questions(path)
