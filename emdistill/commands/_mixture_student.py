@@ -1,7 +1,7 @@
 """How a student of several tasks is born: the student of --student, with a head per task."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -14,7 +14,7 @@ from emdistill.data.mixture_file import Mixture, MixtureTask
 from emdistill.models.encoder import class_with_head, tasks_of
 from emdistill.models.multi_task import MultiTaskModel, TaskOutputs, build_task_model, head_end, share
 from emdistill.models.task_head import HeadParts, LabelEmbedding, TaskHead
-from emdistill.runs.reading import Reading
+from emdistill.runs.reading import reading_of
 from emdistill.students import Student, student_kind
 from emdistill.tasks.task import Task, TaskData
 from emdistill.training.splits import sample_batches
@@ -86,8 +86,9 @@ def _options(config: RunConfig) -> dict[str, object]:
 
 def _outputs(asked: Asked, parts: HeadParts, max_length: int) -> TaskOutputs:
     task = asked.task
-    reading = Reading(task.text, task.text_pair, task.label, max_length, task.kind.name)
-    return TaskOutputs(task.labels, task.kind.problem_type, task.kind.head, asked.entry.layer, parts, asdict(reading))
+    return TaskOutputs(
+        task.labels, task.kind.problem_type, task.kind.head, asked.entry.layer, parts, reading_of(task, max_length)
+    )
 
 
 def _begin_as_the_teachers(model: PreTrainedModel, teacher: OpenTeacher) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset, concatenate_datasets
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from emdistill.training.evaluate import Score
 from emdistill.training.lesson import Collator
 
 LABELS = "labels"
+NUMBER = "number"
 
 
 def of_task(examples: Dataset, number: int) -> Dataset:
@@ -29,26 +31,28 @@ def of_task(examples: Dataset, number: int) -> Dataset:
 
 
 def to_choose_on(examples: Sequence[Dataset]) -> Dataset:
-    """Tokenised examples of all tasks to score on; `labels` is the row's number, by which MixtureScore finds it."""
+    """Tokenised examples of all tasks to score on, each row with its number among all, by which MixtureScore finds it."""
     parts = []
     for number, part in enumerate(examples):
         count, start = len(part), sum(map(len, examples[:number]))
         part = part.remove_columns(LABELS).add_column(TASK, [number] * count)
-        parts.append(part.add_column(LABELS, [*range(start, start + count)]))
+        parts.append(part.add_column(NUMBER, [*range(start, start + count)]))
     return concatenate_datasets(parts)
 
 
 @dataclass(frozen=True)
 class MixtureCollator:
-    """Makes a batch of rows of one task, by the task's own collator."""
+    """Makes a batch of rows of one task, by the task's own collator; of rows to score on, labels are their numbers."""
 
     collators: Sequence[Collator]
 
     def __call__(self, rows: list[dict[str, Any]]) -> Any:
-        number = rows[0][TASK]
-        own = {f"{LABELS} {number}": LABELS}
+        task = rows[0][TASK]
+        own = {f"{LABELS} {task}": LABELS}
         rows = [{own.get(name, name): value for name, value in row.items() if value is not None} for row in rows]
-        return self.collators[number](rows)
+        numbers = [row.pop(NUMBER) for row in rows if NUMBER in row]
+        batch = self.collators[task](rows)
+        return {**batch, LABELS: torch.tensor(numbers)} if numbers else batch
 
 
 @dataclass(frozen=True)
