@@ -42,7 +42,8 @@ class CommonConfig:
 
     Args:
         data: a GLUE folder, a CSV, TSV, JSONL or Parquet file, a hub dataset, or 'messages'; raw text for task text;
-            nothing where a teacher and unlabelled text are all there is.
+            a YAML file of several tasks, for a student of them all; nothing where a teacher and unlabelled text are
+            all there is.
         output: folder of the run, or of the comparison.
         task: a task's name (see `emdistill tasks`); files of your own need none.
         rows: learn from at most so many training rows, drawn once for all seeds; of raw text, so many pieces.
@@ -97,6 +98,7 @@ class TeachingConfig(CommonConfig):
             of their answers; or a file of its answers, with the columns of the text and logits, probabilities or a
             label (.jsonl, .csv, .tsv, .parquet); or none, for labels alone.
         teacher_weights: weights of several teachers' answers, separated by commas; equal ones if not given.
+        head: of a teacher of several tasks, the task whose head teaches.
         student: 3 (so many teacher layers), 1,3,5 (these), 4x312 (layers x width), bilstm, or a folder or hub id.
         student_birth: where the weights of a student of a given shape come from: the teacher's units, chosen by
             importance or at random, or fresh ones.
@@ -120,6 +122,7 @@ class TeachingConfig(CommonConfig):
     data: str = ""
     teacher: str
     teacher_weights: str | None = None
+    head: str | None = None
     student: str = "3"
     student_birth: Birth = "importance"
     student_source: str | None = None

@@ -24,6 +24,8 @@ FAR_BELOW = -1e9  # a logit whose probability is 0
 TEACHER_LOGITS = "answer_logits"
 # In a batch of raw text: the tokens whose logits are read, [B, L], where these are more than the masked ones.
 ASKED = "asked"
+# In a batch of a mixture: the number of its task, the same for every row, [B].
+TASK = "task"
 Link = Literal["softmax", "sigmoid", "identity", "positions"]
 SEQUENCE = "SequenceClassification"
 
@@ -80,6 +82,7 @@ class EncoderStates:
     attention_scores  [B, h, L, L] per layer: q·k / sqrt(head size), with the family's bias by position, before mask
                       and softmax
     queries, keys, values  [B, L, d] per layer, all heads side by side
+    features          [.., d] each: what the head's last matrix reads; the private features of one of several tasks
     """
 
     logits: Tensor
@@ -90,6 +93,7 @@ class EncoderStates:
     queries: tuple[Tensor | None, ...] = ()
     keys: tuple[Tensor | None, ...] = ()
     values: tuple[Tensor | None, ...] = ()
+    features: tuple[Tensor | None, ...] = ()
 
 
 def labels_of_answers(batch: Mapping[str, Tensor]) -> Tensor:

@@ -25,7 +25,7 @@ def random_states(
     """Every state there is; the same numbers for a seed, whatever the version of torch.
 
     answers  that the logits are of: one per row by default
-    vectors  the width of queries, keys and values: the encoder's by default; 0: they are absent
+    vectors  the width of queries, keys and values: the encoder's by default; 0: they and a head's features are absent
     """
     draw = np.random.RandomState(seed)  # its stream never changes
     batch, length = mask.shape
@@ -45,7 +45,8 @@ def random_states(
     )
     width = shape.width if vectors is None else vectors
     relations = {name: each_layer(batch, length, width) for name in ("queries", "keys", "values")} if width else {}
-    return replace(states, **relations)
+    features = tuple(normal(batch, width) for _ in range(2)) if width else ()
+    return replace(states, features=features, **relations)
 
 
 def random_layers(count: int, shape: tuple[int, ...], seed: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:

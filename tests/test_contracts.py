@@ -44,7 +44,7 @@ ASKED: dict[str, tuple[TaskKind, tuple[str, ...]]] = {
     name: (kind, () if kind.link == "identity" else ("no", "yes")) for name, kind in KINDS.items()
 } | {"many classes": (KINDS["classification"], tuple("abcdefg"))}
 NEEDS = {"embeddings": "embeddings", "hidden": "hidden", "attention": "attention_scores"}
-NEEDS |= {name: name for name in ("queries", "keys", "values")}
+NEEDS |= {name: name for name in ("queries", "keys", "values", "features")}
 TEXTS = ("the movie was good", "a bad book", "it is not very good and it was not the book", "a movie")
 
 
@@ -92,8 +92,9 @@ def make_loss(name: str, kind: str, student_layers: int, teacher_layers: int) ->
     name, _, mapping = name.partition("+")
     if mapping:
         return LayerLoss([part(name)()], MAPPINGS[mapping](student_layers, teacher_layers))
-    takes_link = "link" in inspect.signature(part(name)).parameters
-    loss: Loss = part(name)(**{"link": ASKED[kind][0].link} if takes_link else {})
+    settings = {"link": ASKED[kind][0].link, "width": 24, "tasks": 2}
+    needed = settings.keys() & inspect.signature(part(name)).parameters.keys()
+    loss: Loss = part(name)(**{setting: settings[setting] for setting in needed})
     return loss
 
 
@@ -120,7 +121,7 @@ class LossCase:
         outputs = max(1, len(ASKED[kind][1]))
         mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0]])
         self.loss = make_loss(name, kind, student_layers, 7).eval()
-        self.batch = _some_batch(kind)
+        self.batch = _some_batch(kind) | {"task": torch.ones(3, dtype=torch.long)}
         answers = sum(answers_per_feature({**self.batch, "input_ids": mask}))
         sizes = {"outputs": outputs, "answers": answers, "vectors": 24}  # a width for 12 relation heads
         options: dict[str, Any] = {**sizes, "dtype": torch.float32}
@@ -159,7 +160,7 @@ def test_loss_reads_only_what_it_needs(loss_case: LossCase) -> None:
         field: None if field == "embeddings" else () for need, field in NEEDS.items() if need not in needs
     }
     if not loss_case.loss.predicts:
-        absent["logits"], loss_case.batch = torch.empty(3, 0), {}
+        absent["logits"], loss_case.batch = torch.empty(3, 0), {"task": loss_case.batch["task"]}
     student, teacher = (replace(states, **absent) for states in (loss_case.student, loss_case.teacher))
     assert torch.equal(loss_case.value(student, teacher), expected)
     if not loss_case.loss.taught:

@@ -119,7 +119,7 @@ class TeacherModel(OpenTeacher):
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
-        self.model = Teacher(load_classifier(config.teacher))
+        self.model = Teacher(load_classifier(config.teacher, task=config.head))
         self.source: Teacher | TeacherEnsemble = self.model
         self.fingerprint = self.model.fingerprint
         self.born_from: Classifier = Classifier(config.teacher, self.model.model, load_tokenizer(config.teacher))

@@ -11,12 +11,14 @@ import numpy as np
 
 from emdistill.commands._baselines import Setting, measure_baselines
 from emdistill.commands._bench import torch_contender
+from emdistill.commands._mixture import distill_mixture
 from emdistill.commands._open_teacher import open_teacher
 from emdistill.commands._raw_text import distill_text
 from emdistill.commands._several_teachers import teacher_names
 from emdistill.commands._teachers import OpenTeacher
 from emdistill.config import RunConfig, config_dict
 from emdistill.console import say, say_scores
+from emdistill.data.mixture_file import is_mixture
 from emdistill.data.read import read_data
 from emdistill.data.unlabelled import texts_kept
 from emdistill.models.encoder import encoder_shape
@@ -80,6 +82,8 @@ def distill(
     baseline_names(config.baselines)  # a wrong name is refused now
     if config.task == RAW_TEXT:
         return distill_text(config, quiet=quiet)
+    if is_mixture(config.data):
+        return distill_mixture(config, quiet=quiet)
     folder = Path(config.output)
     reads = [config.data, config.dev, config.student, config.student_source, config.augmented]
     reads += [*teacher_names(config.teacher), *(config.unlabelled or "").split(",")]

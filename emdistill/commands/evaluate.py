@@ -6,7 +6,7 @@ from typing import Any
 
 from emdistill.data.labels import as_the_model_counts
 from emdistill.errors import ModelError
-from emdistill.ship.classifier import open_classifier
+from emdistill.ship.classifier import head_of_task, open_classifier
 from emdistill.training.evaluate import score_sets
 
 
@@ -19,6 +19,7 @@ def evaluate_model(
     label: str | None = None,
     kind: str | None = None,
     max_length: int | None = None,
+    head: str | None = None,
 ) -> dict[str, float]:
     """Score a fine-tuned model or student on the development set of a task, or on every row of a file.
 
@@ -31,8 +32,9 @@ def evaluate_model(
         label: column of the label.
         kind: what the label is; found from the model if not given.
         max_length: tokens per sentence or pair at most; as the model was trained if not given.
+        head: of a model of several tasks, the one that answers; that of --task if not given.
     """
-    classifier = open_classifier(model)
+    classifier = open_classifier(model, head or head_of_task(model, task))
     reading = classifier.reading.of(text, text_pair, label)
     whole_file = task is None and Path(data).is_file()
     task_data = reading.read(

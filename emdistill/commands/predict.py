@@ -24,6 +24,7 @@ def predict_file(
     batch_size: int | None = None,
     max_length: int | None = None,
     logits: bool = False,
+    head: str | None = None,
     overwrite: bool = False,
 ) -> int:
     """Label every row of a file with a model; the output has the input's columns and `prediction`, `probability`.
@@ -41,12 +42,13 @@ def predict_file(
             else is in its batch.
         max_length: tokens per sentence or pair at most; as the model was trained if not given.
         logits: write all logits too, by label: the answers that `emdistill distill --teacher FILE` takes.
+        head: of a model of several tasks, the one that answers.
         overwrite: replace the output file if it exists.
     """
     check_limits(batch_size=batch_size)
     place = Path(output)
     check_file(place, WRITTEN_SUFFIXES, overwrite=overwrite)
-    classifier = open_classifier(model)
+    classifier = open_classifier(model, head)
     reading = classifier.reading.of(text, text_pair)
     length = classifier.max_length(max_length)
     rows = read_inputs(input, reading.text, reading.text_pair)

@@ -11,13 +11,16 @@ from emdistill.losses.hard_labels import HardLabels
 from emdistill.losses.hidden_states import HiddenStateCosts
 from emdistill.losses.layers import LayerLoss
 from emdistill.losses.loss import Loss
+from emdistill.losses.mixture import MixtureObjective
 from emdistill.losses.neuron_selectivity import NeuronSelectivityCosts
 from emdistill.losses.objective import Objective
+from emdistill.losses.orthogonality import Orthogonality
 from emdistill.losses.projection import Projection
 from emdistill.losses.relations import RelationCosts
 from emdistill.losses.soft_targets import SoftTargets
 from emdistill.losses.solution_flow import SolutionFlowCosts
 from emdistill.losses.standardised_logits import StandardisedLogits
+from emdistill.losses.task_discriminator import TaskDiscriminator
 
 __all__ = [
     "AttentionDistributionCosts",
@@ -31,11 +34,14 @@ __all__ = [
     "HiddenStateCosts",
     "LayerLoss",
     "Loss",
+    "MixtureObjective",
     "NeuronSelectivityCosts",
     "Objective",
+    "Orthogonality",
     "Projection",
     "RelationCosts",
     "SoftTargets",
     "SolutionFlowCosts",
     "StandardisedLogits",
+    "TaskDiscriminator",
 ]

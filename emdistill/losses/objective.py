@@ -1,6 +1,6 @@
 """The objective: a weighted sum of loss terms that prints its own equation."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -45,14 +45,25 @@ class Objective(nn.Module):
         self.projection = projection
         self.balance = balance
         self.schedules = dict(schedules or {})
+        self.apart: frozenset[str] = frozenset()
         # No buffers: the trainer says both before every pass, after a resume too.
         self.step = 0
         self.progress = 0.0
+
+    def of(self, batch: Mapping[str, Tensor]) -> "Objective":
+        """What is to be learned from a batch: of several tasks the objective of the batch's task."""
+        return self
 
     def begin_step(self, step: int, steps: int) -> None:
         """Say that optimizer step `step`, from 0, of so many begins."""
         self.step = step
         self.progress = step / steps
+
+    def add(self, term: str, loss: Loss, weight: float) -> None:
+        """One more loss, of one term, that `balance` does not count among the others."""
+        self.losses.append(loss)
+        self.weights[term] = weight
+        self.apart |= {term}
 
     @property
     def needs(self) -> frozenset[str]:
@@ -139,16 +150,28 @@ class Objective(nn.Module):
         return torch.stack(list(weighted.values())).sum(), weighted
 
     def _weights_now(self, terms: Mapping[str, Tensor], norms: Norms | None) -> dict[str, float | Tensor]:
-        weights: dict[str, float | Tensor] = dict(self.weights)
-        if self.balance is not None:
-            if norms is not None and self.training and self.balance.due(self.step):
-                self.balance.note(self.step, norms(self.balance.parts(terms, self.weights)))
-            weights |= {name: weights[name] * factor for name, factor in self.balance.factors().items()}
-        return weights | {name: weights[name] * SCHEDULES[s](self.progress) for name, s in self.schedules.items()}
+        scheduled = {name: weight * self._share_now(name) for name, weight in self.weights.items()}
+        if self.balance is None:
+            return dict(scheduled)
+        if norms is not None and self.training and self.balance.due(self.step):
+            # A balanced term is measured at its full weight, the others as they weigh now.
+            measured = {name: value for name, value in terms.items() if name not in self.apart}
+            full = {name: self.weights[name] for name in self.balance.terms}
+            self.balance.note(self.step, norms(self.balance.parts(measured, scheduled | full)))
+        return scheduled | {name: scheduled[name] * factor for name, factor in self.balance.factors().items()}
+
+    def _share_now(self, term: str) -> float:
+        """s(p) of a term."""
+        return SCHEDULES[self.schedules[term]](self.progress) if term in self.schedules else 1.0
 
     def layer_losses(self) -> list[LayerLoss]:
         """The losses that map layers to layers, for whoever records their flows."""
         return [loss for loss in self._losses() if isinstance(loss, LayerLoss)]
+
+    def flows(self) -> Iterator[tuple[str, LayerLoss, Tensor]]:
+        """Each term's last flow, by its name, and the loss that it comes from."""
+        for loss in self.layer_losses():
+            yield from ((name, loss, flow) for name, flow in loss.last_flows.items())
 
     def _losses(self) -> list[Loss]:
         return [loss for loss in self.losses if isinstance(loss, Loss)]
@@ -160,7 +183,8 @@ class Objective(nn.Module):
             f"{scheduled.get(name, '')}{weight:g}·{'r·' if name in balanced else ''}{name}"
             for name, weight in self.weights.items()
         )
-        notes = [self.balance.equation(self.weights)] if self.balance is not None else []
+        measured = {name: weight for name, weight in self.weights.items() if name not in self.apart}
+        notes = [self.balance.equation(measured)] if self.balance is not None else []
         notes += ["p = share of the training done"] if scheduled else []
         return ", ".join([f"L = {equation}", *notes])
 

@@ -24,18 +24,30 @@ from emdistill.states import CLASSES, EncoderShape, Predictions
 from emdistill.training.stage import Stage
 
 PREDICTION_TERMS = ("soft_targets", "hard_labels", "standardised_logits")
+# Teacher annealing, target = p · label + (1 − p) · the teacher's answer, p being the share of the training done: cross-
+# entropies are linear in the target, and of scores the squared difference has the same gradient.
+ANNEALING = {"soft_targets": "fade", "hard_labels": "grow"}
 
 
 def prediction_weights(
-    alpha: float, factor: float = 1.0, predictions: Predictions = CLASSES, standardised_logits: float = 0.0
+    alpha: float,
+    factor: float = 1.0,
+    predictions: Predictions = CLASSES,
+    standardised_logits: float = 0.0,
+    *,
+    annealing: bool = False,
 ) -> dict[str, float]:
     """Term name -> weight: α on soft targets, 1 - α on hard labels, times the factor; what weighs nothing is left out.
 
-    Without predictions there are no terms.
+    Without predictions there are no terms. Annealing gives both the whole weight, for schedules (ANNEALING) to share.
     """
     if not 0 <= alpha <= 1:
         raise ConfigError(f"--objective.alpha is a share between 0 and 1, not {alpha}")
-    shares = zip(PREDICTION_TERMS, (alpha, 1 - alpha, standardised_logits), strict=True)
+    if annealing and alpha != 1:
+        raise ConfigError(
+            f"--objective.annealing shares out soft targets and labels by itself: leave out alpha {alpha:g}"
+        )
+    shares = zip(PREDICTION_TERMS, (alpha, 1.0 if annealing else 1 - alpha, standardised_logits), strict=True)
     return {name: factor * share for name, share in shares if factor * share > 0 and predictions.link is not None}
 
 
@@ -109,11 +121,13 @@ def two_phases(
     share: float,
     learning_rate: float | None,
     balance: GradientBalance | None = None,
+    schedules: Mapping[str, str] | None = None,
 ) -> list[Stage]:
     """First the intermediate terms, for `share` of the epochs, then the prediction loss alone, for the rest.
 
     learning_rate   of the first phase; None: the training's own
     balance         between the intermediate terms
+    schedules       of the prediction terms
     Raises ConfigError where a phase has no loss, or no epochs.
     """
     if not 0 < share < 1:
@@ -133,5 +147,5 @@ def two_phases(
     }
     return [
         Stage("intermediate", Objective(intermediate, first, projection, balance=balance), setting, share),
-        Stage("prediction", Objective(prediction, last), share=1 - share),
+        Stage("prediction", Objective(prediction, last, schedules=schedules), share=1 - share),
     ]

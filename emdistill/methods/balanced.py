@@ -4,6 +4,7 @@
     L_k = Σ_ij F[i, j] · D^k[i, j] / Var^k[j],   k = attention scores, hidden states;   embeddings likewise
     r = layer_ratio · ‖∇ predictions‖ / ‖∇ Σ_k w_k L_k‖ over the student's weights,   Σ_k w_k = layer_ratio
 
+With annealing α = 1 − p, p being the share of the training done (Clark et al., BAM!, ACL 2019, arXiv 1907.04829).
 A layer's cost is the share of the teacher's variance that the student leaves unexplained; its weight follows from how
 hard the predictions pull. Of no paper: parts of several (docs/methods/balanced.md).
 """
@@ -40,6 +41,7 @@ def balanced(
     alpha: float = 1.0,
     temperature: float = 1.0,
     standardised_logits: float = 0.0,
+    annealing: bool = False,
     projection: ProjectionKind = "shared",
     heads: Heads | None = None,
     cost_memory: float = 0.0,
@@ -68,6 +70,7 @@ def balanced(
         alpha: share of soft targets in the prediction loss, the rest is hard labels.
         temperature: temperature of the soft targets.
         standardised_logits: weight of the squared difference of standardised logits; 0 switches it off.
+        annealing: begin with the teacher's answers alone, and end with the labels alone; layers are not annealed.
         projection: one projection shared by all layers and the embeddings, one per_layer, or none.
         heads: attention scores head by head (equal), averaged over heads (mean) or matched by a small transport
             (match); by default equal where the head counts are, else mean.
@@ -80,7 +83,7 @@ def balanced(
     together = sum(factors.values())
     layer_weights = {name: layer_ratio * factor / together for name, factor in factors.items() if layer_ratio * factor}
     prediction_weights = parts.prediction_weights(
-        alpha, predictions=predictions, standardised_logits=standardised_logits
+        alpha, predictions=predictions, standardised_logits=standardised_logits, annealing=annealing
     )
 
     def layer_mapping() -> LayerMapping:
@@ -101,6 +104,7 @@ def balanced(
     project = parts.needed_projection(layer_weights, student, teacher, projection)
     final = parts.prediction_losses(prediction_weights, temperature=temperature, predictions=predictions)
     weights = layer_weights | prediction_weights
+    annealed = parts.ANNEALING if annealing and final else {}
     two_phases = schedule == "two-phase" and bool(final)
     balance = None
     if layer_weights and (weighting == "each-norm" or (weighting == "gradient-norms" and final and not two_phases)):
@@ -116,6 +120,7 @@ def balanced(
             share=intermediate_share,
             learning_rate=intermediate_learning_rate,
             balance=balance,
+            schedules=annealed,
         )
-    schedules = dict.fromkeys(layer_weights, "fade") if schedule == "fade" and final else {}
+    schedules = annealed | (dict.fromkeys(layer_weights, "fade") if schedule == "fade" and final else {})
     return [Stage("joint", Objective([*intermediate, *final], weights, project, balance=balance, schedules=schedules))]

@@ -10,7 +10,8 @@ are rotated where the family rotates them (ModernBERT), and a window over the te
 """
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,11 +28,14 @@ from emdistill.models.attention import attending, attention_implementation
 from emdistill.models.encoder import head_of
 from emdistill.models.families import require
 from emdistill.models.masked_lm import has_masked_lm_head, word_logits
+from emdistill.models.multi_task import head_end, task_model
+from emdistill.models.task_head import TaskHead
 from emdistill.states import (
     ANSWERS,
     ASKED,
     ENDS,
     NOT_MASKED,
+    TASK,
     TEACHER_LOGITS,
     WINDOW,
     WORDS_OF_TOKENS,
@@ -42,9 +46,9 @@ from emdistill.tasks import kind_of_head
 
 OF_ATTENTION = ("attention", "queries", "keys", "values")
 OF_LAYERS = ("hidden", *OF_ATTENTION)
-STATES = frozenset({"embeddings", *OF_LAYERS})
+STATES = frozenset({"embeddings", "features", *OF_LAYERS})
 # row: the number of an example in its data set
-NOT_FOR_THE_MODEL = frozenset({"labels", "row", WORDS_OF_TOKENS, TEACHER_LOGITS, ASKED, ANSWERS, ENDS, WINDOW})
+NOT_FOR_THE_MODEL = frozenset({"labels", "row", TASK, WORDS_OF_TOKENS, TEACHER_LOGITS, ASKED, ANSWERS, ENDS, WINDOW})
 SUFFIX = "+emdistill"
 
 
@@ -54,15 +58,16 @@ def capture(
     """The states of one forward pass: logits and mask always, the rest by `needs` and `layers`.
 
     model   a model with the head of a kind of task, masked-LM or bare encoder of transformers; with such a head also
-            inside a wrapper (DistributedDataParallel)
+            inside a wrapper (DistributedDataParallel); of a MultiTaskModel the model of the batch's task
     inputs  the tokenizer's tensors, [B, L]; `labels`, `row`, `words`, `answers` and the teacher's part are not passed
             on; without `attention_mask` all are tokens. The logits are those of the answers (TaskKind.pick): [A, C];
             of a masked-LM those at the positions whose label is not -100, or of ASKED where the batch has them: [P, V]
-    needs   any of "hidden", "embeddings", "attention", "queries", "keys", "values"
+    needs   any of "hidden", "embeddings", "attention", "queries", "keys", "values", "features" (of a head)
     layers  the numbers of the layers to keep; None: all
     Gradients flow through all states. The output is that of an uncaptured pass, up to rounding.
     Raises CaptureError for a state that cannot be had from this model, LayerCountError for a layer it does not have.
     """
+    model = task_model(model, inputs)
     encoder = _encoder(model)
     check_states(needs)
     require(encoder, *{"attention" if need in OF_ATTENTION else "hidden" for need in needs})
@@ -72,7 +77,8 @@ def capture(
     runs = encoder.base_model if has_masked_lm_head(encoder) else model
     forward = partial(runs, **arguments, output_hidden_states=with_hidden, return_dict=True)
     recorder = _Recorder(frozenset(encoder.modules()), frozenset(chosen), frozenset(needs) & {*OF_ATTENTION})
-    outputs = _forward_recorded(encoder, forward, recorder) if recorder.needs else forward()
+    with _features(encoder, "features" in needs) as features:
+        outputs = _forward_recorded(encoder, forward, recorder) if recorder.needs else forward()
     hidden = _hidden_states(encoder, outputs) if with_hidden else ()
     return EncoderStates(
         logits=_logits(encoder, outputs, inputs),
@@ -80,6 +86,7 @@ def capture(
         embeddings=hidden[0] if "embeddings" in needs else None,
         hidden=tuple(s if i in chosen else None for i, s in enumerate(hidden[1:])) if "hidden" in needs else (),
         **{field_of(kind): tuple(states) for kind, states in recorder.states.items()},
+        features=(features.get("shared"), features.get("private")) if "features" in needs else (),
     )
 
 
@@ -119,6 +126,23 @@ def _logits(encoder: PreTrainedModel, outputs: Mapping[str, Any], inputs: Mappin
         answered = inputs[ASKED] if ASKED in inputs else inputs["labels"] != NOT_MASKED
         return word_logits(encoder, hidden, answered)
     return hidden.new_zeros(len(hidden), 0)
+
+
+@contextmanager
+def _features(encoder: PreTrainedModel, wanted: bool) -> Iterator[dict[str, Tensor]]:
+    """While open, what the last matrix of the head reads is noted, and the private features of a TaskHead."""
+    features: dict[str, Tensor] = {}
+    handles = []
+    if wanted:
+        head = head_end(encoder)
+        handles.append(head.register_forward_pre_hook(lambda _, given: features.update(shared=given[0])))
+        if isinstance(head, TaskHead) and head.private is not None:
+            handles.append(head.private.register_forward_hook(lambda _, given, made: features.update(private=made)))
+    try:
+        yield features
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @dataclass(frozen=True)

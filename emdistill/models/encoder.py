@@ -2,17 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import transformers
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import cached_file
 
 from emdistill.config import HUB_ID
 from emdistill.errors import ModelError, TokenizerError
@@ -20,6 +22,14 @@ from emdistill.models import bilstm
 from emdistill.models.families import FAMILIES, require
 from emdistill.models.inputs import PROBES, check_padding, fit_tokenizer
 from emdistill.models.masked_lm import has_masked_lm_head
+from emdistill.models.multi_task import (
+    MultiTaskModel,
+    TaskOutputs,
+    build_task_model,
+    chosen_task,
+    load_task_tensors,
+    saved_tasks,
+)
 from emdistill.states import SEQUENCE, EncoderShape
 from emdistill.tasks import KINDS
 
@@ -32,17 +42,28 @@ bilstm.register()
 
 
 def load_classifier(
-    source: Source, *, labels: Sequence[str] = (), problem_type: str | None = None, head: str = SEQUENCE
+    source: Source,
+    *,
+    labels: Sequence[str] = (),
+    problem_type: str | None = None,
+    head: str = SEQUENCE,
+    task: str | None = None,
 ) -> PreTrainedModel:
     """Load an encoder with the head of its task, in float32 and eval mode.
 
-    Without `problem_type` the model must have a head and is taken as stored.
+    Without `problem_type` the model must have a head and is taken as stored; of several heads that of `task`.
     With it the model is to be trained: its outputs get these label names, or one output without labels, and a `head`
     (TaskKind.head) that is absent or of another size is drawn from torch's random generator (seed it before).
     Raises ModelError: no such folder, no safetensors, a broken file, no encoder, no head, an unknown family that reads
     padding in its own way (check_padding).
     """
     config = _load_config(source)
+    tasks = saved_tasks(config)
+    if tasks and problem_type is None:
+        name = chosen_task([*tasks], task, source)
+        return _checked(source, _task_models(source, config, {name: tasks[name]})[name])
+    if task is not None:
+        raise ModelError(f"{source} has one head, and no {task!r} among several; leave out --head")
     if problem_type is None:
         head = stored_head(config)
     else:
@@ -58,6 +79,27 @@ def load_classifier(
             "fine-tune it first: emdistill finetune"
         )
     return _checked(source, model)
+
+
+def load_tasks(source: Source) -> MultiTaskModel:
+    """Load an encoder with the heads of all its tasks, in float32 and eval mode; raises ModelError."""
+    config = _load_config(source)
+    if not (tasks := saved_tasks(config)):
+        raise ModelError(f"{source} has one head, and not several")
+    return MultiTaskModel(_task_models(source, config, tasks), tasks)
+
+
+def tasks_of(source: Source) -> tuple[str, ...]:
+    """The names of a model's heads where it has several, else (); raises ModelError for what is no encoder."""
+    return tuple(saved_tasks(_load_config(source)))
+
+
+def class_with_head(config: PreTrainedConfig, head: str) -> type[PreTrainedModel]:
+    """transformers' class for a configuration with a head (TaskKind.head); raises ModelError where it has none."""
+    mapping = getattr(transformers, f"AutoModelFor{head}")._model_mapping
+    if type(config) not in mapping:
+        raise ModelError(f"this is a {config.model_type!r} model, and transformers has no {head} head for it")
+    return cast(type[PreTrainedModel], mapping[type(config)])
 
 
 def stored_head(config: PreTrainedConfig) -> str:
@@ -259,6 +301,25 @@ def _load_weights(auto_class: Any, source: Source, config: PreTrainedConfig) -> 
         place = folder / "config.json" if folder is not None else source
         raise ModelError(f"{source}: its weights cannot be loaded as {place} says: {_in_short(error)}") from error
     return model, {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+
+
+def _task_models(
+    source: Source, config: PreTrainedConfig, tasks: Mapping[str, TaskOutputs]
+) -> dict[str, PreTrainedModel]:
+    """The stored models of these tasks, each with an encoder of its own."""
+    folder = local_folder(source)
+    if folder is not None:
+        _check_weight_files(folder)
+    try:
+        tensors = load_file(str(cached_file(folder or str(source), "model.safetensors", local_files_only=bool(folder))))
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{source}: its safetensors file is damaged or cut short ({error}); copy it again") from error
+    models = {}
+    for name, outputs in tasks.items():
+        with torch.random.fork_rng(devices=[]):
+            models[name] = build_task_model(class_with_head(config, outputs.head), config, outputs)
+        load_task_tensors(models[name], name, tensors, source)
+    return models
 
 
 def _in_short(error: Exception) -> str:

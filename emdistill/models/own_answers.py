@@ -14,6 +14,8 @@ from emdistill.states import EncoderShape, EncoderStates
 class OwnAnswers:
     """The states of the student as it is at this step, in eval mode, constant for the gradient."""
 
+    reads_rows = False
+
     def __init__(self, student: PreTrainedModel) -> None:
         self.student = student
 

@@ -39,12 +39,11 @@ class FlowRecorder(TrainerCallback):
     def _record(self, args: Any, step: int) -> None:
         stage = self._current(args)
         flows, student_weights, teacher_weights = {}, {}, {}
-        for loss in stage.objective.layer_losses():
-            for name, flow in loss.last_flows.items():
-                flows[name] = flow.tolist()
-                buffers = dict(loss.mapping.named_buffers())
-                if "student_weights" in buffers:  # a fixed mapping has none
-                    student_weights[name] = buffers["student_weights"].tolist()
-                    teacher_weights[name] = buffers["teacher_weights"].tolist()
+        for name, loss, flow in stage.objective.flows():
+            flows[name] = flow.tolist()
+            buffers = dict(loss.mapping.named_buffers())
+            if "student_weights" in buffers:  # a fixed mapping has none
+                student_weights[name] = buffers["student_weights"].tolist()
+                teacher_weights[name] = buffers["teacher_weights"].tolist()
         if flows:
             append_flows(self.path, FlowRecord(step, stage.name, flows, student_weights, teacher_weights))

@@ -32,9 +32,14 @@ class Reading:
 
 def remember_reading(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, max_length: int) -> None:
     """Note in the model's config and tokenizer how its texts were read."""
-    reading = asdict(Reading(task.text, task.text_pair, task.label, max_length, task.kind.name, task.words))
-    model.config.emdistill = {name: value for name, value in reading.items() if name != "words" or value is not None}
+    model.config.emdistill = reading_of(task, max_length)
     tokenizer.model_max_length = max_length
+
+
+def reading_of(task: Task, max_length: int) -> dict[str, Any]:
+    """The entry of a config.json that says how a task's texts are read."""
+    reading = asdict(Reading(task.text, task.text_pair, task.label, max_length, task.kind.name, task.words))
+    return {name: value for name, value in reading.items() if name != "words" or value is not None}
 
 
 def recall_reading(model: PreTrainedModel) -> Reading:

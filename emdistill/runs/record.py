@@ -126,6 +126,7 @@ class RunRecord:
     status      "finished" comes last, after everything else stands
     hashes      SHA-256 of all that was read, by name
     task        None for raw text, whose numbers stand in `corpus` and `held_out_loss` ({"before", "after"})
+    tasks       each one's by its name, where a student has learned several; `task` then stands for them together
     selection   how the checkpoint was chosen, in a sentence
     rows        how many were learned from, and chosen on
     unlabelled  how many texts without labels were read, left out and kept; None where none were given
@@ -144,6 +145,7 @@ class RunRecord:
     versions: dict[str, str] = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
     task: TaskRecord | None = None
+    tasks: dict[str, TaskRecord] = field(default_factory=dict)
     corpus: dict[str, int] | None = None
     selection: str = ""
     rows: dict[str, int] = field(default_factory=dict)

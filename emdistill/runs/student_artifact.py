@@ -5,7 +5,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from emdistill.models.encoder import load_classifier, load_encoder, load_tokenizer, save_student
+from emdistill.models.encoder import load_classifier, load_encoder, load_tasks, load_tokenizer, save_student
 from emdistill.runs.flows import FlowRecord, read_flows
 from emdistill.runs.record import RunRecord, read_run
 from emdistill.tasks.task import RAW_TEXT
@@ -49,6 +49,7 @@ class StudentArtifact:
         return read_flows(path) if path.exists() else []
 
     def load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """The student and its tokenizer."""
-        load = load_encoder if self.run.config["task"] == RAW_TEXT else load_classifier
+        """The student and its tokenizer; of several tasks a MultiTaskModel."""
+        run = self.run
+        load = load_tasks if run.tasks else load_encoder if run.config["task"] == RAW_TEXT else load_classifier
         return load(self.student_folder), load_tokenizer(self.student_folder)

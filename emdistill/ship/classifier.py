@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from emdistill.config import check_limits
 from emdistill.errors import ConfigError
-from emdistill.models.encoder import load_classifier, load_tokenizer
+from emdistill.models.encoder import load_classifier, load_tokenizer, tasks_of
 from emdistill.models.inputs import longest_text
 from emdistill.models.teacher import Teacher
 from emdistill.runs.reading import Reading, recall_reading
@@ -56,16 +56,23 @@ class SavedClassifier:
         return option or min(self.reading.max_length, self.longest_text)
 
 
-def open_classifier(model: str) -> SavedClassifier:
-    """The model of a folder or hub id, or of an exported folder or its .onnx file.
+def open_classifier(model: str, head: str | None = None) -> SavedClassifier:
+    """The model of a folder or hub id, or of an exported folder or its .onnx file; of several heads this one.
 
     Raises ModelError for what is no loadable classifier, ConfigError where a package that ONNX needs is missing.
     """
-    return _open_onnx(Path(model)) if is_onnx(Path(model)) else _open_pytorch(model)
+    return _open_onnx(Path(model)) if is_onnx(Path(model)) else _open_pytorch(model, head)
 
 
-def _open_pytorch(source: str) -> SavedClassifier:
-    model, tokenizer = load_classifier(source), load_tokenizer(source)
+def head_of_task(model: str, task: str | None) -> str | None:
+    """The head that is called as a task, of a model that has one called so among several."""
+    if task is None or is_onnx(Path(model)):
+        return None
+    return next((name for name in tasks_of(model) if name.casefold() == task.casefold()), None)
+
+
+def _open_pytorch(source: str, head: str | None) -> SavedClassifier:
+    model, tokenizer = load_classifier(source, task=head), load_tokenizer(source)
     model.to(torch.accelerator.current_accelerator() or "cpu")  # type: ignore[arg-type]
     judge = Teacher(model)
     return SavedClassifier(

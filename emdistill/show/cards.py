@@ -1,4 +1,4 @@
-"""Model cards, README.md of a student: of a task, of raw text, of an export. Front matter by huggingface_hub.
+"""Model cards, README.md of a student: of a task, of several, of raw text, of an export. Front matter: huggingface_hub.
 
 No path of the machine stands in them: paths are cut to their last part.
 """
@@ -75,6 +75,30 @@ def student_card(run: Distillation, verdict: str = "") -> str:
         counts=f"{words(task.metric)} on {first}",
         sizes=comparison_table(sizes).without_empty_columns(),
         verdict=verdict,
+    )
+
+
+def mixture_card(run: Distillation) -> str:
+    """The card of a student of several tasks: each head's task and scores."""
+    tasks = run.record.tasks
+    first = find_kind(next(iter(tasks.values())).kind)
+    lines = [
+        [code_span(name), task.kind, f"{task.train_rows:,}", ", ".join(map(code_span, task.labels[:12])) or "a score"]
+        for name, task in tasks.items()
+    ]
+    sides = (run.teacher_scores, run.student_scores)
+    scores = [[name, *(cell(side.get(name), ".4f") for side in sides)] for name in run.student_scores]
+    return _card(
+        "mixture.md",
+        run,
+        {
+            "pipeline_tag": find_kind(next(iter(tasks.values())).kind).pipeline,
+            "model_name": folder_name(run.options.output),
+        },
+        tasks=list(tasks),
+        first=next(iter(tasks)),
+        table=Table(["head", "kind", "rows", "answers"], lines, words=(0, 1, 3)),
+        scores=Table(["metric", "teacher", "student"], scores, words=(0,)),
     )
 
 

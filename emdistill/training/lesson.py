@@ -3,23 +3,30 @@
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from datasets import Dataset
+from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from emdistill.models.answers_teacher import AnswersTeacher
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.capture import capture
-from emdistill.models.teacher import Teacher
-from emdistill.models.teacher_ensemble import TeacherEnsemble
+from emdistill.models.teacher import TeacherSource
 from emdistill.training.arguments import DistillationArguments
 from emdistill.training.evaluate import Score
 from emdistill.training.stage import Stage
 from emdistill.training.two_vocabularies import collator_for_both
 
+
+class MovableTeacher(TeacherSource, Protocol):
+    """A teacher, a file of answers, or the teachers of several tasks."""
+
+    def to(self, device: Any) -> Any: ...
+
+
 Collator = Callable[[list[dict[str, Any]]], Any]
+Batches = Callable[[int, int], Sampler[list[int]]]
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,7 @@ class Lesson:
     train, choose_on  tokenised examples; with `choose_on`, each stage keeps its best checkpoint on it, by `score`
     labelled          the rows of train that have labels, where not all have
     collator          makes a batch of examples; None: it pads them
+    batches           (batch size, seed) -> the batches of train; None: as the arguments say
     teacher_tokenizer  where it differs from the student's: the examples then hold the tokens of both
     """
 
@@ -38,12 +46,13 @@ class Lesson:
     stages: Sequence[Stage]
     arguments: Sequence[DistillationArguments]
     train: Dataset
-    teacher: Teacher | TeacherEnsemble | AnswersTeacher | None = None
+    teacher: MovableTeacher | None = None
     choose_on: Dataset | None = None
     score: Score | None = None
     collator: Collator | None = None
     labelled: Dataset | None = None
     teacher_tokenizer: PreTrainedTokenizerBase | None = None
+    batches: Batches | None = None
 
     def rows_of(self, stage: Stage) -> Dataset:
         """What a stage learns from: without a teacher, the rows that have labels."""
@@ -71,7 +80,7 @@ def prove(lesson: Lesson) -> None:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), fast_float32():
         for stage, settings in zip(lesson.stages, lesson.arguments, strict=True):
             student.train()
-            objective = copy.deepcopy(stage.objective).to(device)
+            objective = copy.deepcopy(stage.objective.of(batch)).to(device)
             if settings.gradient_checkpointing:
                 student.gradient_checkpointing_enable()  # type: ignore[no-untyped-call]
             try:

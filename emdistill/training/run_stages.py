@@ -87,6 +87,7 @@ def run_stages(
             eval_dataset=lesson.choose_on,
             compute_metrics=None if score is None else lambda answer: score(answer.predictions, answer.label_ids),
             data_collator=lesson.collate,
+            batches=lesson.batches,
             callbacks=list(callbacks),
         )
         trainer.remove_callback(ProgressCallback)

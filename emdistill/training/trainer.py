@@ -15,6 +15,7 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedToken
 from transformers.trainer_utils import get_last_checkpoint
 
 from emdistill.data.batches import LengthGroupedSampler, TokenBudgetSampler, padding_collator
+from emdistill.data.mixed_batches import batches_in_order
 from emdistill.errors import ConfigError, TrainingError
 from emdistill.losses import LayerLoss, Objective
 from emdistill.models.arithmetic import fast_float32
@@ -22,10 +23,11 @@ from emdistill.models.capture import capture
 from emdistill.models.encoder import save_student
 from emdistill.models.own_answers import OwnAnswers
 from emdistill.models.teacher import Teacher, TeacherSource
-from emdistill.states import ANSWERS, NO_ANSWER, NO_CLASS, EncoderStates
+from emdistill.states import ANSWERS, NO_ANSWER, NO_CLASS, TASK, EncoderStates
 from emdistill.training.arguments import DistillationArguments
 from emdistill.training.finite_checks import FiniteChecks, NotFinite
 from emdistill.training.gradient_norms import gradient_norms
+from emdistill.training.lesson import Batches
 
 # Differences from which on compiled layer costs save more than the half minute that compiling them may take.
 EARNS_COMPILATION = 1e11
@@ -48,7 +50,8 @@ class StudentWithObjective(nn.Module):
         meanwhile: Callable[[], object] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The total loss and its weighted terms; `teacher` may be absent where no loss reads it."""
-        states = capture(self.student, batch, self.objective.student_needs, self.objective.student_layers)
+        objective = self.objective.of(batch)
+        states = capture(self.student, batch, objective.student_needs, objective.student_layers)
         norms = partial(gradient_norms, student=self.student)
         total, terms = self.objective(states, states if teacher is None else teacher, batch, meanwhile, norms)
         return total, terms
@@ -79,6 +82,7 @@ class DistillationTrainer(Trainer):
                    objective reads labels only
     objective      the losses; what they learn is in the optimizer and in every checkpoint
     train_dataset  tokenised: input_ids, attention_mask, labels (data/batches.py)
+    batches        (batch size, seed) -> the batches of train_dataset; None: as the arguments say
     The rest is transformers.Trainer's. `save_model()` writes the plain student.
     On an accelerator the next batch's teacher pass is queued before the flows of this one are waited for, and whether
     numbers are finite is looked up one step later; before an evaluation, a checkpoint and the end it is always known.
@@ -95,14 +99,13 @@ class DistillationTrainer(Trainer):
         teacher: TeacherSource | PreTrainedModel | None = None,
         train_dataset: Dataset | None = None,
         eval_dataset: Dataset | dict[str, Dataset] | None = None,
+        batches: Batches | None = None,
         **options: Any,
     ) -> None:
         if objective.taught and teacher is None:
             raise ConfigError(f"the objective {objective} reads a teacher: pass teacher=")
         rows: Any = _model_inputs(train_dataset)
-        if (
-            getattr(teacher, "reads_rows", False) and rows is not None
-        ):  # it finds the outputs of an example by its number
+        if getattr(teacher, "reads_rows", False) and rows is not None:  # it finds an example's outputs by its number
             rows = rows.add_column("row", np.arange(len(rows)))
         # The objective's losses take whole batches as dicts; nothing may be dropped by signature.
         args.remove_unused_columns = False
@@ -128,6 +131,7 @@ class DistillationTrainer(Trainer):
         )
         if isinstance(self.teacher, Teacher):
             self.teacher.to(args.device)
+        self._batches = batches
         self._asynchronous = args.device.type != "cpu"
         self._coming: deque[dict[str, Tensor]] = deque()
         self._fetched_from: Iterator[dict[str, Tensor]] | None = None
@@ -183,7 +187,8 @@ class DistillationTrainer(Trainer):
         taught, self._taught = self._taught, None
         if taught is not None and taught[0] is inputs["input_ids"]:
             return taught[1]
-        return self.teacher(inputs, self.objective.needs, self.objective.teacher_layers)
+        objective = self.objective.of(inputs)
+        return self.teacher(inputs, objective.needs, objective.teacher_layers)
 
     def _teach_ahead(self) -> None:
         """Queue the teacher's pass over the batch to come."""
@@ -227,7 +232,8 @@ class DistillationTrainer(Trainer):
         labels = inputs.pop("labels", None)
         with torch.no_grad():
             logits = capture(self.student, inputs, ()).logits
-        return None, per_row(logits.float(), inputs), labels
+        logits = per_row(logits.float(), inputs)
+        return None, logits.flatten(1) if TASK in inputs else logits, labels  # of several tasks, widths differ
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add each weighted term's mean since the last log, and its last gradient norm, to training logs."""
@@ -245,14 +251,33 @@ class DistillationTrainer(Trainer):
             save_student(self.student, self.tokenizer, output_dir or self.args.output_dir or "student")
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Batches of a number of sentences, or of a number of tokens."""
-        if not self.args.tokens_per_batch or self.train_dataset is None:
+        """Batches of a number of sentences, or of a number of tokens, or of one task each."""
+        if self.train_dataset is None or not (self.args.tokens_per_batch or self._batches):
             return super().get_train_dataloader()
         if self.args.world_size > 1:
-            raise ConfigError("--training.tokens_per_batch works in one process only; set per_device_train_batch_size")
+            raise ConfigError(
+                "--training.tokens_per_batch works in one process only; set per_device_train_batch_size"
+                if self._batches is None
+                else "several tasks are learned in one process only"
+            )
+        sampler: Sampler[list[int]]
+        if self._batches is None:
+            sampler = TokenBudgetSampler(self._lengths, self.args.tokens_per_batch, self.args.seed)
+        else:
+            sampler = self._batches(self.args.per_device_train_batch_size, self.args.seed)
+        return self._loader(self.train_dataset, sampler)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        """Batches of one task each, where there are several."""
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        if not isinstance(rows, Dataset) or TASK not in rows.column_names:
+            return super().get_eval_dataloader(eval_dataset)
+        return self._loader(rows, batches_in_order(rows[TASK][:], self.args.per_device_eval_batch_size))
+
+    def _loader(self, rows: Any, batches: Any) -> DataLoader[Any]:
         loader = DataLoader(
-            self.train_dataset,
-            batch_sampler=TokenBudgetSampler(self._lengths, self.args.tokens_per_batch, self.args.seed),
+            rows,
+            batch_sampler=batches,
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,

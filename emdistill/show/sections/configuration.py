@@ -13,7 +13,7 @@ GROUPS = {
         "unlabelled", "unlabelled_rows", "labelled_share",
     ),
     "Teacher and student": (
-        "teacher", "check_teacher", "teacher_cache", "teacher_cache_folder",
+        "teacher", "head", "check_teacher", "teacher_cache", "teacher_cache_folder",
         "student", "student_birth", "student_source", "embedding_rank",
     ),
     "Method": ("method", "mapping", "objective"),

@@ -1,0 +1,248 @@
+"""Several tasks, one student: `distill --data tasks.yaml`, evaluated and asked head by head."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from messages import names
+from run_folders import read_record
+from training_runs import AtStep
+from transformers import AutoModel
+
+from emdistill import distill
+from emdistill.cli import main
+from emdistill.commands.evaluate import evaluate_model
+from emdistill.errors import ConfigError, Interrupted, ModelError, OutputError
+from emdistill.models import load_classifier
+from emdistill.models.encoder import class_with_head, load_tasks, name_outputs
+from emdistill.runs.flows import read_flows
+from emdistill.runs.record import read_run
+from emdistill.tasks import KINDS as KINDS_OF
+
+ROWS = {"sure": 40, "stars": 24, "marks": 64, "tags": 32}
+KINDS = {"sure": "classification", "stars": "regression", "marks": "multi-label", "tags": "tagging"}
+LABELS = {"sure": ("no", "yes"), "stars": (), "marks": ("long", "short", "very"), "tags": ("B-x", "I-x", "O")}
+QUICK = {
+    "student": "2",
+    "max_length": 24,
+    "check_teacher": False,
+    "baselines": "none",
+    "training": {
+        "num_train_epochs": 2, "per_device_train_batch_size": 8, "learning_rate": 1e-3, "disable_tqdm": True,
+        "flow_steps": 2, "logging_steps": 2,
+    },
+}  # fmt: skip
+
+
+def cell(task: str, row: int, draw: np.random.Generator) -> Any:
+    if task == "stars":
+        return round(float(draw.uniform(0, 5)), 2)
+    if task == "sure":
+        return LABELS["sure"][row % 2]
+    return [name for name in LABELS["marks"] if draw.random() < 0.5]
+
+
+def row_of(task: str, row: int, word: str, draw: np.random.Generator) -> dict[str, Any]:
+    text = f"it was {'very ' * int(draw.integers(0, 4))}{word}"
+    if task != "tags":
+        return {"text": text, "label": cell(task, row, draw)}
+    words = text.split()
+    return {"tokens": words, "tags": ["B-x" if each in ("good", "bad", "book") else "O" for each in words]}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Callable[..., Any], tokenizer_factory: Any) -> Path:
+    """Three tasks: their data, a random teacher for each, and tasks.yaml."""
+    folder = tmp_path_factory.mktemp("several")
+    for seed, (task, rows) in enumerate(ROWS.items()):
+        draw = np.random.default_rng(seed)
+        lines = [
+            row_of(task, row, str(word), draw)
+            for row, word in enumerate(draw.choice(["good", "bad", "not a book"], rows))
+        ]
+        (folder / f"{task}.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+        config = tiny_encoder("bert", layers=4, width=24).config
+        name_outputs(config, labels=LABELS[task], problem_type=KINDS_OF[KINDS[task]].problem_type)
+        torch.manual_seed(seed)
+        model = class_with_head(config, KINDS_OF[KINDS[task]].head)(config)
+        model.save_pretrained(folder / f"teacher-{task}")
+        tokenizer_factory().save_pretrained(folder / f"teacher-{task}")
+    write_tasks(folder)
+    return folder
+
+
+def write_tasks(
+    folder: Path, name: str = "tasks.yaml", of: dict[str, dict[str, Any]] | None = None, **more: Any
+) -> Path:
+    tasks = [
+        {"data": f"{task}.jsonl", "teacher": f"teacher-{task}", "kind": KINDS[task], **(of or {}).get(task, {})}
+        for task in ROWS
+    ]
+    (folder / name).write_text(yaml.safe_dump({"tasks": tasks, **more}), encoding="utf-8")
+    return folder / name
+
+
+def run(folder: Path, output: Path, tasks: Path | None = None, **options: Any) -> Path:
+    given = {**QUICK, "data": str(tasks or folder / "tasks.yaml"), "teacher": str(folder / "teacher-sure"), **options}
+    return distill(output=str(output), quiet=True, **given).folder
+
+
+@pytest.fixture(scope="module")
+def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(folder, tmp_path_factory.mktemp("finished") / "run")
+
+
+def test_a_run_of_several_tasks(folder: Path, finished: Path) -> None:
+    record = read_run(finished)
+    assert record.is_finished
+    assert list(record.tasks) == list(ROWS)
+    scores = record.scores["student"]
+    first = {"sure": "accuracy", "stars": "pearson", "marks": "micro_f1", "tags": "entity_f1"}
+    assert scores["mean"] == pytest.approx(np.mean([scores[f"{task}/{metric}"] for task, metric in first.items()]))
+    assert record.task is not None
+    assert record.task.metric == "mean"
+    steps = record.log[-1].log[-1]["step"]
+    assert record.steps_per_epoch is not None
+    assert steps == 2 * record.steps_per_epoch  # as was said before
+    assert any("eval_mean" in entry for entry in record.log[0].log)
+    flows = read_flows(finished / "flows.jsonl")
+    assert {name.partition("/")[0] for record in flows for name in record.flows} == set(ROWS)
+    for file in ("report.html", "student/README.md", "student/model.safetensors"):
+        assert (finished / file).is_file()
+
+
+def test_each_head_is_scored_by_its_name(folder: Path, finished: Path) -> None:
+    """The score of a head on its own held-out rows, read again from the saved folder."""
+    model, tokenizer = load_tasks(finished / "student"), str(finished / "student")
+    for task in ROWS:
+        again = load_classifier(tokenizer, task=task)
+        for name, weight in again.state_dict().items():
+            assert torch.equal(weight, model.of(task).state_dict()[name])
+        scores = evaluate_model(tokenizer, str(folder / f"{task}.jsonl"), head=task)
+        assert all(np.isfinite(list(scores.values())))
+    AutoModel.from_pretrained(finished / "student")
+
+
+def test_a_head_answers_a_file(folder: Path, finished: Path, tmp_path: Path) -> None:
+    words = ["predict", "--model", f"{finished}/student", "--input", f"{folder}/sure.jsonl"]
+    for task in ROWS:
+        assert main([*words, "--head", task, "--output", f"{tmp_path}/{task}.jsonl"]) == 0
+        rows = [json.loads(line) for line in (tmp_path / f"{task}.jsonl").read_text().splitlines()]
+        assert len(rows) == ROWS["sure"]
+        assert "prediction" in rows[0]
+    assert main([*words, "--output", f"{tmp_path}/none.jsonl"]) == 2
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(
+    folder: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of the second epoch; sampler, heads, projections and layer weights go on where they were."""
+    from emdistill.runs import learn
+
+    stop, stages = AtStep(read_run(finished).steps_per_epoch + 3), learn.run_stages  # type: ignore[operator]
+    monkeypatch.setattr(
+        learn, "run_stages", lambda *given, callbacks, **more: stages(*given, callbacks=[*callbacks, stop], **more)
+    )
+    with pytest.raises(Interrupted):
+        run(folder, tmp_path / "run")
+    assert read_record(tmp_path / "run")["status"] == "running"
+    run(folder, tmp_path / "run", resume=True)
+    one, other = (load_tasks(place / "student").tensors() for place in (finished, tmp_path / "run"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert (finished / "flows.jsonl").read_bytes() == (tmp_path / "run" / "flows.jsonl").read_bytes()
+    write_tasks(folder, "other.yaml", temper=0.5)
+    with names(OutputError, "hashes.mixture"):
+        run(folder, tmp_path / "run", folder / "other.yaml", resume=True)
+
+
+SHARING = {
+    "gate": {"gate": True},
+    "orthogonality and adversary": {"private": True, "orthogonality": 0.1, "adversary": 0.1},
+    "label embedding": {"label_embedding": True},
+    "hierarchy": {"of": {"stars": {"layer": 1}}},
+}
+
+
+@pytest.mark.parametrize("sharing", SHARING)
+def test_what_tasks_share(folder: Path, tmp_path: Path, sharing: str) -> None:
+    """Each switch trains, and what belongs to the training alone is not in the student."""
+    tasks = write_tasks(folder, "sharing.yaml", **SHARING[sharing])
+    short = {**QUICK["training"], "max_steps": 4}  # type: ignore[dict-item]
+    place = run(folder, tmp_path / "run", tasks, training=short, select="last", objective={"annealing": True})
+    (objective,) = read_run(place).objective.values()
+    assert ("task_discriminator" in objective) == ("adversary" in SHARING[sharing])
+    model = load_tasks(place / "student")
+    assert not any("discriminate" in name for name in model.tensors())
+    assert (model.of("stars").config.num_hidden_layers == 1) == (sharing == "hierarchy")
+
+
+@pytest.mark.parametrize("options", [{"teacher_cache": "states"}, {"method": "bert-emd"}, {"method": "soft-targets"}])
+def test_methods_and_caches(folder: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    """Layer losses under each batch's own teacher; cached, each task has its own."""
+    short = {**QUICK["training"], "max_steps": 3}  # type: ignore[dict-item]
+    run(folder, tmp_path / "run", training=short, select="last", keep_checkpoints=True, **options)
+    caches = [place for place in (tmp_path / "run" / "teacher_cache").glob("*") if place.is_dir()]
+    assert len(caches) == (0 if options.get("method") == "bert-emd" else len(ROWS))
+
+
+def test_cached_teachers_teach_as_live_ones(folder: Path, tmp_path: Path) -> None:
+    short = {**QUICK["training"], "max_steps": 5}  # type: ignore[dict-item]
+    places = [
+        run(folder, tmp_path / cache, training=short, select="last", method="soft-targets", teacher_cache=cache)
+        for cache in ("logits", "none")
+    ]
+    one, other = (load_tasks(place / "student").tensors() for place in places)
+    assert all(torch.allclose(one[name], other[name], atol=1e-5) for name in one)
+
+
+def test_one_teacher_of_several_tasks(folder: Path, finished: Path, tmp_path: Path) -> None:
+    """A student of several tasks teaches them all; or one of them, by its head."""
+    student = str(finished / "student")
+    tasks = write_tasks(folder, "one.yaml", of={task: {"teacher": student} for task in ROWS})
+    short = {**QUICK["training"], "max_steps": 2}  # type: ignore[dict-item]
+    options: dict[str, Any] = {"training": short, "select": "last", "student": "1", "teacher": student}
+    run(folder, tmp_path / "several", tasks, **options)
+    options |= {"head": "stars", "data": str(folder / "stars.jsonl")}
+    run(folder, tmp_path / "single", **options)
+    assert load_classifier(tmp_path / "single" / "student").config.num_labels == 1
+    with names(ModelError, "--head", "sure", "stars"):
+        run(folder, tmp_path / "none", **{**options, "head": None})
+
+
+def test_teachers_may_differ_in_shape(folder: Path, tmp_path: Path, tiny_encoder: Any, tokenizer_factory: Any) -> None:
+    wide = tiny_encoder("bert", layers=3, width=32, labels=1, seed=7)
+    wide.save_pretrained(folder / "wide")
+    tokenizer_factory().save_pretrained(folder / "wide")
+    tasks = write_tasks(folder, "wide.yaml", of={"stars": {"teacher": "wide"}})
+    short = {**QUICK["training"], "max_steps": 4}  # type: ignore[dict-item]
+    run(folder, tmp_path / "run", tasks, training=short, select="last")
+
+
+@pytest.mark.parametrize(
+    ("options", "tokens"),
+    [
+        ({"task": "rte"}, ["--task", "tasks.yaml"]),
+        ({"text": "body"}, ["--text", "tasks.yaml"]),
+        ({"unlabelled": "more.txt"}, ["--unlabelled"]),
+        ({"training": {"tokens_per_batch": 100}}, ["--training.tokens_per_batch"]),
+    ],
+)
+def test_what_does_not_fit_several_tasks_is_refused(
+    folder: Path, tmp_path: Path, options: dict[str, Any], tokens: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        run(folder, tmp_path / "run", **options)
+    assert not [token for token in tokens if token not in str(caught.value)]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_layer_that_is_not_there(folder: Path, tmp_path: Path) -> None:
+    tasks = write_tasks(folder, "deep.yaml", of={"stars": {"layer": 3}})
+    with names(ModelError, 3, 2):
+        run(folder, tmp_path / "run", tasks)
