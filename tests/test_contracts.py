@@ -154,14 +154,18 @@ def test_loss_is_finite_and_teaches_the_student_only(loss_case: LossCase) -> Non
 
 
 def test_loss_reads_only_what_it_needs(loss_case: LossCase) -> None:
-    needs, expected = loss_case.loss.needs, loss_case.value()
-    assert needs <= NEEDS.keys()
-    absent: dict[str, Any] = {
-        field: None if field == "embeddings" else () for need, field in NEEDS.items() if need not in needs
-    }
-    if not loss_case.loss.predicts:
-        absent["logits"], loss_case.batch = torch.empty(3, 0), {"task": loss_case.batch["task"]}
-    student, teacher = (replace(states, **absent) for states in (loss_case.student, loss_case.teacher))
+    loss, expected = loss_case.loss, loss_case.value()
+    of_student = loss.needs | loss.own_needs
+    assert of_student <= NEEDS.keys()
+    further: dict[str, Any] = {}
+    if not loss.predicts:
+        further["logits"], loss_case.batch = torch.empty(3, 0), {"task": loss_case.batch["task"]}
+
+    def with_only(states: EncoderStates, needs: frozenset[str]) -> EncoderStates:
+        absent = [field for need, field in NEEDS.items() if need not in needs]
+        return replace(states, **further, **{field: None if field == "embeddings" else () for field in absent})
+
+    student, teacher = with_only(loss_case.student, of_student), with_only(loss_case.teacher, loss.needs)
     assert torch.equal(loss_case.value(student, teacher), expected)
     if not loss_case.loss.taught:
         nothing = mapped(teacher, lambda tensor: torch.full_like(tensor, torch.nan))

@@ -26,6 +26,7 @@ def cross_view(
     view_weight: float = 1.0,
     views_on: Literal["unlabelled", "all"] = "unlabelled",
     soft_targets: float = 1.0,
+    temperature: float = 1.0,
     label_smoothing: float = 0.0,
 ) -> list[Stage]:
     """Views that see half of a text learn the answers to all of it; for BiLSTM students (Clark et al., 2018).
@@ -38,6 +39,7 @@ def cross_view(
         views_on: the rows that the views learn from: those without labels, or all.
         soft_targets: weight of the teacher's answers to all rows, which the student itself learns; no part where the
             primary teaches.
+        temperature: temperature of these soft targets.
         label_smoothing: share of a label that is spread over all classes.
     """
     by_primary = taught_by == "primary" or (taught_by is None and teacher == NOBODY)
@@ -52,6 +54,6 @@ def cross_view(
     if view_weight > 0:
         losses.append(CrossView(student, predictions.outputs, views=names, labelled=views_on == "all"))
     if weights["soft_targets"] > 0:
-        losses.append(SoftTargets())
+        losses.append(SoftTargets(temperature=temperature))
     objective = Objective(losses, {name: weight for name, weight in weights.items() if weight > 0})
     return [Stage("views", objective, self_taught=by_primary)]
