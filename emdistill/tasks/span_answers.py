@@ -178,17 +178,15 @@ class SpanAnswers(TaskKind):
         }  # of which are several questions
         return {"words": [of_text[text] for text in texts["text_pair"]]}
 
-    def pick(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Tensor:
-        sides = (
-            (outputs["start_logits"], outputs["end_logits"])
-            if "start_logits" in outputs
-            else outputs["logits"].unbind(-1)
-        )
-        both = list(zip(sides, (ANSWERS, ENDS), strict=True))
+    def pick(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         if ANSWERS not in batch:
-            return stack([logits.flatten() for logits, _ in both], dim=-1)
+            return logits.flatten(0, 1)
         row, place = (batch[ANSWERS] != NO_ANSWER).nonzero(as_tuple=True)
-        return stack([logits[row, batch[places][row, place]] for logits, places in both], dim=-1)
+        return stack([logits[row, batch[name][row, place], end] for end, name in enumerate((ANSWERS, ENDS))], dim=-1)
+
+    def score_of_windows(self, task: Task, logits: Sequence[Logits], labels: Sequence[NDArray[Any]]) -> float:
+        """The share of starts and ends that stand at their place."""
+        return float(np.mean([own.argmax(axis=0) == places for own, places in zip(logits, labels, strict=True)]))
 
     def of_rows(self, logits: Sequence[Logits], examples: Dataset, features: Dataset) -> Logits:
         """Each row [1 + words, 2]: the windows of a row joined; logarithms of probabilities."""

@@ -182,8 +182,7 @@ class Tagging(TaskKind):
     def further(self, texts: Mapping[str, list[str]], words: str | None) -> dict[str, list[Any]]:
         return {"words": [cut(text, words) for text in texts["text"]]}
 
-    def pick(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Tensor:
-        logits: Tensor = outputs["logits"]
+    def pick(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         if ANSWERS not in batch:
             return logits.flatten(0, 1)
         row, place = (batch[ANSWERS] != NO_ANSWER).nonzero(as_tuple=True)
