@@ -1,8 +1,8 @@
 """A classifier as an ONNX graph: written from PyTorch, opened without it.
 
 The graph takes `input_ids`, `attention_mask` and, only where the model reads them, `token_type_ids`, all int64 [B, L],
-and gives `logits`, float32 [B, C], or [B, L, C] where tokens are answered; B and L are free. Its nodes are named after the modules they come from, e.g.
-`layer.0.attention.self.query`, so that what is said about them can be read.
+and gives `logits`, float32 [B, C], or [B, L, C] where tokens are answered; B and L are free. Its nodes are named after
+the modules they come from, e.g. `layer.0.attention.self.query`, so that what is said about them can be read.
 """
 
 import ast

@@ -58,6 +58,7 @@ class TaskKind(ABC):
     metrics          every metric of the kind
     label_type       of the column `label`, in datasets' types
     asks_for         the least variety of labels, in messages: "two classes"
+    pipeline         transformers' name for what runs such a model, on cards and the hub
     one_answer       whether a row has one answer: logits [rows, C], and labels that one array holds
     columns          of an example beside text, text_pair and label, in datasets' types
     """
@@ -70,6 +71,7 @@ class TaskKind(ABC):
     label_type: Any = Value("int64")
     asks_for: str
     head: str = SEQUENCE
+    pipeline: str = "text-classification"
     one_answer: bool = True
     columns: ClassVar[Mapping[str, Any]] = {}
 
@@ -149,6 +151,10 @@ class TaskKind(ABC):
     def further(self, texts: Mapping[str, list[str]], words: str | None) -> dict[str, list[Any]]:
         """The `columns` of plain texts, columns `text` and perhaps `text_pair`; words: Task.words."""
         return {}
+
+    def example(self) -> str:
+        """Source of `answer(text, config, tokenizer, session)` for a shipped folder's example.py, without emdistill."""
+        return ""
 
     def pick(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         """The logits [A, C] of a batch's answers, from those that the head gives."""

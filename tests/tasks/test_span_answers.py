@@ -196,7 +196,9 @@ def test_two_vocabularies_answer_at_the_same_words(
     """The teacher's tokens are letters; the k-th answer of both is the same word."""
 
     ids = tiny_tokenizer.get_vocab()
-    letters = tokenizer_factory(tuple(token for token in sorted(ids, key=ids.__getitem__) if token not in ("good", "book")))
+    letters = tokenizer_factory(
+        tuple(token for token in sorted(ids, key=ids.__getitem__) if token not in ("good", "book"))
+    )
     encoded = tokenise_for_both(rows(), tiny_tokenizer, 48, letters, OR_NONE)
     for feature in encoded.to_list():
         words = [

@@ -122,9 +122,10 @@ def test_answers_name_words_and_entities() -> None:
     logits = one_hot([["B-PER", "O", "O", "B-LOC", "I-LOC"]]) * 9
     (answer,) = TAGS.answers(logits, NAMES, rows)
     assert answer["prediction"] == ["B-PER", "O", "O", "B-LOC", "I-LOC"]
-    assert answer["words"][0] == {"word": "Ann", "tag": "B-PER", "probability": pytest.approx(0.9995, abs=1e-3)}
-    assert answer["entities"] == [
+    ann = answer["predicted_words"][0]
+    assert ann == {"word": "Ann", "tag": "B-PER", "probability": pytest.approx(0.9995, abs=1e-3)}
+    assert answer["predicted_entities"] == [
         {"type": "PER", "start": 0, "end": 3, "text": "Ann"},
         {"type": "LOC", "start": 10, "end": 18, "text": "New York"},
     ]
-    assert flat(TAGS.decode(logits)).tolist() == [2, 0, 0, 1, 3]
+    assert flat(TAGS.decode(logits, rows)).tolist() == [2, 0, 0, 1, 3]
