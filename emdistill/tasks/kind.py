@@ -168,8 +168,8 @@ class TaskKind(ABC):
         """The logits of rows, from those [A, C] of each of their features (data/batches.windowed), in their order."""
         return np.concatenate(logits)
 
-    def row_scores(self, metric: str, logits: Logits, labels: NDArray[Any]) -> NDArray[np.float64] | None:
-        """A number per row whose mean is the metric; None for a metric that is no such mean."""
+    def row_counts(self, logits: Logits, labels: NDArray[Any], task: Task) -> NDArray[np.float64] | None:
+        """[rows, 2]: Σ first / Σ second over rows is the first metric; None where it is no such quotient."""
         return None
 
     def gold(self, examples: Dataset) -> NDArray[Any]:

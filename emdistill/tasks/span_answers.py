@@ -221,13 +221,14 @@ QUESTION, OVERLAP, LONGEST_ANSWER = {QUESTION}, {OVERLAP}, {LONGEST_ANSWER}
         rows = zip(begins, [*begins[1:], len(parts)], strict=True)
         return ragged([joined_windows(logits[a:b], parts[a:b]).astype(np.float32) for a, b in rows])
 
-    def row_scores(self, metric: str, logits: Logits, labels: NDArray[Any]) -> NDArray[np.float64] | None:
+    def row_counts(self, logits: Logits, labels: NDArray[Any], task: Task) -> NDArray[np.float64] | None:
+        metric = task.metrics[0]
         if metric not in ("f1", "exact_match"):
             return None
         some_unanswerable = any(not row.answers for row in labels)
         answers = zip(texts_answered(logits, labels, always=self.always_answered), labels, strict=True)
         scores = [answer_score(text, row.texts, some_unanswerable=some_unanswerable) for text, row in answers]
-        return np.array([getattr(score, metric) for score in scores])
+        return np.array([[getattr(score, metric), 1.0] for score in scores])
 
     def gold(self, examples: Dataset) -> NDArray[Any]:
         rows = zip(examples["text_pair"], examples["words"], examples["label"], strict=True)

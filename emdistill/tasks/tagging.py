@@ -203,6 +203,15 @@ MARKS, SPACES, OVERLAP = {MARKS!r}, {SPACES!r}, {OVERLAP}
         ends = np.cumsum([len(words) for words in examples["words"]])
         return ragged(np.split(np.concatenate(logits), ends[:-1]))
 
+    def row_counts(self, logits: Logits, labels: NDArray[Any], task: Task) -> NDArray[np.float64] | None:
+        rows = [(row.argmax(axis=-1), gold) for row, gold in zip(logits, labels, strict=True)]
+        if task.metrics[0] == "accuracy":
+            return np.array([[(answers == gold).sum(), (gold != NO_CLASS).sum()] for answers, gold in rows], float)
+        if task.metrics[0] == "entity_f1":
+            found = [[{*entities(_named(side, task.labels))} for side in row] for row in rows]
+            return np.array([[2 * len(answers & gold), len(answers) + len(gold)] for answers, gold in found], float)
+        return None
+
     def gold(self, examples: Dataset) -> NDArray[Any]:
         return ragged([np.asarray(row, dtype=np.int64) for row in examples["label"]])
 
