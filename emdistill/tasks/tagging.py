@@ -193,8 +193,7 @@ class Tagging(TaskKind):
 MARKS, SPACES, OVERLAP = {MARKS!r}, {SPACES!r}, {OVERLAP}
 """
 
-    def pick(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Tensor:
-        logits: Tensor = outputs["logits"]
+    def pick(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         if ANSWERS not in batch:
             return logits.flatten(0, 1)
         row, place = (batch[ANSWERS] != NO_ANSWER).nonzero(as_tuple=True)
