@@ -91,8 +91,13 @@ class EncoderStates:
 
 
 def labels_of_answers(batch: Mapping[str, Tensor]) -> Tensor:
-    """The labels of a batch's answers, [A] in their order, padding left out; [B, ...] where each row has one."""
+    """The labels of a batch's answers, [A] in their order, padding left out; [B, ...] where each row has one.
+
+    Of answers with ENDS the labels [B·2] of `over_answers`.
+    """
     labels = batch["labels"]
+    if ENDS in batch:
+        return labels.flatten()
     return labels[batch[ANSWERS] != NO_ANSWER] if ANSWERS in batch else labels
 
 
@@ -106,7 +111,9 @@ def over_answers(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
 
 def answers_per_feature(batch: Mapping[str, Tensor]) -> list[int]:
     """How many of the logits [A, C] are of each row of a batch."""
-    counts: list[int] = (batch[ANSWERS] != NO_ANSWER).sum(dim=1).tolist() if ANSWERS in batch else [1] * len(batch["input_ids"])
+    counts: list[int] = (
+        (batch[ANSWERS] != NO_ANSWER).sum(dim=1).tolist() if ANSWERS in batch else [1] * len(batch["input_ids"])
+    )
     return counts
 
 

@@ -42,7 +42,7 @@ from emdistill.ship.onnx_folder import CARD, CONFIG, EXAMPLE, INT8, MODEL, TOKEN
 from emdistill.ship.subject import Classifier, Subject, read_subject
 from emdistill.show.cards import Reads, onnx_card
 from emdistill.show.gate_tables import gate_tables, verdict_lines
-from emdistill.tasks.answers import ragged
+from emdistill.tasks.answers import flat, ragged
 from emdistill.training import predict_logits
 from emdistill.training.splits import sample_batches
 
@@ -142,7 +142,7 @@ def export(
 def _reads(subject: Subject) -> Reads:
     task = subject.data.task
     length = min(recall_reading(subject.student.model).max_length, subject.max_length)
-    return Reads(task.name, task.kind.link, task.labels, task.text_pair is not None, length)
+    return Reads(task.name, task.kind, task.labels, task.text_pair is not None, length)
 
 
 @wraps(export)
@@ -180,7 +180,7 @@ def _judge(
         dev_rows=len(examples),
         versions={**versions(), **{package: str(import_module(package).__version__) for package in PACKAGES}},
         machine=here,
-        logit_size=max(1.0, float(np.abs(variants["student"].predicted).max())),
+        logit_size=max(1.0, float(np.abs(flat(variants["student"].predicted)).max())),
         notes=[note for note in notes if note],
     )
 

@@ -23,6 +23,8 @@ def mappings() -> str:
 def tasks() -> str:
     """List the built-in tasks."""
     lines = {name: _words(row)["description"] for name, row in _rows(_parse("emdistill.data.glue"), "GLUE").items()}
+    for source in ("emdistill.data.tagged", "emdistill.data.squad"):
+        lines |= {name: ast.literal_eval(text) for name, text in _rows(_parse(source), "TASKS").items()}
     own = _words(_value(_parse("emdistill.data.messages"), "MESSAGES"))
     return _listing(lines | {own["name"]: own["description"], "text": GENERAL})
 

@@ -19,6 +19,7 @@ from emdistill.tasks.task import Task, TaskData
 SUFFIXES = (".conll", ".conllu", ".iob", ".bio")  # of files that hold nothing else
 TASKS = {"wnut17": "which words of a message name a person, a place, a group …?"}
 _DEV_SPLITS = ("validation", "dev")
+_DEFAULT = Columns()
 
 
 def is_tagged(data: str) -> bool:
@@ -57,7 +58,7 @@ def _task_data(
     *,
     name: str,
     description: str = "",
-    columns: Columns = Columns(),
+    columns: Columns = _DEFAULT,
     varied: bool = True,
 ) -> TaskData:
     """Train gives the tags and how plain text is cut into words; the other sets must use the same tags."""

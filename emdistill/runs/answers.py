@@ -4,14 +4,15 @@ One line per row, the sets in their order, 'dev' first:
     {"set": "dev", "row": 0, "text": "…", "text_pair": "…" or null, "label": 1, 3.2 or [0, 1], "teacher": [logits],
      "student": [logits]}
 Where a row has several answers, "words" are their places, characters [start, end) of the text, "label" has a number and
-"teacher" and "student" have logits for each.
+"teacher" and "student" have logits for each. Where an answer is a span, the words are those of "text_pair", "label" has
+the [start, end) of each gold answer, and before the words' logits are those of no answer.
 "teacher" is null throughout where the teacher, a file of answers, has not answered every row. Logits are written so
 that they are read back as the same float32 numbers.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,8 +37,8 @@ Answers = Annotated[list[Numbers], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
-class _Row:
-    """A line. Texts are taken as they are: they may hold half of a surrogate pair."""
+class _Line:
+    """What every line has. Texts are taken as they are: they may hold half of a surrogate pair."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -45,13 +46,30 @@ class _Row:
     row: StrictInt
     text: InstanceOf[str]
     text_pair: InstanceOf[str] | None
+
+
+@dataclass(frozen=True)
+class _Row(_Line):
+    """A row with one answer."""
+
     label: Number | list[Number]
-    teacher: Numbers | Answers | None
-    student: Numbers | Answers
-    words: list[tuple[StrictInt, StrictInt]] | None = None
+    teacher: Numbers | None
+    student: Numbers
 
 
-_ROW = TypeAdapter(_Row)
+@dataclass(frozen=True)
+class _RowOfWords(_Line):
+    """A row with several answers: of words classes, of spans their characters."""
+
+    label: list[Number] | list[tuple[StrictInt, StrictInt]]
+    teacher: Answers | None
+    student: Answers
+    words: list[tuple[StrictInt, StrictInt]]
+
+
+_ROW, _ROW_OF_WORDS = TypeAdapter[_Row](_Row), TypeAdapter[_RowOfWords](_RowOfWords)
+_Rows = Sequence[_Row | _RowOfWords]
+COLUMNS = tuple(field.name for field in fields(_RowOfWords))
 
 
 @dataclass(frozen=True)
@@ -59,7 +77,8 @@ class Predictions:
     """The answers to one evaluation set.
 
     texts, pairs      one per row; pairs are None for single sentences
-    labels            [rows], class indices or scores; [rows, C] of 0 and 1 where a row has several labels
+    labels            [rows], class indices or scores; [rows, C] of 0 and 1 where a row has several labels; of spans
+                      the characters [answers, 2] of each row's gold answers
     teacher, student  logits [rows, C], C = 1 for scores; the teacher's may be absent
     words             of rows with several answers their places; labels and logits are then ragged (tasks/answers.py)
     """
@@ -96,22 +115,24 @@ def write_predictions(
             for row, cells in enumerate(zip(*columns, strict=True)):
                 values = (name, row, *cells)
                 # In ASCII, so that every text that Python holds can be written, half of a surrogate pair as well.
-                file.write(json.dumps(dict(zip(_Row.__annotations__, values, strict=False)), allow_nan=False) + "\n")
+                file.write(json.dumps(dict(zip(COLUMNS, values, strict=False)), allow_nan=False) + "\n")
 
 
 def read_predictions(path: Path) -> dict[str, Predictions]:
     """The answers by set; raises DataError with file and line for a line that is no record of this format."""
-    sets: dict[str, list[_Row]] = {}
+    sets: dict[str, list[_Row | _RowOfWords]] = {}
     outputs: int | None = None
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                row = _ROW.validate_python(json.loads(line.decode("utf-8")))
+                cells = json.loads(line.decode("utf-8"))
+                of_words = isinstance(cells, dict) and "words" in cells
+                row = _ROW_OF_WORDS.validate_python(cells) if of_words else _ROW.validate_python(cells)
             except ValueError as error:  # broken UTF-8 and broken JSON
                 fault = first_fault(error) if isinstance(error, ValidationError) else str(error)
                 raise DataError(f"this line is no row of answers: {fault}", file=path, line=number) from None
             rows = sets.setdefault(row.set, [])
-            outputs = outputs or len(_answers(row.student)[0])
+            outputs = outputs or len(row.student[0] if isinstance(row, _RowOfWords) else row.student)
             if problem := _problem(row, rows, outputs):
                 raise DataError(problem, file=path, line=number)
             rows.append(row)
@@ -127,8 +148,8 @@ def teacher_logits(path: Path) -> dict[str, Logits] | None:
     return logits or None
 
 
-def _predictions(rows: Sequence[_Row]) -> Predictions:
-    words = None if rows[0].words is None else [row.words or [] for row in rows]
+def _predictions(rows: _Rows) -> Predictions:
+    words = [row.words for row in rows if isinstance(row, _RowOfWords)] or None
 
     def joined(values: Sequence[Any], dtype: Any) -> NDArray[Any]:
         return np.array(values, dtype) if words is None else ragged([np.array(value, dtype) for value in values])
@@ -148,19 +169,15 @@ def shortest(logits: Logits) -> list[Any]:
     return [shortest(value) if np.ndim(value) else float(str(np.float32(value))) for value in logits]
 
 
-def _answers(logits: Sequence[Any]) -> Sequence[Sequence[float]]:
-    """The logits of each answer of a row."""
-    return logits if isinstance(logits[0], list) else [logits]
-
-
-def _problem(row: _Row, before: Sequence[_Row], outputs: int) -> str | None:
+def _problem(row: _Row | _RowOfWords, before: _Rows, outputs: int) -> str | None:
     """What keeps it from being its set's row after those before, or None."""
     if row.row != len(before):
         return f"the next row of '{row.set}' is {len(before)}, not {row.row}"
-    for name in ("teacher", "words"):
-        if before and (getattr(row, name) is None) != (getattr(before[0], name) is None):
-            return f"'{name}' is there in some rows and absent in others"
-    return _problem_of_label(row, outputs) if row.words is None else _problem_of_words(row, outputs)
+    if before and (row.teacher is None) != (before[0].teacher is None):
+        return "'teacher' is there in some rows and absent in others"
+    if before and type(row) is not type(before[0]):
+        return "'words' is there in some rows and absent in others"
+    return _problem_of_words(row, outputs) if isinstance(row, _RowOfWords) else _problem_of_label(row, outputs)
 
 
 def _problem_of_label(row: _Row, outputs: int) -> str | None:
@@ -174,12 +191,17 @@ def _problem_of_label(row: _Row, outputs: int) -> str | None:
     return None
 
 
-def _problem_of_words(row: _Row, outputs: int) -> str | None:
-    words = len(row.words or ())
-    if not isinstance(row.label, list) or len(row.label) != words or not set(row.label) <= {NO_CLASS, *range(outputs)}:
+def _problem_of_words(row: _RowOfWords, outputs: int) -> str | None:
+    words = len(row.words)
+    if row.label == [] or isinstance(row.label[0], tuple):  # spans: a logit before the words is that of no answer
+        return _problem_of_logits(row, outputs, 1 + words)
+    if len(row.label) != words or not set(row.label) <= {NO_CLASS, *range(outputs)}:
         return f"'label' is {row.label!r}, but each of {words} words has one of the classes 0 to {outputs - 1}"
-    for name in ("teacher", "student"):
-        logits = getattr(row, name)
-        if logits is not None and [len(answer) for answer in _answers(logits)] != [outputs] * words:
-            return f"'{name}' has other logits than {outputs} for each of {words} words"
+    return _problem_of_logits(row, outputs, words)
+
+
+def _problem_of_logits(row: _RowOfWords, outputs: int, answers: int) -> str | None:
+    for name, logits in (("teacher", row.teacher), ("student", row.student)):
+        if logits is not None and [len(answer) for answer in logits] != [outputs] * answers:
+            return f"'{name}' has other logits than {outputs} for each of {answers} places"
     return None

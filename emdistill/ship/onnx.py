@@ -1,8 +1,8 @@
 """A classifier as an ONNX graph: written from PyTorch, opened without it.
 
 The graph takes `input_ids`, `attention_mask` and, only where the model reads them, `token_type_ids`, all int64 [B, L],
-and gives `logits`, float32 [B, C], or [B, L, C] where tokens are answered; B and L are free. Its nodes are named after the modules they come from, e.g.
-`layer.0.attention.self.query`, so that what is said about them can be read.
+and gives `logits`, float32 [B, C], or [B, L, C] where tokens are answered; B and L are free. Its nodes are named after
+the modules they come from, e.g. `layer.0.attention.self.query`, so that what is said about them can be read.
 """
 
 import ast
@@ -198,7 +198,9 @@ def session_logits(session: Any, inputs: Mapping[str, NDArray[Any]]) -> NDArray[
 def session_answers(session: Any, batch: Mapping[str, NDArray[Any]], kind: TaskKind) -> NDArray[np.float32]:
     """The logits [A, C] of a batch's answers (TaskKind.pick)."""
     outputs = {"logits": torch.from_numpy(session_logits(session, batch))}
-    logits: NDArray[np.float32] = kind.pick(outputs, {name: torch.from_numpy(rows) for name, rows in batch.items()}).numpy()
+    logits: NDArray[np.float32] = kind.pick(
+        outputs, {name: torch.from_numpy(rows) for name, rows in batch.items()}
+    ).numpy()
     return logits
 
 

@@ -27,7 +27,7 @@ from emdistill.models.teacher import Teacher
 from emdistill.runs.reading import Reading, recall_reading
 from emdistill.runs.record import first_fault
 from emdistill.states import Link
-from emdistill.tasks import find_kind
+from emdistill.tasks import TaskKind, find_kind
 
 MODEL, INT8 = "model.onnx", "model_int8.onnx"
 TOKENIZER, CONFIG, EXAMPLE, CARD = "tokenizer.json", "config.json", "example.py", "README.md"
@@ -86,7 +86,7 @@ def write_onnx_folder(folder: Path, model: PreTrainedModel, tokenizer: PreTraine
         emdistill=version("emdistill"),
     )
     _write_config(folder, config)
-    (folder / EXAMPLE).write_text(_example(judge.kind.link, pairs=reading.text_pair is not None), encoding="utf-8")
+    (folder / EXAMPLE).write_text(_example(judge.kind, pairs=reading.text_pair is not None), encoding="utf-8")
 
 
 def put_first(folder: Path, file: str) -> None:
@@ -198,25 +198,37 @@ ANSWERS: dict[Link, str] = {
 }
 
 
-def _example(link: Link, *, pairs: bool) -> str:
+# Annotations are not evaluated, so that what they name need not be there.
+FOR_SOURCES = """from __future__ import annotations
+import json, re, sys, unicodedata
+from functools import cache
+from typing import NamedTuple"""
+
+
+def _example(kind: TaskKind, *, pairs: bool) -> str:
     texts, how = ("zip(sys.argv[1::2], sys.argv[2::2])", "*text") if pairs else ("sys.argv[1:]", "text")
     usage = '"a sentence" "and its partner" …' if pairs else '"a sentence" "another" …'
+    if kind.one_answer:
+        answers = f"""    encoded = tokenizer.encode({how})
+    feed = {{i.name: np.array([getattr(encoded, inputs[i.name])], np.int64) for i in session.get_inputs()}}
+    logits = session.run(["logits"], feed)[0][0].tolist()
+    print({ANSWERS[kind.link]}, *logits, text, sep="\\t")"""
+    else:
+        answers = f"""    print(answer({how}, config, tokenizer, session), text, sep="\\t")"""
+    head = "import json, sys" if kind.one_answer else FOR_SOURCES
     return f'''"""python example.py {usage}: needs numpy, onnxruntime and tokenizers."""
-import json, sys
+{head}
 from pathlib import Path
 import numpy as np
 from onnxruntime import InferenceSession
 from tokenizers import Tokenizer
 
-folder = Path(__file__).resolve().parent
+{kind.example()}folder = Path(__file__).resolve().parent
 config = json.loads((folder / "{CONFIG}").read_text(encoding="utf-8"))
 tokenizer = Tokenizer.from_file(str(folder / "{TOKENIZER}"))  # cuts and pads as the model was trained
 session = InferenceSession(str(folder / config["model"]), providers=["CPUExecutionProvider"])
 inputs = {{"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}}
 # One by one: in int8 an answer depends a little on what else is in its batch.
 for text in {texts}:
-    encoded = tokenizer.encode({how})
-    feed = {{i.name: np.array([getattr(encoded, inputs[i.name])], np.int64) for i in session.get_inputs()}}
-    logits = session.run(["logits"], feed)[0][0].tolist()
-    print({ANSWERS[link]}, *logits, text, sep="\\t")
+{answers}
 '''

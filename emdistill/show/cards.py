@@ -15,10 +15,8 @@ from emdistill.runs.distillation import Distillation
 from emdistill.runs.gate_record import GateRecord
 from emdistill.show.gate_tables import gate_tables, verdict_lines
 from emdistill.show.page import code_span, render, words
-from emdistill.states import Link
-from emdistill.tasks import find_kind
+from emdistill.tasks import TaskKind, find_kind
 
-PIPELINE = "text-classification"
 FILES = {"onnx": "float32", "int8": "int8"}
 
 
@@ -27,16 +25,22 @@ class Reads:
     """What a model reads and answers; labels are empty for a score."""
 
     task: str
-    link: Link
+    kind: TaskKind
     labels: Sequence[str]
     pairs: bool
     max_length: int
+
+    @property
+    def wording(self) -> str:
+        """The name in WORDINGS (templates/cards/wordings.md) of how its answers are spoken of."""
+        return self.kind.link if self.kind.one_answer else self.kind.name
 
 
 def student_card(run: Distillation, verdict: str = "") -> str:
     """The card of a task's student; `verdict` compares it with what could be taken instead."""
     task, (first, _) = run.scored_task, run.dev
-    reads = Reads(task.name, find_kind(task.kind).link, task.labels, task.pairs, run.options.max_length)
+    kind = find_kind(task.kind)
+    reads = Reads(task.name, kind, task.labels, task.pairs, run.options.max_length)
     # Scores on the first evaluation set bear the metric's name alone, others SET/METRIC.
     names = {name: name.rpartition("/") for name in (*run.student_scores, *run.teacher_scores)}
     sides = (run.teacher_scores, run.student_scores)
@@ -48,12 +52,12 @@ def student_card(run: Distillation, verdict: str = "") -> str:
     sizes = [ReportRow(name, {}, model.parameters, model.bytes) for name, model in models.items() if model]
     files = [[code_span(source_name(file.name)), f"{file.rows:,}", code_span(file.sha256)] for file in task.files]
     front = {
-        "pipeline_tag": PIPELINE,
+        "pipeline_tag": kind.pipeline,
         "metrics": list(dict.fromkeys(names[name][-1] for name in run.student_scores)) or None,
         "model_name": folder_name(run.options.output),
         "eval_results": [
             EvalResult(
-                PIPELINE, dataset_type=task.name, dataset_name=task.name, dataset_split=names[name][0] or first,
+                kind.pipeline, dataset_type=task.name, dataset_name=task.name, dataset_split=names[name][0] or first,
                 metric_type=names[name][-1], metric_value=round(value, 4),
             )
             for name, value in run.student_scores.items()

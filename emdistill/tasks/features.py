@@ -1,4 +1,4 @@
-"""What a model reads at once of a row: all of it, or a window of a long text, in the tokens of one or two tokenizers."""
+"""What a model reads at once of a row: all of it, or a window of a long text, by one or two tokenizers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -57,6 +57,7 @@ class TaskKind(ABC):
     metrics          every metric of the kind
     label_type       of the column `label`, in datasets' types
     asks_for         the least variety of labels, in messages: "two classes"
+    pipeline         transformers' name for what runs such a model, on cards and the hub
     one_answer       whether a row has one answer: logits [rows, C], and labels that one array holds
     columns          of an example beside text, text_pair and label, in datasets' types
     """
@@ -69,6 +70,7 @@ class TaskKind(ABC):
     label_type: Any = Value("int64")
     asks_for: str
     head: str = SEQUENCE
+    pipeline: str = "text-classification"
     one_answer: bool = True
     columns: ClassVar[Mapping[str, Any]] = {}
 
@@ -149,6 +151,10 @@ class TaskKind(ABC):
         """The `columns` of plain texts, columns `text` and perhaps `text_pair`; words: Task.words."""
         return {}
 
+    def example(self) -> str:
+        """Source of `answer(text, config, tokenizer, session)` for a shipped folder's example.py, without emdistill."""
+        return ""
+
     def pick(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Tensor:
         """The logits [A, C] of a batch's answers, from what the head gives."""
         logits: Tensor = outputs["logits"]
@@ -158,8 +164,12 @@ class TaskKind(ABC):
         """The logits of rows, from those [A, C] of each of their features (data/batches.windowed), in their order."""
         return np.concatenate(logits)
 
+    def row_counts(self, logits: Logits, labels: NDArray[Any], task: Task) -> NDArray[np.float64] | None:
+        """[rows, 2]: Σ first / Σ second over rows is the first metric; None where it is no such quotient."""
+        return None
+
     def gold(self, examples: Dataset) -> NDArray[Any]:
-        """What `metrics` compare the logits of rows with: labels; of several answers per row something of their number."""
+        """What `metrics` compare the logits of rows with: labels; of several answers per row a sequence per row."""
         return np.asarray(examples["label"][:])
 
 

@@ -21,7 +21,7 @@ from emdistill.states import ANSWERS, ENDS, NO_ANSWER, NO_CLASS, WINDOW
 from emdistill.tasks.answers import ragged
 from emdistill.tasks.features import Feature, Pieces, Reader
 from emdistill.tasks.kind import BadLabel, Cell, Logits, Metric, TaskKind
-from emdistill.tasks.spans import AnswerScore, best_span, joined_windows, squad_scores, words_of_answer
+from emdistill.tasks.spans import AnswerScore, answer_score, best_span, joined_windows, squad_scores, words_of_answer
 from emdistill.tasks.tagging import cut, first_pieces, pieces_of_window, pieces_per_word
 from emdistill.tasks.task import Task
 from emdistill.tasks.windows import Window, windows
@@ -63,13 +63,17 @@ def answered(words: Words, logits: Logits, *, always: bool) -> tuple[tuple[int, 
     return (words[best.first][0], words[best.last][1]), math.exp(min(best.score, 0.0))
 
 
+def texts_answered(logits: Logits, gold: NDArray[Any], *, always: bool) -> list[str]:
+    """What is answered to each row; '' for no answer."""
+    spans = [answered(row.words, own, always=always)[0] for row, own in zip(gold, logits, strict=True)]
+    return [row.text[slice(*span)] if span else "" for row, span in zip(gold, spans, strict=True)]
+
+
 def _metric(part: str, number: Callable[[AnswerScore], float], *, always: bool) -> Metric:
     """One number of `squad_scores`; 0 where the data have no such question."""
 
     def measure(logits: Logits, gold: NDArray[Any], task: Task) -> float:
-        spans = [answered(row.words, own, always=always)[0] for row, own in zip(gold, logits, strict=True)]
-        answers = [row.text[slice(*span)] if span else "" for row, span in zip(gold, spans, strict=True)]
-        scores = squad_scores(answers, [row.texts for row in gold])
+        scores = squad_scores(texts_answered(logits, gold, always=always), [row.texts for row in gold])
         return number(scores[part]) if part in scores else 0.0
 
     return measure
@@ -169,11 +173,18 @@ class SpanAnswers(TaskKind):
         return features
 
     def further(self, texts: Mapping[str, list[str]], words: str | None) -> dict[str, list[Any]]:
-        of_text = {text: cut(text, words) for text in dict.fromkeys(texts["text_pair"])}  # of which are several questions
+        of_text = {
+            text: cut(text, words) for text in dict.fromkeys(texts["text_pair"])
+        }  # of which are several questions
         return {"words": [of_text[text] for text in texts["text_pair"]]}
 
     def pick(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Tensor:
-        both = (outputs["start_logits"], ANSWERS), (outputs["end_logits"], ENDS)
+        sides = (
+            (outputs["start_logits"], outputs["end_logits"])
+            if "start_logits" in outputs
+            else outputs["logits"].unbind(-1)
+        )
+        both = list(zip(sides, (ANSWERS, ENDS), strict=True))
         if ANSWERS not in batch:
             return stack([logits.flatten() for logits, _ in both], dim=-1)
         row, place = (batch[ANSWERS] != NO_ANSWER).nonzero(as_tuple=True)
@@ -185,6 +196,15 @@ class SpanAnswers(TaskKind):
         begins = [place for place, window in enumerate(parts) if window.core_first == 0]
         rows = zip(begins, [*begins[1:], len(parts)], strict=True)
         return ragged([joined_windows(logits[a:b], parts[a:b]).astype(np.float32) for a, b in rows])
+
+    def row_counts(self, logits: Logits, labels: NDArray[Any], task: Task) -> NDArray[np.float64] | None:
+        metric = task.metrics[0]
+        if metric not in ("f1", "exact_match"):
+            return None
+        some_unanswerable = any(not row.answers for row in labels)
+        answers = zip(texts_answered(logits, labels, always=self.always_answered), labels, strict=True)
+        scores = [answer_score(text, row.texts, some_unanswerable=some_unanswerable) for text, row in answers]
+        return np.array([[getattr(score, metric), 1.0] for score in scores])
 
     def gold(self, examples: Dataset) -> NDArray[Any]:
         rows = zip(examples["text_pair"], examples["words"], examples["label"], strict=True)

@@ -4,6 +4,7 @@ A word is answered at its first piece. A text that is longer than the model read
 cores tile it, so that every word has one answer, with context on both sides.
 """
 
+import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -19,7 +20,7 @@ from emdistill.states import ANSWERS, NO_ANSWER, NO_CLASS
 from emdistill.tasks.answers import flat, probabilities, ragged
 from emdistill.tasks.features import Feature, Pieces, Reader
 from emdistill.tasks.kind import BadLabel, Cell, Logits, TaskKind, class_names, name_index, text_of
-from emdistill.tasks.tags import OUTSIDE, cut_words, entities, entity_score, find_scheme
+from emdistill.tasks.tags import OUTSIDE, cut_words, entities, entity_score, find_scheme, word_pattern
 from emdistill.tasks.task import Task
 from emdistill.tasks.windows import Window, windows
 
@@ -83,6 +84,7 @@ class Tagging(TaskKind):
     metrics: ClassVar = {"entity_f1": _entity_f1, "accuracy": _accuracy, "macro_f1": _macro_f1}
     label_type = List(Value("int64"))
     asks_for = "two rows of different tags"
+    pipeline = "token-classification"
     one_answer = False
     columns: ClassVar = {"words": List(List(Value("int64")))}
 
@@ -131,7 +133,7 @@ class Tagging(TaskKind):
         return [ragged([np.tile(guess, (len(row), 1)) for row in labels])]
 
     def answer_columns(self, names: Sequence[str]) -> tuple[str, ...]:
-        return ("prediction", "words", *(["entities"] if find_scheme(names) else []))
+        return ("prediction", "predicted_words", *(["predicted_entities"] if find_scheme(names) else []))
 
     def answers(self, logits: Logits, names: Sequence[str], examples: Dataset) -> list[dict[str, Any]]:
         rows = zip(examples["text"], examples["words"], logits, strict=True)
@@ -144,9 +146,9 @@ class Tagging(TaskKind):
             {"word": text[start:end], "tag": tag, "probability": round(float(row.max()), 6)}
             for (start, end), tag, row in zip(words, tags, shares, strict=True)
         ]
-        cells: dict[str, Any] = {"prediction": tags, "words": each}
+        cells: dict[str, Any] = {"prediction": tags, "predicted_words": each}
         if find_scheme(names):
-            cells["entities"] = [
+            cells["predicted_entities"] = [
                 {"type": found.type, "start": start, "end": end, "text": text[start:end]}
                 for found in entities(tags)
                 for start, end in [(words[found.first][0], words[found.end - 1][1])]
@@ -182,6 +184,15 @@ class Tagging(TaskKind):
     def further(self, texts: Mapping[str, list[str]], words: str | None) -> dict[str, list[Any]]:
         return {"words": [cut(text, words) for text in texts["text"]]}
 
+    def example(self) -> str:
+        words, reading = (word_pattern, cut_words, cut), (Window, windows, first_pieces, pieces_per_word)
+        needed = (*words, *reading, pieces_of_window, core_places, answer)
+        sources = "\n\n".join(map(inspect.getsource, needed))
+        return f"""{sources}
+
+MARKS, SPACES, OVERLAP = {MARKS!r}, {SPACES!r}, {OVERLAP}
+"""
+
     def pick(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Tensor:
         logits: Tensor = outputs["logits"]
         if ANSWERS not in batch:
@@ -192,6 +203,15 @@ class Tagging(TaskKind):
     def of_rows(self, logits: Sequence[Logits], examples: Dataset, features: Dataset) -> Logits:
         ends = np.cumsum([len(words) for words in examples["words"]])
         return ragged(np.split(np.concatenate(logits), ends[:-1]))
+
+    def row_counts(self, logits: Logits, labels: NDArray[Any], task: Task) -> NDArray[np.float64] | None:
+        rows = [(row.argmax(axis=-1), gold) for row, gold in zip(logits, labels, strict=True)]
+        if task.metrics[0] == "accuracy":
+            return np.array([[(answers == gold).sum(), (gold != NO_CLASS).sum()] for answers, gold in rows], float)
+        if task.metrics[0] == "entity_f1":
+            found = [[{*entities(_named(side, task.labels))} for side in row] for row in rows]
+            return np.array([[2 * len(answers & gold), len(answers) + len(gold)] for answers, gold in found], float)
+        return None
 
     def gold(self, examples: Dataset) -> NDArray[Any]:
         return ragged([np.asarray(row, dtype=np.int64) for row in examples["label"]])
@@ -218,16 +238,44 @@ def pieces_of_window(first: NDArray[np.int64], pieces: Pieces, window: Window, r
     return slice(start, min(max(behind, int(first[window.end - 1]) + 1), start + room))
 
 
+def core_places(first: NDArray[np.int64], window: Window, read: slice) -> NDArray[np.int64]:
+    """Where the words of a window's core are answered, counted from the first piece that is read."""
+    core = first[window.core_first : window.core_end]
+    return np.asarray(np.clip(core, read.start, max(read.start, read.stop - 1)) - read.start)
+
+
 def _window(
     reader: Reader, pieces: Pieces, first: NDArray[np.int64], window: Window, room: int
 ) -> tuple[dict[str, list[int]], list[int | None], list[tuple[int, int]]]:
     """The inputs of a window, and where its tokens stand: the number of each one's text, and its characters there."""
     span = pieces_of_window(first, pieces, window, room)
     start, end = span.start, span.stop
-    places = np.clip(first[window.core_first : window.core_end], start, max(start, end - 1)) - start
     inputs = reader.inputs(pieces.ids[start:end])
-    inputs[ANSWERS] = np.minimum(places + len(reader.before), len(inputs["input_ids"]) - 1).tolist()
+    places = core_places(first, window, span) + len(reader.before)
+    inputs[ANSWERS] = np.minimum(places, len(inputs["input_ids"]) - 1).tolist()
     own = list(pieces.offsets[start:end])
     outside: list[tuple[int, int]] = [(0, 0)]
     sequences: list[int | None] = [*[None] * len(reader.before), *[0] * len(own), *[None] * len(reader.behind)]
     return inputs, sequences, [*outside * len(reader.before), *own, *outside * len(reader.behind)]
+
+
+def answer(text: str, config: Any, tokenizer: Any, session: Any) -> str:
+    """The tags of a text's words, by an ONNX session, one after the other; what example.py of a shipped folder does."""
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    whole = tokenizer.encode("a")
+    own = [place for place, special in enumerate(whole.special_tokens_mask) if not special]
+    before, behind = whole.ids[: own[0]], whole.ids[own[-1] + 1 :]
+    room = config["reading"]["max_length"] - len(before) - len(behind)
+    pieces = tokenizer.encode(text, add_special_tokens=False)
+    first = first_pieces(cut(text, config["reading"]["words"]), pieces)
+    tags: list[int] = []
+    for window in windows([pieces_per_word(first, pieces)], room, round(OVERLAP * room)):
+        read = pieces_of_window(first, pieces, window, room)
+        ids = [*before, *pieces.ids[read], *behind]
+        columns = {"input_ids": ids, "attention_mask": [1] * len(ids), "token_type_ids": [0] * len(ids)}
+        feed = {item.name: np.array([columns[item.name]], dtype=np.int64) for item in session.get_inputs()}
+        logits = session.run(["logits"], feed)[0][0]
+        places = np.minimum(core_places(first, window, read) + len(before), len(ids) - 1)
+        tags += logits[places].argmax(axis=-1).tolist()
+    return " ".join(config["labels"][tag] for tag in tags)

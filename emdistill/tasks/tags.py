@@ -36,11 +36,11 @@ class EntityScore(NamedTuple):
 
 def cut_words(text: str) -> list[tuple[int, int]]:
     """The words of a plain text, (start, end) in characters: runs of letters, digits and _, and single other marks."""
-    return [match.span() for match in _word().finditer(text)]
+    return [match.span() for match in word_pattern().finditer(text)]
 
 
 @cache
-def _word() -> re.Pattern[str]:
+def word_pattern() -> re.Pattern[str]:
     """Accents and vowel signs that are characters of their own belong to their letter's word."""
     combining = "".join(sign for sign in map(chr, range(0x300, 0x20000)) if unicodedata.category(sign)[0] == "M")
     return re.compile(rf"\w+(?:[{combining}]+\w*)*|[^\w\s]")

@@ -307,7 +307,7 @@ class DistillationTrainer(Trainer):
 
 
 def per_row(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-    """The logits [A, C] of a batch as [B, A', C], padded, where its rows have several answers: as processes join them."""
+    """The logits [A, C] of a batch as [B, A', C], padded, where rows have several answers: as processes join them."""
     if ANSWERS not in batch:
         return logits
     there = batch[ANSWERS] != NO_ANSWER

@@ -40,11 +40,11 @@ def check_can_meet(
     comparing = [stage.name for stage in stages if stage.objective.needs]
     if teacher_tokenizer is None or not comparing:
         return
-    for side, reader in (("student", tokenizer), ("teacher", teacher_tokenizer)):
-        if not reader.is_fast:
+    for side, each in (("student", tokenizer), ("teacher", teacher_tokenizer)):
+        if not each.is_fast:
             raise TokenizerError(
                 f"teacher and student read different tokens, which meet at words by their places in the text, and the "
-                f"{side}'s {type(reader).__name__} does not give places; take an encoder with a fast tokenizer "
+                f"{side}'s {type(each).__name__} does not give places; take an encoder with a fast tokenizer "
                 f"(tokenizer.json), or a method that compares no layers, which stage '{comparing[0]}' does: "
                 "--method soft-targets"
             )

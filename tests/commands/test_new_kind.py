@@ -49,7 +49,7 @@ class Stars(TaskKind):
     def written(self, label: Any, names: Sequence[str]) -> str:
         return "*" * round(label)
 
-    def decode(self, logits: Any) -> Any:
+    def decode(self, logits: Any, examples: Any) -> Any:
         return logits[:, 0].round()
 
     def constant_answers(self, labels: Any, width: int) -> list[Any]:
@@ -76,8 +76,9 @@ def rows_of(kind: str) -> list[dict[str, Any]]:
             "regression": 1.5 + good - 0.5 * bad,
             "multi-label": [name for name, there in (("good", good), ("bad", bad), ("book", book)) if there],
             "stars": "*" * (1 + good + book),
+            "tagging": [{"good": "B-x", "book": "I-x"}.get(word, "O") for word in text.split()],
         }[kind]
-        rows.append({"text": text, "label": label})
+        rows.append({"text": text.split() if kind == "tagging" else text, "label": label})
     return rows
 
 
@@ -85,7 +86,7 @@ def scores_of(printed: str) -> dict[str, float]:
     return {name: float(value) for name, value in (line.split() for line in printed.splitlines())}
 
 
-@pytest.mark.parametrize("name", [*KINDS, "stars"])
+@pytest.mark.parametrize("name", [name for name in (*KINDS, "stars") if not name.startswith("span")])
 def test_every_kind_runs_from_labels_to_a_shipped_folder(
     name: str,
     place: Any,
@@ -101,14 +102,16 @@ def test_every_kind_runs_from_labels_to_a_shipped_folder(
     data.write_text("".join(json.dumps(row) + "\n" for row in rows_of(name)))
     teacher, run, scored = tmp_path / "teacher", tmp_path / "run", tmp_path / "scored.csv"
     source = ["--data", str(data), *place.fast, *place.quiet]
-    told = ["--kind", name] if name == "stars" else []  # the others are found
+    told = ["--kind", name] if name in ("stars", "tagging") else []  # the others are found
     words = ["--model", f"{place.folder}/encoder", *source, *told, "--training.num_train_epochs=2"]
     assert main(["finetune", *words, "--output", str(teacher)]) == 0
-    assert main(["augment", "--teacher", str(teacher), "--data", str(data), *told, "--copies=1",
-                 "--output", str(tmp_path / "more.jsonl")]) == 0  # fmt: skip
+    augmented = main(["augment", "--teacher", str(teacher), "--data", str(data), *told, "--copies=1",
+                      "--output", str(tmp_path / "more.jsonl")])  # fmt: skip
+    assert augmented == (0 if kind.one_answer else 2)  # the variants of a text have other words
+    more = ["--augmented", str(tmp_path / "more.jsonl")] if kind.one_answer else []
     words = ["--teacher", str(teacher), *source, *told, "--student", "1", "--training.num_train_epochs=1"]
     (tmp_path / "text.txt").write_text("a very good movie\nthe book was bad and it was not the movie\nit was good\n")
-    words += ["--augmented", str(tmp_path / "more.jsonl"), "--check_teacher=false", "--objective.alpha=0.5"]
+    words += [*more, "--check_teacher=false", "--objective.alpha=0.5"]
     words += ["--unlabelled", str(tmp_path / "text.txt"), "--baselines", "none"]
     assert main(["distill", *words, "--output", str(run)]) == 0
     record = read_run(run)
@@ -125,7 +128,8 @@ def test_every_kind_runs_from_labels_to_a_shipped_folder(
     assert main(["evaluate", "--model", str(run / "student"), "--data", str(data)]) == 0
     printed = capsys.readouterr().out
     assert list(scores_of(printed)) == list(kind.default_metrics)
-    words = ["--model", str(run / "student"), "--input", str(data), "--output", str(scored)]
+    (tmp_path / "new.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    words = ["--model", str(run / "student"), "--input", str(tmp_path / "new.jsonl"), "--output", str(scored)]
     if name != "stars":
         words += ["--text", "text"]
     assert main(["predict", *words]) == 0

@@ -13,6 +13,7 @@ from emdistill.console import print_table
 from emdistill.runs.gate_record import GateRecord, VerdictRecord, read_gate
 from emdistill.show.cards import Reads, onnx_card
 from emdistill.show.gate_tables import gate_tables, verdict_lines
+from emdistill.tasks import KINDS
 
 TIMES = {"teacher": 100.0, "student": 10.0, "onnx": 6.0, "int8": 2.5}
 
@@ -60,16 +61,18 @@ def test_the_verdict_in_words(gate: GateRecord) -> None:
 
 
 def test_the_onnx_card_tells_use_figures_and_verdict(gate: GateRecord) -> None:
-    card = onnx_card(gate, Reads("reviews", "softmax", ("bad", "good"), True, 128))
+    card = onnx_card(gate, Reads("reviews", KINDS["classification"], ("bad", "good"), True, 128))
     told = ("128 tokens", "`bad`, `good`", "python example.py", "`onnx/model_int8.onnx`", "dynamic", "17.6 MB")
     assert not unnamed(card, *told, "| student, int8 | 0.7900 |", "| 1 × 128  student, ONNX |", *verdict_lines(gate))
     assert not unnamed(card, "onnxruntime 1.31.0", "torch 2.13.0")
-    assert not unnamed(onnx_card(gate, Reads("stars", "identity", (), False, 64)), "64 tokens")
-    assert not unnamed(onnx_card(gate, Reads("tags", "sigmoid", ("a", "b"), False, 64)), "64 tokens", "`a`, `b`")
+    assert not unnamed(onnx_card(gate, Reads("stars", KINDS["regression"], (), False, 64)), "64 tokens")
+    assert not unnamed(
+        onnx_card(gate, Reads("tags", KINDS["multi-label"], ("a", "b"), False, 64)), "64 tokens", "`a`, `b`"
+    )
 
 
 def test_no_name_leaves_its_place_on_the_onnx_card(gate: GateRecord) -> None:
     labels = ("a`b", "``", *HOSTILE)
-    card = onnx_card(gate, Reads("x\n# y", "softmax", labels, False, 128))
+    card = onnx_card(gate, Reads("x\n# y", KINDS["classification"], labels, False, 128))
     assert "``a`b``, ``` `` ```" in card
     assert "\n# y" not in card

@@ -120,7 +120,7 @@ def batch_of_three(seed: int = 0) -> tuple[EncoderStates, EncoderStates, dict[st
         EncoderStates(3 * torch.randn(9, 2, generator=generator, dtype=torch.float64), torch.ones(3, 1))
         for _ in range(2)
     ]
-    return states[0], states[1], {ANSWERS: there, "labels": labels}
+    return states[0], states[1], {ANSWERS: there, ENDS: there, "labels": labels}
 
 
 ROWS = (slice(0, 4), slice(4, 6), slice(6, 9))

@@ -50,7 +50,7 @@ def test_plain_classes_are_scored_by_accuracy_first() -> None:
 def test_plain_text_is_cut_at_marks_or_at_spaces() -> None:
     text = "Ann's  at home.\u00a0(Rome)"
     assert [text[slice(*word)] for word in cut(text, SPACES)] == ["Ann's", "at", "home.", "(Rome)"]
-    assert [text[slice(*word)] for word in cut(text, MARKS)] == "Ann ' s at home . ( Rome )".split()
+    assert [text[slice(*word)] for word in cut(text, MARKS)] == ["Ann", "'", "s", "at", "home", ".", "(", "Rome", ")"]
 
 
 def test_a_word_is_answered_at_its_first_piece() -> None:
@@ -122,9 +122,24 @@ def test_answers_name_words_and_entities() -> None:
     logits = one_hot([["B-PER", "O", "O", "B-LOC", "I-LOC"]]) * 9
     (answer,) = TAGS.answers(logits, NAMES, rows)
     assert answer["prediction"] == ["B-PER", "O", "O", "B-LOC", "I-LOC"]
-    assert answer["words"][0] == {"word": "Ann", "tag": "B-PER", "probability": pytest.approx(0.9995, abs=1e-3)}
-    assert answer["entities"] == [
+    ann = answer["predicted_words"][0]
+    assert ann == {"word": "Ann", "tag": "B-PER", "probability": pytest.approx(0.9995, abs=1e-3)}
+    assert answer["predicted_entities"] == [
         {"type": "PER", "start": 0, "end": 3, "text": "Ann"},
         {"type": "LOC", "start": 10, "end": 18, "text": "New York"},
     ]
-    assert flat(TAGS.decode(logits)).tolist() == [2, 0, 0, 1, 3]
+    assert flat(TAGS.decode(logits, rows)).tolist() == [2, 0, 0, 1, 3]
+
+
+@pytest.mark.parametrize("metric", ["entity_f1", "accuracy"])
+def test_a_sample_of_rows_scores_as_its_counts(metric: str) -> None:
+    rng = np.random.default_rng(3)
+    labels = ragged([rng.integers(0, 5, size=size) for size in (3, 1, 7, 4, 2)])
+    logits = ragged(
+        [np.where(rng.random((len(row), 1)) < 0.6, np.eye(5)[row], rng.random((len(row), 5))) for row in labels]
+    )
+    task = Task("t", TAGS, NAMES, (metric,))
+    counts = TAGS.row_counts(logits, labels, task)
+    for sample in rng.integers(0, 5, size=(6, 5)):
+        first, second = counts[sample].sum(axis=0)
+        assert task.score(logits[sample], labels[sample])[metric] == pytest.approx(first / second)

@@ -1,4 +1,4 @@
-"""Trainings whose rows have several answers: what a batch holds, caches, two vocabularies, the score of a checkpoint."""
+"""Trainings whose rows have several answers: batches, caches, two vocabularies, the score of a checkpoint."""
 
 from pathlib import Path
 from typing import Any
