@@ -85,11 +85,12 @@ def _load_torch(order: dict[str, Any]) -> tuple[float, Callable[[], object]]:
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     torch.set_num_threads(order["threads"])
-    families = transformers
+    families: Any = transformers
     if PreTrainedConfig.get_config_dict(order["model"])[0].get("model_type") == "bilstm":
-        from emdistill.models import bilstm as families  # of this package, and imported by whoever loads it
+        from emdistill.models import bilstm  # whoever loads one imports it too
 
-        families.register()
+        bilstm.register()
+        families = bilstm
     # The family's module is imported only when its class is looked up.
     model_class = getattr(families, AutoConfig.from_pretrained(order["model"]).architectures[0])
     imported = perf_counter()
