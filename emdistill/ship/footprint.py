@@ -1,7 +1,7 @@
 """What loading one model costs: seconds and memory, each variant in a fresh process of its own.
 
-This file is that process too: run by its path it imports nothing but what the model needs (nothing of emdistill, and
-no torch for an ONNX model), loads it, answers one sentence and prints what that took.
+This file is that process too: run by its path it imports nothing but what the model needs (of emdistill the BiLSTM
+alone, and no torch for an ONNX model), loads it, answers one sentence and prints what that took.
 """
 
 import json
@@ -80,13 +80,19 @@ def _load_torch(order: dict[str, Any]) -> tuple[float, Callable[[], object]]:
     """When the imports were done, and one call of the model: as its users run it."""
     import torch
     import transformers
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     torch.set_num_threads(order["threads"])
+    families: Any = transformers
+    if PreTrainedConfig.get_config_dict(order["model"])[0].get("model_type") == "bilstm":
+        from emdistill.models import bilstm  # whoever loads one imports it too
+
+        bilstm.register()
+        families = bilstm
     # The family's module is imported only when its class is looked up.
-    model_class = getattr(transformers, AutoConfig.from_pretrained(order["model"]).architectures[0])
+    model_class = getattr(families, AutoConfig.from_pretrained(order["model"]).architectures[0])
     imported = perf_counter()
     model = model_class.from_pretrained(order["model"], dtype=torch.float32).eval()
     AutoTokenizer.from_pretrained(order["tokenizer"])

@@ -94,3 +94,20 @@ def test_what_needs_a_teacher_is_refused_without_one(place: Any, more: str, tmp_
     with names(ConfigError, "--teacher none", "--task text"):
         distill(load_config(**options | {"task": "text", "method": "cross-view"}))
     assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_views_of_a_tagger_see_the_words_beside(place: Any, more: str, tmp_path: Path) -> None:
+    tags = {"good": "B-X", "bad": "B-X", "movie": "B-Y", "book": "B-Y"}
+    sentences = [text.split() for text, _ in place.sentences(64)]
+    rows = ["\n".join(f"{word}\t{tags.get(word, 'O')}" for word in words) for words in sentences]
+    (tmp_path / "tags.conll").write_text("\n\n".join(rows) + "\n", encoding="utf-8")
+    run = tmp_path / "run"
+    data = ("--kind", "tagging", "--data", str(tmp_path / "tags.conll"), "--training.logging_steps=1")
+    words = [each for each in words_of(place, run, more, *data) if each not in place.reviews]
+    assert main(words) == 0
+    record = read_run(run)
+    (log,) = record.log
+    views = [entry["terms/views"] for entry in log.log if "terms/views" in entry]
+    assert views
+    assert all(value > 0 for value in views)
+    assert record.scores["student"]

@@ -1,5 +1,7 @@
 """The BiLSTM against torch's own two-directional LSTM over packed texts, and the student that answers itself."""
 
+import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -72,3 +74,15 @@ def test_own_answers_are_those_of_use_and_of_now(tiny_encoder) -> None:
         student.classifier.out_proj.bias.add_(1)
     torch.testing.assert_close(teacher(BATCH).logits, expected + 1)
     assert isinstance(student.bilstm.layers[0], BiLstmLayer)
+
+
+def test_a_tagger_answers_in_onnx_runtime_as_here(tiny_encoder, tmp_path) -> None:
+    onnx = pytest.importorskip("emdistill.ship.onnx")
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    model = tiny_encoder("bilstm", width=12, heads=0, labels=3, head="TokenClassification")
+    onnx.export_onnx(model, tmp_path / "model.onnx")
+    session = onnx.open_session(tmp_path / "model.onnx", threads=1)
+    found = onnx.session_logits(session, {name: value.numpy() for name, value in BATCH.items()})
+    with torch.no_grad():
+        np.testing.assert_allclose(found, model(**BATCH).logits.numpy(), atol=1e-5, rtol=0)

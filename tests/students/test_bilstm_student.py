@@ -4,8 +4,9 @@ import pytest
 import torch
 from messages import names
 
-from emdistill.errors import ConfigError
-from emdistill.models import encoder_shape, fingerprint
+from emdistill.errors import CaptureError, ConfigError
+from emdistill.methods import METHODS
+from emdistill.models import Teacher, capture, encoder_shape, fingerprint
 from emdistill.states import CLASSES, NOTHING, WORDS, EncoderShape, Predictions
 from emdistill.students import make_student
 from emdistill.students.bilstm import bilstm_student, main_directions
@@ -52,3 +53,23 @@ def test_what_it_cannot_answer_is_refused(tiny_encoder, predictions: Predictions
         bilstm_student(tiny_encoder(), labels=LABELS, predictions=predictions)
     with names(ConfigError, "--student bilstm:0"):
         bilstm_student(tiny_encoder(), 0, labels=LABELS)
+
+
+def test_a_teachers_layers_map_onto_its_two(tiny_encoder, tiny_tokenizer) -> None:
+    """Hidden states and embeddings can be learned; attention scores, which it has not, are refused by name."""
+    teacher = Teacher(tiny_encoder(layers=5, width=32))
+    student, _ = make_student("bilstm:8", teacher.model, tiny_tokenizer, labels=LABELS)
+    batch = dict(tiny_tokenizer(["a good movie", "it was bad"], padding=True, return_tensors="pt"))
+    batch["labels"] = torch.tensor([1, 0])
+    (stage,) = METHODS["bert-emd"](encoder_shape(student), teacher.shape, attention_scores=0.0)
+    objective = stage.objective
+    own, taught = capture(student, batch, objective.student_needs), teacher(batch, objective.needs)
+    total, terms = objective(own, taught, batch)
+    total.backward()
+    assert {"hidden_states", "embeddings"} <= terms.keys()
+    for layer in student.get_submodule("bilstm.layers"):
+        assert all(weight.grad is not None and weight.grad.any() for weight in layer.parameters())
+    with names(ConfigError, "--objective.attention_scores 0"):
+        METHODS["bert-emd"](encoder_shape(student), teacher.shape)
+    with names(CaptureError, "'bilstm'", "--objective.attention_scores 0"):
+        capture(student, batch, {"attention"})
