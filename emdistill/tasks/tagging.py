@@ -186,7 +186,7 @@ class Tagging(TaskKind):
 
     def example(self) -> str:
         words, reading = (word_pattern, cut_words, cut), (Window, windows, first_pieces, pieces_per_word)
-        needed = (*words, *reading, pieces_of_window, core_places, answer)
+        needed: tuple[Any, ...] = (*words, *reading, pieces_of_window, core_places, answer)
         sources = "\n\n".join(map(inspect.getsource, needed))
         return f"""{sources}
 
