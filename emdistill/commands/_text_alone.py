@@ -80,8 +80,10 @@ def task_of_text(names: str, teacher: Teacher, columns: Columns, task: str | Non
 def read_dev(dev: str, task: Task) -> Dataset:
     """The rows of --dev, labels and all; raises DataError as read_examples and to_dataset."""
     if not task.kind.one_answer:  # the kind has files of its own
-        columns = {"text": task.text, "text_pair": task.text_pair, "label": task.label}
-        data = read_task_data(dev, dev=dev, kind=task.kind.name, evaluating=True, **columns)
+        text, pair, label = task.text, task.text_pair, task.label
+        data = read_task_data(
+            dev, dev=dev, kind=task.kind.name, evaluating=True, text=text, text_pair=pair, label=label
+        )
         return as_the_model_counts(data, task.labels, task.kind).evaluation["dev"]
     return to_dataset(read_examples(Path(dev), Columns(task.text, task.text_pair, task.label)), task, varied=False)
 
