@@ -201,10 +201,10 @@ class SpanAnswers(TaskKind):
         )
         decoding = (pieces_of_window, Asked, BestSpan, best_span, log_softmax, joined_windows, answered, answer)
         sources = "\n\n".join(inspect.getsource(each) for each in (*words, *reading, *decoding))
-        return f"""{sources}
-
-MARKS, SPACES, ANSWERS, ENDS = {MARKS!r}, {SPACES!r}, {ANSWERS!r}, {ENDS!r}
+        return f"""MARKS, SPACES, ANSWERS, ENDS = {MARKS!r}, {SPACES!r}, {ANSWERS!r}, {ENDS!r}
 QUESTION, OVERLAP, LONGEST_ANSWER = {QUESTION}, {OVERLAP}, {LONGEST_ANSWER}
+
+{sources}
 """
 
     def pick(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
