@@ -90,7 +90,7 @@ def mixture_card(run: Distillation) -> str:
     return _card(
         "mixture.md",
         run,
-        {"pipeline_tag": PIPELINE, "model_name": folder_name(run.options.output)},
+        {"model_name": folder_name(run.options.output)},
         tasks=list(tasks),
         first=next(iter(tasks)),
         table=Table(["head", "kind", "rows", "answers"], lines, words=(0, 1, 3)),
