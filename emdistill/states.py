@@ -89,8 +89,13 @@ class EncoderStates:
 
 
 def labels_of_answers(batch: Mapping[str, Tensor]) -> Tensor:
-    """The labels of a batch's answers, [A] in their order, padding left out; [B, ...] where each row has one."""
+    """The labels of a batch's answers, [A] in their order, padding left out; [B, ...] where each row has one.
+
+    Of answers with ENDS the labels [B·2] of `over_answers`.
+    """
     labels = batch["labels"]
+    if ENDS in batch:
+        return labels.flatten()
     return labels[batch[ANSWERS] != NO_ANSWER] if ANSWERS in batch else labels
 
 

@@ -33,8 +33,9 @@ def predict_file(
 
     Args:
         model: folder or hub id of the model; or an .onnx file of an exported folder, or that folder.
-        input: a CSV, TSV, JSONL or Parquet file, or a .txt file with a sentence per line.
-        output: file to write: .jsonl, .csv, .tsv or .parquet.
+        input: a CSV, TSV, JSONL or Parquet file, one in SQuAD's format, or a .txt file with a sentence per line.
+        output: file to write: .jsonl, .csv, .tsv or .parquet; or .json, the predictions by the rows' ids, as SQuAD's
+            scripts read them.
         text: column of the text; the column the model was trained on if not given.
         text_pair: column of the second text of a pair.
         batch_size: sentences at once; if not given 64, and 1 in ONNX, for in int8 an answer depends a little on what

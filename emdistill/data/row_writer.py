@@ -2,7 +2,8 @@
 
 Rows are read back as they were written. CSV and TSV hold text: an absent cell is '', lists and objects are JSON; in TSV
 quotes are plain text, so a cell holds no tabs or line ends. JSON Lines holds dates and decimals as text. Parquet holds
-one type per column, from Parquet to Parquet the same one.
+one type per column, from Parquet to Parquet the same one. JSON is SQuAD's format of predictions: one object, the
+prediction by the row's id, and nothing else.
 """
 
 import csv
@@ -19,7 +20,7 @@ from emdistill.data.files import HALF_PAIR
 from emdistill.data.rows import BadRows, Row
 from emdistill.errors import DataError, shown
 
-WRITTEN_SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
+WRITTEN_SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet", ".json")
 
 
 class RowWriter:
@@ -40,6 +41,8 @@ class RowWriter:
         for line, place, value in cells:
             if problem := _problem(value, suffix):
                 bad.add(line, f"{place} {problem}")
+        if suffix == ".json":
+            _check_ids(rows, bad)
         bad.check()
         for word in answers:
             if problem := _problem(word, suffix):
@@ -53,6 +56,12 @@ class RowWriter:
             for name in further[0]:
                 table = table.append_column(name, pyarrow.array([cells[name] for cells in further]))
             pyarrow.parquet.write_table(table, path)
+            return
+        if self._suffix == ".json":
+            pairs = zip(self._rows, further, strict=True)
+            path.write_text(
+                _as_json({str(row.cells["id"]): cells["prediction"] for row, cells in pairs}), encoding="utf-8"
+            )
             return
         rows = ({**row.cells, **cells} for row, cells in zip(self._rows, further, strict=True))
         with path.open("w", encoding="utf-8", newline="") as file:
@@ -90,6 +99,18 @@ def _parquet_column(values: list[Any]) -> pyarrow.Array | None:
     except (pyarrow.ArrowException, OverflowError):
         return None
     return column
+
+
+def _check_ids(rows: Sequence[Row], bad: BadRows) -> None:
+    """Every row needs one of its own."""
+    lines: dict[str, int] = {}
+    for row in rows:
+        if row.cells.get("id") is None:
+            bad.add(row.line, "there is no 'id', by which .json holds predictions; write .jsonl")
+        elif (name := str(row.cells["id"])) in lines:
+            bad.add(row.line, f"id {name!r} occurs twice, on line {lines[name]} too")
+        else:
+            lines[name] = row.line
 
 
 def _problem(value: object, suffix: str) -> str:

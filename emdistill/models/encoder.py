@@ -11,7 +11,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
@@ -108,6 +108,14 @@ def stored_head(config: PreTrainedConfig) -> str:
 def head_of(model: nn.Module) -> str:
     """What stands on an encoder: 'TokenClassification' of a BertForTokenClassification; '' of a bare one."""
     return type(model).__name__.partition("For")[2]
+
+
+def head_logits(outputs: Mapping[str, Any]) -> Tensor:
+    """The logits that a head gives: [B, C], or [B, L, C] of tokens; of a span's ends [B, L, 2]."""
+    if "start_logits" in outputs:
+        return torch.stack((outputs["start_logits"], outputs["end_logits"]), dim=-1)
+    logits: Tensor = outputs["logits"]
+    return logits
 
 
 def load_encoder(source: Source) -> PreTrainedModel:

@@ -89,8 +89,8 @@ class MultiTaskModel(PreTrainedModel):
         """The model that answers a batch, all of whose rows are of one task."""
         return self.of([*self.outputs][int(batch[TASK][0])])
 
-    def answers(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What all heads give for the same inputs, by task; the encoder runs once, and once for each lower layer."""
+    def answers(self, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The outputs of all heads for the same inputs, by task; the encoder runs once, and once per lower layer."""
         outputs: dict[str, Any] = {}
         answers = {}
         for task, encoder in self._encoder_of.items():
@@ -100,7 +100,7 @@ class MultiTaskModel(PreTrainedModel):
                 outputs[encoder] = base(**inputs, return_dict=True)
             setattr(model, model.base_model_prefix, _Given(outputs[encoder]))
             try:
-                answers[task] = model(**inputs).logits
+                answers[task] = model(**inputs)
             finally:
                 setattr(model, model.base_model_prefix, base)
         return answers

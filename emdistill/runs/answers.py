@@ -4,7 +4,8 @@ One line per row, the sets in their order, 'dev' first:
     {"set": "dev", "row": 0, "text": "…", "text_pair": "…" or null, "label": 1, 3.2 or [0, 1], "teacher": [logits],
      "student": [logits]}
 Where a row has several answers, "words" are their places, characters [start, end) of the text, "label" has a number and
-"teacher" and "student" have logits for each.
+"teacher" and "student" have logits for each. Where an answer is a span, the words are those of "text_pair", "label" has
+the [start, end) of each gold answer, and before the words' logits are those of no answer.
 "teacher" is null throughout where the teacher, a file of answers, has not answered every row. Logits are written so
 that they are read back as the same float32 numbers.
 """
@@ -58,9 +59,9 @@ class _Row(_Line):
 
 @dataclass(frozen=True)
 class _RowOfWords(_Line):
-    """A row with several answers."""
+    """A row with several answers: of words classes, of spans their characters."""
 
-    label: list[Number]
+    label: list[Number] | list[tuple[StrictInt, StrictInt]]
     teacher: Answers | None
     student: Answers
     words: list[tuple[StrictInt, StrictInt]]
@@ -76,7 +77,8 @@ class Predictions:
     """The answers to one evaluation set.
 
     texts, pairs      one per row; pairs are None for single sentences
-    labels            [rows], class indices or scores; [rows, C] of 0 and 1 where a row has several labels
+    labels            [rows], class indices or scores; [rows, C] of 0 and 1 where a row has several labels; of spans
+                      the characters [answers, 2] of each row's gold answers
     teacher, student  logits [rows, C], C = 1 for scores; the teacher's may be absent
     words             of rows with several answers their places; labels and logits are then ragged (tasks/answers.py)
     """
@@ -191,9 +193,15 @@ def _problem_of_label(row: _Row, outputs: int) -> str | None:
 
 def _problem_of_words(row: _RowOfWords, outputs: int) -> str | None:
     words = len(row.words)
+    if row.label == [] or isinstance(row.label[0], tuple):  # spans: a logit before the words is that of no answer
+        return _problem_of_logits(row, outputs, 1 + words)
     if len(row.label) != words or not set(row.label) <= {NO_CLASS, *range(outputs)}:
         return f"'label' is {row.label!r}, but each of {words} words has one of the classes 0 to {outputs - 1}"
+    return _problem_of_logits(row, outputs, words)
+
+
+def _problem_of_logits(row: _RowOfWords, outputs: int, answers: int) -> str | None:
     for name, logits in (("teacher", row.teacher), ("student", row.student)):
-        if logits is not None and [len(answer) for answer in logits] != [outputs] * words:
-            return f"'{name}' has other logits than {outputs} for each of {words} words"
+        if logits is not None and [len(answer) for answer in logits] != [outputs] * answers:
+            return f"'{name}' has other logits than {outputs} for each of {answers} places"
     return None

@@ -229,12 +229,13 @@ ANSWERS: dict[Link, str] = {
 
 # Annotations are not evaluated, so that what they name need not be there.
 FOR_SOURCES = """from __future__ import annotations
-import json, re, sys, unicodedata
+import json, math, re, sys, unicodedata
+from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple"""
 
 
-EXAMPLE_OF_SEVERAL = f'''"""python example.py HEAD "a sentence" ["its partner"]: needs numpy, onnxruntime and tokenizers.
+EXAMPLE_OF_SEVERAL = f'''"""python example.py HEAD "a sentence" ["its partner"]: needs numpy, onnxruntime, tokenizers.
 
 Prints the logits of that head by label: one row, or one per token of a head that answers tokens.
 """

@@ -40,6 +40,7 @@ TABLES_SHARE = 0.1  # of 0.01 to 3, tried on students of MRPC, STS-B and SST-2; 
 CLASSES: dict[type[PreTrainedModel], type[PreTrainedModel]] = {
     transformers.BertForSequenceClassification: transformers.AlbertForSequenceClassification,
     transformers.BertForTokenClassification: transformers.AlbertForTokenClassification,
+    transformers.BertForQuestionAnswering: transformers.AlbertForQuestionAnswering,
     transformers.BertForMaskedLM: transformers.AlbertForMaskedLM,
     transformers.BertModel: transformers.AlbertModel,
 }
@@ -51,7 +52,7 @@ def factorise_embeddings(
 ) -> PreTrainedModel:
     """The same encoder with embedding tables of width `rank` and a matrix behind them (see the head of this file).
 
-    student   a BERT: classifier of texts or words, masked-LM or bare encoder; it stays as it was
+    student   a BERT: classifier of texts or words, one of spans, masked-LM or bare encoder; it stays as it was
     rank      R, from 2 to the student's width d: R numbers per word instead of d
     sample    batches of the tokenizer's tensors, [B, L]; without them all words count alike
     seed      of the fresh weights: the layers between a masked-LM's last states and its narrow words
@@ -129,6 +130,8 @@ def _fill_layers_and_head(albert: PreTrainedModel, student: PreTrainedModel) -> 
         _copy(student.base_model.get_submodule("pooler.dense"), albert.base_model.get_submodule("pooler"))
     if isinstance(student, transformers.BertForSequenceClassification | transformers.BertForTokenClassification):
         _copy(student.get_submodule("classifier"), albert.get_submodule("classifier"))
+    if isinstance(student, transformers.BertForQuestionAnswering):
+        _copy(student.get_submodule("qa_outputs"), albert.get_submodule("qa_outputs"))
     if isinstance(student, transformers.BertForMaskedLM):
         albert.get_parameter("predictions.bias").copy_(student.get_parameter("cls.predictions.bias"))
 

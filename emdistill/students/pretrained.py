@@ -28,9 +28,7 @@ def pretrained_student(
     if predictions.of_task:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            model = load_classifier(
-                source, labels=labels, problem_type=predictions.problem_type, head=predictions.head
-            )
+            model = load_classifier(source, labels=labels, problem_type=predictions.problem_type, head=predictions.head)
             return model, tokenizer
     model = load_encoder(source)
     if predictions.link is None:

@@ -51,7 +51,13 @@ def as_logits(shares: NDArray[Any], link: Link) -> Array:
 
 
 def agreement(teacher: NDArray[Any], student: NDArray[Any], link: Link) -> float:
-    """Share of equal answers: of classes, or of decisions for each label; of scores Pearson's correlation."""
+    """Share of equal answers: of classes, of decisions for each label, of likeliest starts and ends together.
+
+    Of scores Pearson's correlation.
+    """
+    if link == "positions":
+        rows = zip(teacher, student, strict=True)
+        return float(np.mean([(one.argmax(axis=0) == other.argmax(axis=0)).all() for one, other in rows]))
     teacher, student = flat(teacher), flat(student)
     if link == "softmax":
         return float((teacher.argmax(-1) == student.argmax(-1)).mean())

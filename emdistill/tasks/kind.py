@@ -18,6 +18,7 @@ from torch import Tensor
 
 from emdistill.errors import ConfigError, listing, nearest
 from emdistill.states import SEQUENCE, Link, Predictions
+from emdistill.tasks.answers import ragged
 from emdistill.tasks.features import Feature, Reader
 
 if TYPE_CHECKING:
@@ -155,17 +156,24 @@ class TaskKind(ABC):
         """Source of `answer(text, config, tokenizer, session)` for a shipped folder's example.py, without emdistill."""
         return ""
 
-    def pick(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Tensor:
-        """The logits [A, C] of a batch's answers, from what the head gives."""
-        logits: Tensor = outputs["logits"]
+    def pick(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """The logits [A, C] of a batch's answers, from those that the head gives."""
         return logits
+
+    def score_of_windows(self, task: Task, logits: Sequence[Logits], labels: Sequence[NDArray[Any]]) -> float:
+        """How good the answers [A, C] of features are, by the labels of each; the first metric, each as a row."""
+        return task.score(ragged(logits), ragged(labels))[task.metrics[0]]
 
     def of_rows(self, logits: Sequence[Logits], examples: Dataset, features: Dataset) -> Logits:
         """The logits of rows, from those [A, C] of each of their features (data/batches.windowed), in their order."""
         return np.concatenate(logits)
 
+    def row_counts(self, logits: Logits, labels: NDArray[Any], task: Task) -> NDArray[np.float64] | None:
+        """[rows, 2]: Σ first / Σ second over rows is the first metric; None where it is no such quotient."""
+        return None
+
     def gold(self, examples: Dataset) -> NDArray[Any]:
-        """What `metrics` compare the logits of rows with: labels; of several answers per row something of their number."""
+        """What `metrics` compare the logits of rows with: labels; of several answers per row a sequence per row."""
         return np.asarray(examples["label"][:])
 
 

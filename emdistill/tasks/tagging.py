@@ -186,15 +186,14 @@ class Tagging(TaskKind):
 
     def example(self) -> str:
         words, reading = (word_pattern, cut_words, cut), (Window, windows, first_pieces, pieces_per_word)
-        needed = (*words, *reading, pieces_of_window, core_places, answer)
+        needed: tuple[Any, ...] = (*words, *reading, pieces_of_window, core_places, answer)
         sources = "\n\n".join(map(inspect.getsource, needed))
         return f"""{sources}
 
 MARKS, SPACES, OVERLAP = {MARKS!r}, {SPACES!r}, {OVERLAP}
 """
 
-    def pick(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Tensor:
-        logits: Tensor = outputs["logits"]
+    def pick(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         if ANSWERS not in batch:
             return logits.flatten(0, 1)
         row, place = (batch[ANSWERS] != NO_ANSWER).nonzero(as_tuple=True)
@@ -203,6 +202,15 @@ MARKS, SPACES, OVERLAP = {MARKS!r}, {SPACES!r}, {OVERLAP}
     def of_rows(self, logits: Sequence[Logits], examples: Dataset, features: Dataset) -> Logits:
         ends = np.cumsum([len(words) for words in examples["words"]])
         return ragged(np.split(np.concatenate(logits), ends[:-1]))
+
+    def row_counts(self, logits: Logits, labels: NDArray[Any], task: Task) -> NDArray[np.float64] | None:
+        rows = [(row.argmax(axis=-1), gold) for row, gold in zip(logits, labels, strict=True)]
+        if task.metrics[0] == "accuracy":
+            return np.array([[(answers == gold).sum(), (gold != NO_CLASS).sum()] for answers, gold in rows], float)
+        if task.metrics[0] == "entity_f1":
+            found = [[{*entities(_named(side, task.labels))} for side in row] for row in rows]
+            return np.array([[2 * len(answers & gold), len(answers) + len(gold)] for answers, gold in found], float)
+        return None
 
     def gold(self, examples: Dataset) -> NDArray[Any]:
         return ragged([np.asarray(row, dtype=np.int64) for row in examples["label"]])

@@ -92,7 +92,9 @@ def test_padding_is_counted_by_hand() -> None:
 def test_splits_report_the_padding_of_the_batches_that_training_draws(tiny_tokenizer) -> None:
     texts = [" ".join(["very"] * (row % 7)) + f" good {row}" for row in range(60)]
     examples = Dataset.from_dict({"text": texts, "label": [row % 2 for row in range(60)]})
-    data = TaskData(Task("reviews", KINDS["classification"], ("bad", "good"), ("accuracy",)), examples, {"dev": examples})
+    data = TaskData(
+        Task("reviews", KINDS["classification"], ("bad", "good"), ("accuracy",)), examples, {"dev": examples}
+    )
     options = {"select": "last", "max_length": 32, "batch_size": 8}
     splits = make_splits(data, tiny_tokenizer, tokens_per_batch=60, **options)
     lengths = list(splits.train["length"])

@@ -102,7 +102,7 @@ def test_columns_that_parquet_cannot_hold_are_named_with_the_first_such_line(col
     RowWriter(".jsonl", Path("in.jsonl"), rows)
 
 
-@pytest.mark.parametrize("suffix", WRITTEN_SUFFIXES)
+@pytest.mark.parametrize("suffix", [suffix for suffix in WRITTEN_SUFFIXES if suffix != ".json"])
 @pytest.mark.parametrize("value", ["\ud83d", "a\udc00b", ["\ud83d"], {"a": {"\ud83d": 1}}])
 def test_half_of_a_surrogate_pair_is_refused_for_every_format(suffix: str, value: Any) -> None:
     rows = rows_of([{"text": "a"}, {"text": "b", "user": value}])
@@ -156,3 +156,15 @@ def test_bytes_are_no_text(tmp_path: Path, suffix: str, value: Any) -> None:
         RowWriter(suffix, source, read_inputs(source))
     cells = [row.cells for row in read_inputs(source)]
     assert written(tmp_path / "out.parquet", cells, str(source)) == cells
+
+
+def test_json_holds_predictions_by_id(tmp_path: Path) -> None:
+    rows = [Row(1, {"id": "a", "text": "x"}), Row(2, {"id": 7, "text": "y"})]
+    RowWriter(".json", Path("in.jsonl"), rows).write(
+        tmp_path / "out.json", [{"prediction": "é", "start": 0}, {"prediction": "", "start": None}]
+    )
+    assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8")) == {"a": "é", "7": ""}
+    with names(DataError, "in.jsonl:3", "'id'"):
+        RowWriter(".json", Path("in.jsonl"), [*rows, Row(3, {"text": "z"})])
+    with names(DataError, "in.jsonl:3", "7", 2):
+        RowWriter(".json", Path("in.jsonl"), [*rows, Row(3, {"id": "7"})])

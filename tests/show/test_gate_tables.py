@@ -66,7 +66,9 @@ def test_the_onnx_card_tells_use_figures_and_verdict(gate: GateRecord) -> None:
     assert not unnamed(card, *told, "| student, int8 | 0.7900 |", "| 1 × 128  student, ONNX |", *verdict_lines(gate))
     assert not unnamed(card, "onnxruntime 1.31.0", "torch 2.13.0")
     assert not unnamed(onnx_card(gate, Reads("stars", KINDS["regression"], (), False, 64)), "64 tokens")
-    assert not unnamed(onnx_card(gate, Reads("tags", KINDS["multi-label"], ("a", "b"), False, 64)), "64 tokens", "`a`, `b`")
+    assert not unnamed(
+        onnx_card(gate, Reads("tags", KINDS["multi-label"], ("a", "b"), False, 64)), "64 tokens", "`a`, `b`"
+    )
 
 
 def test_no_name_leaves_its_place_on_the_onnx_card(gate: GateRecord) -> None:

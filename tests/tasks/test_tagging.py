@@ -129,3 +129,17 @@ def test_answers_name_words_and_entities() -> None:
         {"type": "LOC", "start": 10, "end": 18, "text": "New York"},
     ]
     assert flat(TAGS.decode(logits, rows)).tolist() == [2, 0, 0, 1, 3]
+
+
+@pytest.mark.parametrize("metric", ["entity_f1", "accuracy"])
+def test_a_sample_of_rows_scores_as_its_counts(metric: str) -> None:
+    rng = np.random.default_rng(3)
+    labels = ragged([rng.integers(0, 5, size=size) for size in (3, 1, 7, 4, 2)])
+    logits = ragged(
+        [np.where(rng.random((len(row), 1)) < 0.6, np.eye(5)[row], rng.random((len(row), 5))) for row in labels]
+    )
+    task = Task("t", TAGS, NAMES, (metric,))
+    counts = TAGS.row_counts(logits, labels, task)
+    for sample in rng.integers(0, 5, size=(6, 5)):
+        first, second = counts[sample].sum(axis=0)
+        assert task.score(logits[sample], labels[sample])[metric] == pytest.approx(first / second)

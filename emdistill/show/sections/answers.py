@@ -1,6 +1,7 @@
-"""How right and how sure the answers are, by their link: classes, several labels per row, scores."""
+"""How right and how sure the answers are, by their link: classes, several labels per row, scores, spans."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,14 @@ from emdistill.show.page import Chart
 from emdistill.states import NO_CLASS, Link
 from emdistill.tasks import find_kind
 from emdistill.tasks.answers import flat
+from emdistill.tasks.span_answers import answered
+from emdistill.tasks.spans import answer_score
 from emdistill.tasks.tags import OUTSIDE, EntityScore, entity_scores, find_scheme
 
 MOST_CLASSES = 20
 MOST_POINTS = 800
+QUESTION_WORDS = frozenset(["what", "who", "whom", "whose", "when", "where", "which", "why", "how"])
+OTHER = "others"
 
 Values = dict[str, Any]
 
@@ -56,7 +61,9 @@ def classes(predictions: Predictions, labels: Sequence[str]) -> Values:
         figure = answer_charts.confusion_heatmap(names, counts)
         matrices.append(Chart(f"Confusion: {name}", figure, "Shares of each gold label's rows."))
     calibration = _calibration(bins, "Answers are binned by their probability", "a model is surer than it is right")
-    confidence = Chart("Confidence", answer_charts.confidence_bars(bins), "How many answers are given how surely.")
+    of = "rows" if predictions.words is None else "words"
+    figure = answer_charts.confidence_bars(bins, of)
+    confidence = Chart("Confidence", figure, "How many answers are given how surely.")
     cut = f"The {MOST_CLASSES - 1} most frequent of {len(labels)} classes; the rest together."
     table = None if predictions.words is None else entity_table(predictions, labels)
     return {
@@ -132,10 +139,66 @@ def scores(predictions: Predictions, labels: Sequence[str]) -> Values:
     return {"charts": [[Chart("Predicted against gold", figure, thinned), spreads]]}
 
 
+def spans(predictions: Predictions, labels: Sequence[str]) -> Values:
+    """Exact match and F1 by how the question begins, and how often an answer of some probability matches."""
+    texts = _texts_and(predictions, predictions.labels)
+    gold = [[text[int(start) : int(end)] for start, end in answers] for text, answers in texts]
+    found = spans_of(predictions)
+    some_unanswerable = not all(gold)
+    scores = {
+        name: [
+            answer_score(answer, texts, some_unanswerable=some_unanswerable)
+            for (answer, _), texts in zip(answers, gold, strict=True)
+        ]
+        for name, answers in found.items()
+    }
+    begins = [
+        next((word for word in text.lower().split() if word in QUESTION_WORDS), OTHER) for text in predictions.texts
+    ]
+    lines = []
+    for begin, count in Counter(begins).most_common():
+        rows = [row for row, own in enumerate(begins) if own == begin]
+        means = [np.mean([of_model[row][:2] for row in rows], axis=0) for of_model in scores.values()]
+        lines.append([begin, f"{count:,}", *(f"{value:.3f}" for mean in means for value in mean)])
+    columns = [f"{name}\n{metric}" for name in scores for metric in ("exact match", "F1")]
+    bins = {
+        name: reliability_bins(np.array([share for _, share in found[name]]), np.array([s[0] > 0 for s in of_model]))
+        for name, of_model in scores.items()
+    }
+    binned = "Answers are binned by the probability of their start times that of their end"
+    calibration = _calibration(bins, binned, "a model is surer than it matches")
+    confidence = Chart("Confidence", answer_charts.confidence_bars(bins), "How many answers are given how surely.")
+    return {
+        "table": Table(["question", "there are", *columns], lines, caption="by the question's first such word"),
+        "charts": [[calibration, confidence]],
+    }
+
+
+def spans_of(predictions: Predictions) -> dict[str, list[tuple[str, float]]]:
+    """The answers of each model and their probabilities, '' for none where some text has none."""
+    assert predictions.words is not None
+    always = all(len(label) for label in predictions.labels)
+    models = {"teacher": predictions.teacher, "student": predictions.student}
+    found: dict[str, list[tuple[str, float]]] = {}
+    for name, logits in models.items():
+        if logits is not None:
+            rows = zip(predictions.words, logits, strict=True)
+            answers = [answered(words, row, always=always) for words, row in rows]
+            texts = _texts_and(predictions, answers)
+            found[name] = [("" if span is None else text[slice(*span)], share) for text, (span, share) in texts]
+    return found
+
+
+def _texts_and(predictions: Predictions, of_rows: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    """The texts in which answers stand, each with something of its row."""
+    return zip((text or "" for text in predictions.pairs), of_rows, strict=True)
+
+
 ANSWERS: dict[Link, tuple[str, Callable[[Predictions, Sequence[str]], Values]]] = {
     "softmax": ("Calibration and confusion", classes),
     "sigmoid": ("Labels and calibration", several_labels),
     "identity": ("Scores and errors", scores),
+    "positions": ("Answers and calibration", spans),
 }
 
 

@@ -13,7 +13,7 @@ from emdistill.runs.answers import Predictions
 from emdistill.show.answer_statistics import Matrix, class_divergence, label_divergence, largest
 from emdistill.show.charts import cut
 from emdistill.show.contents import Contents, Section
-from emdistill.show.sections.answers import logits_of, tags_of
+from emdistill.show.sections.answers import logits_of, spans_of, tags_of
 from emdistill.states import Link
 from emdistill.tasks import find_kind
 
@@ -49,9 +49,41 @@ def disagreement(contents: Contents) -> Section | None:
     task, predictions = contents.run.task, contents.answers
     if task is None or predictions is None or predictions.teacher is None:
         return None
+    link = find_kind(task.kind).link
+    if link == "positions":
+        return spans_section(predictions)
     if predictions.words is not None:
         return words_section(predictions, task.labels)
-    return disagreement_section(predictions, task.labels, find_kind(task.kind).link)
+    return disagreement_section(predictions, task.labels, link)
+
+
+def spans_section(predictions: Predictions) -> Section:
+    """How often both answer a question alike, and the questions whose ends they place most differently."""
+    assert predictions.teacher is not None
+    sides = zip(predictions.teacher, predictions.student, strict=True)
+    distances = np.array([class_divergence(teacher.T, student.T).sum() for teacher, student in sides])
+    teacher, student = spans_of(predictions).values()
+
+    def written(answer: tuple[str, float]) -> str:
+        return f"{cut(answer[0], MOST_LETTERS) or 'no answer'} ({answer[1]:.2f})"
+
+    def gold(row: int) -> str:
+        texts = ((predictions.pairs[row] or "")[int(start) : int(end)] for start, end in predictions.labels[row])
+        return "\n".join(dict.fromkeys(texts)) or "no answer"
+
+    lines = [
+        [
+            _sentences(predictions.texts[row], predictions.pairs[row]), gold(row),
+            written(teacher[row]), written(student[row]), f"{distances[row]:.2f}", str(row),
+        ]
+        for row in largest(distances, MOST_SENTENCES)
+        if distances[row] >= LEAST_SHOWN
+    ]  # fmt: skip
+    same = sum(one == other for (one, _), (other, _) in zip(teacher, student, strict=True))
+    sentence = f"They give the same answer to {same:,} of {len(predictions):,} questions."
+    measure = f"{DISAGREEMENTS['softmax'].measure}, summed over the answer's start and end"
+    table = Table([*HEADINGS], lines, words=range(len(HEADINGS)))
+    return Section(HEADING, {"sentence": sentence, "measure": measure, "table": table})
 
 
 def words_section(predictions: Predictions, labels: Sequence[str]) -> Section:
@@ -78,7 +110,7 @@ def _tags(predictions: Predictions, row: int, distances: Matrix, labels: Sequenc
     assert predictions.words is not None
     teacher, student = predictions.teacher[row], predictions.student[row]
     differ = np.flatnonzero(teacher.argmax(axis=1) != student.argmax(axis=1))[:MOST_WORDS]
-    places = differ if len(differ) else distances.argmax(keepdims=True)
+    places = differ if len(differ) else np.array([distances.argmax()])
     text = predictions.texts[row]
     gold = tags_of(predictions.labels[row], labels)
     words = [text[slice(*predictions.words[row][place])] for place in places]
