@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, concatenate_datasets
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emdistill.commands._mixture_student import Asked, born
 from emdistill.commands._open_teacher import open_teacher
@@ -120,7 +120,7 @@ def _asked(config: RunConfig, entry: MixtureTask) -> Asked:
 # ------------------------------------------------------------------------------------------------- lessons and record
 
 
-def _part(asked: Asked, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Part:
+def _part(asked: Asked, model: Any, tokenizer: Any) -> Part:
     """The stages of the method for this task's teacher, and its rows."""
     config, teacher = asked.config, asked.teacher
     augmented = None if config.augmented is None else teacher.augmented(Path(config.augmented), asked.data)
@@ -138,7 +138,7 @@ def _lesson(
     config: RunConfig,
     mixture: Mixture,
     student: MultiTaskModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Any,
     parts: Sequence[Part],
 ) -> tuple[Lesson, RunRecord]:
     """All tasks as one lesson, and the record of it."""
@@ -309,9 +309,7 @@ def _teach(run: Run, lesson: Lesson, parts: Sequence[Part]) -> None:
     learn(run, lesson, together)
 
 
-def _leave_behind(
-    run: Run, student: MultiTaskModel, tokenizer: PreTrainedTokenizerBase, parts: Sequence[Part], *, quiet: bool
-) -> None:
+def _leave_behind(run: Run, student: MultiTaskModel, tokenizer: Any, parts: Sequence[Part], *, quiet: bool) -> None:
     """Score every head on its task, and write the run's files."""
     scores = {}
     for part in parts:

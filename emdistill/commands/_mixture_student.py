@@ -3,19 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-
-import torch
-from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing import Any
 
 from emdistill.commands._teachers import OpenTeacher, TeacherModel
 from emdistill.config import RunConfig
 from emdistill.data.mixture_file import Mixture, MixtureTask
-from emdistill.models.encoder import class_with_head, tasks_of
-from emdistill.models.multi_task import MultiTaskModel, TaskOutputs, build_task_model, head_end, share
-from emdistill.models.task_head import HeadParts, LabelEmbedding, TaskHead
+from emdistill.models.encoder import tasks_of
+from emdistill.models.multi_task import MultiTaskModel, TaskOutputs
+from emdistill.models.task_head import HeadParts
 from emdistill.runs.reading import reading_of
 from emdistill.students import Student, student_kind
+from emdistill.students.several_heads import with_heads
 from emdistill.tasks.task import Task, TaskData
 from emdistill.training.splits import sample_batches
 
@@ -40,7 +38,7 @@ class Asked:
         return self.data.task
 
 
-def born(config: RunConfig, mixture: Mixture, tasks: Sequence[Asked]) -> tuple[MultiTaskModel, PreTrainedTokenizerBase]:
+def born(config: RunConfig, mixture: Mixture, tasks: Sequence[Asked]) -> tuple[MultiTaskModel, Any]:
     """The student of --student, born from --teacher, with a head per task.
 
     Where it keeps its teacher's layers, each head begins as its own teacher's, else fresh.
@@ -49,18 +47,8 @@ def born(config: RunConfig, mixture: Mixture, tasks: Sequence[Asked]) -> tuple[M
     keeps = student_kind(config.student) in ("layer-count", "layer-list") and config.student_source is None
     parts = HeadParts(mixture.private, mixture.gate, mixture.label_embedding)
     outputs = {asked.name: _outputs(asked, parts, config.max_length) for asked in tasks}
-    models = {}
-    for number, asked in enumerate(tasks):
-        answers = outputs[asked.name]
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(config.seed + number)
-            model = build_task_model(class_with_head(student.config, answers.head), student.config, answers)
-        share(model, student)
-        if keeps:
-            _begin_as_the_teachers(model, asked.teacher)
-        _begin_as_words(model, asked, student, tokenizer)
-        models[asked.name] = model
-    return MultiTaskModel(models, outputs), tokenizer
+    teachers = {asked.name: asked.teacher.classifier.model for asked in tasks if keeps and asked.teacher.classifier}
+    return with_heads(student, tokenizer, outputs, teachers, seed=config.seed), tokenizer
 
 
 def _body(config: RunConfig, tasks: Sequence[Asked]) -> Student:
@@ -89,29 +77,3 @@ def _outputs(asked: Asked, parts: HeadParts, max_length: int) -> TaskOutputs:
     return TaskOutputs(
         task.labels, task.kind.problem_type, task.kind.head, asked.entry.layer, parts, reading_of(task, max_length)
     )
-
-
-def _begin_as_the_teachers(model: PreTrainedModel, teacher: OpenTeacher) -> None:
-    """A head begins as its teacher's, where they are of one size."""
-    if teacher.classifier is None:
-        return
-    own, theirs = head_end(model), head_end(teacher.classifier.model)
-    if not isinstance(theirs, nn.Linear):
-        return
-    if isinstance(own, nn.Linear) and own.weight.shape == theirs.weight.shape:
-        own.load_state_dict(theirs.state_dict())
-    elif isinstance(own, TaskHead) and own.width == theirs.in_features:
-        own.begin_as(theirs)
-
-
-def _begin_as_words(
-    model: PreTrainedModel, asked: Asked, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    """Label embeddings begin as the mean of the words of each label's name; of a score, of the task's."""
-    head = head_end(model)
-    words: Tensor = student.get_input_embeddings().get_parameter("weight").detach()
-    if not isinstance(head, TaskHead) or not isinstance(head.output, LabelEmbedding) or words.shape[1] != head.width:
-        return
-    names = [name.replace("_", " ") for name in asked.task.labels or (asked.name,)]
-    ids = [tokenizer(name, add_special_tokens=False)["input_ids"] for name in names]
-    head.output.begin_as(torch.stack([words[each].mean(dim=0) if each else words.mean(dim=0) for each in ids]))

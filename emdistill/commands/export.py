@@ -13,6 +13,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from rich.console import Console
 
+from emdistill.commands._export_heads import export_heads, several_tasks
 from emdistill.config import check_limits
 from emdistill.console import print_table
 from emdistill.errors import ConfigError, OutputError
@@ -99,6 +100,11 @@ def export(
     check_onnx_packages()
     place = Path(output) if output is not None else Path(run) / "onnx"
     _check_place(place, overwrite=overwrite)
+    if (several := several_tasks(run)) is not None:
+        _check_several(int8=int8, options={"teacher": teacher, "dev": dev, "task": task}, limits=limits)
+        gate = export_heads(run, several, place, limits, data=data, threads=threads)
+        _show(gate, place)
+        return gate
     subject = read_subject(run, teacher=teacher, data=data, dev=dev, task=task)
     if max_drop_from_teacher is not None and subject.teacher is None:
         raise ConfigError("--max-drop-from-teacher needs a teacher, and none is known here; name it with --teacher")
@@ -144,6 +150,16 @@ def _reads(subject: Subject) -> Reads:
     task = subject.data.task
     length = min(recall_reading(subject.student.model).max_length, subject.max_length)
     return Reads(task.name, task.kind, task.labels, task.text_pair is not None, length)
+
+
+def _check_several(*, int8: bool, options: Mapping[str, str | None], limits: Limits) -> None:
+    """Refuse what a student of several tasks is not exported with."""
+    if int8:
+        raise ConfigError("--int8: a student of several tasks is exported in float32; say --onnx")
+    if given := [f"--{name}" for name, value in options.items() if value is not None]:
+        raise ConfigError(f"{', '.join(given)}: of several tasks, the file of --data says it for each")
+    if limits.max_drop_from_teacher is not None:
+        raise ConfigError("--max-drop-from-teacher: several tasks have several teachers, which are not measured here")
 
 
 @wraps(export)

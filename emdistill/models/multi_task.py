@@ -70,6 +70,9 @@ class MultiTaskModel(PreTrainedModel):
                 own, others = head_end(model), head_end(body)
                 if isinstance(own, TaskHead) and isinstance(others, TaskHead):
                     own.share(others)
+        firsts: dict[int, str] = {}
+        # Known before any tracing, which gives every way to a module an object of its own.
+        self._encoder_of = {task: firsts.setdefault(id(model.base_model), task) for task, model in models.items()}
 
     @property
     def body(self) -> PreTrainedModel:
@@ -85,6 +88,22 @@ class MultiTaskModel(PreTrainedModel):
     def of_batch(self, batch: Mapping[str, Tensor]) -> PreTrainedModel:
         """The model that answers a batch, all of whose rows are of one task."""
         return self.of([*self.outputs][int(batch[TASK][0])])
+
+    def answers(self, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The outputs of all heads for the same inputs, by task; the encoder runs once, and once per lower layer."""
+        outputs: dict[str, Any] = {}
+        answers = {}
+        for task, encoder in self._encoder_of.items():
+            model = self.of(task)
+            base = model.base_model
+            if encoder not in outputs:
+                outputs[encoder] = base(**inputs, return_dict=True)
+            setattr(model, model.base_model_prefix, _Given(outputs[encoder]))
+            try:
+                answers[task] = model(**inputs)
+            finally:
+                setattr(model, model.base_model_prefix, base)
+        return answers
 
     def gradient_checkpointing_enable(self, *args: Any, **options: Any) -> None:
         for task in self.outputs:
@@ -118,6 +137,17 @@ class MultiTaskModel(PreTrainedModel):
             if name not in _without_end(self.of(task)) or name not in shared
         }
         return shared | own
+
+
+class _Given(nn.Module):
+    """Stands for an encoder that has run: gives its outputs again."""
+
+    def __init__(self, outputs: Any) -> None:
+        super().__init__()
+        self.given = (outputs,)
+
+    def forward(self, *_: Any, **__: Any) -> Any:
+        return self.given[0]
 
 
 def _size(model: PreTrainedModel) -> tuple[int, int]:

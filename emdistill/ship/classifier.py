@@ -61,7 +61,7 @@ def open_classifier(model: str, head: str | None = None) -> SavedClassifier:
 
     Raises ModelError for what is no loadable classifier, ConfigError where a package that ONNX needs is missing.
     """
-    return _open_onnx(Path(model)) if is_onnx(Path(model)) else _open_pytorch(model, head)
+    return _open_onnx(Path(model), head) if is_onnx(Path(model)) else _open_pytorch(model, head)
 
 
 def head_of_task(model: str, task: str | None) -> str | None:
@@ -87,8 +87,8 @@ def _open_pytorch(source: str, head: str | None) -> SavedClassifier:
     )
 
 
-def _open_onnx(path: Path) -> SavedClassifier:
-    classifier = open_onnx(path)
+def _open_onnx(path: Path, head: str | None) -> SavedClassifier:
+    classifier = open_onnx(path, head=head)
     config = classifier.config
     return SavedClassifier(
         reading=config.reading,

@@ -30,6 +30,7 @@ from emdistill.errors import ConfigError, ModelError
 from emdistill.models.encoder import head_logits
 from emdistill.models.families import family_of, require
 from emdistill.models.inputs import longest_text, token_types
+from emdistill.models.multi_task import MultiTaskModel, chosen_task
 from emdistill.ship.onnx_folder import CONFIG, INT8, MODEL, FolderConfig, open_tokenizer, read_folder
 from emdistill.ship.onnx_graph import attention_as_one_node, shorten
 from emdistill.states import ANSWERS, ENDS, NO_ANSWER, answers_per_feature
@@ -39,6 +40,7 @@ from emdistill.training.evaluate import evaluating
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUT = "logits"
+HEAD_OF_SEVERAL = re.compile(r"^tasks\.[\w-]+\.")
 LARGEST_BATCH = 2**16
 LARGEST_FILE = 2**31 - 1  # of protobuf
 
@@ -83,15 +85,28 @@ def export_onnx(model: PreTrainedModel, path: Path, *, token_types: bool | None 
 
 
 class _Logits(nn.Module):
-    """A classifier that takes and gives plain tensors, as the exporter wants it."""
+    """A classifier that takes and gives plain tensors, as the exporter wants it; of several tasks all heads' logits."""
 
     def __init__(self, model: PreTrainedModel, names: Sequence[str]) -> None:
         super().__init__()
         self.model = model
         self.names = names
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return head_logits(self.model(**dict(zip(self.names, inputs, strict=True))))
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        given = dict(zip(self.names, inputs, strict=True))
+        if isinstance(self.model, MultiTaskModel):
+            return tuple(head_logits(answers) for answers in self.model.answers(given).values())
+        return head_logits(self.model(**given))
+
+
+def output_names(model: PreTrainedModel) -> list[str]:
+    """`logits`; of several tasks `logits_TASK` each."""
+    return [head_output(task) for task in model.outputs] if isinstance(model, MultiTaskModel) else [OUTPUT]
+
+
+def head_output(task: str) -> str:
+    """The output of one of several heads."""
+    return f"{OUTPUT}_{task}"
 
 
 def _trace(model: PreTrainedModel, names: Sequence[str]) -> Any:
@@ -107,7 +122,7 @@ def _trace(model: PreTrainedModel, names: Sequence[str]) -> Any:
             _Logits(model, names).eval(),
             example,
             input_names=list(names),
-            output_names=[OUTPUT],
+            output_names=output_names(model),
             dynamic_shapes=((axes,) * len(names),),
             dynamo=True,
             verbose=False,
@@ -116,13 +131,14 @@ def _trace(model: PreTrainedModel, names: Sequence[str]) -> Any:
 
 def _name_nodes(graph: Any, model: PreTrainedModel) -> None:
     """Name nodes after the modules they come from: `layer.0.attention.self.query`, `pooler.dense`."""
-    family = family_of(model)
+    family, base = family_of(model), model.body if isinstance(model, MultiTaskModel) else model
     taken: set[str] = set()
     for node in graph.graph.node:
         scopes = {entry.key: entry.value for entry in node.metadata_props}.get("pkg.torch.onnx.name_scopes", "[]")
         # The last scope is the operation, those before it are the modules around it, the innermost last.
         module = next((scope for scope in reversed(ast.literal_eval(scopes)[:-1]) if scope.startswith("model.")), "")
-        inner = module.removeprefix("model.").removeprefix(f"{model.base_model_prefix}.")
+        inner = HEAD_OF_SEVERAL.sub("", module.removeprefix("model."))
+        inner = inner.removeprefix(f"{base.base_model_prefix}.")
         layer, inner = family.place(inner)
         if layer is not None:
             inner = re.sub(rf"^{family.attention_block}\b", "attention", inner)
@@ -154,10 +170,11 @@ def quiet() -> Iterator[None]:
             logging.disable(before)
 
 
-def open_session(path: Path, *, threads: int | None = None) -> Any:
+def open_session(path: Path, *, threads: int | None = None, outputs_of: Sequence[str] = (OUTPUT,)) -> Any:
     """An onnxruntime.InferenceSession on the CPU; raises ModelError for a file that is no classifier's graph.
 
-    threads  that compute one call; None: as many as there are cores
+    threads     that compute one call; None: as many as there are cores
+    outputs_of  the graph
     """
     check_onnx_packages()
     from onnxruntime import InferenceSession, SessionOptions
@@ -178,8 +195,8 @@ def open_session(path: Path, *, threads: int | None = None) -> Any:
         ) from error
     inputs, outputs = session.get_inputs(), session.get_outputs()
     names = {item.name for item in inputs}
-    fits = set(INPUTS[:2]) <= names <= set(INPUTS) and [item.name for item in outputs] == [OUTPUT]
-    if not fits or any(len(item.shape) != 2 for item in inputs) or len(outputs[0].shape) not in (2, 3):
+    fits = set(INPUTS[:2]) <= names <= set(INPUTS) and [item.name for item in outputs] == [*outputs_of]
+    if not fits or any(len(i.shape) != 2 for i in inputs) or any(len(o.shape) not in (2, 3) for o in outputs):
         raise ModelError(
             f"{path} is no classifier of emdistill: it reads {', '.join(sorted(names)) or 'nothing'} and gives "
             f"{', '.join(item.name for item in outputs)}, not input_ids, attention_mask and {OUTPUT}; name a file that "
@@ -188,16 +205,18 @@ def open_session(path: Path, *, threads: int | None = None) -> Any:
     return session
 
 
-def session_logits(session: Any, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+def session_logits(session: Any, inputs: Mapping[str, NDArray[Any]], output: str = OUTPUT) -> NDArray[np.float32]:
     """What the graph gives for one padded batch; inputs that it does not read are passed over."""
     fed = {item.name: np.asarray(inputs[item.name], dtype=np.int64) for item in session.get_inputs()}
-    logits: NDArray[np.float32] = session.run([OUTPUT], fed)[0]
+    logits: NDArray[np.float32] = session.run([output], fed)[0]
     return logits
 
 
-def session_answers(session: Any, batch: Mapping[str, NDArray[Any]], kind: TaskKind) -> NDArray[np.float32]:
+def session_answers(
+    session: Any, batch: Mapping[str, NDArray[Any]], kind: TaskKind, output: str = OUTPUT
+) -> NDArray[np.float32]:
     """The logits [A, C] of a batch's answers (TaskKind.pick)."""
-    of_head = torch.from_numpy(session_logits(session, batch))
+    of_head = torch.from_numpy(session_logits(session, batch, output))
     logits: NDArray[np.float32] = kind.pick(
         of_head, {name: torch.from_numpy(rows) for name, rows in batch.items()}
     ).numpy()
@@ -206,16 +225,17 @@ def session_answers(session: Any, batch: Mapping[str, NDArray[Any]], kind: TaskK
 
 @dataclass(frozen=True)
 class OnnxClassifier:
-    """A shipped classifier: its graph, its tokenizer, and how it reads texts."""
+    """A shipped classifier: its graph, its tokenizer, how it reads texts, and the output that answers."""
 
     path: Path
     session: Any
     tokenizer: Tokenizer
     config: FolderConfig
+    output: str = OUTPUT
 
     def logits(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """What the graph gives for a batch: `input_ids`, `attention_mask` and `token_type_ids`, integers [B, L]."""
-        return session_logits(self.session, inputs)
+        return session_logits(self.session, inputs, self.output)
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None, *, max_length: int) -> list[Encoding]:
         """Tokens of every text or pair, unpadded, the longer of a pair cut first."""
@@ -262,7 +282,7 @@ class OnnxClassifier:
         for start in range(0, len(order), batch_size):
             places = order[start : start + batch_size]
             batch = self._padded([rows[place] for place in places])
-            answers = session_answers(self.session, batch, kind)
+            answers = session_answers(self.session, batch, kind, self.output)
             counts = answers_per_feature({name: torch.from_numpy(values) for name, values in batch.items()})
             for place, of_feature in zip(places, np.split(answers, np.cumsum(counts)[:-1]), strict=True):
                 logits[place] = of_feature
@@ -291,20 +311,25 @@ def is_onnx(path: Path) -> bool:
     return path.suffix == ".onnx" or (path / MODEL).is_file() or (path / INT8).is_file()
 
 
-def open_onnx(path: Path, *, threads: int | None = None) -> OnnxClassifier:
+def open_onnx(path: Path, *, threads: int | None = None, head: str | None = None) -> OnnxClassifier:
     """Open a file of an exported folder, or the folder itself: then the file that its config.json puts first.
 
+    head   of several, which one answers
     Raises ModelError for a file or folder that is foreign, incomplete, cut short or altered;
     ConfigError: a package is not installed.
     """
     check_onnx_packages()
     config, file = read_folder(path)
     tokenizer = open_tokenizer(file.parent)
-    session = open_session(file, threads=threads)
-    width = session.get_outputs()[0].shape[-1]
+    output = OUTPUT
+    if config.heads or head is not None:
+        name = chosen_task([*config.heads], head, path)
+        config, output = config.of_head(name), head_output(name)
+    session = open_session(file, threads=threads, outputs_of=[head_output(name) for name in config.heads] or [OUTPUT])
+    width = next(item.shape[-1] for item in session.get_outputs() if item.name == output)
     if width != (len(config.labels) or 1):
         raise ModelError(
             f"{file} gives {width} logits, but {file.parent / CONFIG} names {len(config.labels) or 'no'} labels; "
             "they do not belong together: export again"
         )
-    return OnnxClassifier(file, session, tokenizer, config)
+    return OnnxClassifier(file, session, tokenizer, config, output)

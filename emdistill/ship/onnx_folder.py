@@ -12,9 +12,10 @@ onnx/
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Self
 
 from pydantic import TypeAdapter, ValidationError
 from tokenizers import Tokenizer
@@ -23,6 +24,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTok
 from emdistill.errors import ConfigError, ModelError, TokenizerError
 from emdistill.files import write_whole
 from emdistill.models.inputs import longest_text
+from emdistill.models.multi_task import MultiTaskModel
 from emdistill.models.teacher import Teacher
 from emdistill.runs.reading import Reading, recall_reading
 from emdistill.runs.record import first_fault
@@ -32,6 +34,7 @@ from emdistill.tasks import TaskKind, find_kind
 MODEL, INT8 = "model.onnx", "model_int8.onnx"
 TOKENIZER, CONFIG, EXAMPLE, CARD = "tokenizer.json", "config.json", "example.py", "README.md"
 FORMAT = "emdistill-onnx-1"
+HEADS_FORMAT = "emdistill-onnx-heads-1"
 AGAIN = "export again: emdistill export"
 
 
@@ -44,12 +47,22 @@ class ShippedFile:
 
 
 @dataclass(frozen=True)
+class HeadConfig:
+    """What one of several heads answers, and how its texts are read."""
+
+    kind: str
+    labels: tuple[str, ...]
+    reading: Reading
+
+
+@dataclass(frozen=True)
 class FolderConfig:
     """config.json of an exported folder.
 
     model       the file that stands for the folder
     labels      a name for each logit; empty for a score
     positions   the longest text, in tokens, that the encoder has positions for
+    heads       by task, where there are several; kind, labels and reading are then those of the first
     """
 
     kind: str
@@ -60,7 +73,13 @@ class FolderConfig:
     files: dict[str, ShippedFile]
     model: str = MODEL
     emdistill: str = ""
+    heads: dict[str, HeadConfig] = field(default_factory=dict)
     format: str = FORMAT
+
+    def of_head(self, name: str) -> Self:
+        """The same folder as one head reads and answers."""
+        head = self.heads[name]
+        return replace(self, kind=head.kind, labels=head.labels, reading=head.reading)
 
 
 def write_onnx_folder(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -71,22 +90,32 @@ def write_onnx_folder(folder: Path, model: PreTrainedModel, tokenizer: PreTraine
     """
     if not (folder / MODEL).is_file():
         raise ModelError(f"{folder} holds no {MODEL}; {AGAIN}")
-    reading = recall_reading(model)
-    reading = replace(reading, max_length=min(reading.max_length, longest_text(model)))
-    shipped_tokenizer(tokenizer, reading.max_length).save(str(folder / TOKENIZER))
+    several = isinstance(model, MultiTaskModel)
+    heads = {task: _head(model.of(task)) for task in model.outputs} if isinstance(model, MultiTaskModel) else {}
+    first = next(iter(heads.values())) if several else _head(model)
+    shipped_tokenizer(tokenizer, first.reading.max_length).save(str(folder / TOKENIZER))
     _check_token_types(folder / MODEL, tokenizer)
-    judge = Teacher(model)
     config = FolderConfig(
-        kind=judge.kind.name,
-        labels=() if judge.kind.link == "identity" else judge.labels,
-        reading=reading,
+        kind=first.kind,
+        labels=first.labels,
+        reading=first.reading,
         positions=longest_text(model),
         pad_token_id=int(tokenizer.pad_token_id or 0),
         files={name: _describe(folder / name) for name in (MODEL, INT8, TOKENIZER) if (folder / name).is_file()},
         emdistill=version("emdistill"),
+        heads=heads,
+        format=HEADS_FORMAT if several else FORMAT,
     )
     _write_config(folder, config)
-    (folder / EXAMPLE).write_text(_example(judge.kind, pairs=reading.text_pair is not None), encoding="utf-8")
+    one = _example(find_kind(first.kind), pairs=first.reading.text_pair is not None)
+    (folder / EXAMPLE).write_text(EXAMPLE_OF_SEVERAL if several else one, encoding="utf-8")
+
+
+def _head(model: PreTrainedModel) -> HeadConfig:
+    """What a model answers, and how its texts are read."""
+    reading, judge = recall_reading(model), Teacher(model)
+    reading = replace(reading, max_length=min(reading.max_length, longest_text(model)))
+    return HeadConfig(judge.kind.name, () if judge.kind.link == "identity" else judge.labels, reading)
 
 
 def put_first(folder: Path, file: str) -> None:
@@ -153,7 +182,7 @@ def _read_config(folder: Path) -> FolderConfig:
         raise ModelError(f"{folder} holds no {CONFIG}; name an .onnx file inside a whole folder that export wrote")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
+        if not isinstance(content, dict) or content.get("format") not in (FORMAT, HEADS_FORMAT):
             raise ModelError(
                 f"{path} is not the {CONFIG} of an exported folder; name an .onnx file of a folder that export wrote"
             )
@@ -204,6 +233,30 @@ import json, math, re, sys, unicodedata
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple"""
+
+
+EXAMPLE_OF_SEVERAL = f'''"""python example.py HEAD "a sentence" ["its partner"]: needs numpy, onnxruntime, tokenizers.
+
+Prints the logits of that head by label: one row, or one per token of a head that answers tokens.
+"""
+import json, sys
+from pathlib import Path
+import numpy as np
+from onnxruntime import InferenceSession
+from tokenizers import Tokenizer
+
+folder = Path(__file__).resolve().parent
+config = json.loads((folder / "{CONFIG}").read_text(encoding="utf-8"))
+tokenizer = Tokenizer.from_file(str(folder / "{TOKENIZER}"))  # cuts and pads as the model was trained
+session = InferenceSession(str(folder / config["model"]), providers=["CPUExecutionProvider"])
+head, *texts = sys.argv[1:]
+encoded = tokenizer.encode(*texts)
+inputs = {{"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}}
+feed = {{i.name: np.array([getattr(encoded, inputs[i.name])], np.int64) for i in session.get_inputs()}}
+(logits,) = session.run(["logits_" + head], feed)
+for row in logits[0] if logits.ndim == 3 else logits:
+    print(*(f"{{name}}={{value:.4f}}" for name, value in zip(config["heads"][head]["labels"] or ["score"], row)))
+'''
 
 
 def _example(kind: TaskKind, *, pairs: bool) -> str:

@@ -8,7 +8,7 @@ these nodes, and the last layer's answers for all tokens but the first, which is
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from emdistill.models.attention import attending
+from emdistill.models.multi_task import MultiTaskModel
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -38,7 +39,10 @@ def attention_as_one_node(model: PreTrainedModel) -> Iterator[None]:
     """For its length the exporter writes the model's attention as MultiHeadAttention; afterwards all is as before."""
     AttentionInterface.register(NAME, _attend)
     AttentionMaskInterface.register(NAME, _padding)
-    with attending(model, lambda _: NAME):
+    models = [model.of(task) for task in model.outputs] if isinstance(model, MultiTaskModel) else [model]
+    with ExitStack() as stack:
+        for one in {id(each.base_model): each for each in models}.values():
+            stack.enter_context(attending(one, lambda _: NAME))
         yield
 
 

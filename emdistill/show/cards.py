@@ -13,6 +13,7 @@ from emdistill.config import as_command, folder_name, plain, source_name, source
 from emdistill.console import ReportRow, Table, cell, comparison_table
 from emdistill.runs.distillation import Distillation
 from emdistill.runs.gate_record import GateRecord
+from emdistill.runs.record import RunRecord
 from emdistill.show.gate_tables import gate_tables, verdict_lines
 from emdistill.show.page import code_span, render, words
 from emdistill.tasks import TaskKind, find_kind
@@ -81,7 +82,6 @@ def student_card(run: Distillation, verdict: str = "") -> str:
 def mixture_card(run: Distillation) -> str:
     """The card of a student of several tasks: each head's task and scores."""
     tasks = run.record.tasks
-    first = find_kind(next(iter(tasks.values())).kind)
     lines = [
         [code_span(name), task.kind, f"{task.train_rows:,}", ", ".join(map(code_span, task.labels[:12])) or "a score"]
         for name, task in tasks.items()
@@ -91,7 +91,7 @@ def mixture_card(run: Distillation) -> str:
     return _card(
         "mixture.md",
         run,
-        {"pipeline_tag": first.pipeline, "model_name": folder_name(run.options.output)},
+        {"model_name": folder_name(run.options.output)},
         tasks=list(tasks),
         first=next(iter(tasks)),
         table=Table(["head", "kind", "rows", "answers"], lines, words=(0, 1, 3)),
@@ -118,6 +118,20 @@ def onnx_card(gate: GateRecord, reads: Reads) -> str:
     files = [(FILES[name], variant) for name, variant in gate.variants.items() if name in FILES]
     return render(
         "cards/onnx.md", gate=gate, reads=reads, files=files, worth=worth, speed=speed, verdict=verdict_lines(gate)
+    )
+
+
+def heads_card(gate: GateRecord, run: RunRecord) -> str:
+    """The card of an exported student of several tasks."""
+    sides = (gate.variants["student"].scores, gate.variants["onnx"].scores)
+    scores = [[name, *(cell(side[name], ".4f") for side in sides)] for name in sides[0]]
+    return render(
+        "cards/heads.md",
+        gate=gate,
+        tasks=list(run.tasks),
+        scores=Table(["metric", "PyTorch", "ONNX"], scores, words=(0,)),
+        speed=gate_tables(gate)[1],
+        verdict=verdict_lines(gate),
     )
 
 

@@ -31,7 +31,7 @@ def of_task(examples: Dataset, number: int) -> Dataset:
 
 
 def to_choose_on(examples: Sequence[Dataset]) -> Dataset:
-    """Tokenised examples of all tasks to score on, each with its number among all, by which MixtureScore finds it."""
+    """Tokenised examples of all tasks to score on, each row with its number, by which MixtureScore finds it."""
     parts = []
     for number, part in enumerate(examples):
         count, start = len(part), sum(map(len, examples[:number]))

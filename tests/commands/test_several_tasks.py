@@ -1,11 +1,16 @@
 """Several tasks, one student: `distill --data tasks.yaml`, evaluated and asked head by head."""
 
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import yaml
@@ -16,11 +21,13 @@ from transformers import AutoModel
 
 from emdistill import distill
 from emdistill.cli import main
+from emdistill.commands import _export_heads
 from emdistill.commands.evaluate import evaluate_model
 from emdistill.errors import ConfigError, Interrupted, ModelError, OutputError
 from emdistill.models import load_classifier
 from emdistill.models.encoder import class_with_head, load_tasks, name_outputs
 from emdistill.runs.flows import read_flows
+from emdistill.runs.gate_record import read_gate
 from emdistill.runs.record import read_run
 from emdistill.tasks import KINDS as KINDS_OF
 
@@ -180,6 +187,68 @@ def test_what_tasks_share(folder: Path, tmp_path: Path, sharing: str) -> None:
     model = load_tasks(place / "student")
     assert not any("discriminate" in name for name in model.tensors())
     assert (model.of("stars").config.num_hidden_layers == 1) == (sharing == "hierarchy")
+
+
+@pytest.fixture(scope="module")
+def exported(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ONNX folder of a copy of the run, hardly timed."""
+    run = tmp_path_factory.mktemp("exported") / "run"
+    shutil.copytree(finished, run)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_export_heads, "measure_latencies", partial(_export_heads.measure_latencies, seconds=0.0))
+        assert main(["export", "--onnx", str(run), "--threads", "1"]) == 0
+    return run / "onnx"
+
+
+def test_all_heads_in_one_graph(folder: Path, finished: Path, exported: Path, tmp_path: Path) -> None:
+    """One encoder, an output per head; each answers as in PyTorch, by emdistill and by example.py alone."""
+    graph = onnx.load(exported / "model.onnx")
+    assert [output.name for output in graph.graph.output] == [f"logits_{task}" for task in ROWS]
+    attention = [node for node in graph.graph.node if node.op_type == "MultiHeadAttention"]
+    assert len(attention) == 2  # one encoder of two layers
+    for task in ROWS:
+        words = ["predict", "--input", f"{folder}/{task}.jsonl", "--text", "text", "--logits", "--head", task]
+        if task == "tags":  # its rows hold tokens
+            words[2] = f"{folder}/sure.jsonl"
+        answers = []
+        for number, model in enumerate((finished / "student", exported)):
+            output = tmp_path / f"{task}-{number}.jsonl"
+            assert main([*words, "--model", str(model), "--output", str(output)]) == 0
+            answers.append([json.loads(line) for line in output.read_text().splitlines()])
+        for one, other in zip(*answers, strict=True):
+            assert np.allclose(flat(one["logits"]), flat(other["logits"]), atol=1e-4)
+    run = [sys.executable, str(exported / "example.py"), "marks", "it was very good"]
+    printed = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    assert not [name for name in LABELS["marks"] if name not in printed]
+
+
+def flat(logits: Any) -> list[float]:
+    if isinstance(logits, dict):
+        return [float(value) for value in logits.values()]
+    return [value for part in logits for value in flat(part)] if isinstance(logits, list) else [float(logits)]
+
+
+def test_the_gate_judges_each_head(exported: Path) -> None:
+    gate = read_gate(exported.parent)
+    assert gate is not None
+    assert gate.metric == "mean"
+    assert gate.verdict.go
+    for variant in gate.variants.values():
+        assert {name.partition("/")[0] for name in variant.scores} == {"mean", *ROWS}
+
+
+@pytest.mark.parametrize(
+    ("words", "token"),
+    [
+        (["--int8"], "--int8"),
+        (["--onnx", "--task", "rte"], "--task"),
+        (["--onnx", "--max-drop-from-teacher=1"], "--max"),
+    ],
+)
+def test_what_several_heads_are_not_exported_with(finished: Path, capsys: Any, words: list[str], token: str) -> None:
+    assert main(["export", str(finished), *words]) == 2
+    assert token in capsys.readouterr().err
+    assert not (finished / "onnx").exists()
 
 
 @pytest.mark.parametrize("options", [{"teacher_cache": "states"}, {"method": "bert-emd"}, {"method": "soft-targets"}])

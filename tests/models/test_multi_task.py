@@ -1,4 +1,4 @@
-"""One encoder, several heads: each answers as transformers' own model, and is saved, opened and captured by name."""
+"""One encoder, several heads: each answers as transformers' own model, and is saved and opened by name."""
 
 import inspect
 from pathlib import Path
