@@ -1,7 +1,8 @@
 """A spaCy CNN tagger: what a user would take without any of this. cross_view.py has a Python that has spaCy run it.
 
-Its order, on stdin as JSON: train and test, lists of [words, tags]; entities, whether tags are B-X, I-X and O; seed, epochs. It prints
-one line of JSON: the tags of the test's words, parameters, seconds of training, and milliseconds per sentence.
+Its order, on stdin as JSON: train and test, lists of [words, tags]; entities, whether tags are B-X, I-X and O; seed,
+epochs. It prints one line of JSON: the tags of the test's words, parameters, seconds of training, and milliseconds per
+sentence.
 """
 
 import json
