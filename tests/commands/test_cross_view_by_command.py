@@ -118,10 +118,10 @@ def test_views_are_compared_with_labels_alone_where_nobody_teaches(place: Any, m
     comparison = compare(
         teacher="none", student_source=f"{place.folder}/encoder", student="bilstm:8", methods="hard-labels,cross-view",
         data=f"{place.folder}/reviews.csv", text="body", label="stars", unlabelled=more, labelled_share=0.5, rows=16,
-        seeds="1", output=str(tmp_path / "compared"), baselines="tfidf", training={"max_steps": 2, "disable_tqdm": True},
+        seeds="1", output=str(tmp_path / "both"), baselines="tfidf", training={"max_steps": 2, "disable_tqdm": True},
     )  # fmt: skip
     assert [entry.name for entry in comparison.entries] == ["hard-labels", "cross-view"]
     assert not comparison.teacher
     assert not unnamed(
-        (tmp_path / "compared" / "comparison.md").read_text(encoding="utf-8"), "hard-labels", "cross-view"
+        (tmp_path / "both" / "comparison.md").read_text(encoding="utf-8"), "hard-labels", "cross-view"
     )
