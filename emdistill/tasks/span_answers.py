@@ -17,7 +17,7 @@ from datasets import Dataset, List, Value
 from numpy.typing import NDArray
 from torch import Tensor, stack
 
-from emdistill.errors import ConfigError
+from emdistill.errors import ConfigError, shown
 from emdistill.states import ANSWERS, ENDS, NO_ANSWER, NO_CLASS, WINDOW
 from emdistill.tasks.answers import ragged
 from emdistill.tasks.features import Feature, Pieces, Reader
@@ -124,11 +124,14 @@ class SpanAnswers(TaskKind):
 
     def encoder(self, names: Sequence[str], aliases: Mapping[str, int] | None = None) -> Callable[[Cell], Any]:
         def encode(cell: Cell) -> list[list[int]]:
-            if not isinstance(cell, list):
-                raise BadLabel(f"the label is {cell!r}, and not a list of [start, end] in characters of the text")
+            is_span = isinstance(cell, list) and all(
+                isinstance(span, list) and len(span) == 2 and all(type(place) is int for place in span) for span in cell
+            )
+            if not isinstance(cell, list) or not is_span:
+                raise BadLabel(f"the label is {shown(cell)}, and not a list of [start, end] in characters of the text")
             if not cell and self.always_answered:
                 raise BadLabel("the text has no answer; --kind span-answers-or-none takes such questions")
-            return [[int(start), int(end)] for start, end in cell]
+            return cell
 
         return encode
 
@@ -198,10 +201,10 @@ class SpanAnswers(TaskKind):
         )
         decoding = (pieces_of_window, Asked, BestSpan, best_span, log_softmax, joined_windows, answered, answer)
         sources = "\n\n".join(inspect.getsource(each) for each in (*words, *reading, *decoding))
-        return f"""{sources}
-
-MARKS, SPACES, ANSWERS, ENDS = {MARKS!r}, {SPACES!r}, {ANSWERS!r}, {ENDS!r}
+        return f"""MARKS, SPACES, ANSWERS, ENDS = {MARKS!r}, {SPACES!r}, {ANSWERS!r}, {ENDS!r}
 QUESTION, OVERLAP, LONGEST_ANSWER = {QUESTION}, {OVERLAP}, {LONGEST_ANSWER}
+
+{sources}
 """
 
     def pick(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
@@ -299,7 +302,7 @@ def answer(question: str, text: str, config: Any, tokenizer: Any, session: Any) 
     between = pair.ids[own[-1] + 1 : len(pair.ids) - len(behind) - len(own)]
     names = tuple(item.name for item in session.get_inputs())
     reader = Reader(lambda texts: [], tuple(before), tuple(behind), names, tuple(between))
-    length, words = config["reading"]["max_length"], cut(text, config["reading"]["words"])
+    length, words = config["reading"]["max_length"], cut(text, config["reading"].get("words"))
     asked, read = (tokenizer.encode(each, add_special_tokens=False) for each in (question, text))
     side = Asked(reader, words, asked, read, int(QUESTION * length))
     room = length - side.around
