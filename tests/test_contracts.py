@@ -31,7 +31,8 @@ from emdistill.mapping import MAPPINGS, LayerMapping
 from emdistill.methods import METHODS
 from emdistill.models import Teacher, encoder_shape, fingerprint, name_outputs, save_student
 from emdistill.models.bilstm import HEADS as BILSTM_HEADS
-from emdistill.states import ANSWERS, NO_ANSWER, NO_CLASS, EncoderShape, EncoderStates, answers_per_feature
+from emdistill.models.encoder import head_logits
+from emdistill.states import ANSWERS, ENDS, NO_ANSWER, NO_CLASS, EncoderShape, EncoderStates, answers_per_feature
 from emdistill.students import STUDENTS, make_student
 from emdistill.tasks import KINDS, TaskKind
 from emdistill.tasks.tagging import SPACES
@@ -51,6 +52,8 @@ TEXTS = ("the movie was good", "a bad book", "it is not very good and it was not
 def some_labels(asked: str, rows: int) -> list[Any]:
     """A label per row, as the kind encodes them: of TEXTS, where words have labels."""
     kind, labels = ASKED[asked]
+    if kind.link == "positions":
+        return [[[0, 1 + row]] for row in range(rows)]
     if not kind.one_answer:
         return [[(row + word) % len(labels) for word in range(len(TEXTS[row].split()))] for row in range(rows)]
     if kind.link == "identity":
@@ -109,6 +112,8 @@ def _some_batch(kind: str) -> dict[str, Tensor]:
     if ASKED[kind][0].one_answer:
         return {"labels": torch.tensor(some_labels(kind, 3))}
     places = torch.tensor([[1, 2, 3], [1, NO_ANSWER, NO_ANSWER], [1, 2, NO_ANSWER]])
+    if ASKED[kind][0].link == "positions":
+        return {ANSWERS: places, ENDS: places, "labels": torch.tensor([[0, 2], [0, 0], [NO_CLASS, NO_CLASS]])}
     labels = torch.tensor([[0, 1, NO_CLASS], [1, NO_CLASS, NO_CLASS], [0, 1, NO_CLASS]])
     return {ANSWERS: places, "labels": labels}
 
@@ -332,7 +337,7 @@ def test_student_is_a_stock_model(
     student, tokenizer = make_student(spec, teacher, tiny_tokenizer, seed=3, **options)
     inputs = tokenizer(list(TEXTS), padding=True, return_tensors="pt")
     student.eval()
-    logits = student(**inputs).logits
+    logits = head_logits(student(**inputs))
     assert (len(logits), logits.shape[-1]) == (len(TEXTS), outputs)
     assert torch.isfinite(logits).all()
     assert all(weight.requires_grad for weight in student.parameters())
@@ -343,7 +348,7 @@ def test_student_is_a_stock_model(
     save_student(student, tokenizer, tmp_path / "student")
     loaded = getattr(transformers, f"AutoModelFor{asked.head}").from_pretrained(tmp_path / "student")
     again = AutoTokenizer.from_pretrained(tmp_path / "student")(list(TEXTS), padding=True, return_tensors="pt")
-    assert torch.equal(loaded.eval()(**again).logits, logits)
+    assert torch.equal(head_logits(loaded.eval()(**again)), logits)
 
 
 # --- methods ------------------------------------------------------------------------------------------------------
@@ -352,7 +357,8 @@ def test_student_is_a_stock_model(
 def examples(tokenizer: PreTrainedTokenizerBase, kind: str) -> Dataset:
     asked, labels = ASKED[kind]
     task = Task("t", asked, labels, asked.metrics_of(labels), words=SPACES)
-    rows = task.rows_of_text({"text": list(TEXTS)}).add_column("label", some_labels(kind, len(TEXTS)))
+    pairs = {"text_pair": list(TEXTS)} if asked.link == "positions" else {}
+    rows = task.rows_of_text({"text": list(TEXTS), **pairs}).add_column("label", some_labels(kind, len(TEXTS)))
     return tokenise(rows, tokenizer, 32, asked)
 
 

@@ -42,7 +42,8 @@ from emdistill.ship.onnx_folder import CARD, CONFIG, EXAMPLE, INT8, MODEL, TOKEN
 from emdistill.ship.subject import Classifier, Subject, read_subject
 from emdistill.show.cards import Reads, onnx_card
 from emdistill.show.gate_tables import gate_tables, verdict_lines
-from emdistill.tasks.answers import flat, ragged
+from emdistill.states import ANSWERS
+from emdistill.tasks.answers import flat
 from emdistill.training import predict_logits
 from emdistill.training.splits import sample_batches
 
@@ -225,9 +226,8 @@ def write_int8(part: Path, subject: Subject, *, max_drop: float, threads: int, c
     def score(logits: NDArray[np.float32]) -> float:
         if task.kind.one_answer:
             return task.score(logits, np.concatenate(labels))[task.metrics[0]]
-        ends = np.cumsum([label.size for label in labels])[:-1]
-        windows = ragged(np.split(logits, ends))  # each as a row of its own
-        return task.score(windows, ragged([label[0] for label in labels]))[task.metrics[0]]
+        windows = np.split(logits, np.cumsum([batch[ANSWERS].size for batch in batches])[:-1])
+        return task.kind.score_of_windows(task, windows, [label[0] for label in labels])
 
     with console.status(f"writing {INT8}"):
         return quantize_best(

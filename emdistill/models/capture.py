@@ -24,7 +24,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from emdistill.errors import CaptureError, LayerCountError
 from emdistill.models.attention import attending, attention_implementation
-from emdistill.models.encoder import head_of
+from emdistill.models.encoder import head_logits, head_of
 from emdistill.models.families import require
 from emdistill.models.masked_lm import has_masked_lm_head, masked_word_logits
 from emdistill.states import ANSWERS, ENDS, TEACHER_LOGITS, WINDOW, WORDS_OF_TOKENS, EncoderStates, student_part
@@ -103,7 +103,7 @@ def check_capture(model: nn.Module, needs: Collection[str]) -> None:
 def _logits(encoder: PreTrainedModel, outputs: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> Tensor:
     """The logits of the head's answers; of a masked-LM only where a word is masked, of a bare encoder none."""
     if "last_hidden_state" not in outputs:
-        return kind_of_head(head_of(encoder)).pick(outputs, inputs)
+        return kind_of_head(head_of(encoder)).pick(head_logits(outputs), inputs)
     hidden: Tensor = outputs["last_hidden_state"]
     if has_masked_lm_head(encoder) and "labels" in inputs:
         return masked_word_logits(encoder, hidden, inputs["labels"])

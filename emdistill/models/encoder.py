@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -69,6 +69,14 @@ def stored_head(config: PreTrainedConfig) -> str:
 def head_of(model: nn.Module) -> str:
     """What stands on an encoder: 'TokenClassification' of a BertForTokenClassification; '' of a bare one."""
     return type(model).__name__.partition("For")[2]
+
+
+def head_logits(outputs: Mapping[str, Any]) -> Tensor:
+    """The logits that a head gives: [B, C], or [B, L, C] of tokens; of a span's ends [B, L, 2]."""
+    if "start_logits" in outputs:
+        return torch.stack((outputs["start_logits"], outputs["end_logits"]), dim=-1)
+    logits: Tensor = outputs["logits"]
+    return logits
 
 
 def load_encoder(source: Source) -> PreTrainedModel:

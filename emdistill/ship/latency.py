@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from emdistill.models.encoder import head_logits
+
 Call = Callable[[int], object]
 """What is timed; its argument counts its timed calls, from 0, to choose its input by."""
 
@@ -84,7 +86,7 @@ def torch_threads(count: int) -> Iterator[None]:
 
 def forward(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> Tensor:
     """The logits of one forward pass, waited for."""
-    logits: Tensor = model(**inputs).logits
+    logits = head_logits(model(**inputs))
     # An accelerator only queues the work: without waiting, one would time the queueing.
     if logits.device.type != "cpu":
         torch.accelerator.synchronize(logits.device)

@@ -27,11 +27,12 @@ from transformers import PreTrainedModel
 from emdistill.data.batches import windowed
 from emdistill.data.readers import reader_of
 from emdistill.errors import ConfigError, ModelError
+from emdistill.models.encoder import head_logits
 from emdistill.models.families import family_of, require
 from emdistill.models.inputs import longest_text, token_types
 from emdistill.ship.onnx_folder import CONFIG, INT8, MODEL, FolderConfig, open_tokenizer, read_folder
 from emdistill.ship.onnx_graph import attention_as_one_node, shorten
-from emdistill.states import ANSWERS, NO_ANSWER, answers_per_feature
+from emdistill.states import ANSWERS, ENDS, NO_ANSWER, answers_per_feature
 from emdistill.tasks import KINDS, TaskKind
 from emdistill.training.evaluate import evaluating
 
@@ -90,8 +91,7 @@ class _Logits(nn.Module):
         self.names = names
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        logits: Tensor = self.model(**dict(zip(self.names, inputs, strict=True))).logits
-        return logits
+        return head_logits(self.model(**dict(zip(self.names, inputs, strict=True))))
 
 
 def _trace(model: PreTrainedModel, names: Sequence[str]) -> Any:
@@ -197,9 +197,9 @@ def session_logits(session: Any, inputs: Mapping[str, NDArray[Any]]) -> NDArray[
 
 def session_answers(session: Any, batch: Mapping[str, NDArray[Any]], kind: TaskKind) -> NDArray[np.float32]:
     """The logits [A, C] of a batch's answers (TaskKind.pick)."""
-    outputs = {"logits": torch.from_numpy(session_logits(session, batch))}
+    of_head = torch.from_numpy(session_logits(session, batch))
     logits: NDArray[np.float32] = kind.pick(
-        outputs, {name: torch.from_numpy(rows) for name, rows in batch.items()}
+        of_head, {name: torch.from_numpy(rows) for name, rows in batch.items()}
     ).numpy()
     return logits
 
@@ -269,7 +269,7 @@ class OnnxClassifier:
         return kind.of_rows(logits, examples, windowed(features, labelled=False))
 
     def _padded(self, rows: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, NDArray[np.int64]]:
-        fills = {"input_ids": self.config.pad_token_id, ANSWERS: NO_ANSWER}
+        fills = {"input_ids": self.config.pad_token_id, ANSWERS: NO_ANSWER, ENDS: NO_ANSWER}
         return {
             name: np.array([[*row[name], *[fills.get(name, 0)] * (longest - len(row[name]))] for row in rows], np.int64)
             for name in rows[0]

@@ -200,7 +200,8 @@ ANSWERS: dict[Link, str] = {
 
 # Annotations are not evaluated, so that what they name need not be there.
 FOR_SOURCES = """from __future__ import annotations
-import json, re, sys, unicodedata
+import json, math, re, sys, unicodedata
+from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple"""
 

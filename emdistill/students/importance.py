@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from emdistill.errors import ConfigError
 from emdistill.models.capture import NOT_FOR_THE_MODEL
-from emdistill.models.encoder import encoder_layers, head_of
+from emdistill.models.encoder import encoder_layers, head_logits, head_of
 from emdistill.models.families import require
 from emdistill.models.masked_lm import has_masked_lm_head, masked_word_logits
 from emdistill.states import labels_of_answers, over_answers
@@ -144,7 +144,7 @@ def _losses(encoder: PreTrainedModel, batch: Mapping[str, Tensor], generator: to
         yield functional.cross_entropy(masked_word_logits(encoder, hidden, labels), words, reduction="sum")
     else:
         kind = kind_of_head(head_of(encoder))
-        logits, labels = kind.pick(encoder(**inputs), batch), labels_of_answers(batch)
+        logits, labels = kind.pick(head_logits(encoder(**inputs)), batch), labels_of_answers(batch)
         if kind.link == "positions":
             yield functional.cross_entropy(over_answers(logits, batch), labels, reduction="sum")
         elif encoder.config.num_labels == 1:

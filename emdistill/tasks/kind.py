@@ -18,6 +18,7 @@ from torch import Tensor
 
 from emdistill.errors import ConfigError, listing, nearest
 from emdistill.states import SEQUENCE, Link, Predictions
+from emdistill.tasks.answers import ragged
 from emdistill.tasks.features import Feature, Reader
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class TaskKind(ABC):
     """One kind of question that a model answers.
 
     A row has one answer, and is read whole, cut at the model's length. A kind with several answers per row overrides
-    `one_answer` and the five methods of the last part.
+    `one_answer` and the methods of the last part.
 
     name             in KINDS, in --kind and in records
     link             turns logits into answers: softmax (one of C), sigmoid (any of C), identity (a score)
@@ -155,10 +156,13 @@ class TaskKind(ABC):
         """Source of `answer(text, config, tokenizer, session)` for a shipped folder's example.py, without emdistill."""
         return ""
 
-    def pick(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Tensor:
-        """The logits [A, C] of a batch's answers, from what the head gives."""
-        logits: Tensor = outputs["logits"]
+    def pick(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """The logits [A, C] of a batch's answers, from those that the head gives."""
         return logits
+
+    def score_of_windows(self, task: Task, logits: Sequence[Logits], labels: Sequence[NDArray[Any]]) -> float:
+        """How good the answers [A, C] of features are, by the labels of each; the first metric, each as a row."""
+        return task.score(ragged(logits), ragged(labels))[task.metrics[0]]
 
     def of_rows(self, logits: Sequence[Logits], examples: Dataset, features: Dataset) -> Logits:
         """The logits of rows, from those [A, C] of each of their features (data/batches.windowed), in their order."""

@@ -6,6 +6,7 @@ is read at once. A long text is read in overlapping windows, with the question i
 whole answer, no answer is the label.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +17,24 @@ from datasets import Dataset, List, Value
 from numpy.typing import NDArray
 from torch import Tensor, stack
 
-from emdistill.errors import ConfigError
+from emdistill.errors import ConfigError, shown
 from emdistill.states import ANSWERS, ENDS, NO_ANSWER, NO_CLASS, WINDOW
 from emdistill.tasks.answers import ragged
 from emdistill.tasks.features import Feature, Pieces, Reader
 from emdistill.tasks.kind import BadLabel, Cell, Logits, Metric, TaskKind
-from emdistill.tasks.spans import AnswerScore, answer_score, best_span, joined_windows, squad_scores, words_of_answer
-from emdistill.tasks.tagging import cut, first_pieces, pieces_of_window, pieces_per_word
+from emdistill.tasks.spans import (
+    LONGEST_ANSWER,
+    AnswerScore,
+    BestSpan,
+    answer_score,
+    best_span,
+    joined_windows,
+    log_softmax,
+    squad_scores,
+    words_of_answer,
+)
+from emdistill.tasks.tagging import MARKS, SPACES, cut, first_pieces, pieces_of_window, pieces_per_word
+from emdistill.tasks.tags import cut_words, word_pattern
 from emdistill.tasks.task import Task
 from emdistill.tasks.windows import Window, windows
 
@@ -99,6 +111,7 @@ class SpanAnswers(TaskKind):
     metrics: ClassVar = _metrics(always=True)
     label_type = List(List(Value("int64")))
     asks_for = "two questions of different answers"
+    pipeline = "question-answering"
     one_answer = False
     columns: ClassVar = {"words": List(List(Value("int64")))}
     always_answered = True
@@ -111,11 +124,14 @@ class SpanAnswers(TaskKind):
 
     def encoder(self, names: Sequence[str], aliases: Mapping[str, int] | None = None) -> Callable[[Cell], Any]:
         def encode(cell: Cell) -> list[list[int]]:
-            if not isinstance(cell, list):
-                raise BadLabel(f"the label is {cell!r}, and not a list of [start, end] in characters of the text")
+            is_span = isinstance(cell, list) and all(
+                isinstance(span, list) and len(span) == 2 and all(type(place) is int for place in span) for span in cell
+            )
+            if not isinstance(cell, list) or not is_span:
+                raise BadLabel(f"the label is {shown(cell)}, and not a list of [start, end] in characters of the text")
             if not cell and self.always_answered:
                 raise BadLabel("the text has no answer; --kind span-answers-or-none takes such questions")
-            return [[int(start), int(end)] for start, end in cell]
+            return cell
 
         return encode
 
@@ -178,17 +194,28 @@ class SpanAnswers(TaskKind):
         }  # of which are several questions
         return {"words": [of_text[text] for text in texts["text_pair"]]}
 
-    def pick(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Tensor:
-        sides = (
-            (outputs["start_logits"], outputs["end_logits"])
-            if "start_logits" in outputs
-            else outputs["logits"].unbind(-1)
+    def example(self) -> str:
+        words, reading = (
+            (word_pattern, cut_words, cut),
+            (Window, windows, Pieces, Reader, first_pieces, pieces_per_word),
         )
-        both = list(zip(sides, (ANSWERS, ENDS), strict=True))
+        decoding = (pieces_of_window, Asked, BestSpan, best_span, log_softmax, joined_windows, answered, answer)
+        sources = "\n\n".join(inspect.getsource(each) for each in (*words, *reading, *decoding))
+        return f"""MARKS, SPACES, ANSWERS, ENDS = {MARKS!r}, {SPACES!r}, {ANSWERS!r}, {ENDS!r}
+QUESTION, OVERLAP, LONGEST_ANSWER = {QUESTION}, {OVERLAP}, {LONGEST_ANSWER}
+
+{sources}
+"""
+
+    def pick(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         if ANSWERS not in batch:
-            return stack([logits.flatten() for logits, _ in both], dim=-1)
+            return logits.flatten(0, 1)
         row, place = (batch[ANSWERS] != NO_ANSWER).nonzero(as_tuple=True)
-        return stack([logits[row, batch[places][row, place]] for logits, places in both], dim=-1)
+        return stack([logits[row, batch[name][row, place], end] for end, name in enumerate((ANSWERS, ENDS))], dim=-1)
+
+    def score_of_windows(self, task: Task, logits: Sequence[Logits], labels: Sequence[NDArray[Any]]) -> float:
+        """The share of starts and ends that stand at their place."""
+        return float(np.mean([own.argmax(axis=0) == places for own, places in zip(logits, labels, strict=True)]))
 
     def of_rows(self, logits: Sequence[Logits], examples: Dataset, features: Dataset) -> Logits:
         """Each row [1 + words, 2]: the windows of a row joined; logarithms of probabilities."""
@@ -263,3 +290,28 @@ def _places(words: Words, answers: Answers, window: Window) -> list[int]:
     if of_answer is None or of_answer[0] < window.first or of_answer[1] >= window.end:
         return [0, 0]
     return [1 + word - window.first for word in of_answer]
+
+
+def answer(question: str, text: str, config: Any, tokenizer: Any, session: Any) -> str:
+    """The part of the text that answers, by an ONNX session; what example.py of a shipped folder does."""
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    single, pair = tokenizer.encode("a"), tokenizer.encode("a", "a")
+    own = [place for place, special in enumerate(single.special_tokens_mask) if not special]
+    before, behind = single.ids[: own[0]], single.ids[own[-1] + 1 :]
+    between = pair.ids[own[-1] + 1 : len(pair.ids) - len(behind) - len(own)]
+    names = tuple(item.name for item in session.get_inputs())
+    reader = Reader(lambda texts: [], tuple(before), tuple(behind), names, tuple(between))
+    length, words = config["reading"]["max_length"], cut(text, config["reading"]["words"])
+    asked, read = (tokenizer.encode(each, add_special_tokens=False) for each in (question, text))
+    side = Asked(reader, words, asked, read, int(QUESTION * length))
+    room = length - side.around
+    parts = windows([side.counts], room, round(OVERLAP * room))
+    logits = []
+    for part in parts:
+        inputs, _, _ = side.window(part, room)
+        feed = {name: np.array([inputs[name]], dtype=np.int64) for name in names}
+        both = session.run(["logits"], feed)[0][0]
+        logits.append(np.stack([both[inputs[ANSWERS], 0], both[inputs[ENDS], 1]], axis=-1))
+    span, _ = answered(words, joined_windows(logits, parts), always=config["kind"] == "span-answers")
+    return "" if span is None else text[slice(*span)]

@@ -121,7 +121,7 @@ def joined_windows(logits: Sequence[NDArray[Any]], windows: Sequence[Window]) ->
     Each window's become logarithms of probabilities, so that windows compare; a word's are those of the window whose
     core it is in. No answer is as likely as in the window that most believes in one.
     """
-    shares = [_log_softmax(np.asarray(each, dtype=np.float64)) for each in logits]
+    shares = [log_softmax(np.asarray(each, dtype=np.float64)) for each in logits]
     none = min((each[0] for each in shares), key=lambda pair: float(pair.sum()))
     cores = [
         each[1 + window.core_first - window.first : 1 + window.core_end - window.first]
@@ -130,7 +130,7 @@ def joined_windows(logits: Sequence[NDArray[Any]], windows: Sequence[Window]) ->
     return np.concatenate([none[None], *cores])
 
 
-def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+def log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """Over the first axis."""
     shifted = logits - logits.max(axis=0)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=0)))

@@ -186,15 +186,14 @@ class Tagging(TaskKind):
 
     def example(self) -> str:
         words, reading = (word_pattern, cut_words, cut), (Window, windows, first_pieces, pieces_per_word)
-        needed = (*words, *reading, pieces_of_window, core_places, answer)
+        needed: tuple[Any, ...] = (*words, *reading, pieces_of_window, core_places, answer)
         sources = "\n\n".join(map(inspect.getsource, needed))
         return f"""{sources}
 
 MARKS, SPACES, OVERLAP = {MARKS!r}, {SPACES!r}, {OVERLAP}
 """
 
-    def pick(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Tensor:
-        logits: Tensor = outputs["logits"]
+    def pick(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         if ANSWERS not in batch:
             return logits.flatten(0, 1)
         row, place = (batch[ANSWERS] != NO_ANSWER).nonzero(as_tuple=True)

@@ -19,11 +19,12 @@ from emdistill.states import NO_CLASS, EncoderStates
 from emdistill.tasks import KINDS, TaskKind, find_kind, kind_of_model
 from emdistill.tasks.answers import agreement, flat, probabilities, ragged
 from emdistill.tasks.kind import BadLabel, LabelColumns, class_names
+from emdistill.tasks.spans import words_of_answer
 from emdistill.tasks.tagging import SPACES
 from emdistill.tasks.task import Task
 
 CLASSES, SCORES, LABELS = KINDS["classification"], KINDS["regression"], KINDS["multi-label"]
-TAGS = KINDS["tagging"]
+TAGS, SPANS, SPANS_OR_NONE = KINDS["tagging"], KINDS["span-answers"], KINDS["span-answers-or-none"]
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,13 @@ class Case:
     names: tuple[str, ...]
 
     @property
-    def labels(self) -> NDArray[Any]:
+    def encoded(self) -> list[Any]:
         encode = self.kind.encoder(self.names)
-        return self.kind.labels([encode(cell) for cell in self.cells])
+        return [encode(cell) for cell in self.cells]
+
+    @property
+    def labels(self) -> NDArray[Any]:
+        return self.kind.gold(self.examples)
 
     @property
     def task(self) -> Task:
@@ -45,18 +50,31 @@ class Case:
 
     @property
     def examples(self) -> Dataset:
-        """A text of as many words as there are tags."""
-        texts = [" ".join("ab" for _ in np.atleast_1d(label)) for label in self.labels]
-        return self.task.rows_of_text({"text": texts})
+        """A text of as many words as there are tags; a question and a text of three words."""
+        texts = [" ".join("ab" for _ in np.atleast_1d(label)) for label in self.encoded]
+        pairs = {"text_pair": [SPANNED] * len(texts)} if self.kind.link == "positions" else {}
+        rows = self.task.rows_of_text({"text": texts, **pairs})
+        return rows.add_column("label", self.encoded, feature=self.kind.label_type)
 
     def perfect(self) -> NDArray[Any]:
         """Logits that answer every row right."""
+        if self.kind.link == "positions":
+            return ragged([_ends(row) for row in self.labels])
         if not self.kind.one_answer:
             return ragged([8.0 * np.eye(self.task.outputs)[tags] - 4.0 for tags in self.labels])
         if self.kind.link == "identity":
             return self.labels[:, None].astype(float)
         one_hot = np.eye(self.task.outputs)[self.labels] if self.kind.link == "softmax" else self.labels
         return np.asarray(8.0 * one_hot - 4.0)
+
+
+SPANNED = "ab cd ef"
+
+
+def _ends(gold: Any) -> NDArray[Any]:
+    """Logits of the first gold answer of SPANNED, or of none."""
+    first, last = words_of_answer(gold.words, *gold.answers[0]) if gold.answers else (-1, -1)
+    return np.stack([8.0 * np.eye(4)[1 + place] - 4.0 for place in (first, last)], axis=-1)
 
 
 CASES = {
@@ -75,11 +93,21 @@ CASES = {
         ("O", "B-person", "B-place", "I-person", "I-place"),
     ),
     "parts of speech": Case(TAGS, [["N", "V"], ["N", "V", "X"]], ("N", "V", "X")),
+    "spans": Case(SPANS, [[[0, 2]], [[3, 8], [3, 5]], [[6, 8]]], ("start", "end")),
+    "spans or none": Case(SPANS_OR_NONE, [[[0, 2]], [], [[3, 8]], []], ("start", "end")),
 }
+# whose answers are classes, decisions and scores, by themselves; those of spans: test_span_answers.py
+SINGLE = {name: case for name, case in CASES.items() if case.kind.link != "positions"}
 
 
 @pytest.fixture(params=CASES.values(), ids=CASES.keys())
 def case(request: pytest.FixtureRequest) -> Case:
+    found: Case = request.param
+    return found
+
+
+@pytest.fixture(params=SINGLE.values(), ids=SINGLE.keys())
+def single(request: pytest.FixtureRequest) -> Case:
     found: Case = request.param
     return found
 
@@ -90,16 +118,16 @@ def test_every_kind_has_a_case() -> None:
 
 
 def test_the_kind_is_told_by_its_labels_and_by_its_models(case: Case) -> None:
-    if case.kind is not TAGS:  # a source tells by its form that labels are tags
+    if case.kind not in (TAGS, SPANS, SPANS_OR_NONE):  # a source tells by its form that labels are these
         assert [kind for kind in KINDS.values() if kind.fits(case.cells)] == [case.kind]
     assert case.kind.label_names(case.cells) == case.names
     assert find_kind(case.kind.name) is case.kind
-    assert kind_of_model(case.kind.problem_type, case.task.outputs) is case.kind
+    assert kind_of_model(case.kind.problem_type, case.task.outputs, case.kind.name) is case.kind
 
 
 def test_labels_are_read_back_as_they_are_written_to_files(case: Case) -> None:
     encode = case.kind.encoder(case.names)
-    for label in case.labels:
+    for label in case.encoded:
         again = encode(json.loads(json.dumps(case.kind.written(label, case.names))))
         assert np.array_equal(again, label)
 
@@ -113,7 +141,7 @@ def test_what_is_no_label_is_refused(case: Case, cell: Any) -> None:
 def test_labels_follow_a_model_that_counts_otherwise(case: Case) -> None:
     order = list(reversed(range(len(case.names))))
     renamed = tuple(case.names[order.index(place)] for place in range(len(case.names)))
-    for label in case.labels:
+    for label in case.encoded:
         moved = case.kind.permuted(label, order, len(order))
         before, after = case.kind.written(label, case.names), case.kind.written(moved, renamed)
         assert after == (sorted(before, reverse=True) if case.kind is LABELS else before)
@@ -132,7 +160,9 @@ def test_right_answers_score_best_and_a_constant_guess_does_not(case: Case) -> N
     draw = [drawn(case.perfect()) for _ in range(20)]
     assert all(task.score(logits, labels)[name] <= best[name] for logits in draw for name in best)
     assert task.chance(labels) < 1
-    assert np.array_equal(flat(case.kind.decode(case.perfect())), flat(labels))
+    decoded = case.kind.decode(case.perfect(), case.examples)
+    first = [label[:1] if case.kind.link == "positions" else label for label in case.encoded]
+    assert [np.asarray(answer).tolist() for answer in decoded] == first
     assert agreement(case.perfect(), case.perfect(), case.kind.link) == pytest.approx(1.0)
 
 
@@ -141,11 +171,12 @@ def test_answers_fill_the_columns_they_announce(case: Case) -> None:
     rows = case.kind.answers(case.perfect(), case.names, case.examples)
     assert len(rows) == len(case.cells)
     assert all(tuple(row) == columns for row in rows)
-    read = case.kind.encoder(case.names)
-    if case.kind is not LABELS:  # no label at all is an empty text there
-        answers = case.kind.labels([read(row["prediction"]) for row in rows])
-        assert np.array_equal(flat(answers), flat(case.labels))
-    assert case.kind.summary(list(case.labels), list(case.labels), case.names)
+    if case.kind in (SPANS, SPANS_OR_NONE):
+        assert [row["prediction"] for row in rows] == [(gold.texts or [""])[0] for gold in case.labels]
+    elif case.kind is not LABELS:  # no label at all is an empty text there
+        read = case.kind.encoder(case.names)
+        assert [read(row["prediction"]) for row in rows] == case.encoded
+    assert case.kind.summary(case.encoded, case.encoded, case.names)
 
 
 def test_strata_are_one_per_row(case: Case) -> None:
@@ -153,26 +184,26 @@ def test_strata_are_one_per_row(case: Case) -> None:
     assert strata is None or (strata.shape == (len(case.cells),) and strata.min() >= 0)
 
 
-def test_the_losses_are_least_where_answers_are_right(case: Case) -> None:
-    right = torch.tensor(flat(case.perfect()))
+def test_the_losses_are_least_where_answers_are_right(single: Case) -> None:
+    right = torch.tensor(flat(single.perfect()))
     wrong = right.roll(1, dims=0)
-    labels = torch.tensor(flat(case.labels))
+    labels = torch.tensor(flat(single.labels))
 
     def states(logits: torch.Tensor) -> EncoderStates:
         return EncoderStates(logits=logits, mask=torch.ones(len(logits), 1))
 
-    for loss in (HardLabels(link=case.kind.link), SoftTargets(link=case.kind.link, temperature=2.0)):
+    for loss in (HardLabels(link=single.kind.link), SoftTargets(link=single.kind.link, temperature=2.0)):
         values = [loss(states(each), states(right), {"labels": labels}) for each in (right, wrong)]
         least, other = (sum(terms.values()) for terms in values)
         assert least < other
 
 
-def test_a_row_without_a_label_adds_nothing_to_the_hard_labels(case: Case) -> None:
+def test_a_row_without_a_label_adds_nothing_to_the_hard_labels(single: Case) -> None:
     """Its gradient is 0; the sum over the others is divided by all rows; with all labels it is the plain mean."""
-    labels = torch.tensor(flat(case.labels))
-    logits = torch.randn(len(labels), case.task.outputs, generator=torch.Generator().manual_seed(1))
-    absent = torch.tensor([case.kind.absent(case.task.outputs) if case.kind.one_answer else NO_CLASS])
-    loss = HardLabels(link=case.kind.link)
+    labels = torch.tensor(flat(single.labels))
+    logits = torch.randn(len(labels), single.task.outputs, generator=torch.Generator().manual_seed(1))
+    absent = torch.tensor([single.kind.absent(single.task.outputs) if single.kind.one_answer else NO_CLASS])
+    loss = HardLabels(link=single.kind.link)
 
     def value_and_gradient(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         leaf = logits.clone().requires_grad_()
@@ -186,7 +217,7 @@ def test_a_row_without_a_label_adds_nothing_to_the_hard_labels(case: Case) -> No
         "softmax": lambda z: torch.nn.functional.cross_entropy(z, labels),
         "identity": lambda z: torch.nn.functional.mse_loss(z.squeeze(-1), labels.float()),
         "sigmoid": lambda z: torch.nn.functional.binary_cross_entropy_with_logits(z, labels.float()),
-    }[case.kind.link]
+    }[single.kind.link]
     whole, gradient = value_and_gradient(logits, labels)
     leaf = logits.clone().requires_grad_()
     plain(leaf).backward()

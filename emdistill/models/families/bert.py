@@ -23,6 +23,7 @@ BERT = Family(
         "embeddings.LayerNorm": (EMBEDDING,),
         "pooler.dense": (RESIDUAL, RESIDUAL),
         "classifier": (None, RESIDUAL),
+        "qa_outputs": (None, RESIDUAL),
         "cls.predictions": (None,),
         "cls.predictions.transform.dense": (EMBEDDING, RESIDUAL),
         "cls.predictions.transform.LayerNorm": (EMBEDDING,),

@@ -21,6 +21,7 @@ DISTILBERT = Family(
         "embeddings.LayerNorm": (RESIDUAL,),
         "pre_classifier": (RESIDUAL, RESIDUAL),
         "classifier": (None, RESIDUAL),
+        "qa_outputs": (None, RESIDUAL),
         "vocab_transform": (RESIDUAL, RESIDUAL),
         "vocab_layer_norm": (RESIDUAL,),
         "vocab_projector": (None, RESIDUAL),

@@ -61,7 +61,9 @@ def classes(predictions: Predictions, labels: Sequence[str]) -> Values:
         figure = answer_charts.confusion_heatmap(names, counts)
         matrices.append(Chart(f"Confusion: {name}", figure, "Shares of each gold label's rows."))
     calibration = _calibration(bins, "Answers are binned by their probability", "a model is surer than it is right")
-    confidence = Chart("Confidence", answer_charts.confidence_bars(bins), "How many answers are given how surely.")
+    of = "rows" if predictions.words is None else "words"
+    figure = answer_charts.confidence_bars(bins, of)
+    confidence = Chart("Confidence", figure, "How many answers are given how surely.")
     cut = f"The {MOST_CLASSES - 1} most frequent of {len(labels)} classes; the rest together."
     table = None if predictions.words is None else entity_table(predictions, labels)
     return {

@@ -110,7 +110,7 @@ def _tags(predictions: Predictions, row: int, distances: Matrix, labels: Sequenc
     assert predictions.words is not None
     teacher, student = predictions.teacher[row], predictions.student[row]
     differ = np.flatnonzero(teacher.argmax(axis=1) != student.argmax(axis=1))[:MOST_WORDS]
-    places = differ if len(differ) else distances.argmax(keepdims=True)
+    places = differ if len(differ) else np.array([distances.argmax()])
     text = predictions.texts[row]
     gold = tags_of(predictions.labels[row], labels)
     words = [text[slice(*predictions.words[row][place])] for place in places]
