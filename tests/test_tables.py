@@ -15,6 +15,8 @@ from emdistill.cli import main
 from emdistill.commands.lists import GENERAL
 from emdistill.data import TASKS
 from emdistill.data.glue import GLUE, GlueTask
+from emdistill.data.squad import TASKS as SPANS
+from emdistill.data.tagged import TASKS as TAGGED
 from emdistill.losses import Loss
 from emdistill.mapping import MAPPINGS
 from emdistill.methods import METHODS
@@ -114,7 +116,10 @@ def first_line(documented: object) -> str:
     [
         ("methods", {name: first_line(method) for name, method in METHODS.items()}),
         ("mappings", {name: first_line(build) for name, build in MAPPINGS.items()}),
-        ("tasks", {name: task.description for name, task in TASKS.items()} | {RAW_TEXT: GENERAL}),
+        (
+            "tasks",
+            {name: task.description for name, task in TASKS.items()} | TAGGED | SPANS | {RAW_TEXT: GENERAL},
+        ),
         ("students", {kind.example: kind.description for kind in STUDENTS.values()}),
     ],
 )

@@ -20,6 +20,10 @@ class Reading:
     kind: str | None = None
     words: str | None = None  # how plain text is cut into words (Task.words)
 
+    def written(self) -> dict[str, Any]:
+        """As config.json holds it: without a rule for words where the kind has none."""
+        return {name: value for name, value in asdict(self).items() if name != "words" or value is not None}
+
     def of(self, text: str | None, text_pair: str | None, label: str | None = None) -> Self:
         """With these columns where they are named; a text that is named comes without the model's second one."""
         pair = text_pair or (None if text else self.text_pair)
@@ -32,8 +36,8 @@ class Reading:
 
 def remember_reading(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, max_length: int) -> None:
     """Note in the model's config and tokenizer how its texts were read."""
-    reading = asdict(Reading(task.text, task.text_pair, task.label, max_length, task.kind.name, task.words))
-    model.config.emdistill = {name: value for name, value in reading.items() if name != "words" or value is not None}
+    reading = Reading(task.text, task.text_pair, task.label, max_length, task.kind.name, task.words)
+    model.config.emdistill = reading.written()
     tokenizer.model_max_length = max_length
 
 

@@ -48,7 +48,7 @@ class TaskKind(ABC):
     """One kind of question that a model answers.
 
     A row has one answer, and is read whole, cut at the model's length. A kind with several answers per row overrides
-    `one_answer` and the five methods of the last part.
+    `one_answer` and the methods of the last part.
 
     name             in KINDS, in --kind and in records
     link             turns logits into answers: softmax (one of C), sigmoid (any of C), identity (a score)
