@@ -203,7 +203,7 @@ def no_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(*_: Any) -> np.ndarray:
         pytest.fail("it was refused only after predicting")
 
-    monkeypatch.setattr(predict_module, "open_classifier", lambda model: replace(opened(model), logits=answer))
+    monkeypatch.setattr(predict_module, "open_classifier", lambda *model: replace(opened(*model), logits=answer))
 
 
 NASTY = [
