@@ -79,7 +79,8 @@ def main(
     places = {task: str((Path(teachers) / task / teacher_name).resolve()) for task in TASKS}
     glue = {task: str((Path(data) / name).resolve()) for task, name in TASKS.items()}
     common = {
-        "student": student, "student_source": source, "select": "last", "rows": rows, "check_teacher": False, "baselines": "none",
+        "student": student, "student_source": source,
+        "select": "last", "rows": rows, "check_teacher": False, "baselines": "none",
         "max_length": max_length, "teacher_cache_folder": str(folder / "cache"),
         "training": {
             "num_train_epochs": epochs, "learning_rate": learning_rate, "disable_tqdm": True, "gradient_norm_steps": 0,
