@@ -1,8 +1,10 @@
 """One student of several tasks against a student per task; teacher annealing; each way to share beside the encoder.
 
-    python benchmarks/mixture.py --teachers runs/teachers --data ../shared/data/glue --output runs/mixture --seeds 0,1,2
+    python benchmarks/mixture.py --teachers runs/teachers --source encoder/ --data ../shared/data/glue \\
+        --output runs/mixture --seeds 0,1,2
 
-Teachers stand in TEACHERS/rte, mrpc, stsb and cola (FOLDER/minilm with --teacher-name minilm). A student of several
+Teachers stand in TEACHERS/rte, mrpc, stsb and cola (below them in a folder --teacher_name). All students keep layers of
+SOURCE, the encoder that the teachers were fine-tuned from, so that none begins nearer to one task. A student of several
 tasks takes as many steps as the students of one task take together. Runs that are finished are reused. Prints the mean
 over tasks and each task's first metric per row, and the paired difference of the mean to the plain student of several
 tasks with a 95 % interval over the seeds; writes OUTPUT/results.json.
@@ -44,6 +46,7 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, dict[str, Any]]]
 
 def main(
     teachers: str,
+    source: str,
     data: str,
     output: str,
     teacher_name: str = "",
@@ -59,6 +62,7 @@ def main(
 
     Args:
         teachers: folder of the fine-tuned teachers.
+        source: the encoder whose layers all students keep.
         data: folder of the GLUE tasks.
         output: folder of all runs.
         teacher_name: folder of each teacher below its task's.
@@ -75,7 +79,8 @@ def main(
     places = {task: str((Path(teachers) / task / teacher_name).resolve()) for task in TASKS}
     glue = {task: str((Path(data) / name).resolve()) for task, name in TASKS.items()}
     common = {
-        "student": student, "select": "last", "rows": rows, "check_teacher": False, "baselines": "none",
+        "student": student, "student_source": source,
+        "select": "last", "rows": rows, "check_teacher": False, "baselines": "none",
         "max_length": max_length, "teacher_cache_folder": str(folder / "cache"),
         "training": {
             "num_train_epochs": epochs, "learning_rate": learning_rate, "disable_tqdm": True, "gradient_norm_steps": 0,

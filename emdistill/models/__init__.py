@@ -6,6 +6,7 @@ from emdistill.models.encoder import encoder_layers as encoder_layers
 from emdistill.models.encoder import encoder_shape as encoder_shape
 from emdistill.models.encoder import fingerprint as fingerprint
 from emdistill.models.encoder import load_classifier as load_classifier
+from emdistill.models.encoder import load_tasks as load_tasks
 from emdistill.models.encoder import load_tokenizer as load_tokenizer
 from emdistill.models.encoder import name_outputs as name_outputs
 from emdistill.models.encoder import same_tokens as same_tokens

@@ -43,7 +43,6 @@ class TaskHead(nn.Module):
     def __init__(self, matrix: nn.Linear, parts: HeadParts) -> None:
         super().__init__()
         self.width = width = matrix.in_features
-        self.parts = parts
         private = parts.private or parts.gate
         self.private = nn.Sequential(nn.Linear(width, width), nn.Tanh()) if private else None
         self.gate = nn.Linear(2 * width, width) if parts.gate else None

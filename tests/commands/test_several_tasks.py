@@ -293,6 +293,26 @@ def test_teachers_may_differ_in_shape(folder: Path, tmp_path: Path, tiny_encoder
     run(folder, tmp_path / "run", tasks, training=short, select="last")
 
 
+def test_a_file_of_answers_may_teach_one_of_them(folder: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (folder / "sure.jsonl").read_text().splitlines()]
+    answers = [{"text": row["text"], "logits": [1.0, -1.0]} for row in rows]
+    (folder / "answers.jsonl").write_text("\n".join(map(json.dumps, answers)))
+    tasks = write_tasks(folder, "file.yaml", of={"sure": {"teacher": "answers.jsonl"}})
+    options: dict[str, Any] = {"method": "soft-targets", "teacher": str(folder / "teacher-stars")}
+    short = {**QUICK["training"], "max_steps": 4}  # type: ignore[dict-item]
+    place = run(folder, tmp_path / "run", tasks, training=short, select="last", **options)
+    assert read_run(place).is_finished
+    with names(ConfigError, "answers.jsonl", "soft-targets"):
+        run(folder, tmp_path / "none", tasks, teacher=str(folder / "teacher-stars"))
+
+
+def test_batches_may_be_gathered(folder: Path, tmp_path: Path) -> None:
+    """Of several tasks in one update; the steps are counted before."""
+    settings = {**QUICK["training"], "num_train_epochs": 1, "gradient_accumulation_steps": 3}  # type: ignore[dict-item]
+    record = read_run(run(folder, tmp_path / "run", training=settings, select="last", method="soft-targets"))
+    assert record.log[-1].log[-1]["step"] == record.steps_per_epoch
+
+
 @pytest.mark.parametrize(
     ("options", "tokens"),
     [
