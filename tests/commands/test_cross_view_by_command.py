@@ -122,6 +122,4 @@ def test_views_are_compared_with_labels_alone_where_nobody_teaches(place: Any, m
     )  # fmt: skip
     assert [entry.name for entry in comparison.entries] == ["hard-labels", "cross-view"]
     assert not comparison.teacher
-    assert not unnamed(
-        (tmp_path / "both" / "comparison.md").read_text(encoding="utf-8"), "hard-labels", "cross-view"
-    )
+    assert not unnamed((tmp_path / "both" / "comparison.md").read_text(encoding="utf-8"), "hard-labels", "cross-view")
