@@ -103,8 +103,10 @@ BATCH = {"words": WORDS, "teacher_words": TEACHER_WORDS}
 
 
 def states(dtype: torch.dtype = torch.float64) -> tuple[EncoderStates, EncoderStates]:
+    """What stands at tokens: the features of a head do not."""
     own = random_states(STUDENT, torch.tensor([[1] * 6, [1, 1, 1, 1, 0, 0]]), 1, dtype=dtype)
-    return own, random_states(TEACHER, torch.ones(2, 7, dtype=torch.long), 2, dtype=dtype)
+    others = random_states(TEACHER, torch.ones(2, 7, dtype=torch.long), 2, dtype=dtype)
+    return replace(own, features=()), replace(others, features=())
 
 
 def mean_by_loop(state: Tensor, words: Tensor, count: int) -> Tensor:
