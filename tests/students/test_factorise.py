@@ -232,7 +232,7 @@ def test_what_cannot_be_factorised(tiny_encoder, tiny_tokenizer, bert):
         factorise_embeddings(factorise_embeddings(bert, 8), 8)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "cross-view"])  # of a BiLSTM alone
 def test_every_method_teaches_it(tiny_encoder, tiny_tokenizer, method):
     """What each stage asks for is captured, and its gradient reaches the narrow tables and what widens them."""
     teacher = Teacher(tiny_encoder(layers=3))
