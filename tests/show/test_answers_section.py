@@ -34,13 +34,13 @@ def predictions(link: Link) -> Predictions:
     return Predictions([f"text {row}" for row in range(ROWS)], [None] * ROWS, gold.astype(np.float64), *logits)
 
 
-def test_every_link_has_its_sections_and_its_wording() -> None:
+def test_every_link_has_its_section_and_every_kind_its_wording() -> None:
     wordings = page._environment().get_template("cards/wordings.md").module.WORDINGS
-    assert set(ANSWERS) == set(DISAGREEMENTS) == set(wordings) == set(get_args(Link))
-    assert {kind.link for kind in KINDS.values()} <= set(ANSWERS)
+    assert set(ANSWERS) == set(get_args(Link))
+    assert all({kind.name, kind.link} & set(wordings) for kind in KINDS.values())
 
 
-@pytest.mark.parametrize("link", get_args(Link))
+@pytest.mark.parametrize("link", DISAGREEMENTS)
 def test_every_link_fills_the_templates_with_charts_that_plotly_takes(link: Link, tmp_path: Path) -> None:
     given = predictions(link)
     heading, make = ANSWERS[link]
