@@ -3,7 +3,8 @@
     python benchmarks/cross_view.py --encoder DIR_OR_HUB_ID --ud ../shared/data/ud_ewt --wnut ../shared/data/wnut17
 
 Per task, number of labelled sentences and seed, on the same sentences: the BiLSTM on labels alone, the BiLSTM with
-views that it teaches itself, the same with views and student taught by a BERT tagger, and that tagger. All BiLSTMs take
+views that it teaches itself, the same with views and student taught by a BERT tagger, that tagger, and, where --spacy
+names a Python that has it, a CNN tagger of spaCy (spacy_peer.py; timed in a process of its own). All BiLSTMs take
 equally many steps, and the last checkpoint is kept, so that nothing is chosen on the scored set: UD EWT's test set,
 WNUT-17's dev set. What is finished is not done again. The table is written to OUTPUT/cross_view.md, its numbers to
 cross_view.json.
@@ -12,13 +13,16 @@ Energy is seconds × watts: an assumption on the machine and no measurement.
 """
 
 import json
+import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+import numpy as np
 import torch
+from datasets import Dataset
 from jsonargparse import auto_cli
 
 from emdistill import distill, finetune
@@ -28,8 +32,10 @@ from emdistill.options import load_config, load_finetune_config
 from emdistill.runs.comparison import paired_difference
 from emdistill.runs.record import RUN_FILE, read_run
 from emdistill.ship.latency import forward, time_in_turns
+from emdistill.tasks.answers import ragged
+from emdistill.training.splits import labelled_rows
 
-LABELS, BERT = "labels", "bert"
+LABELS, BERT, SPACY = "labels", "bert", "spaCy CNN"
 ARMS = {LABELS: "BiLSTM, labels alone", "views": "BiLSTM, views", "taught": "BiLSTM, views, by BERT", BERT: "BERT"}
 TIMED = 100  # sentences, one at a time
 
@@ -44,6 +50,7 @@ class Settings:
     learning_rate: float = 2e-3
     view_weight: float = 0.25
     bert_epochs: float = 10.0
+    spacy_epochs: int = 20
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,7 @@ def main(
     labelled: str = "500,1000",
     seeds: int = 5,
     watts: float = 65.0,
+    spacy: str | None = None,
     settings: Settings = Settings(),
 ) -> None:
     """Run what is missing, and write the table.
@@ -83,6 +91,7 @@ def main(
         labelled: numbers of labelled sentences; the others of train are text without labels.
         seeds: so many, from 0.
         watts: of the machine while it computes.
+        spacy: a Python that has spaCy.
         settings: of the taggers.
     """
     folder = Path(output)
@@ -98,6 +107,8 @@ def main(
             for seed in range(seeds):
                 run_seed(cell, seed, encoder, texts[0], {**places[task], "rows": count}, settings)
             rows += measure(cell, task, count, seeds, texts[1])
+            if spacy is not None:
+                rows.append(measure_spacy(cell, task, count, seeds, spacy, places[task], settings.spacy_epochs))
     (folder / "cross_view.json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     (folder / "cross_view.md").write_text("\n".join(table(rows, watts)) + "\n", encoding="utf-8")
     print(folder / "cross_view.md")
@@ -165,6 +176,39 @@ def measure(cell: Path, task: str, labelled: int, seeds: int, texts: Sequence[st
             )
         )  # fmt: skip
     return rows
+
+
+def measure_spacy(
+    cell: Path, task: str, labelled: int, seeds: int, python: str, place: dict[str, str], epochs: int
+) -> Row:
+    """The CNN of spaCy on the same sentences; what a seed has answered is kept in SPACY-SEED.json."""
+    data = read_data(load_config(teacher="none", output="", **place))
+    labels, test = data.task.labels, next(iter(data.evaluation.values()))
+    order = {
+        "train": sentences(labelled_rows(data, select="last", rows=labelled), labels),
+        "test": sentences(test, labels), "entities": data.task.metrics[0] == "entity_f1", "epochs": epochs,
+    }  # fmt: skip
+    scores, figures = [], []
+    for seed in range(seeds):
+        file = cell / f"spacy-{seed}.json"
+        if not file.exists():
+            command, here = [python, "-c", "import spacy_peer; spacy_peer.main()"], Path(__file__).parent
+            sent = json.dumps(order | {"seed": seed})
+            done = subprocess.run(command, input=sent, capture_output=True, text=True, check=True, cwd=here)
+            file.write_text(done.stdout.splitlines()[-1], encoding="utf-8")
+        answered = json.loads(file.read_text(encoding="utf-8"))
+        sure = [np.eye(len(labels))[[labels.index(tag) for tag in tags]] for tags in answered["answers"]]
+        scores.append(data.task.score(ragged(sure), data.task.gold(test))[data.task.metrics[0]])
+        figures.append([answered[name] for name in ("parameters", "seconds", "milliseconds")])
+    parameters, seconds, milliseconds = map(fmean, zip(*figures, strict=True))
+    metric = data.task.metrics[0]
+    return Row(task, labelled, SPACY, metric, tuple(scores), int(parameters), seconds, milliseconds)
+
+
+def sentences(examples: Dataset, labels: Sequence[str]) -> list[tuple[list[str], list[str]]]:
+    """The words and the tags of each row."""
+    rows = zip(examples["text"], examples["words"], examples["label"], strict=True)
+    return [([text[start:end] for start, end in words], [labels[tag] for tag in tags]) for text, words, tags in rows]
 
 
 def table(rows: Sequence[Row], watts: float) -> list[str]:

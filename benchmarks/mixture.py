@@ -96,7 +96,7 @@ def main(
                 }
             else:
                 entries = [{"task": t, "data": glue[t], "teacher": places[t], **of_tasks.get(t, {})} for t in TASKS]
-                file = folder / f"{run.name.rpartition('-')[0]}.json"
+                file = folder / f"{run.name.rpartition('-')[0]}.yaml"
                 file.write_text(json.dumps({"tasks": entries, **settings}, indent=2), encoding="utf-8")
                 given |= {"data": str(file), "teacher": places["rte"]}
                 scores = {task: _score(run, f"{task}/{metric}", given) for task, metric in METRICS.items()}

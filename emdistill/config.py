@@ -41,9 +41,9 @@ class CommonConfig:
     """The options of every run, alike for all runs of a comparison.
 
     Args:
-        data: a GLUE folder, a CSV, TSV, JSONL or Parquet file, a hub dataset, or 'messages'; raw text for task text;
-            a YAML file of several tasks, for a student of them all; nothing where a teacher and unlabelled text are
-            all there is.
+        data: a GLUE folder, a CSV, TSV, JSONL, Parquet or CoNLL file, a hub dataset, or 'messages'; raw text for task
+            text; a YAML file of several tasks, for a student of them all; nothing where a teacher and unlabelled text
+            are all there is.
         output: folder of the run, or of the comparison.
         task: a task's name (see `emdistill tasks`); files of your own need none.
         rows: learn from at most so many training rows, drawn once for all seeds; of raw text, so many pieces.

@@ -219,7 +219,7 @@ def test_the_method_of_a_file_decides_the_options(tmp_path: Path, capsys) -> Non
     file.write_text("method: soft-targets\nobjective: {alpha: 0.25}\n")
     found = shown(capsys, "--config", str(file), "--objective.temperature", "2")
     assert found["method"] == "soft-targets"
-    assert found["objective"] == {"alpha": 0.25, "temperature": 2.0, **SHARED}
+    assert found["objective"] == {"alpha": 0.25, "temperature": 2.0, "annealing": False, **SHARED}
     assert load_config(config=file, **NEEDED, objective={"temperature": 2}) == RunConfig(**found)
 
 

@@ -15,10 +15,13 @@ from emdistill.cli import main
 from emdistill.commands.lists import GENERAL
 from emdistill.data import TASKS
 from emdistill.data.glue import GLUE, GlueTask
+from emdistill.data.squad import TASKS as SPANS
+from emdistill.data.tagged import TASKS as TAGGED
 from emdistill.losses import Loss
 from emdistill.mapping import MAPPINGS
 from emdistill.methods import METHODS
 from emdistill.students import STUDENTS, make_student
+from emdistill.students.several_heads import with_heads
 from emdistill.tasks.task import RAW_TEXT, Task
 
 PACKAGE = Path(emdistill.__file__).parent
@@ -70,7 +73,8 @@ def test_every_mapping_is_in_its_table() -> None:
 def test_every_file_of_students_is_reached_from_its_table() -> None:
     modules = {module.__name__ for module in public_modules("students").values()}
     builders = [reached(kind.build, "emdistill.students") for kind in STUDENTS.values()]  # type: ignore[arg-type]
-    builders.append(reached(make_student, "emdistill.students"))  # what is done to a student of any form
+    # What is done to a student of any form, and the heads of several tasks.
+    builders += [reached(function, "emdistill.students") for function in (make_student, with_heads)]
     assert {function.__module__ for function in set().union(*builders)} == modules | {"emdistill.students"}
     assert all({function.__module__ for function in functions} & modules for functions in builders)
 
@@ -114,7 +118,10 @@ def first_line(documented: object) -> str:
     [
         ("methods", {name: first_line(method) for name, method in METHODS.items()}),
         ("mappings", {name: first_line(build) for name, build in MAPPINGS.items()}),
-        ("tasks", {name: task.description for name, task in TASKS.items()} | {RAW_TEXT: GENERAL}),
+        (
+            "tasks",
+            {name: task.description for name, task in TASKS.items()} | TAGGED | SPANS | {RAW_TEXT: GENERAL},
+        ),
         ("students", {kind.example: kind.description for kind in STUDENTS.values()}),
     ],
 )

@@ -13,7 +13,7 @@ from datasets import Dataset, concatenate_datasets
 from emdistill.commands._mixture_student import Asked, born
 from emdistill.commands._open_teacher import open_teacher
 from emdistill.commands._teachers import TeacherModel
-from emdistill.config import RunConfig, config_dict
+from emdistill.config import RunConfig, Selection, config_dict
 from emdistill.console import say, say_scores
 from emdistill.data.mixed_batches import MixtureSampler
 from emdistill.data.mixture_file import Mixture, MixtureTask, read_mixture
@@ -46,10 +46,16 @@ from emdistill.training.lesson import Lesson, prove
 from emdistill.training.mixture import MixtureCollator, MixtureScore, MixtureTeacher, of_task, to_choose_on
 from emdistill.training.projections import fit_projections
 from emdistill.training.run_stages import seed_everything
-from emdistill.training.splits import Splits, check_max_length, sample_batches
+from emdistill.training.splits import LAST_IS_KEPT, Splits, check_max_length, sample_batches
 
 # Options of one task's data: of several, the file says them.
 OF_A_TASK = ("task", "text", "text_pair", "label", "dev", "kind", "augmented", "unlabelled", "unlabelled_rows")
+
+SELECTIONS: dict[Selection, str] = {
+    "held-out": "the best checkpoint by the mean over tasks on {:,} rows held out of train (not trained on)",
+    "dev": "the best checkpoint by the mean over tasks on dev: its score is the one it was chosen by, and flatters",
+    "last": LAST_IS_KEPT,
+}
 
 
 @dataclass(frozen=True)
@@ -199,8 +205,7 @@ def _record(config: RunConfig, student: MultiTaskModel, lesson: Lesson, parts: S
         if asked.config.augmented is not None:
             own["augmented"] = hashlib.sha256(Path(asked.config.augmented).read_bytes()).hexdigest()
         hashes |= {f"{asked.name}/{name}": digest for name, digest in own.items()}
-    selections = [part.splits.selection for part in parts]
-    chosen = sum(0 if part.splits.choose_on is None else len(part.splits.choose_on) for part in parts)
+    rows = {name: sum(part.splits.rows[name] for part in parts) for name in ("train", "chosen on")}
     settings = lesson.arguments[0]
     assert lesson.batches is not None
     batches = len(lesson.batches(settings.per_device_train_batch_size, settings.seed))  # type: ignore[arg-type]
@@ -211,10 +216,8 @@ def _record(config: RunConfig, student: MultiTaskModel, lesson: Lesson, parts: S
         hashes=hashes,
         task=_together(described),
         tasks=described,
-        selection=selections[0]
-        if not chosen
-        else f"the best checkpoint by the mean over tasks; of each, {selections[0]}",
-        rows={name: sum(part.splits.rows[name] for part in parts) for name in ("train", "chosen on")},
+        selection=SELECTIONS[config.select].format(rows["chosen on"]),
+        rows=rows,
         steps_per_epoch=math.ceil(batches / settings.gradient_accumulation_steps),
         texts_cut_at_max_length=sum(part.splits.cut for part in parts),
         arithmetic=describe_arithmetic(settings),
@@ -305,7 +308,8 @@ def _teach(run: Run, lesson: Lesson, parts: Sequence[Part]) -> None:
         fit_projections(part.lesson.stages, part.lesson.student, asked.teacher.source, sample)
     with run.timed("teacher_cache_seconds"):
         sources = [part.asked.teacher.stage_sources(part.lesson) for part in parts]
-    together = [MixtureTeacher(each) if any(each) else None for each in zip(*sources, strict=True)]
+    stages = zip(*sources, strict=True)
+    together = [None if each == (None,) * len(parts) else MixtureTeacher(each) for each in stages]
     learn(run, lesson, together)
 
 

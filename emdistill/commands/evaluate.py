@@ -25,7 +25,7 @@ def evaluate_model(
 
     Args:
         model: folder or hub id of the model; or an .onnx file of an exported folder, or that folder.
-        data: a GLUE folder, a CSV, TSV, JSONL or Parquet file, a hub dataset, or 'messages'.
+        data: a GLUE folder, a CSV, TSV, JSONL, Parquet or CoNLL file, a hub dataset, or 'messages'.
         task: a task's name (see `emdistill tasks`); files of your own need none.
         text: column of the text; the column the model was trained on if not given.
         text_pair: column of the second text of a pair.

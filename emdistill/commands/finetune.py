@@ -46,7 +46,7 @@ def finetune(config: FinetuneConfig | None = None, *, examples: TaskData | None 
             return folder
         for note in data.notes:
             say(f"note: {note}")
-        say(f"{task.name}: {len(lesson.train)} rows to learn from; {record.selection}")
+        say(f"{task.name}: {record.rows['train']} rows to learn from; {record.selection}")
         prove(lesson)
         run.begin(record, also=("model.safetensors",))  # a half-trained run must not pass for the old one
         learn(run, lesson, [None] * len(lesson.stages))

@@ -1,4 +1,4 @@
-"""A mixture file: the tasks that one student learns together, YAML or JSON.
+"""A mixture file: the tasks that one student learns together, in YAML.
 
     temper: 0.75                      # how often each task is met: rows to this power
     gate: true                        # what the tasks share beside the encoder
@@ -21,7 +21,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from emdistill.errors import ConfigError, nearest
 from emdistill.tasks.mixture import TEMPER, shares
 
-SUFFIXES = (".yaml", ".yml", ".json")
+SUFFIXES = (".yaml", ".yml")
 NAME = re.compile(r"[\w-]+")
 PLACES = ("data", "dev", "teacher", "augmented")
 
@@ -98,7 +98,7 @@ def read_mixture(path: Path) -> Mixture:
     except FileNotFoundError:
         raise ConfigError(f"--data {path}: there is no such file") from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path} is not readable YAML or JSON: {error}") from None
+        raise ConfigError(f"{path} is not readable YAML: {error}") from None
     content = {"tasks": content} if isinstance(content, list) else content
     if not isinstance(content, Mapping) or not isinstance(content.get("tasks"), list):
         raise ConfigError(

@@ -14,6 +14,7 @@ from emdistill.data.compressed import plain_path
 from emdistill.data.files import Columns, Examples, hub_examples, load_hub, read_examples, to_dataset
 from emdistill.data.glue import glue_folders, glue_task, read_glue, read_glue_from_hub, recognise
 from emdistill.data.messages import MESSAGES, read_messages
+from emdistill.data.mixture_file import is_mixture
 from emdistill.data.rows import SUFFIXES, data_file
 from emdistill.data.squad import SPAN_KINDS, is_squad, span_task
 from emdistill.data.squad import TASKS as SPAN_TASKS
@@ -62,6 +63,8 @@ def read_task_data(
     evaluating  the data are only scored on, so their labels may all be the same
     Raises ConfigError for an unknown or missing task or kind, DataError for data that cannot be used.
     """
+    if is_mixture(data):
+        raise ConfigError(f"{data} lists several tasks, which `emdistill distill` learns; name the data of one task")
     kind_named = None if kind is None else find_kind(kind)
     if MESSAGES.name in (task, data):
         return read_messages()

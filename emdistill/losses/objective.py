@@ -150,19 +150,17 @@ class Objective(nn.Module):
         return torch.stack(list(weighted.values())).sum(), weighted
 
     def _weights_now(self, terms: Mapping[str, Tensor], norms: Norms | None) -> dict[str, float | Tensor]:
-        scheduled = {name: weight * self._share_now(name) for name, weight in self.weights.items()}
-        if self.balance is None:
-            return dict(scheduled)
-        if norms is not None and self.training and self.balance.due(self.step):
-            # A balanced term is measured at its full weight, the others as they weigh now.
-            measured = {name: value for name, value in terms.items() if name not in self.apart}
-            full = {name: self.weights[name] for name in self.balance.terms}
-            self.balance.note(self.step, norms(self.balance.parts(measured, scheduled | full)))
-        return scheduled | {name: scheduled[name] * factor for name, factor in self.balance.factors().items()}
-
-    def _share_now(self, term: str) -> float:
-        """s(p) of a term."""
-        return SCHEDULES[self.schedules[term]](self.progress) if term in self.schedules else 1.0
+        weights: dict[str, float | Tensor] = dict(self.weights)
+        shares = {name: SCHEDULES[schedule](self.progress) for name, schedule in self.schedules.items()}
+        if self.balance is not None:
+            if norms is not None and self.training and self.balance.due(self.step):
+                measured = {name: value for name, value in terms.items() if name not in self.apart}
+                # A balanced term is measured at its full weight, the others as they weigh now.
+                others = shares.keys() - self.balance.terms
+                now = self.weights | {name: self.weights[name] * shares[name] for name in others}
+                self.balance.note(self.step, norms(self.balance.parts(measured, now)))
+            weights |= {name: weights[name] * factor for name, factor in self.balance.factors().items()}
+        return weights | {name: weights[name] * share for name, share in shares.items()}
 
     def layer_losses(self) -> list[LayerLoss]:
         """The losses that map layers to layers, for whoever records their flows."""

@@ -20,6 +20,10 @@ class Reading:
     kind: str | None = None
     words: str | None = None  # how plain text is cut into words (Task.words)
 
+    def written(self) -> dict[str, Any]:
+        """As config.json holds it: without a rule for words where the kind has none."""
+        return {name: value for name, value in asdict(self).items() if name != "words" or value is not None}
+
     def of(self, text: str | None, text_pair: str | None, label: str | None = None) -> Self:
         """With these columns where they are named; a text that is named comes without the model's second one."""
         pair = text_pair or (None if text else self.text_pair)
@@ -38,8 +42,7 @@ def remember_reading(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
 
 def reading_of(task: Task, max_length: int) -> dict[str, Any]:
     """The entry of a config.json that says how a task's texts are read."""
-    reading = asdict(Reading(task.text, task.text_pair, task.label, max_length, task.kind.name, task.words))
-    return {name: value for name, value in reading.items() if name != "words" or value is not None}
+    return Reading(task.text, task.text_pair, task.label, max_length, task.kind.name, task.words).written()
 
 
 def recall_reading(model: PreTrainedModel) -> Reading:

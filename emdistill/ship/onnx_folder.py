@@ -217,7 +217,8 @@ def _describe(path: Path) -> ShippedFile:
 
 
 def _write_config(folder: Path, config: FolderConfig) -> None:
-    write_whole(folder / CONFIG, json.dumps(asdict(config), indent=2, ensure_ascii=False) + "\n")
+    content = asdict(config) | {"reading": config.reading.written()}
+    write_whole(folder / CONFIG, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 ANSWERS: dict[Link, str] = {

@@ -48,7 +48,7 @@ class TaskKind(ABC):
     """One kind of question that a model answers.
 
     A row has one answer, and is read whole, cut at the model's length. A kind with several answers per row overrides
-    `one_answer` and the five methods of the last part.
+    `one_answer` and the methods of the last part.
 
     name             in KINDS, in --kind and in records
     link             turns logits into answers: softmax (one of C), sigmoid (any of C), identity (scores)
@@ -127,7 +127,7 @@ class TaskKind(ABC):
 
     @abstractmethod
     def decode(self, logits: Logits, examples: Dataset) -> NDArray[Any]:
-        """The labels that logits [n, C] of examples mean: class indices or scores [n], sets of labels or scores [n, C]."""
+        """The labels that logits [n, C] of examples mean: classes or scores [n], sets of labels or scores [n, C]."""
 
     @abstractmethod
     def constant_answers(self, labels: NDArray[Any], width: int) -> list[Logits]:

@@ -302,7 +302,7 @@ def answer(question: str, text: str, config: Any, tokenizer: Any, session: Any) 
     between = pair.ids[own[-1] + 1 : len(pair.ids) - len(behind) - len(own)]
     names = tuple(item.name for item in session.get_inputs())
     reader = Reader(lambda texts: [], tuple(before), tuple(behind), names, tuple(between))
-    length, words = config["reading"]["max_length"], cut(text, config["reading"]["words"])
+    length, words = config["reading"]["max_length"], cut(text, config["reading"].get("words"))
     asked, read = (tokenizer.encode(each, add_special_tokens=False) for each in (question, text))
     side = Asked(reader, words, asked, read, int(QUESTION * length))
     room = length - side.around

@@ -267,7 +267,7 @@ def answer(text: str, config: Any, tokenizer: Any, session: Any) -> str:
     before, behind = whole.ids[: own[0]], whole.ids[own[-1] + 1 :]
     room = config["reading"]["max_length"] - len(before) - len(behind)
     pieces = tokenizer.encode(text, add_special_tokens=False)
-    first = first_pieces(cut(text, config["reading"]["words"]), pieces)
+    first = first_pieces(cut(text, config["reading"].get("words")), pieces)
     tags: list[int] = []
     for window in windows([pieces_per_word(first, pieces)], room, round(OVERLAP * room)):
         read = pieces_of_window(first, pieces, window, room)

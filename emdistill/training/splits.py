@@ -115,7 +115,7 @@ def make_splits(
         kind=data.task.kind,
     )  # fmt: skip
     encoded = labelled = encode(train)
-    unlabelled = None
+    unlabelled, repeats = None, 0
     if text is not None:
         keys = [tokenizer_key(each) for each in (tokenizer, teacher_tokenizer) if each is not None]
         further, unlabelled = unlabelled_dataset(
@@ -127,8 +127,8 @@ def make_splits(
             features=labelled.features,
             key=f"{' '.join(keys)} {max_length}",
         )
-        times = _times(len(labelled), len(further), labelled_share)
-        encoded = concatenate_datasets([*[labelled] * times, further])
+        repeats = _repeats(len(labelled), len(further), labelled_share)
+        encoded = concatenate_datasets([*[labelled] * repeats, labelled, further])
     counts = {"train": len(train), "chosen on": 0 if choose_on is None else len(choose_on)}
     counts |= {} if unlabelled is None else {"unlabelled": unlabelled["kept"]}
     score = None
@@ -142,13 +142,14 @@ def make_splits(
     sampler = (TokenBudgetSampler if by_tokens else LengthGroupedSampler)(lengths, tokens_per_batch or batch_size, 0)
     batches = sampler.batches()
     is_cut = data.task.kind.one_answer  # else it is read in windows
-    padding, cut = share_of_padding(lengths, batches), sum(is_cut and length >= max_length for length in lengths)
+    once = lengths[repeats * len(labelled) :]
+    padding, cut = share_of_padding(lengths, batches), sum(is_cut and length >= max_length for length in once)
     return Splits(encoded, choose_on, selection, padding, cut, len(batches), labelled, counts, score, unlabelled)
 
 
-def _times(labelled: int, further: int, share: float | None) -> int:
-    """How often `labelled` rows stand beside `further` ones, for a share of all; at least once."""
-    return 1 if share is None else max(1, round(share / (1 - share) * further / labelled))
+def _repeats(labelled: int, further: int, share: float | None) -> int:
+    """How often more than once `labelled` rows stand beside `further` ones, to be a share of all."""
+    return 0 if share is None else max(0, round(share / (1 - share) * further / labelled) - 1)
 
 
 def _learned_and_held_out(

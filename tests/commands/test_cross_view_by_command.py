@@ -10,6 +10,7 @@ from run_folders import read_record, write_record
 from safetensors.torch import load_file
 
 from emdistill.cli import main
+from emdistill.commands.compare import compare
 from emdistill.commands.distill import distill
 from emdistill.errors import ConfigError
 from emdistill.models import load_classifier
@@ -111,3 +112,14 @@ def test_views_of_a_tagger_see_the_words_beside(place: Any, more: str, tmp_path:
     assert views
     assert all(value > 0 for value in views)
     assert record.scores["student"]
+
+
+def test_views_are_compared_with_labels_alone_where_nobody_teaches(place: Any, more: str, tmp_path: Path) -> None:
+    comparison = compare(
+        teacher="none", student_source=f"{place.folder}/encoder", student="bilstm:8", methods="hard-labels,cross-view",
+        data=f"{place.folder}/reviews.csv", text="body", label="stars", unlabelled=more, labelled_share=0.5, rows=16,
+        seeds="1", output=str(tmp_path / "both"), baselines="tfidf", training={"max_steps": 2, "disable_tqdm": True},
+    )  # fmt: skip
+    assert [entry.name for entry in comparison.entries] == ["hard-labels", "cross-view"]
+    assert not comparison.teacher
+    assert not unnamed((tmp_path / "both" / "comparison.md").read_text(encoding="utf-8"), "hard-labels", "cross-view")

@@ -14,7 +14,7 @@ import onnx
 import pytest
 import torch
 import yaml
-from messages import names
+from messages import names, unnamed
 from run_folders import read_record
 from training_runs import AtStep
 from transformers import AutoModel
@@ -309,6 +309,18 @@ def test_what_does_not_fit_several_tasks_is_refused(
         run(folder, tmp_path / "run", **options)
     assert not [token for token in tokens if token not in str(caught.value)]
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("verb", ["compare", "finetune", "evaluate"])
+def test_other_verbs_take_one_task(folder: Path, tmp_path: Path, capsys: Any, verb: str) -> None:
+    model, output = f"{folder}/teacher-sure", ["--output", f"{tmp_path}/out"]
+    words = {
+        "compare": ["--teacher", model, "--methods", "soft-targets,balanced", *output],
+        "finetune": ["--model", model, *output],
+        "evaluate": ["--model", model],
+    }[verb]
+    assert main([verb, "--data", f"{folder}/tasks.yaml", *words]) == 2
+    assert not unnamed(capsys.readouterr().err, "tasks.yaml", "distill")
 
 
 def test_a_layer_that_is_not_there(folder: Path, tmp_path: Path) -> None:

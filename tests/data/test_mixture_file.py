@@ -14,7 +14,7 @@ TWO = [{"task": "rte", "data": "glue/RTE"}, {"name": "stars", "data": "reviews.c
 
 
 def written(folder: Path, content: Any) -> Path:
-    path = folder / "tasks.json"
+    path = folder / "tasks.yaml"
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
     return path
 
@@ -32,8 +32,7 @@ def test_tasks_with_their_options(tmp_path: Path) -> None:
 def test_a_list_alone_is_a_mixture(tmp_path: Path) -> None:
     assert [task.name for task in read_mixture(written(tmp_path, TWO)).tasks] == ["rte", "stars"]
     assert is_mixture("tasks.yaml")
-    assert is_mixture("tasks.json")
-    assert not is_mixture("reviews.jsonl")
+    assert not any(map(is_mixture, ("reviews.jsonl", "reviews.json", "owner/name")))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,14 @@ import pytest
 import torch
 from encoder_states import leaves, only_layers, random_states
 from messages import names
-from plain_losses import cosine_distance, first_token_distance, mean_square, relation_divergence
+from plain_losses import (
+    attention_divergence,
+    cosine_distance,
+    first_token_distance,
+    mean_square,
+    relation_divergence,
+    unit_discrepancy,
+)
 from torch import Tensor
 
 import emdistill.losses as losses
@@ -27,10 +34,12 @@ HEADS = 3  # of relations
 Plain = Callable[[Tensor, Tensor, Tensor], float | Tensor]
 # Kind -> the states it reads, and what it makes of those of one layer of each side.
 PLAIN: dict[str, tuple[tuple[str, ...], Plain]] = {
+    "AttentionDistributionCosts": (("attention_scores",), attention_divergence),
     "AttentionScoreCosts": (("attention_scores",), mean_square),
     "CosineCosts": (("hidden",), cosine_distance),
     "FirstTokenCosts": (("hidden",), first_token_distance),
     "HiddenStateCosts": (("hidden",), mean_square),
+    "NeuronSelectivityCosts": (("hidden",), unit_discrepancy),
     "RelationCosts": (RELATIONS, lambda *states: relation_divergence(*states, HEADS)),
 }
 
@@ -57,7 +66,8 @@ def plain_cost(kind: str, student: EncoderStates, teacher: EncoderStates, i: int
 def test_every_kind_has_its_equation() -> None:
     parts = [part for part in map(vars(losses).get, losses.__all__) if inspect.isclass(part)]
     kinds = [part for part in parts if isinstance(vars(part).get("needs"), frozenset) and not issubclass(part, Loss)]
-    assert {part.__name__ for part in kinds} == PLAIN.keys()
+    # That one reads the embeddings too: test_matched_states.py
+    assert {part.__name__ for part in kinds} == PLAIN.keys() | {"SolutionFlowCosts"}
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.float16, 1e-5)])
@@ -98,7 +108,7 @@ def test_only_what_the_pairs_name_is_read(kind: str) -> None:
             costs_of(kind)(*fewer, pairs=[pair])
 
 
-@pytest.mark.parametrize("kind", [kind for kind, (states, _) in PLAIN.items() if states == ("hidden",)])
+@pytest.mark.parametrize("kind", ["CosineCosts", "FirstTokenCosts", "HiddenStateCosts"])
 @pytest.mark.parametrize("projection", ["shared", "per_layer"])
 def test_unequal_widths_meet_through_a_projection(kind: str, projection: Any) -> None:
     narrow = EncoderShape(2, 4, 1)

@@ -11,7 +11,7 @@ from messages import names
 from torch import Tensor
 
 from emdistill.errors import ConfigError
-from emdistill.losses import CrossView
+from emdistill.losses import CrossView, HardLabels
 from emdistill.losses.cross_view import VIEWS
 from emdistill.states import EncoderShape, EncoderStates
 
@@ -128,6 +128,21 @@ def test_it_is_a_mean_over_the_batch_and_nothing_where_all_have_labels() -> None
     value = loss(student, teacher, batch | {"labels": torch.where(batch["answers"] >= 0, 1, -100)})["views"]
     value.backward()
     assert value == 0
+
+
+def test_smoothed_labels() -> None:
+    """(1 - ε) of a label lies on its class, ε on all of them alike; who has no label counts and adds nothing."""
+    logits = torch.from_numpy(np.random.RandomState(0).standard_normal((4, TAGS)))
+    labels, total = [1, -100, 3, 0], 0.0
+    for row, label in zip(logits.tolist(), labels, strict=True):
+        norm = math.log(sum(map(math.exp, row)))
+        shares = [0.1 / TAGS + 0.9 * (tag == label) for tag in range(TAGS)]
+        total -= 0.0 if label < 0 else sum(share * (z - norm) for share, z in zip(shares, row, strict=True))
+    states = EncoderStates(logits=logits, mask=torch.ones(4, 1))
+    value = HardLabels(label_smoothing=0.1)(states, states, {"labels": torch.tensor(labels)})["hard_labels"]
+    assert value.item() == pytest.approx(total / 4, abs=1e-12)
+    with names(ConfigError, "--objective.label_smoothing", "1.0"):
+        HardLabels(label_smoothing=1.0)
 
 
 def test_what_cannot_be_seen_apart_is_refused() -> None:

@@ -24,7 +24,7 @@ def soft_targets(composed: list[Stage]) -> list[SoftTargets]:
     return [loss for stage in composed for loss in stage.objective.losses if isinstance(loss, SoftTargets)]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "cross-view"])  # of a student without attention
 def test_soft_targets_of_every_method_follow_the_settings(method: str) -> None:
     if method == "hard-labels":
         with names(ConfigError, "--objective.soft_loss", "squared"):

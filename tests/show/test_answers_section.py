@@ -14,12 +14,14 @@ from emdistill.show import page
 from emdistill.show.contents import Section
 from emdistill.show.page import render, write_page
 from emdistill.show.sections.answers import ANSWERS
-from emdistill.show.sections.disagreement import DISAGREEMENTS, disagreement_section
+from emdistill.show.sections.disagreement import DISAGREEMENTS, disagreement_section, words_section
 from emdistill.states import Link
 from emdistill.tasks import KINDS
+from emdistill.tasks.answers import ragged
 
 RANDOM = np.random.default_rng(11)
 ROWS = 200
+LINKS = {kind.link for kind in KINDS.values() if kind.one_answer}
 NAMES = {"softmax": ("a", "b", "c"), "sigmoid": ("rude", "loud", "never"), "identity": ()}
 
 
@@ -37,10 +39,12 @@ def predictions(link: Link) -> Predictions:
 def test_every_link_has_its_section_and_every_kind_its_wording() -> None:
     wordings = page._environment().get_template("cards/wordings.md").module.WORDINGS
     assert set(ANSWERS) == set(get_args(Link))
+    assert set(DISAGREEMENTS) == LINKS
     assert all({kind.name, kind.link} & set(wordings) for kind in KINDS.values())
+    assert {kind.link for kind in KINDS.values()} <= set(ANSWERS)
 
 
-@pytest.mark.parametrize("link", DISAGREEMENTS)
+@pytest.mark.parametrize("link", sorted(LINKS))
 def test_every_link_fills_the_templates_with_charts_that_plotly_takes(link: Link, tmp_path: Path) -> None:
     given = predictions(link)
     heading, make = ANSWERS[link]
@@ -115,3 +119,35 @@ def test_rows_on_which_both_agree_wholly_are_left_out() -> None:
     section = disagreement_section(given, (), "identity")
     assert lines_of(section) == [["b\nc", "2.5", "2.00", "2.50", "0.50", "1"]]
     assert "0.250" in section.values["sentence"]
+
+
+TAGS = ("O", "B-x", "B-y", "I-x", "I-y")
+
+
+def tagged() -> Predictions:
+    """Ann x, in, New York y, and one more sentence; the student takes York for the beginning of another y."""
+    texts = ["Ann in New York", "Bob"]
+    words = [[(0, 3), (4, 6), (7, 10), (11, 15)], [(0, 3)]]
+    gold = ragged([np.array([1.0, 0.0, 2.0, 4.0]), np.array([1.0])])
+    right = [4 * np.eye(5)[row.astype(int)] for row in gold]
+    wrong = [right[0].copy(), right[1] * 0.9]
+    wrong[0][3] = 4 * np.eye(5)[2]
+    return Predictions(texts, [None, None], gold, ragged(right), ragged(wrong), words)
+
+
+def test_entities_are_scored_by_type_and_words_beside_each_other() -> None:
+    values = ANSWERS["softmax"][1](tagged(), TAGS)
+    assert [line[:2] for line in values["table"].lines] == [["x", "2"], ["y", "1"]]
+    assert [line[2:] for line in values["table"].lines] == [["1.000"] * 6, ["1.000"] * 3 + ["0.000"] * 3]
+    section = words_section(tagged(), TAGS)
+    assert "4 of 5 words" in section.values["sentence"]
+    first, second = section.values["table"].lines
+    assert first[:2] == ["Ann in New York", "York: I-y"]
+    assert first[2].startswith("York: I-y (")
+    assert first[3].startswith("York: B-y (")
+    assert second[1] == "Bob: B-x"
+    assert "<table" in render("sections/answers.html", **{"rows": 2, "notes": []} | values)
+
+
+def test_plain_tags_have_no_entities() -> None:
+    assert ANSWERS["softmax"][1](tagged(), ("a", "b", "c", "d", "e"))["table"] is None

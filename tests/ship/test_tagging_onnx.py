@@ -1,0 +1,82 @@
+"""A tagger that is shipped: the same windows and logits as in PyTorch, and in example.py without either."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from emdistill.data.batches import padding_collator, tokenise
+from emdistill.runs.reading import remember_reading
+from emdistill.ship.gate import logit_difference
+from emdistill.ship.int8_choice import logits_of
+from emdistill.ship.onnx import export_onnx, open_onnx
+from emdistill.ship.onnx_folder import MODEL, write_onnx_folder
+from emdistill.tasks import KINDS
+from emdistill.tasks.answers import flat
+from emdistill.tasks.tagging import MARKS
+from emdistill.tasks.task import Task
+from emdistill.training import predict_logits
+
+KIND = KINDS["tagging"]
+TASK = Task("t", KIND, ("O", "B-x", "I-x"), ("entity_f1",), words=MARKS)
+LONG = " ".join(["a good movie, not xyzzy!"] * 40)
+LENGTH = 24
+
+
+@pytest.fixture(scope="module")
+def tagger(tiny_encoder: Any) -> PreTrainedModel:
+    model: PreTrainedModel = tiny_encoder(head=KIND.head, labels=3, problem_type=KIND.problem_type)
+    model.config.id2label = dict(enumerate(TASK.labels))
+    return model
+
+
+@pytest.fixture
+def folder(tagger: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Path:
+    remember_reading(tagger, tiny_tokenizer, TASK, LENGTH)
+    export_onnx(tagger, tmp_path / MODEL, token_types=False)
+    write_onnx_folder(tmp_path, tagger, tiny_tokenizer)
+    return tmp_path
+
+
+def rows() -> Dataset:
+    return TASK.rows_of_text({"text": ["it", LONG, "a good book"]})
+
+
+def test_the_folder_answers_every_word_as_pytorch_and_as_its_example(
+    folder: Path, tagger: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    expected = predict_logits(tagger, tiny_tokenizer, rows(), max_length=LENGTH)
+    shipped = open_onnx(folder)
+    assert shipped.config.reading.words == MARKS
+    for batch_size in (1, 4):
+        found = shipped.predict_logits(rows(), batch_size=batch_size)
+        assert [len(row) for row in found] == [len(words) for words in rows()["words"]]
+        assert logit_difference(expected, found).largest < 1e-4
+    done = subprocess.run(
+        [sys.executable, str(folder / "example.py"), *rows()["text"]], capture_output=True, text=True, check=True
+    )
+    tags = [" ".join(TASK.labels[tag] for tag in row.argmax(axis=1)) for row in expected]
+    assert done.stdout.splitlines() == [f"{of_row}\t{text}" for of_row, text in zip(tags, rows()["text"], strict=True)]
+
+
+def test_int8_is_chosen_by_the_logits_of_words(
+    folder: Path, tagger: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    examples = tokenise(rows(), tiny_tokenizer, LENGTH, KIND).remove_columns("length").to_list()
+    batches = [
+        {name: values.numpy() for name, values in padding_collator(tiny_tokenizer)([row]).items()} for row in examples
+    ]
+    found = logits_of(folder / MODEL, batches, kind=KIND)
+    expected = flat(predict_logits(tagger, tiny_tokenizer, rows(), max_length=LENGTH))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_a_reading_of_earlier_versions_has_no_rule_for_words(tagger: PreTrainedModel, tiny_tokenizer: Any) -> None:
+    remember_reading(tagger, tiny_tokenizer, replace(TASK, words=None), LENGTH)
+    assert "words" not in tagger.config.emdistill
