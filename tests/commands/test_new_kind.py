@@ -126,6 +126,9 @@ def test_every_kind_runs_from_labels_to_a_shipped_folder(
     assert record.unlabelled["kept"] == 3
     assert list(record.scores["student"]) == list(kind.default_metrics)
     answers = read_predictions(run / PREDICTIONS)["dev"]
+    if name == "scores":
+        assert record.task.labels == ("valence", "arousal")
+        assert np.isnan(answers.labels).any(axis=0).tolist() == [False, True]
     assert len(answers.labels) == record.task.evaluation_rows["dev"]
     assert (run / "report.html").stat().st_size > 1000
 
