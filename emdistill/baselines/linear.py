@@ -133,12 +133,22 @@ def fit_head(features: Features, labels: NDArray[Any], task: Task, strength: flo
 def _weights(features: Features, labels: NDArray[Any], task: Task, strength: float) -> tuple[Any, Any]:
     """Weights [F, C] and bias [C] by the task's link: softmax, a sigmoid per label, or identity."""
     if task.kind.link == "identity":
-        ridge = Ridge(alpha=1 / strength).fit(features, labels)
-        return ridge.coef_[:, None], np.array([ridge.intercept_])
+        scores = labels.reshape(len(labels), -1).T
+        answers = [_one_score(features, column, strength) for column in scores]
+        return np.stack([weights for weights, _ in answers], axis=1), np.array([bias for _, bias in answers])
     if task.kind.link == "softmax":
         return _classes(features, labels, task.outputs, strength)
     answers = [_one_label(features, column > 0.5, strength) for column in labels.T]
     return np.stack([weights for weights, _ in answers], axis=1), np.array([bias for _, bias in answers])
+
+
+def _one_score(features: Features, scores: NDArray[Any], strength: float) -> tuple[Any, float]:
+    """Weights [F] and bias of one score, from the rows that have it; 0 where none has."""
+    there = ~np.isnan(scores)
+    if not there.any():
+        return np.zeros(features.shape[1]), 0.0
+    ridge = Ridge(alpha=1 / strength).fit(features[there], scores[there])
+    return ridge.coef_, float(ridge.intercept_)
 
 
 def _classes(features: Features, labels: NDArray[Any], outputs: int, strength: float) -> tuple[Any, Any]:

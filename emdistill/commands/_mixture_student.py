@@ -64,7 +64,7 @@ def _body(config: RunConfig, tasks: Sequence[Asked]) -> Student:
     heads = tasks_of(config.teacher)
     teacher = TeacherModel(replace(config, head=config.head or next(iter(heads), None)))
     kind, labels = teacher.model.kind, teacher.model.labels
-    task = Task("its own", kind, () if kind.link == "identity" else labels, kind.default_metrics)
+    task = Task("its own", kind, kind.names_of(labels), kind.default_metrics)
     return teacher.student(task, **_options(config))
 
 

@@ -70,7 +70,7 @@ def task_of_text(names: str, teacher: Teacher, columns: Columns, task: str | Non
     return Task(
         name=plain_path(Path(names.split(",")[0])).stem,
         kind=asked,
-        labels=teacher.labels if asked.label_names(teacher.labels) else (),
+        labels=asked.names_of(teacher.labels),
         metrics=asked.metrics_of(teacher.labels),
         words=recall_reading(teacher.model).words,
         **columns._asdict(),

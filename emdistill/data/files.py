@@ -83,9 +83,12 @@ def _check_rows(rows: Iterator[Row], columns: Columns, bad: BadRows) -> Examples
     examples = Examples(bad)
     first, rows = look_at_first(rows, bad)
     labels = columns.label_columns(first.cells)
+    problem_of_label = _label_problem if len(labels) == 1 else _cell_problem
     require_columns(first, [*columns.texts, *labels], bad.source)
     for row in rows:
-        problems = [text_problem(row, name) for name in columns.texts] + [_label_problem(row, name) for name in labels]
+        problems = [text_problem(row, name) for name in columns.texts] + [
+            problem_of_label(row, name) for name in labels
+        ]
         if any(problems):
             bad.add(row.line, "; ".join(filter(None, problems)))
             continue
@@ -142,8 +145,12 @@ def _label_problem(row: Row, column: str) -> str:
         is_missing = not text_of(cell)
     except BadLabel:  # whether a list or an object is a label, the task's kind says
         is_missing = False
-    if is_missing:
-        return f"there is no label in column {column!r}"
+    return f"there is no label in column {column!r}" if is_missing else _cell_problem(row, column)
+
+
+def _cell_problem(row: Row, column: str) -> str:
+    """Why a cell is no label of whatever kind, or ''; of several columns some may be empty, as the kind says."""
+    cell = row.cells.get(column)
     if isinstance(cell, bytes):
         return f"column {column!r} holds the bytes {shown(cell)}, which are no label; save it as text"
     return f"column {column!r} {HALF_PAIR}" if has_half_pair(json.dumps(cell, ensure_ascii=False, default=str)) else ""

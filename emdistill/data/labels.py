@@ -28,12 +28,12 @@ def as_the_model_counts(
     Raises `error`: another kind of task, another number of labels, names of which only some are the model's.
     """
     task, some = data.task, some or not kind.one_answer
-    if kind.problem_type != task.kind.problem_type:
+    if kind.problem_type != task.kind.problem_type or kind.named != task.kind.named:
         raise error(
             f"{model} does {kind.name}, the data ask for {task.kind.name}; take a model of this task, "
             "or say what the labels are: --kind"
         )
-    if not task.labels:
+    if not task.labels:  # a score
         return data
     index = {name.casefold(): place for place, name in enumerate(names)}
     if len(index) < len(names):  # names that differ in case alone

@@ -106,7 +106,7 @@ def hold_out(dataset: Dataset, task: Task, share: float, seed: int, at_most: int
     """(rest, held out), both in the dataset's order; the same seed gives the same cut.
 
     Classes keep their shares; one of two examples or more has at least one on each side, where `at_most` allows it.
-    Scores are drawn at random.
+    Rows of scores are drawn at random.
     Raises DataError where there is nothing to cut, ConfigError for a share outside (0, 1).
     """
     if not 0 < share < 1 or at_most < 1:
@@ -168,7 +168,7 @@ def _read_own(data: str, columns: Columns, dev: Path | None, kind: TaskKind | No
         notes = [note] if (note := kind.note(cells, columns.label)) else []
     labels = kind.label_names(cells)
     labels = own.labels if own.labels and labels else labels
-    if len(labels) > 100 and 2 * len(labels) > len(cells):
+    if kind.link != "identity" and len(labels) > 100 and 2 * len(labels) > len(cells):
         problem = f"column {columns.label!r} holds {len(labels)} different labels in {len(cells)} rows"
         raise DataError(f"{problem}; is it the label, or are these scores (--kind regression)?", file=train.source)
     task = Task(name=own.name, kind=kind, labels=labels, metrics=kind.metrics_of(labels), **columns._asdict())

@@ -55,7 +55,7 @@ class Questions:
 def is_squad(data: str) -> bool:
     """Whether a file is in SQuAD's format."""
     path = Path(data)
-    return path.is_file() and squad_json(path) is not None
+    return plain_path(path).suffix.lower() == ".json" and path.is_file() and squad_json(path) is not None
 
 
 def span_task(

@@ -4,9 +4,9 @@ A row has the text (and the second of a pair) and the answer. Of the columns bel
 
     logits                            a list in the task's order of labels, or an object {label: number}
     probabilities                     likewise
-    probability of NAME, or probability_NAME, or NAME    a column per label
+    probability of NAME, or probability_NAME, or NAME    a column per label; of several scores: score of NAME, or NAME
     prediction and probability, or label and score       one label and its probability; the rest is spread evenly
-    prediction, score, or the label's column             a label, taken as certain; of a regression the score
+    prediction, score, or the label's column             a label, taken as certain; of scores the score
 
 A predictions.jsonl of a run is read too: its column `teacher` holds logits. CSV and TSV hold lists and objects as JSON.
 """
@@ -33,6 +33,7 @@ from emdistill.tasks.kind import BadLabel, Cell, check_one_answer, name_index, n
 from emdistill.tasks.task import Task
 
 PER_LABEL = ("probability of {}", "probability_{}", "{}")
+PER_SCORE = ("score of {}", "{}")
 OF_A_RUN = {"set", "row", "teacher", "student"}  # columns of predictions.jsonl
 SUMS_TO_ONE = 0.02  # probabilities whose sum is off by no more are divided by it
 SAME = 1e-3  # answers to one text that differ by no more are one answer
@@ -211,8 +212,8 @@ def _find_form(names: Collection[str], task: Task, path: Path) -> Form:
     forms = [Form(["logits"], reader.logits), Form(["probabilities"], reader.probabilities)]
     if set(names) >= OF_A_RUN:
         forms.append(Form(["teacher"], reader.logits))
-    if not is_score:
-        forms += [Form([each.format(name) for name in task.labels], reader.columns) for each in PER_LABEL]
+    if task.labels:
+        forms += [Form([each.format(name) for name in task.labels], reader.columns) for each in _per_label(task)]
     if task.kind.link == "softmax":
         forms += [Form(["prediction", "probability"], reader.likeliest, one)]
     forms += [Form(["prediction"], reader.label, certain)]
@@ -229,9 +230,14 @@ def _find_form(names: Collection[str], task: Task, path: Path) -> Form:
     return form
 
 
+def _per_label(task: Task) -> tuple[str, ...]:
+    """What the columns of a file with a column per label are called."""
+    return PER_SCORE if task.kind.link == "identity" else PER_LABEL
+
+
 def _check_label_columns(names: Collection[str], task: Task, path: Path) -> None:
-    """Refuse a probability of a label that the task does not know, and of some labels alone."""
-    for each in PER_LABEL[:-1]:
+    """Refuse a probability, or a score, of a label that the task does not know, and of some labels alone."""
+    for each in _per_label(task)[:-1]:
         prefix = each.format("")
         told = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
         if told and task.labels and set(told) != set(task.labels):
@@ -256,12 +262,14 @@ class _CellReader:
         return self._of_shares(self._vector(cells[0]))
 
     def columns(self, cells: Sequence[Cell]) -> Vector:
-        """A probability per label, in the task's order."""
+        """A probability, or a score, per label, in the task's order."""
         return self._of_shares(np.array([_finite(cell) for cell in cells]))
 
     def label(self, cells: Sequence[Cell]) -> Vector:
         label = self._encode(cells[0])
         shares = self._one_hot(label) if self.link == "softmax" else np.atleast_1d(np.asarray(label, dtype=np.float64))
+        if np.isnan(shares).any():
+            raise BadLabel(f"{shown(cells[0])} has no number for some of {listing(self.names)}")
         return as_logits(shares, self.link)
 
     def likeliest(self, cells: Sequence[Cell]) -> Vector:

@@ -16,7 +16,7 @@ class HardLabels(Loss):
 
     softmax   cross-entropy with the class; of masked words, labels are [B, L] with -100 at all other positions
     sigmoid   mean over labels of the binary cross-entropy, labels [B, C]
-    identity  (z - score)²
+    identity  mean over scores of (z - score)², labels [B] or [B, C]
     positions   cross-entropy of each column with the place of the label among the row's answers, labels [B, C]
     label_smoothing  share of a class's label that is spread evenly over all of them; of softmax alone
     A row, or a word, without a label (TaskKind.absent) adds nothing, and counts: with few labels the term weighs less.
@@ -37,9 +37,9 @@ class HardLabels(Loss):
         if self.link == "positions":
             logits = over_answers(logits, batch)
         if self.link == "identity":
-            scores, answers = labels.float(), logits.squeeze(-1)
-            scores = torch.where(scores.isnan(), answers.detach(), scores)  # without a difference
-            return {"hard_labels": functional.mse_loss(answers, scores)}
+            scores = labels.float().view_as(logits)
+            scores = torch.where(scores.isnan(), logits.detach(), scores)  # without a difference
+            return {"hard_labels": functional.mse_loss(logits, scores)}
         if self.link == "sigmoid":
             chances, there = labels.float().nan_to_num(), (~labels.isnan()).float()
             return {"hard_labels": functional.binary_cross_entropy_with_logits(logits, chances, weight=there)}

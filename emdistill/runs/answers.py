@@ -1,8 +1,8 @@
 """What teacher and student answer to every row they are scored on: predictions.jsonl of a run folder.
 
 One line per row, the sets in their order, 'dev' first:
-    {"set": "dev", "row": 0, "text": "…", "text_pair": "…" or null, "label": 1, 3.2 or [0, 1], "teacher": [logits],
-     "student": [logits]}
+    {"set": "dev", "row": 0, "text": "…", "text_pair": "…" or null, "label": 1, 3.2, [0, 1] or [3.2, null],
+     "teacher": [logits], "student": [logits]}
 Where a row has several answers, "words" are their places, characters [start, end) of the text, "label" has a number and
 "teacher" and "student" have logits for each. Where an answer is a span, the words are those of "text_pair", "label" has
 the [start, end) of each gold answer, and before the words' logits are those of no answer.
@@ -52,7 +52,7 @@ class _Line:
 class _Row(_Line):
     """A row with one answer."""
 
-    label: Number | list[Number]
+    label: Number | list[Number | None]
     teacher: Numbers | None
     student: Numbers
 
@@ -77,9 +77,10 @@ class Predictions:
     """The answers to one evaluation set.
 
     texts, pairs      one per row; pairs are None for single sentences
-    labels            [rows], class indices or scores; [rows, C] of 0 and 1 where a row has several labels; of spans
-                      the characters [answers, 2] of each row's gold answers
-    teacher, student  logits [rows, C], C = 1 for scores; the teacher's may be absent
+    labels            [rows], class indices or scores; [rows, C] of 0 and 1 where a row has several labels, of
+                      numbers where it has several scores (NaN: none); of spans the characters [answers, 2] of each
+                      row's gold answers
+    teacher, student  logits [rows, C], C = 1 for a score; the teacher's may be absent
     words             of rows with several answers their places; labels and logits are then ragged (tasks/answers.py)
     """
 
@@ -107,7 +108,7 @@ def write_predictions(
     """
     with written_whole(path) as part, part.open("w", encoding="utf-8") as file:
         for name, examples in evaluation.items():
-            texts, labels = examples["text"], examples["label"]
+            texts, labels = examples["text"], map(_without_nan, examples["label"])
             pairs = examples["text_pair"] if "text_pair" in examples.column_names else [None] * len(examples)
             taught = [None] * len(examples) if teacher is None else map(shortest, teacher[name])
             columns = [texts, pairs, labels, taught, map(shortest, student[name])]
@@ -116,6 +117,11 @@ def write_predictions(
                 values = (name, row, *cells)
                 # In ASCII, so that every text that Python holds can be written, half of a surrogate pair as well.
                 file.write(json.dumps(dict(zip(COLUMNS, values, strict=False)), allow_nan=False) + "\n")
+
+
+def _without_nan(label: Any) -> Any:
+    """A label as JSON writes it: null for a missing one of several scores."""
+    return [None if each != each else each for each in label] if isinstance(label, list) else label
 
 
 def read_predictions(path: Path) -> dict[str, Predictions]:
@@ -182,8 +188,8 @@ def _problem(row: _Row | _RowOfWords, before: _Rows, outputs: int) -> str | None
 
 def _problem_of_label(row: _Row, outputs: int) -> str | None:
     label, counts = row.label, (outputs if row.teacher is None else len(row.teacher), len(row.student))
-    if isinstance(label, list) and (len(label) != outputs or not set(label) <= {0, 1}):
-        return f"'label' is {label!r}, but {outputs} labels are each 0 or 1"
+    if isinstance(label, list) and len(label) != outputs:
+        return f"'label' is {label!r}, but there are {outputs} logits"
     if not isinstance(label, list) and outputs > 1 and label not in range(outputs):
         return f"'label' is {label!r}, but there are the classes 0 to {outputs - 1}"
     if counts != (outputs, outputs):

@@ -115,7 +115,7 @@ def _head(model: PreTrainedModel) -> HeadConfig:
     """What a model answers, and how its texts are read."""
     reading, judge = recall_reading(model), Teacher(model)
     reading = replace(reading, max_length=min(reading.max_length, longest_text(model)))
-    return HeadConfig(judge.kind.name, () if judge.kind.link == "identity" else judge.labels, reading)
+    return HeadConfig(judge.kind.name, judge.kind.names_of(judge.labels), reading)
 
 
 def put_first(folder: Path, file: str) -> None:
@@ -224,7 +224,7 @@ def _write_config(folder: Path, config: FolderConfig) -> None:
 ANSWERS: dict[Link, str] = {
     "softmax": 'config["labels"][logits.index(max(logits))]',
     "sigmoid": '"|".join(name for name, logit in zip(config["labels"], logits) if logit > 0)',
-    "identity": "logits[0]",
+    "identity": '" ".join(f"{name}={score:.6g}" for name, score in zip(config["labels"], logits)) or logits[0]',
 }
 
 

@@ -31,11 +31,6 @@ class Reads:
     pairs: bool
     max_length: int
 
-    @property
-    def wording(self) -> str:
-        """The name in WORDINGS (templates/cards/wordings.md) of how its answers are spoken of."""
-        return self.kind.link if self.kind.one_answer else self.kind.name
-
 
 def student_card(run: Distillation, verdict: str = "") -> str:
     """The card of a task's student; `verdict` compares it with what could be taken instead."""

@@ -147,8 +147,9 @@ def _losses(encoder: PreTrainedModel, batch: Mapping[str, Tensor], generator: to
         logits, labels = kind.pick(head_logits(encoder(**inputs)), batch), labels_of_answers(batch)
         if kind.link == "positions":
             yield functional.cross_entropy(over_answers(logits, batch), labels, reduction="sum")
-        elif encoder.config.num_labels == 1:
-            yield functional.mse_loss(logits.squeeze(-1), labels.float(), reduction="sum")
+        elif encoder.config.num_labels == 1 or encoder.config.problem_type == "regression":
+            scores = labels.float().view_as(logits)
+            yield functional.mse_loss(logits, torch.where(scores.isnan(), logits.detach(), scores), reduction="sum")
         else:
             yield functional.cross_entropy(logits, labels, reduction="sum")
 

@@ -6,12 +6,21 @@ from emdistill.tasks.classification import Classification
 from emdistill.tasks.kind import TaskKind
 from emdistill.tasks.multi_label import MultiLabel
 from emdistill.tasks.regression import Regression
+from emdistill.tasks.scores import Scores
 from emdistill.tasks.span_answers import SpanAnswers, SpanAnswersOrNone
 from emdistill.tasks.tagging import Tagging
 
 KINDS: dict[str, TaskKind] = {
     kind.name: kind
-    for kind in (Classification(), Regression(), MultiLabel(), Tagging(), SpanAnswers(), SpanAnswersOrNone())
+    for kind in (
+        Classification(),
+        Regression(),
+        MultiLabel(),
+        Scores(),
+        Tagging(),
+        SpanAnswers(),
+        SpanAnswersOrNone(),
+    )
 }
 
 
@@ -29,8 +38,9 @@ def kind_of_model(problem_type: str | None, outputs: int, name: str | None = Non
     """
     if name in KINDS and problem_type in (None, KINDS[name].problem_type):
         return KINDS[name]
-    if of_problem := [kind for kind in KINDS.values() if kind.problem_type == problem_type]:
-        return of_problem[0]
+    of_problem = [kind for kind in KINDS.values() if kind.problem_type == problem_type]
+    if fitting := [kind for kind in of_problem if kind.named or outputs == 1]:
+        return fitting[0]
     return kind_of_head(head) if head != SEQUENCE or outputs > 1 else KINDS["regression"]
 
 

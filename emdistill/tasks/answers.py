@@ -53,7 +53,7 @@ def as_logits(shares: NDArray[Any], link: Link) -> Array:
 def agreement(teacher: NDArray[Any], student: NDArray[Any], link: Link) -> float:
     """Share of equal answers: of classes, of decisions for each label, of likeliest starts and ends together.
 
-    Of scores Pearson's correlation.
+    Of scores Pearson's correlation, the mean over several ones.
     """
     if link == "positions":
         rows = zip(teacher, student, strict=True)
@@ -63,6 +63,5 @@ def agreement(teacher: NDArray[Any], student: NDArray[Any], link: Link) -> float
         return float((teacher.argmax(-1) == student.argmax(-1)).mean())
     if link == "sigmoid":
         return float(((teacher > 0) == (student > 0)).mean())
-    if np.ptp(teacher) == 0 or np.ptp(student) == 0:
-        return 0.0
-    return float(np.corrcoef(teacher[:, 0].astype(np.float64), student[:, 0].astype(np.float64))[0, 1])
+    columns = zip(teacher.T.astype(np.float64), student.T.astype(np.float64), strict=True)
+    return float(np.mean([np.corrcoef(*pair)[0, 1] if np.ptp(pair, axis=1).all() else 0.0 for pair in columns]))

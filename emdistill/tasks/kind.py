@@ -51,7 +51,7 @@ class TaskKind(ABC):
     `one_answer` and the methods of the last part.
 
     name             in KINDS, in --kind and in records
-    link             turns logits into answers: softmax (one of C), sigmoid (any of C), identity (a score)
+    link             turns logits into answers: softmax (one of C), sigmoid (any of C), identity (scores)
     problem_type     transformers' name for the kind, in a model's config.json
     head             what stands on the encoder, by the names of transformers' classes: BertForSequenceClassification
     default_metrics  where the data name none; the first one chooses checkpoints
@@ -59,6 +59,7 @@ class TaskKind(ABC):
     label_type       of the column `label`, in datasets' types
     asks_for         the least variety of labels, in messages: "two classes"
     pipeline         transformers' name for what runs such a model, on cards and the hub
+    named            whether its logits have names, as all but a single score have
     one_answer       whether a row has one answer: logits [rows, C], and labels that one array holds
     columns          of an example beside text, text_pair and label, in datasets' types
     """
@@ -72,6 +73,7 @@ class TaskKind(ABC):
     asks_for: str
     head: str = SEQUENCE
     pipeline: str = "text-classification"
+    named: bool = True
     one_answer: bool = True
     columns: ClassVar[Mapping[str, Any]] = {}
 
@@ -87,6 +89,10 @@ class TaskKind(ABC):
     @abstractmethod
     def label_names(self, cells: Sequence[Cell]) -> tuple[str, ...]:
         """The names of the logits, in their order, from all labels; () for a kind without names."""
+
+    def names_of(self, outputs: Sequence[str]) -> tuple[str, ...]:
+        """The names of a task's logits, from those of a model's; () for a kind without names."""
+        return tuple(outputs) if self.named else ()
 
     def metrics_of(self, names: Sequence[str]) -> tuple[str, ...]:
         """The metrics of a task with these names, where the data name none."""
@@ -121,7 +127,7 @@ class TaskKind(ABC):
 
     @abstractmethod
     def decode(self, logits: Logits, examples: Dataset) -> NDArray[Any]:
-        """The labels that logits [n, C] of examples mean: class indices [n], sets of labels [n, C], or scores [n]."""
+        """The labels that logits [n, C] of examples mean: classes or scores [n], sets of labels or scores [n, C]."""
 
     @abstractmethod
     def constant_answers(self, labels: NDArray[Any], width: int) -> list[Logits]:

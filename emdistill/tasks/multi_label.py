@@ -23,6 +23,7 @@ from emdistill.tasks.kind import (
     texts_of,
     whole_name,
 )
+from emdistill.tasks.scores import are_columns_of_scores
 from emdistill.tasks.task import Task
 
 
@@ -62,7 +63,8 @@ class MultiLabel(TaskKind):
     asks_for = "two different sets of labels"
 
     def fits(self, cells: Sequence[Cell]) -> bool:
-        return any(isinstance(cell, list | tuple | LabelColumns) for cell in cells)
+        several = any(isinstance(cell, list | tuple | LabelColumns) for cell in cells)
+        return several and not are_columns_of_scores(cells)
 
     def label_names(self, cells: Sequence[Cell]) -> tuple[str, ...]:
         if cells and isinstance(cells[0], LabelColumns):
@@ -160,6 +162,8 @@ def _is_set(column: str, value: Cell) -> bool:
     text = text_of(value).casefold()
     if text in ("true", "false"):
         return text == "true"
+    if not text:
+        raise BadLabel(f"there is no label in column {column!r}")
     if number(text) not in (0.0, 1.0):
         raise BadLabel(f"column {column!r} holds {text!r}; a label's own column holds 0 or 1")
     return number(text) == 1.0

@@ -14,16 +14,24 @@ from emdistill.tasks.task import Task
 MOST_DISTINCT_CLASSES = 20  # more different whole numbers than this are scores
 
 
-def _pearson(logits: Logits, labels: NDArray[Any], task: Task) -> float:
-    return correlation(lambda x, y: pearsonr(x, y)[0], _scores(logits), labels)
+def pearson(logits: Logits, labels: NDArray[Any], task: Task | None = None) -> float:
+    """Pearson's correlation, of several scores the mean of theirs."""
+    return _mean_over_scores(lambda x, y: pearsonr(x, y)[0], logits, labels)
 
 
-def _spearman(logits: Logits, labels: NDArray[Any], task: Task) -> float:
-    return correlation(lambda x, y: spearmanr(x, y)[0], _scores(logits), labels)
+def spearman(logits: Logits, labels: NDArray[Any], task: Task | None = None) -> float:
+    """Spearman's rank correlation, of several scores the mean of theirs."""
+    return _mean_over_scores(lambda x, y: spearmanr(x, y)[0], logits, labels)
 
 
-def _scores(logits: Logits) -> NDArray[np.float64]:
-    return logits[:, 0].astype(np.float64)
+def _mean_over_scores(measure: Callable[..., Any], logits: Logits, labels: NDArray[Any]) -> float:
+    """The mean of measure(answers, labels) over the columns [n, C], each over the rows that have its label.
+
+    labels   [n], or [n, C]; NaN: none. A column without labels does not count.
+    """
+    columns = zip(logits.T.astype(np.float64), labels.reshape(len(labels), -1).T, strict=True)
+    known = [(answers[there], gold[there]) for answers, gold in columns if (there := ~np.isnan(gold)).any()]
+    return float(np.mean([correlation(measure, answers, gold) for answers, gold in known])) if known else 0.0
 
 
 class Regression(TaskKind):
@@ -33,8 +41,9 @@ class Regression(TaskKind):
     link = "identity"
     problem_type = "regression"
     default_metrics = ("pearson", "spearman")
-    metrics: ClassVar = {"pearson": _pearson, "spearman": _spearman}
+    metrics: ClassVar = {"pearson": pearson, "spearman": spearman}
     label_type = Value("float64")
+    named = False
     asks_for = "two different scores"
 
     def fits(self, cells: Sequence[Cell]) -> bool:
@@ -69,7 +78,7 @@ class Regression(TaskKind):
         )
 
     def decode(self, logits: Logits, examples: Dataset) -> NDArray[np.float64]:
-        return _scores(logits)
+        return logits[:, 0].astype(np.float64)
 
     def constant_answers(self, labels: NDArray[Any], width: int) -> list[Logits]:
         return [np.full((len(labels), width), labels.mean())]

@@ -24,7 +24,7 @@ ANSWERED = "the teacher's answers"  # the evaluation set of text without labels:
 class Task:
     """A question asked of a sentence or a pair of sentences.
 
-    labels    names of the logits in their order; empty for scores
+    labels    names of the logits in their order; empty for a score
     metrics   names among its kind's metrics; the first one chooses checkpoints
     positive  the class that F1 counts; None: the second one
     words     how plain text is cut into words, for a kind that answers words (tasks/tagging.py)

@@ -30,6 +30,7 @@ class Stars(TaskKind):
     metrics: ClassVar = {"nearness": lambda logits, labels, task: float(1 - np.abs(logits[:, 0] - labels).mean() / 3)}
     label_type = Value("float64")
     asks_for = "two different numbers of stars"
+    named = False
 
     def fits(self, cells: Sequence[Cell]) -> bool:
         return False
@@ -71,14 +72,17 @@ def rows_of(kind: str) -> list[dict[str, Any]]:
     for number in range(80):
         text = f"{TEXTS[number % len(TEXTS)]} {TEXTS[number // 5 % len(TEXTS)]}"
         good, bad, book = ("good" in text), ("bad" in text), ("book" in text)
+        scores = {"valence": 1.5 + good - 2 * bad, "arousal": None if number % 7 == 0 else 1 + 40.0 * book}
         label: Any = {
             "classification": "good" if good else "bad",
             "regression": 1.5 + good - 0.5 * bad,
             "multi-label": [name for name, there in (("good", good), ("bad", bad), ("book", book)) if there],
+            "scores": scores,
             "stars": "*" * (1 + good + book),
             "tagging": [{"good": "B-x", "book": "I-x"}.get(word, "O") for word in text.split()],
         }[kind]
-        rows.append({"text": text.split() if kind == "tagging" else text, "label": label})
+        labels = label if kind == "scores" else {"label": label}
+        rows.append({"text": text.split() if kind == "tagging" else text, **labels})
     return rows
 
 
@@ -103,6 +107,7 @@ def test_every_kind_runs_from_labels_to_a_shipped_folder(
     teacher, run, scored = tmp_path / "teacher", tmp_path / "run", tmp_path / "scored.csv"
     source = ["--data", str(data), *place.fast, *place.quiet]
     told = ["--kind", name] if name in ("stars", "tagging") else []  # the others are found
+    told += ["--label", "valence,arousal"] if name == "scores" else []
     words = ["--model", f"{place.folder}/encoder", *source, *told, "--training.num_train_epochs=2"]
     assert main(["finetune", *words, "--output", str(teacher)]) == 0
     augmented = main(["augment", "--teacher", str(teacher), "--data", str(data), *told, "--copies=1",
@@ -121,6 +126,9 @@ def test_every_kind_runs_from_labels_to_a_shipped_folder(
     assert record.unlabelled["kept"] == 3
     assert list(record.scores["student"]) == list(kind.default_metrics)
     answers = read_predictions(run / PREDICTIONS)["dev"]
+    if name == "scores":
+        assert record.task.labels == ("valence", "arousal")
+        assert np.isnan(answers.labels).any(axis=0).tolist() == [False, True]
     assert len(answers.labels) == record.task.evaluation_rows["dev"]
     assert (run / "report.html").stat().st_size > 1000
 

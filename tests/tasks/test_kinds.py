@@ -24,6 +24,7 @@ from emdistill.tasks.tagging import SPACES
 from emdistill.tasks.task import Task
 
 CLASSES, SCORES, LABELS = KINDS["classification"], KINDS["regression"], KINDS["multi-label"]
+SEVERAL = KINDS["scores"]
 TAGS, SPANS, SPANS_OR_NONE = KINDS["tagging"], KINDS["span-answers"], KINDS["span-answers-or-none"]
 
 
@@ -63,7 +64,7 @@ class Case:
         if not self.kind.one_answer:
             return ragged([8.0 * np.eye(self.task.outputs)[tags] - 4.0 for tags in self.labels])
         if self.kind.link == "identity":
-            return self.labels[:, None].astype(float)
+            return np.nan_to_num(self.labels.reshape(len(self.labels), -1).astype(float))
         one_hot = np.eye(self.task.outputs)[self.labels] if self.kind.link == "softmax" else self.labels
         return np.asarray(8.0 * one_hot - 4.0)
 
@@ -81,6 +82,11 @@ CASES = {
     "two classes": Case(CLASSES, ["yes", "no", "yes", "no", "yes", "yes"], ("no", "yes")),
     "numbered classes": Case(CLASSES, ["10", 9, "2.0", 9.0, 10], ("2", "9", "10")),
     "scores": Case(SCORES, ["0.5", 2, 3.25, "1e0", 4.75], ()),
+    "columns of scores": Case(
+        SEVERAL,
+        [LabelColumns(a=a, b=b) for a, b in (("0.5", 1), (2, "7"), (3.25, "-1e0"), ("1e0", 0.0), (4.75, 2.5))],
+        ("a", "b"),
+    ),
     "lists": Case(LABELS, [["b"], ["a", "c"], [], ["c"], ["b", "a"]], ("a", "b", "c")),
     "columns": Case(
         LABELS,
@@ -129,7 +135,7 @@ def test_labels_are_read_back_as_they_are_written_to_files(case: Case) -> None:
     encode = case.kind.encoder(case.names)
     for label in case.encoded:
         again = encode(json.loads(json.dumps(case.kind.written(label, case.names))))
-        assert np.array_equal(again, label)
+        np.testing.assert_array_equal(again, label)
 
 
 @pytest.mark.parametrize("cell", [b"yes", {"name": "yes"}, [{"name": "a"}], [["a"]], "none of them", "inf", ["d"]])
@@ -173,6 +179,8 @@ def test_answers_fill_the_columns_they_announce(case: Case) -> None:
     assert all(tuple(row) == columns for row in rows)
     if case.kind in (SPANS, SPANS_OR_NONE):
         assert [row["prediction"] for row in rows] == [(gold.texts or [""])[0] for gold in case.labels]
+    elif case.kind is SEVERAL:
+        assert [[*row.values()] for row in rows] == case.encoded
     elif case.kind is not LABELS:  # no label at all is an empty text there
         read = case.kind.encoder(case.names)
         assert [read(row["prediction"]) for row in rows] == case.encoded
@@ -215,7 +223,7 @@ def test_a_row_without_a_label_adds_nothing_to_the_hard_labels(single: Case) -> 
 
     plain = {
         "softmax": lambda z: torch.nn.functional.cross_entropy(z, labels),
-        "identity": lambda z: torch.nn.functional.mse_loss(z.squeeze(-1), labels.float()),
+        "identity": lambda z: torch.nn.functional.mse_loss(z, labels.float().view_as(z)),
         "sigmoid": lambda z: torch.nn.functional.binary_cross_entropy_with_logits(z, labels.float()),
     }[single.kind.link]
     whole, gradient = value_and_gradient(logits, labels)

@@ -19,6 +19,7 @@ from emdistill.show.page import Chart
 from emdistill.states import NO_CLASS, Link
 from emdistill.tasks import find_kind
 from emdistill.tasks.answers import flat
+from emdistill.tasks.regression import pearson, spearman
 from emdistill.tasks.span_answers import answered
 from emdistill.tasks.spans import answer_score
 from emdistill.tasks.tags import OUTSIDE, EntityScore, entity_scores, find_scheme
@@ -128,9 +129,46 @@ def several_labels(predictions: Predictions, labels: Sequence[str]) -> Values:
 
 
 def scores(predictions: Predictions, labels: Sequence[str]) -> Values:
-    """Predicted against gold scores, and how the errors are spread."""
-    gold, rows = predictions.labels, len(predictions)
-    predicted = {name: logits[:, 0] for name, logits in logits_of(predictions).items()}
+    """Predicted against gold scores, and how the errors are spread.
+
+    Of several scores a table of them all, and these charts of the one that the student correlates with least.
+    """
+    columns = _score_columns(predictions, labels or ("score",))
+    worst = min(columns, key=lambda name: pearson(columns[name][1]["student"][:, None], columns[name][0]))
+    charts = _one_score(*columns[worst])
+    if not labels:
+        return charts
+    lines = [
+        [name, f"{len(gold):,}", *(cell for values in of_models.values() for cell in _correctness(values, gold))]
+        for name, (gold, of_models) in columns.items()
+    ]
+    models = columns[worst][1]
+    metrics = [f"{model}\n{metric}" for model in models for metric in ("Pearson", "Spearman", "|error|")]
+    table = Table(["score", "rows\nthat have it", *metrics], lines, caption="|error| is the mean over these rows")
+    note = f"The charts are of {worst!r}, with which the student's answers correlate least."
+    return charts | {"table": table, "notes": [note]}
+
+
+def _score_columns(predictions: Predictions, names: Sequence[str]) -> dict[str, tuple[Matrix, dict[str, Matrix]]]:
+    """Name -> (gold, answers by model) of each score, over the rows [n] that have it; without those that none has."""
+    gold, logits = predictions.labels.reshape(len(predictions), -1), logits_of(predictions)
+    there = ~np.isnan(gold)
+    return {
+        name: (gold[rows, place], {model: values[rows, place] for model, values in logits.items()})
+        for place, (name, rows) in enumerate(zip(names, there.T, strict=True))
+        if rows.any()
+    }
+
+
+def _correctness(answers: Matrix, gold: Matrix) -> list[str]:
+    """Pearson's and Spearman's correlation, and the mean distance."""
+    correlations = (measure(answers[:, None], gold) for measure in (pearson, spearman))
+    return [*(f"{value:.3f}" for value in correlations), f"{np.abs(answers - gold).mean():.3g}"]
+
+
+def _one_score(gold: Matrix, predicted: Mapping[str, Matrix]) -> Values:
+    """The charts of one score; gold, and each model's answers: [rows]."""
+    rows = len(gold)
     places = np.unique(np.linspace(0, rows - 1, min(MOST_POINTS, rows)).round().astype(int))
     sample = {name: values[places].tolist() for name, values in predicted.items()}
     figure = answer_charts.predicted_against_gold(sample, gold[places].tolist())

@@ -159,6 +159,13 @@ def _several(logits: Row, labels: Sequence[str]) -> str:
     return ", ".join(compress(names, logits > 0)) or f"none; {names[int(logits.argmax())]}"
 
 
+def _scores(scores: Row, names: Sequence[str], form: str) -> str:
+    """'3.50'; of several 'valence 3.50, arousal –', where one is missing."""
+    written = ["–" if np.isnan(score) else f"{score:{form}}" for score in np.atleast_1d(scores)]
+    named = zip(names, written, strict=True) if names else ((score,) for score in written)
+    return ", ".join(map(" ".join, named))
+
+
 def _labelled(probabilities: Row, labels: Sequence[str]) -> list[str]:
     return [f"{label} ({probability:.2f})" for label, probability in zip(labels, probabilities, strict=True)]
 
@@ -179,11 +186,11 @@ DISAGREEMENTS: dict[Link, Disagreement] = {
         lambda gold, labels: ", ".join(compress(labels, gold > 0.5)) or "none",
     ),
     "identity": Disagreement(
-        lambda teacher, student: np.abs(teacher - student)[:, 0],
+        lambda teacher, student: np.abs(teacher - student).max(axis=1),
         None,
-        "|teacher − student|",
-        lambda logits, labels: f"{logits[0]:#.3g}",
-        lambda score, labels: f"{score:g}",
+        "|teacher − student|, of several scores the largest",
+        lambda logits, labels: _scores(logits, labels, "#.3g"),
+        lambda scores, labels: _scores(scores, labels, "g"),
     ),
 }
 
