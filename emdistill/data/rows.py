@@ -71,7 +71,7 @@ def read_rows(path: Path, bad: BadRows, header: tuple[str, ...] | None = None) -
     if suffix == ".tsv":
         return _table_rows(path, tsv_cells(path), bad, header)
     if suffix in (".jsonl", ".json"):
-        squad = squad_json(path) if suffix == ".json" else None
+        squad = squad_json(path)
         return _json_rows(path, bad) if squad is None else _squad_rows(*squad, path)
     if suffix == ".parquet":
         if compression(path):
@@ -182,6 +182,8 @@ def _json_rows(path: Path, bad: BadRows) -> Iterator[Row]:
 
 def squad_json(path: Path) -> tuple[dict[str, Any], str] | None:
     """The object of a file that is one JSON object with `data`, and its text; None for any other file."""
+    if plain_path(path).suffix.lower() != ".json":
+        return None
     content = "".join(text_lines(path))
     try:
         whole = json.loads(content)

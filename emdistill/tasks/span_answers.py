@@ -189,18 +189,16 @@ class SpanAnswers(TaskKind):
         return features
 
     def further(self, texts: Mapping[str, list[str]], words: str | None) -> dict[str, list[Any]]:
-        of_text = {
-            text: cut(text, words) for text in dict.fromkeys(texts["text_pair"])
-        }  # of which are several questions
-        return {"words": [of_text[text] for text in texts["text_pair"]]}
+        if "text_pair" not in texts:
+            raise ConfigError("a question is asked of a text: name the columns of both with --text and --text-pair")
+        pairs = texts["text_pair"]
+        of_text = {text: cut(text, words) for text in dict.fromkeys(pairs)}  # several questions are asked of one
+        return {"words": [of_text[text] for text in pairs]}
 
     def example(self) -> str:
-        words, reading = (
-            (word_pattern, cut_words, cut),
-            (Window, windows, Pieces, Reader, first_pieces, pieces_per_word),
-        )
+        reading = (word_pattern, cut_words, cut, Window, windows, Pieces, Reader, first_pieces, pieces_per_word)
         decoding = (pieces_of_window, Asked, BestSpan, best_span, log_softmax, joined_windows, answered, answer)
-        sources = "\n\n".join(inspect.getsource(each) for each in (*words, *reading, *decoding))
+        sources = "\n\n".join(inspect.getsource(each) for each in (*reading, *decoding))
         return f"""MARKS, SPACES, ANSWERS, ENDS = {MARKS!r}, {SPACES!r}, {ANSWERS!r}, {ENDS!r}
 QUESTION, OVERLAP, LONGEST_ANSWER = {QUESTION}, {OVERLAP}, {LONGEST_ANSWER}
 

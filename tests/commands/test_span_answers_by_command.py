@@ -1,6 +1,7 @@
 """Questions from the command line: SQuAD's files in, a student, a file of predictions and a folder to ship out."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -94,6 +95,8 @@ def test_scores_are_those_of_the_run_and_of_the_predictions(asked: Path, tmp_pat
     assert all(row["context"][row["start"] : row["end"]] == row["prediction"] for row in rows)
     right = [answers[row["id"]] in {answer["text"] for answer in row["answers"]} for row in rows]
     assert scores["exact_match"] == pytest.approx(np.mean(right))
+    with names(ConfigError, "--text-pair"):
+        predict_file(f"{asked}/run/student", f"{asked}/dev.json", f"{tmp_path}/other.jsonl", text="question")
     one = tmp_path / "one.jsonl"
     one.write_text(json.dumps({"question": "is it?", "context": "it is"}))
     with names(DataError, "'id'"):
@@ -163,3 +166,18 @@ def _predicted(folder: Path, asked: Path, dev: Any) -> list[str]:
     words = ["--model", str(folder), "--input", f"{asked}/dev.json", "--output", str(output), "--overwrite=true"]
     assert main(["predict", *words]) == 0
     return output.read_text().splitlines()
+
+
+def test_a_model_of_others_answers_and_teaches(asked: Path, tmp_path: Path) -> None:
+    """Its config names no kind and no labels."""
+    other = tmp_path / "other"
+    shutil.copytree(asked / "teacher", other, ignore=shutil.ignore_patterns("run.json"))
+    config = json.loads((other / "config.json").read_text())
+    for name in ("emdistill", "problem_type", "id2label", "label2id"):
+        config.pop(name, None)
+    (other / "config.json").write_text(json.dumps(config))
+    assert evaluate_model(str(other), f"{asked}/dev.json", max_length=32) == pytest.approx(
+        evaluate_model(f"{asked}/teacher", f"{asked}/dev.json")
+    )
+    words = ["--output", f"{tmp_path}/run", "--teacher", str(other), "--training.max_steps=1"]
+    assert main(distil(asked, *words, "--method=soft-targets")) == 0

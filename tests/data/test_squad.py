@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 from messages import names
 
+from emdistill.data import squad as squad_module
+from emdistill.data.files import Columns
+from emdistill.data.read import read_task_data
 from emdistill.data.squad import Answer, Question, read_questions
 from emdistill.errors import DataError
 
@@ -81,3 +84,36 @@ def test_files_that_hold_no_questions(tmp_path: Path, content: str) -> None:
     path.write_text(content)
     with names(DataError, path):
         read_questions(path)
+
+
+def test_a_hub_dataset_has_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = {"question": "Who?", "context": CONTEXT, "answers": {"text": ["Ada Lovelace"], "answer_start": [0]}}
+    splits = {"train": [cells, cells], "validation": [cells]}
+    monkeypatch.setattr(squad_module, "load_hub", lambda name: splits)
+    read = read_task_data("some/questions", kind="span-answers")
+    assert read.train["label"][:] == [[[0, 12]]] * 2
+    assert read.evaluation["dev"]["text_pair"][:] == [CONTEXT]
+    splits["validation"] = [cells, cells | {"answers": {"text": ["Ada"], "answer_start": [1]}}]
+    with names(DataError, "some/questions (validation):2", "'Ada'"):
+        read_task_data("some/questions", kind="span-answers")
+
+
+def test_a_folder_holds_one_file_of_each(tmp_path: Path) -> None:
+    squad(tmp_path / "train-v1.1.json", WHO)
+    dev = squad(tmp_path / "dev-v1.1.json", WHO)
+    read = read_task_data(str(tmp_path), task="squad")
+    assert [file.path.name for file in read.files] == ["train-v1.1.json", "dev-v1.1.json"]
+    squad(tmp_path / "train-v2.0.json", WHO)
+    with names(DataError, tmp_path, "train-v2.0.json"):
+        read_task_data(str(tmp_path), task="squad")
+    assert len(read_task_data(str(dev), dev=str(dev)).train) == 1
+
+
+def test_columns_may_have_other_names(tmp_path: Path) -> None:
+    path = rows(tmp_path / "a.jsonl", {"q": "Who?", "passage": CONTEXT, "spans": [ADA]})
+    (question,) = read_questions(path, Columns("q", "passage", "spans")).questions
+    assert question.answers == (Answer("Ada Lovelace", 0),)
+    read = read_task_data(str(path), dev=str(path), kind="span-answers", text="q", text_pair="passage", label="spans")
+    assert (read.task.text, read.task.text_pair, read.task.label) == ("q", "passage", "spans")
+    with names(DataError, "'question'", "passage"):
+        read_task_data(str(path), dev=str(path), kind="span-answers")

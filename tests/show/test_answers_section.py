@@ -14,7 +14,7 @@ from emdistill.show import page
 from emdistill.show.contents import Section
 from emdistill.show.page import render, write_page
 from emdistill.show.sections.answers import ANSWERS
-from emdistill.show.sections.disagreement import DISAGREEMENTS, disagreement_section, words_section
+from emdistill.show.sections.disagreement import DISAGREEMENTS, disagreement_section, spans_section, words_section
 from emdistill.states import Link
 from emdistill.tasks import KINDS
 from emdistill.tasks.answers import ragged
@@ -112,6 +112,35 @@ def test_rows_of_several_labels_name_those_that_hold_and_the_likeliest_of_none()
     assert second[:4] == ["second", "none", "none; loud (0.27)", "none; loud (0.27)"]
     divergence = sum((expit(t) - expit(s)) * (t - s) for t, s in ((-2.0, 3.0), (1.0, -1.0)))
     assert first[4:] == [f"{divergence:.2f}", "0"]
+
+
+def test_spans_are_told_apart_by_question_and_listed_by_disagreement(tmp_path: Path) -> None:
+    """Three questions on "ab cd ef"; the teacher answers all right, the student the first one half right."""
+    words = [[(0, 2), (3, 5), (6, 8)]] * 3
+    labels = ragged([np.array([[0, 5]]), np.array([[6, 8]]), np.array([[3, 5]])])
+
+    def ends(*spans: tuple[int, int]) -> np.ndarray:
+        """Logits of the first and the last word of each span."""
+        rows = [[np.eye(4)[1 + place] * 9 for place in span] for span in spans]
+        return ragged([np.stack(row, axis=-1).astype(np.float32) for row in rows])
+
+    teacher, student = ends((0, 1), (2, 2), (1, 1)), ends((0, 0), (2, 2), (1, 1))
+    questions = ["what is it?", "And who?", "is it?"]
+    given = Predictions(questions, ["ab cd ef"] * 3, labels, teacher, student, words)
+    values = ANSWERS["positions"][1](given, ("start", "end"))
+    assert values["table"].lines == [
+        ["what", "1", "1.000", "1.000", "0.000", "0.667"],
+        ["who", "1", "1.000", "1.000", "1.000", "1.000"],
+        ["others", "1", "1.000", "1.000", "1.000", "1.000"],
+    ]
+    for chart in (chart for row in values["charts"] for chart in row):
+        plotly.Figure(chart.figure)
+    section = spans_section(given)
+    assert "2 of 3 questions" in section.values["sentence"]
+    ((texts, *cells),) = lines_of(section)
+    assert texts == "what is it?\nab cd ef"
+    assert [cell.partition(" (")[0] for cell in cells[:3]] == ["ab cd", "ab cd", "ab"]
+    assert "ab cd" in render("sections/disagreement.html", **section.values)
 
 
 def test_rows_on_which_both_agree_wholly_are_left_out() -> None:

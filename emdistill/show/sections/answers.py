@@ -1,5 +1,6 @@
 """How right and how sure the answers are, by their link: classes, several labels per row, scores, spans."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -153,9 +154,8 @@ def spans(predictions: Predictions, labels: Sequence[str]) -> Values:
         ]
         for name, answers in found.items()
     }
-    begins = [
-        next((word for word in text.lower().split() if word in QUESTION_WORDS), OTHER) for text in predictions.texts
-    ]
+    words = (re.findall(r"\w+", text.lower()) for text in predictions.texts)
+    begins = [next((word for word in question if word in QUESTION_WORDS), OTHER) for question in words]
     lines = []
     for begin, count in Counter(begins).most_common():
         rows = [row for row, own in enumerate(begins) if own == begin]

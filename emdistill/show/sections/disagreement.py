@@ -82,7 +82,7 @@ def spans_section(predictions: Predictions) -> Section:
     same = sum(one == other for (one, _), (other, _) in zip(teacher, student, strict=True))
     sentence = f"They give the same answer to {same:,} of {len(predictions):,} questions."
     measure = f"{DISAGREEMENTS['softmax'].measure}, summed over the answer's start and end"
-    table = Table([*HEADINGS], lines, words=range(len(HEADINGS)))
+    table = Table(["question and text", *HEADINGS[1:]], lines, words=range(len(HEADINGS)))
     return Section(HEADING, {"sentence": sentence, "measure": measure, "table": table})
 
 
