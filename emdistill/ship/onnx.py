@@ -72,6 +72,7 @@ def export_onnx(model: PreTrainedModel, path: Path, *, token_types: bool | None 
             shorten(program.model)
             proto = program.model_proto
             _name_nodes(proto, model)
+            _open_lengths(proto)
             _forget_the_machine(proto)
             graph = bytes(proto.SerializeToString())
     except Exception as error:  # the exporter raises whatever its many passes raise
@@ -127,6 +128,14 @@ def _trace(model: PreTrainedModel, names: Sequence[str]) -> Any:
             dynamo=True,
             verbose=False,
         )
+
+
+def _open_lengths(proto: Any) -> None:
+    """Logits of tokens, [B, L, C], are as many as the tokens: of an LSTM the exporter notes the example's length."""
+    for output in proto.graph.output:
+        axes = output.type.tensor_type.shape.dim
+        if len(axes) == 3 and not axes[1].dim_param:
+            axes[1].dim_param = "length"
 
 
 def _name_nodes(graph: Any, model: PreTrainedModel) -> None:
