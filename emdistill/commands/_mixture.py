@@ -49,7 +49,9 @@ from emdistill.training.run_stages import seed_everything
 from emdistill.training.splits import LAST_IS_KEPT, Splits, check_max_length, sample_batches
 
 # Options of one task's data: of several, the file says them.
-OF_A_TASK = ("task", "text", "text_pair", "label", "dev", "kind", "augmented", "unlabelled", "unlabelled_rows")
+OF_A_TASK = (
+    "task", "text", "text_pair", "label", "dev", "kind", "augmented", "unlabelled", "unlabelled_rows", "labelled_share",
+)  # fmt: skip
 
 SELECTIONS: dict[Selection, str] = {
     "held-out": "the best checkpoint by the mean over tasks on {:,} rows held out of train (not trained on)",

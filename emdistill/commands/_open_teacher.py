@@ -20,16 +20,20 @@ def open_teacher(config: RunConfig, data: TaskData | None) -> tuple[OpenTeacher,
     Raises ModelError, TeacherError, DataError for a teacher that cannot be used, or not for these data, ConfigError
     for a file of answers, or several teachers, without data.
     """
+    names = teacher_names(config.teacher)
+    if config.head is not None and (len(names) > 1 or config.teacher == NO_TEACHER or is_answers_file(config.teacher)):
+        raise ConfigError(f"--head {config.head} is of one model with several heads, not of --teacher {config.teacher}")
+    if len(names) < 2:
+        teacher_weights(config.teacher_weights, names)  # a wrong one is refused now
     if config.teacher == NO_TEACHER:
         if data is None:
             raise ConfigError(f"--teacher {NO_TEACHER} learns from labelled rows: name them with --data")
         return Nobody(config), data
-    if len(teacher_names(config.teacher)) > 1:
+    if len(names) > 1:
         if data is None:
             raise ConfigError(f"--teacher {config.teacher}: several teachers need labelled rows; name them with --data")
         models = TeacherModels(config)
         return models, as_the_model_counts(data, models.model.labels, models.model.kind)
-    teacher_weights(config.teacher_weights, [config.teacher])
     if is_answers_file(config.teacher):
         if data is None:
             raise ConfigError(

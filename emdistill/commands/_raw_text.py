@@ -34,6 +34,7 @@ from emdistill.training.splits import HELD_OUT_SEED, LAST_IS_KEPT, check_max_len
 # Options of a task's data, which raw text has not.
 OF_A_TASK = (
     "text_pair", "dev", "kind", "augmented", "unlabelled", "unlabelled_rows", "labelled_share", "teacher_weights",
+    "head",
 )  # fmt: skip
 COUNTS = ("documents", "paragraphs", "pieces", "tokens", "dropped")  # of the corpus, in the record
 SAMPLE_PIECES = 64

@@ -91,6 +91,8 @@ class OpenTeacher(ABC):
         if config.unlabelled is None:
             if config.unlabelled_rows is not None:
                 raise ConfigError("--unlabelled_rows counts texts without labels; name their files with --unlabelled")
+            if config.labelled_share is not None:
+                raise ConfigError("--labelled_share is that beside texts without labels; name them with --unlabelled")
             return None
         given, folder = Columns(config.text, config.text_pair), cache_folder(config)
         return unlabelled_text(config.unlabelled, task, given, folder, config.unlabelled_rows, self.answers)

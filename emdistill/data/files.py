@@ -195,6 +195,19 @@ def load_hub(name: str, config: str | None = None) -> dict[str, Dataset]:
     return dict(loaded)
 
 
+def hub_sets(name: str) -> dict[str, tuple[str, Dataset]]:
+    """'train' and, where there is one, 'dev' of a hub dataset: what messages call the split, and its rows.
+
+    Raises DataError as load_hub, and where there is no split 'train'.
+    """
+    splits = load_hub(name)
+    if "train" not in splits:
+        raise DataError(f"there is no split 'train'; there are: {', '.join(splits)}", file=name)
+    dev = next((split for split in ("validation", "dev") if split in splits), None)
+    chosen = {"train": "train"} | ({} if dev is None else {"dev": dev})
+    return {part: (f"{name} ({split})", splits[split]) for part, split in chosen.items()}
+
+
 def text_rows(path: Path, columns: Columns, bad: BadRows) -> Iterator[Row]:
     """The rows of a file whose texts are read; of a .txt file a line is a text, or the two of a pair, a tab between.
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from emdistill.config import CommonConfig
 from emdistill.data.compressed import plain_path
-from emdistill.data.files import Columns, Examples, hub_examples, load_hub, read_examples, to_dataset
+from emdistill.data.files import Columns, Examples, hub_examples, hub_sets, read_examples, to_dataset
 from emdistill.data.glue import glue_folders, glue_task, read_glue, read_glue_from_hub, recognise
 from emdistill.data.messages import MESSAGES, read_messages
 from emdistill.data.mixture_file import is_mixture
@@ -26,7 +26,6 @@ from emdistill.tasks.task import Task, TaskData
 
 DEV_SHARE = 0.1
 DEV_AT_MOST = 2_000
-_DEV_SPLITS = ("validation", "dev")
 
 
 def read_data(config: CommonConfig) -> TaskData:
@@ -187,17 +186,14 @@ def _from_files(path: Path, columns: Columns, dev: Path | None) -> _Own:
 
 
 def _from_hub(name: str, columns: Columns, dev: Path | None) -> _Own:
-    splits = load_hub(name)
-    if "train" not in splits:
-        raise DataError(f"there is no split 'train'; there are: {', '.join(splits)}", file=name)
-    train = hub_examples(f"{name} (train)", splits["train"], columns)
-    dev_split = next((split for split in _DEV_SPLITS if split in splits), None)
+    sets = hub_sets(name)
+    train = hub_examples(*sets["train"], columns)
     dev_examples = None
     if dev is not None:
         dev_examples = read_examples(dev, columns)
-    elif dev_split is not None:
-        dev_examples = hub_examples(f"{name} ({dev_split})", splits[dev_split], columns)
-    feature = splits["train"].features.get(columns.label)
+    elif "dev" in sets:
+        dev_examples = hub_examples(*sets["dev"], columns)
+    feature = sets["train"][1].features.get(columns.label)
     feature = feature if isinstance(feature, ClassLabel) else getattr(feature, "feature", None)
     labels = tuple(feature.names) if isinstance(feature, ClassLabel) else ()
     return _Own(name.rpartition("/")[2], train, dev_examples, labels)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from datasets import Dataset
 
 from emdistill.data.compressed import plain_path
-from emdistill.data.files import Columns, load_hub, look_at_first, require_columns, text_problem
+from emdistill.data.files import Columns, hub_sets, look_at_first, require_columns, text_problem
 from emdistill.data.rows import BadRows, Row, data_file, read_rows, squad_json
 from emdistill.errors import ConfigError, DataError, listing, shown
 from emdistill.tasks import KINDS, TaskKind
@@ -130,14 +130,9 @@ def _from_files(path: Path, columns: Columns) -> dict[str, Questions]:
 
 
 def _from_hub(name: str, columns: Columns) -> dict[str, Questions]:
-    splits = load_hub(name)
-    if "train" not in splits:
-        raise DataError(f"there is no split 'train'; there are: {', '.join(splits)}", file=name)
-    read = {part: split for part, split in (("train", "train"), ("dev", "validation")) if split in splits}
-    sources = {part: (f"{name} ({split})", splits[split]) for part, split in read.items()}
     return {
         part: _questions((Row(line, cells) for line, cells in enumerate(rows, start=1)), columns, BadRows(source))
-        for part, (source, rows) in sources.items()
+        for part, (source, rows) in hub_sets(name).items()
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from datasets import Dataset, Features, Value
 
 from emdistill.data.compressed import plain_path
-from emdistill.data.files import Columns, load_hub
+from emdistill.data.files import Columns, hub_sets
 from emdistill.data.rows import data_file
 from emdistill.data.tagged_files import TaggedExamples, hub_tagged, notes_on_tags, read_tagged, read_wnut17
 from emdistill.errors import DataError
@@ -18,7 +18,6 @@ from emdistill.tasks.task import Task, TaskData
 
 SUFFIXES = (".conll", ".conllu", ".iob", ".bio")  # of files that hold nothing else
 TASKS = {"wnut17": "which words of a message name a person, a place, a group …?"}
-_DEV_SPLITS = ("validation", "dev")
 _DEFAULT = Columns()
 
 
@@ -41,15 +40,12 @@ def tagged_file(data: str, columns: Columns, dev: Path | None, *, varied: bool) 
 
 def tagged_hub(name: str, columns: Columns, dev: Path | None) -> TaskData:
     """A hub dataset, its development set `dev` or its own."""
-    splits = load_hub(name)
-    if "train" not in splits:
-        raise DataError(f"there is no split 'train'; there are: {', '.join(splits)}", file=name)
-    sources = {"train": hub_tagged(f"{name} (train)", splits["train"], columns)}
-    own = next((split for split in _DEV_SPLITS if split in splits), None)
+    sets = hub_sets(name)
+    if dev is not None:
+        sets.pop("dev", None)
+    sources = {part: hub_tagged(*rows, columns) for part, rows in sets.items()}
     if dev is not None:
         sources["dev"] = read_tagged(dev, columns)
-    elif own is not None:
-        sources["dev"] = hub_tagged(f"{name} ({own})", splits[own], columns)
     return _task_data(sources, name=name.rpartition("/")[2], columns=columns)
 
 

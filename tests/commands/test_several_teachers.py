@@ -119,6 +119,9 @@ def test_a_students_baselines_and_a_comparison_under_several(place: Any, second:
         (["--teacher={first},{other}"], ["bad", "fine"]),
         (["--teacher={first},{second}", "--task=text"], ["--teacher", "--task"]),
         (["--teacher={first},{second}", "--data="], ["--teacher", "--data"]),
+        (["--teacher={first},{second}", "--head=mood"], ["--teacher", "--head", "mood"]),
+        (["--teacher=none", "--teacher-weights=1"], ["--teacher_weights"]),
+        (["--teacher={first}", "--labelled-share=0.5"], ["--labelled_share", "--unlabelled"]),
     ],
 )
 def test_what_cannot_teach_together_is_refused(

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from messages import names
 
-from emdistill.data import squad as squad_module
 from emdistill.data.files import Columns
 from emdistill.data.read import read_task_data
 from emdistill.data.squad import Answer, Question, read_questions
@@ -89,7 +88,7 @@ def test_files_that_hold_no_questions(tmp_path: Path, content: str) -> None:
 def test_a_hub_dataset_has_questions(monkeypatch: pytest.MonkeyPatch) -> None:
     cells = {"question": "Who?", "context": CONTEXT, "answers": {"text": ["Ada Lovelace"], "answer_start": [0]}}
     splits = {"train": [cells, cells], "validation": [cells]}
-    monkeypatch.setattr(squad_module, "load_hub", lambda name: splits)
+    monkeypatch.setattr("datasets.load_dataset", lambda name: splits)
     read = read_task_data("some/questions", kind="span-answers")
     assert read.train["label"][:] == [[[0, 12]]] * 2
     assert read.evaluation["dev"]["text_pair"][:] == [CONTEXT]
