@@ -39,6 +39,7 @@ class Command:
 COMMANDS = {
     "finetune": Command("make", ".finetune:command", "fine-tune a pretrained encoder: make a teacher", RESUME),
     "distill": Command("make", ".distill:command", "distil a fine-tuned teacher into a student", RESUME),
+    "compress": Command("make", ".compress:command", "a budget in, the best student that keeps it out", AGAIN),
     "augment": Command("make", ".augment:augment", "make further texts to learn from, labelled by the teacher"),
     "search-mapping": Command(
         "make", ".search_mapping:search_mapping", "search for the layer mapping that teaches best", AGAIN

@@ -3,8 +3,10 @@
 import copy
 import os
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from importlib.util import find_spec
+from io import StringIO
 from typing import Any
 
 import numpy as np
@@ -89,7 +91,8 @@ def static_vectors(encoder: Any, tokenizer: Any, *, note: str) -> Embedding:
 
     encoder = copy.deepcopy(encoder)  # model2vec changes its table of tokens
     encoder.name_or_path = os.curdir  # or it asks the hub for the model's language
-    model = distill_from_model(encoder, tokenizer, device="cpu")
+    with redirect_stderr(StringIO()):  # its bars and notes
+        model = distill_from_model(encoder, tokenizer, device="cpu")
 
     def embed(texts: list[str]) -> Vectors:
         return np.asarray(model.encode(texts, use_multiprocessing=False), dtype=np.float32)

@@ -121,19 +121,24 @@ class Resampled:
 def time_all(bench: Bench, student: Contender) -> None:
     """Time a text at a time, all models in turns on the same texts."""
     dev = next(iter(bench.evaluation.values()))
+    models = {"teacher": bench.teacher or Contender([]), "student": student, **bench.baselines}
+    before, threads = read_cpu_clock(), torch.get_num_threads()
+    bench.latencies = time_answers(models, dev)
+    busy = busy_note(before, read_cpu_clock(), cores=os.cpu_count() or 1, threads=threads)
+    bench.notes += [busy] if busy else []
+
+
+def time_answers(models: Mapping[str, Contender], dev: Dataset) -> dict[str, Latency]:
+    """Milliseconds from a text to its logits, of the models that can be run: in turns, on the same rows of dev."""
     texts, pairs = columns(dev.select(np.random.default_rng(0).permutation(len(dev))[:TIMED_TEXTS]))
 
     def call(answer: Answer, number: int) -> object:
         place = number % len(texts)
         return answer(texts[place], pairs[place] if pairs else None)
 
-    models = {"teacher": bench.teacher or Contender([]), "student": student, **bench.baselines}
-    before, threads = read_cpu_clock(), torch.get_num_threads()
     calls = {name: partial(call, model.answer) for name, model in models.items() if model.answer}
     times = time_in_turns(calls, rounds=ROUNDS, calls=CALLS, seconds=SECONDS)
-    busy = busy_note(before, read_cpu_clock(), cores=os.cpu_count() or 1, threads=threads)
-    bench.latencies = {name: summarise(seconds, 1) for name, seconds in times.items()}
-    bench.notes += [busy] if busy else []
+    return {name: summarise(seconds, 1) for name, seconds in times.items()}
 
 
 def torch_contender(

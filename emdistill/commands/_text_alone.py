@@ -50,7 +50,7 @@ def answered_text(config: RunConfig, teacher: Teacher) -> TaskData:
     if len(texts) < LEAST:
         problem = f"a fifth of it are {len(texts)} texts, and at least {LEAST} are needed to score on; give more of it"
         raise DataError(problem, file=config.unlabelled)
-    answered = _answered(texts, task, teacher, config)
+    answered = answered_by(teacher, texts, task, config)
     if scored:
         note = f"no labelled rows were given: {len(answered):,} texts have the teacher's answers for labels"
         return TaskData(task, answered, scored, files, notes=(note,))
@@ -88,7 +88,8 @@ def read_dev(dev: str, task: Task) -> Dataset:
     return to_dataset(read_examples(Path(dev), Columns(task.text, task.text_pair, task.label)), task, varied=False)
 
 
-def _answered(texts: list[tuple[str, ...]], task: Task, teacher: Teacher, config: RunConfig) -> Dataset:
+def answered_by(teacher: Teacher, texts: list[tuple[str, ...]], task: Task, config: RunConfig) -> Dataset:
+    """Rows of these texts, with the teacher's answers for labels."""
     columns: dict[str, Any] = dict(zip(("text", "text_pair"), map(list, zip(*texts, strict=True)), strict=False))
     teacher.to(torch.accelerator.current_accelerator() or "cpu")
     rows = task.rows_of_text(columns)

@@ -1,0 +1,242 @@
+"""The students that a compression may try: proposed, priced on this machine, and held against the budget."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from emdistill.commands._teachers import OpenTeacher
+from emdistill.config import RunConfig
+from emdistill.console import say
+from emdistill.data.unlabelled import every_nth_text
+from emdistill.errors import ConfigError
+from emdistill.models.bilstm import HEADS
+from emdistill.models.encoder import encoder_shape, load_tokenizer, save_student
+from emdistill.models.families import family_of
+from emdistill.models.inputs import first_position
+from emdistill.models.vocabulary import kept_tokens, load_with_tokenizer, prune, used_tokens
+from emdistill.runs.compression import TEACHER, CandidateRow, Form, FormRow
+from emdistill.search.budget import Budget, Cost
+from emdistill.search.shapes import Candidate, ladder, propose
+from emdistill.ship.operator_table import FEW, MANY, GraphCost, along_layers, measure_graphs
+from emdistill.students import make_student, student_kind
+from emdistill.students.bilstm import embedding_table
+from emdistill.students.factorise import check_factorisable
+from emdistill.students.fresh import fresh_student
+from emdistill.students.pretrained import pretrained_student
+from emdistill.students.shape import StudentShape, complete_shape, shape_of
+from emdistill.tasks.task import TaskData
+
+MARGIN = 0.95  # of the milliseconds: what is predicted is a few percent off
+OWN_VOCABULARY = "own_vocabulary"  # folder of the encoder over the tokens of the texts
+RECURRENT = "bilstm"
+ANSWERS_ALONE = "soft-targets"
+FLOAT_BYTES, SCALE_BYTES = 4, 4  # of a number, and of an int8 row's scale
+
+Costs = dict[Form, GraphCost]
+
+
+@dataclass(frozen=True)
+class Nursery:
+    """Where students of a compression are born: what is read, and the encoder that gives its layers.
+
+    config   of a whole training, of any student
+    """
+
+    config: RunConfig
+    data: TaskData
+    teacher: OpenTeacher
+    budget: Budget
+    folder: Path
+    threads: int
+
+    @cached_property
+    def encoder(self) -> PreTrainedModel:
+        """The teacher, or the source with a head for the task."""
+        source, task = self.config.student_source, self.data.task
+        if source is not None:
+            return pretrained_student(source, labels=task.labels, predictions=task.predictions)[0]
+        assert self.teacher.born_from is not None  # a file of answers is refused
+        return self.teacher.born_from.model
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The encoder's."""
+        return load_tokenizer(self.config.student_source or self.config.teacher)
+
+    @property
+    def factorises(self) -> bool:
+        """Whether the tables of tokens can be factorised."""
+        try:
+            check_factorisable(self.encoder, 2)
+        except ConfigError:
+            return False
+        return True
+
+    def texts(self) -> Iterator[str]:
+        """All texts that are learned from."""
+        for name in ("text", "text_pair"):
+            if name in self.data.train.column_names:
+                yield from self.data.train[name]
+        for texts in self.without_labels():
+            yield from texts
+
+    def without_labels(self) -> Iterable[tuple[str, ...]]:
+        """The texts without labels that are not scored on."""
+        text = self.teacher.unlabelled(self.config, self.data.task)
+        return () if text is None else every_nth_text(text, 1, self.data.evaluation.values())
+
+    @cached_property
+    def used_tokens(self) -> int:
+        """How many tokens the vocabulary of the texts has."""
+        used = used_tokens(self.tokenizer, self.texts())
+        return len(kept_tokens(self.tokenizer, [*used], fixed=first_position(self.encoder)))
+
+    def own_vocabulary(self) -> str:
+        """The folder of the encoder over the tokens of the texts, written at its first use."""
+        place = self.folder / OWN_VOCABULARY
+        if not (place / "model.safetensors").is_file():
+            source = load_with_tokenizer(self.config.student_source or self.config.teacher)
+            pruned, _ = prune(source, used_tokens(source.tokenizer, self.texts()))
+            save_student(pruned.model, pruned.tokenizer, place)
+        return str(place)
+
+
+def price(nursery: Nursery, students: Sequence[str] | None, methods: Sequence[str]) -> dict[str, CandidateRow]:
+    """Every candidate by name, with what it will cost: those asked for, or those worth trying.
+
+    Of a student that is too large, the same with a smaller table of tokens is priced too.
+    Raises ConfigError for students that are none.
+    """
+    encoder = nursery.encoder
+    if students is None:
+        cuts = nursery.config.student_source is None and "cut" not in family_of(encoder).without
+        kept = "keep" not in family_of(encoder).without
+        students = [student for student in propose(encoder_shape(encoder), cuts=cuts) if kept or "x" in student]
+        students += [RECURRENT] * (nursery.data.task.predictions.head in HEADS)
+    measured = Measured(nursery, students)
+    rows: dict[str, CandidateRow] = {}
+    if nursery.config.student_source is None:
+        rows[TEACHER] = _row(nursery, Candidate(TEACHER, ""), measured.of_shape(shape_of(encoder.config)))
+    for student in students:
+        for method in methods if measured.has_layers(student) else [ANSWERS_ALONE]:
+            for candidate in ladder(Candidate(student, method), factorises=nursery.factorises):
+                row = _row(nursery, candidate, measured.of_student(student))
+                if row.fits or not candidate.pruned:
+                    rows[candidate.name] = row
+                if row.fits or nursery.budget.mb is None:
+                    break
+    return rows
+
+
+def _row(nursery: Nursery, candidate: Candidate, costs: Costs) -> CandidateRow:
+    costs = {form: _with_smaller_table(nursery, candidate, form, cost) for form, cost in costs.items()}
+    predicted = {form: as_form(nursery.budget, cost, margin=MARGIN) for form, cost in costs.items()}
+    return CandidateRow(**asdict(candidate), predicted=predicted)
+
+
+def as_form(budget: Budget, cost: Any, *, margin: float = 1.0, score: float | None = None) -> FormRow:
+    """A row of costs (p50, p95, bytes), and whether they keep the budget, `margin` of the milliseconds at most."""
+    keeps = budget.keeps(Cost(cost.p95 / margin, cost.bytes / 1e6))
+    return FormRow(p50=cost.p50, p95=cost.p95, bytes=cost.bytes, keeps=keeps, score=score)
+
+
+def _with_smaller_table(nursery: Nursery, candidate: Candidate, form: Form, cost: GraphCost) -> GraphCost:
+    """The cost without the bytes of what the table of tokens loses; looking tokens up takes no time to speak of."""
+    if not candidate.pruned:
+        return cost
+    before, tokens = nursery.encoder.config.vocab_size, nursery.used_tokens
+    width = _width(nursery, candidate.student)
+    table = _table_bytes(form, tokens, candidate.embedding_rank or width)
+    if candidate.embedding_rank:
+        table += candidate.embedding_rank * width * (FLOAT_BYTES if form == "onnx" else 1)
+    return GraphCost(cost.p50, cost.p95, cost.bytes - _table_bytes(form, before, width) + table)
+
+
+def _table_bytes(form: Form, tokens: int, width: int) -> int:
+    return tokens * (FLOAT_BYTES * width if form == "onnx" else width + SCALE_BYTES)
+
+
+def _width(nursery: Nursery, student: str) -> int:
+    """Of the table of tokens."""
+    shape = _shape(nursery, student)
+    if shape is not None:
+        return shape.width
+    model, _ = _born(nursery, student)
+    return int(embedding_table(model).shape[1])
+
+
+def _shape(nursery: Nursery, student: str) -> StudentShape | None:
+    """Of a student with the encoder's layers; None of another kind."""
+    kind, config = student_kind(student), nursery.encoder.config
+    if kind == "shape":
+        return complete_shape(config, *map(int, student.split("x")))
+    if kind in ("layer-count", "layer-list"):
+        layers = int(student) if kind == "layer-count" else len([part for part in student.split(",") if part])
+        own = shape_of(config)
+        return StudentShape(layers, own.width, own.heads, own.feed_forward)
+    return None
+
+
+def _born(nursery: Nursery, student: str) -> tuple[PreTrainedModel, Any]:
+    task = nursery.data.task
+    return make_student(
+        student, nursery.encoder, nursery.tokenizer,
+        labels=task.labels, predictions=task.predictions, birth="fresh",
+    )  # fmt: skip
+
+
+class Measured:
+    """What graphs cost here: of each width at FEW and MANY layers, and of students of other kinds as they are."""
+
+    def __init__(self, nursery: Nursery, students: Sequence[str]) -> None:
+        self._nursery = nursery
+        shapes = {student: _shape(nursery, student) for student in students}
+        own = shape_of(nursery.encoder.config)
+        models: dict[str, PreTrainedModel] = {}
+        for shape in dict.fromkeys([own, *(shape for shape in shapes.values() if shape is not None)]):
+            for layers in (FEW, MANY):
+                models[_graph(shape, layers)] = self._fresh(shape, layers)
+        others = {student: _born(nursery, student)[0] for student, shape in shapes.items() if shape is None}
+        say(f"measuring {len(models) + len(others)} graphs of random weights on this machine")
+        self._costs = measure_graphs({**models, **others}, threads=nursery.threads)
+        self._shapes = shapes
+
+    def of_student(self, student: str) -> Costs:
+        """By form."""
+        shape = self._shapes[student]
+        return self._costs[student] if shape is None else self.of_shape(shape)
+
+    def of_shape(self, shape: StudentShape) -> Costs:
+        """By form, at the shape's number of layers."""
+        few, many = self._costs[_graph(shape, FEW)], self._costs[_graph(shape, MANY)]
+        return {form: along_layers(few[form], many[form], shape.layers) for form in few}
+
+    def has_layers(self, student: str) -> bool:
+        """Whether a student has the encoder's kind of layers, which every method can teach."""
+        return self._shapes[student] is not None
+
+    def _fresh(self, shape: StudentShape, layers: int) -> PreTrainedModel:
+        task = self._nursery.data.task
+        return fresh_student(
+            self._nursery.encoder, layers, shape.width, shape.heads, shape.feed_forward,
+            labels=task.labels, predictions=task.predictions,
+        )  # fmt: skip
+
+
+def _graph(shape: StudentShape, layers: int) -> str:
+    return f"{layers}x{shape.width}x{shape.heads}x{shape.feed_forward}"
+
+
+def nearest_miss(rows: Mapping[str, CandidateRow], budget: Budget) -> tuple[str, Form, Cost]:
+    """The candidate and form that miss the budget least, and what they cost."""
+    costs = {
+        (name, form): Cost(row.p95, row.bytes / 1e6)
+        for name, candidate in rows.items()
+        for form, row in candidate.predicted.items()
+    }
+    (name, form), cost = min(costs.items(), key=lambda item: budget.overshoot(item[1]))
+    return name, form, cost

@@ -1,0 +1,398 @@
+"""The search of a compression: baselines, prices, short trainings, whole ones, exports, and what is delivered."""
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emdistill.commands._baselines import BASELINES, Setting
+from emdistill.commands._bench import time_answers
+from emdistill.commands._candidates import Nursery, as_form, nearest_miss, price
+from emdistill.commands._text_alone import answered_by
+from emdistill.commands.distill import distill
+from emdistill.commands.export import export
+from emdistill.config import CacheChoice
+from emdistill.console import print_table, say
+from emdistill.data.batches import tokenise
+from emdistill.data.read import hold_out
+from emdistill.data.unlabelled import every_nth_text
+from emdistill.errors import EmdistillError, Interrupted, OutputError
+from emdistill.files import folder_written_whole
+from emdistill.models.arithmetic import fast_float32
+from emdistill.models.teacher import Teacher
+from emdistill.options import load_config
+from emdistill.runs.answers import Logits
+from emdistill.runs.baseline_record import TITLES
+from emdistill.runs.compression import (
+    COMPRESSION,
+    TEACHER,
+    BaselineLine,
+    CompressionRecord,
+    FinalRow,
+    Form,
+    FormRow,
+    PlanRow,
+    TrialRow,
+    read_compression,
+    write_compression,
+)
+from emdistill.runs.gate_record import GATE, GateRecord, read_gate
+from emdistill.runs.open_run import OWN_FILES, remove
+from emdistill.runs.record import RUN_FILE, RunRecord
+from emdistill.search.budget import Budget
+from emdistill.search.halving import Plan, Trial, finalists, make_plan, next_trial
+from emdistill.ship.operator_table import FORMS, GraphCost
+from emdistill.show.compress_report import (
+    baseline_table,
+    candidates_table,
+    delivery,
+    finals_table,
+    miss,
+    plan_line,
+    trial_line,
+    verdict,
+    write_compress_report,
+)
+from emdistill.tasks.task import TaskData
+from emdistill.training.evaluate import score_sets
+from emdistill.training.splits import HELD_OUT_AT_MOST, HELD_OUT_SEED, HELD_OUT_SHARE
+
+TRIALS, FINALS, MODEL, CACHE, PAGE = "trials", "finals", "model", "teacher_cache", "report.html"
+REPLACED = (TRIALS, FINALS, MODEL, CACHE, "own_vocabulary", COMPRESSION, PAGE, "plotly.min.js")
+HELD_OUT = "held-out"
+EVERY, FEWEST_TEXTS, MOST_TEXTS = 5, 200, 1000  # of the texts without labels: those that choose
+BESIDE = ("tfidf", "static")
+# Over what is given, for nothing of a trial is kept but its scores.
+LEAN = {"save_strategy": "no", "flow_steps": 0, "gradient_norm_steps": 0, "disable_tqdm": True}
+WARM_UP_ROWS = 512
+EXPORT_SECONDS = 90.0  # of a whole training's export and measurement, until one is known
+SPARE = 0.9  # of the time that is left: what is predicted is rough
+MOST_FOR_TEACHER = 0.25  # of the time, for the teacher's answers
+LARGEST_CACHE = 4e9  # bytes of states
+
+
+class Compression:
+    """A search that this process is at; everything that it knows stands in its record."""
+
+    def __init__(self, nursery: Nursery, options: dict[str, Any], record: CompressionRecord, started: float) -> None:
+        self.nursery = nursery
+        self.options = options
+        self.record = record
+        self.folder = nursery.folder
+        self._started = started
+        self.proxy, record.held_out = _proxy(nursery)
+        self._teacher_logits: Mapping[str, Logits] = {}  # on the rows that choose, and on dev
+        record.held_out_rows = len(self.proxy.evaluation[HELD_OUT])
+        record.dev_rows = len(next(iter(nursery.data.evaluation.values())))
+
+    @property
+    def seconds_left(self) -> float:
+        """Of the search's time."""
+        return 3600 * self.record.hours - self.record.spent - (time.perf_counter() - self._started)
+
+    @property
+    def _teacher_fits(self) -> bool:
+        """Whether the teacher itself, exported, will keep the budget: then nothing has to learn."""
+        row = self.record.candidates.get(TEACHER)
+        return row is not None and row.fits and Path(self.nursery.config.teacher).is_dir()
+
+    def save(self) -> None:
+        """Write compress.json, the time until now added."""
+        now = time.perf_counter()
+        self.record.spent += now - self._started
+        self._started = now
+        write_compression(self.folder, self.record)
+
+    def run(self, students: Sequence[str] | None, methods: Sequence[str], finals: int) -> None:
+        """All that is not done yet, to the page."""
+        record = self.record
+        if record.status == "finished":
+            say(f"{self.folder} is finished already; nothing to do")
+            return
+        self._score_teacher()
+        self._measure_baselines()
+        if not record.candidates:
+            record.candidates = price(self.nursery, students, methods)
+            self.save()
+        print_table(candidates_table(record))
+        if not any(row.fits for row in record.candidates.values()):
+            name, form, cost = nearest_miss(record.candidates, self.nursery.budget)
+            self._finish(miss(record, self.nursery.budget, name, form, cost, measured=False))
+            return
+        if self._teacher_fits:
+            self._export_teacher()
+        if not any(final.ship for final in record.finals):
+            self._search(finals)
+        self._deliver()
+
+    def _score_teacher(self) -> None:
+        teacher, data, length = self.nursery.teacher, self.nursery.data, self.nursery.config.max_length
+        sets = {**self.proxy.evaluation, **data.evaluation}
+        logits = teacher.logits(sets, max_length=length, description="the teacher's answers")
+        assert logits is not None  # it is a model
+        self._teacher_logits = logits
+        scores = score_sets(data.task, {name: logits[name] for name in data.evaluation}, data.evaluation)
+        if self.nursery.config.check_teacher:
+            teacher.check_score(scores, data.task, next(iter(data.evaluation.values())))
+        self.record.teacher = dict(scores)
+
+    def _measure_baselines(self) -> None:
+        """What needs no distillation."""
+        data, task, metric = self.proxy, self.proxy.task, self.record.metric
+        dev, rows = next(iter(self.nursery.data.evaluation.items()))
+        data = replace(data, evaluation={HELD_OUT: data.evaluation[HELD_OUT], dev: rows})
+        for name in BESIDE:
+            if name in self.record.baselines:
+                continue
+            say(f"learning {TITLES[name]}")
+            try:
+                with fast_float32():
+                    made = BASELINES[name](Setting(self.nursery.config, data, self.nursery.teacher))
+            except Interrupted:
+                raise
+            except Exception as error:  # whatever is wrong with a baseline, the search goes on
+                problem = str(error).strip().partition("\n")[0] or type(error).__name__
+                self.record.baselines[name] = BaselineLine(problem=problem)
+                continue
+            scores = {
+                place: task.score(made.logits[0][place], task.gold(examples))[metric]
+                for place, examples in data.evaluation.items()
+            }
+            p95 = time_answers({name: made}, rows)[name].p95
+            self.record.baselines[name] = BaselineLine(
+                held_out=scores[HELD_OUT], score=scores[dev], p95=p95, bytes=made.bytes
+            )
+        self.save()
+        print_table(baseline_table(self.record, TITLES))
+
+    def _search(self, finals: int) -> None:
+        """Short trainings by turns, then whole ones of the best, as long as there is time."""
+        planned = self.record.plan or self._make_plan(finals)
+        plan = Plan(planned.candidates, planned.shares, planned.finals)
+        while (chosen := next_trial(plan, self._trials)) is not None:
+            name, rung = chosen
+            if plan.shares[rung] * self._seconds(name) + self._reserve(plan) > self.seconds_left:
+                say("the time that is left is for whole trainings; the short ones end here")
+                break
+            self._try(name, rung, plan.shares[rung])
+        for name in finalists(plan, self._trials):
+            if name in {final.candidate for final in self.record.finals}:
+                continue
+            if self.record.finals and self._seconds(name) + EXPORT_SECONDS > self.seconds_left:
+                say(f"no time is left to train {name} whole")
+                continue
+            self._train_whole(name)
+
+    @property
+    def _trials(self) -> list[Trial]:
+        return [Trial(row.candidate, row.rung, row.score, row.seconds) for row in self.record.trials]
+
+    def _seconds(self, name: str) -> float:
+        """Of a whole training in this search."""
+        assert self.record.plan is not None
+        return self.record.plan.scale * self.record.candidates[name].seconds
+
+    def _reserve(self, plan: Plan) -> float:
+        """Seconds that the best candidate by now needs to be trained whole, exported and measured."""
+        return self._seconds(finalists(plan, self._trials)[0]) + EXPORT_SECONDS if self._trials else 0.0
+
+    def _make_plan(self, finals: int) -> PlanRow:
+        """Time a short training, and plan the largest search that keeps its time."""
+        record, nursery = self.record, self.nursery
+        fitting = {name: row for name, row in record.candidates.items() if row.fits and row.method}
+        first = min(fitting, key=lambda name: fitting[name].predicted["onnx"].p50)
+        labelled, more = len(nursery.data.train), sum(1 for _ in nursery.without_labels())
+        cache = self._cache(labelled + more)
+        run = self._distil(
+            first, self.folder / TRIALS / "warm-up", self.proxy,
+            rows=min(WARM_UP_ROWS, labelled), epochs=1.0, lean=True, unlabelled=None, unlabelled_rows=None,
+            teacher_cache=cache,
+        )  # fmt: skip
+        rows = run.rows["train"]
+        per_row = run.timings["training_seconds"] / rows
+        answered = run.timings.get("teacher_cache_seconds", 0.0) / rows
+        most = int(MOST_FOR_TEACHER * self.seconds_left / max(answered, 1e-6))
+        texts = min(more, most)
+        epochs = float(nursery.config.training["num_train_epochs"])
+        whole = (labelled + texts) * epochs * per_row / fitting[first].predicted["onnx"].p50
+        for name, row in fitting.items():
+            record.candidates[name] = replace(row, seconds=whole * row.predicted["onnx"].p50)
+        available = SPARE * (self.seconds_left - answered * (labelled + texts))
+        seconds = {name: record.candidates[name].seconds for name in fitting}
+        plan = make_plan(seconds, available, finals=finals, per_final=EXPORT_SECONDS)
+        record.plan = PlanRow(**asdict(plan), unlabelled_rows=texts if more else None, cache=cache)
+        self.save()
+        say(plan_line(record.plan, fitting=len(fitting), texts=more))
+        return record.plan
+
+    def _cache(self, rows: int) -> CacheChoice:
+        """The teacher's states are kept where they are few enough."""
+        sample = self.proxy.train.select(range(min(200, len(self.proxy.train))))
+        tokens = np.mean(tokenise(sample, self.nursery.teacher.tokenizer, self.nursery.config.max_length)["length"])
+        source = self.nursery.teacher.source
+        assert source is not None  # it is a model
+        size = 2 * rows * float(tokens) * (source.shape.layers + 1) * source.shape.width
+        return "states" if size < LARGEST_CACHE else "logits"
+
+    def _distil(self, name: str, place: Path, data: TaskData, **changed: Any) -> RunRecord:
+        """Distil a candidate into the run `place`."""
+        row, plan = self.record.candidates[name], self.record.plan
+        given = {**self.options, "student": row.student, "method": row.method, "embedding_rank": row.embedding_rank}
+        if plan is not None:
+            given |= {"teacher_cache": plan.cache, "unlabelled_rows": plan.unlabelled_rows}
+        if row.pruned:
+            of = "teacher" if self.nursery.config.student_source is None else "student_source"
+            given[of] = self.nursery.own_vocabulary()
+        training = self.options["training"] | {"num_train_epochs": changed.pop("epochs")}
+        lean = LEAN if changed.pop("lean") else {}
+        given |= {**changed, "training": training, "output": str(place), "resume": (place / RUN_FILE).exists()}
+        known = None if row.pruned else {each: self._teacher_logits[each] for each in data.evaluation}
+        config = load_config(**given)
+        config = replace(config, training=config.training | lean)
+        return distill(config, examples=data, teacher_logits=known, quiet=True).run
+
+    def _epochs(self, share: float = 1.0) -> float:
+        assert self.record.plan is not None
+        return float(self.nursery.config.training["num_train_epochs"]) * self.record.plan.scale * share
+
+    def _try(self, name: str, rung: int, share: float) -> None:
+        """A short training, scored on the held-out rows; of its run only run.json is kept."""
+        place = self.folder / TRIALS / f"{_folder_name(name)}-{rung}"
+        shutil.rmtree(place, ignore_errors=True)  # of a trial that was stopped
+        score, problem, started = None, "", time.perf_counter()
+        try:
+            run = self._distil(name, place, self.proxy, epochs=self._epochs(share), lean=True)
+            score = run.scores["student"][self.record.metric]
+        except EmdistillError as error:
+            problem = str(error).partition("\n")[0]
+        seconds = time.perf_counter() - started
+        self.record.trials.append(TrialRow(candidate=name, rung=rung, score=score, seconds=seconds, problem=problem))
+        self.save()
+        remove(place, [file for file in OWN_FILES if file != RUN_FILE])
+        say(trial_line(self.record, self.record.trials[-1]))
+
+    def _train_whole(self, name: str) -> None:
+        """Learn from all rows, export and measure; what was begun is gone on with."""
+        place = self.folder / FINALS / _folder_name(name)
+        say(f"{name}: a whole training")
+        run = self._distil(name, place, self.nursery.data, epochs=self._epochs(), lean=False)
+        options = {"teacher": self.nursery.own_vocabulary()} if self.record.candidates[name].pruned else {}
+        self._measure(name, place, run.scores["student"], run.timings["training_seconds"], place, **options)
+
+    def _export_teacher(self) -> None:
+        config = self.nursery.config
+        place = self.folder / FINALS / "teacher"
+        options = {"data": config.data, "dev": config.dev, "task": config.task}
+        scores = {self.record.metric: self.record.teacher[self.record.metric]}
+        self._measure(TEACHER, place, scores, 0.0, Path(config.teacher), **options)
+
+    def _measure(
+        self, name: str, place: Path, scores: Mapping[str, float], seconds: float, source: Path, **options: Any
+    ) -> None:
+        """Export a model in both forms, and hold what is measured against the budget."""
+        budget = self.nursery.budget
+        gate = read_gate(place)
+        if gate is None:
+            output = str(place / GATE.parent)
+            gate = export(
+                str(source), int8=True, output=output, threads=self.nursery.threads, overwrite=True,
+                max_latency_ms=budget.ms, max_size_mb=budget.mb, **options,
+            )  # fmt: skip
+        self.record.finals.append(_final(name, place, dict(scores), seconds, gate, budget))
+        self.save()
+        say(delivery(self.record, self.record.finals[-1]))
+
+    def _deliver(self) -> None:
+        """Copy the folder of the best that keeps the budget, by the rows that chose; or say what is nearest."""
+        record, budget = self.record, self.nursery.budget
+        keeping = [final for final in record.finals if final.ship]
+        if not keeping:
+            measured = {
+                final.candidate: replace(record.candidates[final.candidate], predicted=final.forms)
+                for final in record.finals
+            }
+            self._finish(miss(record, budget, *nearest_miss(measured, budget), measured=True))
+            return
+        best = keeping[0]  # finalists come in the order of their scores
+        with folder_written_whole(self.folder / MODEL) as part:
+            shutil.copytree(self.folder / best.folder / GATE.parent, part, dirs_exist_ok=True)
+        record.delivered = best.candidate
+        self._finish(verdict(record, best))
+
+    def _finish(self, sentence: str) -> None:
+        self.record.verdict, self.record.status = sentence, "finished"
+        shutil.rmtree(self.folder / CACHE, ignore_errors=True)
+        self.save()
+        write_compress_report(self.folder / PAGE, self.record)
+        if self.record.finals:
+            print_table(finals_table(self.record))
+        say(f"{sentence}\nthe page: {self.folder / PAGE}")
+
+
+def _proxy(nursery: Nursery) -> tuple[TaskData, str]:
+    """What short trainings learn from, and the rows that choose among them, which none learns from; and what these are.
+
+    A teacher fine-tuned on all of train knows its labels, and gives them on to the layers that students keep: where
+    there is text without labels, its answers to some of it choose, for it has learned none of these.
+    """
+    data, config, teacher = nursery.data, nursery.config, nursery.teacher
+    text = teacher.unlabelled(config, data.task)
+    if text is not None and isinstance(teacher.source, Teacher):
+        texts = list(islice(every_nth_text(text, EVERY, data.evaluation.values()), MOST_TEXTS))
+        if len(texts) >= FEWEST_TEXTS:
+            answered = answered_by(teacher.source, texts, data.task, config)
+            said = f"the teacher's answers to {len(texts):,} texts without labels that no short training learned from"
+            return replace(data, evaluation={HELD_OUT: answered}, held_out=said), said
+    learned, scored = hold_out(data.train, data.task, HELD_OUT_SHARE, HELD_OUT_SEED, HELD_OUT_AT_MOST)
+    said = (
+        f"{len(scored):,} labelled rows that no short training learned from; if the teacher did, they flatter the "
+        "students that keep most of it"
+    )
+    return replace(data, train=learned, evaluation={HELD_OUT: scored}, held_out=said), said
+
+
+def _final(
+    name: str, place: Path, scores: dict[str, float], seconds: float, gate: GateRecord, budget: Budget
+) -> FinalRow:
+    forms: dict[Form, FormRow] = {}
+    for form in FORMS:
+        if (variant := gate.variants.get(form)) is not None and (case := variant.limit_case) is not None:
+            cost = GraphCost(case.p50, case.p95, variant.bytes)
+            forms[form] = as_form(budget, cost, score=variant.scores[gate.metric])
+    ship = gate.verdict.ship
+    folder = str(Path(place.parent.name, place.name))
+    return FinalRow(
+        candidate=name, folder=folder, scores=scores, forms=forms, seconds=seconds,
+        ship=ship if ship in forms else None,
+    )  # fmt: skip
+
+
+def _folder_name(candidate: str) -> str:
+    """'4x312 soft-targets, rank 128' -> '4x312-soft-targets-rank-128'."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", candidate)
+
+
+def taken_up(folder: Path, record: CompressionRecord) -> CompressionRecord:
+    """The search that stands in the folder, to go on with; the new one where none does.
+
+    Raises OutputError where it is one of other settings, naming them.
+    """
+    before = read_compression(folder)
+    if before is None:
+        return record
+    now = json.loads(json.dumps(record.settings))
+    if other := [name for name in {**before.settings, **now} if before.settings.get(name) != now.get(name)]:
+        lines = [f"  {name}: {before.settings.get(name)!r} then, {now.get(name)!r} now" for name in other]
+        differences = "\n".join(lines)
+        raise OutputError(
+            f"{folder} holds a compression of other settings:\n{differences}\n"
+            "go on with it as it was started, replace it with --overwrite, or choose another --output"
+        )
+    return replace(before, hours=record.hours, command=record.command)

@@ -1,0 +1,141 @@
+"""`emdistill compress`: a budget in, the best student that keeps it out."""
+
+import time
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from emdistill.commands._candidates import Nursery
+from emdistill.commands._compression import CACHE, REPLACED, TRIALS, Compression, taken_up
+from emdistill.commands._open_teacher import open_teacher
+from emdistill.commands._places import check_folder
+from emdistill.config import check_limits, command_line
+from emdistill.data.read import read_data
+from emdistill.errors import ConfigError, Interrupted
+from emdistill.options import load_config
+from emdistill.runs.compression import CompressionRecord
+from emdistill.runs.describe import file_hashes
+from emdistill.runs.open_run import remove
+from emdistill.search.budget import read_budget
+from emdistill.ship.measurement import machine
+from emdistill.ship.onnx import check_onnx_packages
+from emdistill.tasks.task import RAW_TEXT
+
+
+def compress(
+    teacher: str,
+    data: str,
+    budget: str,
+    output: str,
+    hours: float = 1.0,
+    unlabelled: str | None = None,
+    unlabelled_rows: int | None = None,
+    task: str | None = None,
+    text: str = "text",
+    text_pair: str | None = None,
+    label: str = "label",
+    dev: str | None = None,
+    kind: str | None = None,
+    students: str | None = None,
+    student_source: str | None = None,
+    methods: str = "balanced,soft-targets",
+    finals: int = 3,
+    epochs: float | None = None,
+    training: dict[str, Any] | None = None,
+    max_length: int = 128,
+    threads: int | None = None,
+    seed: int = 42,
+    check_teacher: bool = True,
+    overwrite: bool = False,
+) -> CompressionRecord:
+    """Find the best student within a budget, and deliver it as a folder that runs without PyTorch.
+
+    Candidates are priced on this machine before any is trained; those that fit learn in turns, ever fewer of them for
+    ever longer, and are chosen by rows of train that none of them learned from. The best ones are trained whole,
+    exported and measured. The same command goes on with a search that was stopped.
+    Raises ConfigError, DataError and OutputError before any training; Interrupted after Ctrl-C.
+
+    Args:
+        teacher: folder or hub id of the fine-tuned teacher.
+        data: the data, as for `distill`.
+        budget: the most it may cost, '5ms, 30MB': the 95th percentile of one text of 128 tokens, and the model file.
+        output: folder of the search; model/ in it is what is delivered, report.html its page.
+        hours: how long the search may take.
+        unlabelled: text without labels, as for `distill`.
+        unlabelled_rows: learn from at most so many of these texts.
+        task: a task's name (see `emdistill tasks`); files of your own need none.
+        text: column of the text.
+        text_pair: column of the second text of a pair.
+        label: column of the label.
+        dev: file of the development set; without it a part of the data is held out.
+        kind: kind of task; found from the labels if not given.
+        students: students to try, as for `distill`, separated by spaces: '3 2 4x312'; those worth it if not given.
+        student_source: encoder whose layers the students keep instead of the teacher's, a folder or hub id.
+        methods: methods to try, separated by commas.
+        finals: how many students are trained whole.
+        epochs: passes of a whole training over all rows; 1 with --unlabelled, 3 without, if not given.
+        training: further settings of all trainings.
+        max_length: tokens per sentence or pair at most.
+        threads: CPU threads that the student may use; as many as PyTorch takes if not given.
+        seed: seed of the rows held out, the students and their training.
+        check_teacher: refuse a teacher that scores near chance.
+        overwrite: replace a search that stands in the output folder.
+    """
+    started = time.perf_counter()
+    check_onnx_packages()
+    limits = read_budget(budget)
+    check_limits(threads=threads, seed=seed, unlabelled_rows=unlabelled_rows)
+    if hours <= 0 or finals < 1:
+        raise ConfigError("--hours is above 0, and --finals at least 1")
+    if task == RAW_TEXT:
+        raise ConfigError(f"--task {RAW_TEXT} has no score to choose by; name a task with labels")
+    folder = Path(output)
+    check_folder(folder, TRIALS, "compression")
+    given: dict[str, Any] = {
+        "teacher": teacher, "data": data, "task": task, "text": text, "text_pair": text_pair, "label": label,
+        "dev": dev, "kind": kind, "student_source": student_source, "unlabelled": unlabelled,
+        "unlabelled_rows": unlabelled_rows, "max_length": max_length, "seed": seed, "check_teacher": check_teacher,
+    }  # fmt: skip
+    epochs = epochs or (3.0 if unlabelled is None else 1.0)
+    options = given | {
+        "training": (training or {}) | {"num_train_epochs": epochs}, "output": output, "select": "last",
+        "baselines": "none", "teacher_cache": "logits", "teacher_cache_folder": str(folder / CACHE),
+    }  # fmt: skip
+    config = load_config(**options)
+    examples = read_data(config)
+    opened, examples = open_teacher(config, examples)
+    if opened.born_from is None:
+        raise ConfigError(f"--teacher {teacher}: a file of answers has no layers to keep; name a fine-tuned encoder")
+    threads = threads or torch.get_num_threads()
+    nursery = Nursery(config, examples, opened, limits, folder, threads)
+    words = students.split() if students else None
+    wanted = {"budget": budget, "hours": hours, "students": students, "methods": methods, "finals": finals}
+    said = {name: value for name, value in {**given, **wanted, "output": output}.items() if value is not None}
+    record = CompressionRecord(
+        command=command_line("compress", said),
+        settings={
+            **{name: value for name, value in given.items() if name not in ("teacher", "data", "dev", "unlabelled")},
+            "budget": str(limits), "students": words, "methods": methods, "finals": finals, "epochs": epochs,
+            "training": training, "threads": threads, "teacher": opened.fingerprint, **file_hashes(examples),
+        },
+        task=examples.task.name, metric=examples.task.metrics[0], budget=str(limits), hours=hours,
+        machine=machine(threads),
+    )  # fmt: skip
+    if overwrite:
+        remove(folder, REPLACED)
+    (folder / TRIALS).mkdir(parents=True, exist_ok=True)
+    search = Compression(nursery, options, taken_up(folder, record), started)
+    try:
+        search.run(words, methods.split(","), finals)
+    except KeyboardInterrupt:
+        raise Interrupted("the search stopped; what it has tried is kept") from None
+    finally:
+        search.save()
+    return search.record
+
+
+@wraps(compress)
+def command(**options: Any) -> int:
+    return 0 if compress(**options).delivered else 1

@@ -1,0 +1,109 @@
+"""Successive halving: many candidates learn a little, the better ones more, the best all there is.
+
+Rung r gives each of its candidates the share s_r of a whole training; the best 1 / FACTOR of them by score on rows that
+nobody learned from go on to rung r + 1. Source: Jamieson and Talwalkar, AISTATS 2016.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+FACTOR = 3
+SHARES = (1 / 9, 1 / 3)
+FEWEST = 2  # candidates of a search
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate's score after the training of a rung; None where it could not be trained."""
+
+    candidate: str
+    rung: int
+    score: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Who is tried in which order, the share of a whole training at each rung, and what the whole one is.
+
+    scale    of the rows that a whole training learns from, so that the search keeps its time; at most 1
+    finals   how many candidates are trained whole
+    """
+
+    candidates: tuple[str, ...]
+    shares: tuple[float, ...]
+    finals: int
+    scale: float = 1.0
+
+    def size(self, rung: int) -> int:
+        """How many candidates a rung has."""
+        return max(self.finals, math.ceil(len(self.candidates) / FACTOR**rung)) if rung else len(self.candidates)
+
+
+def make_plan(
+    seconds: Mapping[str, float], available: float, *, finals: int, per_final: float, scale: float = 1.0
+) -> Plan:
+    """The largest search that keeps its time.
+
+    seconds     of a whole training of each candidate, by name, the candidates that matter most first
+    available   seconds for trials, whole trainings and exports
+    per_final   seconds that every whole training takes besides: its export and measurement
+    What does not fit is left out in this order: candidates from the end of the list, whole trainings but one, and rows.
+    """
+    names = tuple(seconds)
+    for count, whole in _sizes(len(names), finals):
+        plan = Plan(names[:count], SHARES if count > whole else (), whole, scale)
+        if plan_seconds(plan, seconds, per_final) <= available:
+            return plan
+    least = Plan(names[:1], (), 1, scale)
+    rows = max(0.0, available - per_final) / max(seconds[names[0]], 1e-9) if names else 1.0
+    return Plan(least.candidates, (), 1, min(scale, max(rows, 0.05)))
+
+
+def _sizes(candidates: int, finals: int) -> Iterable[tuple[int, int]]:
+    """(candidates, whole trainings), the largest search first."""
+    for whole in range(min(finals, candidates), 0, -1):
+        for count in range(candidates, max(FEWEST, whole) - 1, -1):
+            if whole == finals or count > whole or count == FEWEST:
+                yield count, whole
+
+
+def plan_seconds(plan: Plan, seconds: Mapping[str, float], per_final: float) -> float:
+    """What a plan takes at most: at each rung, and at the end, the slowest of its candidates."""
+    costs = sorted((seconds[name] for name in plan.candidates), reverse=True)
+    rungs = sum(share * sum(costs[: plan.size(rung)]) for rung, share in enumerate(plan.shares))
+    return rungs + sum(costs[: plan.finals]) + plan.finals * per_final
+
+
+def next_trial(plan: Plan, trials: Sequence[Trial]) -> tuple[str, int] | None:
+    """The next (candidate, rung); None where every rung is done."""
+    for rung in range(len(plan.shares)):
+        done = {trial.candidate for trial in trials if trial.rung == rung}
+        for candidate in members(plan, rung, trials):
+            if candidate not in done:
+                return candidate, rung
+    return None
+
+
+def members(plan: Plan, rung: int, trials: Sequence[Trial]) -> list[str]:
+    """Who is at a rung: all at the first, then the best of the rung below."""
+    if rung == 0:
+        return list(plan.candidates)
+    return ranking([trial for trial in trials if trial.rung == rung - 1])[: plan.size(rung)]
+
+
+def finalists(plan: Plan, trials: Sequence[Trial]) -> list[str]:
+    """Who is trained whole, the best first: by the highest rung that each has reached, then by its score there."""
+    if not plan.shares:
+        return list(plan.candidates[: plan.finals])
+    order: list[str] = []
+    for rung in range(len(plan.shares) - 1, -1, -1):
+        order += [name for name in ranking([trial for trial in trials if trial.rung == rung]) if name not in order]
+    return order[: plan.finals]
+
+
+def ranking(trials: Iterable[Trial]) -> list[str]:
+    """The candidates by score, the best first; of equal ones the one tried first. Those without a score are out."""
+    scored = [(trial.score, trial.candidate) for trial in trials if trial.score is not None]
+    return [candidate for _, candidate in sorted(scored, key=lambda pair: -pair[0])]

@@ -1,0 +1,64 @@
+"""The students that are worth trying under a teacher, as `--student` names them."""
+
+from dataclasses import dataclass
+
+from emdistill.states import EncoderShape
+
+KEPT = (1, 2, 3, 4, 6, 8)  # layers
+CUT_LAYERS = (2, 3, 4, 6)
+PUBLISHED = "4x312"  # TinyBERT-4, BERT-EMD-4
+NARROW = (0.75, 0.5, 1 / 3)  # of the teacher's width
+RANK = 128  # of factorised embeddings: ALBERT's
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A student, the method that teaches it, and how its table of tokens is made smaller.
+
+    pruned           only tokens that the texts use
+    embedding_rank   factorised embeddings
+    """
+
+    student: str
+    method: str
+    pruned: bool = False
+    embedding_rank: int | None = None
+
+    @property
+    def name(self) -> str:
+        """'3 balanced', '4x312 soft-targets, own vocabulary, rank 128'."""
+        further = ["own vocabulary"] if self.pruned else []
+        further += [f"rank {self.embedding_rank}"] if self.embedding_rank else []
+        return ", ".join([f"{self.student} {self.method}", *further])
+
+
+def propose(encoder: EncoderShape, *, cuts: bool) -> list[str]:
+    """Layers kept of an encoder and, where students can be cut out of it, narrower ones; the largest first.
+
+    cuts   whether the encoder is the teacher, and its family can be cut
+    """
+    kept = [str(layers) for layers in sorted({*KEPT, encoder.layers // 2}) if 0 < layers < encoder.layers]
+    widths = [w for share in NARROW if (w := _width(encoder, share)) is not None] if cuts else []
+    narrower = [f"{layers}x{width}" for width in widths for layers in CUT_LAYERS if layers <= encoder.layers]
+    if cuts and encoder.width > 312 and encoder.layers >= 4:
+        narrower.append(PUBLISHED)
+    return list(dict.fromkeys([*reversed(kept), *sorted(narrower, key=_units, reverse=True)]))
+
+
+def ladder(candidate: Candidate, *, factorises: bool) -> list[Candidate]:
+    """The candidate, then the same with ever smaller tables of tokens."""
+    steps = [candidate, Candidate(candidate.student, candidate.method, pruned=True)]
+    if factorises:
+        steps.append(Candidate(candidate.student, candidate.method, pruned=True, embedding_rank=RANK))
+    return steps
+
+
+def _width(encoder: EncoderShape, share: float) -> int | None:
+    """The share of the width that all heads can have alike, in steps of 8 neurons at least."""
+    width = int(encoder.width * share) // (8 * encoder.heads) * (8 * encoder.heads) or int(encoder.width * share)
+    return width if width >= 64 and width % encoder.heads == 0 else None
+
+
+def _units(student: str) -> tuple[int, str]:
+    layers, width = map(int, student.split("x"))
+    return layers * width * width, student

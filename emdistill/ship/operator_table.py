@@ -1,0 +1,105 @@
+"""What graphs cost on this machine, and what one more layer costs: students are timed before they are trained.
+
+cost(L) = cost(FEW) + (L - FEW) / (MANY - FEW) · (cost(MANY) - cost(FEW))    of graphs alike but for their layers
+
+A student's time does not depend on what it has learned, so graphs of random weights are measured: exported and
+quantised as `emdistill export` does it, a text of full length at a time, all graphs in turns.
+"""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from transformers import PreTrainedModel
+
+from emdistill.models.inputs import longest_text
+from emdistill.ship.gate import LENGTHS
+from emdistill.ship.int8_choice import MARGIN
+from emdistill.ship.latency import Call, summarise, time_in_turns
+from emdistill.ship.onnx import export_onnx, open_session, session_logits
+from emdistill.ship.quantize import quantize_dynamic_int8, quantize_static_int8
+
+Form = Literal["onnx", "int8"]
+FORMS: tuple[Form, ...] = ("onnx", "int8")
+FEW, MANY = 1, 4  # layers
+CALIBRATION = 8  # random texts
+
+
+@dataclass(frozen=True)
+class GraphCost:
+    """Milliseconds of a text of 128 tokens, at the median and the 95th percentile; bytes of the file."""
+
+    p50: float
+    p95: float
+    bytes: float
+
+
+def along_layers(few: GraphCost, many: GraphCost, layers: int) -> GraphCost:
+    """The cost at so many layers of graphs that were measured at FEW and at MANY of them."""
+    steps = (layers - FEW) / (MANY - FEW)
+
+    def at(low: float, high: float) -> float:
+        return low + steps * (high - low)
+
+    return GraphCost(at(few.p50, many.p50), at(few.p95, many.p95), at(few.bytes, many.bytes))
+
+
+def measure_graphs(
+    models: Mapping[str, PreTrainedModel], *, threads: int, seconds: float = 3.0
+) -> dict[str, dict[Form, GraphCost]]:
+    """Export, quantise and time models; int8 is static where `emdistill export` would take it for its speed.
+
+    seconds   of timing, per graph at most
+    Raises ModelError for a model that cannot be exported.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder, calls, sizes = Path(name), dict[str, Call](), dict[str, int]()
+        for place, (model_name, model) in enumerate(models.items()):
+            with Console(stderr=True).status(f"measuring {model_name} with random weights"):
+                inputs = _inputs(model)
+                for kind, file in _write_graphs(model, folder / str(place), inputs).items():
+                    calls[f"{model_name} {kind}"] = _call(file, inputs, threads)
+                    sizes[f"{model_name} {kind}"] = file.stat().st_size
+        with Console(stderr=True).status(f"timing {len(calls)} graphs in turns"):
+            times = time_in_turns(calls, rounds=20, calls=10, warm_up=2, seconds=seconds)
+    latencies = {graph: summarise(taken, 1) for graph, taken in times.items()}
+    # How far the slow calls lie above the others is the machine's, and is known best from all graphs together.
+    tail = median(latency.p95 / latency.p50 for latency in latencies.values())
+    costs = {graph: GraphCost(one.p50, tail * one.p50, float(sizes[graph])) for graph, one in latencies.items()}
+    return {model_name: _forms(model_name, costs) for model_name in models}
+
+
+def _forms(model: str, graphs: Mapping[str, GraphCost]) -> dict[Form, GraphCost]:
+    costs = {kind: graphs[f"{model} {kind}"] for kind in ("onnx", "dynamic", "static")}
+    static = costs["static"].p50 < MARGIN * costs["dynamic"].p50
+    return {"onnx": costs["onnx"], "int8": costs["static" if static else "dynamic"]}
+
+
+def _write_graphs(model: PreTrainedModel, folder: Path, inputs: Mapping[str, NDArray[np.int64]]) -> dict[str, Path]:
+    folder.mkdir()
+    files = {kind: folder / f"{kind}.onnx" for kind in ("onnx", "dynamic", "static")}
+    export_onnx(model, files["onnx"])
+    quantize_dynamic_int8(files["onnx"], files["dynamic"])
+    rng, batches = np.random.default_rng(1), []
+    for _ in range(CALIBRATION):
+        batches.append({**inputs, "input_ids": rng.permuted(inputs["input_ids"], axis=1)})
+    quantize_static_int8(files["onnx"], files["static"], calibration=batches)
+    return files
+
+
+def _inputs(model: PreTrainedModel) -> dict[str, NDArray[np.int64]]:
+    """One text of 128 tokens drawn at random, or as many as the model reads."""
+    length = min(max(LENGTHS), longest_text(model))
+    ids = np.random.default_rng(0).integers(model.config.vocab_size, size=(1, length), dtype=np.int64)
+    return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+
+
+def _call(file: Path, inputs: Mapping[str, Any], threads: int) -> Call:
+    session = open_session(file, threads=threads)
+    return lambda _: session_logits(session, inputs)

@@ -1,0 +1,241 @@
+"""What a compression tells people: tables, lines, the sentence of verdict, and the page; from its record alone."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from emdistill.console import ABSENT, Table, cell, counted, short
+from emdistill.runs.compression import TEACHER, CompressionRecord, FinalRow, Form, FormRow, PlanRow, TrialRow
+from emdistill.search.budget import Budget, Cost, read_budget
+from emdistill.show.charts import GREY, LEGEND_TOP, SOFT, VARIANTS, Figure, figure, log_axis, plain, points
+from emdistill.show.page import Chart, write_page
+from emdistill.show.pareto import pareto_front
+
+FORMS: dict[Form, str] = {"onnx": "float32", "int8": "int8"}
+KINDS = {"baseline": "no student", "onnx": "float32", "int8": "int8"}
+BASELINES = {"tfidf": "TF-IDF", "static": "static word vectors"}
+
+
+def candidates_table(record: CompressionRecord) -> Table:
+    """What every candidate will cost in each form, and whether that keeps the budget."""
+    lines = []
+    for name, row in record.candidates.items():
+        costs = [part for form in FORMS for part in _cost(row.predicted.get(form))]
+        keeping = [FORMS[form] for form, cost in row.predicted.items() if cost.keeps]
+        best = max((trial for trial in record.trials if trial.candidate == name), key=lambda t: t.rung, default=None)
+        share = record.plan.shares[best.rung] if best and record.plan else None
+        score = None if best is None else best.score
+        lines.append([name, *costs, " and ".join(keeping) or "no", cell(score, ".4f"), cell(share, ".0%")])
+    headings = [
+        "candidate", "float32\nms (p95)", "float32\nMB", "int8\nms (p95)", "int8\nMB", f"keeps\n{record.budget}",
+        f"{record.metric}\nheld out", "of a whole\ntraining",
+    ]  # fmt: skip
+    title = f"candidates, by what they will cost here ({record.machine})"
+    return Table(headings, lines, title=title, words=(0, 5)).without_empty_columns()
+
+
+def baseline_table(record: CompressionRecord, titles: Mapping[str, str]) -> Table:
+    """What needs no distillation, and the teacher."""
+    lines = [["teacher", cell(record.teacher[record.metric], ".4f"), ABSENT, ABSENT]]
+    for name, row in record.baselines.items():
+        mb = None if row.bytes is None else row.bytes / 1e6
+        lines.append([titles.get(name, name), cell(row.score, ".4f"), cell(row.p95, ".3g"), cell(mb, ".1f")])
+    return Table(["without distilling", f"{record.metric}\ndev", "ms (p95)", "MB"], lines)
+
+
+def finals_table(record: CompressionRecord) -> Table:
+    """The whole trainings as they were measured."""
+    lines = []
+    for final in record.finals:
+        for form, row in final.forms.items():
+            chosen = final.candidate == record.delivered and form == final.ship
+            kept = "delivered" if chosen else "yes" if row.keeps else "no"
+            lines.append([final.candidate, FORMS[form], cell(row.score, ".4f"), *_cost(row), kept])
+    headings = [
+        "trained whole",
+        "form",
+        f"{record.metric}\ndev",
+        "ms (p95)",
+        "MB",
+        f"keeps\n{record.budget}",
+    ]
+    return Table(headings, lines, title="measured", words=(0, 1, 5))
+
+
+def trial_line(record: CompressionRecord, trial: TrialRow) -> str:
+    """'3 balanced: accuracy 0.7475 on held-out rows after 11% of a training, 31 s'."""
+    assert record.plan is not None
+    outcome = (
+        f"failed: {trial.problem}" if trial.score is None else f"{record.metric} {trial.score:.4f} on held-out rows"
+    )
+    share = record.plan.shares[trial.rung]
+    return f"{trial.candidate}: {outcome} after {share:.0%} of a training, {trial.seconds:.0f} s"
+
+
+def plan_line(plan: PlanRow, *, fitting: int, texts: int) -> str:
+    """Who is tried, and what the time leaves out."""
+    parts = [f"{counted(len(plan.candidates), 'candidate')} will be tried, {plan.finals} of them trained whole"]
+    if fitting > len(plan.candidates):
+        parts.append(f"{fitting - len(plan.candidates)} that fit are left out, for there is no time")
+    if plan.unlabelled_rows is not None and plan.unlabelled_rows < texts:
+        parts.append(f"{plan.unlabelled_rows:,} of {texts:,} texts without labels are learned from")
+    if plan.scale < 1:
+        parts.append(f"a whole training is cut to {plan.scale:.0%} of its steps")
+    return "; ".join(parts)
+
+
+def delivery(record: CompressionRecord, final: FinalRow) -> str:
+    """What a whole training came to: '3 balanced: accuracy 0.8062 on dev; int8: 4.61 ms, 17.5 MB'."""
+    forms = "; ".join(f"{FORMS[form]}: {_as_cost(row)}" for form, row in final.forms.items())
+    return f"{final.candidate}: {record.metric} {final.scores[record.metric]:.4f} on dev; {forms}"
+
+
+def verdict(record: CompressionRecord, best: FinalRow) -> str:
+    """What is delivered, against the budget, what needs no distillation, and the teacher."""
+    assert best.ship is not None
+    form = best.forms[best.ship]
+    score = best.scores[record.metric] if form.score is None else form.score
+    sentence = (
+        f"model/ holds {_name(best.candidate)} in {FORMS[best.ship]}: {record.metric} {score:.4f} on dev, "
+        f"{_as_cost(form)}, within {record.budget}"
+    )
+    rivals = {BASELINES.get(name, name): row.score for name, row in record.baselines.items() if row.score is not None}
+    clauses = []
+    if rivals:
+        rival = max(rivals, key=lambda name: rivals[name])
+        lead = 100 * (score - rivals[rival])
+        if lead < 0:
+            return f"take {rival}: it is {-lead:.1f} points better than any student tried here; {sentence}"
+        clauses.append(f"{lead:.1f} points better than {rival}")
+    if (teacher := record.teacher.get(record.metric)) is not None and best.candidate != TEACHER:
+        gap = 100 * (teacher - score)
+        clauses.append(f"{abs(gap):.1f} points {'below' if gap >= 0 else 'above'} the teacher")
+    return f"{sentence}: {' and '.join(clauses)}" if clauses else sentence
+
+
+def miss(record: CompressionRecord, budget: Budget, name: str, form: Form, cost: Cost, *, measured: bool) -> str:
+    """By how much the nearest misses, and what would reach it."""
+    over = [
+        f"{short(part - limit)} {unit} over"
+        for part, limit, unit in ((cost.ms, budget.ms, "ms"), (cost.mb, budget.mb, "MB"))
+        if limit is not None and part > limit
+    ] or ["too near the limit to be sure"]
+    how = "takes" if measured else "would take"
+    return (
+        f"nothing keeps {budget}: the nearest, {_name(name)} in {FORMS[form]}, {how} {cost}, {' and '.join(over)}; "
+        f"--budget '{str(budget.reached_by(cost)).replace(' ms', 'ms').replace(' MB', 'MB')}' would be kept"
+    )
+
+
+@dataclass(frozen=True)
+class Point:
+    """A model in the charts: its score on the held-out rows, and its costs, measured or predicted."""
+
+    name: str
+    kind: str
+    score: float
+    ms: float
+    mb: float
+
+
+def chart_points(record: CompressionRecord) -> list[Point]:
+    """Every candidate that was trained, in each form, by the longest training it had; and the baselines."""
+    latest = {trial.candidate: trial for trial in sorted(record.trials, key=lambda trial: trial.rung)}
+    scores = {name: trial.score for name, trial in latest.items() if trial.score is not None}
+    measured = {final.candidate: final.forms for final in record.finals}
+    made = [
+        Point(name, form, scores[name], row.p95, row.bytes / 1e6)
+        for name in scores
+        for form, row in (measured.get(name) or record.candidates[name].predicted).items()
+    ]
+    return made + [
+        Point(BASELINES.get(name, name), "baseline", row.held_out, row.p95, row.bytes / 1e6)
+        for name, row in record.baselines.items()
+        if row.held_out is not None and row.p95 is not None and row.bytes is not None
+    ]
+
+
+def front_of(made: Iterable[Point]) -> list[Point]:
+    """The points that none beats in score, milliseconds and megabytes at once."""
+    every = list(made)
+    counts = [{"score": point.score, "ms": point.ms, "mb": point.mb} for point in every]
+    return [every[place] for place in sorted(pareto_front(counts, lower=["ms", "mb"], higher=["score"]))]
+
+
+def write_compress_report(path: Path, record: CompressionRecord) -> None:
+    """Write the page: the verdict, the front, what was measured, what was tried, and the notes."""
+    made, limits = chart_points(record), read_budget(record.budget)
+    front = front_of(made)
+    charts = [
+        Chart(f"{record.metric} against {title}", _scatter(record, made, front, cost, title, limit), _caption(record))
+        for cost, title, limit in (
+            ("ms", "milliseconds", limits.ms), ("mb", "megabytes", limits.mb)
+        )
+    ] if made else []  # fmt: skip
+    write_page(
+        path,
+        "compress",
+        title=f"{record.task} within {record.budget}",
+        record=record,
+        charts=charts,
+        front=_front_table(record, front),
+        finals=finals_table(record),
+        candidates=candidates_table(record),
+        baselines=baseline_table(record, BASELINES),
+    )
+
+
+def _front_table(record: CompressionRecord, front: Iterable[Point]) -> Table:
+    lines = [
+        [point.name, KINDS[point.kind], f"{point.score:.4f}", short(point.ms), short(point.mb)]
+        for point in sorted(front, key=lambda point: -point.score)
+    ]
+    return Table(["model", "form", f"{record.metric}\nheld out", "ms (p95)", "MB"], lines, words=(0, 1))
+
+
+def _scatter(
+    record: CompressionRecord, made: Iterable[Point], front: Iterable[Point], cost: str, title: str, limit: float | None
+) -> Figure:
+    every, best = list(made), {(point.name, point.kind) for point in front}
+    looks = {"baseline": (GREY, "square"), "onnx": (VARIANTS["onnx"], "circle"), "int8": (VARIANTS["int8"], "diamond")}
+    data = []
+    for kind, (colour, symbol) in looks.items():
+        members = [point for point in every if point.kind == kind]
+        opacity = [0.95 if (point.name, point.kind) in best else 0.4 for point in members]
+        trace = points(
+            KINDS[kind],
+            [getattr(point, cost) for point in members],
+            [point.score for point in members],
+            colour=colour,
+            mode="markers",
+            marker={"color": colour, "size": 10, "symbol": symbol, "opacity": opacity},
+            text=[plain(point.name) for point in members],
+            hovertemplate="%{text}<br>%{y:.4f} at %{x:.3g}",
+        )
+        data += [trace] if members else []
+    values = [getattr(point, cost) for point in every] + ([] if limit is None else [limit])
+    ends = {"yref": "paper", "y0": 0, "y1": 1, "x0": limit, "x1": limit}
+    line: Figure = {"type": "line", "line": {"color": SOFT, "dash": "dash", "width": 1.5}, **ends}
+    return figure(
+        data, 400, x=title, y=plain(record.metric), hovermode="closest", margin={"t": 56}, legend=LEGEND_TOP,
+        xaxis=log_axis(values), shapes=[] if limit is None else [line],
+    )  # fmt: skip
+
+
+def _caption(record: CompressionRecord) -> str:
+    return (
+        f"Scores by {record.held_out}, each after the longest short training it had. "
+        "Bright: beaten by nothing in score, milliseconds and megabytes at once. Dashed: the limit."
+    )
+
+
+def _cost(row: FormRow | None) -> list[str]:
+    return [ABSENT, ABSENT] if row is None else [short(row.p95), short(row.bytes / 1e6)]
+
+
+def _as_cost(row: FormRow) -> Cost:
+    return Cost(row.p95, row.bytes / 1e6)
+
+
+def _name(candidate: str) -> str:
+    return candidate if candidate == TEACHER else f"the student {candidate}"

@@ -1,0 +1,155 @@
+"""A budget in, a folder out: the whole of `emdistill compress` on tiny models, hardly timed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from messages import names, unnamed
+from pages import Page
+
+from emdistill.cli import main
+from emdistill.commands import _candidates, _compression
+from emdistill.commands.compress import compress
+from emdistill.errors import ConfigError, Interrupted, OutputError
+from emdistill.runs.compression import TEACHER, read_compression
+from emdistill.ship.onnx import open_onnx
+from emdistill.ship.operator_table import measure_graphs
+
+ROOMY = "100s, 10MB"
+
+
+MEASURED: dict[str, Any] = {}
+
+
+def measure_once(models: dict[str, Any], *, threads: int) -> dict[str, Any]:
+    """What graphs cost, those of one name measured once for all tests, and hardly timed."""
+    new = {name: model for name, model in models.items() if name not in MEASURED}
+    MEASURED.update(measure_graphs(new, threads=threads, seconds=0.0) if new else {})
+    return {name: MEASURED[name] for name in models}
+
+
+@pytest.fixture(autouse=True)
+def _hardly_timed(monkeypatch: pytest.MonkeyPatch, quick_export: None) -> None:
+    monkeypatch.setattr(_candidates, "measure_graphs", measure_once)
+    monkeypatch.setattr(_compression, "BESIDE", ("tfidf",))
+
+
+@pytest.fixture
+def options(place, tmp_path: Path) -> dict[str, Any]:
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(f"the book {row} was {('bad', 'good')[row % 2]}" for row in range(1000)), "utf-8")
+    return {
+        "teacher": f"{place.folder}/teacher", "data": f"{place.folder}/reviews.csv", "text": "body", "label": "stars",
+        "budget": ROOMY, "unlabelled": str(text), "students": "2 1", "methods": "soft-targets", "finals": 1,
+        "training": {"learning_rate": 5e-3, "per_device_train_batch_size": 16}, "threads": 1,
+        "output": str(tmp_path / "out"),
+    }  # fmt: skip
+
+
+@pytest.fixture
+def no_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The teacher itself is out of the question, as where it is too large."""
+    monkeypatch.setattr(_compression.Compression, "_teacher_fits", property(lambda self: False))
+
+
+def test_the_best_within_the_budget_is_a_folder_that_answers(options, no_teacher, capsys) -> None:
+    record = compress(**options)
+    folder = Path(options["output"])
+    assert record.delivered in record.candidates
+    assert open_onnx(folder / "model").logits is not None
+    assert {trial.candidate for trial in record.trials} == {"2 soft-targets", "1 soft-targets"}
+    assert all(trial.score is not None and 0 < trial.score <= 1 for trial in record.trials)
+    assert [final.candidate for final in record.finals] == [record.delivered]
+    assert record.held_out_rows == 200  # a fifth of the text, answered by the teacher
+    assert read_compression(folder) == record
+    printed = capsys.readouterr().out
+    assert not unnamed(printed, "2 soft-targets", "TF-IDF", record.verdict)
+    page = Page(folder / "report.html")
+    assert record.verdict in " ".join(page.texts["p"])
+    assert not (folder / "teacher_cache").exists()
+
+
+def test_a_finished_search_is_left_as_it_is_and_another_one_refused(options, no_teacher) -> None:
+    options |= {"students": "1"}
+    first = compress(**options)
+    assert compress(**options).finals == first.finals
+    with names(OutputError, "students", "--overwrite"):
+        compress(**options | {"students": "2"})
+    with names(OutputError, "budget"):
+        compress(**options | {"budget": "90s"})
+    assert compress(**options | {"budget": "90s", "overwrite": True}).budget == "90000 ms"
+
+
+def test_a_teacher_that_keeps_the_budget_in_int8_is_delivered_without_training(options) -> None:
+    record = compress(**options)
+    assert record.delivered == TEACHER
+    assert not record.trials
+    assert open_onnx(Path(options["output"]) / "model").logits is not None
+
+
+def test_a_budget_that_nothing_keeps_is_answered_with_the_nearest_before_any_training(options) -> None:
+    options |= {"budget": "100s, 1kB"}
+    record = compress(**options)
+    assert record.delivered is None
+    assert not record.trials
+    assert not unnamed(record.verdict, "--budget", "0.001 MB")
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if name != "training"]
+    words += [f"--training.{name}={value}" for name, value in options["training"].items()]
+    assert main(["compress", *words]) == 1  # for scripts: nothing was delivered
+
+
+def test_a_search_that_is_stopped_goes_on_where_it_was(options, no_teacher, monkeypatch) -> None:
+    done: list[str] = []
+    whole = _compression.distill
+
+    def stopped(config: Any, **further: Any) -> Any:
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(config.output)
+        return whole(config, **further)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_compression, "distill", stopped)
+        with pytest.raises(Interrupted):
+            compress(**options)
+    before = read_compression(Path(options["output"]))
+    assert before is not None
+    assert len(before.trials) == 1  # beside the one that told the speed
+    record = compress(**options)
+    assert record.trials[0] == before.trials[0]
+    assert record.delivered is not None
+    assert record.spent > before.spent
+
+
+def test_a_student_too_large_gets_a_smaller_table_of_tokens(options, no_teacher) -> None:
+    sizes = compress(**options | {"output": options["output"] + "-1", "students": "1"}).candidates
+    whole = sizes["1 soft-targets"].predicted["int8"].bytes
+    record = compress(**options | {"students": "1", "budget": f"{(whole - 30) / 1e6:.6f}MB"})
+    assert record.delivered == "1 soft-targets, own vocabulary"
+    final = record.finals[0]
+    assert final.forms["int8"].bytes == pytest.approx(
+        record.candidates[final.candidate].predicted["int8"].bytes, rel=0.02
+    )
+
+
+def test_wrong_options_are_refused_before_anything_is_read(options, tmp_path) -> None:
+    with names(ConfigError, "--budget"):
+        compress(**options | {"budget": "fast"})
+    with names(ConfigError, "--hours"):
+        compress(**options | {"hours": 0.0})
+    with names(ConfigError, "--task"):
+        compress(**options | {"task": "text"})
+    with names(ConfigError, "99x"):
+        compress(**options | {"students": "99x"})
+    (tmp_path / "out").mkdir(exist_ok=True)
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    with names(OutputError, "out"):
+        compress(**options)
+
+
+def test_without_text_labelled_rows_choose(options, no_teacher) -> None:
+    record = compress(**options | {"unlabelled": None, "students": "1"})
+    assert record.held_out_rows == 14  # a tenth of train
+    assert record.delivered is not None
+    assert json.loads((Path(options["output"]) / "compress.json").read_text("utf-8"))["status"] == "finished"

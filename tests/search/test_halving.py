@@ -1,0 +1,67 @@
+"""Successive halving: who is tried how long, within the time, and who is trained whole."""
+
+import numpy as np
+import pytest
+
+from emdistill.search.halving import Plan, Trial, finalists, make_plan, members, next_trial, plan_seconds
+
+
+def play(plan: Plan, worth: dict[str, float]) -> list[Trial]:
+    """All trials of a plan, a candidate's score being its worth."""
+    trials: list[Trial] = []
+    while (chosen := next_trial(plan, trials)) is not None:
+        name, rung = chosen
+        trials.append(Trial(name, rung, worth[name], 1.0))
+    return trials
+
+
+def test_the_best_third_goes_on_and_the_best_are_trained_whole() -> None:
+    worth = {f"c{number}": float(number) for number in range(9)}
+    plan = Plan(tuple(worth), (1 / 9, 1 / 3), finals=2)
+    trials = play(plan, worth)
+    assert [trial.candidate for trial in trials if trial.rung == 0] == list(worth)
+    assert members(plan, 1, trials) == ["c8", "c7", "c6"]
+    assert finalists(plan, trials) == ["c8", "c7"]
+    assert len({(trial.candidate, trial.rung) for trial in trials}) == len(trials)
+
+
+def test_a_candidate_that_failed_goes_no_further() -> None:
+    plan = Plan(("a", "b", "c"), (1 / 9, 1 / 3), finals=2)
+    trials = [Trial("a", 0, None, 1.0), Trial("b", 0, 0.1, 1.0), Trial("c", 0, 0.2, 1.0)]
+    assert members(plan, 1, trials) == ["c", "b"]
+    assert finalists(plan, trials) == ["c", "b"]
+
+
+def test_a_search_that_ends_early_trains_the_best_of_the_highest_rung() -> None:
+    plan = Plan(("a", "b", "c", "d"), (1 / 9, 1 / 3), finals=3)
+    trials = [Trial(name, 0, score, 1.0) for name, score in (("a", 0.9), ("b", 0.8), ("c", 0.7), ("d", 0.6))]
+    trials.append(Trial("b", 1, 0.5, 1.0))
+    assert finalists(plan, trials) == ["b", "a", "c"]
+
+
+def test_one_candidate_is_trained_at_once() -> None:
+    plan = make_plan({"only": 100.0}, 1000.0, finals=3, per_final=10.0)
+    assert plan == Plan(("only",), (), 1)
+    assert next_trial(plan, []) is None
+    assert finalists(plan, []) == ["only"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_plan_keeps_its_time_and_more_time_plans_no_less(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    seconds = {f"c{number}": float(value) for number, value in enumerate(rng.uniform(20, 600, size=8))}
+    sizes = []
+    for available in (700.0, 1500.0, 3000.0, 10_000.0):
+        plan = make_plan(seconds, available, finals=3, per_final=60.0)
+        assert plan_seconds(plan, seconds, 60.0) <= available or plan.scale < 1
+        trials = play(plan, {name: float(rng.random()) for name in seconds})
+        spent = sum(plan.shares[trial.rung] * seconds[trial.candidate] for trial in trials)
+        spent += plan.scale * sum(seconds[name] for name in finalists(plan, trials)) + 60.0 * plan.finals
+        assert spent <= available + 1e-6
+        sizes.append((plan.finals, len(plan.candidates)))
+    assert sizes == sorted(sizes)
+
+
+def test_where_there_is_hardly_any_time_one_candidate_learns_from_a_part() -> None:
+    plan = make_plan({"a": 1000.0, "b": 900.0}, 400.0, finals=3, per_final=100.0)
+    assert plan == Plan(("a",), (), 1, pytest.approx(0.3))
