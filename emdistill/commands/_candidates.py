@@ -6,8 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel
-
 from emdistill.commands._teachers import OpenTeacher
 from emdistill.config import RunConfig
 from emdistill.console import say
@@ -22,7 +20,7 @@ from emdistill.runs.compression import TEACHER, CandidateRow, Form, FormRow
 from emdistill.search.budget import Budget, Cost
 from emdistill.search.shapes import Candidate, ladder, propose
 from emdistill.ship.operator_table import FEW, MANY, GraphCost, along_layers, measure_graphs
-from emdistill.students import make_student, student_kind
+from emdistill.students import Student, make_student, student_kind
 from emdistill.students.bilstm import embedding_table
 from emdistill.students.factorise import check_factorisable
 from emdistill.students.fresh import fresh_student
@@ -54,7 +52,7 @@ class Nursery:
     threads: int
 
     @cached_property
-    def encoder(self) -> PreTrainedModel:
+    def encoder(self) -> Any:
         """The teacher, or the source with a head for the task."""
         source, task = self.config.student_source, self.data.task
         if source is not None:
@@ -181,7 +179,7 @@ def _shape(nursery: Nursery, student: str) -> StudentShape | None:
     return None
 
 
-def _born(nursery: Nursery, student: str) -> tuple[PreTrainedModel, Any]:
+def _born(nursery: Nursery, student: str) -> Student:
     task = nursery.data.task
     return make_student(
         student, nursery.encoder, nursery.tokenizer,
@@ -196,7 +194,7 @@ class Measured:
         self._nursery = nursery
         shapes = {student: _shape(nursery, student) for student in students}
         own = shape_of(nursery.encoder.config)
-        models: dict[str, PreTrainedModel] = {}
+        models: dict[str, Any] = {}
         for shape in dict.fromkeys([own, *(shape for shape in shapes.values() if shape is not None)]):
             for layers in (FEW, MANY):
                 models[_graph(shape, layers)] = self._fresh(shape, layers)
@@ -219,7 +217,7 @@ class Measured:
         """Whether a student has the encoder's kind of layers, which every method can teach."""
         return self._shapes[student] is not None
 
-    def _fresh(self, shape: StudentShape, layers: int) -> PreTrainedModel:
+    def _fresh(self, shape: StudentShape, layers: int) -> Any:
         task = self._nursery.data.task
         return fresh_student(
             self._nursery.encoder, layers, shape.width, shape.heads, shape.feed_forward,
