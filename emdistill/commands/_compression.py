@@ -48,6 +48,7 @@ from emdistill.runs.open_run import OWN_FILES, remove
 from emdistill.runs.record import RUN_FILE, RunRecord
 from emdistill.search.budget import Budget
 from emdistill.search.halving import Plan, Trial, finalists, make_plan, next_trial
+from emdistill.ship.measurement import busy_note, read_cpu_clock
 from emdistill.ship.operator_table import FORMS, GraphCost
 from emdistill.show.compress_report import (
     baseline_table,
@@ -119,7 +120,10 @@ class Compression:
         self._score_teacher()
         self._measure_baselines()
         if not record.candidates:
+            before = read_cpu_clock()
             record.candidates = price(self.nursery, students, methods)
+            busy = busy_note(before, read_cpu_clock(), cores=record.machine.cores, threads=self.nursery.threads)
+            record.notes += [busy] if busy else []
             self.save()
         print_table(candidates_table(record))
         if not any(row.fits for row in record.candidates.values()):
@@ -333,6 +337,7 @@ class Compression:
         write_compress_report(self.folder / PAGE, self.record)
         if self.record.finals:
             print_table(finals_table(self.record))
+        say("\n".join(f"- {note}" for note in self.record.notes), quiet=not self.record.notes)
         say(f"{sentence}\nthe page: {self.folder / PAGE}")
 
 

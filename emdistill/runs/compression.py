@@ -48,6 +48,13 @@ class CandidateRow:
     seconds: FiniteFloat = 0.0
 
     @property
+    def shape(self) -> str:
+        """'4x312, own vocabulary, rank 128': what decides its costs."""
+        further = ["own vocabulary"] if self.pruned else []
+        further += [f"rank {self.embedding_rank}"] if self.embedding_rank else []
+        return ", ".join([self.student, *further])
+
+    @property
     def fits(self) -> bool:
         """Whether one of its forms will keep the budget."""
         return any(form.keeps for form in self.predicted.values())

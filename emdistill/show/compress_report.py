@@ -17,21 +17,33 @@ BASELINES = {"tfidf": "TF-IDF", "static": "static word vectors"}
 
 
 def candidates_table(record: CompressionRecord) -> Table:
-    """What every candidate will cost in each form, and whether that keeps the budget."""
-    lines = []
-    for name, row in record.candidates.items():
+    """What every student will cost in each form, whoever teaches it, and whether that keeps the budget."""
+    lines = {}
+    for row in record.candidates.values():
         costs = [part for form in FORMS for part in _cost(row.predicted.get(form))]
         keeping = [FORMS[form] for form, cost in row.predicted.items() if cost.keeps]
-        best = max((trial for trial in record.trials if trial.candidate == name), key=lambda t: t.rung, default=None)
-        share = record.plan.shares[best.rung] if best and record.plan else None
-        score = None if best is None else best.score
-        lines.append([name, *costs, " and ".join(keeping) or "no", cell(score, ".4f"), cell(share, ".0%")])
+        lines[row.shape] = [row.shape, *costs, " and ".join(keeping) or "no"]
     headings = [
-        "candidate", "float32\nms (p95)", "float32\nMB", "int8\nms (p95)", "int8\nMB", f"keeps\n{record.budget}",
-        f"{record.metric}\nheld out", "of a whole\ntraining",
+        "student", "float32\nms (p95)", "float32\nMB", "int8\nms (p95)", "int8\nMB", f"keeps\n{record.budget}",
     ]  # fmt: skip
-    title = f"candidates, by what they will cost here ({record.machine})"
-    return Table(headings, lines, title=title, words=(0, 5)).without_empty_columns()
+    title = f"what students will cost here ({record.machine})"
+    return Table(headings, list(lines.values()), title=title, words=(0, 5))
+
+
+def trials_table(record: CompressionRecord) -> Table:
+    """The scores of the short trainings by their length, the one that went furthest first."""
+    shares = record.plan.shares if record.plan else ()
+    scores = {(trial.candidate, trial.rung): trial.score for trial in record.trials}
+    names = dict.fromkeys(trial.candidate for trial in record.trials)
+
+    def furthest(name: str) -> list[float]:
+        return [-(scores.get((name, rung)) or 0.0) for rung in reversed(range(len(shares)))]
+
+    lines = [
+        [name, *(cell(scores.get((name, rung)), ".4f") for rung in range(len(shares)))]
+        for name in sorted(names, key=furthest)
+    ]
+    return Table(["candidate", *(f"{record.metric}\nafter {share:.0%}" for share in shares)], lines)
 
 
 def baseline_table(record: CompressionRecord, titles: Mapping[str, str]) -> Table:
@@ -181,6 +193,7 @@ def write_compress_report(path: Path, record: CompressionRecord) -> None:
         front=_front_table(record, front),
         finals=finals_table(record),
         candidates=candidates_table(record),
+        trials=trials_table(record),
         baselines=baseline_table(record, BASELINES),
     )
 
