@@ -29,6 +29,7 @@ from emdistill.models.encoder import class_with_head, load_tasks, name_outputs
 from emdistill.runs.flows import read_flows
 from emdistill.runs.gate_record import read_gate
 from emdistill.runs.record import read_run
+from emdistill.show.gate_tables import verdict_lines
 from emdistill.tasks import KINDS as KINDS_OF
 
 ROWS = {"sure": 40, "stars": 24, "marks": 64, "tags": 32}
@@ -196,7 +197,7 @@ def exported(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(finished, run)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_export_heads, "measure_latencies", partial(_export_heads.measure_latencies, seconds=0.0))
-        assert main(["export", "--onnx", str(run), "--threads", "1"]) == 0
+        assert main(["export", "--int8", str(run), "--threads", "1", "--max-drop", "100"]) == 0
     return run / "onnx"
 
 
@@ -211,7 +212,7 @@ def test_all_heads_in_one_graph(folder: Path, finished: Path, exported: Path, tm
         if task == "tags":  # its rows hold tokens
             words[2] = f"{folder}/sure.jsonl"
         answers = []
-        for number, model in enumerate((finished / "student", exported)):
+        for number, model in enumerate((finished / "student", exported / "model.onnx")):
             output = tmp_path / f"{task}-{number}.jsonl"
             assert main([*words, "--model", str(model), "--output", str(output)]) == 0
             answers.append([json.loads(line) for line in output.read_text().splitlines()])
@@ -233,14 +234,37 @@ def test_the_gate_judges_each_head(exported: Path) -> None:
     assert gate is not None
     assert gate.metric == "mean"
     assert gate.verdict.go
+    assert [*gate.variants] == ["student", "onnx", "int8"]
     for variant in gate.variants.values():
         assert {name.partition("/")[0] for name in variant.scores} == {"mean", *ROWS}
+        assert [*variant.heads] == [*ROWS]
+    int8 = gate.variants["int8"]
+    drops = [head.drop for head in int8.heads.values()]
+    assert int8.drop == pytest.approx(np.mean(drops))  # type: ignore[arg-type]
+    card = (exported / "README.md").read_text()
+    said = verdict_lines(gate)
+    assert not unnamed("\n".join(said), *(f"{task}: {head.metric}" for task, head in int8.heads.items()))
+    assert not [line for line in said if line not in card]
+    assert "model_int8.onnx" in card
+
+
+def test_int8_answers_head_by_head_near_float32(folder: Path, exported: Path, tmp_path: Path) -> None:
+    sizes = [(exported / name).stat().st_size for name in ("model.onnx", "model_int8.onnx")]
+    assert sizes[1] < sizes[0]
+    for task in ROWS:
+        words = ["predict", "--input", f"{folder}/sure.jsonl", "--text", "text", "--logits", "--head", task]
+        answers = []
+        for name in ("model.onnx", "model_int8.onnx"):
+            output = tmp_path / f"{task}-{name}.jsonl"
+            assert main([*words, "--model", str(exported / name), "--output", str(output)]) == 0
+            answers.append([flat(json.loads(line)["logits"]) for line in output.read_text().splitlines()])
+        one, other = map(np.concatenate, answers)
+        assert 0 < np.abs(one - other).max() < 0.2
 
 
 @pytest.mark.parametrize(
     ("words", "token"),
     [
-        (["--int8"], "--int8"),
         (["--onnx", "--task", "rte"], "--task"),
         (["--onnx", "--max-drop-from-teacher=1"], "--max"),
     ],
