@@ -11,7 +11,7 @@ from typing import Any
 from datasets import Dataset, concatenate_datasets
 
 from emdistill.commands._mixture_student import Asked, born
-from emdistill.commands._open_teacher import open_teacher
+from emdistill.commands._open_teacher import input_hashes, open_teacher
 from emdistill.commands._teachers import TeacherModel
 from emdistill.config import RunConfig, Selection, config_dict
 from emdistill.console import say, say_scores
@@ -19,6 +19,7 @@ from emdistill.data.mixed_batches import MixtureSampler
 from emdistill.data.mixture_file import Mixture, MixtureTask, read_mixture
 from emdistill.data.read import read_data
 from emdistill.data.teacher_answers import is_answers_file
+from emdistill.data.unlabelled import texts_kept
 from emdistill.errors import ConfigError
 from emdistill.losses import MixtureObjective, Orthogonality, TaskDiscriminator
 from emdistill.models.encoder import encoder_shape, tasks_of
@@ -28,19 +29,18 @@ from emdistill.runs.describe import (
     describe_arithmetic,
     describe_data,
     describe_model,
-    file_hashes,
     objective_and_sizes,
     versions,
 )
 from emdistill.runs.distillation import as_distillation
-from emdistill.runs.learn import learn, prepare
+from emdistill.runs.learn import count_steps, learn, prepare, steps_per_epoch
 from emdistill.runs.open_run import Run, open_run
 from emdistill.runs.record import FileRecord, RunRecord, TaskRecord
 from emdistill.runs.student_artifact import StudentArtifact, write_student
 from emdistill.show.cards import mixture_card
 from emdistill.show.run_report import write_run_report
 from emdistill.tasks.mixture import MEAN, MIXTURE, joint_scores, shares
-from emdistill.training import DistillationArguments, Stage
+from emdistill.training import Stage
 from emdistill.training.evaluate import predict_sets, score_sets
 from emdistill.training.lesson import Lesson, prove
 from emdistill.training.mixture import MixtureCollator, MixtureScore, MixtureTeacher, of_task, to_choose_on
@@ -77,7 +77,7 @@ def distill_mixture(config: RunConfig, *, quiet: bool = False) -> StudentArtifac
     _check_options(config)
     mixture = read_mixture(Path(config.data))
     reads = [config.data, config.teacher, config.student, config.student_source]
-    reads += [place for entry in mixture.tasks for place in (entry.data, entry.dev, entry.teacher, entry.augmented)]
+    reads += [place for entry in mixture.tasks for place in entry.places]
     folder = Path(config.output)
     with open_run(folder, overwrite=config.overwrite, resume=config.resume, reads=reads) as run:
         tasks = [_asked(config, entry) for entry in mixture.tasks]
@@ -93,7 +93,7 @@ def distill_mixture(config: RunConfig, *, quiet: bool = False) -> StudentArtifac
         for part in parts:
             prove(replace(part.lesson, stages=lesson.stages, train=_rows(part, tasks), collator=lesson.collator))
         _score_teachers(run, record, parts, quiet=quiet)
-        run.begin(record)
+        run.begin(record, keep=("teacher_cache",) if record.unlabelled else ())  # the tokens of the text stand there
         _teach(run, lesson, parts)
         _leave_behind(run, student, tokenizer, parts, quiet=quiet)
         run.finish()
@@ -134,7 +134,10 @@ def _part(asked: Asked, model: Any, tokenizer: Any) -> Part:
     augmented = None if config.augmented is None else teacher.augmented(Path(config.augmented), asked.data)
     stages = teacher.stages(config, encoder_shape(model), asked.task)
     own_tokenizer = teacher.own_tokenizer(stages, tokenizer)
-    arguments, splits = prepare(config, asked.data, tokenizer, stages, augmented, own_tokenizer)
+    text = teacher.unlabelled(config, asked.task)
+    arguments, splits = prepare(
+        config, asked.data, tokenizer, stages, augmented, own_tokenizer, text, config.labelled_share
+    )
     lesson = Lesson(
         model, tokenizer, stages, arguments, splits.train, teacher.source, splits.choose_on, splits.score,
         teacher_tokenizer=own_tokenizer,
@@ -155,9 +158,9 @@ def _lesson(
     for settings in arguments:
         settings.metric_for_best_model = f"eval_{MEAN}" if choose_on else None
     tasks = [part.asked for part in parts]
-    rows = [_rows(part, tasks) for part in parts]
-    train = concatenate_datasets(rows)
-    numbers, lengths = train["task"][:], train["length"][:]
+    train = concatenate_datasets([_rows(part, tasks) for part in parts])
+    has_text = any(part.splits.unlabelled is not None for part in parts)
+    labelled = [of_task(part.splits.labelled, number) for number, part in enumerate(parts)] if has_text else []
     weights = [asked.entry.weight for asked in tasks]
     stages = _stages(mixture, parts, encoder_shape(student).width)
     scores = [part.splits.score for part in parts if part.splits.score is not None]
@@ -171,9 +174,23 @@ def _lesson(
         to_choose_on(choose_on) if choose_on else None,
         MixtureScore({asked.name: asked.task for asked in tasks}, scores, choose_on),
         MixtureCollator([part.lesson.collate for part in parts]),
-        batches=lambda size, seed: MixtureSampler(numbers, lengths, size, seed, temper=mixture.temper, weights=weights),
+        labelled=concatenate_datasets(labelled) if labelled else None,
+        batches=lambda rows, size, seed: MixtureSampler(
+            rows["task"][:], rows["length"][:], size, seed, temper=mixture.temper, weights=weights
+        ),
     )
+    if has_text:
+        count_steps(stages, arguments, len(_sampler(lesson)))
     return lesson, _record(config, student, lesson, parts)
+
+
+def _sampler(lesson: Lesson) -> MixtureSampler:
+    """The batches of all that is learned from."""
+    settings = lesson.arguments[0]
+    assert lesson.batches is not None
+    sampler = lesson.batches(lesson.train, settings.per_device_train_batch_size, settings.seed)
+    assert isinstance(sampler, MixtureSampler)
+    return sampler
 
 
 def _rows(part: Part, tasks: Sequence[Asked]) -> Dataset:
@@ -203,14 +220,11 @@ def _record(config: RunConfig, student: MultiTaskModel, lesson: Lesson, parts: S
     hashes = {"mixture": hashlib.sha256(Path(config.data).read_bytes()).hexdigest()}
     for part in parts:
         asked = part.asked
-        own = {"teacher": asked.teacher.fingerprint, **file_hashes(asked.data)}
-        if asked.config.augmented is not None:
-            own["augmented"] = hashlib.sha256(Path(asked.config.augmented).read_bytes()).hexdigest()
+        own = input_hashes(asked.config, asked.teacher, asked.data)
         hashes |= {f"{asked.name}/{name}": digest for name, digest in own.items()}
     rows = {name: sum(part.splits.rows[name] for part in parts) for name in ("train", "chosen on")}
     settings = lesson.arguments[0]
-    assert lesson.batches is not None
-    batches = len(lesson.batches(settings.per_device_train_batch_size, settings.seed))  # type: ignore[arg-type]
+    texts = [part.splits.unlabelled for part in parts if part.splits.unlabelled is not None]
     return RunRecord(
         config=config_dict(config),
         seed=config.seed,
@@ -220,7 +234,8 @@ def _record(config: RunConfig, student: MultiTaskModel, lesson: Lesson, parts: S
         tasks=described,
         selection=SELECTIONS[config.select].format(rows["chosen on"]),
         rows=rows,
-        steps_per_epoch=math.ceil(batches / settings.gradient_accumulation_steps),
+        unlabelled={name: sum(counts[name] for counts in texts) for name in texts[0]} if texts else None,
+        steps_per_epoch=steps_per_epoch(settings, len(_sampler(lesson))),
         texts_cut_at_max_length=sum(part.splits.cut for part in parts),
         arithmetic=describe_arithmetic(settings),
         objective={stage.name: str(stage.objective) for stage in lesson.stages},
@@ -256,15 +271,14 @@ def _notes(config: RunConfig, tasks: Sequence[Asked]) -> list[str]:
 
 def _outline(mixture: Mixture, record: RunRecord, lesson: Lesson, parts: Sequence[Part]) -> str:
     """What is learned, how often each task is met and in how many steps, as a run says it before it begins."""
-    settings: DistillationArguments = lesson.arguments[0]
     sizes = [len(part.splits.train) for part in parts]
     often = shares(sizes, mixture.temper, [part.asked.entry.weight for part in parts])
-    sampler = lesson.batches(settings.per_device_train_batch_size, settings.seed) if lesson.batches else None
-    assert isinstance(sampler, MixtureSampler)
     lines = [
         f"{part.asked.name}: {size:,} rows to learn from, {share:.1%} of the batches, {count:,} an epoch"
-        for part, size, share, count in zip(parts, sizes, often, sampler.counts, strict=True)
+        for part, size, share, count in zip(parts, sizes, often, _sampler(lesson).counts, strict=True)
     ]
+    texts = {part.asked.name: part.splits.unlabelled for part in parts}
+    lines += [f"{name}: {texts_kept(counts)}" for name, counts in texts.items() if counts is not None]
     steps = sum(
         each.max_steps if each.max_steps > 0 else math.ceil(each.num_train_epochs * (record.steps_per_epoch or 0))
         for each in lesson.arguments

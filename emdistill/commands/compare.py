@@ -12,10 +12,10 @@ from filelock import FileLock, Timeout
 from emdistill.commands._baselines import Setting, measure_baselines
 from emdistill.commands._bench import Contender, run_contender
 from emdistill.commands._entries import entry_configs, find_baseline, read_entries, read_seeds, with_labels_alone
-from emdistill.commands._open_teacher import open_teacher
+from emdistill.commands._open_teacher import input_hashes, open_teacher
 from emdistill.commands._places import check_folder
 from emdistill.commands._teachers import OpenTeacher
-from emdistill.commands.distill import distill, input_hashes, student_shape
+from emdistill.commands.distill import distill, student_shape
 from emdistill.config import CompareConfig, RunConfig, as_command, config_dict
 from emdistill.console import print_table, say
 from emdistill.data.read import read_data

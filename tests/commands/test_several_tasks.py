@@ -337,12 +337,53 @@ def test_batches_may_be_gathered(folder: Path, tmp_path: Path) -> None:
     assert record.log[-1].log[-1]["step"] == record.steps_per_epoch
 
 
+def test_text_without_labels_belongs_to_a_task(
+    folder: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its teacher answers it; rows of dev are left out; a stage without a teacher does without it, in as many steps."""
+    texts = [f"it was {word} {number}" for word in ("good", "bad") for number in range(20)]
+    labelled = json.loads((folder / "sure.jsonl").read_text().splitlines()[0])["text"]
+    (folder / "more.txt").write_text("\n".join([*texts, labelled]) + "\n")
+    tagged = [{"text": f"a {text}"} for text in texts]
+    (folder / "more.jsonl").write_text("\n".join(map(json.dumps, tagged)))
+    of = {"sure": {"unlabelled": "more.txt", "unlabelled_rows": 30}, "tags": {"unlabelled": "more.jsonl"}}
+    tasks = write_tasks(folder, "text.yaml", of=of)
+    seen: list[tuple[int, int]] = []
+    from emdistill.training.mixture import MixtureTeacher
+
+    answer = MixtureTeacher.__call__
+
+    def noted(self: Any, inputs: Any, *rest: Any) -> Any:
+        seen.append((int(inputs["task"][0]), int(inputs["row"].max())))
+        return answer(self, inputs, *rest)
+
+    monkeypatch.setattr(MixtureTeacher, "__call__", noted)
+    objective = {"schedule": "two-phase", "intermediate_share": 0.5, "alpha": 0.0}
+    place = distill(
+        **QUICK | {"baselines": "none", "objective": objective, "method": "bert-emd"},
+        data=str(tasks), teacher=str(folder / "teacher-sure"), output=str(tmp_path / "run"),
+    ).folder  # fmt: skip
+    record = read_run(place)
+    assert record.unlabelled is not None
+    assert record.unlabelled["kept"] == 30 + 40
+    assert record.hashes.keys() >= {"sure/unlabelled more.txt", "tags/unlabelled more.jsonl"}
+    printed = capsys.readouterr().out
+    assert not unnamed(printed, "sure: 30 of 30", "tags: 40 of 40")
+    last_rows = {task: max(row for each, row in seen if each == task) for task, _ in seen}
+    assert last_rows[0] >= ROWS["sure"] * 0.7  # those after the labelled ones
+    assert last_rows[3] > ROWS["tags"]
+    assert [stage.log[-1]["step"] for stage in record.log] == [record.steps_per_epoch] * 2
+    assert not (place / "teacher_cache").exists()
+    for file in (place / "report.html", place / "student" / "README.md"):
+        assert not unnamed(file.read_text(), "70 of 70")
+
+
 @pytest.mark.parametrize(
     ("options", "tokens"),
     [
         ({"task": "rte"}, ["--task", "tasks.yaml"]),
         ({"text": "body"}, ["--text", "tasks.yaml"]),
-        ({"unlabelled": "more.txt"}, ["--unlabelled"]),
+        ({"unlabelled": "more.txt"}, ["--unlabelled", "tasks.yaml"]),
         ({"training": {"tokens_per_batch": 100}}, ["--training.tokens_per_batch"]),
     ],
 )
