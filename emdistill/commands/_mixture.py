@@ -3,18 +3,19 @@
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, concatenate_datasets
 
-from emdistill.commands._mixture_student import Asked, born
+from emdistill.commands._mixture_results import leave_behind, score_teachers
+from emdistill.commands._mixture_student import Asked, Part, born
 from emdistill.commands._open_teacher import input_hashes, open_teacher
 from emdistill.commands._teachers import TeacherModel
 from emdistill.config import RunConfig, Selection, config_dict
-from emdistill.console import say, say_scores
+from emdistill.console import say
 from emdistill.data.mixed_batches import MixtureSampler
 from emdistill.data.mixture_file import Mixture, MixtureTask, read_mixture
 from emdistill.data.read import read_data
@@ -24,7 +25,7 @@ from emdistill.errors import ConfigError
 from emdistill.losses import MixtureObjective, Orthogonality, TaskDiscriminator
 from emdistill.models.encoder import encoder_shape, tasks_of
 from emdistill.models.multi_task import MultiTaskModel
-from emdistill.processes import is_first_process
+from emdistill.runs.baseline_record import baseline_names
 from emdistill.runs.describe import (
     describe_arithmetic,
     describe_data,
@@ -32,21 +33,17 @@ from emdistill.runs.describe import (
     objective_and_sizes,
     versions,
 )
-from emdistill.runs.distillation import as_distillation
 from emdistill.runs.learn import count_steps, learn, prepare, steps_per_epoch
 from emdistill.runs.open_run import Run, open_run
 from emdistill.runs.record import FileRecord, RunRecord, TaskRecord
-from emdistill.runs.student_artifact import StudentArtifact, write_student
-from emdistill.show.cards import mixture_card
-from emdistill.show.run_report import write_run_report
-from emdistill.tasks.mixture import MEAN, MIXTURE, joint_scores, shares
+from emdistill.runs.student_artifact import StudentArtifact
+from emdistill.tasks.mixture import MEAN, MIXTURE, shares
 from emdistill.training import Stage
-from emdistill.training.evaluate import predict_sets, score_sets
 from emdistill.training.lesson import Lesson, prove
 from emdistill.training.mixture import MixtureCollator, MixtureScore, MixtureTeacher, of_task, to_choose_on
 from emdistill.training.projections import fit_projections
 from emdistill.training.run_stages import seed_everything
-from emdistill.training.splits import LAST_IS_KEPT, Splits, check_max_length, sample_batches
+from emdistill.training.splits import LAST_IS_KEPT, check_max_length, sample_batches
 
 # Options of one task's data: of several, the file says them.
 OF_A_TASK = (
@@ -58,15 +55,6 @@ SELECTIONS: dict[Selection, str] = {
     "dev": "the best checkpoint by the mean over tasks on dev: its score is the one it was chosen by, and flatters",
     "last": LAST_IS_KEPT,
 }
-
-
-@dataclass(frozen=True)
-class Part:
-    """What the student learns of one task: the lesson that it would be alone, and the rows."""
-
-    asked: Asked
-    lesson: Lesson
-    splits: Splits
 
 
 def distill_mixture(config: RunConfig, *, quiet: bool = False) -> StudentArtifact:
@@ -88,14 +76,14 @@ def distill_mixture(config: RunConfig, *, quiet: bool = False) -> StudentArtifac
         if run.is_finished(record):
             say(f"{folder} is finished already; nothing to do", quiet=quiet)
             return StudentArtifact(folder)
-        for line in (*_notes(config, tasks), _outline(mixture, record, lesson, parts)):
+        for line in (*_notes(tasks), _outline(mixture, record, lesson, parts)):
             say(line, quiet=quiet)
         for part in parts:
             prove(replace(part.lesson, stages=lesson.stages, train=_rows(part, tasks), collator=lesson.collator))
-        _score_teachers(run, record, parts, quiet=quiet)
+        teacher_logits = score_teachers(record, parts, quiet=quiet)
         run.begin(record, keep=("teacher_cache",) if record.unlabelled else ())  # the tokens of the text stand there
         _teach(run, lesson, parts)
-        _leave_behind(run, student, tokenizer, parts, quiet=quiet)
+        leave_behind(run, student, tokenizer, parts, teacher_logits, quiet=quiet)
         run.finish()
     return StudentArtifact(folder)
 
@@ -107,6 +95,11 @@ def _check_options(config: RunConfig) -> None:
         raise ConfigError(f"{', '.join(given)}: of several tasks, {config.data} says it for each; write it there")
     if config.training.get("tokens_per_batch"):
         raise ConfigError("--training.tokens_per_batch: batches of several tasks are counted in rows; leave it out")
+    if "labels" in (names := baseline_names(config.baselines)):
+        raise ConfigError(
+            f"--baselines {config.baselines}: labels alone is a run of its own where tasks are several, with --method "
+            f"hard-labels; name the others: --baselines {','.join(name for name in names if name != 'labels')}"
+        )
     if is_answers_file(config.teacher):
         raise ConfigError(
             f"--teacher {config.teacher} is a file of answers; name the encoder whose layers the student keeps, and "
@@ -262,11 +255,8 @@ def _together(tasks: Mapping[str, TaskRecord]) -> TaskRecord:
     )
 
 
-def _notes(config: RunConfig, tasks: Sequence[Asked]) -> list[str]:
-    notes = [f"note: {asked.name}: {note}" for asked in tasks for note in asked.data.notes]
-    if config.baselines != "none":
-        notes.append("note: baselines are measured for one task; of several none is")
-    return notes
+def _notes(tasks: Sequence[Asked]) -> list[str]:
+    return [f"note: {asked.name}: {note}" for asked in tasks for note in asked.data.notes]
 
 
 def _outline(mixture: Mixture, record: RunRecord, lesson: Lesson, parts: Sequence[Part]) -> str:
@@ -290,29 +280,6 @@ def _outline(mixture: Mixture, record: RunRecord, lesson: Lesson, parts: Sequenc
 # ------------------------------------------------------------------------------------------------- training and after
 
 
-def _score_teachers(run: Run, record: RunRecord, parts: Sequence[Part], *, quiet: bool) -> None:
-    """The teachers' scores, each on its own task; raises TeacherError for one near chance."""
-    scores: dict[str, dict[str, float]] = {}
-    for part in parts:
-        asked = part.asked
-        description = "" if quiet else f"teacher of {asked.name} on dev"
-        logits = asked.teacher.logits(
-            asked.data.evaluation, max_length=asked.config.max_length, description=description
-        )
-        own = {} if logits is None else score_sets(asked.task, logits, asked.data.evaluation)
-        if asked.config.check_teacher:
-            asked.teacher.check_score(own, asked.task, next(iter(asked.data.evaluation.values())))
-        if own:
-            scores[asked.name] = own
-    if len(scores) == len(parts):
-        record.scores["teacher"] = joint_scores(scores, _metrics(parts))
-        say(f"teachers on dev: {say_scores(record.scores['teacher'])}", quiet=quiet)
-
-
-def _metrics(parts: Sequence[Part]) -> dict[str, str]:
-    return {part.asked.name: part.asked.task.metrics[0] for part in parts}
-
-
 def _teach(run: Run, lesson: Lesson, parts: Sequence[Part]) -> None:
     """Fit the projections, write the caches, and train."""
     for part in parts:
@@ -327,22 +294,3 @@ def _teach(run: Run, lesson: Lesson, parts: Sequence[Part]) -> None:
     stages = zip(*sources, strict=True)
     together = [None if each == (None,) * len(parts) else MixtureTeacher(each) for each in stages]
     learn(run, lesson, together)
-
-
-def _leave_behind(run: Run, student: MultiTaskModel, tokenizer: Any, parts: Sequence[Part], *, quiet: bool) -> None:
-    """Score every head on its task, and write the run's files."""
-    scores = {}
-    for part in parts:
-        asked = part.asked
-        model = student.of(asked.name)
-        description = "" if quiet else f"student on {asked.name}"
-        reading = {"max_length": asked.config.max_length, "description": description}
-        logits = predict_sets(model, tokenizer, asked.data.evaluation, **reading)  # type: ignore[arg-type]
-        scores[asked.name] = score_sets(asked.task, logits, asked.data.evaluation)
-    run.record.scores["student"] = joint_scores(scores, _metrics(parts))
-    say(f"student on dev: {say_scores(run.record.scores['student'])}", quiet=quiet)
-    if is_first_process():
-        tokenizer.model_max_length = parts[0].asked.config.max_length
-        write_student(run.folder, student, tokenizer, mixture_card(as_distillation(run.folder, run.record)))
-        run.save()
-        write_run_report(run.folder)

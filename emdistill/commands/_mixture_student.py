@@ -15,7 +15,8 @@ from emdistill.runs.reading import reading_of
 from emdistill.students import Student, student_kind
 from emdistill.students.several_heads import with_heads
 from emdistill.tasks.task import Task, TaskData
-from emdistill.training.splits import sample_batches
+from emdistill.training.lesson import Lesson
+from emdistill.training.splits import Splits, sample_batches
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,15 @@ class Asked:
     def task(self) -> Task:
         """What is asked."""
         return self.data.task
+
+
+@dataclass(frozen=True)
+class Part:
+    """What the student learns of one task: the lesson that it would be alone, and the rows."""
+
+    asked: Asked
+    lesson: Lesson
+    splits: Splits
 
 
 def born(config: RunConfig, mixture: Mixture, tasks: Sequence[Asked]) -> tuple[MultiTaskModel, Any]:

@@ -26,6 +26,8 @@ from emdistill.commands.evaluate import evaluate_model
 from emdistill.errors import ConfigError, Interrupted, ModelError, OutputError
 from emdistill.models import load_classifier
 from emdistill.models.encoder import class_with_head, load_tasks, name_outputs
+from emdistill.runs.answers import read_predictions
+from emdistill.runs.baseline_record import read_baselines
 from emdistill.runs.flows import read_flows
 from emdistill.runs.gate_record import read_gate
 from emdistill.runs.record import read_run
@@ -273,6 +275,37 @@ def test_what_several_heads_are_not_exported_with(finished: Path, capsys: Any, w
     assert main(["export", str(finished), *words]) == 2
     assert token in capsys.readouterr().err
     assert not (finished / "onnx").exists()
+
+
+def test_answers_and_baselines_of_each_task(folder: Path, finished: Path, tmp_path: Path, capsys: Any) -> None:
+    """Of each what a run of it alone leaves: its answers, what TF-IDF would do, and its sections of the page."""
+    for task in ROWS:
+        answers = read_predictions(finished / "tasks" / task / "predictions.jsonl")["dev"]
+        assert answers.teacher is not None
+        assert not (finished / "tasks" / task / "baselines.json").exists()  # --baselines none
+    short = {**QUICK["training"], "max_steps": 2}  # type: ignore[dict-item]
+    options = {**QUICK, "training": short, "baselines": "tfidf", "select": "last", "method": "soft-targets"}
+    files = {
+        "data": str(folder / "tasks.yaml"),
+        "teacher": str(folder / "teacher-sure"),
+        "output": str(tmp_path / "run"),
+    }
+    place = distill(**options, **files).folder  # type: ignore[arg-type]
+    printed = capsys.readouterr().out
+    scores = read_run(place).scores["student"]
+    page = (place / "report.html").read_text()
+    for task in ROWS:
+        record = read_baselines(place / "tasks" / task)
+        assert record is not None
+        assert record.score(record.student) == pytest.approx(scores[f"{task}/{record.metric}"])
+        assert ("tfidf" in record.computed) == (task != "tags")  # it has one answer per text
+        assert not unnamed(page, f"{task}: ")
+        assert f'id="answers-{task}"' in page
+        assert f'id="baselines-{task}"' in page
+        assert not unnamed(printed, f"{task}: ")
+    assert not unnamed(printed, "TF-IDF", "micro_f1")
+    with names(ConfigError, "labels", "hard-labels", "tfidf"):
+        distill(**options | {"baselines": "tfidf,labels"}, output=str(tmp_path / "other"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("options", [{"teacher_cache": "states"}, {"method": "bert-emd"}, {"method": "soft-targets"}])
