@@ -1,6 +1,5 @@
 """Several tasks, one student: `distill --data tasks.yaml`. Each task is read, taught and scored as if it were alone."""
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,21 +10,16 @@ from typing import Any
 from datasets import Dataset, concatenate_datasets
 
 from emdistill.commands._mixture_results import leave_behind, score_teachers
-from emdistill.commands._mixture_student import Asked, Part, born
-from emdistill.commands._open_teacher import input_hashes, open_teacher
-from emdistill.commands._teachers import TeacherModel
+from emdistill.commands._mixture_student import Part, born
+from emdistill.commands._mixture_tasks import Asked, OpenMixture, check_options, open_mixture
 from emdistill.config import RunConfig, Selection, config_dict
 from emdistill.console import say
 from emdistill.data.mixed_batches import MixtureSampler
-from emdistill.data.mixture_file import Mixture, MixtureTask, read_mixture
-from emdistill.data.read import read_data
-from emdistill.data.teacher_answers import is_answers_file
+from emdistill.data.mixture_file import Mixture, read_mixture
 from emdistill.data.unlabelled import texts_kept
-from emdistill.errors import ConfigError
 from emdistill.losses import MixtureObjective, Orthogonality, TaskDiscriminator
-from emdistill.models.encoder import encoder_shape, tasks_of
+from emdistill.models.encoder import encoder_shape
 from emdistill.models.multi_task import MultiTaskModel
-from emdistill.runs.baseline_record import baseline_names
 from emdistill.runs.describe import (
     describe_arithmetic,
     describe_data,
@@ -43,12 +37,7 @@ from emdistill.training.lesson import Lesson, prove
 from emdistill.training.mixture import MixtureCollator, MixtureScore, MixtureTeacher, of_task, to_choose_on
 from emdistill.training.projections import fit_projections
 from emdistill.training.run_stages import seed_everything
-from emdistill.training.splits import LAST_IS_KEPT, check_max_length, sample_batches
-
-# Options of one task's data: of several, the file says them.
-OF_A_TASK = (
-    "task", "text", "text_pair", "label", "dev", "kind", "augmented", "unlabelled", "unlabelled_rows", "labelled_share",
-)  # fmt: skip
+from emdistill.training.splits import LAST_IS_KEPT, sample_batches
 
 SELECTIONS: dict[Selection, str] = {
     "held-out": "the best checkpoint by the mean over tasks on {:,} rows held out of train (not trained on)",
@@ -62,21 +51,22 @@ def distill_mixture(config: RunConfig, *, quiet: bool = False) -> StudentArtifac
 
     Raises an EmdistillError before any training where an input cannot be used; Interrupted after Ctrl-C.
     """
-    _check_options(config)
+    check_options(config)
     mixture = read_mixture(Path(config.data))
     reads = [config.data, config.teacher, config.student, config.student_source]
     reads += [place for entry in mixture.tasks for place in entry.places]
     folder = Path(config.output)
     with open_run(folder, overwrite=config.overwrite, resume=config.resume, reads=reads) as run:
-        tasks = [_asked(config, entry) for entry in mixture.tasks]
-        student, tokenizer = born(config, mixture, tasks)
+        opened = open_mixture(config, mixture)
+        tasks = opened.tasks
+        student, tokenizer = born(config, opened)
         seed_everything(config.seed)
         parts = [_part(asked, student.of(asked.name), tokenizer) for asked in tasks]
-        lesson, record = _lesson(config, mixture, student, tokenizer, parts)
+        lesson, record = _lesson(config, opened, student, tokenizer, parts)
         if run.is_finished(record):
             say(f"{folder} is finished already; nothing to do", quiet=quiet)
             return StudentArtifact(folder)
-        for line in (*_notes(tasks), _outline(mixture, record, lesson, parts)):
+        for line in (*opened.notes, _outline(mixture, record, lesson, parts)):
             say(line, quiet=quiet)
         for part in parts:
             prove(replace(part.lesson, stages=lesson.stages, train=_rows(part, tasks), collator=lesson.collator))
@@ -86,36 +76,6 @@ def distill_mixture(config: RunConfig, *, quiet: bool = False) -> StudentArtifac
         leave_behind(run, student, tokenizer, parts, teacher_logits, quiet=quiet)
         run.finish()
     return StudentArtifact(folder)
-
-
-def _check_options(config: RunConfig) -> None:
-    usual = RunConfig(teacher="", output="")
-    given = [f"--{name}" for name in OF_A_TASK if getattr(config, name) != getattr(usual, name)]
-    if given:
-        raise ConfigError(f"{', '.join(given)}: of several tasks, {config.data} says it for each; write it there")
-    if config.training.get("tokens_per_batch"):
-        raise ConfigError("--training.tokens_per_batch: batches of several tasks are counted in rows; leave it out")
-    if "labels" in (names := baseline_names(config.baselines)):
-        raise ConfigError(
-            f"--baselines {config.baselines}: labels alone is a run of its own where tasks are several, with --method "
-            f"hard-labels; name the others: --baselines {','.join(name for name in names if name != 'labels')}"
-        )
-    if is_answers_file(config.teacher):
-        raise ConfigError(
-            f"--teacher {config.teacher} is a file of answers; name the encoder whose layers the student keeps, and "
-            f"the file in {config.data}"
-        )
-
-
-def _asked(config: RunConfig, entry: MixtureTask) -> Asked:
-    """Task, data and teacher of one entry of the file."""
-    own = replace(config, **{"rows": config.rows, "head": None, **entry.options})
-    if own.head is None and not is_answers_file(own.teacher) and entry.name in tasks_of(own.teacher):
-        own = replace(own, head=entry.name)
-    teacher, data = open_teacher(own, read_data(own))
-    if isinstance(teacher, TeacherModel):
-        check_max_length(config.max_length, teacher.model.model)
-    return Asked(entry, own, data, teacher)
 
 
 # ------------------------------------------------------------------------------------------------- lessons and record
@@ -140,7 +100,7 @@ def _part(asked: Asked, model: Any, tokenizer: Any) -> Part:
 
 def _lesson(
     config: RunConfig,
-    mixture: Mixture,
+    opened: OpenMixture,
     student: MultiTaskModel,
     tokenizer: Any,
     parts: Sequence[Part],
@@ -150,7 +110,7 @@ def _lesson(
     choose_on = [part.splits.choose_on for part in parts if part.splits.choose_on is not None]
     for settings in arguments:
         settings.metric_for_best_model = f"eval_{MEAN}" if choose_on else None
-    tasks = [part.asked for part in parts]
+    mixture, tasks = opened.mixture, opened.tasks
     train = concatenate_datasets([_rows(part, tasks) for part in parts])
     has_text = any(part.splits.unlabelled is not None for part in parts)
     labelled = [of_task(part.splits.labelled, number) for number, part in enumerate(parts)] if has_text else []
@@ -174,7 +134,7 @@ def _lesson(
     )
     if has_text:
         count_steps(stages, arguments, len(_sampler(lesson)))
-    return lesson, _record(config, student, lesson, parts)
+    return lesson, _record(config, opened.hashes(config), student, lesson, parts)
 
 
 def _sampler(lesson: Lesson) -> MixtureSampler:
@@ -208,13 +168,10 @@ def _stages(mixture: Mixture, parts: Sequence[Part], width: int) -> list[Stage]:
     ]
 
 
-def _record(config: RunConfig, student: MultiTaskModel, lesson: Lesson, parts: Sequence[Part]) -> RunRecord:
+def _record(
+    config: RunConfig, hashes: dict[str, str], student: MultiTaskModel, lesson: Lesson, parts: Sequence[Part]
+) -> RunRecord:
     described = {part.asked.name: describe_data(part.asked.data) for part in parts}
-    hashes = {"mixture": hashlib.sha256(Path(config.data).read_bytes()).hexdigest()}
-    for part in parts:
-        asked = part.asked
-        own = input_hashes(asked.config, asked.teacher, asked.data)
-        hashes |= {f"{asked.name}/{name}": digest for name, digest in own.items()}
     rows = {name: sum(part.splits.rows[name] for part in parts) for name in ("train", "chosen on")}
     settings = lesson.arguments[0]
     texts = [part.splits.unlabelled for part in parts if part.splits.unlabelled is not None]
@@ -253,10 +210,6 @@ def _together(tasks: Mapping[str, TaskRecord]) -> TaskRecord:
         ),
         held_out="; ".join(f"{name}: {task.held_out}" for name, task in tasks.items() if task.held_out) or None,
     )
-
-
-def _notes(tasks: Sequence[Asked]) -> list[str]:
-    return [f"note: {asked.name}: {note}" for asked in tasks for note in asked.data.notes]
 
 
 def _outline(mixture: Mixture, record: RunRecord, lesson: Lesson, parts: Sequence[Part]) -> str:

@@ -22,6 +22,7 @@ from transformers import AutoModel
 from emdistill import distill
 from emdistill.cli import main
 from emdistill.commands import _export_heads
+from emdistill.commands.compare import compare
 from emdistill.commands.evaluate import evaluate_model
 from emdistill.errors import ConfigError, Interrupted, ModelError, OutputError
 from emdistill.models import load_classifier
@@ -429,11 +430,46 @@ def test_what_does_not_fit_several_tasks_is_refused(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("verb", ["compare", "finetune", "evaluate"])
+def test_methods_are_compared_over_all_tasks_and_each(folder: Path, tmp_path: Path, capsys: Any) -> None:
+    """Paired over seeds; runs that stand are not done again; what is refused is refused before any training."""
+    short = {**QUICK["training"], "num_train_epochs": 1}  # type: ignore[dict-item]
+    options: dict[str, Any] = {**QUICK, "training": short, "select": "last", "teacher": str(folder / "teacher-sure")}
+    options |= {"data": str(folder / "tasks.yaml"), "seeds": "2", "output": str(tmp_path / "all")}
+    found = compare(methods="soft-targets,hard-labels", **options)
+    assert found.metric == "mean"
+    assert [metric.partition("/")[0] for metric in found.tasks] == [*ROWS]
+    for metric in found.tasks:
+        _, other = found.by(metric).entries
+        expected = [
+            read_run(tmp_path / "all" / "runs" / f"hard-labels-{seed}").scores["student"][metric]
+            - read_run(tmp_path / "all" / "runs" / f"soft-targets-{seed}").scores["student"][metric]
+            for seed in (0, 1)
+        ]
+        assert list(other.differences.values()) == pytest.approx(expected)
+    written = json.loads((tmp_path / "all" / "comparison.json").read_text())
+    assert {*written["tasks"]} == {*found.tasks}
+    printed = capsys.readouterr().out
+    for text in (
+        printed,
+        (tmp_path / "all" / "comparison.md").read_text(),
+        (tmp_path / "all" / "report.html").read_text(),
+    ):
+        assert not unnamed(text, "sure", "stars", "marks", "tags", "pearson")
+    compare(methods="soft-targets,hard-labels", **options)
+    assert "there already" in capsys.readouterr().out
+    with names(ConfigError, "bert-emd", "answers"):
+        rows = [json.loads(line)["text"] for line in (folder / "sure.jsonl").read_text().splitlines()]
+        lines = [json.dumps({"text": text, "logits": [1.0, -1.0]}) for text in rows]
+        (folder / "answers.jsonl").write_text("\n".join(lines))
+        tasks = write_tasks(folder, "answered.yaml", of={"sure": {"teacher": "answers.jsonl"}})
+        options |= {"data": str(tasks), "output": str(tmp_path / "other"), "teacher": str(folder / "teacher-stars")}
+        compare(methods="soft-targets,bert-emd", **options)
+
+
+@pytest.mark.parametrize("verb", ["finetune", "evaluate"])
 def test_other_verbs_take_one_task(folder: Path, tmp_path: Path, capsys: Any, verb: str) -> None:
     model, output = f"{folder}/teacher-sure", ["--output", f"{tmp_path}/out"]
     words = {
-        "compare": ["--teacher", model, "--methods", "soft-targets,balanced", *output],
         "finetune": ["--model", model, *output],
         "evaluate": ["--model", model],
     }[verb]
