@@ -306,7 +306,7 @@ def test_answers_and_baselines_of_each_task(folder: Path, finished: Path, tmp_pa
         assert not unnamed(printed, f"{task}: ")
     assert not unnamed(printed, "TF-IDF", "micro_f1")
     with names(ConfigError, "labels", "hard-labels", "tfidf"):
-        distill(**options | {"baselines": "tfidf,labels"}, output=str(tmp_path / "other"))  # type: ignore[arg-type]
+        distill(**options | files | {"baselines": "tfidf,labels", "output": f"{tmp_path}/other"})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("options", [{"teacher_cache": "states"}, {"method": "bert-emd"}, {"method": "soft-targets"}])
