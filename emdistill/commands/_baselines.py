@@ -1,6 +1,5 @@
 """What a user could take instead of the student, learned and measured on the same rows and the same machine."""
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +22,7 @@ from emdistill.errors import ConfigError, Interrupted, ModelError
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.encoder import load_encoder, load_tokenizer
 from emdistill.options import load_config
+from emdistill.processes import process_count
 from emdistill.runs.answers import Logits
 from emdistill.runs.baseline_record import FOLDER, OWN_INT8, TITLES
 from emdistill.runs.record import RUN_FILE
@@ -154,7 +154,7 @@ def _static(setting: Setting) -> Contender:
 
 def _labels(setting: Setting) -> Contender:
     assert setting.distil is not None  # a comparison has its own
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if process_count() > 1:
         raise ConfigError("several processes train here; train it by itself, with --method hard-labels")
     artifact = setting.distil(labels_alone(setting.config))
     seconds = artifact.run.timings.get("training_seconds")

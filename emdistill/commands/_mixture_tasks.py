@@ -12,6 +12,7 @@ from emdistill.data.read import read_data
 from emdistill.data.teacher_answers import is_answers_file
 from emdistill.errors import ConfigError
 from emdistill.models.encoder import tasks_of
+from emdistill.processes import process_count
 from emdistill.runs.baseline_record import baseline_names
 from emdistill.tasks.task import Task, TaskData
 from emdistill.training.splits import check_max_length
@@ -79,6 +80,11 @@ def check_options(config: RunConfig) -> None:
     given = [f"--{name}" for name in OF_A_TASK if getattr(config, name) != getattr(usual, name)]
     if given:
         raise ConfigError(f"{', '.join(given)}: of several tasks, {config.data} says it for each; write it there")
+    if process_count() > 1:
+        raise ConfigError(
+            f"--data {config.data}: several tasks are learned in one process only, and {process_count()} train here; "
+            "start it without torchrun or accelerate launch"
+        )
     if config.training.get("tokens_per_batch"):
         raise ConfigError("--training.tokens_per_batch: batches of several tasks are counted in rows; leave it out")
     if "labels" in (names := baseline_names(config.baselines)):

@@ -466,6 +466,15 @@ def test_methods_are_compared_over_all_tasks_and_each(folder: Path, tmp_path: Pa
         compare(methods="soft-targets,bert-emd", **options)
 
 
+def test_several_processes_are_refused_before_anything_is_read(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with names(ConfigError, "tasks.yaml", 2, "torchrun"):
+        run(folder, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("verb", ["finetune", "evaluate"])
 def test_other_verbs_take_one_task(folder: Path, tmp_path: Path, capsys: Any, verb: str) -> None:
     model, output = f"{folder}/teacher-sure", ["--output", f"{tmp_path}/out"]
