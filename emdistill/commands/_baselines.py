@@ -1,6 +1,5 @@
 """What a user could take instead of the student, learned and measured on the same rows and the same machine."""
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,27 +10,27 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from rich.console import Console
 
 from emdistill.baselines import Fitted, encoder_means, over_vectors, static_vectors, tfidf
 from emdistill.baselines.linear import columns
 from emdistill.commands._bench import Bench, Contender, run_contender, time_all, torch_contender
 from emdistill.commands._entries import BUDGET
 from emdistill.commands._teachers import OpenTeacher
-from emdistill.commands.export import MAX_DROP_ON_TRAIN, write_int8
 from emdistill.config import LearningConfig, RunConfig, TeachingConfig, flatten, recipe_of, source_name
 from emdistill.console import say, say_scores
 from emdistill.errors import ConfigError, Interrupted, ModelError
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.encoder import load_encoder, load_tokenizer
 from emdistill.options import load_config
+from emdistill.processes import process_count
 from emdistill.runs.answers import Logits
 from emdistill.runs.baseline_record import FOLDER, OWN_INT8, TITLES
 from emdistill.runs.record import RUN_FILE
 from emdistill.runs.student_artifact import StudentArtifact
+from emdistill.ship.int8_choice import MAX_DROP_ON_TRAIN, quantize_best, training_sample
 from emdistill.ship.onnx import export_onnx, open_onnx, reads_token_types
 from emdistill.ship.onnx_folder import INT8, MODEL, write_onnx_folder
-from emdistill.ship.subject import Classifier, Subject
+from emdistill.ship.subject import Classifier
 from emdistill.students import student_kind
 from emdistill.tasks.task import TaskData
 from emdistill.training.evaluate import score_sets
@@ -155,7 +154,7 @@ def _static(setting: Setting) -> Contender:
 
 def _labels(setting: Setting) -> Contender:
     assert setting.distil is not None  # a comparison has its own
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if process_count() > 1:
         raise ConfigError("several processes train here; train it by itself, with --method hard-labels")
     artifact = setting.distil(labels_alone(setting.config))
     seconds = artifact.run.timings.get("training_seconds")
@@ -182,8 +181,8 @@ def _int8(classifier: Classifier, setting: Setting) -> Contender:
         part = Path(folder)
         types = reads_token_types(model) and "token_type_ids" in tokenizer.model_input_names
         export_onnx(model, part / MODEL, token_types=types)
-        subject, console = Subject(classifier, None, setting.data, length), Console(stderr=True)
-        made = write_int8(part, subject, max_drop=MAX_DROP_ON_TRAIN, threads=threads, console=console)
+        sample = training_sample(setting.data, tokenizer, length)
+        made = quantize_best(part / MODEL, part / INT8, [sample], max_drop=MAX_DROP_ON_TRAIN, threads=threads)
         if made is None:
             raise ModelError(
                 f"whatever stays in float32, int8 costs over {MAX_DROP_ON_TRAIN:g} points on training rows"

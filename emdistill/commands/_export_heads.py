@@ -1,8 +1,7 @@
 """A student of several tasks as one ONNX graph with an output per head; each head is judged on its own task."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,18 @@ from emdistill.models.inputs import longest_text
 from emdistill.models.multi_task import MultiTaskModel
 from emdistill.models.teacher import Teacher
 from emdistill.runs.describe import versions
-from emdistill.runs.gate_record import GATE, GateRecord, TimedCase, VariantRecord, write_gate
+from emdistill.runs.gate_record import GATE, GateRecord, TimedCase, write_gate
 from emdistill.runs.reading import recall_reading
 from emdistill.runs.record import RUN_FILE, RunRecord, read_run
 from emdistill.ship.footprint import Footprint
-from emdistill.ship.gate import Limits, judge
+from emdistill.ship.gate import HeadVariants, Limits, judge_heads
+from emdistill.ship.int8_choice import MAX_DROP_ON_TRAIN, Quantised, quantize_best, training_sample
 from emdistill.ship.measurement import Batch, Variant, machine, measure_latencies, variant_records, weight_files
-from emdistill.ship.onnx import PACKAGES, export_onnx, head_output, open_onnx, reads_token_types
-from emdistill.ship.onnx_folder import CARD, MODEL, write_onnx_folder
+from emdistill.ship.onnx import PACKAGES, export_onnx, head_output, open_onnx, reads_token_types, session_outputs
+from emdistill.ship.onnx_folder import CARD, INT8, MODEL, put_first, write_onnx_folder
+from emdistill.ship.subject import Classifier
 from emdistill.show.cards import heads_card
-from emdistill.tasks.mixture import MEAN, joint_scores
+from emdistill.tasks.answers import flat
 from emdistill.tasks.task import Task, TaskData
 from emdistill.training import predict_logits
 
@@ -41,7 +42,6 @@ class Head:
 
     task: Task
     examples: Dataset
-    max_length: int
     variants: dict[str, Variant]
 
 
@@ -53,9 +53,9 @@ def several_tasks(run: str) -> RunRecord | None:
 
 
 def export_heads(
-    run: str, record: RunRecord, place: Path, limits: Limits, *, data: str | None, threads: int
+    run: str, record: RunRecord, place: Path, limits: Limits, *, data: str | None, int8: bool, threads: int
 ) -> GateRecord:
-    """Export all heads as one graph in float32, and measure it; the gate's metric is the mean over tasks.
+    """Export all heads as one graph, in float32 and perhaps in int8, and measure it; the metric is the mean over tasks.
 
     A limit on the drop holds for the mean and for each task. Raises as `export` does.
     """
@@ -69,16 +69,38 @@ def export_heads(
         token_types = reads_token_types(model) and "token_type_ids" in tokenizer.model_input_names
         with console.status(f"writing {MODEL}"):
             export_onnx(model, part / MODEL, token_types=token_types)
-            write_onnx_folder(part, model, tokenizer)
+        quantised, notes = None, []
+        if int8:
+            most = MAX_DROP_ON_TRAIN if limits.max_drop is None else limits.max_drop
+            with console.status(f"writing {INT8}"):
+                samples = [
+                    training_sample(own, tokenizer, _length(model.of(task)), head_output(task))
+                    for task, own in sets.items()
+                ]
+                quantised = quantize_best(part / MODEL, part / INT8, samples, max_drop=most, threads=threads)
+            notes += [no_int8(most)] * (quantised is None)
+        write_onnx_folder(part, model, tokenizer)
         with console.status("scoring every head on dev"):
-            heads = {task: _head(model, task, sets[task], folder, part, tokenizer, threads) for task in sets}
-        with console.status("timing both in turns"):
+            student = Classifier(str(folder), model, tokenizer)
+            heads = {task: _head(student, task, own, part, quantised, threads) for task, own in sets.items()}
+        with console.status("timing all of them in turns"):
             first = next(iter(heads.values()))
             latencies = measure_latencies(first.variants, first.examples, longest=longest_text(model), threads=threads)
-        gate = _judged(heads, limits, latencies, threads)
+        gate = _judged(heads, limits, latencies, threads, notes)
+        if gate.verdict.ship == "int8":
+            put_first(part, INT8)
         (part / CARD).write_text(heads_card(gate, record), encoding="utf-8")
         write_gate(part / GATE.name, gate)
     return gate
+
+
+def no_int8(most: float) -> str:
+    """What is said where nothing could stay in int8."""
+    return f"no int8 model was written: whatever stays in float32, it costs more than {most:g} points on training rows"
+
+
+def _length(model: Any) -> int:
+    return min(recall_reading(model).max_length, longest_text(model))
 
 
 def _data(model: MultiTaskModel, file: Path, source: str) -> dict[str, TaskData]:
@@ -97,70 +119,56 @@ def _data(model: MultiTaskModel, file: Path, source: str) -> dict[str, TaskData]
 
 
 def _head(
-    model: MultiTaskModel, task: str, data: TaskData, folder: Path, part: Path, tokenizer: Any, threads: int
+    student: Classifier, task: str, data: TaskData, part: Path, quantised: Quantised | None, threads: int
 ) -> Head:
-    """The answers of one head, in PyTorch and in ONNX Runtime."""
+    """The answers of one head, in PyTorch and in ONNX Runtime; what is timed is the answers of all heads."""
+    model: Any = student.model
+    tokenizer = student.tokenizer
     one, examples = model.of(task), next(iter(data.evaluation.values()))
-    length = min(recall_reading(one).max_length, longest_text(one))
-    onnx = open_onnx(part / MODEL, threads=threads, head=task)
-    outputs = [head_output(name) for name in model.outputs]
-    file, size = weight_files(str(folder), model)
+    length, outputs = _length(one), [head_output(name) for name in model.outputs]
+    file, size = weight_files(student.source, model)
 
     def all_heads(batch: Batch) -> object:
         with torch.inference_mode():
             return model.answers({name: torch.from_numpy(rows) for name, rows in batch.items()})
 
-    def all_outputs(batch: Batch) -> object:
-        fed = {item.name: batch[item.name] for item in onnx.session.get_inputs()}
-        return onnx.session.run(outputs, fed)
+    def exported(file: str) -> Variant:
+        graph = open_onnx(part / file, threads=threads, head=task)
+        return Variant(
+            "ONNX Runtime", str(part / file), file, (part / file).stat().st_size,
+            graph.predict_logits(examples, max_length=length),
+            lambda batch: session_outputs(graph.session, batch, outputs), tokenizer,
+        )  # fmt: skip
 
-    make = partial(Variant, tokenizer=tokenizer)
+    predicted = predict_logits(one, tokenizer, examples, max_length=length)
     variants = {
-        "student": make(
-            "PyTorch", str(folder), file, size, predict_logits(one, tokenizer, examples, max_length=length), all_heads
-        ),
-        "onnx": make(
-            "ONNX Runtime", str(part / MODEL), MODEL, (part / MODEL).stat().st_size,
-            onnx.predict_logits(examples, max_length=length), all_outputs,
-        ),
-    }  # fmt: skip
-    return Head(data.task, examples, length, variants)
+        "student": Variant("PyTorch", student.source, file, size, predicted, all_heads, tokenizer),
+        "onnx": exported(MODEL),
+    }
+    if quantised is not None:
+        variants["int8"] = replace(exported(INT8), method=quantised.method, kept_in_float32=quantised.in_float32)
+    return Head(data.task, examples, variants)
 
 
 def _judged(
-    heads: Mapping[str, Head], limits: Limits, latencies: Mapping[str, list[TimedCase]], threads: int
+    heads: Mapping[str, Head],
+    limits: Limits,
+    latencies: Mapping[str, list[TimedCase]],
+    threads: int,
+    notes: Sequence[str],
 ) -> GateRecord:
-    """The gate of the mean over tasks, with what fails on any one of them."""
+    """The gate of all heads, each with what was measured of it."""
     nothing = dict.fromkeys(latencies, Footprint(note=None))
-    here = partial(judge, limits=limits, versions=versions() | _packages(), machine=machine(threads))
-    records: dict[str, dict[str, VariantRecord]] = {}
-    gates = {}
-    for task, head in heads.items():
-        predicted = head.variants["student"].predicted
-        records[task] = variant_records(head.variants, head.task, head.task.gold(head.examples), latencies, nothing)
-        gates[task] = here(
-            records[task],
+    measured = {
+        task: HeadVariants(
+            variant_records(head.variants, head.task, head.task.gold(head.examples), latencies, nothing),
             metric=head.task.metrics[0],
             dev_rows=len(head.examples),
-            logit_size=max(1.0, float(np.abs(np.concatenate([*predicted], axis=None)).max())),
+            logit_size=max(1.0, float(np.abs(flat(head.variants["student"].predicted)).max())),
         )
-    metrics = {task: head.task.metrics[0] for task, head in heads.items()}
-    together = {}
-    for name in latencies:
-        scores = joint_scores({task: records[task][name].scores for task in heads}, metrics)
-        widest = max(
-            (records[task][name] for task in heads), key=lambda each: each.logits.largest if each.logits else 0
-        )
-        together[name] = replace(widest, scores=scores, drop_standard_error=None)
-    rows = sum(len(head.examples) for head in heads.values())
-    gate = here(together, metric=MEAN, dev_rows=rows, logit_size=np.inf)
-    failures = {name: list(reasons) for name, reasons in gate.verdict.failures.items()}
-    for task, own in gates.items():
-        for name, reasons in own.verdict.failures.items():
-            failures.setdefault(name, []).extend(f"{task}: {reason}" for reason in reasons)
-    failed = "onnx" in failures
-    verdict = replace(gate.verdict, go=not failed, ship=None if failed else "onnx", failures=failures)
-    return replace(gate, verdict=verdict)
+        for task, head in heads.items()
+    }
+    return judge_heads(measured, limits, versions=versions() | _packages(), machine=machine(threads), notes=notes)
 
 
 def _packages() -> dict[str, str]:

@@ -1,57 +1,43 @@
 """Several tasks, one student: `distill --data tasks.yaml`. Each task is read, taught and scored as if it were alone."""
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, concatenate_datasets
 
-from emdistill.commands._mixture_student import Asked, born
-from emdistill.commands._open_teacher import open_teacher
-from emdistill.commands._teachers import TeacherModel
+from emdistill.commands._mixture_results import leave_behind, score_teachers
+from emdistill.commands._mixture_student import Part, born
+from emdistill.commands._mixture_tasks import Asked, OpenMixture, check_options, open_mixture
 from emdistill.config import RunConfig, Selection, config_dict
-from emdistill.console import say, say_scores
+from emdistill.console import say
 from emdistill.data.mixed_batches import MixtureSampler
-from emdistill.data.mixture_file import Mixture, MixtureTask, read_mixture
-from emdistill.data.read import read_data
-from emdistill.data.teacher_answers import is_answers_file
-from emdistill.errors import ConfigError
+from emdistill.data.mixture_file import Mixture, read_mixture
+from emdistill.data.unlabelled import texts_kept
 from emdistill.losses import MixtureObjective, Orthogonality, TaskDiscriminator
-from emdistill.models.encoder import encoder_shape, tasks_of
+from emdistill.models.encoder import encoder_shape
 from emdistill.models.multi_task import MultiTaskModel
-from emdistill.processes import is_first_process
 from emdistill.runs.describe import (
     describe_arithmetic,
     describe_data,
     describe_model,
-    file_hashes,
     objective_and_sizes,
     versions,
 )
-from emdistill.runs.distillation import as_distillation
-from emdistill.runs.learn import learn, prepare
+from emdistill.runs.learn import count_steps, learn, prepare, steps_per_epoch
 from emdistill.runs.open_run import Run, open_run
 from emdistill.runs.record import FileRecord, RunRecord, TaskRecord
-from emdistill.runs.student_artifact import StudentArtifact, write_student
-from emdistill.show.cards import mixture_card
-from emdistill.show.run_report import write_run_report
-from emdistill.tasks.mixture import MEAN, MIXTURE, joint_scores, shares
-from emdistill.training import DistillationArguments, Stage
-from emdistill.training.evaluate import predict_sets, score_sets
+from emdistill.runs.student_artifact import StudentArtifact
+from emdistill.tasks.mixture import MEAN, MIXTURE, shares
+from emdistill.training import Stage
 from emdistill.training.lesson import Lesson, prove
 from emdistill.training.mixture import MixtureCollator, MixtureScore, MixtureTeacher, of_task, to_choose_on
 from emdistill.training.projections import fit_projections
 from emdistill.training.run_stages import seed_everything
-from emdistill.training.splits import LAST_IS_KEPT, Splits, check_max_length, sample_batches
-
-# Options of one task's data: of several, the file says them.
-OF_A_TASK = (
-    "task", "text", "text_pair", "label", "dev", "kind", "augmented", "unlabelled", "unlabelled_rows", "labelled_share",
-)  # fmt: skip
+from emdistill.training.splits import LAST_IS_KEPT, sample_batches
 
 SELECTIONS: dict[Selection, str] = {
     "held-out": "the best checkpoint by the mean over tasks on {:,} rows held out of train (not trained on)",
@@ -60,69 +46,36 @@ SELECTIONS: dict[Selection, str] = {
 }
 
 
-@dataclass(frozen=True)
-class Part:
-    """What the student learns of one task: the lesson that it would be alone, and the rows."""
-
-    asked: Asked
-    lesson: Lesson
-    splits: Splits
-
-
 def distill_mixture(config: RunConfig, *, quiet: bool = False) -> StudentArtifact:
     """Distil the teachers of several tasks into one student with a head per task, and write the run folder.
 
     Raises an EmdistillError before any training where an input cannot be used; Interrupted after Ctrl-C.
     """
-    _check_options(config)
+    check_options(config)
     mixture = read_mixture(Path(config.data))
     reads = [config.data, config.teacher, config.student, config.student_source]
-    reads += [place for entry in mixture.tasks for place in (entry.data, entry.dev, entry.teacher, entry.augmented)]
+    reads += [place for entry in mixture.tasks for place in entry.places]
     folder = Path(config.output)
     with open_run(folder, overwrite=config.overwrite, resume=config.resume, reads=reads) as run:
-        tasks = [_asked(config, entry) for entry in mixture.tasks]
-        student, tokenizer = born(config, mixture, tasks)
+        opened = open_mixture(config, mixture)
+        tasks = opened.tasks
+        student, tokenizer = born(config, opened)
         seed_everything(config.seed)
         parts = [_part(asked, student.of(asked.name), tokenizer) for asked in tasks]
-        lesson, record = _lesson(config, mixture, student, tokenizer, parts)
+        lesson, record = _lesson(config, opened, student, tokenizer, parts)
         if run.is_finished(record):
             say(f"{folder} is finished already; nothing to do", quiet=quiet)
             return StudentArtifact(folder)
-        for line in (*_notes(config, tasks), _outline(mixture, record, lesson, parts)):
+        for line in (*opened.notes, _outline(mixture, record, lesson, parts)):
             say(line, quiet=quiet)
         for part in parts:
             prove(replace(part.lesson, stages=lesson.stages, train=_rows(part, tasks), collator=lesson.collator))
-        _score_teachers(run, record, parts, quiet=quiet)
-        run.begin(record)
+        teacher_logits = score_teachers(record, parts, quiet=quiet)
+        run.begin(record, keep=("teacher_cache",) if record.unlabelled else ())  # the tokens of the text stand there
         _teach(run, lesson, parts)
-        _leave_behind(run, student, tokenizer, parts, quiet=quiet)
+        leave_behind(run, student, tokenizer, parts, teacher_logits, quiet=quiet)
         run.finish()
     return StudentArtifact(folder)
-
-
-def _check_options(config: RunConfig) -> None:
-    usual = RunConfig(teacher="", output="")
-    given = [f"--{name}" for name in OF_A_TASK if getattr(config, name) != getattr(usual, name)]
-    if given:
-        raise ConfigError(f"{', '.join(given)}: of several tasks, {config.data} says it for each; write it there")
-    if config.training.get("tokens_per_batch"):
-        raise ConfigError("--training.tokens_per_batch: batches of several tasks are counted in rows; leave it out")
-    if is_answers_file(config.teacher):
-        raise ConfigError(
-            f"--teacher {config.teacher} is a file of answers; name the encoder whose layers the student keeps, and "
-            f"the file in {config.data}"
-        )
-
-
-def _asked(config: RunConfig, entry: MixtureTask) -> Asked:
-    """Task, data and teacher of one entry of the file."""
-    own = replace(config, **{"rows": config.rows, "head": None, **entry.options})
-    if own.head is None and not is_answers_file(own.teacher) and entry.name in tasks_of(own.teacher):
-        own = replace(own, head=entry.name)
-    teacher, data = open_teacher(own, read_data(own))
-    if isinstance(teacher, TeacherModel):
-        check_max_length(config.max_length, teacher.model.model)
-    return Asked(entry, own, data, teacher)
 
 
 # ------------------------------------------------------------------------------------------------- lessons and record
@@ -134,7 +87,10 @@ def _part(asked: Asked, model: Any, tokenizer: Any) -> Part:
     augmented = None if config.augmented is None else teacher.augmented(Path(config.augmented), asked.data)
     stages = teacher.stages(config, encoder_shape(model), asked.task)
     own_tokenizer = teacher.own_tokenizer(stages, tokenizer)
-    arguments, splits = prepare(config, asked.data, tokenizer, stages, augmented, own_tokenizer)
+    text = teacher.unlabelled(config, asked.task)
+    arguments, splits = prepare(
+        config, asked.data, tokenizer, stages, augmented, own_tokenizer, text, config.labelled_share
+    )
     lesson = Lesson(
         model, tokenizer, stages, arguments, splits.train, teacher.source, splits.choose_on, splits.score,
         teacher_tokenizer=own_tokenizer,
@@ -144,7 +100,7 @@ def _part(asked: Asked, model: Any, tokenizer: Any) -> Part:
 
 def _lesson(
     config: RunConfig,
-    mixture: Mixture,
+    opened: OpenMixture,
     student: MultiTaskModel,
     tokenizer: Any,
     parts: Sequence[Part],
@@ -154,10 +110,10 @@ def _lesson(
     choose_on = [part.splits.choose_on for part in parts if part.splits.choose_on is not None]
     for settings in arguments:
         settings.metric_for_best_model = f"eval_{MEAN}" if choose_on else None
-    tasks = [part.asked for part in parts]
-    rows = [_rows(part, tasks) for part in parts]
-    train = concatenate_datasets(rows)
-    numbers, lengths = train["task"][:], train["length"][:]
+    mixture, tasks = opened.mixture, opened.tasks
+    train = concatenate_datasets([_rows(part, tasks) for part in parts])
+    has_text = any(part.splits.unlabelled is not None for part in parts)
+    labelled = [of_task(part.splits.labelled, number) for number, part in enumerate(parts)] if has_text else []
     weights = [asked.entry.weight for asked in tasks]
     stages = _stages(mixture, parts, encoder_shape(student).width)
     scores = [part.splits.score for part in parts if part.splits.score is not None]
@@ -171,9 +127,23 @@ def _lesson(
         to_choose_on(choose_on) if choose_on else None,
         MixtureScore({asked.name: asked.task for asked in tasks}, scores, choose_on),
         MixtureCollator([part.lesson.collate for part in parts]),
-        batches=lambda size, seed: MixtureSampler(numbers, lengths, size, seed, temper=mixture.temper, weights=weights),
+        labelled=concatenate_datasets(labelled) if labelled else None,
+        batches=lambda rows, size, seed: MixtureSampler(
+            rows["task"][:], rows["length"][:], size, seed, temper=mixture.temper, weights=weights
+        ),
     )
-    return lesson, _record(config, student, lesson, parts)
+    if has_text:
+        count_steps(stages, arguments, len(_sampler(lesson)))
+    return lesson, _record(config, opened.hashes(config), student, lesson, parts)
+
+
+def _sampler(lesson: Lesson) -> MixtureSampler:
+    """The batches of all that is learned from."""
+    settings = lesson.arguments[0]
+    assert lesson.batches is not None
+    sampler = lesson.batches(lesson.train, settings.per_device_train_batch_size, settings.seed)
+    assert isinstance(sampler, MixtureSampler)
+    return sampler
 
 
 def _rows(part: Part, tasks: Sequence[Asked]) -> Dataset:
@@ -198,19 +168,13 @@ def _stages(mixture: Mixture, parts: Sequence[Part], width: int) -> list[Stage]:
     ]
 
 
-def _record(config: RunConfig, student: MultiTaskModel, lesson: Lesson, parts: Sequence[Part]) -> RunRecord:
+def _record(
+    config: RunConfig, hashes: dict[str, str], student: MultiTaskModel, lesson: Lesson, parts: Sequence[Part]
+) -> RunRecord:
     described = {part.asked.name: describe_data(part.asked.data) for part in parts}
-    hashes = {"mixture": hashlib.sha256(Path(config.data).read_bytes()).hexdigest()}
-    for part in parts:
-        asked = part.asked
-        own = {"teacher": asked.teacher.fingerprint, **file_hashes(asked.data)}
-        if asked.config.augmented is not None:
-            own["augmented"] = hashlib.sha256(Path(asked.config.augmented).read_bytes()).hexdigest()
-        hashes |= {f"{asked.name}/{name}": digest for name, digest in own.items()}
     rows = {name: sum(part.splits.rows[name] for part in parts) for name in ("train", "chosen on")}
     settings = lesson.arguments[0]
-    assert lesson.batches is not None
-    batches = len(lesson.batches(settings.per_device_train_batch_size, settings.seed))  # type: ignore[arg-type]
+    texts = [part.splits.unlabelled for part in parts if part.splits.unlabelled is not None]
     return RunRecord(
         config=config_dict(config),
         seed=config.seed,
@@ -220,7 +184,8 @@ def _record(config: RunConfig, student: MultiTaskModel, lesson: Lesson, parts: S
         tasks=described,
         selection=SELECTIONS[config.select].format(rows["chosen on"]),
         rows=rows,
-        steps_per_epoch=math.ceil(batches / settings.gradient_accumulation_steps),
+        unlabelled={name: sum(counts[name] for counts in texts) for name in texts[0]} if texts else None,
+        steps_per_epoch=steps_per_epoch(settings, len(_sampler(lesson))),
         texts_cut_at_max_length=sum(part.splits.cut for part in parts),
         arithmetic=describe_arithmetic(settings),
         objective={stage.name: str(stage.objective) for stage in lesson.stages},
@@ -247,24 +212,16 @@ def _together(tasks: Mapping[str, TaskRecord]) -> TaskRecord:
     )
 
 
-def _notes(config: RunConfig, tasks: Sequence[Asked]) -> list[str]:
-    notes = [f"note: {asked.name}: {note}" for asked in tasks for note in asked.data.notes]
-    if config.baselines != "none":
-        notes.append("note: baselines are measured for one task; of several none is")
-    return notes
-
-
 def _outline(mixture: Mixture, record: RunRecord, lesson: Lesson, parts: Sequence[Part]) -> str:
     """What is learned, how often each task is met and in how many steps, as a run says it before it begins."""
-    settings: DistillationArguments = lesson.arguments[0]
     sizes = [len(part.splits.train) for part in parts]
     often = shares(sizes, mixture.temper, [part.asked.entry.weight for part in parts])
-    sampler = lesson.batches(settings.per_device_train_batch_size, settings.seed) if lesson.batches else None
-    assert isinstance(sampler, MixtureSampler)
     lines = [
         f"{part.asked.name}: {size:,} rows to learn from, {share:.1%} of the batches, {count:,} an epoch"
-        for part, size, share, count in zip(parts, sizes, often, sampler.counts, strict=True)
+        for part, size, share, count in zip(parts, sizes, often, _sampler(lesson).counts, strict=True)
     ]
+    texts = {part.asked.name: part.splits.unlabelled for part in parts}
+    lines += [f"{name}: {texts_kept(counts)}" for name, counts in texts.items() if counts is not None]
     steps = sum(
         each.max_steps if each.max_steps > 0 else math.ceil(each.num_train_epochs * (record.steps_per_epoch or 0))
         for each in lesson.arguments
@@ -274,29 +231,6 @@ def _outline(mixture: Mixture, record: RunRecord, lesson: Lesson, parts: Sequenc
 
 
 # ------------------------------------------------------------------------------------------------- training and after
-
-
-def _score_teachers(run: Run, record: RunRecord, parts: Sequence[Part], *, quiet: bool) -> None:
-    """The teachers' scores, each on its own task; raises TeacherError for one near chance."""
-    scores: dict[str, dict[str, float]] = {}
-    for part in parts:
-        asked = part.asked
-        description = "" if quiet else f"teacher of {asked.name} on dev"
-        logits = asked.teacher.logits(
-            asked.data.evaluation, max_length=asked.config.max_length, description=description
-        )
-        own = {} if logits is None else score_sets(asked.task, logits, asked.data.evaluation)
-        if asked.config.check_teacher:
-            asked.teacher.check_score(own, asked.task, next(iter(asked.data.evaluation.values())))
-        if own:
-            scores[asked.name] = own
-    if len(scores) == len(parts):
-        record.scores["teacher"] = joint_scores(scores, _metrics(parts))
-        say(f"teachers on dev: {say_scores(record.scores['teacher'])}", quiet=quiet)
-
-
-def _metrics(parts: Sequence[Part]) -> dict[str, str]:
-    return {part.asked.name: part.asked.task.metrics[0] for part in parts}
 
 
 def _teach(run: Run, lesson: Lesson, parts: Sequence[Part]) -> None:
@@ -313,22 +247,3 @@ def _teach(run: Run, lesson: Lesson, parts: Sequence[Part]) -> None:
     stages = zip(*sources, strict=True)
     together = [None if each == (None,) * len(parts) else MixtureTeacher(each) for each in stages]
     learn(run, lesson, together)
-
-
-def _leave_behind(run: Run, student: MultiTaskModel, tokenizer: Any, parts: Sequence[Part], *, quiet: bool) -> None:
-    """Score every head on its task, and write the run's files."""
-    scores = {}
-    for part in parts:
-        asked = part.asked
-        model = student.of(asked.name)
-        description = "" if quiet else f"student on {asked.name}"
-        reading = {"max_length": asked.config.max_length, "description": description}
-        logits = predict_sets(model, tokenizer, asked.data.evaluation, **reading)  # type: ignore[arg-type]
-        scores[asked.name] = score_sets(asked.task, logits, asked.data.evaluation)
-    run.record.scores["student"] = joint_scores(scores, _metrics(parts))
-    say(f"student on dev: {say_scores(run.record.scores['student'])}", quiet=quiet)
-    if is_first_process():
-        tokenizer.model_max_length = parts[0].asked.config.max_length
-        write_student(run.folder, student, tokenizer, mixture_card(as_distillation(run.folder, run.record)))
-        run.save()
-        write_run_report(run.folder)

@@ -5,44 +5,35 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from emdistill.commands._mixture_tasks import Asked, OpenMixture
 from emdistill.commands._teachers import OpenTeacher, TeacherModel
 from emdistill.config import RunConfig
-from emdistill.data.mixture_file import Mixture, MixtureTask
 from emdistill.models.encoder import tasks_of
 from emdistill.models.multi_task import MultiTaskModel, TaskOutputs
 from emdistill.models.task_head import HeadParts
 from emdistill.runs.reading import reading_of
 from emdistill.students import Student, student_kind
 from emdistill.students.several_heads import with_heads
-from emdistill.tasks.task import Task, TaskData
-from emdistill.training.splits import sample_batches
+from emdistill.tasks.task import Task
+from emdistill.training.lesson import Lesson
+from emdistill.training.splits import Splits, sample_batches
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One task of the mixture with its data and its teacher, as a distillation of it alone would have them."""
+class Part:
+    """What the student learns of one task: the lesson that it would be alone, and the rows."""
 
-    entry: MixtureTask
-    config: RunConfig
-    data: TaskData
-    teacher: OpenTeacher
-
-    @property
-    def name(self) -> str:
-        """Of the task, and of its head."""
-        return self.entry.name
-
-    @property
-    def task(self) -> Task:
-        """What is asked."""
-        return self.data.task
+    asked: Asked
+    lesson: Lesson
+    splits: Splits
 
 
-def born(config: RunConfig, mixture: Mixture, tasks: Sequence[Asked]) -> tuple[MultiTaskModel, Any]:
+def born(config: RunConfig, opened: OpenMixture) -> tuple[MultiTaskModel, Any]:
     """The student of --student, born from --teacher, with a head per task.
 
     Where it keeps its teacher's layers, each head begins as its own teacher's, else fresh.
     """
+    mixture, tasks = opened.mixture, opened.tasks
     student, tokenizer = _body(config, tasks)
     keeps = student_kind(config.student) in ("layer-count", "layer-list") and config.student_source is None
     parts = HeadParts(mixture.private, mixture.gate, mixture.label_embedding)

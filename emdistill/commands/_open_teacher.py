@@ -1,5 +1,6 @@
 """The one place that tells teachers apart: a model, several models, a file of answers, or nobody."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from emdistill.config import NO_TEACHER, RunConfig
 from emdistill.data.labels import as_the_model_counts
 from emdistill.data.teacher_answers import is_answers_file, read_teacher_answers
 from emdistill.errors import ConfigError
+from emdistill.runs.describe import file_hashes
 from emdistill.tasks.task import TaskData
 
 
@@ -47,3 +49,15 @@ def open_teacher(config: RunConfig, data: TaskData | None) -> tuple[OpenTeacher,
     model = TeacherModel(config)
     data = data or answered_text(config, model.model)
     return model, as_the_model_counts(data, model.model.labels, model.model.kind)
+
+
+def input_hashes(config: RunConfig, teacher: OpenTeacher, data: TaskData) -> dict[str, str]:
+    """SHA-256 of all that a run reads, by name: what two runs of one configuration may still differ in."""
+    files = {name: Path(place) for name in ("mapping", "augmented") if (place := getattr(config, name))}
+    text = teacher.unlabelled(config, data.task)
+    return {
+        "teacher": teacher.fingerprint,
+        **file_hashes(data),
+        **({} if text is None else {f"unlabelled {Path(name).name}": hash for name, hash in text.digests().items()}),
+        **{name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items() if file.is_file()},
+    }

@@ -1,7 +1,7 @@
 """Methods against each other: equal budget, equal births, paired seeds; runs that are finished are not done again."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -12,14 +12,18 @@ from filelock import FileLock, Timeout
 from emdistill.commands._baselines import Setting, measure_baselines
 from emdistill.commands._bench import Contender, run_contender
 from emdistill.commands._entries import entry_configs, find_baseline, read_entries, read_seeds, with_labels_alone
-from emdistill.commands._open_teacher import open_teacher
+from emdistill.commands._mixture_student import born
+from emdistill.commands._mixture_tasks import check_options, open_mixture
+from emdistill.commands._open_teacher import input_hashes, open_teacher
 from emdistill.commands._places import check_folder
 from emdistill.commands._teachers import OpenTeacher
-from emdistill.commands.distill import distill, input_hashes, student_shape
+from emdistill.commands.distill import distill, student_shape
 from emdistill.config import CompareConfig, RunConfig, as_command, config_dict
 from emdistill.console import print_table, say
+from emdistill.data.mixture_file import is_mixture, read_mixture
 from emdistill.data.read import read_data
 from emdistill.errors import ConfigError, EmdistillError, Interrupted, ModelError, OutputError
+from emdistill.models.encoder import encoder_shape
 from emdistill.options import load_options
 from emdistill.runs.answers import PREDICTIONS, Logits, teacher_logits
 from emdistill.runs.baseline_record import BASELINES, baseline_names, read_baselines, write_baselines
@@ -27,7 +31,7 @@ from emdistill.runs.comparison import RUNS, Comparison, read_comparison, run_pla
 from emdistill.runs.distillation import Distillation, read_distillation
 from emdistill.runs.open_run import check_same_run
 from emdistill.runs.record import RUN_FILE, RunRecord, read_run
-from emdistill.show.comparison_report import comparison_notes, differences_table, write_comparison
+from emdistill.show.comparison_report import comparison_notes, differences_table, tasks_table, write_comparison
 from emdistill.show.page import share_script
 from emdistill.show.run_report import write_run_report
 from emdistill.show.verdict import baseline_notes, baselines_table, verdict
@@ -83,16 +87,16 @@ def compare(config: CompareConfig | None = None, **options: Any) -> Comparison:
         raise ConfigError(
             f"--task {RAW_TEXT} has no score to compare by; distil with each method, then compare on a task"
         )
-    teacher, data = open_teacher(configs[0], read_data(configs[0]) if configs[0].data else None)
-    for note in data.notes:
-        say(f"note: {note}")
-    _check_methods(names, configs, teacher, data)
+    subject = _open(configs[0])
+    for note in subject.notes:
+        say(note)
+    _check_methods(names, configs, subject)
     plan = [
         PlannedRun(
             name,
             seed,
             replace(run_config, seed=seed, output=str(run_place(folder, name, seed))),
-            input_hashes(run_config, teacher, data),
+            subject.hashes(run_config),
         )
         for seed in seeds  # seed by seed, so that a comparison that is stopped has whole pairs
         for name, run_config in zip(names, configs, strict=True)
@@ -103,10 +107,10 @@ def compare(config: CompareConfig | None = None, **options: Any) -> Comparison:
     (folder / RUNS).mkdir(parents=True, exist_ok=True)
     share_script(folder)  # before the runs' pages are written, which share it
     try:
-        _run_all(plan, data, config.overwrite)
+        _run_all(plan, subject.data, config.overwrite)
         (folder / BASELINES).unlink(missing_ok=True)
-        if beside:
-            _measure(folder, beside, plan, data, teacher)
+        if beside and subject.data is not None and subject.teacher is not None:
+            _measure(folder, beside, plan, subject.data, subject.teacher)
         for run in plan:  # a page shows the student of the labels alone beside it, which may have come later
             write_run_report(Path(run.config.output))
     except KeyboardInterrupt:
@@ -118,12 +122,55 @@ def compare(config: CompareConfig | None = None, **options: Any) -> Comparison:
     return comparison
 
 
-def _check_methods(names: Iterable[str], configs: Sequence[RunConfig], teacher: OpenTeacher, data: TaskData) -> None:
+@dataclass(frozen=True)
+class Subject:
+    """What all entries learn.
+
+    hashes   of all that the run of a configuration reads
+    compose  the stages of a configuration's method, thrown away; raises where there are none
+    teacher, data   of one task; of several each run opens its own
+    """
+
+    notes: Sequence[str]
+    hashes: Callable[[RunConfig], Mapping[str, str]]
+    compose: Callable[[RunConfig], object]
+    teacher: OpenTeacher | None = None
+    data: TaskData | None = None
+
+
+def _open(config: RunConfig) -> Subject:
+    if is_mixture(config.data):
+        return _several_tasks(config)
+    teacher, data = open_teacher(config, read_data(config) if config.data else None)
+    shape = student_shape(teacher, data)
+    return Subject(
+        [f"note: {note}" for note in data.notes],
+        lambda entry: input_hashes(entry, teacher, data),
+        lambda entry: teacher.stages(entry, shape, data.task),
+        teacher,
+        data,
+    )
+
+
+def _several_tasks(config: RunConfig) -> Subject:
+    check_options(config)
+    opened = open_mixture(config, read_mixture(Path(config.data)))
+    student, _ = born(replace(config, student_birth="fresh"), opened)
+    shapes = {asked.name: encoder_shape(student.of(asked.name)) for asked in opened.tasks}
+
+    def compose(entry: RunConfig) -> None:
+        for asked in opened.tasks:
+            asked.teacher.stages(asked.under(entry), shapes[asked.name], asked.task)
+
+    measured = f"note: baselines of each task are measured by a run of its own: emdistill distill --data {config.data}"
+    return Subject([*opened.notes, measured], opened.hashes, compose)
+
+
+def _check_methods(names: Iterable[str], configs: Sequence[RunConfig], subject: Subject) -> None:
     """Compose every entry's method once, so that a fault is met before hours of training."""
-    student = student_shape(teacher, data)
     for name, config in zip(names, configs, strict=True):
         try:
-            teacher.stages(config, student, data.task)
+            subject.compose(config)
         except (ConfigError, ModelError) as error:
             raise type(error)(f"{name}: {error}") from None
 
@@ -147,7 +194,7 @@ def state_of(run: PlannedRun, *, overwrite: bool) -> State:
         raise
 
 
-def _run_all(plan: Sequence[PlannedRun], data: TaskData, overwrite: bool) -> None:
+def _run_all(plan: Sequence[PlannedRun], data: TaskData | None, overwrite: bool) -> None:
     """Finish every run; a run that another process is at has its turn later."""
     left, done, waits = list(plan), 0, False
     logits: dict[str, Logits] | None = None  # the teacher's, of the first run; all have one teacher and one dev
@@ -206,7 +253,7 @@ def _measure(
             write_baselines(one.folder, bench.record(student([one])))
 
 
-def _finish(run: PlannedRun, data: TaskData, logits: dict[str, Logits] | None, *, overwrite: bool) -> str:
+def _finish(run: PlannedRun, data: TaskData | None, logits: dict[str, Logits] | None, *, overwrite: bool) -> str:
     """Run it to its end, from wherever it is: 'accuracy 0.7475, 31 s'."""
     state = state_of(run, overwrite=overwrite)
     if state != "finished":
@@ -228,6 +275,8 @@ def _report(folder: Path, comparison: Comparison | None, command: str) -> None:
     beside = read_baselines(folder)
     write_comparison(folder, comparison, beside, command=command)
     print_table(differences_table(comparison, beside))
+    if comparison.tasks:
+        print_table(tasks_table(comparison))
     say("\n".join(f"- {note}" for note in comparison_notes(comparison)))
     if beside:
         print_table(baselines_table(beside).without_empty_columns())

@@ -1,6 +1,5 @@
 """From a teacher and sentences to a student, in the order the README tells it."""
 
-import hashlib
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -12,7 +11,7 @@ import numpy as np
 from emdistill.commands._baselines import Setting, measure_baselines
 from emdistill.commands._bench import torch_contender
 from emdistill.commands._mixture import distill_mixture
-from emdistill.commands._open_teacher import open_teacher
+from emdistill.commands._open_teacher import input_hashes, open_teacher
 from emdistill.commands._raw_text import distill_text
 from emdistill.commands._several_teachers import teacher_names
 from emdistill.commands._teachers import OpenTeacher
@@ -30,12 +29,11 @@ from emdistill.runs.describe import (
     describe_arithmetic,
     describe_data,
     describe_model,
-    file_hashes,
     objective_and_sizes,
     versions,
 )
 from emdistill.runs.distillation import as_distillation
-from emdistill.runs.learn import learn, prepare, steps_per_epoch
+from emdistill.runs.learn import count_steps, learn, prepare, steps_per_epoch
 from emdistill.runs.open_run import Run, open_run
 from emdistill.runs.reading import remember_reading
 from emdistill.runs.record import RunRecord
@@ -155,6 +153,8 @@ def _lesson(config: RunConfig, data: TaskData, teacher: OpenTeacher, sample: Any
     own_tokenizer = teacher.own_tokenizer(stages, tokenizer)
     text = teacher.unlabelled(config, task)
     arguments, splits = prepare(config, data, tokenizer, stages, augmented, own_tokenizer, text, config.labelled_share)
+    if text is not None:
+        count_steps(stages, arguments, splits.batches)
     record = RunRecord(
         config=config_dict(config),
         seed=config.seed,
@@ -164,7 +164,7 @@ def _lesson(config: RunConfig, data: TaskData, teacher: OpenTeacher, sample: Any
         selection=splits.selection,
         rows=splits.rows,
         unlabelled=splits.unlabelled,
-        steps_per_epoch=steps_per_epoch(arguments[0], splits),
+        steps_per_epoch=steps_per_epoch(arguments[0], splits.batches),
         texts_cut_at_max_length=splits.cut,
         share_of_padding=splits.padding,
         arithmetic=describe_arithmetic(arguments[0]),
@@ -206,18 +206,6 @@ def _leave_behind(
 def student_shape(teacher: OpenTeacher, data: TaskData) -> EncoderShape:
     """The shape that the student will have: for it a method can be composed before any training."""
     return encoder_shape(teacher.student(data.task, birth="fresh")[0])
-
-
-def input_hashes(config: RunConfig, teacher: OpenTeacher, data: TaskData) -> dict[str, str]:
-    """SHA-256 of all that a run reads, by name: what two runs of one configuration may still differ in."""
-    files = {name: Path(place) for name in ("mapping", "augmented") if (place := getattr(config, name))}
-    text = teacher.unlabelled(config, data.task)
-    return {
-        "teacher": teacher.fingerprint,
-        **file_hashes(data),
-        **({} if text is None else {f"unlabelled {Path(name).name}": hash for name, hash in text.digests().items()}),
-        **{name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items() if file.is_file()},
-    }
 
 
 def _outline(record: RunRecord, lesson: Lesson) -> str:

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from numpy.typing import NDArray
 from rich.console import Console
 
-from emdistill.commands._export_heads import export_heads, several_tasks
+from emdistill.commands._export_heads import export_heads, no_int8, several_tasks
 from emdistill.config import check_limits
 from emdistill.console import print_table
 from emdistill.errors import ConfigError, OutputError
@@ -25,7 +24,7 @@ from emdistill.runs.open_run import check_writable
 from emdistill.runs.reading import recall_reading
 from emdistill.runs.record import RUN_FILE
 from emdistill.ship.gate import Limits, judge
-from emdistill.ship.int8_choice import Quantised, quantize_best
+from emdistill.ship.int8_choice import MAX_DROP_ON_TRAIN, quantize_best, training_sample
 from emdistill.ship.measurement import (
     Variant,
     busy_note,
@@ -43,14 +42,10 @@ from emdistill.ship.onnx_folder import CARD, CONFIG, EXAMPLE, INT8, MODEL, TOKEN
 from emdistill.ship.subject import Classifier, Subject, read_subject
 from emdistill.show.cards import Reads, onnx_card
 from emdistill.show.gate_tables import gate_tables, verdict_lines
-from emdistill.states import ANSWERS
 from emdistill.tasks.answers import flat
 from emdistill.training import predict_logits
-from emdistill.training.splits import sample_batches
 
 GATE = GATE_FILE.name
-ROWS_TO_CHOOSE_BY = 1000  # of train: of fewer, a point is a row or two
-MAX_DROP_ON_TRAIN = 1.0  # points that int8 may cost on training rows before layers are kept in float32
 OWN_FILES = {MODEL, INT8, TOKENIZER, CONFIG, EXAMPLE, CARD, GATE}
 
 
@@ -101,8 +96,8 @@ def export(
     place = Path(output) if output is not None else Path(run) / "onnx"
     _check_place(place, overwrite=overwrite)
     if (several := several_tasks(run)) is not None:
-        _check_several(int8=int8, options={"teacher": teacher, "dev": dev, "task": task}, limits=limits)
-        gate = export_heads(run, several, place, limits, data=data, threads=threads)
+        _check_several({"teacher": teacher, "dev": dev, "task": task}, limits)
+        gate = export_heads(run, several, place, limits, data=data, int8=int8, threads=threads)
         _show(gate, place)
         return gate
     subject = read_subject(run, teacher=teacher, data=data, dev=dev, task=task)
@@ -125,12 +120,10 @@ def export(
         quantised, asides = None, []
         if int8:
             most = MAX_DROP_ON_TRAIN if max_drop is None else max_drop
-            quantised = write_int8(part, subject, max_drop=most, threads=threads, console=console)
-            if quantised is None:
-                asides.append(
-                    f"no int8 model was written: whatever stays in float32, it costs more than {most:g} points on "
-                    "training rows"
-                )
+            with console.status(f"writing {INT8}"):
+                sample = training_sample(subject.data, tokenizer, subject.max_length)
+                quantised = quantize_best(part / MODEL, part / INT8, [sample], max_drop=most, threads=threads)
+            asides += [no_int8(most)] * (quantised is None)
         write_onnx_folder(part, model, tokenizer)
         with console.status("scoring the exported models on dev"):
             variants["onnx"] = _onnx_variant(part / MODEL, subject, examples, threads)
@@ -152,10 +145,8 @@ def _reads(subject: Subject) -> Reads:
     return Reads(task.name, task.kind, task.labels, task.text_pair is not None, length)
 
 
-def _check_several(*, int8: bool, options: Mapping[str, str | None], limits: Limits) -> None:
+def _check_several(options: Mapping[str, str | None], limits: Limits) -> None:
     """Refuse what a student of several tasks is not exported with."""
-    if int8:
-        raise ConfigError("--int8: a student of several tasks is exported in float32; say --onnx")
     if given := [f"--{name}" for name, value in options.items() if value is not None]:
         raise ConfigError(f"{', '.join(given)}: of several tasks, the file of --data says it for each")
     if limits.max_drop_from_teacher is not None:
@@ -222,33 +213,6 @@ def _torch_variant(name: str, classifier: Classifier, examples: Dataset, max_len
     file, size = weight_files(source, model)
     predicted = predict_logits(model, tokenizer, examples, max_length=max_length, description=f"{name} on dev")
     return Variant("PyTorch", source, file, size, predicted, torch_run(model), tokenizer)
-
-
-def write_int8(part: Path, subject: Subject, *, max_drop: float, threads: int, console: Console) -> Quantised | None:
-    """The int8 graph, calibrated and chosen on training rows: chosen on dev, its score there would flatter."""
-    task = subject.data.task
-    # One text per batch, as in the scores on dev: in int8 an answer depends a little on what else is in its batch.
-    sample = sample_batches(
-        subject.data,
-        subject.student.tokenizer,
-        select="last",
-        max_length=subject.max_length,
-        count=ROWS_TO_CHOOSE_BY,
-        batch_size=1,
-    )
-    labels = [batch.pop("labels").numpy() for batch in sample]
-    batches = [{name: rows.numpy() for name, rows in batch.items()} for batch in sample]
-
-    def score(logits: NDArray[np.float32]) -> float:
-        if task.kind.one_answer:
-            return task.score(logits, np.concatenate(labels))[task.metrics[0]]
-        windows = np.split(logits, np.cumsum([batch[ANSWERS].size for batch in batches])[:-1])
-        return task.kind.score_of_windows(task, windows, [label[0] for label in labels])
-
-    with console.status(f"writing {INT8}"):
-        return quantize_best(
-            part / MODEL, part / INT8, batches, score, max_drop=max_drop, threads=threads, kind=task.kind
-        )
 
 
 def _onnx_variant(path: Path, subject: Subject, examples: Dataset, threads: int) -> Variant:

@@ -5,14 +5,20 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
+
 from emdistill.commands._places import check_file
 from emdistill.config import check_limits
 from emdistill.data.files import read_inputs
 from emdistill.data.row_writer import WRITTEN_SUFFIXES, RowWriter
-from emdistill.errors import DataError
+from emdistill.data.rows import Row
+from emdistill.data.tagged import is_tagged
+from emdistill.data.tagged_words import TaggedWords, read_words, suffixes_beside
+from emdistill.errors import ConfigError, DataError
 from emdistill.files import written_whole
 from emdistill.runs.answers import Logits, shortest
-from emdistill.ship.classifier import open_classifier
+from emdistill.ship.classifier import SavedClassifier, open_classifier
+from emdistill.tasks import KINDS
 
 
 def predict_file(
@@ -33,9 +39,10 @@ def predict_file(
 
     Args:
         model: folder or hub id of the model; or an .onnx file of an exported folder, or that folder.
-        input: a CSV, TSV, JSONL or Parquet file, one in SQuAD's format, or a .txt file with a sentence per line.
+        input: a CSV, TSV, JSONL or Parquet file, one in SQuAD's format, or a .txt file with a sentence per line; for a
+            tagger also CoNLL or CoNLL-U.
         output: file to write: .jsonl, .csv, .tsv or .parquet; or .json, the predictions by the rows' ids, as SQuAD's
-            scripts read them.
+            scripts read them; of CoNLL and CoNLL-U also the same, with the tags beside the words.
         text: column of the text; the column the model was trained on if not given.
         text_pair: column of the second text of a pair.
         batch_size: sentences at once; if not given 64, and 1 in ONNX, for in int8 an answer depends a little on what
@@ -46,20 +53,25 @@ def predict_file(
         overwrite: replace the output file if it exists.
     """
     check_limits(batch_size=batch_size)
-    place = Path(output)
-    check_file(place, WRITTEN_SUFFIXES, overwrite=overwrite)
+    place, beside = Path(output), suffixes_beside(Path(input)) if is_tagged(input) else ()
+    check_file(place, (*WRITTEN_SUFFIXES, *beside), overwrite=overwrite)
     classifier = open_classifier(model, head)
-    reading = classifier.reading.of(text, text_pair)
     length = classifier.max_length(max_length)
-    rows = read_inputs(input, reading.text, reading.text_pair)
     names = classifier.labels
     added = [*classifier.kind.answer_columns(names), *(["logits"] * logits)]
+    if is_tagged(input):
+        words = _words(classifier, Path(input), text, text_pair)
+        rows, examples = words.rows, classifier.task.rows_of_text(*words.columns)
+    else:
+        words, (rows, examples) = None, _rows(classifier, input, text, text_pair)
     if taken := set(added) & {name for row in rows for name in row.cells}:
         raise DataError(f"there is a column '{min(taken)}' already; rename it, for the output has one", file=input)
-    writer = RowWriter(place.suffix, Path(input), rows, (*names, *added))
-    columns = {"text": reading.text, "text_pair": reading.text_pair}
-    texts = {name: [row.cells[column] for row in rows] for name, column in columns.items() if column is not None}
-    examples = classifier.task.rows_of_text(texts)
+    if words is not None and place.suffix in beside:
+        if logits:
+            raise ConfigError(f"--logits: {place.suffix} takes a tag per word and nothing else; write .jsonl")
+        writer: TaggedWords | RowWriter = words
+    else:
+        writer = RowWriter(place.suffix, Path(input), rows, (*names, *added))
     with written_whole(place) as part:  # from here on the folder is known to take the file
         found = classifier.logits(examples, length, batch_size or classifier.batch_size, "predicting")
         further = classifier.kind.answers(found, names, examples)
@@ -67,6 +79,25 @@ def predict_file(
             further = [cells | {"logits": _by_label(row, names)} for cells, row in zip(further, found, strict=True)]
         writer.write(part, further)
     return len(rows)
+
+
+def _words(classifier: SavedClassifier, file: Path, text: str | None, text_pair: str | None) -> TaggedWords:
+    """The words of a CoNLL file; raises ConfigError for a model that tags none."""
+    if classifier.kind is not KINDS["tagging"]:
+        raise ConfigError(f"--input {file} holds words to be tagged, and this model's task is {classifier.kind.name}")
+    if text_pair is not None:
+        raise ConfigError(f"--text-pair {text_pair}: a tagger reads one text; leave it out")
+    trained = classifier.reading.text  # in CoNLL a number, elsewhere a name
+    return read_words(file, text or (trained if trained.isdecimal() else None))
+
+
+def _rows(classifier: SavedClassifier, file: str, text: str | None, text_pair: str | None) -> tuple[list[Row], Dataset]:
+    """The rows of a file, and what the model reads of them."""
+    reading = classifier.reading.of(text, text_pair)
+    rows = read_inputs(file, reading.text, reading.text_pair)
+    columns = {"text": reading.text, "text_pair": reading.text_pair}
+    texts = {name: [row.cells[column] for row in rows] for name, column in columns.items() if column is not None}
+    return rows, classifier.task.rows_of_text(texts)
 
 
 def _by_label(logits: Logits, names: Sequence[str]) -> list[Any] | dict[str, float]:

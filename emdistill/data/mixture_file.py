@@ -18,12 +18,13 @@ from typing import Any, cast
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from emdistill.config import LIMITS, check_limits
 from emdistill.errors import ConfigError, nearest
 from emdistill.tasks.mixture import TEMPER, shares
 
 SUFFIXES = (".yaml", ".yml")
 NAME = re.compile(r"[\w-]+")
-PLACES = ("data", "dev", "teacher", "augmented")
+PLACES = ("data", "dev", "teacher", "augmented", "unlabelled")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,7 @@ class MixtureTask:
     weight  how often it is met, beside what its rows say
     layer   how many of the student's layers it is answered from; None: all
     head    of a teacher of several tasks, which of its heads teaches; the one of this name if not given
+    unlabelled, unlabelled_rows, labelled_share   text without labels, which this task's teacher answers
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -50,6 +52,9 @@ class MixtureTask:
     head: str | None = None
     rows: int | None = None
     augmented: str | None = None
+    unlabelled: str | None = None
+    unlabelled_rows: int | None = None
+    labelled_share: float | None = None
     weight: float = 1.0
     layer: int | None = None
 
@@ -58,6 +63,11 @@ class MixtureTask:
         """The options of a distillation of this task alone, where they are given."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         return {name: value for name, value in values.items() if name not in ("name", "weight", "layer") and value}
+
+    @property
+    def places(self) -> list[str]:
+        """All that is read of it."""
+        return [place for name in PLACES for place in (getattr(self, name) or "").split(",") if place]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +120,9 @@ def read_mixture(path: Path) -> Mixture:
         raise ConfigError("\n".join(f"{path}: {_fault(fault)}" for fault in error.errors())) from None
     tasks = [_placed(task, path.parent) for task in mixture.tasks]
     _check(path, tasks)
+    for task in tasks:
+        limited = {name: getattr(task, name) for name in LIMITS.keys() & {item.name for item in fields(task)}}
+        check_limits(dict.fromkeys(limited, f" ({path}, task {task.name})"), **limited)
     mixture = replace(mixture, tasks=tasks)
     if mixture.orthogonality and not (mixture.private or mixture.gate):
         raise ConfigError(
@@ -133,11 +146,17 @@ def _fault(fault: Any) -> str:
 
 def _placed(task: MixtureTask, folder: Path) -> MixtureTask:
     """The task with its name, and its paths as seen from here."""
-    places = {
-        name: str(folder / place) for name in PLACES if (place := getattr(task, name)) and (folder / place).exists()
-    }
+    places = {name: _beside(folder, place) for name in PLACES if (place := getattr(task, name))}
     name = task.name or task.task or Path(task.data).name.partition(".")[0]
     return replace(task, name=name, **cast(Any, places))
+
+
+def _beside(folder: Path, names: str) -> str:
+    """A place as seen from here, or several that are separated by commas."""
+    if (folder / names).exists():
+        return str(folder / names)
+    places = [name.strip() for name in names.split(",")]
+    return ",".join(str(folder / place) if place and (folder / place).exists() else place for place in places)
 
 
 def _check(path: Path, tasks: list[MixtureTask]) -> None:

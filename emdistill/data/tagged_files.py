@@ -23,6 +23,7 @@ from emdistill.tasks.tags import Entity, bio, cut_words, find_scheme, without_be
 
 ROW_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 CONLLU = ["id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc"]
+FORM = CONLLU.index("form")
 # where --text and --label name no column of a file of rows
 TOKEN_COLUMNS = ("tokens", "words")
 TAG_COLUMNS = ("tags", "ner_tags", "labels", "pos_tags")
@@ -122,14 +123,26 @@ def _checked(sentences: Iterator[Sentence], bad: BadRows) -> TaggedExamples:
 
 
 def _joined(line: int, words: Sequence[str], tags: Sequence[str]) -> Sentence:
+    return Sentence(line, *joined(words), list(tags))
+
+
+def joined(words: Sequence[str]) -> tuple[str, list[Span]]:
+    """The text of these words, and where they stand in it."""
     ends = list(itertools.accumulate(len(word) + 1 for word in words))
-    spans = [(end - 1 - len(word), end - 1) for word, end in zip(words, ends, strict=True)]
-    return Sentence(line, " ".join(words), spans, list(tags))
+    return " ".join(words), [(end - 1 - len(word), end - 1) for word, end in zip(words, ends, strict=True)]
 
 
 # CoNLL: a word per line, a blank line between sentences
 
 Lines = list[tuple[int, str]]
+DOCSTART = "-DOCSTART-"
+
+
+class Cells(NamedTuple):
+    """The cells of a word, and the line on which they stand."""
+
+    line: int
+    cells: list[str]
 
 
 def _blocks(path: Path) -> Iterator[Lines]:
@@ -142,26 +155,37 @@ def _blocks(path: Path) -> Iterator[Lines]:
 
 def _conll(path: Path, columns: Columns, bad: BadRows) -> Iterator[Sentence]:
     """Cells between tabs, else between blanks; a line with # that opens a sentence and has other cells is a comment."""
+    sentences, width = conll_cells(path, bad)
+    word_at = word_column(columns.text, width, path)
+    tag_at = _column(columns.label, width if columns.label == _DEFAULT.label else None, width, "--label", path)
+    for cells in sentences:
+        if word_at == tag_at:
+            problem = f"column {tag_at + 1} of {width} would be the word and its tag; a line holds both"
+            raise DataError(f"{problem}, with a tab or blanks between", file=path, line=cells[0].line)
+        rows = [(line, of_word[word_at], of_word[tag_at]) for line, of_word in cells]
+        if _complete(rows, bad):
+            yield _joined(rows[0][0], [word for _, word, _ in rows], [tag for _, _, tag in rows])
+
+
+def conll_cells(path: Path, bad: BadRows) -> tuple[Iterator[list[Cells]], int]:
+    """The cells of every word, sentence by sentence, and how many a word has."""
     blocks = list(_blocks(path))
     lines = [content for block in blocks for _, content in block]
     first = next((content for content in lines if not content.startswith("#")), lines[0] if lines else "")
     cells_of = _tab_cells if "\t" in first else _blank_cells
     width = len(cells_of(first))
-    word_at = _column(columns.text, 1 if columns.text == _DEFAULT.text else None, width, "--text", path)
-    tag_at = _column(columns.label, width if columns.label == _DEFAULT.label else None, width, "--label", path)
-    if blocks and word_at == tag_at:
-        problem = f"column {tag_at + 1} of {width} would be the word and its tag; a line holds both"
-        raise DataError(f"{problem}, with a tab or blanks between", file=path, line=blocks[0][0][0])
-    for block in blocks:
-        rows = []
+
+    def words(block: Lines) -> Iterator[Cells]:
+        begun = False
         for line, content in block:
             cells = cells_of(content)
-            if len(cells) == width and cells[0] != "-DOCSTART-":
-                rows.append((line, cells[word_at], cells[tag_at]))
-            elif len(cells) != width and (rows or not content.startswith("#")):
+            if len(cells) == width and cells[0] != DOCSTART:
+                begun = True
+                yield Cells(line, cells)
+            elif len(cells) != width and (begun or not content.startswith("#")):
                 bad.add(line, f"{len(cells)} columns, but the file's first line has {width}")
-        if rows and _complete(rows, bad):
-            yield _joined(rows[0][0], [word for _, word, _ in rows], [tag for _, _, tag in rows])
+
+    return filter(None, ([*words(block)] for block in blocks)), width
 
 
 def _tab_cells(line: str) -> list[str]:
@@ -183,6 +207,11 @@ def _complete(rows: list[tuple[int, str, str]], bad: BadRows) -> bool:
     return not lacking
 
 
+def word_column(named: str, width: int, path: Path) -> int:
+    """The index of the words' column."""
+    return _column(named, 1 if named == _DEFAULT.text else None, width, "--text", path)
+
+
 def _column(named: str, default: int | None, width: int, option: str, path: Path) -> int:
     """The index of a column that is named by its number, from 1."""
     number = default if default is not None else int(named) if named.isdecimal() else 0
@@ -197,8 +226,16 @@ def _conllu(path: Path, columns: Columns, bad: BadRows) -> Iterator[Sentence]:
     if named not in CONLLU:
         problem = f"--label {columns.label}: a CoNLL-U file has the columns {', '.join(CONLLU)}"
         raise DataError(f"{problem}.{nearest(named, CONLLU)}", file=path)
-    for block in _blocks(path):
-        rows = []
+    for cells in conllu_cells(path, bad):
+        rows = [(line, of_word[FORM], of_word[CONLLU.index(named)]) for line, of_word in cells]
+        if _complete(rows, bad):
+            yield _joined(rows[0][0], [word for _, word, _ in rows], [tag for _, _, tag in rows])
+
+
+def conllu_cells(path: Path, bad: BadRows) -> Iterator[list[Cells]]:
+    """The ten cells of every word, sentence by sentence."""
+
+    def words(block: Lines) -> Iterator[Cells]:
         for line, content in block:
             cells = content.split("\t")
             if content.startswith("#"):
@@ -206,11 +243,12 @@ def _conllu(path: Path, columns: Columns, bad: BadRows) -> Iterator[Sentence]:
             if len(cells) != len(CONLLU):
                 bad.add(line, f"{len(cells)} cells, but a line of CoNLL-U has ten, with tabs between")
             elif cells[0].isdecimal():
-                rows.append((line, cells[1].strip(" "), cells[CONLLU.index(named)]))
+                cells[FORM] = cells[FORM].strip(" ")
+                yield Cells(line, cells)
             elif not re.fullmatch(r"\d+[-.]\d+", cells[0]):
                 bad.add(line, f"{cells[0]!r} is no number of a word")
-        if rows and _complete(rows, bad):
-            yield _joined(rows[0][0], [word for _, word, _ in rows], [tag for _, _, tag in rows])
+
+    return filter(None, ([*words(block)] for block in _blocks(path)))
 
 
 # rows: tokens and tags, or a text and its entities

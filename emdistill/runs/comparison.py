@@ -102,6 +102,7 @@ class Comparison:
     selection  how the checkpoints were chosen, in a sentence (several where the runs differ in it)
     versions   package -> the versions that the runs were made with
     learned_from   how many rows, with labels and without, in words; empty where all had labels
+    tasks      the metric of each task, `task/metric`, where a student learns several; `metric` is their mean
     """
 
     task: str
@@ -115,6 +116,12 @@ class Comparison:
     selection: tuple[str, ...] = ()
     versions: dict[str, tuple[str, ...]] = field(default_factory=dict)
     learned_from: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+
+    def by(self, metric: str) -> "Comparison":
+        """The same entries and seeds by another metric."""
+        entries = compare_entries(self.entries, self.baseline, metric)
+        return replace(self, metric=metric, entries=entries, tasks=())
 
     @property
     def missing(self) -> int:
@@ -206,6 +213,7 @@ def read_comparison(
         selection=tuple(dict.fromkeys(run.record.selection for run in finished)),
         versions=versions_of(finished),
         learned_from=tuple(dict.fromkeys(run.record.learned_from for run in finished if run.record.unlabelled)),
+        tasks=tuple(f"{name}/{of_task.metric}" for name, of_task in first.record.tasks.items()),
     )
 
 

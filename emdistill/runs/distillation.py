@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from emdistill.runs.record import (
 )
 
 PACKAGES = ("emdistill", "torch", "transformers")
+TASKS = "tasks"  # of a run of several, a folder of each task's answers and baselines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +83,28 @@ class Distillation:
     def dev(self) -> tuple[str, int]:
         """Name and rows of the first evaluation set; ("", 0) for raw text."""
         return next(iter(self.task.evaluation_rows.items())) if self.task else ("", 0)
+
+    @property
+    def of_tasks(self) -> dict[str, "Distillation"]:
+        """Of several tasks each, as if it had been learned alone: its task and scores, in a folder of its own."""
+        return {
+            name: replace(self, folder=task_folder(self.folder, name), task=task, record=_of_task(self.record, name))
+            for name, task in self.record.tasks.items()
+        }
+
+
+def task_folder(run: Path, task: str) -> Path:
+    """Where a run of several tasks leaves what is one task's."""
+    return run / TASKS / task
+
+
+def _of_task(record: RunRecord, name: str) -> RunRecord:
+    prefix = f"{name}/"
+    scores = {
+        model: {metric.removeprefix(prefix): score for metric, score in own.items() if metric.startswith(prefix)}
+        for model, own in record.scores.items()
+    }
+    return replace(record, task=record.tasks[name], tasks={}, scores=scores)
 
 
 def read_distillation(folder: Path) -> Distillation:

@@ -38,6 +38,16 @@ class LogitDifference:
 
 
 @dataclass(frozen=True)
+class HeadRecord:
+    """What was measured of one head of several: its task's first metric, and its points below the PyTorch student."""
+
+    metric: str
+    score: FiniteFloat
+    drop: FiniteFloat | None = None
+    drop_standard_error: FiniteFloat | None = None
+
+
+@dataclass(frozen=True)
 class VariantRecord:
     """What was measured of one form of the model: teacher, student (PyTorch), onnx, int8.
 
@@ -45,6 +55,7 @@ class VariantRecord:
     drop                 points (hundredths) of the first metric below the PyTorch student's; None for the teacher
     agreement            with the teacher
     method, kept_in_float32   how int8 was made
+    heads                by task, where it answers several; score and drop are then the means over them
     """
 
     runtime: str
@@ -62,6 +73,7 @@ class VariantRecord:
     peak_mb: float | None = None
     method: str | None = None
     kept_in_float32: tuple[str, ...] = ()
+    heads: dict[str, HeadRecord] = field(default_factory=dict)
 
     @property
     def limit_case(self) -> TimedCase | None:
@@ -135,9 +147,11 @@ def read_gate(folder: Path) -> GateRecord | None:
 
 
 def write_gate(path: Path, gate: GateRecord) -> None:
-    """Write gate.json whole or not at all; how int8 was made stands with that variant alone."""
+    """Write gate.json whole or not at all; how int8 was made stands with that variant alone, heads where there are."""
     plain = asdict(gate)
     for variant in plain["variants"].values():
         if variant["method"] is None:
             del variant["method"], variant["kept_in_float32"]
+        if not variant["heads"]:
+            del variant["heads"]
     write_whole(path, json.dumps(plain, indent=2, ensure_ascii=False) + "\n")

@@ -32,10 +32,7 @@ def prepare(
     text: UnlabelledText | None = None,
     labelled_share: float | None = None,
 ) -> tuple[list[DistillationArguments], Splits]:
-    """The training arguments of every stage, and the rows that are learned from and chosen on.
-
-    A stage that learns from labels alone takes as many steps as if it learned from the `text` without labels too.
-    """
+    """The training arguments of every stage, and the rows that are learned from and chosen on."""
     choose, metric = config.select != "last", data.task.metrics[0]
     arguments = [
         stage_arguments(
@@ -56,16 +53,20 @@ def prepare(
         text=text,
         labelled_share=labelled_share,
     )
-    for stage, settings in zip(stages, arguments, strict=True):
-        if text is not None and not stage.objective.taught and settings.max_steps <= 0:
-            settings.max_steps = math.ceil(settings.num_train_epochs * steps_per_epoch(settings, splits))
     return arguments, splits
 
 
-def steps_per_epoch(settings: DistillationArguments, splits: Splits) -> int:
-    """Updates of the student per pass over all rows that are learned from, as transformers' Trainer counts them."""
-    batches: int = math.ceil(splits.batches / settings.world_size)
-    return math.ceil(batches / settings.gradient_accumulation_steps)
+def steps_per_epoch(settings: DistillationArguments, batches: int) -> int:
+    """Updates of the student per pass over the batches of all rows, as transformers' Trainer counts them."""
+    of_each: int = math.ceil(batches / settings.world_size)
+    return math.ceil(of_each / settings.gradient_accumulation_steps)
+
+
+def count_steps(stages: Sequence[Stage], arguments: Sequence[DistillationArguments], batches: int) -> None:
+    """Let a stage that learns from labels alone take as many steps as if it learned from text without labels too."""
+    for stage, settings in zip(stages, arguments, strict=True):
+        if not stage.objective.taught and settings.max_steps <= 0:
+            settings.max_steps = math.ceil(settings.num_train_epochs * steps_per_epoch(settings, batches))
 
 
 def learn(run: Run, lesson: Lesson, teachers: Sequence[TeacherSource | None]) -> None:

@@ -7,6 +7,7 @@ RUN/
 ├── flows.jsonl         flows and layer weights over the steps (runs/flows.py)
 ├── baselines.json     what could be taken instead of the student, measured (runs/baseline_record.py)
 ├── baselines/labels/   the run of the same student on labels alone, where --baselines names it
+├── tasks/TASK/         of several tasks each one's predictions.jsonl and baselines.json
 ├── report.html         scores, sizes, losses, flows and answers on one page; plotly.min.js draws its charts
 ├── onnx/               the student for ONNX Runtime, once `emdistill export` has made it
 ├── tensorboard/        the training log
@@ -42,6 +43,7 @@ OWN_FILES = (
     "onnx",
     "baselines.json",
     "baselines",
+    "tasks",
     "tensorboard",
     "checkpoints",
     "teacher_cache",

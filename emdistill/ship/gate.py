@@ -6,6 +6,7 @@ gate.json of an export is the `GateRecord` that `judge` makes; show/gate_tables.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,17 @@ from numpy.typing import NDArray
 
 from emdistill.console import short
 from emdistill.errors import ConfigError
-from emdistill.runs.gate_record import GateRecord, LogitDifference, Machine, TimedCase, VariantRecord, VerdictRecord
+from emdistill.runs.gate_record import (
+    GateRecord,
+    HeadRecord,
+    LogitDifference,
+    Machine,
+    TimedCase,
+    VariantRecord,
+    VerdictRecord,
+)
 from emdistill.tasks.answers import flat
+from emdistill.tasks.mixture import MEAN, joint_scores
 from emdistill.tasks.task import Task
 
 EXPORTED = ("onnx", "int8")  # a verdict is about these; teacher and PyTorch student stand beside them
@@ -93,16 +103,87 @@ def judge(
     notes       asides that go before those of the verdict
     """
     records = {name: _with_drops(name, variants, metric) for name in variants}
-    exported = [name for name in EXPORTED if name in records]
-    failures = {name: _failures(name, records[name], limits, metric, logit_size) for name in ("student", *exported)}
-    passing = [name for name in exported if not failures[name]]
-    verdict = VerdictRecord(
-        go=bool(passing),
-        ship=min(passing, key=lambda name: _limit_case(records[name]).p50, default=None),
-        failures={name: reasons for name, reasons in failures.items() if reasons},
-        notes=[*notes, *_limit_notes(records, limits), *_speed_notes(records), *_score_notes(records, dev_rows)],
-    )
+    judged = ("student", *(name for name in EXPORTED if name in records))
+    failures = {name: _failures(name, records[name], limits, metric, logit_size) for name in judged}
+    notes = [*notes, *_limit_notes(records, limits), *_speed_notes(records), *_score_notes(records, dev_rows)]
+    verdict = _verdict(records, failures, notes)
     return GateRecord("finished", dict(versions), machine, asdict(limits), metric, dev_rows, records, verdict)
+
+
+@dataclass(frozen=True)
+class HeadVariants:
+    """What was measured of one head of several; fields as the arguments of `judge`."""
+
+    variants: Mapping[str, VariantRecord]
+    metric: str
+    dev_rows: int
+    logit_size: float = 1.0
+
+
+def judge_heads(
+    heads: Mapping[str, HeadVariants],
+    limits: Limits,
+    *,
+    versions: Mapping[str, str],
+    machine: Machine,
+    notes: Sequence[str] = (),
+) -> GateRecord:
+    """The gate of one graph with several heads: of the mean over tasks, each task held to the limit on its drop.
+
+    heads  by task; what is the graph's own, size and times, is the same in all
+    """
+    here = partial(judge, versions=versions, machine=machine)
+    on_scores = replace(limits, max_latency_ms=None, max_size_mb=None)
+    gates = {
+        task: here(head.variants, on_scores, metric=head.metric, dev_rows=head.dev_rows, logit_size=head.logit_size)
+        for task, head in heads.items()
+    }
+    together = {
+        name: _mean_of_heads({task: gate.variants[name] for task, gate in gates.items()}, gates)
+        for name in next(iter(gates.values())).variants
+    }
+    rows = sum(gate.dev_rows for gate in gates.values())
+    gate = here(together, limits, metric=MEAN, dev_rows=rows, logit_size=math.inf, notes=notes)
+    failures = {
+        name: [
+            *gate.verdict.failures.get(name, ()),
+            *(f"{task}: {reason}" for task, own in gates.items() for reason in own.verdict.failures.get(name, ())),
+        ]
+        for name in together
+    }
+    of_heads = [f"{task}: {note}" for task, own in gates.items() for note in _score_notes(own.variants, own.dev_rows)]
+    return replace(gate, verdict=_verdict(gate.variants, failures, [*gate.verdict.notes, *of_heads]))
+
+
+def _mean_of_heads(variants: Mapping[str, VariantRecord], gates: Mapping[str, GateRecord]) -> VariantRecord:
+    """One variant of all heads: the mean score with its error, the largest difference of logits, and each head's."""
+    metrics = {task: gate.metric for task, gate in gates.items()}
+    first = next(iter(variants.values()))
+    errors = [variant.drop_standard_error for variant in variants.values()]
+    logits = [variant.logits for variant in variants.values() if variant.logits is not None]
+    return replace(
+        first,
+        scores=joint_scores({task: variant.scores for task, variant in variants.items()}, metrics),
+        drop_standard_error=None if None in errors else math.hypot(*filter(None, errors)) / len(errors),
+        logits=max(logits, key=lambda difference: difference.largest, default=None),
+        heads={
+            task: HeadRecord(metrics[task], variant.scores[metrics[task]], variant.drop, variant.drop_standard_error)
+            for task, variant in variants.items()
+        },
+    )
+
+
+def _verdict(
+    variants: Mapping[str, VariantRecord], failures: Mapping[str, Sequence[str]], notes: Sequence[str]
+) -> VerdictRecord:
+    """The fastest of the exported variants that fail nothing goes."""
+    passing = [name for name in EXPORTED if name in variants and not failures[name]]
+    return VerdictRecord(
+        go=bool(passing),
+        ship=min(passing, key=lambda name: _limit_case(variants[name]).p50, default=None),
+        failures={name: list(reasons) for name, reasons in failures.items() if reasons},
+        notes=[*notes],
+    )
 
 
 def _with_drops(name: str, variants: Mapping[str, VariantRecord], metric: str) -> VariantRecord:

@@ -216,8 +216,15 @@ def open_session(path: Path, *, threads: int | None = None, outputs_of: Sequence
 
 def session_logits(session: Any, inputs: Mapping[str, NDArray[Any]], output: str = OUTPUT) -> NDArray[np.float32]:
     """What the graph gives for one padded batch; inputs that it does not read are passed over."""
+    return session_outputs(session, inputs, [output])[0]
+
+
+def session_outputs(
+    session: Any, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]
+) -> list[NDArray[np.float32]]:
+    """The same of several heads at once."""
     fed = {item.name: np.asarray(inputs[item.name], dtype=np.int64) for item in session.get_inputs()}
-    logits: NDArray[np.float32] = session.run([output], fed)[0]
+    logits: list[NDArray[np.float32]] = session.run([*outputs], fed)
     return logits
 
 

@@ -14,7 +14,7 @@ from emdistill.console import ReportRow, Table, cell, comparison_table
 from emdistill.runs.distillation import Distillation
 from emdistill.runs.gate_record import GateRecord
 from emdistill.runs.record import RunRecord
-from emdistill.show.gate_tables import gate_tables, verdict_lines
+from emdistill.show.gate_tables import gate_tables, name_of, verdict_lines
 from emdistill.show.page import code_span, render, words
 from emdistill.tasks import TaskKind, find_kind
 
@@ -118,13 +118,16 @@ def onnx_card(gate: GateRecord, reads: Reads) -> str:
 
 def heads_card(gate: GateRecord, run: RunRecord) -> str:
     """The card of an exported student of several tasks."""
-    sides = (gate.variants["student"].scores, gate.variants["onnx"].scores)
-    scores = [[name, *(cell(side[name], ".4f") for side in sides)] for name in sides[0]]
+    variants = gate.variants
+    scores = [
+        [name, *(f"{variant.scores[name]:.4f}" for variant in variants.values())] for name in variants["student"].scores
+    ]
     return render(
         "cards/heads.md",
         gate=gate,
         tasks=list(run.tasks),
-        scores=Table(["metric", "PyTorch", "ONNX"], scores, words=(0,)),
+        files=[(FILES[name], variant) for name, variant in variants.items() if name in FILES],
+        scores=Table(["metric", *map(name_of, variants)], scores, words=(0,)),
         speed=gate_tables(gate)[1],
         verdict=verdict_lines(gate),
     )

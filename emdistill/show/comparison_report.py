@@ -30,7 +30,9 @@ def write_comparison(
     record = json.dumps(comparison_record(comparison), indent=2, ensure_ascii=False) + "\n"
     write_whole(folder / "comparison.json", record)
     judgement = verdict(beside) if beside else ""
-    lines = differences_markdown(comparison, beside) + "\n" + "".join(f"- {note}\n" for note in notes)
+    of_tasks = tasks_table(comparison) if comparison.tasks else None
+    lines = differences_markdown(comparison, beside) + "\n" + (markdown(of_tasks) + "\n" if of_tasks else "")
+    lines += "".join(f"- {note}\n" for note in notes)
     if beside:
         lines += f"\n{markdown(baselines_table(beside).without_empty_columns())}\n{judgement}\n"
     write_whole(folder / "comparison.md", lines)
@@ -44,6 +46,7 @@ def write_comparison(
         differences=[_difference(difference) for _, difference in comparison.compared],
         notes=notes,
         table=differences_table(comparison, beside),
+        of_tasks=of_tasks,
         verdict=judgement[:1].upper() + judgement[1:],
         beside=baselines_table(beside).without_empty_columns() if beside else None,
         beside_notes=baseline_notes(beside) if beside else [],
@@ -74,7 +77,18 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
         plain["mean_seconds"] = entry.mean_seconds if entry.scores else None
         plain["finding"] = entry.finding
         plain["finding_survives_holm"] = entry.survives
-    return {"status": "interrupted" if comparison.missing else "finished", **record}
+    of_tasks = {
+        metric: {e.name: _difference_record(e, metric) for e in comparison.by(metric).entries}
+        for metric in comparison.tasks
+    }
+    return {"status": "interrupted" if comparison.missing else "finished", **record, "tasks": of_tasks}
+
+
+def _difference_record(entry: EntryResult, metric: str) -> dict[str, Any]:
+    """What one entry scores on one of several tasks."""
+    difference = None if entry.difference is None else asdict(entry.difference)
+    mean = entry.mean(metric) if entry.scores else None
+    return {"mean": mean, "standard_deviation": entry.deviation(metric), "difference": difference}
 
 
 def differences_table(comparison: Comparison, beside: BaselineRecord | None = None) -> Table:
@@ -91,6 +105,18 @@ def differences_table(comparison: Comparison, beside: BaselineRecord | None = No
         ]
     title = f"{comparison.task}, {comparison.dev}: {counted(len(comparison.seeds), 'seed')}"
     return Table(headings, lines, title, words=(0, 5))
+
+
+def tasks_table(comparison: Comparison) -> Table:
+    """Of several tasks the same task by task, without findings: those are by the mean."""
+    lines = []
+    for metric in comparison.tasks:
+        task, _, name = metric.partition("/")
+        lines.append([task, "teacher", cell(comparison.teacher.get(metric), ".3f"), ABSENT, ABSENT])
+        part = comparison.by(metric)
+        lines += [[name if place == 0 else "", *_line(part, entry)[:4]] for place, entry in enumerate(part.entries)]
+    headings = ["task", "", "score", f"difference to\n{comparison.baseline}", "won/\ntied/\nlost"]
+    return Table(headings, lines, f"{len(comparison.tasks)} tasks", words=(0, 1))
 
 
 def differences_markdown(comparison: Comparison, beside: BaselineRecord | None = None) -> str:
@@ -117,6 +143,11 @@ def comparison_notes(comparison: Comparison) -> list[str]:
         )
     else:
         notes.append("one seed shows no difference, whatever its size: an interval needs two, better five (--seeds 5)")
+    if comparison.tasks:
+        notes.append(
+            "findings are by the mean over tasks; an interval of one task is that task's alone, and of many such "
+            "intervals some leave out 0 by chance"
+        )
     notes += _holm_notes(comparison) + version_notes(comparison.versions)
     if comparison.missing:
         counts = ", ".join(f"{entry.name} {len(entry.scores)}" for entry in comparison.entries)

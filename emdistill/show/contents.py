@@ -1,6 +1,7 @@
 """What stands in a run folder, as the sections of its page read it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,17 @@ FLOWS = "flows.jsonl"
 
 @dataclass(frozen=True)
 class Contents:
-    """A run's record, and what else it has left: gate, baselines, flows, the answers to the first development set."""
+    """A run's record, and what else it has left: gate, baselines, flows, the answers to the first development set.
+
+    tasks  of several, what it has left of each
+    """
 
     run: Distillation
     gate: GateRecord | None
     baselines: BaselineRecord | None
     flows: list[FlowRecord]
     answers: Predictions | None
+    tasks: Mapping[str, "Contents"] = field(default_factory=dict)
 
     @property
     def stages(self) -> dict[str, int]:
@@ -49,7 +54,11 @@ def read_contents(folder: Path) -> Contents:
     run = read_distillation(folder)
     flows = folder / FLOWS
     recorded = read_flows(flows) if flows.exists() else []
-    return Contents(run, read_gate(folder), read_baselines(folder), recorded, _answers(run))
+    tasks = {
+        name: Contents(of_task, None, read_baselines(of_task.folder), [], _answers(of_task))
+        for name, of_task in run.of_tasks.items()
+    }
+    return Contents(run, read_gate(folder), read_baselines(folder), recorded, _answers(run), tasks)
 
 
 def _answers(run: Distillation) -> Predictions | None:

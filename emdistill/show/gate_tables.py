@@ -1,7 +1,7 @@
 """A gate as two tables and a verdict in words: for the terminal, the ONNX card and the pages."""
 
 from emdistill.console import ABSENT, Table, cell, short
-from emdistill.runs.gate_record import GateRecord, VariantRecord
+from emdistill.runs.gate_record import GateRecord, HeadRecord, VariantRecord
 
 NAMES = {"teacher": "teacher", "student": "student", "onnx": "student, ONNX", "int8": "student, int8"}
 WORTH_CAPTION = (
@@ -59,6 +59,10 @@ def verdict_lines(gate: GateRecord) -> list[str]:
         case, score = ship.limit_case, f"{gate.metric} {ship.scores[gate.metric]:.4f}"
         time = f", p95 of {short(case.p95)} ms at batch 1, length {case.length}" if case else ""
         lines = [f"go: ship {verdict.ship} ({short(ship.bytes / 1e6)} MB{time}, {score})"]
+        lines += [
+            f"{task}: {head.metric} {head.score:.4f}, {_drop(head)} points below the PyTorch student"
+            for task, head in ship.heads.items()
+        ]
     lines += [f"{name}: {reason}" for name, reasons in verdict.failures.items() for reason in reasons]
     return lines + [f"note: {note}" for note in verdict.notes]
 
@@ -68,7 +72,7 @@ def name_of(variant: str) -> str:
     return NAMES.get(variant, variant)
 
 
-def _drop(variant: VariantRecord) -> str:
+def _drop(variant: VariantRecord | HeadRecord) -> str:
     if variant.drop is None or variant.drop_standard_error is None:  # the teacher, and the PyTorch student itself
         return ABSENT
     return f"{variant.drop + 0.0:.2f} ± {variant.drop_standard_error:.2f}"

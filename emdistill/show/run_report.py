@@ -4,7 +4,7 @@ from pathlib import Path
 
 from emdistill.show.contents import read_contents
 from emdistill.show.page import render, write_page
-from emdistill.show.sections import SECTIONS
+from emdistill.show.sections import OF_TASKS, SECTIONS
 
 REPORT = "report.html"
 
@@ -16,11 +16,12 @@ def write_run_report(folder: Path) -> Path:
     Raises OutputError for a folder without a distillation or with a broken record, DataError for a broken line in it.
     """
     contents = read_contents(folder)
-    sections = [
-        (name, section.heading, render(f"sections/{name}.html", **section.values))
-        for name, make in SECTIONS.items()
-        if (section := make(contents)) is not None
-    ]
+    sections = []
+    for name, make in SECTIONS.items():
+        for task, part in (contents.tasks if contents.tasks and name in OF_TASKS else {"": contents}).items():
+            if (section := make(part)) is not None:
+                anchor, heading = (f"{name}-{task}", f"{task}: {section.heading}") if task else (name, section.heading)
+                sections.append((anchor, heading, render(f"sections/{name}.html", **section.values)))
     run, path = contents.run, folder / REPORT
     title = f"{run.task.name if run.task else 'raw text'}: a {run.options.method} student"
     write_page(path, "run", title=title, sections=sections)

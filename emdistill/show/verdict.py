@@ -94,6 +94,21 @@ def baselines_table(record: BaselineRecord) -> Table:
     return Table(headings, lines, caption=caption)
 
 
+def tasks_table(records: Mapping[str, BaselineRecord]) -> Table:
+    """Of several tasks a line each: the scores of teacher, student and baselines, the student's lead beside them."""
+    names = [name for name in TITLES if any(name in record.computed for record in records.values())]
+    lines = []
+    for task, record in records.items():
+        rows = [record.computed.get(name) for name in names]
+        cells = [cell(row.scores.get(record.metric), ".3f") for row in (record.teacher, record.student)]
+        for row in rows:
+            lead = "" if row is None else _with_error(row.lead, row.lead_error, "{:+.1f}", 1.0)
+            cells.append(ABSENT if row is None else f"{record.score(row):.3f} ({lead})")
+        lines.append([task, record.metric, *cells])
+    headings = ["task", "metric", "teacher", "student", *(TITLES[name] for name in names)]
+    return Table(headings, lines, caption="in brackets the student's lead, points ± standard error", words=(0, 1))
+
+
 def front_of(record: BaselineRecord, rows: Mapping[str, ModelRow]) -> set[str]:
     """The names of the rows that no other beats in both score and milliseconds."""
     points = {name: row for name, row in rows.items() if record.metric in row.scores and row.p50 is not None}

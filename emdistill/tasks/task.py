@@ -78,9 +78,12 @@ class Task:
         """The labels of rows, as `score` takes them."""
         return self.kind.gold(examples)
 
-    def rows_of_text(self, columns: Mapping[str, list[str]]) -> Dataset:
-        """Plain texts as rows that a model of this task reads: columns `text`, perhaps `text_pair`."""
-        further = self.kind.further(columns, self.words)
+    def rows_of_text(self, columns: Mapping[str, list[str]], further: Mapping[str, list[Any]] | None = None) -> Dataset:
+        """Plain texts as rows that a model of this task reads: columns `text`, perhaps `text_pair`.
+
+        further   the kind's own columns, where they are known; else they are made from the texts
+        """
+        further = self.kind.further(columns, self.words) if further is None else further
         features = {name: Value("string") for name in columns} | {name: self.kind.columns[name] for name in further}
         schema = Features(features).arrow_schema  # by Arrow itself: Dataset.from_dict looks at each number of a list
         return Dataset(pa.Table.from_pydict({**columns, **further}, schema=schema))

@@ -26,7 +26,7 @@ class MovableTeacher(TeacherSource, Protocol):
 
 
 Collator = Callable[[list[dict[str, Any]]], Any]
-Batches = Callable[[int, int], Sampler[list[int]]]
+Batches = Callable[[Dataset, int, int], Sampler[list[int]]]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Lesson:
     train, choose_on  tokenised examples; with `choose_on`, each stage keeps its best checkpoint on it, by `score`
     labelled          the rows of train that have labels, where not all have
     collator          makes a batch of examples; None: it pads them
-    batches           (batch size, seed) -> the batches of train; None: as the arguments say
+    batches           (rows, batch size, seed) -> the batches of rows; None: as the arguments say
     teacher_tokenizer  where it differs from the student's: the examples then hold the tokens of both
     """
 

@@ -7,6 +7,7 @@ import sys
 import threading
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -75,6 +76,7 @@ def run_stages(
         if resume and (log := _load_finished(student, finished)) is not None:
             histories.append({"stage": stage.name, "log": log})
             continue
+        rows = lesson.rows_of(stage)
         # The order of random draws must not depend on what came before, or a resumed run would differ.
         set_seed(settings.seed)
         trainer = DistillationTrainer(
@@ -83,11 +85,11 @@ def run_stages(
             objective=stage.objective,
             args=settings,
             processing_class=lesson.tokenizer,
-            train_dataset=lesson.rows_of(stage),
+            train_dataset=rows,
             eval_dataset=lesson.choose_on,
             compute_metrics=None if score is None else lambda answer: score(answer.predictions, answer.label_ids),
             data_collator=lesson.collate,
-            batches=lesson.batches,
+            batches=None if lesson.batches is None else partial(lesson.batches, rows),
             callbacks=list(callbacks),
         )
         trainer.remove_callback(ProgressCallback)

@@ -27,7 +27,6 @@ from emdistill.states import ANSWERS, NO_ANSWER, NO_CLASS, TASK, EncoderStates
 from emdistill.training.arguments import DistillationArguments
 from emdistill.training.finite_checks import FiniteChecks, NotFinite
 from emdistill.training.gradient_norms import gradient_norms
-from emdistill.training.lesson import Batches
 
 # Differences from which on compiled layer costs save more than the half minute that compiling them may take.
 EARNS_COMPILATION = 1e11
@@ -99,7 +98,7 @@ class DistillationTrainer(Trainer):
         teacher: TeacherSource | PreTrainedModel | None = None,
         train_dataset: Dataset | None = None,
         eval_dataset: Dataset | dict[str, Dataset] | None = None,
-        batches: Batches | None = None,
+        batches: Callable[[int, int], Sampler[list[int]]] | None = None,
         **options: Any,
     ) -> None:
         if objective.taught and teacher is None:

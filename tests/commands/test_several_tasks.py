@@ -22,13 +22,17 @@ from transformers import AutoModel
 from emdistill import distill
 from emdistill.cli import main
 from emdistill.commands import _export_heads
+from emdistill.commands.compare import compare
 from emdistill.commands.evaluate import evaluate_model
 from emdistill.errors import ConfigError, Interrupted, ModelError, OutputError
 from emdistill.models import load_classifier
 from emdistill.models.encoder import class_with_head, load_tasks, name_outputs
+from emdistill.runs.answers import read_predictions
+from emdistill.runs.baseline_record import read_baselines
 from emdistill.runs.flows import read_flows
 from emdistill.runs.gate_record import read_gate
 from emdistill.runs.record import read_run
+from emdistill.show.gate_tables import verdict_lines
 from emdistill.tasks import KINDS as KINDS_OF
 
 ROWS = {"sure": 40, "stars": 24, "marks": 64, "tags": 32}
@@ -196,7 +200,7 @@ def exported(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(finished, run)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_export_heads, "measure_latencies", partial(_export_heads.measure_latencies, seconds=0.0))
-        assert main(["export", "--onnx", str(run), "--threads", "1"]) == 0
+        assert main(["export", "--int8", str(run), "--threads", "1", "--max-drop", "100"]) == 0
     return run / "onnx"
 
 
@@ -211,7 +215,7 @@ def test_all_heads_in_one_graph(folder: Path, finished: Path, exported: Path, tm
         if task == "tags":  # its rows hold tokens
             words[2] = f"{folder}/sure.jsonl"
         answers = []
-        for number, model in enumerate((finished / "student", exported)):
+        for number, model in enumerate((finished / "student", exported / "model.onnx")):
             output = tmp_path / f"{task}-{number}.jsonl"
             assert main([*words, "--model", str(model), "--output", str(output)]) == 0
             answers.append([json.loads(line) for line in output.read_text().splitlines()])
@@ -233,14 +237,37 @@ def test_the_gate_judges_each_head(exported: Path) -> None:
     assert gate is not None
     assert gate.metric == "mean"
     assert gate.verdict.go
+    assert [*gate.variants] == ["student", "onnx", "int8"]
     for variant in gate.variants.values():
         assert {name.partition("/")[0] for name in variant.scores} == {"mean", *ROWS}
+        assert [*variant.heads] == [*ROWS]
+    int8 = gate.variants["int8"]
+    drops = [head.drop for head in int8.heads.values()]
+    assert int8.drop == pytest.approx(np.mean(drops))  # type: ignore[arg-type]
+    card = (exported / "README.md").read_text()
+    said = verdict_lines(gate)
+    assert not unnamed("\n".join(said), *(f"{task}: {head.metric}" for task, head in int8.heads.items()))
+    assert not [line for line in said if line not in card]
+    assert "model_int8.onnx" in card
+
+
+def test_int8_answers_head_by_head_near_float32(folder: Path, exported: Path, tmp_path: Path) -> None:
+    sizes = [(exported / name).stat().st_size for name in ("model.onnx", "model_int8.onnx")]
+    assert sizes[1] < sizes[0]
+    for task in ROWS:
+        words = ["predict", "--input", f"{folder}/sure.jsonl", "--text", "text", "--logits", "--head", task]
+        answers = []
+        for name in ("model.onnx", "model_int8.onnx"):
+            output = tmp_path / f"{task}-{name}.jsonl"
+            assert main([*words, "--model", str(exported / name), "--output", str(output)]) == 0
+            answers.append([flat(json.loads(line)["logits"]) for line in output.read_text().splitlines()])
+        one, other = map(np.concatenate, answers)
+        assert 0 < np.abs(one - other).max() < 0.2
 
 
 @pytest.mark.parametrize(
     ("words", "token"),
     [
-        (["--int8"], "--int8"),
         (["--onnx", "--task", "rte"], "--task"),
         (["--onnx", "--max-drop-from-teacher=1"], "--max"),
     ],
@@ -249,6 +276,37 @@ def test_what_several_heads_are_not_exported_with(finished: Path, capsys: Any, w
     assert main(["export", str(finished), *words]) == 2
     assert token in capsys.readouterr().err
     assert not (finished / "onnx").exists()
+
+
+def test_answers_and_baselines_of_each_task(folder: Path, finished: Path, tmp_path: Path, capsys: Any) -> None:
+    """Of each what a run of it alone leaves: its answers, what TF-IDF would do, and its sections of the page."""
+    for task in ROWS:
+        answers = read_predictions(finished / "tasks" / task / "predictions.jsonl")["dev"]
+        assert answers.teacher is not None
+        assert not (finished / "tasks" / task / "baselines.json").exists()  # --baselines none
+    short = {**QUICK["training"], "max_steps": 2}  # type: ignore[dict-item]
+    options = {**QUICK, "training": short, "baselines": "tfidf", "select": "last", "method": "soft-targets"}
+    files = {
+        "data": str(folder / "tasks.yaml"),
+        "teacher": str(folder / "teacher-sure"),
+        "output": str(tmp_path / "run"),
+    }
+    place = distill(**options, **files).folder  # type: ignore[arg-type]
+    printed = capsys.readouterr().out
+    scores = read_run(place).scores["student"]
+    page = (place / "report.html").read_text()
+    for task in ROWS:
+        record = read_baselines(place / "tasks" / task)
+        assert record is not None
+        assert record.score(record.student) == pytest.approx(scores[f"{task}/{record.metric}"])
+        assert ("tfidf" in record.computed) == (task != "tags")  # it has one answer per text
+        assert not unnamed(page, f"{task}: ")
+        assert f'id="answers-{task}"' in page
+        assert f'id="baselines-{task}"' in page
+        assert not unnamed(printed, f"{task}: ")
+    assert not unnamed(printed, "TF-IDF", "micro_f1")
+    with names(ConfigError, "labels", "hard-labels", "tfidf"):
+        distill(**options | files | {"baselines": "tfidf,labels", "output": f"{tmp_path}/other"})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("options", [{"teacher_cache": "states"}, {"method": "bert-emd"}, {"method": "soft-targets"}])
@@ -313,12 +371,53 @@ def test_batches_may_be_gathered(folder: Path, tmp_path: Path) -> None:
     assert record.log[-1].log[-1]["step"] == record.steps_per_epoch
 
 
+def test_text_without_labels_belongs_to_a_task(
+    folder: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its teacher answers it; rows of dev are left out; a stage without a teacher does without it, in as many steps."""
+    texts = [f"it was {word} {number}" for word in ("good", "bad") for number in range(20)]
+    labelled = json.loads((folder / "sure.jsonl").read_text().splitlines()[0])["text"]
+    (folder / "more.txt").write_text("\n".join([*texts, labelled]) + "\n")
+    tagged = [{"text": f"a {text}"} for text in texts]
+    (folder / "more.jsonl").write_text("\n".join(map(json.dumps, tagged)))
+    of = {"sure": {"unlabelled": "more.txt", "unlabelled_rows": 30}, "tags": {"unlabelled": "more.jsonl"}}
+    tasks = write_tasks(folder, "text.yaml", of=of)
+    seen: list[tuple[int, int]] = []
+    from emdistill.training.mixture import MixtureTeacher
+
+    answer = MixtureTeacher.__call__
+
+    def noted(self: Any, inputs: Any, *rest: Any) -> Any:
+        seen.append((int(inputs["task"][0]), int(inputs["row"].max())))
+        return answer(self, inputs, *rest)
+
+    monkeypatch.setattr(MixtureTeacher, "__call__", noted)
+    objective = {"schedule": "two-phase", "intermediate_share": 0.5, "alpha": 0.0}
+    place = distill(
+        **QUICK | {"baselines": "none", "objective": objective, "method": "bert-emd"},
+        data=str(tasks), teacher=str(folder / "teacher-sure"), output=str(tmp_path / "run"),
+    ).folder  # fmt: skip
+    record = read_run(place)
+    assert record.unlabelled is not None
+    assert record.unlabelled["kept"] == 30 + 40
+    assert record.hashes.keys() >= {"sure/unlabelled more.txt", "tags/unlabelled more.jsonl"}
+    printed = capsys.readouterr().out
+    assert not unnamed(printed, "sure: 30 of 30", "tags: 40 of 40")
+    last_rows = {task: max(row for each, row in seen if each == task) for task, _ in seen}
+    assert last_rows[0] >= ROWS["sure"] * 0.7  # those after the labelled ones
+    assert last_rows[3] > ROWS["tags"]
+    assert [stage.log[-1]["step"] for stage in record.log] == [record.steps_per_epoch] * 2
+    assert not (place / "teacher_cache").exists()
+    for file in (place / "report.html", place / "student" / "README.md"):
+        assert not unnamed(file.read_text(), "70 of 70")
+
+
 @pytest.mark.parametrize(
     ("options", "tokens"),
     [
         ({"task": "rte"}, ["--task", "tasks.yaml"]),
         ({"text": "body"}, ["--text", "tasks.yaml"]),
-        ({"unlabelled": "more.txt"}, ["--unlabelled"]),
+        ({"unlabelled": "more.txt"}, ["--unlabelled", "tasks.yaml"]),
         ({"training": {"tokens_per_batch": 100}}, ["--training.tokens_per_batch"]),
     ],
 )
@@ -331,11 +430,55 @@ def test_what_does_not_fit_several_tasks_is_refused(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("verb", ["compare", "finetune", "evaluate"])
+def test_methods_are_compared_over_all_tasks_and_each(folder: Path, tmp_path: Path, capsys: Any) -> None:
+    """Paired over seeds; runs that stand are not done again; what is refused is refused before any training."""
+    short = {**QUICK["training"], "num_train_epochs": 1}  # type: ignore[dict-item]
+    options: dict[str, Any] = {**QUICK, "training": short, "select": "last", "teacher": str(folder / "teacher-sure")}
+    options |= {"data": str(folder / "tasks.yaml"), "seeds": "2", "output": str(tmp_path / "all")}
+    found = compare(methods="soft-targets,hard-labels", **options)
+    assert found.metric == "mean"
+    assert [metric.partition("/")[0] for metric in found.tasks] == [*ROWS]
+    for metric in found.tasks:
+        _, other = found.by(metric).entries
+        expected = [
+            read_run(tmp_path / "all" / "runs" / f"hard-labels-{seed}").scores["student"][metric]
+            - read_run(tmp_path / "all" / "runs" / f"soft-targets-{seed}").scores["student"][metric]
+            for seed in (0, 1)
+        ]
+        assert list(other.differences.values()) == pytest.approx(expected)
+    written = json.loads((tmp_path / "all" / "comparison.json").read_text())
+    assert {*written["tasks"]} == {*found.tasks}
+    printed = capsys.readouterr().out
+    for text in (
+        printed,
+        (tmp_path / "all" / "comparison.md").read_text(),
+        (tmp_path / "all" / "report.html").read_text(),
+    ):
+        assert not unnamed(text, "sure", "stars", "marks", "tags", "pearson")
+    compare(methods="soft-targets,hard-labels", **options)
+    assert "there already" in capsys.readouterr().out
+    with names(ConfigError, "bert-emd", "answers"):
+        rows = [json.loads(line)["text"] for line in (folder / "sure.jsonl").read_text().splitlines()]
+        lines = [json.dumps({"text": text, "logits": [1.0, -1.0]}) for text in rows]
+        (folder / "answers.jsonl").write_text("\n".join(lines))
+        tasks = write_tasks(folder, "answered.yaml", of={"sure": {"teacher": "answers.jsonl"}})
+        options |= {"data": str(tasks), "output": str(tmp_path / "other"), "teacher": str(folder / "teacher-stars")}
+        compare(methods="soft-targets,bert-emd", **options)
+
+
+def test_several_processes_are_refused_before_anything_is_read(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with names(ConfigError, "tasks.yaml", 2, "torchrun"):
+        run(folder, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("verb", ["finetune", "evaluate"])
 def test_other_verbs_take_one_task(folder: Path, tmp_path: Path, capsys: Any, verb: str) -> None:
     model, output = f"{folder}/teacher-sure", ["--output", f"{tmp_path}/out"]
     words = {
-        "compare": ["--teacher", model, "--methods", "soft-targets,balanced", *output],
         "finetune": ["--model", model, *output],
         "evaluate": ["--model", model],
     }[verb]

@@ -29,6 +29,15 @@ def test_tasks_with_their_options(tmp_path: Path) -> None:
     assert second.data == str(tmp_path / "reviews.csv")
 
 
+def test_each_of_several_files_may_stand_beside_the_file(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).touch()
+    mixture = read_mixture(written(tmp_path, [TWO[0], {**TWO[1], "unlabelled": "a.txt, owner/texts,b.txt"}]))
+    places = [str(tmp_path / "a.txt"), "owner/texts", str(tmp_path / "b.txt")]
+    assert mixture.tasks[1].unlabelled == ",".join(places)
+    assert mixture.tasks[1].places == ["reviews.csv", *places]
+
+
 def test_a_list_alone_is_a_mixture(tmp_path: Path) -> None:
     assert [task.name for task in read_mixture(written(tmp_path, TWO)).tasks] == ["rte", "stars"]
     assert is_mixture("tasks.yaml")
@@ -49,6 +58,7 @@ def test_a_list_alone_is_a_mixture(tmp_path: Path) -> None:
         ({"tasks": TWO, "orthogonality": 1}, ["orthogonality", "private"]),
         ({"tasks": TWO, "adversary": -1}, ["adversary"]),
         ({"tasks": [TWO[0], {**TWO[1], "weight": 0}]}, ["weights"]),
+        ({"tasks": [TWO[0], {**TWO[1], "labelled_share": 2}]}, ["--labelled_share", "2.0", "stars"]),
         ({"rows": 3}, ["tasks"]),
         ("tasks: [", ["YAML"]),
     ],

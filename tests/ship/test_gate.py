@@ -22,7 +22,7 @@ from emdistill.runs.gate_record import (
     read_gate,
     write_gate,
 )
-from emdistill.ship.gate import Limits, drop_error, judge, logit_difference
+from emdistill.ship.gate import HeadVariants, Limits, drop_error, judge, judge_heads, logit_difference
 from emdistill.tasks import KINDS
 from emdistill.tasks.answers import agreement
 from emdistill.tasks.task import Task
@@ -123,6 +123,39 @@ def test_a_drop_of_exactly_the_limit_passes() -> None:
     found = verdict(Limits(max_drop=1.0), int8=replace(VARIANTS["int8"], scores={"accuracy": 0.85 - 0.01}))
     assert 100 * (0.85 - (0.85 - 0.01)) != 1.0  # in binary it is a little off
     assert found.ship == "int8"
+
+
+def heads(limits: Limits, **drops: float) -> GateRecord:
+    """The gate of tasks whose int8 graph costs so many points; float32 costs nothing."""
+    common = {name: replace(VARIANTS[name], method=None, agreement=None) for name in ("student", "onnx", "int8")}
+    of_tasks = {
+        task: HeadVariants(
+            common
+            | {"int8": replace(common["int8"], scores={"accuracy": 0.85 - drop / 100}, drop_standard_error=0.3)},
+            "accuracy", 100,
+        )
+        for task, drop in drops.items()
+    }  # fmt: skip
+    return judge_heads(of_tasks, limits, versions={}, machine=Machine("a processor", 2, 1), notes=["an aside"])
+
+
+def test_of_several_heads_the_mean_counts_and_the_worst_decides() -> None:
+    gate = heads(Limits(max_drop=1.5), mood=0.0, stars=2.0)
+    int8 = gate.variants["int8"]
+    assert int8.scores == {"mean": pytest.approx(0.84), "mood/accuracy": 0.85, "stars/accuracy": pytest.approx(0.83)}
+    assert int8.drop == pytest.approx(1.0)
+    assert int8.drop_standard_error == pytest.approx(0.3 / math.sqrt(2))  # the tasks' rows are drawn apart
+    assert {task: round(head.drop or 0.0, 9) for task, head in int8.heads.items()} == {"mood": 0.0, "stars": 2.0}
+    assert gate.verdict.ship == "onnx"
+    ((reason,),) = gate.verdict.failures.values()
+    assert not unnamed(reason, "stars", "2 points", "0.5 points", "--max-drop 1.5")
+    assert heads(Limits(max_drop=2), mood=0.0, stars=2.0).verdict.ship == "int8"
+
+
+def test_what_is_the_graphs_own_is_said_once_for_all_heads() -> None:
+    failures = heads(Limits(max_size_mb=20, max_latency_ms=4), mood=0.0, stars=0.0).verdict.failures
+    assert {name: len(reasons) for name, reasons in failures.items()} == {"student": 2, "onnx": 2}
+    assert heads(Limits(), mood=0.0, stars=0.1).verdict.notes[0] == "an aside"
 
 
 def test_the_fastest_is_shipped_even_where_it_is_float32() -> None:

@@ -1,4 +1,6 @@
+import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,11 @@ from messages import names
 from transformers import PreTrainedModel
 
 from emdistill.errors import ConfigError, ModelError
-from emdistill.ship.int8_choice import logits_of, quantize_best, quantize_within, sensitivities
+from emdistill.models.multi_task import TaskOutputs
+from emdistill.ship.int8_choice import Sample, logits_of, quantize_best, quantize_within, sensitivities
 from emdistill.ship.onnx import export_onnx
 from emdistill.ship.quantize import groups, quantize_dynamic_int8, quantize_static_int8
+from emdistill.students.several_heads import with_heads
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -37,6 +41,13 @@ def random_batches(count: int = 3, rows: int = 8) -> list[dict[str, np.ndarray]]
 
 
 BATCHES = random_batches()
+
+
+def unscored(logits: np.ndarray) -> float:
+    raise AssertionError("nobody asks for a score here")
+
+
+SAMPLE = Sample(BATCHES, unscored)
 STATIC = partial(quantize_static_int8, calibration=BATCHES)
 METHODS = pytest.mark.parametrize("quantise", [quantize_dynamic_int8, STATIC], ids=["dynamic", "static"])
 
@@ -50,6 +61,11 @@ def fp32(tiny_encoder: Callable[..., PreTrainedModel], tmp_path_factory: pytest.
 
 def weights(path: Path) -> dict[str, np.ndarray]:
     return {item.name: onnx.numpy_helper.to_array(item) for item in onnx.load(path).graph.initializer}
+
+
+def one(path: Path) -> np.ndarray:
+    (logits,) = logits_of(path, [SAMPLE])
+    return logits
 
 
 def agreement(reference: np.ndarray) -> Callable[[np.ndarray], float]:
@@ -67,8 +83,8 @@ def test_groups_are_read_from_node_names(fp32: Path) -> None:
 @METHODS
 def test_int8_is_near_float32_and_smaller(fp32: Path, tmp_path: Path, quantise: Any) -> None:
     quantise(fp32, tmp_path / "int8.onnx")
-    reference = logits_of(fp32, BATCHES)
-    difference = logits_of(tmp_path / "int8.onnx", BATCHES) - reference
+    reference = one(fp32)
+    difference = one(tmp_path / "int8.onnx") - reference
     assert 0 < np.abs(difference).max() < 0.2 * np.ptp(reference)
     assert [path.name for path in tmp_path.iterdir()] == ["int8.onnx"]
     stored = weights(tmp_path / "int8.onnx").values()
@@ -113,7 +129,7 @@ def weight_of(path: Path, node: str) -> list[str]:
 def test_a_table_alone_can_be_quantised(fp32: Path, tmp_path: Path) -> None:
     quantize_dynamic_int8(fp32, tmp_path / "int8.onnx", keep=GROUPS[1:])
     assert not any("Quantize" in node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node)
-    assert np.abs(logits_of(tmp_path / "int8.onnx", BATCHES) - logits_of(fp32, BATCHES)).max() > 0
+    assert np.abs(one(tmp_path / "int8.onnx") - one(fp32)).max() > 0
 
 
 def test_unknown_groups_and_nothing_left_are_refused(fp32: Path, tmp_path: Path) -> None:
@@ -131,35 +147,35 @@ def test_unknown_groups_and_nothing_left_are_refused(fp32: Path, tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ["text.onnx"]
 
 
-def test_sensitivity_is_the_mean_squared_difference_of_one_group_alone(fp32: Path, tmp_path: Path) -> None:
-    found = sensitivities(fp32, quantize_dynamic_int8, BATCHES)
-    assert sorted(found) == sorted(GROUPS)
-    assert list(found.values()) == sorted(found.values(), reverse=True)
+def test_sensitivity_is_the_share_of_the_logits_that_one_group_alone_changes(fp32: Path, tmp_path: Path) -> None:
     alone = "layer.0.feed_forward"
     quantize_dynamic_int8(fp32, tmp_path / "one.onnx", keep=[name for name in GROUPS if name != alone])
-    difference = logits_of(tmp_path / "one.onnx", BATCHES) - logits_of(fp32, BATCHES)
-    assert found[alone] == pytest.approx(float((difference**2).mean()))
+    difference = (one(tmp_path / "one.onnx") - one(fp32)).astype(np.float64)
+    found = sensitivities(fp32, quantize_dynamic_int8, [SAMPLE])
+    assert sorted(found) == sorted(GROUPS)
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+    assert found[alone] == pytest.approx((difference**2).mean() / one(fp32).astype(np.float64).var(), rel=1e-4)
 
 
 def test_the_most_sensitive_groups_are_kept_until_the_score_is_near_enough(fp32: Path, tmp_path: Path) -> None:
-    reference = logits_of(fp32, BATCHES)
+    reference = one(fp32)
     path = tmp_path / "int8.onnx"
-    options: dict[str, Any] = {"quantise": quantize_dynamic_int8, "batches": BATCHES}
     nearness = lambda logits: 1 - float(np.abs(logits - reference).max())  # noqa: E731
-    assert quantize_within(fp32, path, score=nearness, least=-1e9, **options) == []
-    whole = 100 * (1 - nearness(logits_of(path, BATCHES)))
-    kept = quantize_within(fp32, path, score=nearness, least=1 - 0.7 * whole / 100, **options)
-    order = list(sensitivities(fp32, quantize_dynamic_int8, BATCHES))
+    within = partial(quantize_within, fp32, path, [Sample(BATCHES, nearness)], quantise=quantize_dynamic_int8)
+    assert within(least=[-1e9]) == []
+    whole = 100 * (1 - nearness(one(path)))
+    kept = within(least=[1 - 0.7 * whole / 100])
+    order = list(sensitivities(fp32, quantize_dynamic_int8, [SAMPLE]))
     assert 0 < len(kept) < len(order)
     assert kept == order[: len(kept)]
-    assert 100 * (1 - nearness(logits_of(path, BATCHES))) <= 0.7 * whole
-    assert quantize_within(fp32, path, score=nearness, least=1, **options) == order
+    assert 100 * (1 - nearness(one(path))) <= 0.7 * whole
+    assert within(least=[1]) == order
     assert path.read_bytes() == fp32.read_bytes()
 
 
 def test_the_best_of_both_methods_is_written(fp32: Path, tmp_path: Path) -> None:
-    score = agreement(logits_of(fp32, BATCHES))
-    done = quantize_best(fp32, tmp_path / "int8.onnx", BATCHES, score, max_drop=100, threads=1)
+    sample = Sample(BATCHES, agreement(one(fp32)))
+    done = quantize_best(fp32, tmp_path / "int8.onnx", [sample], max_drop=100, threads=1)
     assert done is not None
     assert done.method in ("dynamic", "static")
     assert done.in_float32 == ()
@@ -168,11 +184,53 @@ def test_the_best_of_both_methods_is_written(fp32: Path, tmp_path: Path) -> None
 
 
 def test_where_nothing_may_be_int8_nothing_is_written(fp32: Path, tmp_path: Path) -> None:
-    exact = logits_of(fp32, BATCHES)
+    exact = one(fp32)
 
     def score(logits: np.ndarray) -> float:
         return float(np.array_equal(logits, exact))
 
     path = tmp_path / "int8.onnx"
-    assert quantize_best(fp32, path, BATCHES, score, max_drop=0, threads=1) is None
+    assert quantize_best(fp32, path, [Sample(BATCHES, score)], max_drop=0, threads=1) is None
     assert not path.exists()
+
+
+HEADS = {"mood": ("bad", "fine", "good"), "stars": ()}
+
+
+@pytest.fixture(scope="module")
+def two_heads(tiny_encoder: Callable[..., PreTrainedModel], tokenizer_factory: Any, tmp_path_factory: Any) -> Path:
+    outputs = {
+        "mood": TaskOutputs(HEADS["mood"], "single_label_classification"),
+        "stars": TaskOutputs((), "regression"),
+    }
+    path: Path = tmp_path_factory.mktemp("heads") / "model.onnx"
+    export_onnx(with_heads(tiny_encoder("bert"), tokenizer_factory(), outputs, {}, seed=0), path, token_types=False)
+    return path
+
+
+def test_of_several_tasks_each_is_held_to_the_limit_and_the_worst_decides(two_heads: Path, tmp_path: Path) -> None:
+    """A task that loses nothing keeps nothing in float32; one that may lose nothing keeps all, whatever the other."""
+    samples = [Sample(BATCHES, lambda _: 1.0, output=f"logits_{task}") for task in HEADS]
+    mood, stars = logits_of(two_heads, samples)
+    assert (mood.shape[1], stars.shape[1]) == (3, 1)
+    path = tmp_path / "int8.onnx"
+    found = quantize_best(two_heads, path, samples, max_drop=0, threads=1)
+    assert found is not None
+    assert found.in_float32 == ()
+    differences = [np.abs(now - then).max() for now, then in zip(logits_of(path, samples), (mood, stars), strict=True)]
+    assert min(differences) > 0
+    strict = replace(samples[1], score=lambda logits: float(np.array_equal(logits, stars)))
+    assert quantize_best(two_heads, tmp_path / "none.onnx", [samples[0], strict], max_drop=0, threads=1) is None
+
+
+def test_a_task_of_large_logits_ranks_the_groups_no_more_than_another(two_heads: Path) -> None:
+    """The mean over tasks of each one's own."""
+    samples = [Sample(BATCHES, unscored, output=f"logits_{task}") for task in HEADS]
+    found = sensitivities(two_heads, quantize_dynamic_int8, samples)
+    alone = next(iter(found))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "one.onnx"
+        quantize_dynamic_int8(two_heads, path, keep=[name for name in found if name != alone])
+        parts = zip(logits_of(path, samples), logits_of(two_heads, samples), strict=True)
+        expected = [np.mean((now - then) ** 2) / np.var(then) for now, then in parts]
+    assert found[alone] == pytest.approx(np.mean(expected), rel=1e-4)

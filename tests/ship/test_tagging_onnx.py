@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from emdistill.data.batches import padding_collator, tokenise
 from emdistill.runs.reading import remember_reading
 from emdistill.ship.gate import logit_difference
-from emdistill.ship.int8_choice import logits_of
+from emdistill.ship.int8_choice import Sample, logits_of
 from emdistill.ship.onnx import export_onnx, open_onnx
 from emdistill.ship.onnx_folder import MODEL, write_onnx_folder
 from emdistill.tasks import KINDS
@@ -72,7 +72,7 @@ def test_int8_is_chosen_by_the_logits_of_words(
     batches = [
         {name: values.numpy() for name, values in padding_collator(tiny_tokenizer)([row]).items()} for row in examples
     ]
-    found = logits_of(folder / MODEL, batches, kind=KIND)
+    (found,) = logits_of(folder / MODEL, [Sample(batches, lambda _: 0.0, KIND)])
     expected = flat(predict_logits(tagger, tiny_tokenizer, rows(), max_length=LENGTH))
     np.testing.assert_allclose(found, expected, atol=1e-4)
 

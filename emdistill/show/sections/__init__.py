@@ -25,3 +25,6 @@ SECTIONS: dict[str, Callable[[Contents], Section | None]] = {
     "configuration": configuration,
 }
 """What each makes of a run folder; None where the run has recorded nothing for it."""
+
+OF_TASKS = frozenset(["baselines", "answers", "disagreement"])
+"""Those that are made of each task by itself, where a student has learned several."""

@@ -33,10 +33,9 @@ Values = dict[str, Any]
 
 
 def answers(contents: Contents) -> Section | None:
-    """None for raw text, for several tasks, and for a run that has not been scored."""
+    """None for raw text, and for a run that has not been scored."""
     task, predictions = contents.run.task, contents.answers
-    unrecorded = not contents.run.student_scores or contents.run.record.tasks
-    if task is None or (predictions is None and unrecorded):
+    if task is None or (predictions is None and not contents.run.student_scores):
         return None
     heading, values = "Answers", {"rows": 0, "charts": [], "notes": [], "table": None}
     if predictions is not None:

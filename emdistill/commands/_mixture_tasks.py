@@ -1,0 +1,110 @@
+"""The tasks of a mixture, each with its data and its teacher, as a distillation of it alone would have them."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from emdistill.commands._open_teacher import input_hashes, open_teacher
+from emdistill.commands._teachers import OpenTeacher, TeacherModel
+from emdistill.config import RunConfig
+from emdistill.data.mixture_file import Mixture, MixtureTask
+from emdistill.data.read import read_data
+from emdistill.data.teacher_answers import is_answers_file
+from emdistill.errors import ConfigError
+from emdistill.models.encoder import tasks_of
+from emdistill.processes import process_count
+from emdistill.runs.baseline_record import baseline_names
+from emdistill.tasks.task import Task, TaskData
+from emdistill.training.splits import check_max_length
+
+# Options of one task's data: of several, the file says them.
+OF_A_TASK = (
+    "task", "text", "text_pair", "label", "dev", "kind", "augmented", "unlabelled", "unlabelled_rows", "labelled_share",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One task of the mixture with its data and its teacher, as a distillation of it alone would have them."""
+
+    entry: MixtureTask
+    config: RunConfig
+    data: TaskData
+    teacher: OpenTeacher
+
+    @property
+    def name(self) -> str:
+        """Of the task, and of its head."""
+        return self.entry.name
+
+    @property
+    def task(self) -> Task:
+        """What is asked."""
+        return self.data.task
+
+    def under(self, config: RunConfig) -> RunConfig:
+        """Its configuration with the method of another one."""
+        ways = {name: getattr(config, name) for name in ("method", "mapping", "objective", "training")}
+        return replace(self.config, **ways)
+
+
+@dataclass(frozen=True)
+class OpenMixture:
+    """What a mixture file says, and its tasks."""
+
+    mixture: Mixture
+    tasks: list[Asked]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the data must know, a line each."""
+        return [f"note: {asked.name}: {note}" for asked in self.tasks for note in asked.data.notes]
+
+    def hashes(self, config: RunConfig) -> dict[str, str]:
+        """SHA-256 of all that a run of this configuration reads, by name."""
+        hashes = {"mixture": hashlib.sha256(Path(config.data).read_bytes()).hexdigest()}
+        for asked in self.tasks:
+            own = input_hashes(asked.under(config), asked.teacher, asked.data)
+            hashes |= {f"{asked.name}/{name}": digest for name, digest in own.items()}
+        return hashes
+
+
+def open_mixture(config: RunConfig, mixture: Mixture) -> OpenMixture:
+    """Every task with its data and its teacher; raises an EmdistillError for what cannot be used."""
+    return OpenMixture(mixture, [_asked(config, entry) for entry in mixture.tasks])
+
+
+def check_options(config: RunConfig) -> None:
+    """Raise ConfigError for options that are one task's, or that several tasks do not go with."""
+    usual = RunConfig(teacher="", output="")
+    given = [f"--{name}" for name in OF_A_TASK if getattr(config, name) != getattr(usual, name)]
+    if given:
+        raise ConfigError(f"{', '.join(given)}: of several tasks, {config.data} says it for each; write it there")
+    if process_count() > 1:
+        raise ConfigError(
+            f"--data {config.data}: several tasks are learned in one process only, and {process_count()} train here; "
+            "start it without torchrun or accelerate launch"
+        )
+    if config.training.get("tokens_per_batch"):
+        raise ConfigError("--training.tokens_per_batch: batches of several tasks are counted in rows; leave it out")
+    if "labels" in (names := baseline_names(config.baselines)):
+        raise ConfigError(
+            f"--baselines {config.baselines}: labels alone is a run of its own where tasks are several, with --method "
+            f"hard-labels; name the others: --baselines {','.join(name for name in names if name != 'labels')}"
+        )
+    if is_answers_file(config.teacher):
+        raise ConfigError(
+            f"--teacher {config.teacher} is a file of answers; name the encoder whose layers the student keeps, and "
+            f"the file in {config.data}"
+        )
+
+
+def _asked(config: RunConfig, entry: MixtureTask) -> Asked:
+    """Task, data and teacher of one entry of the file."""
+    own = replace(config, **{"rows": config.rows, "head": None, **entry.options})
+    if own.head is None and not is_answers_file(own.teacher) and entry.name in tasks_of(own.teacher):
+        own = replace(own, head=entry.name)
+    teacher, data = open_teacher(own, read_data(own))
+    if isinstance(teacher, TeacherModel):
+        check_max_length(config.max_length, teacher.model.model)
+    return Asked(entry, own, data, teacher)

@@ -1,0 +1,101 @@
+"""The words of a CoNLL or CoNLL-U file, for a tagger, and its tags written beside them.
+
+CoNLL gets a further column, CoNLL-U `Predicted=TAG` among its miscellaneous entries; all else stays as it was.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emdistill.data.compressed import plain_path
+from emdistill.data.files import Columns
+from emdistill.data.rows import BadRows, Row, check_file, text_lines
+from emdistill.data.tagged import SUFFIXES
+from emdistill.data.tagged_files import CONLLU, DOCSTART, FORM, conll_cells, conllu_cells, joined, word_column
+from emdistill.errors import DataError
+from emdistill.tasks.tags import OUTSIDE
+
+CONLLU_SUFFIX = ".conllu"
+TOKENS = "tokens"
+EMPTY = "_"  # of a cell of CoNLL-U
+
+
+@dataclass(frozen=True)
+class TaggedWords:
+    """The words of a file by sentences, each with the line on which it stands."""
+
+    path: Path
+    sentences: Sequence[Sequence[tuple[int, str]]]
+
+    @property
+    def rows(self) -> list[Row]:
+        """A row per sentence, with its words."""
+        return [Row(sentence[0][0], {TOKENS: [word for _, word in sentence]}) for sentence in self.sentences]
+
+    @property
+    def columns(self) -> tuple[dict[str, list[str]], dict[str, list[Any]]]:
+        """The sentences as texts, and where their words stand."""
+        texts, words = zip(*(joined([word for _, word in sentence]) for sentence in self.sentences), strict=True)
+        return {"text": [*texts]}, {"words": [*words]}
+
+    def write(self, path: Path, further: Sequence[Mapping[str, Any]]) -> None:
+        """Write the file again, each word with its tag; further: `prediction`, a tag per word, of every sentence."""
+        pairs = zip(self.sentences, further, strict=True)
+        tags = {
+            line: tag for sentence, cells in pairs for (line, _), tag in zip(sentence, cells["prediction"], strict=True)
+        }
+        beside = _in_conllu if is_conllu(self.path) else _in_conll
+        with path.open("w", encoding="utf-8", newline="") as file:
+            for number, line in enumerate(text_lines(self.path), start=1):
+                content = line.rstrip("\r\n")
+                file.write(f"{beside(content, tags.get(number))}\n")
+
+
+def read_words(path: Path, text: str | None = None) -> TaggedWords:
+    """The words of a CoNLL or CoNLL-U file; other columns are not read.
+
+    text   in CoNLL the words' column, a number from 1 (1 if not given)
+    Raises DataError for a file that cannot be read, and for lines that are no words.
+    """
+    check_file(path)
+    bad = BadRows(path)
+    if is_conllu(path):
+        sentences, place = conllu_cells(path, bad), FORM
+    else:
+        sentences, width = conll_cells(path, bad)
+        place = word_column(text or Columns().text, width, path)
+    words = [[(line, cells[place]) for line, cells in sentence] for sentence in sentences]
+    for line, word in (each for sentence in words for each in sentence):
+        if not word.strip():
+            bad.add(line, "there is no word")
+    bad.check()
+    if not words:
+        raise DataError("there are no sentences", file=path)
+    return TaggedWords(path, words)
+
+
+def is_conllu(path: Path) -> bool:
+    """By its name."""
+    return plain_path(path).suffix.lower() == CONLLU_SUFFIX
+
+
+def suffixes_beside(path: Path) -> tuple[str, ...]:
+    """The suffixes of files of the same form as this one of words."""
+    return (CONLLU_SUFFIX,) if is_conllu(path) else tuple(suffix for suffix in SUFFIXES if suffix != CONLLU_SUFFIX)
+
+
+def _in_conll(content: str, tag: str | None) -> str:
+    """A word's line with its tag; what opens a document gets a tag too, so that all lines have as many columns."""
+    if tag is None and not content.startswith(DOCSTART):
+        return content
+    between = "\t" if "\t" in content else " "
+    return content.rstrip(" ") + between + (tag or OUTSIDE)
+
+
+def _in_conllu(content: str, tag: str | None) -> str:
+    if tag is None:
+        return content
+    *others, misc = content.split("\t")
+    assert len(others) + 1 == len(CONLLU)  # it was read as a word
+    return "\t".join([*others, f"Predicted={tag}" if misc == EMPTY else f"{misc}|Predicted={tag}"])

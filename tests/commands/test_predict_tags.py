@@ -1,0 +1,97 @@
+"""`emdistill predict` of a tagger on words that are given one by one: CoNLL and CoNLL-U in, tags beside them out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from messages import unnamed
+
+from emdistill.cli import main
+from emdistill.models import load_classifier, load_tokenizer
+from emdistill.runs.reading import remember_reading
+from emdistill.tasks import KINDS
+from emdistill.tasks.tagging import MARKS
+from emdistill.tasks.task import Task
+from emdistill.training import predict_logits
+
+KIND = KINDS["tagging"]
+TASK = Task("t", KIND, ("O", "B-x", "I-x"), ("entity_f1",), words=MARKS)
+SENTENCES = [["a", "good", "movie", ",", "not", "xyz-zy"], ["it"], ["very"] * 40]  # the last takes several windows
+LENGTH = 24
+
+
+@pytest.fixture
+def model(tiny_encoder: Any, tiny_tokenizer: Any, tmp_path: Path) -> Path:
+    tagger = tiny_encoder(head=KIND.head, labels=3, problem_type=KIND.problem_type)
+    tagger.config.id2label = dict(enumerate(TASK.labels))
+    tagger.config.label2id = {name: index for index, name in enumerate(TASK.labels)}
+    remember_reading(tagger, tiny_tokenizer, TASK, LENGTH)
+    for part in (tagger, tiny_tokenizer):
+        part.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def predict(model: Path, file: Path, output: Path, *words: str) -> int:
+    return main(["predict", "--model", str(model), "--input", str(file), "--output", str(output), *words])
+
+
+def test_words_of_the_file_are_tagged_one_by_one(model: Path, tmp_path: Path) -> None:
+    """As the same words are tagged from Python; `xyz-zy` stays one word, which plain text would be cut at its dash."""
+    file = tmp_path / "new.conll"
+    file.write_text("\n\n".join("\n".join(sentence) for sentence in SENTENCES) + "\n")
+    assert predict(model, file, tmp_path / "tagged.conll") == 0
+    assert predict(model, file, tmp_path / "tagged.jsonl", "--logits") == 0
+    texts, places = [" ".join(sentence) for sentence in SENTENCES], []
+    for sentence in SENTENCES:
+        ends = np.cumsum([len(word) + 1 for word in sentence]).tolist()
+        places.append([(end - 1 - len(word), end - 1) for end, word in zip(ends, sentence, strict=True)])
+    rows = TASK.rows_of_text({"text": texts}, {"words": places})
+    logits = predict_logits(load_classifier(model), load_tokenizer(model), rows, max_length=LENGTH)
+    expected = [[TASK.labels[tag] for tag in row.argmax(axis=1)] for row in logits]
+    lines = [json.loads(line) for line in (tmp_path / "tagged.jsonl").read_text().splitlines()]
+    assert [line["tokens"] for line in lines] == SENTENCES
+    assert [line["prediction"] for line in lines] == expected
+    assert [len(line["logits"]) for line in lines] == [len(sentence) for sentence in SENTENCES]
+    blocks = (tmp_path / "tagged.conll").read_text().strip().split("\n\n")
+    written = [[line.split(" ") for line in block.splitlines()] for block in blocks]
+    assert written == [[*map(list, zip(*pair, strict=True))] for pair in zip(SENTENCES, expected, strict=True)]
+
+
+def test_conllu_stays_conllu(model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "new.conllu"
+    file.write_text("# text = it\n1\tit" + "\t_" * 8 + "\n")
+    assert predict(model, file, tmp_path / "tagged.conllu") == 0
+    comment, line = (tmp_path / "tagged.conllu").read_text().splitlines()
+    assert comment == "# text = it"
+    assert line.split("\t")[9].removeprefix("Predicted=") in TASK.labels
+
+
+@pytest.mark.parametrize(
+    ("file", "output", "words", "tokens"),
+    [
+        ("new.conll", "out.conllu", [], [".conll", ".jsonl"]),
+        ("new.txt", "out.conll", [], [".jsonl"]),
+        ("new.conll", "out.conll", ["--logits"], ["--logits", ".jsonl"]),
+        ("new.conll", "out.jsonl", ["--text", "2"], ["--text", 2]),
+        ("new.conll", "out.jsonl", ["--text-pair", "2"], ["--text-pair"]),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(
+    model: Path, tmp_path: Path, capsys: Any, file: str, output: str, words: list[str], tokens: list[object]
+) -> None:
+    (tmp_path / file).write_text("it\n")
+    assert predict(model, tmp_path / file, tmp_path / output, *words) == 2
+    assert not unnamed(capsys.readouterr().err, *tokens)
+    assert not (tmp_path / output).exists()
+
+
+def test_a_model_of_another_task_is_refused(
+    tiny_encoder: Any, tiny_tokenizer: Any, tmp_path: Path, capsys: Any
+) -> None:
+    for part in (tiny_encoder(), tiny_tokenizer):
+        part.save_pretrained(tmp_path / "other")
+    (tmp_path / "new.conll").write_text("it\n")
+    assert predict(tmp_path / "other", tmp_path / "new.conll", tmp_path / "out.jsonl") == 2
+    assert not unnamed(capsys.readouterr().err, "new.conll", "classification")
