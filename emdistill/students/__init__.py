@@ -15,6 +15,7 @@ from emdistill.errors import ConfigError, ModelError
 from emdistill.models.encoder import Source, encoder_shape
 from emdistill.models.families import require
 from emdistill.states import CLASSES, Predictions
+from emdistill.students.bag import DEFAULT_WIDTH, bag_student
 from emdistill.students.bilstm import DEFAULT_UNITS, bilstm_student
 from emdistill.students.extract import ExtractionPlan, check_part, cut_out, plan_extraction
 from emdistill.students.factorise import check_factorisable, factorise_embeddings
@@ -172,10 +173,24 @@ def _importance(request: StudentRequest, batches: list[dict[str, Tensor]]) -> Im
 
 def _bilstm(request: StudentRequest) -> Student:
     encoder, tokenizer = _kept_from(request)
-    _, _, units = request.spec.partition(":")
-    options: Any = {"labels": request.labels, "predictions": request.predictions, "seed": request.seed}
-    fresh = request.birth == "fresh"
-    return bilstm_student(encoder, int(units or DEFAULT_UNITS), fresh=fresh, **options), tokenizer
+    return bilstm_student(encoder, _size(request, DEFAULT_UNITS), **_over_tokens(request)), tokenizer
+
+
+def _bag(request: StudentRequest) -> Student:
+    encoder, tokenizer = _kept_from(request)
+    student = bag_student(encoder, tokenizer.sep_token_id, _size(request, DEFAULT_WIDTH), **_over_tokens(request))
+    return student, tokenizer
+
+
+def _size(request: StudentRequest, default: int) -> int:
+    """What stands behind the colon: 128 of bilstm:128."""
+    return int(request.spec.partition(":")[2] or default)
+
+
+def _over_tokens(request: StudentRequest) -> dict[str, Any]:
+    """The options of a student that takes from an encoder nothing but its table of tokens."""
+    options = {"labels": request.labels, "predictions": request.predictions, "seed": request.seed}
+    return options | {"fresh": request.birth == "fresh"}
 
 
 def _pretrained(request: StudentRequest) -> Student:
@@ -217,6 +232,12 @@ STUDENTS = {
         pattern=re.compile(r"bilstm(:\d+)?"),
         description="two BiLSTM layers of 256 units per direction, or of 128: bilstm:128, over the teacher's tokens",
         build=_bilstm,
+    ),
+    "bag": StudentKind(
+        example="bag",
+        pattern=re.compile(r"bag(:\d+)?"),
+        description="no layers: a bag of the teacher's tokens and their n-grams, vectors of 128 numbers, or of 64: bag:64",
+        build=_bag,
     ),
     "pretrained": StudentKind(
         example="DIR_OR_HUB_ID",
