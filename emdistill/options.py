@@ -93,8 +93,8 @@ def read_words(verb: Target, words: Sequence[str], name: str) -> dict[str, Any] 
     target = target_of(verb)
     first, words = _read_first([_with_underscores(word) for word in words], target)
     from_file = {} if first.config is None else flatten(read_yaml(Path(first.config)))
-    chosen = {"teacher": first.teacher} if first.teacher else {}
-    teacher, student = first.teacher or from_file.get("teacher"), first.student or from_file.get("student")
+    chosen = {name: value for name in ("teacher", "student") if (value := getattr(first, name))}
+    teacher, student = ({**from_file, **chosen}.get(name) for name in ("teacher", "student"))
     method = _method(target, first.method or from_file.get("method"), teacher, student)
     parser = option_parser(target, method, student)
     if {"-h", "--help"} & set(words):

@@ -34,7 +34,7 @@ class BagConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     num_hidden_layers: int = 0
     num_attention_heads: int = 0
     hidden_dropout_prob: float = 0.1
-    piece_dropout_prob: float = 0.2
+    piece_dropout_prob: float = 0.1
     max_position_embeddings: int = 512
     pad_token_id: int | None = 0
     sep_token_id: int | None = None

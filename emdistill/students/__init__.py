@@ -15,8 +15,8 @@ from emdistill.errors import ConfigError, ModelError
 from emdistill.models.encoder import Source, encoder_shape
 from emdistill.models.families import require
 from emdistill.states import CLASSES, Predictions
-from emdistill.students.bag import DEFAULT_WIDTH, bag_student
-from emdistill.students.bilstm import DEFAULT_UNITS, bilstm_student
+from emdistill.students.bag import bag_student
+from emdistill.students.bilstm import bilstm_student
 from emdistill.students.extract import ExtractionPlan, check_part, cut_out, plan_extraction
 from emdistill.students.factorise import check_factorisable, factorise_embeddings
 from emdistill.students.fresh import fresh_student
@@ -173,24 +173,19 @@ def _importance(request: StudentRequest, batches: list[dict[str, Tensor]]) -> Im
 
 def _bilstm(request: StudentRequest) -> Student:
     encoder, tokenizer = _kept_from(request)
-    return bilstm_student(encoder, _size(request, DEFAULT_UNITS), **_over_tokens(request)), tokenizer
+    return bilstm_student(encoder, **_over_tokens(request, "units")), tokenizer
 
 
 def _bag(request: StudentRequest) -> Student:
     encoder, tokenizer = _kept_from(request)
-    student = bag_student(encoder, tokenizer.sep_token_id, _size(request, DEFAULT_WIDTH), **_over_tokens(request))
-    return student, tokenizer
+    return bag_student(encoder, tokenizer.sep_token_id, **_over_tokens(request, "width")), tokenizer
 
 
-def _size(request: StudentRequest, default: int) -> int:
-    """What stands behind the colon: 128 of bilstm:128."""
-    return int(request.spec.partition(":")[2] or default)
-
-
-def _over_tokens(request: StudentRequest) -> dict[str, Any]:
-    """The options of a student that takes from an encoder nothing but its table of tokens."""
+def _over_tokens(request: StudentRequest, size: str) -> dict[str, Any]:
+    """The options of a student that takes the table of tokens alone; its `size` where it is written, as in bag:128."""
+    _, colon, number = request.spec.partition(":")
     options = {"labels": request.labels, "predictions": request.predictions, "seed": request.seed}
-    return options | {"fresh": request.birth == "fresh"}
+    return options | {"fresh": request.birth == "fresh"} | ({size: int(number)} if colon else {})
 
 
 def _pretrained(request: StudentRequest) -> Student:

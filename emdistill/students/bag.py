@@ -22,7 +22,7 @@ DEFAULT_WIDTH = 128
 def bag_student(
     encoder: PreTrainedModel,
     separator: int | None,
-    width: int = DEFAULT_WIDTH,
+    width: int | None = None,
     *,
     labels: Sequence[str] = (),
     predictions: Predictions = CLASSES,
@@ -32,15 +32,18 @@ def bag_student(
     """A bag of vectors of this width over the encoder's tokens, with a head for the task; n-grams begin at 0.
 
     separator   the id of the token that ends a text
+    width       None: DEFAULT_WIDTH, or the encoder's where its table is narrower
     fresh       whether the table of tokens is drawn too, and not taken from the encoder
     The same seed gives the same weights; torch's random state stays.
     Raises ConfigError for no width, one above the encoder's, and for a head that a bag does not have: it answers texts.
     """
     table = embedding_table(encoder)
+    usual = min(DEFAULT_WIDTH, table.shape[1])
+    width = usual if width is None else width
     if not 1 <= width <= table.shape[1]:
         raise ConfigError(
             f"--student bag:{width}: a bag is at least 1 wide and at most as wide as the encoder's table, "
-            f"{table.shape[1]}; try bag:{min(DEFAULT_WIDTH, table.shape[1])}"
+            f"{table.shape[1]}; try bag:{usual}"
         )
     if not predictions.of_task:
         raise ConfigError("--student bag learns a task; on raw text take one of the teacher's family: --student 3")
