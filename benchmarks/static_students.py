@@ -2,12 +2,12 @@
 
     python benchmarks/static_students.py --glue ../shared/data/glue --teachers runs --output runs/static
 
-TEACHERS/TASK/minilm are the teachers, and the tasks are those of results.py. Per task: `distill --student bag` for a few
-seeds with nothing else said, TF-IDF on the same labelled rows beside it, and the first seed's student exported, so that
-its int8 form is scored too. Then batches of texts of like length are answered on one thread in ONNX Runtime, in turns,
-by the bag and by students cut out of the same teacher, whose weights do not matter here; once with the tokens given and
-once from the text on, for beside a bag the tokenizer is what takes the time. What is finished is not done again. The
-table is written to OUTPUT/static_students.md, its numbers to static_students.json.
+TEACHERS/TASK/minilm are the teachers, and the tasks are those of results.py. Per task: `distill --student bag` for a
+few seeds with nothing else said, TF-IDF on the same labelled rows beside it, and the first seed's student as ONNX
+graphs, so that its int8 form is scored too. Then batches of texts of like length are answered on one thread in ONNX
+Runtime, in turns, by the bag and by students cut out of the same teacher, whose weights do not matter here; once with
+the tokens given and once from the text on, for beside a bag the tokenizer is what takes the time. What is finished is
+not done again. The table is written to OUTPUT/static_students.md, its numbers to static_students.json.
 """
 
 import json
@@ -25,21 +25,22 @@ from results import Material, head, line, prepare
 
 from emdistill import distill
 from emdistill.baselines.linear import columns
-from emdistill.commands.export import export
 from emdistill.data.read import read_data
 from emdistill.models import load_classifier, load_tokenizer
 from emdistill.options import load_config
 from emdistill.runs.baseline_record import read_baselines
-from emdistill.runs.gate_record import GATE
 from emdistill.runs.record import RUN_FILE, read_run
+from emdistill.runs.student_artifact import StudentArtifact
 from emdistill.ship.latency import time_in_turns
 from emdistill.ship.onnx import OnnxClassifier, export_onnx, open_onnx, open_session, session_logits
-from emdistill.ship.onnx_folder import INT8, MODEL
+from emdistill.ship.onnx_folder import INT8, MODEL, write_onnx_folder
+from emdistill.ship.onnx_folder import TOKENIZER as TOKENIZER_FILE
 from emdistill.ship.quantize import quantize_dynamic_int8
 from emdistill.students import make_student
 
-BATCH, TIMED_TEXTS, MAX_LENGTH = 32, 512, 128
+BATCH, TIMED_TEXTS, MAX_LENGTH = 32, 256, 128
 TOKENIZER = "tokenizer"
+FORMS = {"fp32": MODEL, "int8": INT8}
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread for all
 
@@ -100,7 +101,7 @@ def main(
 
 
 def learn(run: Path, material: Material, teacher: Path, student: str, seed: int) -> None:
-    """A run with nothing said but who teaches whom; the first seed's is exported."""
+    """A run with nothing said but who teaches whom; the first seed's becomes ONNX graphs."""
     begun = (run / RUN_FILE).exists()
     if not begun or not read_run(run).is_finished:
         distill(
@@ -110,8 +111,13 @@ def learn(run: Path, material: Material, teacher: Path, student: str, seed: int)
                 baselines="none" if seed else "tfidf", **material.options,
             )
         )  # fmt: skip
-    if not seed and not (run / "onnx").exists():
-        export(str(run), int8=True, threads=1)
+    place = run / "onnx"
+    if not seed and not (place / TOKENIZER_FILE).exists():
+        place.mkdir(exist_ok=True)
+        model, tokenizer = StudentArtifact(run).load()
+        export_onnx(model, place / MODEL)
+        quantize_dynamic_int8(place / MODEL, place / INT8)
+        write_onnx_folder(place, model, tokenizer)
 
 
 def measured(
@@ -121,22 +127,22 @@ def measured(
     runs = [read_run(cell / str(seed)) for seed in range(seeds)]
     beside_it = read_baselines(cell / "0")
     assert beside_it is not None
-    gate = json.loads((cell / "0" / "onnx" / GATE.name).read_text(encoding="utf-8"))["variants"]
     data = read_data(load_config(teacher=str(teacher), output="", **material.options))
-    dev, metric = next(iter(data.evaluation.values())), data.task.metrics[0]
+    dev, metric, place = next(iter(data.evaluation.values())), data.task.metrics[0], cell / "0" / "onnx"
+    in_int8 = open_onnx(place / INT8, threads=1).predict_logits(dev)
     return Row(
         task, student, metric, len(dev), runs[0].scores["teacher"][metric],
         tuple(run.scores["student"][metric] for run in runs),
-        gate["int8"]["scores"][metric], beside_it.score(beside_it.computed["tfidf"]),
-        {name: gate[form]["bytes"] for name, form in {"fp32": "onnx", "int8": "int8"}.items()},
+        data.task.score(in_int8, data.task.gold(dev))[metric], beside_it.score(beside_it.computed["tfidf"]),
+        {name: (place / file).stat().st_size for name, file in FORMS.items()},
         fmean(run.timings["training_seconds"] for run in runs),
-        texts_per_second(cell / "0" / "onnx", dev, teacher, beside),
+        texts_per_second(place, dev, teacher, beside),
     )  # fmt: skip
 
 
 def texts_per_second(folder: Path, dev: Dataset, teacher: Path, beside: Sequence[str]) -> dict[str, float]:
     """Of the exported student in float32 and int8, the students beside it in int8, and the tokenizer alone."""
-    own = {name: open_onnx(folder / file, threads=1) for name, file in {"fp32": MODEL, "int8": INT8}.items()}
+    own = {name: open_onnx(folder / file, threads=1) for name, file in FORMS.items()}
     texts, pairs = columns(dev.select(range(min(TIMED_TEXTS, len(dev)))))
     first = own["int8"]
     encoded = sorted(first.encode(texts, pairs, max_length=MAX_LENGTH), key=len)
@@ -182,7 +188,8 @@ def table(rows: Sequence[Row]) -> list[str]:
         sizes = [f"{row.bytes[form] / 1e6:.1f}" for form in ("fp32", "int8")]
         about = (row.task, row.metric, row.dev_rows, f"{row.teacher:.4f}", scores[0], *scores[1:], f"{row.tfidf:.4f}")
         lines.append(line(*about, *sizes))
-    lines += ["", *head("task", "model", "texts a second, tokens given", "from the text on", "times", "from the text on")]
+    titles = ("task", "model", "texts per second, tokens given", "from the text on", "times", "from the text on")
+    lines += ["", *head(*titles)]
     for row in rows:
         models = [name for name in row.per_second if name != TOKENIZER]
         slowest = min(models, key=lambda name: row.per_second[name])

@@ -265,7 +265,7 @@ def recipe_of(config: Any, method: str | None, student: str | None = None) -> di
 
 
 def student_recipe(student: str | None) -> dict[str, Any]:
-    """What a form of student brings along, flat, the method that suits it first: bag:64 -> recipes/students/bag.yaml."""
+    """What a form of student brings along, flat: method and numbers; of bag:64 those in recipes/students/bag.yaml."""
     form = str(student).partition(":")[0]
     file = RECIPES / "students" / f"{form}.yaml"
     return flatten(read_yaml(file)) if form.isidentifier() and file.is_file() and not Path(form).is_dir() else {}

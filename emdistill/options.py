@@ -156,7 +156,7 @@ def _read_first(words: Sequence[str], target: Target) -> tuple[argparse.Namespac
 
 
 def _method(target: Target, method: str | None, teacher: object, student: str | None) -> str | None:
-    """The method that is named; else the student's own; else soft-targets for a file of answers, which has no layers."""
+    """The method that is named; else the student's own; else soft-targets for a file of answers: it has no layers."""
     if method or not _has_method(target):
         return method
     if own := student_recipe(student).get("method"):

@@ -1,7 +1,7 @@
 """A bag of word pieces and of hashed n-grams of them as a transformers model: tables, two means, a small head.
 
-    u = 1/n (Σ_t exp(w[p_t]) E[p_t] + Σ_t G[h(p_{t-1}, p_t)] + Σ_t G[h(p_{t-2}, p_{t-1}, p_t)])      p_t the pieces
-    h(p, q, ..) = (code[p] · 31ᵏ⁻¹ + code[q] · 31ᵏ⁻² + ..) mod buckets                               of a text, n many
+    u = 1/n (Σ_t exp(w[p_t]) E[p_t] + Σ_t G[h(p_{t-1}, p_t)])    p_t the n pieces of a text; longer n-grams likewise
+    h(p, q, ..) = (code[p] · 31ᵏ⁻¹ + code[q] · 31ᵏ⁻² + ..) mod buckets
     logits = W_2 · relu(W_1 · [u; v; |u − v|; u ∘ v])      u of the first text, v of the second; 0 where there is none
 
 Two texts of a pair are told apart by the separator between them: no n-gram reaches over it. The hash is computed of the
@@ -19,16 +19,16 @@ from torch.nn.functional import pad
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 
-LONGEST_NGRAM = 3
 BASE = 31  # of the hash, a polynomial in it
 
 
 class BagConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
-    """hidden_size: d, the width of both tables. sep_token_id: the piece that ends a text."""
+    """hidden_size: d, the width of both tables. sep_token_id: the piece that ends a text. longest_ngram: at least 2."""
 
     model_type = "bag"
 
     vocab_size: int = 30522
+    longest_ngram: int = 2
     ngram_buckets: int = 2**16
     hidden_size: int = 128
     num_hidden_layers: int = 0
@@ -91,7 +91,7 @@ class BagModel(BagPreTrainedModel):
         pieces = self.word_embeddings
         codes, weights = pieces.codes[input_ids], pieces.log_weights[input_ids, 0].exp()
         inside = of_texts(input_ids, mask, self.config.sep_token_id).to(weights.dtype)
-        grams, whole = ngrams(codes, inside, self.config.ngram_buckets)
+        grams, whole = ngrams(codes, inside, self.config.longest_ngram, self.config.ngram_buckets)
         sums = self.dropout(inside * weights[:, None]) @ pieces(input_ids)
         sums = sums + self.dropout(whole) @ self.ngram_embeddings(grams)
         return BaseModelOutput(last_hidden_state=sums / inside.sum(dim=-1, keepdim=True).clamp(min=1))
@@ -134,14 +134,14 @@ def of_texts(ids: Tensor, mask: Tensor, separator: int | None) -> Tensor:
     return mask[:, None] * torch.stack([1 - second, second], dim=1)
 
 
-def ngrams(codes: Tensor, inside: Tensor, buckets: int) -> tuple[Tensor, Tensor]:
+def ngrams(codes: Tensor, inside: Tensor, longest: int, buckets: int) -> tuple[Tensor, Tensor]:
     """The buckets [B, K·L] of all n-grams, each at its last piece, and where they lie whole in a text, [B, 2, K·L].
 
     codes    [B, L] of the pieces
     inside   [B, 2, L], 1 where a piece belongs to a text
     """
     grams, whole, hashes, reach = [], [], codes, inside
-    for length in range(2, LONGEST_NGRAM + 1):
+    for length in range(2, longest + 1):
         before = length - 1
         hashes = hashes + BASE**before * pad(codes, (before, 0))[..., :-before]
         reach = reach * pad(inside, (before, 0))[..., :-before]

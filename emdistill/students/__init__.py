@@ -231,7 +231,7 @@ STUDENTS = {
     "bag": StudentKind(
         example="bag",
         pattern=re.compile(r"bag(:\d+)?"),
-        description="no layers: a bag of the teacher's tokens and their n-grams, vectors of 128 numbers, or of 64: bag:64",
+        description="no layers: a bag of the teacher's tokens and pairs of them, 128 wide, or 64: bag:64",
         build=_bag,
     ),
     "pretrained": StudentKind(

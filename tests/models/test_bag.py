@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from emdistill.models import load_classifier, load_tokenizer, save_student
-from emdistill.models.bag import BASE, LONGEST_NGRAM, BagConfig, BagForSequenceClassification, scattered
+from emdistill.models.bag import BASE, BagConfig, BagForSequenceClassification, scattered
 from emdistill.students import make_student
 
-FIRST, SEPARATOR, PADDING = 2, 3, 0
+FIRST, SEPARATOR, PADDING, LONGEST = 2, 3, 0, 3
 A, B = [10, 11, 12, 11], [20, 21, 10]
 PAIR, ALONE, SHORT = [FIRST, *A, SEPARATOR, *B, SEPARATOR], [FIRST, *A, SEPARATOR], [FIRST]
 OF_ROBERTA = [FIRST, *A, SEPARATOR, SEPARATOR, *B, SEPARATOR]
@@ -19,7 +19,8 @@ LABELS = ("bad", "good")
 @pytest.fixture
 def model() -> BagForSequenceClassification:
     """A bag in float64, no weight of which is at its beginning."""
-    config = BagConfig(vocab_size=40, hidden_size=6, ngram_buckets=64, sep_token_id=SEPARATOR, num_labels=2)
+    sizes = {"vocab_size": 40, "hidden_size": 6, "ngram_buckets": 64, "num_labels": 2}
+    config = BagConfig(**sizes, longest_ngram=LONGEST, sep_token_id=SEPARATOR)
     torch.manual_seed(0)
     made = BagForSequenceClassification(config).double().eval()
     with torch.no_grad():
@@ -40,7 +41,7 @@ def vector(model: BagForSequenceClassification, pieces: list[int]) -> Tensor:
     """The mean over one text, summand by summand."""
     table, grams = model.bag.word_embeddings, model.bag.ngram_embeddings.weight
     total = sum((table.log_weights[piece].exp() * table.weight[piece] for piece in pieces), torch.zeros(6).double())
-    for length in range(2, LONGEST_NGRAM + 1):
+    for length in range(2, LONGEST + 1):
         for start in range(len(pieces) - length + 1):
             gram = [int(table.codes[piece]) for piece in pieces[start : start + length]]
             total = total + grams[sum(code * BASE**place for place, code in enumerate(reversed(gram))) % 64]
