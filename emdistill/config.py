@@ -99,7 +99,7 @@ class TeachingConfig(CommonConfig):
             label (.jsonl, .csv, .tsv, .parquet); or none, for labels alone.
         teacher_weights: weights of several teachers' answers, separated by commas; equal ones if not given.
         head: of a teacher of several tasks, the task whose head teaches.
-        student: 3 (so many teacher layers), 1,3,5 (these), 4x312 (layers x width), bilstm, or a folder or hub id.
+        student: 3 (so many teacher layers), 1,3,5 (these), 4x312 (layers x width), bilstm, bag, or a folder or hub id.
         student_birth: where the weights of a student of a given shape come from: the teacher's units, chosen by
             importance or at random, or fresh ones.
         student_source: folder or hub id of an encoder whose layers and tokenizer the student keeps instead of the
@@ -142,8 +142,8 @@ class RunConfig(TeachingConfig, LearningConfig):
     """Everything that decides a distillation.
 
     Args:
-        method: a method's name (see `emdistill methods`), or path.py:function for your own; under a file of answers
-            soft-targets if not given.
+        method: a method's name (see `emdistill methods`), or path.py:function for your own; under a file of answers,
+            and for a bag, soft-targets if not given.
         mapping: which layer learns from which: a mapping's name (see `emdistill mappings`), or a file of pairs.
         objective: the method's own settings.
     """
@@ -252,11 +252,23 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return options
 
 
-def recipe_of(config: Any, method: str | None) -> dict[str, Any]:
-    """The numbers that lie below the options of a configuration class, flat; none for a method of one's own."""
+def recipe_of(config: Any, method: str | None, student: str | None = None) -> dict[str, Any]:
+    """The numbers that lie below the options of a configuration class, flat: the student's own over the method's.
+
+    A method of one's own has none.
+    """
     name = {RunConfig: method, FinetuneConfig: "finetune"}.get(config)
     file = RECIPES / f"{name}.yaml"
-    return flatten(read_yaml(file)) if file.is_file() else {}
+    numbers = flatten(read_yaml(file)) if file.is_file() else {}
+    own = student_recipe(student) if config is RunConfig else {}
+    return numbers | {name: value for name, value in own.items() if name != "method"}
+
+
+def student_recipe(student: str | None) -> dict[str, Any]:
+    """What a form of student brings along, flat: method and numbers; of bag:64 those in recipes/students/bag.yaml."""
+    form = str(student).partition(":")[0]
+    file = RECIPES / "students" / f"{form}.yaml"
+    return flatten(read_yaml(file)) if form.isidentifier() and file.is_file() and not Path(form).is_dir() else {}
 
 
 FIRST = ("methods", "seeds", "baseline", "model", "teacher", "task", "data", "student", "method", "output")
@@ -276,7 +288,7 @@ def as_command(verb: str, options: Mapping[str, Any]) -> str:
     settings = fields(config) if config else ()
     usual = {setting.name: setting.default for setting in settings if setting.default is not MISSING}
     usual |= {f"objective.{setting.name}": setting.default for setting in fields(SharedSettings)}
-    usual |= recipe_of(config, options.get("method"))
+    usual |= recipe_of(config, options.get("method"), options.get("student"))
     written = {
         name: _cut(name, value)
         for name, value in flatten(options).items()

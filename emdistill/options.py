@@ -27,6 +27,7 @@ from emdistill.config import (
     flatten,
     read_yaml,
     recipe_of,
+    student_recipe,
 )
 from emdistill.errors import ConfigError, nearest
 
@@ -74,8 +75,8 @@ def load_options(target: Callable[..., Config], file: str | Path | None, options
     from_file = {} if file is None else flatten(read_yaml(Path(file)))
     places = dict.fromkeys(from_file, f" in {file}") | dict.fromkeys(options, "")
     given = {**from_file, **options}
-    method = _method(target, given.get("method"), given.get("teacher"))
-    parser = option_parser(target, method)
+    method = _method(target, given.get("method"), given.get("teacher"), given.get("student"))
+    parser = option_parser(target, method, given.get("student"))
     refuse_unknown(places, parser, target)
     try:
         parsed = parser.parse_object(_nested(given | ({"method": method} if method else {}), parser))
@@ -92,9 +93,10 @@ def read_words(verb: Target, words: Sequence[str], name: str) -> dict[str, Any] 
     target = target_of(verb)
     first, words = _read_first([_with_underscores(word) for word in words], target)
     from_file = {} if first.config is None else flatten(read_yaml(Path(first.config)))
-    chosen = {"teacher": first.teacher} if first.teacher else {}
-    method = _method(target, first.method or from_file.get("method"), first.teacher or from_file.get("teacher"))
-    parser = option_parser(target, method)
+    chosen = {name: value for name in ("teacher", "student") if (value := getattr(first, name))}
+    teacher, student = ({**from_file, **chosen}.get(name) for name in ("teacher", "student"))
+    method = _method(target, first.method or from_file.get("method"), teacher, student)
+    parser = option_parser(target, method, student)
     if {"-h", "--help"} & set(words):
         print(_help_text(parser, name, parse_docstring(verb.__doc__ or "").short_description))
         return None
@@ -139,23 +141,28 @@ def target_of(verb: Target) -> Target:
 def _read_first(words: Sequence[str], target: Target) -> tuple[argparse.Namespace, list[str]]:
     """What decides which other options there are, and the words that are left."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.set_defaults(config=None, print_config=False, method=None, teacher=None)
+    parser.set_defaults(config=None, print_config=False, method=None, teacher=None, student=None)
     if inspect.signature(target).parameters:
         parser.add_argument("--config")
         parser.add_argument("--print_config", action="store_true")
     if _has_method(target):
         parser.add_argument("--method")
         parser.add_argument("--teacher")
+        parser.add_argument("--student")
     try:
         return parser.parse_known_args(words)
     except argparse.ArgumentError as error:
         raise ConfigError(str(error)) from None
 
 
-def _method(target: Target, method: str | None, teacher: object) -> str | None:
-    """The method that is named; else soft-targets for a teacher that is a file of answers, which has no layers."""
-    if method or not _has_method(target) or not isinstance(teacher, str):
+def _method(target: Target, method: str | None, teacher: object, student: str | None) -> str | None:
+    """The method that is named; else the student's own; else soft-targets for a file of answers: it has no layers."""
+    if method or not _has_method(target):
         return method
+    if own := student_recipe(student).get("method"):
+        return str(own)
+    if not isinstance(teacher, str):
+        return None
     from emdistill.data.teacher_answers import is_answers_file  # late, for it imports datasets
 
     return "soft-targets" if is_answers_file(teacher) else None
@@ -184,9 +191,10 @@ def _spelled_out(words: Sequence[str], parser: ArgumentParser) -> list[str]:
     ]
 
 
-def option_parser(target: Target, method: str | None = None) -> OptionParser:
+def option_parser(target: Target, method: str | None = None, student: str | None = None) -> OptionParser:
     """The parser of a target's signature; with the settings of `method`, its default if None, where it takes one.
 
+    student   its form may have numbers of its own (recipe_of)
     A positional-only parameter stands without an option (emdistill export RUN), and so do those of `*runs`.
     Raises ConfigError for a method that cannot be had.
     """
@@ -207,7 +215,7 @@ def option_parser(target: Target, method: str | None = None) -> OptionParser:
     if has_method:
         method = method or parameters["method"].default
         _add_method(parser, method)
-    if recipe := recipe_of(target, method):
+    if recipe := recipe_of(target, method, student):
         training = {name.partition(".")[2]: recipe.pop(name) for name in [*recipe] if name.startswith("training.")}
         parser.set_defaults({**recipe, "training": training})
     if parameters:

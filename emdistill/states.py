@@ -65,6 +65,9 @@ class EncoderShape:
     width: int  # of hidden states, d
     heads: int  # per layer
 
+    def __str__(self) -> str:
+        return f"{self.layers} layers × {self.width}" if self.layers else f"a bag of vectors, {self.width} wide"
+
 
 NOBODY = EncoderShape(0, 0, 0)
 """Where there is no teacher."""

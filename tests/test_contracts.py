@@ -30,6 +30,7 @@ from emdistill.losses import CrossView, LayerLoss, Loss
 from emdistill.mapping import MAPPINGS, LayerMapping
 from emdistill.methods import METHODS
 from emdistill.models import Teacher, encoder_shape, fingerprint, name_outputs, save_student
+from emdistill.models.bag import HEADS as BAG_HEADS
 from emdistill.models.bilstm import HEADS as BILSTM_HEADS
 from emdistill.models.encoder import head_logits
 from emdistill.states import ANSWERS, ENDS, NO_ANSWER, NO_CLASS, EncoderShape, EncoderStates, answers_per_feature
@@ -312,6 +313,7 @@ def test_costs_that_are_none_are_refused_and_leave_the_mapping_as_it_is(name: st
 # --- students -----------------------------------------------------------------------------------------------------
 
 Encoders = Callable[..., PreTrainedModel]
+HEADS_OF_OWN_FAMILIES = {"bilstm": BILSTM_HEADS, "bag": BAG_HEADS}
 
 
 def named(model: PreTrainedModel, kind: str) -> PreTrainedModel:
@@ -335,8 +337,8 @@ def test_student_is_a_stock_model(
     sample = padding_collator(tiny_tokenizer)(rows)
     before = fingerprint(teacher)
     options: dict[str, Any] = {"labels": labels, "predictions": asked.predictions, "sample": lambda _: [sample]}
-    if form == "bilstm" and asked.head not in BILSTM_HEADS:
-        with names(ConfigError, "--student bilstm", asked.head):
+    if asked.head not in HEADS_OF_OWN_FAMILIES.get(form, {asked.head}):
+        with names(ConfigError, f"--student {form}", asked.head):
             make_student(spec, teacher, tiny_tokenizer, **options)
         return
     student, tokenizer = make_student(spec, teacher, tiny_tokenizer, seed=3, **options)

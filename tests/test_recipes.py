@@ -15,6 +15,7 @@ from emdistill.config import RECIPES, FinetuneConfig, RunConfig
 from emdistill.methods import METHODS
 from emdistill.options import load_config, load_finetune_config
 from emdistill.states import CLASSES, EncoderShape
+from emdistill.students import STUDENTS
 from emdistill.training import DistillationArguments
 from emdistill.training.run_stages import stage_arguments
 
@@ -22,6 +23,7 @@ FINETUNE = "finetune"  # the recipe of the verb of that name; all others are a m
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 STUDENT, TEACHER = EncoderShape(layers=3, width=384, heads=12), EncoderShape(layers=6, width=384, heads=12)
 BILSTM = EncoderShape(layers=2, width=512, heads=0)
+OF_STUDENTS = sorted(path.stem for path in (RECIPES / "students").glob("*.yaml"))
 
 
 def read(name: str) -> dict[str, Any]:
@@ -114,3 +116,19 @@ def test_it_is_the_default_of_the_library_too(name: str) -> None:
         config = load_config(teacher="teacher", method=name, **given)
         assert config.objective.items() >= read(name).get("objective", {}).items()
     assert config.training.items() >= read(name).get("training", {}).items()
+
+
+@pytest.mark.parametrize("form", OF_STUDENTS)
+def test_what_a_student_brings_runs_as_its_first_line_says(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert form in STUDENTS
+    recipe = read(f"students/{form}")
+    assert recipe.keys() <= {"method", "training"}
+    verb, *options = command(f"students/{form}")
+    assert options[options.index("--student") + 1] == form
+    assert main([verb, *options, "--print-config"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["method"] == recipe["method"]
+    assert printed["training"].items() >= recipe["training"].items()
+    assert main([verb, *options, "--method", "hard-labels", "--print-config"]) == 0
+    other = yaml.safe_load(capsys.readouterr().out)
+    assert (other["method"], other["training"]) == ("hard-labels", printed["training"])

@@ -113,7 +113,7 @@ def measure_baselines(
 
 def labels_alone(config: RunConfig) -> RunConfig:
     """The same student, budget and seed on labels alone, in the run's own folder; the learning rate is the recipe's."""
-    recipe = recipe_of(RunConfig, config.method)
+    recipe = recipe_of(RunConfig, config.method, config.student)
     common = {
         setting.name: getattr(config, setting.name) for setting in {*fields(TeachingConfig), *fields(LearningConfig)}
     }

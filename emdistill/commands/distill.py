@@ -15,7 +15,7 @@ from emdistill.commands._open_teacher import input_hashes, open_teacher
 from emdistill.commands._raw_text import distill_text
 from emdistill.commands._several_teachers import teacher_names
 from emdistill.commands._teachers import OpenTeacher
-from emdistill.config import RunConfig, config_dict
+from emdistill.config import RunConfig, config_dict, student_recipe
 from emdistill.console import say, say_scores
 from emdistill.data.mixture_file import is_mixture
 from emdistill.data.read import read_data
@@ -225,6 +225,9 @@ def _outline(record: RunRecord, lesson: Lesson) -> str:
             if not stage.objective.taught
         ]
     lines.append(f"{record.share_of_padding:.1%} of the positions in its batches are padding")
+    if own := student_recipe(record.config["student"]):
+        numbers = ", ".join(f"{name.removeprefix('training.')} {value}" for name, value in own.items())
+        lines.append(f"a {record.config['student']} is learned by, where nothing else is said: {numbers}")
     lines.append(objective_and_sizes(record))
     if lesson.teacher_tokenizer is not None:
         lines.append("teacher and student read the texts in tokens of their own; states meet at words")

@@ -73,7 +73,10 @@ def load_method(name: str) -> Method:
 def compose_stages(
     config: RunConfig, student: EncoderShape, teacher: EncoderShape, predictions: Predictions
 ) -> list[Stage]:
-    """The stages of the method that the configuration names, for these two encoders."""
+    """The stages of the method that the configuration names, for these two encoders.
+
+    Raises ConfigError where it learns from layers and the student, a bag, has none.
+    """
     method = load_method(config.method)
     mapping = {} if config.mapping is None else {"mapping": config.mapping}
     if mapping and "mapping" not in inspect.signature(method).parameters:
@@ -81,7 +84,16 @@ def compose_stages(
     shared = {setting.name for setting in fields(SharedSettings)} - inspect.signature(method).parameters.keys()
     settings = {name: value for name, value in config.objective.items() if name in shared}
     own = {name: value for name, value in config.objective.items() if name not in shared}
-    stages = method(student, teacher, predictions=predictions, **mapping, **own)
+    if student.layers:
+        stages = method(student, teacher, predictions=predictions, **mapping, **own)
+    else:  # it is composed for a student like the teacher, to see what it would read of it
+        alike = teacher if teacher.layers else EncoderShape(1, student.width, 1)
+        stages = method(alike, alike if teacher == student else teacher, predictions=predictions, **mapping, **own)
+        if any(stage.objective.student_needs - {"features"} for stage in stages):
+            raise ConfigError(
+                f"--method {config.method} learns from layers, and a {config.student} has none; take --method "
+                "soft-targets, or hard-labels"
+            )
     with_shared_settings(stages, SharedSettings(**settings), predictions)
     return stages
 

@@ -18,7 +18,7 @@ from transformers.utils.hub import cached_file
 
 from emdistill.config import HUB_ID
 from emdistill.errors import ModelError, TokenizerError
-from emdistill.models import bilstm
+from emdistill.models import bag, bilstm
 from emdistill.models.families import FAMILIES, require
 from emdistill.models.inputs import PROBES, check_padding, fit_tokenizer
 from emdistill.models.masked_lm import has_masked_lm_head
@@ -38,7 +38,8 @@ Source = str | Path
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 
-bilstm.register()
+for family in (bilstm, bag):
+    family.register()
 
 
 def load_classifier(

@@ -128,7 +128,8 @@ def prune_model(model: PreTrainedModel, ids_kept: Sequence[int]) -> PreTrainedMo
     new_ids = {old: new for new, old in enumerate(ids_kept)}
     table: Any = pruned.get_input_embeddings()
     decoder: Any = pruned.get_output_embeddings()  # type: ignore[no-untyped-call]
-    tensors = [*table.parameters(), *([] if decoder is None else _decoder_parameters(pruned, decoder))]
+    tensors = [*table.parameters(), *table.buffers()]
+    tensors += [] if decoder is None else _decoder_parameters(pruned, decoder)
     for tensor in {id(tensor): tensor for tensor in tensors}.values():  # a tied one stands there twice
         tensor.data = tensor.data[list(ids_kept)].clone()
     table.num_embeddings = len(ids_kept)

@@ -226,7 +226,7 @@ def _teachers(runs: Sequence[_Run]) -> list[Candidate]:
 
 
 def _shape(model: ModelRecord) -> str:
-    return f"{model.shape.layers} × {model.shape.width}"
+    return f"{model.shape.layers} × {model.shape.width}" if model.shape.layers else f"bag × {model.shape.width}"
 
 
 def _of_one_place(gates: Sequence[GateRecord]) -> list[GateRecord]:

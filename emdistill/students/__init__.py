@@ -15,7 +15,8 @@ from emdistill.errors import ConfigError, ModelError
 from emdistill.models.encoder import Source, encoder_shape
 from emdistill.models.families import require
 from emdistill.states import CLASSES, Predictions
-from emdistill.students.bilstm import DEFAULT_UNITS, bilstm_student
+from emdistill.students.bag import bag_student
+from emdistill.students.bilstm import bilstm_student
 from emdistill.students.extract import ExtractionPlan, check_part, cut_out, plan_extraction
 from emdistill.students.factorise import check_factorisable, factorise_embeddings
 from emdistill.students.fresh import fresh_student
@@ -172,10 +173,19 @@ def _importance(request: StudentRequest, batches: list[dict[str, Tensor]]) -> Im
 
 def _bilstm(request: StudentRequest) -> Student:
     encoder, tokenizer = _kept_from(request)
-    _, _, units = request.spec.partition(":")
-    options: Any = {"labels": request.labels, "predictions": request.predictions, "seed": request.seed}
-    fresh = request.birth == "fresh"
-    return bilstm_student(encoder, int(units or DEFAULT_UNITS), fresh=fresh, **options), tokenizer
+    return bilstm_student(encoder, **_over_tokens(request, "units")), tokenizer
+
+
+def _bag(request: StudentRequest) -> Student:
+    encoder, tokenizer = _kept_from(request)
+    return bag_student(encoder, tokenizer.sep_token_id, **_over_tokens(request, "width")), tokenizer
+
+
+def _over_tokens(request: StudentRequest, size: str) -> dict[str, Any]:
+    """The options of a student that takes the table of tokens alone; its `size` where it is written, as in bag:128."""
+    _, colon, number = request.spec.partition(":")
+    options = {"labels": request.labels, "predictions": request.predictions, "seed": request.seed}
+    return options | {"fresh": request.birth == "fresh"} | ({size: int(number)} if colon else {})
 
 
 def _pretrained(request: StudentRequest) -> Student:
@@ -217,6 +227,12 @@ STUDENTS = {
         pattern=re.compile(r"bilstm(:\d+)?"),
         description="two BiLSTM layers of 256 units per direction, or of 128: bilstm:128, over the teacher's tokens",
         build=_bilstm,
+    ),
+    "bag": StudentKind(
+        example="bag",
+        pattern=re.compile(r"bag(:\d+)?"),
+        description="no layers: a bag of the teacher's tokens and pairs of them, 128 wide, or 64: bag:64",
+        build=_bag,
     ),
     "pretrained": StudentKind(
         example="DIR_OR_HUB_ID",

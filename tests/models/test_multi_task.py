@@ -15,7 +15,7 @@ from emdistill.errors import ModelError
 from emdistill.models import load_classifier
 from emdistill.models.capture import capture
 from emdistill.models.encoder import class_with_head, load_tasks, tasks_of
-from emdistill.models.families import FAMILIES
+from emdistill.models.families import FAMILIES, family_of
 from emdistill.models.multi_task import MultiTaskModel, TaskOutputs, build_task_model, head_end
 from emdistill.models.task_head import HeadParts, TaskHead
 
@@ -35,6 +35,8 @@ def several(first: PreTrainedModel, parts: HeadParts = PARTS["plain"], layer: in
         "words": TaskOutputs(("B", "I", "O"), "token_classification", "TokenClassification", parts=parts),
         "tags": TaskOutputs(("a", "b", "c"), "multi_label_classification", parts=parts),
     }
+    if family_of(first).name == "Bag":  # it answers whole texts
+        del outputs["words"]
     torch.manual_seed(1)
     models = {
         name: build_task_model(class_with_head(first.config, each.head), first.config, each)

@@ -32,7 +32,7 @@ def batch(tiny_tokenizer: Any) -> dict[str, Any]:
     return dict(padding_collator(tiny_tokenizer)(examples.to_list()))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "bag"])  # it answers whole texts
 def test_every_family_answers_words(
     family: str, batch: dict[str, Any], tiny_encoder: Any, tiny_tokenizer: Any, tmp_path: Any
 ) -> None:

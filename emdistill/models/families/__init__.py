@@ -6,6 +6,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from emdistill.errors import CaptureError, ModelError
 from emdistill.models.families.albert import ALBERT
+from emdistill.models.families.bag import BAG
 from emdistill.models.families.bert import BERT
 from emdistill.models.families.bilstm import BILSTM
 from emdistill.models.families.deberta_v2 import DEBERTA_V2
@@ -28,6 +29,7 @@ FAMILIES = {
     "deberta-v2": DEBERTA_V2,
     "modernbert": MODERNBERT,
     "bilstm": BILSTM,
+    "bag": BAG,
 }
 
 
@@ -42,7 +44,8 @@ class Capability(NamedTuple):
 CAPABILITIES = {
     "hidden": Capability(
         "teach or learn by hidden states",
-        "switch these losses off: --objective.hidden_states 0 --objective.embeddings 0",
+        "switch these losses off: --objective.hidden_states 0 --objective.embeddings 0; or take a method without them: "
+        "--method soft-targets",
         CaptureError,
     ),
     "attention": Capability(
