@@ -1,7 +1,7 @@
 """What loading one model costs: seconds and memory, each variant in a fresh process of its own.
 
-This file is that process too: run by its path it imports nothing but what the model needs (of emdistill the BiLSTM
-alone, and no torch for an ONNX model), loads it, answers one sentence and prints what that took.
+This file is that process too: run by its path it imports nothing but what the model needs (of emdistill a family
+of its own alone, and no torch for an ONNX model), loads it, answers one sentence and prints what that took.
 """
 
 import json
@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
@@ -86,11 +87,10 @@ def _load_torch(order: dict[str, Any]) -> tuple[float, Callable[[], object]]:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     torch.set_num_threads(order["threads"])
     families: Any = transformers
-    if PreTrainedConfig.get_config_dict(order["model"])[0].get("model_type") == "bilstm":
-        from emdistill.models import bilstm  # whoever loads one imports it too
-
-        bilstm.register()
-        families = bilstm
+    family = PreTrainedConfig.get_config_dict(order["model"])[0].get("model_type")
+    if family in ("bilstm", "chain"):
+        families = import_module(f"emdistill.models.{family}")  # whoever loads one imports it too
+        families.register()
     # The family's module is imported only when its class is looked up.
     model_class = getattr(families, AutoConfig.from_pretrained(order["model"]).architectures[0])
     imported = perf_counter()

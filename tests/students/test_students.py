@@ -335,6 +335,8 @@ def test_every_form_is_in_the_table(tmp_path):
         "4x312x12x1200": "shape",
         "bilstm": "bilstm",
         "bilstm:64": "bilstm",
+        "chain:af": "chain",
+        "chain:dacfc5d13x24": "chain",
         "bert-base-uncased": "pretrained",
         "google/bert_uncased_L-4_H-312_A-12": "pretrained",
         "0owner/small": "pretrained",

@@ -8,6 +8,7 @@ from emdistill.errors import CaptureError, ModelError
 from emdistill.models.families.albert import ALBERT
 from emdistill.models.families.bert import BERT
 from emdistill.models.families.bilstm import BILSTM
+from emdistill.models.families.chain import CHAIN
 from emdistill.models.families.deberta_v2 import DEBERTA_V2
 from emdistill.models.families.distilbert import DISTILBERT
 from emdistill.models.families.electra import ELECTRA
@@ -28,6 +29,7 @@ FAMILIES = {
     "deberta-v2": DEBERTA_V2,
     "modernbert": MODERNBERT,
     "bilstm": BILSTM,
+    "chain": CHAIN,
 }
 
 
