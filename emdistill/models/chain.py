@@ -197,6 +197,11 @@ class ChainPreTrainedModel(BertPreTrainedModel):  # type: ignore[no-untyped-call
             init.normal_(module.depthwise.weight, std=1 / module.depthwise.kernel_size[0])
 
 
+def attended_mask(config: BertConfig, states: Tensor, attention_mask: Tensor | None) -> Any:
+    """The mask [B, L], 1 = token, as the operator a takes it for states [B, L, d]."""
+    return create_bidirectional_mask(config, inputs_embeds=states, attention_mask=attention_mask)
+
+
 class ChainModel(ChainPreTrainedModel):  # type: ignore[no-untyped-call]
     """The encoder without a head."""
 
@@ -226,7 +231,7 @@ class ChainModel(ChainPreTrainedModel):  # type: ignore[no-untyped-call]
         """All states are given, whatever is asked for; attentions of the operators a, where they are computed."""
         states = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds)
         tokens = torch.ones_like(states[..., 0]) if attention_mask is None else attention_mask
-        attended = create_bidirectional_mask(self.config, inputs_embeds=states, attention_mask=attention_mask)
+        attended = attended_mask(self.config, states, attention_mask)
         hidden, attentions = [states], []
         for operator in self.operators:
             states, probabilities = operator(states, attended, tokens[..., None])

@@ -1,12 +1,14 @@
 """A chain of operators as a student: halves of an encoder's layers, and convolutions that do nothing at first.
 
     operator i, the k-th of n of its kind  <-  that half of the encoder's layer ⌊k N / n⌋ − 1      (evenly spaced)
+                                               ⌈k N / n⌉ − 1 where they are more than the layers
     a convolution gives 0 at first, and its LayerNorm  (γ, β) = (sqrt(mean γ'² + var β'), mean β')  of the one before
 
 Behind a LayerNorm (γ', β') that is the identity, but for how much the variance of a token's state differs from the
 mean. A chain af repeated is the encoder with those layers.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -24,6 +26,7 @@ from emdistill.states import CLASSES, Predictions
 from emdistill.students.shape import complete_shape, name_predictions, shape_of
 
 GIVE_OPERATORS = ("bert", "roberta", "xlm-roberta", "camembert", "mpnet")  # their halves of a layer are BERT's
+ATTENTION_ROLES = 5  # of Layer.roles, the first ones
 # The same modules under BERT's names, where another family calls them otherwise.
 OF_BERT = {
     "classifier.dense": "pooler.dense",
@@ -57,7 +60,7 @@ def chain_student(
             f"{', '.join(GIVE_OPERATORS)} are; name such an encoder, --student-source DIR, or begin fresh, "
             "--student-birth fresh"
         )
-    config = _config(encoder, operators, width)
+    config = chain_config(encoder, operators, width)
     name_predictions(config, labels, predictions)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -74,7 +77,8 @@ def chain_student(
     return student
 
 
-def _config(encoder: PreTrainedModel, operators: Sequence[str], width: int | None) -> ChainConfig:
+def chain_config(encoder: PreTrainedModel, operators: Sequence[str], width: int | None = None) -> ChainConfig:
+    """These operators in the encoder's sizes, but for a width of their own; raises ConfigError for impossible ones."""
     own: Any = encoder.config
     shape = shape_of(own) if width is None else complete_shape(own, 1, width)
     config = ChainConfig(
@@ -121,29 +125,49 @@ def _outside(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
 
 def _take_operators(student: PreTrainedModel, encoder: PreTrainedModel) -> None:
     """The k-th operator of its kind has the half of a layer that lies as deep among the encoder's."""
-    layers, layer = encoder_layers(encoder), family_of(encoder).layer
-    operators: list[str] = student.config.operators
-    assert BERT.layer is not None
-    assert layer is not None  # of all that GIVE_OPERATORS names
-    roles = list(zip(BERT.layer.roles, layer.roles, strict=True))
-    halves = {"a": roles[:5], "f": roles[5:]}
-    for kind, modules in halves.items():
-        own = [part for part, name in zip(encoder_layers(student), operators, strict=True) if name == kind]
+    layers = encoder_layers(encoder)
+    for kind in "af":
+        own = [part for part, name in _named_operators(student) if name == kind]
         for number, operator in enumerate(own, start=1):
-            source = layers[max(0, number * len(layers) // len(own) - 1)]
-            for ours, theirs in modules:
-                operator.get_submodule(ours).load_state_dict(source.get_submodule(theirs).state_dict())
+            depth = number * len(layers) / len(own)
+            place = max(1, math.floor(depth)) if len(own) <= len(layers) else math.ceil(depth)
+            take_half(operator, kind, encoder, layers[place - 1])
+
+
+def take_half(operator: nn.Module, kind: str, encoder: PreTrainedModel, layer: nn.Module) -> None:
+    """The weights of this half, a or f, of one of the encoder's layers."""
+    theirs = family_of(encoder).layer
+    assert BERT.layer is not None
+    assert theirs is not None  # of all that GIVE_OPERATORS names
+    roles = list(zip(BERT.layer.roles, theirs.roles, strict=True))
+    for own, name in roles[:ATTENTION_ROLES] if kind == "a" else roles[ATTENTION_ROLES:]:
+        operator.get_submodule(own).load_state_dict(layer.get_submodule(name).state_dict())
 
 
 def _begin_as_identity(student: PreTrainedModel) -> None:
     """Convolutions give 0, and their LayerNorms what comes in."""
-    before: nn.Module = student.base_model.get_submodule("embeddings.LayerNorm")
-    for operator in encoder_layers(student):
-        norm = next(part for part in operator.modules() if isinstance(part, nn.LayerNorm))
+    before = student.base_model.get_submodule("embeddings.LayerNorm")
+    for operator, _ in _named_operators(student):
         if isinstance(operator, Convolution):
-            for parameter in operator.get_submodule("convolution.dense").parameters():
-                parameter.zero_()
-            scale, shift = before.get_parameter("weight"), before.get_parameter("bias")
-            norm.weight.fill_((scale.square().mean() + shift.var(correction=0)).sqrt())
-            norm.bias.fill_(shift.mean())
-        before = norm
+            begin_as_identity(operator, before)
+        before = last_norm(operator)
+
+
+@torch.no_grad()
+def begin_as_identity(operator: Convolution, before: nn.Module) -> None:
+    """A convolution that gives 0, and a LayerNorm of the scale and the mean of the one before it."""
+    for parameter in operator.get_submodule("convolution.dense").parameters():
+        parameter.zero_()
+    scale, shift = before.get_parameter("weight"), before.get_parameter("bias")
+    operator.LayerNorm.weight.fill_((scale.square().mean() + shift.var(correction=0)).sqrt())
+    operator.LayerNorm.bias.fill_(shift.mean())
+
+
+def last_norm(module: nn.Module) -> nn.Module:
+    """The LayerNorm that a layer or an operator ends with."""
+    return [part for part in module.modules() if isinstance(part, nn.LayerNorm)][-1]
+
+
+def _named_operators(student: PreTrainedModel) -> list[tuple[nn.Module, str]]:
+    config: Any = student.config
+    return list(zip(encoder_layers(student), config.operators, strict=True))
