@@ -321,6 +321,8 @@ def _choose(
     states = _judging_states(material, supernet)
     judged = list(zip(material.judging, states, strict=True))
     losses = [supernet.block_losses(block, names, states) for block, names in enumerate(study.survivors)]
+    study.events = [event for event in study.events if event["event"] not in ("survivors", "student")]
+    study.note("survivors", losses=[{"".join(name): loss for name, loss in block.items()} for block in losses])
     every = {name: cost_of(name, table) for block in losses for name in block}
     found = []
     for limit in allowed:
@@ -351,7 +353,6 @@ def _save(
         remember_reading(student, material.tokenizer, material.task, material.max_length)
         save_student(student, material.tokenizer, one.folder)
     found = [replace(one, milliseconds=times[one.chain.word]) for one in found]
-    study.events = [event for event in study.events if event["event"] != "student"]
     lines = []
     for one in found:
         chain = one.chain
