@@ -64,6 +64,17 @@ class EncoderShape:
     layers: int
     width: int  # of hidden states, d
     heads: int  # per layer
+    attending: tuple[int, ...] | None = None  # the layers that have attention; None: all
+
+    @property
+    def attending_layers(self) -> tuple[int, ...]:
+        """The layers that have attention, in order."""
+        return tuple(range(self.layers)) if self.attending is None else self.attending
+
+    @property
+    def attends_everywhere(self) -> bool:
+        """Whether all layers have attention."""
+        return len(self.attending_layers) == self.layers
 
     def __str__(self) -> str:
         return f"{self.layers} layers × {self.width}" if self.layers else f"a bag of vectors, {self.width} wide"
@@ -83,7 +94,7 @@ class EncoderStates:
     embeddings        [B, L, d], the input of the first Transformer layer
     hidden            [B, L, d] per layer, after each Transformer layer
     attention_scores  [B, h, L, L] per layer: q·k / sqrt(head size), with the family's bias by position, before mask
-                      and softmax
+                      and softmax; None of a layer without attention
     queries, keys, values  [B, L, d] per layer, all heads side by side
     features          [.., d] each: what the head's last matrix reads; the private features of one of several tasks
     """

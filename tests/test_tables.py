@@ -18,7 +18,7 @@ from emdistill.data.glue import GLUE, GlueTask
 from emdistill.data.squad import TASKS as SPANS
 from emdistill.data.tagged import TASKS as TAGGED
 from emdistill.losses import Loss
-from emdistill.mapping import MAPPINGS
+from emdistill.mapping import MAPPINGS, MappingAmong
 from emdistill.methods import METHODS
 from emdistill.students import STUDENTS, make_student
 from emdistill.students.several_heads import with_heads
@@ -67,7 +67,8 @@ def test_every_mapping_is_in_its_table() -> None:
         for _, part in own(module)
         if inspect.isclass(part) and issubclass(part, nn.Module) and not inspect.isabstract(part)
     }
-    assert written == {type(build(2, 3)) for build in MAPPINGS.values()}
+    # MappingAmong is any of them, among some layers.
+    assert written - {MappingAmong} == {type(build(2, 3)) for build in MAPPINGS.values()}
 
 
 def test_every_file_of_students_is_reached_from_its_table() -> None:

@@ -105,7 +105,7 @@ class LayerLoss(Loss):
     def terms(self, costs: Tensor, host: Sequence[Tensor]) -> dict[str, Tensor]:
         """The loss, given the copies of `host_inputs`."""
         for values in host:
-            if values.shape == costs.shape and not torch.isfinite(values).all():
+            if values.ndim == costs.ndim and not torch.isfinite(values).all():
                 wrong = [
                     kind.name for kind, matrix in zip(self.costs, values, strict=True) if not matrix.isfinite().all()
                 ]

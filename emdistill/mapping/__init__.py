@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from emdistill.errors import ConfigError, nearest
+from emdistill.mapping.among import MappingAmong
 from emdistill.mapping.costs import layer_costs
 from emdistill.mapping.emd import EmdMapping
 from emdistill.mapping.files import MAPPING_SUFFIXES, read_mapping, write_mapping
@@ -61,6 +62,7 @@ __all__ = [
     "FixedMapping",
     "HostCopy",
     "LayerMapping",
+    "MappingAmong",
     "Pair",
     "SinkhornMapping",
     "TransportPlan",

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
 from emdistill.errors import ConfigError
 from emdistill.losses import (
@@ -18,11 +19,12 @@ from emdistill.losses import (
 )
 from emdistill.losses.layers import LayerCosts
 from emdistill.losses.projection import Projection, ProjectionKind
-from emdistill.mapping import LayerMapping
+from emdistill.mapping import MAPPINGS, FixedMapping, LayerMapping, MappingAmong, make_mapping
 from emdistill.mapping.costs import Heads, Scale
 from emdistill.states import CLASSES, EncoderShape, Predictions
 from emdistill.training.stage import Stage
 
+OF_ATTENTION = frozenset({"attention", "queries", "keys", "values"})
 PREDICTION_TERMS = ("soft_targets", "hard_labels", "standardised_logits")
 # Teacher annealing, target = p · label + (1 − p) · the teacher's answer, p being the share of the training done: cross-
 # entropies are linear in the target, and of scores the squared difference has the same gradient.
@@ -69,17 +71,21 @@ def layer_losses(
     student: EncoderShape,
     teacher: EncoderShape,
     heads: Heads,
-    mapping: Callable[[], LayerMapping],
+    mapping: str,
     *,
-    layer_mass: float,
+    make: Callable[[int, int], LayerMapping] | None = None,
+    averaged: bool = False,
     coupled: bool = True,
     scale: Scale = "squared",
     cost_memory: float = 0.0,
 ) -> list[Loss]:
     """The intermediate losses whose terms have a weight: attention scores and hidden states, then the embeddings.
 
-    mapping   makes one; the two kinds of layer state share it where they are coupled
-    Raises ConfigError where attention scores of unequal head counts are to be compared head by head.
+    mapping   a mapping's name, or a file of pairs; the two kinds of layer state share it where they are coupled and all
+              layers have attention
+    make      builds it for so many layers; None: as make_mapping does
+    averaged  over the student's layers that are compared; else these are added up
+    Raises ConfigError where attention scores of unequal head counts are to be compared head by head, or one has none.
     """
     kinds: list[LayerCosts] = []
     if "attention_scores" in weights:
@@ -91,11 +97,52 @@ def layer_losses(
         kinds.append(AttentionScoreCosts(heads, scale))
     if "hidden_states" in weights:
         kinds.append(HiddenStateCosts(scale))
-    groups = [kinds] if coupled else [[kind] for kind in kinds]
-    losses: list[Loss] = [
-        LayerLoss(group, mapping(), layer_mass=layer_mass, cost_memory=cost_memory) for group in groups if group
-    ]
+    groups = grouped(kinds, student, teacher) if coupled else [[kind] for kind in kinds]
+    losses: list[Loss] = []
+    for group in groups:
+        of_group = mapping_of(group, mapping, student, teacher, make)
+        compared = len(of_group.rows) if isinstance(of_group, MappingAmong) else student.layers
+        mass = 1 / compared if averaged else 1
+        losses.append(LayerLoss(group, of_group, layer_mass=mass, cost_memory=cost_memory))
     return [*losses, EmbeddingLoss(scale)] if "embeddings" in weights else losses
+
+
+def grouped(kinds: Sequence[LayerCosts], student: EncoderShape, teacher: EncoderShape) -> list[list[LayerCosts]]:
+    """The kinds of layer state that share a mapping: all; but those of attention apart where some layers have none."""
+    if student.attends_everywhere and teacher.attends_everywhere:
+        return [[*kinds]] if kinds else []
+    of_attention = [kind for kind in kinds if kind.needs & OF_ATTENTION]
+    others = [kind for kind in kinds if not kind.needs & OF_ATTENTION]
+    return [group for group in (of_attention, others) if group]
+
+
+def mapping_of(
+    kinds: Sequence[LayerCosts],
+    mapping: str,
+    student: EncoderShape,
+    teacher: EncoderShape,
+    make: Callable[[int, int], LayerMapping] | None = None,
+) -> LayerMapping:
+    """The mapping for these kinds of layer state, of attention among the layers that attend, counted on their own.
+
+    Of a file, whose pairs count all layers, those pairs stay whose layers both attend. Arguments as of `layer_losses`.
+    Raises ConfigError where attention is compared and one side has none.
+    """
+    make = make or partial(make_mapping, mapping)
+    attention = any(kind.needs & OF_ATTENTION for kind in kinds)
+    if not attention or (student.attends_everywhere and teacher.attends_everywhere):
+        return make(student.layers, teacher.layers)
+    rows, columns = student.attending_layers, teacher.attending_layers
+    if not (rows and columns):
+        raise ConfigError(
+            f"the {'teacher' if rows else 'student'} has no layer with attention; switch its terms off, such as "
+            "--objective.attention_scores 0, or take a method without them: --method soft-targets"
+        )
+    if mapping in MAPPINGS:
+        among = make(len(rows), len(columns))
+    else:
+        among = FixedMapping(make(student.layers, teacher.layers).get_buffer("fixed_flow")[[*rows]][:, [*columns]])
+    return MappingAmong(among, rows, columns, student.layers, teacher.layers)
 
 
 def needed_projection(

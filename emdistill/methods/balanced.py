@@ -86,18 +86,19 @@ def balanced(
         alpha, predictions=predictions, standardised_logits=standardised_logits, annealing=annealing
     )
 
-    def layer_mapping() -> LayerMapping:
+    def layer_mapping(student_layers: int, teacher_layers: int) -> LayerMapping:
         if mapping != "emd":
-            return make_mapping(mapping, student.layers, teacher.layers)
-        return EmdMapping(student.layers, teacher.layers, cost_attention=cost_attention, smoothing=smoothing)
+            return make_mapping(mapping, student_layers, teacher_layers)
+        return EmdMapping(student_layers, teacher_layers, cost_attention=cost_attention, smoothing=smoothing)
 
     intermediate = parts.layer_losses(
         layer_weights,
         student,
         teacher,
         heads or ("equal" if student.heads == teacher.heads else "mean"),
-        layer_mapping,
-        layer_mass=1 / student.layers,
+        mapping,
+        make=layer_mapping,
+        averaged=True,
         scale=costs,
         cost_memory=cost_memory,
     )

@@ -80,12 +80,12 @@ def bert_emd(
     weights = {name: weight for name, weight in weights.items() if weight > 0}
     weights |= parts.prediction_weights(alpha, prediction, predictions)
 
-    def layer_mapping() -> LayerMapping:
+    def layer_mapping(student_layers: int, teacher_layers: int) -> LayerMapping:
         if mapping != "emd":
-            return make_mapping(mapping, student.layers, teacher.layers)
+            return make_mapping(mapping, student_layers, teacher_layers)
         return EmdMapping(
-            student.layers,
-            teacher.layers,
+            student_layers,
+            teacher_layers,
             cost_attention=cost_attention,
             temperature=cost_attention_temperature,
             weight_floor=weight_floor,
@@ -95,7 +95,7 @@ def bert_emd(
 
     # However a mapping counts, its flows sum to 1 where every student layer is taught, as a transport plan's do.
     intermediate = parts.layer_losses(
-        weights, student, teacher, heads, layer_mapping, layer_mass=1 / student.layers, coupled=coupled
+        weights, student, teacher, heads, mapping, make=layer_mapping, averaged=True, coupled=coupled
     )
     project = parts.needed_projection(weights, student, teacher, projection)
     final = parts.prediction_losses(weights, temperature=temperature, predictions=predictions)

@@ -27,8 +27,7 @@ from emdistill.losses import (
 from emdistill.losses.attention_distributions import check_heads
 from emdistill.losses.layers import LayerCosts
 from emdistill.losses.projection import ProjectionKind
-from emdistill.mapping import make_mapping
-from emdistill.methods._parts import check_factors, prediction_losses, prediction_weights
+from emdistill.methods._parts import check_factors, grouped, mapping_of, prediction_losses, prediction_weights
 from emdistill.states import CLASSES, EncoderShape, Predictions
 from emdistill.training.stage import Stage
 
@@ -95,7 +94,10 @@ def matched_layers(
         check_heads(student.heads, teacher.heads)
     losses: list[Loss] = []
     if chosen := [kinds[name]() for name in weights if name in kinds]:
-        losses.append(LayerLoss(chosen, make_mapping(mapping, student.layers, teacher.layers), layer_mass=1))
+        losses += [
+            LayerLoss(group, mapping_of(group, mapping, student, teacher), layer_mass=1)
+            for group in grouped(chosen, student, teacher)
+        ]
     if "embeddings" in weights:
         losses.append(EmbeddingLoss())
     project = Projection(student, teacher, projection) if PROJECTED & weights.keys() else None

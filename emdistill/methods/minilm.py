@@ -12,8 +12,8 @@ import math
 
 from emdistill.errors import ConfigError, LayerCountError
 from emdistill.losses import LayerLoss, Loss, Objective, RelationCosts
-from emdistill.mapping import FixedMapping, LayerMapping, make_mapping
-from emdistill.methods._parts import check_factors, prediction_losses, prediction_weights
+from emdistill.mapping import FixedMapping, LayerMapping
+from emdistill.methods._parts import check_factors, mapping_of, prediction_losses, prediction_weights
 from emdistill.states import CLASSES, EncoderShape, Predictions
 from emdistill.training.stage import Stage
 
@@ -47,24 +47,28 @@ def minilm(
     weights = {"relations": beta} if beta > 0 else {}
     losses: list[Loss] = []
     if weights:
-        layers = _layers(student, teacher, mapping, teacher_layer)
         if relation_heads is None:
             usual = student.width % USUAL_HEADS == teacher.width % USUAL_HEADS == 0
             relation_heads = USUAL_HEADS if usual else math.gcd(student.heads, teacher.heads)
-        losses.append(LayerLoss([RelationCosts(relation_heads)], layers, layer_mass=1))
+        relations = RelationCosts(relation_heads)
+        layers = _layers(relations, student, teacher, mapping, teacher_layer)
+        losses.append(LayerLoss([relations], layers, layer_mass=1))
     if predictions.of_task:
         weights |= prediction_weights(alpha)
         losses += prediction_losses(weights, temperature=temperature, predictions=predictions)
     return [Stage("joint", Objective(losses, weights))]
 
 
-def _layers(student: EncoderShape, teacher: EncoderShape, mapping: str, teacher_layer: int | None) -> LayerMapping:
+def _layers(
+    relations: RelationCosts, student: EncoderShape, teacher: EncoderShape, mapping: str, teacher_layer: int | None
+) -> LayerMapping:
     if teacher_layer is None:
-        return make_mapping(mapping, student.layers, teacher.layers)
+        return mapping_of([relations], mapping, student, teacher)
     if mapping != "final":
         raise ConfigError("--objective.teacher_layer and --mapping exclude each other: both say which layer teaches")
     if not 0 <= teacher_layer < teacher.layers:
         raise LayerCountError(
             f"--objective.teacher_layer {teacher_layer}: this teacher has {teacher.layers} (0..{teacher.layers - 1})"
         )
-    return FixedMapping.of_pairs([(student.layers - 1, teacher_layer)], student.layers, teacher.layers)
+    last = max(student.attending_layers, default=student.layers - 1)
+    return FixedMapping.of_pairs([(last, teacher_layer)], student.layers, teacher.layers)

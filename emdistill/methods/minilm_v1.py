@@ -13,8 +13,7 @@ import math
 from emdistill.losses import AttentionDistributionCosts, LayerLoss, Loss, Objective, RelationCosts
 from emdistill.losses.attention_distributions import check_heads
 from emdistill.losses.layers import LayerCosts
-from emdistill.mapping import make_mapping
-from emdistill.methods._parts import check_factors, prediction_losses, prediction_weights
+from emdistill.methods._parts import check_factors, mapping_of, prediction_losses, prediction_weights
 from emdistill.states import CLASSES, EncoderShape, Predictions
 from emdistill.training.stage import Stage
 
@@ -55,7 +54,7 @@ def minilm_v1(
         kinds.append(RelationCosts(relation_heads or math.gcd(student.heads, teacher.heads), ("values",)))
     losses: list[Loss] = []
     if kinds:
-        losses.append(LayerLoss(kinds, make_mapping(mapping, student.layers, teacher.layers), layer_mass=1))
+        losses.append(LayerLoss(kinds, mapping_of(kinds, mapping, student, teacher), layer_mass=1))
     if predictions.of_task:
         weights |= prediction_weights(alpha)
         losses += prediction_losses(weights, temperature=temperature, predictions=predictions)

@@ -8,11 +8,8 @@ states projected to the teacher's width; attention scores are those before the s
 distillation) there is the first phase alone.
 """
 
-from functools import partial
-
 from emdistill.losses import Objective
 from emdistill.losses.projection import ProjectionKind
-from emdistill.mapping import make_mapping
 from emdistill.mapping.costs import Heads
 from emdistill.methods import _parts as parts
 from emdistill.states import CLASSES, EncoderShape, Predictions
@@ -52,8 +49,7 @@ def tinybert(
     factors = {"attention_scores": attention_scores, "hidden_states": hidden_states, "embeddings": embeddings}
     parts.check_factors(factors)
     weights = {name: factor for name, factor in factors.items() if factor > 0}
-    chosen = partial(make_mapping, mapping, student.layers, teacher.layers)
-    intermediate = parts.layer_losses(weights, student, teacher, heads, chosen, layer_mass=1)
+    intermediate = parts.layer_losses(weights, student, teacher, heads, mapping)
     project = parts.needed_projection(weights, student, teacher, projection)
 
     if not predictions.of_task:

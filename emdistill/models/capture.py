@@ -25,7 +25,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from emdistill.errors import CaptureError, LayerCountError
 from emdistill.models.attention import attending, attention_implementation
-from emdistill.models.encoder import head_logits, head_of
+from emdistill.models.encoder import encoder_shape, head_logits, head_of
 from emdistill.models.families import require
 from emdistill.models.masked_lm import has_masked_lm_head, word_logits
 from emdistill.models.multi_task import head_end, task_model
@@ -76,7 +76,8 @@ def capture(
     with_hidden = "hidden" in needs or "embeddings" in needs
     runs = encoder.base_model if has_masked_lm_head(encoder) else model
     forward = partial(runs, **arguments, output_hidden_states=with_hidden, return_dict=True)
-    recorder = _Recorder(frozenset(encoder.modules()), frozenset(chosen), frozenset(needs) & {*OF_ATTENTION})
+    attending = encoder_shape(encoder).attending_layers
+    recorder = _Recorder(frozenset(encoder.modules()), attending, frozenset(chosen), frozenset(needs) & {*OF_ATTENTION})
     with _features(encoder, "features" in needs) as features:
         outputs = _forward_recorded(encoder, forward, recorder) if recorder.needs else forward()
     hidden = _hidden_states(encoder, outputs) if with_hidden else ()
@@ -85,7 +86,7 @@ def capture(
         mask=arguments["attention_mask"] if "attention_mask" in arguments else _all_tokens(arguments),
         embeddings=hidden[0] if "embeddings" in needs else None,
         hidden=tuple(s if i in chosen else None for i, s in enumerate(hidden[1:])) if "hidden" in needs else (),
-        **{field_of(kind): tuple(states) for kind, states in recorder.states.items()},
+        **{field_of(kind): recorder.by_layer(kind, encoder.config.num_hidden_layers) for kind in recorder.needs},
         features=(features.get("shared"), features.get("private")) if "features" in needs else (),
     )
 
@@ -147,23 +148,29 @@ def _features(encoder: PreTrainedModel, wanted: bool) -> Iterator[dict[str, Tens
 
 @dataclass(frozen=True)
 class _Recorder:
-    """The states of one captured pass, layer by layer; only this model's modules may add to them."""
+    """The states of one captured pass, one attending layer after another; only this model's modules may add to them."""
 
     modules: frozenset[nn.Module]
+    attending: tuple[int, ...]
     chosen: frozenset[int]
     needs: frozenset[str]
     states: dict[str, list[Tensor | None]] = field(default_factory=lambda: {name: [] for name in OF_ATTENTION})
 
     @property
-    def layers(self) -> int:
-        """The number of layers that have passed."""
+    def passed(self) -> int:
+        """The number of attending layers that have passed."""
         return max(map(len, self.states.values()))
+
+    def by_layer(self, kind: str, layers: int) -> tuple[Tensor | None, ...]:
+        """The states of this kind of so many layers, None where there are none."""
+        states = dict(zip(self.attending, self.states[kind], strict=True))
+        return tuple(states.get(layer) for layer in range(layers))
 
     def note(
         self, query: Tensor, key: Tensor, value: Tensor, scaling: float, bias: Tensor | None = None
     ) -> Tensor | None:
         """Record what is needed of the next layer, if it is chosen; give its scores, where they are computed."""
-        chosen = self.layers in self.chosen
+        chosen = self.passed < len(self.attending) and self.attending[self.passed] in self.chosen
         # Scaling the query first keeps half-precision products small.
         with_scores = bias is not None or (chosen and "attention" in self.needs)
         scores = torch.matmul(query * scaling, key.transpose(-1, -2)) if with_scores else None
@@ -195,10 +202,10 @@ def _forward_recorded(encoder: PreTrainedModel, forward: Callable[[], Any], reco
             outputs = forward()
     finally:
         _recorder.reset(token)
-    if recorder.layers != encoder.config.num_hidden_layers:
+    if recorder.passed != len(recorder.attending):
         raise CaptureError(
             f"the attention scores of this {encoder.config.model_type!r} model cannot be had: "
-            f"{recorder.layers} of its {encoder.config.num_hidden_layers} layers use transformers' attention "
+            f"{recorder.passed} of its {len(recorder.attending)} layers with attention use transformers' attention "
             "interface; switch off the attention_scores loss: --objective.attention_scores 0"
         )
     return outputs

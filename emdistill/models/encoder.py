@@ -18,8 +18,8 @@ from transformers.utils.hub import cached_file
 
 from emdistill.config import HUB_ID
 from emdistill.errors import ModelError, TokenizerError
-from emdistill.models import bag, bilstm
-from emdistill.models.families import FAMILIES, require
+from emdistill.models import bag, bilstm, chain
+from emdistill.models.families import FAMILIES, family_of, require
 from emdistill.models.inputs import PROBES, check_padding, fit_tokenizer
 from emdistill.models.masked_lm import has_masked_lm_head
 from emdistill.models.multi_task import (
@@ -38,7 +38,7 @@ Source = str | Path
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 
-for family in (bilstm, bag):
+for family in (bilstm, bag, chain):
     family.register()
 
 
@@ -177,7 +177,8 @@ def encoder_shape(encoder: PreTrainedModel | PreTrainedConfig) -> EncoderShape:
     """Number of Transformer layers, width and attention heads; raises ModelError where the config lacks them."""
     config = encoder.config if isinstance(encoder, PreTrainedModel) else encoder
     try:
-        return EncoderShape(config.num_hidden_layers, config.hidden_size, config.num_attention_heads)
+        attending = family_of(config).attending(config)
+        return EncoderShape(config.num_hidden_layers, config.hidden_size, config.num_attention_heads, attending)
     except AttributeError as error:
         raise ModelError(f"a {config.model_type!r} config does not say its layers, width and heads: {error}") from error
 

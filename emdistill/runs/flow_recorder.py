@@ -41,9 +41,9 @@ class FlowRecorder(TrainerCallback):
         flows, student_weights, teacher_weights = {}, {}, {}
         for name, loss, flow in stage.objective.flows():
             flows[name] = flow.tolist()
-            buffers = dict(loss.mapping.named_buffers())
-            if "student_weights" in buffers:  # a fixed mapping has none
-                student_weights[name] = buffers["student_weights"].tolist()
-                teacher_weights[name] = buffers["teacher_weights"].tolist()
+            mapping: Any = loss.mapping
+            if getattr(mapping, "student_weights", None) is not None:  # a fixed mapping has none
+                student_weights[name] = mapping.student_weights.tolist()
+                teacher_weights[name] = mapping.teacher_weights.tolist()
         if flows:
             append_flows(self.path, FlowRecord(step, stage.name, flows, student_weights, teacher_weights))

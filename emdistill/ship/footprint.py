@@ -88,7 +88,7 @@ def _load_torch(order: dict[str, Any]) -> tuple[float, Callable[[], object]]:
     torch.set_num_threads(order["threads"])
     families: Any = transformers
     family = PreTrainedConfig.get_config_dict(order["model"])[0].get("model_type")
-    if family in ("bilstm", "bag"):  # whoever loads one imports it too
+    if family in ("bilstm", "bag", "chain"):  # whoever loads one imports it too
         families = importlib.import_module(f"emdistill.models.{family}")
         families.register()
     # The family's module is imported only when its class is looked up.

@@ -5,7 +5,8 @@ Runtime's quantiser, weights with a scale per column; activations get theirs in 
 all from training texts (static). Products with a handful of outputs, as the classifier's, stay in float32: nothing is
 saved there.
 
-A group is what is kept in float32 together: `embeddings`, `layer.0.attention`, `layer.0.feed_forward`, …, `head`.
+A group is what is kept in float32 together: `embeddings`, `layer.0.attention`, `layer.0.feed_forward`, …, `head`; of
+a chain's operators also `layer.0.convolution`.
 """
 
 import re
@@ -69,9 +70,9 @@ def quantize_static_int8(fp32: Path, path: Path, *, calibration: Sequence[Batch]
 
 
 def _group(node: str) -> str:
-    """embeddings, layer.0.attention, layer.0.feed_forward or head, as the node's name says."""
-    if layer := re.match(r"layer\.(\d+)\.(attention\b)?", node):
-        return f"layer.{layer[1]}.{'attention' if layer[2] else 'feed_forward'}"
+    """embeddings, layer.0.attention (or .convolution, .feed_forward) or head, as the node's name says."""
+    if layer := re.match(r"layer\.(\d+)\.((attention|convolution)\b)?", node):
+        return f"layer.{layer[1]}.{layer[2] or 'feed_forward'}"
     return "embeddings" if "embedding" in node else "head"
 
 

@@ -12,11 +12,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emdistill.config import HUB_ID, Birth
 from emdistill.errors import ConfigError, ModelError
+from emdistill.models.chain import WORD, read_operators
 from emdistill.models.encoder import Source, encoder_shape
 from emdistill.models.families import require
 from emdistill.states import CLASSES, Predictions
 from emdistill.students.bag import bag_student
 from emdistill.students.bilstm import bilstm_student
+from emdistill.students.chain import chain_student
 from emdistill.students.extract import ExtractionPlan, check_part, cut_out, plan_extraction
 from emdistill.students.factorise import check_factorisable, factorise_embeddings
 from emdistill.students.fresh import fresh_student
@@ -149,15 +151,20 @@ def _shape(request: StudentRequest) -> Student:
     if request.birth == "fresh":
         options: Any = {"labels": request.labels, "predictions": request.predictions, "seed": request.seed}
         return fresh_student(teacher, *sizes, **options), request.tokenizer
+    return _with_teachers_head(request, _cut(request, sizes)), request.tokenizer
+
+
+def _cut(request: StudentRequest, sizes: Sequence[int]) -> PreTrainedModel:
+    """What is cut out of the teacher: layers × width, perhaps × heads × feed-forward width."""
+    teacher = request.teacher
     require(teacher, "cut")
     shape = complete_shape(teacher.config, *sizes)
     check_part(teacher, shape)  # before the sample is made
     batches = [] if request.sample is None else request.sample(request.tokenizer)
     plan = plan_extraction(teacher, shape, _importance(request, batches))
-    student = _with_teachers_head(request, cut_out(teacher, plan, batches))
     if request.record is not None:
         request.record(plan)
-    return student, request.tokenizer
+    return cut_out(teacher, plan, batches)
 
 
 def _importance(request: StudentRequest, batches: list[dict[str, Tensor]]) -> Importance:
@@ -186,6 +193,19 @@ def _over_tokens(request: StudentRequest, size: str) -> dict[str, Any]:
     _, colon, number = request.spec.partition(":")
     options = {"labels": request.labels, "predictions": request.predictions, "seed": request.seed}
     return options | {"fresh": request.birth == "fresh"} | ({size: int(number)} if colon else {})
+
+
+def _chain(request: StudentRequest) -> Student:
+    word, _, digits = request.spec.removeprefix("chain:").partition("x")
+    operators, width = read_operators(word), int(digits) if digits else None
+    if width is not None:
+        _refuse_source(request)
+    encoder, tokenizer = _kept_from(request)
+    fresh = request.birth == "fresh"
+    if width is not None and not fresh:
+        encoder, width = _cut(request, (encoder_shape(encoder).layers, width)), None
+    options: Any = {"labels": request.labels, "predictions": request.predictions, "seed": request.seed}
+    return chain_student(encoder, operators, width, fresh=fresh, **options), tokenizer
 
 
 def _pretrained(request: StudentRequest) -> Student:
@@ -233,6 +253,13 @@ STUDENTS = {
         pattern=re.compile(r"bag(:\d+)?"),
         description="no layers: a bag of the teacher's tokens and pairs of them, 128 wide, or 64: bag:64",
         build=_bag,
+    ),
+    "chain": StudentKind(
+        example="chain:afafaf",
+        pattern=re.compile(rf"chain:({WORD.pattern})+(x\d+)?"),
+        description="operators in this order: a attention, f feed-forward, c or c5 and d or d9 convolutions over so "
+        "many tokens; from the teacher's layers, or cut to a width: chain:afafafx256",
+        build=_chain,
     ),
     "pretrained": StudentKind(
         example="DIR_OR_HUB_ID",

@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from emdistill.errors import ConfigError, ModelError
 from emdistill.models import capture, encoder_layers, encoder_shape, fingerprint
 from emdistill.models.capture import check_capture
+from emdistill.models.chain import ChainConfig
 from emdistill.models.families import CAPABILITIES, FAMILIES, family_of, require
 from emdistill.models.inputs import first_position, longest_text
 from emdistill.models.vocabulary import Encoder, prune
@@ -42,10 +43,16 @@ VARIANTS = {name: (name, {}) for name in FAMILIES} | {
     ),
     "deberta-v2 of content alone": ("deberta-v2", {"relative_attention": False, "position_biased_input": True}),
     "albert in groups": ("albert", {"num_hidden_groups": 3}),
+    "chain with convolutions": ("chain", {"operators": ["d5", "c3", "a"]}),
     "modernbert of means": ("modernbert", {"classifier_pooling": "mean", "local_attention": 4, "norm_bias": True}),
 }
 DISTINCT = [name for name in VARIANTS if name not in ("xlm-roberta", "camembert")]  # these are RoBERTas
-EXPORTED = {*FAMILIES, "deberta-v2 with a convolution", "modernbert of means"}  # an export takes seconds
+EXPORTED = {
+    *FAMILIES,
+    "chain with convolutions",
+    "deberta-v2 with a convolution",
+    "modernbert of means",
+}  # an export takes seconds
 
 
 @pytest.fixture
@@ -104,13 +111,18 @@ def teaches_by_attention(model: PreTrainedModel, batch: dict[str, Tensor], folde
     implementations = {part.config._attn_implementation for part in model.modules() if hasattr(part, "config")}
     states = capture(model, batch, OF_ATTENTION)
     assert_close(states.logits, expected.logits)
-    for scores, probabilities in zip(states.attention_scores, expected.attentions, strict=True):
+    attending = encoder_shape(model).attending_layers
+    assert all((state is not None) == (layer in attending) for layer, state in enumerate(states.attention_scores))
+    recorded = [state for state in states.attention_scores if state is not None]
+    for scores, probabilities in zip(recorded, expected.attentions, strict=True):
         assert torch.isfinite(scores).all()
         ours = scores.masked_fill(probabilities == 0, -torch.inf).softmax(dim=-1)  # the model's own mask
         assert_close(ours.transpose(1, 2), probabilities.transpose(1, 2), real)
-    assert all(state.shape == (3, 21, 32) for state in (*states.queries, *states.keys, *states.values))
+    vectors = [state for state in (*states.queries, *states.keys, *states.values) if state is not None]
+    assert all(state.shape == (3, 21, 32) for state in vectors)
+    assert len(vectors) == 3 * len(attending)
     assert len(states.queries) == len(states.keys) == len(states.values) == 3
-    states.attention_scores[2].square().sum().backward()
+    recorded[-1].square().sum().backward()
     assert sum(float(part.grad.abs().sum()) for part in encoder_layers(model)[0].parameters() if part.grad is not None)
     assert {part.config._attn_implementation for part in model.modules() if hasattr(part, "config")} == implementations
     assert not any("forward" in vars(module) for module in model.modules())
@@ -192,6 +204,9 @@ def is_exported(model: PreTrainedModel, batch: dict[str, Tensor], folder: Path) 
 
     stored = range(len(encoder_layers(model)) if carries_layers else 0)
     parts = [f"layer.{layer}.{part}" for layer in stored for part in ("attention", "feed_forward")]
+    if isinstance(model.config, ChainConfig):
+        names = {"a": "attention", "f": "feed_forward", "c": "convolution", "d": "convolution"}
+        parts = [f"layer.{layer}.{names[name[0]]}" for layer, name in enumerate(model.config.operators)]
     in_int8 = [] if "attention" in family_of(model).without else parts  # an LSTM stays in float32
     assert set(groups(folder / "model.onnx")) >= {"embeddings", *in_int8}
 

@@ -337,6 +337,8 @@ def test_every_form_is_in_the_table(tmp_path):
         "bilstm:64": "bilstm",
         "bag": "bag",
         "bag:64": "bag",
+        "chain:af": "chain",
+        "chain:dacfc5d13x24": "chain",
         "bert-base-uncased": "pretrained",
         "google/bert_uncased_L-4_H-312_A-12": "pretrained",
         "0owner/small": "pretrained",

@@ -9,6 +9,7 @@ from emdistill.models.families.albert import ALBERT
 from emdistill.models.families.bag import BAG
 from emdistill.models.families.bert import BERT
 from emdistill.models.families.bilstm import BILSTM
+from emdistill.models.families.chain import CHAIN
 from emdistill.models.families.deberta_v2 import DEBERTA_V2
 from emdistill.models.families.distilbert import DISTILBERT
 from emdistill.models.families.electra import ELECTRA
@@ -30,6 +31,7 @@ FAMILIES = {
     "modernbert": MODERNBERT,
     "bilstm": BILSTM,
     "bag": BAG,
+    "chain": CHAIN,
 }
 
 

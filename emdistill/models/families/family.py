@@ -67,6 +67,10 @@ def keep_layers(config: Any, layers: Sequence[int]) -> tuple[int, ...]:
     return tuple(layers)
 
 
+def every_layer(config: Any) -> None:
+    """All layers have attention."""
+
+
 @dataclass(frozen=True)
 class Family:
     """All that is known of one family.
@@ -76,6 +80,7 @@ class Family:
     layer            the modules of a layer
     outside          the modules beside the layers (embeddings, pooler, heads), and their weights' axes
     masked_lm        the modules from the last hidden states to the words' logits, in order
+    attending        config -> the layers that have attention; None: all
     own_attention    its attention, where transformers' attention interface does not see it
     attention_block  the module of a layer that is its attention half
     feed_forward     the config's name for the feed-forward width
@@ -91,6 +96,7 @@ class Family:
     layer: Layer | None = None
     outside: Mapping[str, Axes] = field(default_factory=dict)
     masked_lm: tuple[str, ...] = ()
+    attending: Callable[[Any], tuple[int, ...] | None] = every_layer
     own_attention: OwnAttention | None = None
     attention_block: str = "attention"
     feed_forward: str = "intermediate_size"

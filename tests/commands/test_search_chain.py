@@ -1,0 +1,137 @@
+"""The search for chains as a whole: a tiny teacher, two blocks, three limits; stopped and gone on with."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from messages import names
+
+import emdistill.commands.search_chain as module
+from emdistill.commands.search_chain import search_chain
+from emdistill.errors import ConfigError, Interrupted, ModelError, OutputError
+from emdistill.models import fingerprint, load_classifier
+from emdistill.models.size import parameter_count
+from emdistill.search.chains import Cost
+
+COSTS = {"a": Cost(2448, 2.0), "f": Cost(2376, 1.0), "c3": Cost(744, 0.5)}
+
+
+@pytest.fixture(autouse=True)
+def _no_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times are told: those of tiny models say nothing."""
+    monkeypatch.setattr(module, "operator_costs", lambda *_, **__: (COSTS, Cost(5000, 1.0)))
+    monkeypatch.setattr(module, "milliseconds", lambda models, **_: dict.fromkeys(models, 3.0))
+
+
+@pytest.fixture
+def options(place) -> dict[str, Any]:
+    return {
+        "teacher": f"{place.folder}/teacher", "data": f"{place.folder}/reviews.csv", "text": "body", "label": "stars",
+        "operators": "afc", "limits": "any,0.0105M,5ms", "epochs": 3, "rounds": 3, "bins": 6, "judged": 20,
+        "survivors": 3, "batch_size": 16, "learning_rate": 1e-3,
+    }  # fmt: skip
+
+
+def events(folder: Path, kind: str) -> list[dict[str, Any]]:
+    lines = (folder / "search.jsonl").read_text(encoding="utf-8").splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == kind]
+
+
+def test_students_of_several_sizes_keep_their_limits(options, tmp_path: Path, capsys: Any) -> None:
+    found = search_chain(**options, output=str(tmp_path / "search"))
+    assert [str(one.limit) for one in found] == ["any", "0.0105M", "5ms"]
+    free, small, fast = found
+    assert small.chain.cost.parameters <= 10_500
+    assert fast.chain.cost.milliseconds <= 5
+    assert free.chain.loss <= min(small.chain.loss, fast.chain.loss)
+    for one in found:
+        student = load_classifier(one.folder)
+        assert "".join(student.config.operators) == one.chain.word
+        assert one.milliseconds == 3
+    assert free.end_error < 1
+    rounds = events(tmp_path / "search", "round")
+    assert [event["number"] for event in rounds] == [1, 2, 3]
+    counts = [sum(event["survivors"]) for event in rounds]
+    assert counts[0] == 2 * (3 + 9 + 27 + 81) > counts[1] > counts[2]
+    assert len(events(tmp_path / "search", "student")) == 3
+    assert "chain:" in capsys.readouterr().out
+    # Other limits take no training.
+    again = search_chain(**options | {"limits": "any"}, output=str(tmp_path / "search"))
+    assert (again[0].chain, again[0].end_error) == (free.chain, free.end_error)
+
+
+def test_a_search_that_was_stopped_ends_as_one_that_was_not(options, tmp_path: Path, monkeypatch) -> None:
+    whole = search_chain(**options, output=str(tmp_path / "whole"))
+    train = module.train
+
+    def stop(*arguments: Any) -> Any:
+        if arguments[-1].endswith("-1"):
+            raise KeyboardInterrupt
+        return train(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "train", stop)
+        with pytest.raises(Interrupted):
+            search_chain(**options, output=str(tmp_path / "search"))
+    assert [event["number"] for event in events(tmp_path / "search", "round")] == [1]
+    with names(OutputError, "learning_rate"):
+        search_chain(**options | {"learning_rate": 2e-3}, output=str(tmp_path / "search"))
+    found = search_chain(**options, output=str(tmp_path / "search"))
+    assert [one.chain for one in found] == [one.chain for one in whole]
+    assert [fingerprint(load_classifier(one.folder)) for one in found] == [
+        fingerprint(load_classifier(one.folder)) for one in whole
+    ]
+    overwritten = search_chain(**options | {"seed": 1}, output=str(tmp_path / "search"), overwrite=True)
+    assert len(overwritten) == 3
+
+
+@pytest.mark.parametrize(
+    ("wrong", "parts"),
+    [
+        ({"operators": "afa"}, ("--operators afa",)),
+        ({"operators": "ab"}, ("'ab'",)),
+        ({"limits": "12"}, ("--limits 12",)),
+        ({"limits": "0.001M"}, ("--limits 0.001M", "0.006488M")),
+        ({"blocks": 5}, ("--blocks 5", 4)),
+        ({"rows": 0}, ("--rows",)),
+        ({"teacher": "none"}, ("--teacher none",)),
+    ],
+)
+def test_what_cannot_be_is_refused(options, tmp_path: Path, wrong: dict[str, Any], parts: Any) -> None:
+    with names(ConfigError, *parts):
+        search_chain(**options | wrong, output=str(tmp_path / "search"))
+    assert not (tmp_path / "search" / "supernet.pt").exists()
+
+
+def test_an_encoder_of_other_layers_is_refused(options, tiny_encoder, tiny_tokenizer, tmp_path: Path) -> None:
+    model = tiny_encoder("electra", labels=2)
+    model.config.id2label, model.config.label2id = {0: "bad", 1: "good"}, {"bad": 0, "good": 1}
+    model.save_pretrained(tmp_path / "electra")
+    tiny_tokenizer.save_pretrained(tmp_path / "electra")
+    with names(ModelError, "'electra'"):
+        search_chain(**options | {"teacher": str(tmp_path / "electra")}, output=str(tmp_path / "search"))
+
+
+@pytest.mark.parametrize("runtime", ["pytorch", "onnx"])
+def test_costs_add_up_to_a_chain(tiny_encoder, tiny_tokenizer, runtime: Any, monkeypatch) -> None:
+    import emdistill.ship.operators as operators
+    from emdistill.students import make_student
+
+    if runtime == "onnx":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
+    teacher = tiny_encoder(layers=2)
+
+    def chain(word: str) -> Any:
+        return make_student(f"chain:{word}", teacher, tiny_tokenizer, labels=("a", "b"))[0]
+
+    monkeypatch.setattr(operators, "SECONDS", 0.0)
+    names_of = ["c3"] if runtime == "onnx" else ["a", "f", "c3", "d9"]  # an export takes seconds
+    table, outside = operators.operator_costs(chain, names_of, runtime=runtime, length=8, threads=1)
+    whole = [*names_of, "c3"]
+    total = outside.parameters + sum(table[name].parameters for name in whole)
+    assert total == parameter_count(chain("".join(whole)))
+    assert outside.milliseconds > 0
+    assert torch.get_num_threads() == 1
