@@ -1,6 +1,6 @@
 """The students that a compression may try: proposed, priced on this machine, and held against the budget."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ from emdistill.config import RunConfig
 from emdistill.console import say
 from emdistill.data.unlabelled import every_nth_text
 from emdistill.errors import ConfigError
-from emdistill.models.bilstm import HEADS
+from emdistill.models import bag, bilstm
 from emdistill.models.encoder import encoder_shape, load_tokenizer, save_student
 from emdistill.models.families import family_of
 from emdistill.models.inputs import first_position
@@ -30,7 +30,7 @@ from emdistill.tasks.task import TaskData
 
 MARGIN = 0.95  # of the milliseconds: what is predicted is a few percent off
 OWN_VOCABULARY = "own_vocabulary"  # folder of the encoder over the tokens of the texts
-RECURRENT = "bilstm"
+WITHOUT_LAYERS: Mapping[str, Collection[str]] = {"bilstm": bilstm.HEADS, "bag": bag.HEADS}
 ANSWERS_ALONE = "soft-targets"
 FLOAT_BYTES, SCALE_BYTES = 4, 4  # of a number, and of an int8 row's scale
 
@@ -114,7 +114,8 @@ def price(nursery: Nursery, students: Sequence[str] | None, methods: Sequence[st
         cuts = nursery.config.student_source is None and "cut" not in family_of(encoder).without
         kept = "keep" not in family_of(encoder).without
         students = [student for student in propose(encoder_shape(encoder), cuts=cuts) if kept or "x" in student]
-        students += [RECURRENT] * (nursery.data.task.predictions.head in HEADS)
+        head = nursery.data.task.predictions.head
+        students += [student for student, heads in WITHOUT_LAYERS.items() if head in heads]
     measured = Measured(nursery, students)
     rows: dict[str, CandidateRow] = {}
     if nursery.config.student_source is None:
@@ -214,8 +215,8 @@ class Measured:
         return {form: along_layers(few[form], many[form], shape.layers) for form in few}
 
     def has_layers(self, student: str) -> bool:
-        """Whether a student has the encoder's kind of layers, which every method can teach."""
-        return self._shapes[student] is not None
+        """Whether a student has layers like the encoder's, which every method can teach."""
+        return student_kind(student) not in WITHOUT_LAYERS
 
     def _fresh(self, shape: StudentShape, layers: int) -> Any:
         task = self._nursery.data.task

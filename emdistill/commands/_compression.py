@@ -18,7 +18,7 @@ from emdistill.commands._candidates import Nursery, as_form, nearest_miss, price
 from emdistill.commands._text_alone import answered_by
 from emdistill.commands.distill import distill
 from emdistill.commands.export import export
-from emdistill.config import CacheChoice
+from emdistill.config import CacheChoice, student_recipe
 from emdistill.console import print_table, say
 from emdistill.data.batches import tokenise
 from emdistill.data.read import hold_out
@@ -73,6 +73,7 @@ BESIDE = ("tfidf", "static")
 # Over what is given, for nothing of a trial is kept but its scores.
 LEAN = {"save_strategy": "no", "flow_steps": 0, "gradient_norm_steps": 0, "disable_tqdm": True}
 WARM_UP_ROWS = 512
+LEAST_SECONDS = 2e-4  # that a row takes to be learned from, however small the student
 EXPORT_SECONDS = 90.0  # of a whole training's export and measurement, until one is known
 SPARE = 0.9  # of the time that is left: what is predicted is rough
 MOST_FOR_TEACHER = 0.25  # of the time, for the teacher's answers
@@ -224,13 +225,13 @@ class Compression:
         answered = run.timings.get("teacher_cache_seconds", 0.0) / rows
         most = int(MOST_FOR_TEACHER * self.seconds_left / max(answered, 1e-6))
         texts = min(more, most)
-        epochs = float(nursery.config.training["num_train_epochs"])
-        whole = (labelled + texts) * epochs * per_row / fitting[first].predicted["onnx"].p50
+        slowness = per_row / fitting[first].predicted["onnx"].p50
         for name, row in fitting.items():
-            record.candidates[name] = replace(row, seconds=whole * row.predicted["onnx"].p50)
+            seconds = max(slowness * row.predicted["onnx"].p50, LEAST_SECONDS)
+            record.candidates[name] = replace(row, seconds=(labelled + texts) * self._whole(row.student) * seconds)
         available = SPARE * (self.seconds_left - answered * (labelled + texts))
-        seconds = {name: record.candidates[name].seconds for name in fitting}
-        plan = make_plan(seconds, available, finals=finals, per_final=EXPORT_SECONDS)
+        every = {name: record.candidates[name].seconds for name in fitting}
+        plan = make_plan(every, available, finals=finals, per_final=EXPORT_SECONDS)
         record.plan = PlanRow(**asdict(plan), unlabelled_rows=texts if more else None, cache=cache)
         self.save()
         say(plan_line(record.plan, fitting=len(fitting), texts=more))
@@ -262,9 +263,14 @@ class Compression:
         config = replace(config, training=config.training | lean)
         return distill(config, examples=data, teacher_logits=known, quiet=True).run
 
-    def _epochs(self, share: float = 1.0) -> float:
+    def _whole(self, student: str) -> float:
+        """The epochs of a whole training: more where a form of student has a number of its own."""
+        given = float(self.nursery.config.training["num_train_epochs"])
+        return max(given, float(student_recipe(student).get("training.num_train_epochs", 0)))
+
+    def _epochs(self, name: str, share: float = 1.0) -> float:
         assert self.record.plan is not None
-        return float(self.nursery.config.training["num_train_epochs"]) * self.record.plan.scale * share
+        return self._whole(self.record.candidates[name].student) * self.record.plan.scale * share
 
     def _try(self, name: str, rung: int, share: float) -> None:
         """A short training, scored on the held-out rows; of its run only run.json is kept."""
@@ -272,7 +278,7 @@ class Compression:
         shutil.rmtree(place, ignore_errors=True)  # of a trial that was stopped
         score, problem, started = None, "", time.perf_counter()
         try:
-            run = self._distil(name, place, self.proxy, epochs=self._epochs(share), lean=True)
+            run = self._distil(name, place, self.proxy, epochs=self._epochs(name, share), lean=True)
             score = run.scores["student"][self.record.metric]
         except EmdistillError as error:
             problem = str(error).partition("\n")[0]
@@ -286,7 +292,7 @@ class Compression:
         """Learn from all rows, export and measure; what was begun is gone on with."""
         place = self.folder / FINALS / _folder_name(name)
         say(f"{name}: a whole training")
-        run = self._distil(name, place, self.nursery.data, epochs=self._epochs(), lean=False)
+        run = self._distil(name, place, self.nursery.data, epochs=self._epochs(name), lean=False)
         options = {"teacher": self.nursery.own_vocabulary()} if self.record.candidates[name].pruned else {}
         self._measure(name, place, run.scores["student"], run.timings["training_seconds"], place, **options)
 
