@@ -5,14 +5,14 @@
 Each teacher is fine-tuned once per task; then each cell (task, teacher, student) is one `emdistill compare`, in
 OUTPUT/TASK/TEACHER-STUDENT. What is finished is not done again, so the same command goes on after Ctrl-C, and with
 fewer cells named it does these alone. At the end, all cells that are there are written to OUTPUT/results.json and, as
-tables with the command of each, to OUTPUT/results.md.
+tables with the command of each, to OUTPUT/results.md and, with charts, to OUTPUT/results.html.
 """
 
 import csv
 import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,15 @@ from jsonargparse import auto_cli
 from emdistill import finetune
 from emdistill.commands.compare import compare
 from emdistill.config import CompareConfig, as_command
+from emdistill.console import Table, markdown
 from emdistill.data.messages import MESSAGES, messages_splits
 from emdistill.options import load_finetune_config, load_options
 from emdistill.runs.baseline_record import TITLES, BaselineRecord, read_baselines
-from emdistill.runs.comparison import RUNS, EntryResult, compare_entries, holm, read_comparison
+from emdistill.runs.comparison import RUNS, EntryResult, PairedDifference, compare_entries, holm, read_comparison
 from emdistill.runs.record import RUN_FILE, read_run
+from emdistill.show.charts import differences as difference_chart
+from emdistill.show.page import Chart, write_page
+from emdistill.show.pareto import pareto_front
 
 LABELS = "hard-labels"
 ARMS = (LABELS, "soft-targets", "bert-emd", "balanced")
@@ -83,8 +87,8 @@ def main(
     (folder / "results.json").write_text(
         json.dumps([asdict(cell) for cell in cells], indent=1) + "\n", encoding="utf-8"
     )
-    (folder / "results.md").write_text("\n".join(tables(cells)), encoding="utf-8")
-    print(f"{folder / 'results.md'}: {len(cells)} cells")
+    write_tables(folder, cells)
+    print(f"{folder / 'results.html'}: {len(cells)} cells")
 
 
 def prepare(glue: Path, folder: Path) -> dict[str, Material]:
@@ -205,81 +209,110 @@ def configs(place: Path) -> list[tuple[str, dict[str, Any]]]:
     return sorted(((config["method"], config) for config in found), key=lambda pair: pair[0] != LABELS)
 
 
-def tables(cells: Sequence[Cell]) -> list[str]:
-    """The tables in Markdown: scores, differences with Holm's correction over all of a table, baselines, every run."""
+def tables(cells: Sequence[Cell]) -> dict[str, Table]:
+    """By title: scores, differences with Holm's correction over all of a table, baselines, every run."""
     methods = list(dict.fromkeys(entry.name for cell in cells for entry in cell.entries))
-    lines = ["## Scores", "", *head("task", "metric", "teacher", "its score", "student", "seeds", *methods)]
+    scores, baselines, runs = [], [], []
     for cell in cells:
         by_name = {entry.name: entry for entry in cell.entries}
         seeds = max(len(entry.scores) for entry in cell.entries)
-        shown = [spread(by_name[name], cell.metric) if name in by_name else "" for name in methods]
-        about = (cell.task, cell.metric, cell.teacher, f"{cell.teacher_score:.4f}", cell.student, seeds)
-        lines.append(line(*about, *shown))
-    for baseline in (LABELS, "soft-targets"):
-        lines += ["", f"## Differences to {baseline}, in points", ""]
-        lines += differences(cells, baseline)
-    lines += ["", "## Baselines", "", *head("task", "model", "score", "MB", "ms per text", "p95", "seconds")]
-    for cell in cells:
-        if cell.baselines:
-            record = cell.baselines
-            rows = {record.student_name: record.student, f"teacher {cell.teacher}": record.teacher}
-            rows |= {TITLES[name]: row for name, row in record.computed.items()}
-            for name, row in rows.items():
-                numbers = (
-                    record.score(row),
-                    (row.bytes or 0) / 1e6,
-                    row.p50 or 0.0,
-                    row.p95 or 0.0,
-                    row.seconds or 0.0,
-                )
-                lines.append(line(cell.task, name, *(f"{number:.3f}" for number in numbers)))
-    lines += ["", "## Every run", "", *head("task", "teacher", "student", "method", "score by seed", "seconds", "MB")]
-    for cell in cells:
+        about = (cell.task, cell.metric, cell.teacher, f"{cell.teacher_score:.4f}", cell.student, str(seeds))
+        scores.append([*about, *(spread(by_name[name], cell.metric) if name in by_name else "" for name in methods)])
         for entry in cell.entries:
             by_seed = " ".join(f"{score[cell.metric]:.4f}" for _, score in sorted(entry.scores.items()))
-            run = (cell.task, cell.teacher, cell.student, entry.name)
-            lines.append(line(*run, by_seed, f"{entry.mean_seconds:.0f}", f"{(entry.size or 0) / 1e6:.1f}"))
-    lines += ["", "## Commands", "", "```sh"]
-    lines += list(dict.fromkeys(command for cell in cells for command in cell.commands.values()))
-    return [*lines, "```", ""]
+            sizes = (f"{entry.mean_seconds:.0f}", f"{(entry.size or 0) / 1e6:.1f}")
+            runs.append([cell.task, cell.teacher, cell.student, entry.name, by_seed, *sizes])
+        if cell.baselines:
+            baselines += baseline_lines(cell, cell.baselines)
+    made = {"Scores": Table(["task", "metric", "teacher", "its score", "student", "seeds", *methods], scores)}
+    made |= {f"Differences to {name}, in points": differences(cells, name) for name in (LABELS, "soft-targets")}
+    headings = ["task", "teacher", "model", "score", "MB", "ms per text", "p95", "seconds", "on the front"]
+    made["Baselines"] = Table(headings, baselines)
+    made["Every run"] = Table(["task", "teacher", "student", "method", "score by seed", "seconds", "MB"], runs)
+    return {title: replace(table, words=range(4)) for title, table in made.items()}
 
 
-def differences(cells: Sequence[Cell], baseline: str) -> list[str]:
+def baseline_lines(cell: Cell, record: BaselineRecord) -> list[list[str]]:
+    """The best student, its teacher and what needs no distillation; the front is of score and milliseconds."""
+    rows = {record.student_name: record.student, f"teacher {cell.teacher}": record.teacher}
+    rows |= {TITLES[name]: row for name, row in record.computed.items()}
+    timed = [name for name, row in rows.items() if row.p50]
+    counts = [{"score": record.score(rows[name]), "ms": rows[name].p50 or 0.0} for name in timed]
+    front = {timed[place] for place in pareto_front(counts, lower=["ms"], higher=["score"])}
+    lines = []
+    for name, row in rows.items():
+        numbers = (record.score(row), (row.bytes or 0) / 1e6, row.p50 or 0.0, row.p95 or 0.0, row.seconds or 0.0)
+        written = (f"{number:.3f}" for number in numbers)
+        lines.append([cell.task, cell.teacher, name, *written, "yes" if name in front else ""])
+    return lines
+
+
+def differences(cells: Sequence[Cell], baseline: str) -> Table:
     """A line per cell and method: mean, interval, seeds won, p and Holm's p over the whole table."""
-    found = [
-        (cell, entry, entry.difference)
-        for cell in cells
-        if any(entry.name == baseline for entry in cell.entries)
-        for entry in compare_entries(cell.entries, baseline, cell.metric)
-        if entry.difference is not None
-    ]
+    found = compared(cells, baseline)
     tested = [place for place, (_, _, difference) in enumerate(found) if difference.p is not None]
     adjusted = dict(zip(tested, holm([found[place][2].p or 0.0 for place in tested]), strict=True))
-    lines = head("task", "teacher", "student", "method", "mean", "95 % interval", "seeds won", "p (Holm)")
+    lines = []
     for place, (cell, entry, difference) in enumerate(found):
         low, high = difference.low, difference.high
         interval = "" if low is None or high is None else f"{100 * low:+.1f} to {100 * high:+.1f}"
         won = f"{difference.wins} of {difference.wins + difference.ties + difference.losses}"
         p = f"{adjusted[place]:.3f}" if place in adjusted else ""
         pair = (cell.task, cell.teacher, cell.student, entry.name)
-        lines.append(line(*pair, f"{100 * difference.mean:+.1f}", interval, won, p))
-    return lines
+        lines.append([*pair, f"{100 * difference.mean:+.1f}", interval, won, p])
+    headings = ["task", "teacher", "student", "method", "mean", "95 % interval", "seeds won", "p (Holm)"]
+    return Table(headings, lines)
+
+
+def compared(cells: Sequence[Cell], baseline: str) -> list[tuple[Cell, EntryResult, PairedDifference]]:
+    """Every entry with its paired difference to the baseline of its cell."""
+    return [
+        (cell, entry, entry.difference)
+        for cell in cells
+        if any(entry.name == baseline for entry in cell.entries)
+        for entry in compare_entries(cell.entries, baseline, cell.metric)
+        if entry.difference is not None
+    ]
+
+
+def commands(cells: Sequence[Cell]) -> list[str]:
+    """The command of each method of each cell."""
+    return list(dict.fromkeys(command for cell in cells for command in cell.commands.values()))
+
+
+def write_tables(folder: Path, cells: Sequence[Cell]) -> None:
+    """results.md and results.html: the tables, the differences as a chart, and the commands."""
+    made = tables(cells)
+    parts = [part for title, table in made.items() for part in (f"## {title}\n", markdown(table))]
+    lines = [*parts, "## Commands\n", "```sh", *commands(cells), "```", ""]
+    (folder / "results.md").write_text("\n".join(lines), encoding="utf-8")
+    charts = []
+    for baseline in (LABELS, "soft-targets"):
+        rows = [
+            (
+                f"{cell.task}, {cell.teacher} {cell.student}: {entry.name}",
+                list(entry.differences.values()),
+                difference.mean,
+                (difference.low, difference.high),
+            )
+            for cell, entry, difference in compared(cells, baseline)
+        ]
+        title = f"Differences to {baseline}"
+        charts += (
+            [Chart(title, difference_chart(rows, x="difference of the score"), "Dots: seeds; bar: 95 % interval.")]
+            if rows
+            else []
+        )
+    write_page(
+        folder / "results.html", "results", title="Is a distilled student worth it?",
+        tables=made, charts=charts, commands=commands(cells),
+    )  # fmt: skip
 
 
 def spread(entry: EntryResult, metric: str) -> str:
     """Mean ± standard deviation over seeds."""
     deviation = entry.deviation(metric)
     return f"{entry.mean(metric):.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
-
-
-def head(*titles: str) -> list[str]:
-    """The first two lines of a table."""
-    return [line(*titles), line(*("---" for _ in titles))]
-
-
-def line(*cells: object) -> str:
-    """A line of a table."""
-    return f"| {' | '.join(map(str, cells))} |"
 
 
 if __name__ == "__main__":
