@@ -6,13 +6,15 @@ TEACHERS/TASK/minilm are the teachers, and the tasks are those of results.py. Pe
 few seeds with nothing else said, TF-IDF on the same labelled rows beside it, and the first seed's student as ONNX
 graphs, so that its int8 form is scored too. Then batches of texts of like length are answered on one thread in ONNX
 Runtime, in turns, by the bag and by students cut out of the same teacher, whose weights do not matter here; once with
-the tokens given and once from the text on, for beside a bag the tokenizer is what takes the time. What is finished is
-not done again. The table is written to OUTPUT/static_students.md, its numbers to static_students.json.
+the tokens given and once from the text on, for beside a bag the tokenizer is what takes the time. Seconds are the
+processor's, so that what else the machine does counts little. What is finished is not done again. The table is written
+to OUTPUT/static_students.md, its numbers to static_students.json.
 """
 
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,14 +33,13 @@ from emdistill.options import load_config
 from emdistill.runs.baseline_record import read_baselines
 from emdistill.runs.record import RUN_FILE, read_run
 from emdistill.runs.student_artifact import StudentArtifact
-from emdistill.ship.latency import time_in_turns
 from emdistill.ship.onnx import OnnxClassifier, export_onnx, open_onnx, open_session, session_logits
 from emdistill.ship.onnx_folder import INT8, MODEL, write_onnx_folder
 from emdistill.ship.onnx_folder import TOKENIZER as TOKENIZER_FILE
 from emdistill.ship.quantize import quantize_dynamic_int8
 from emdistill.students import make_student
 
-BATCH, TIMED_TEXTS, MAX_LENGTH = 32, 256, 128
+BATCH, TIMED_TEXTS, MAX_LENGTH, ROUNDS = 32, 256, 128, 5
 TOKENIZER = "tokenizer"
 FORMS = {"fp32": MODEL, "int8": INT8}
 
@@ -150,18 +151,26 @@ def texts_per_second(folder: Path, dev: Dataset, teacher: Path, beside: Sequence
     sessions = {name: classifier.session for name, classifier in own.items()}
     sessions |= {f"{spec} int8": int8_session(spec, teacher) for spec in beside}
 
-    def answers(session: Any) -> Callable[[int], object]:
-        return lambda _: [session_logits(session, batch) for batch in batches]
+    def answers(session: Any) -> Callable[[], object]:
+        return lambda: [session_logits(session, batch) for batch in batches]
 
     calls = {name: answers(session) for name, session in sessions.items()} | {TOKENIZER: reads(first, texts, pairs)}
-    times = time_in_turns(calls, rounds=5, calls=3, seconds=20)
-    return {name: len(texts) / median(seconds) for name, seconds in times.items()}
+    seconds = [{name: processor_seconds(call) for name, call in calls.items()} for _ in range(ROUNDS)]
+    return {name: len(texts) / median(each[name] for each in seconds) for name in calls}
 
 
-def reads(classifier: OnnxClassifier, texts: Sequence[str], pairs: Sequence[str] | None) -> Callable[[int], object]:
+def processor_seconds(call: Callable[[], object]) -> float:
+    """What one call takes of this process's processor time; an untimed one comes first."""
+    call()
+    begun = time.process_time()
+    call()
+    return time.process_time() - begun
+
+
+def reads(classifier: OnnxClassifier, texts: Sequence[str], pairs: Sequence[str] | None) -> Callable[[], object]:
     """Texts into padded batches, as one answers them."""
 
-    def read(_: int) -> None:
+    def read() -> None:
         encoded = sorted(classifier.encode(texts, pairs, max_length=MAX_LENGTH), key=len)
         for start in range(0, len(encoded), BATCH):
             classifier.pad(encoded[start : start + BATCH])
