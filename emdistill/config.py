@@ -29,6 +29,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "population": (2, math.inf),  # two parents
     **dict.fromkeys(("evaluations", "random_evaluations"), (0, math.inf)),
     **dict.fromkeys(("batch_size", "candidates", "copies", "min_count", "score_rows", "threads"), (1, math.inf)),
+    **dict.fromkeys(("bins", "judged", "length", "rounds", "survivors"), (1, math.inf)),
 }
 RECIPES = Path(__file__).parent / "recipes"
 SECTIONS = ("objective", "training")

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from emdistill.commands._open_teacher import open_teacher
 from emdistill.commands._teachers import TeacherModel
-from emdistill.config import check_limits
+from emdistill.config import LIMITS, check_limits
 from emdistill.console import Table, print_table, say, short
 from emdistill.data.batches import LengthGroupedSampler, padding_collator, tokenise
 from emdistill.data.read import hold_out, read_data
-from emdistill.errors import ConfigError, Interrupted
+from emdistill.errors import ConfigError, Interrupted, OutputError
 from emdistill.models.chain import read_operators
 from emdistill.models.encoder import save_student
 from emdistill.models.teacher import Teacher
@@ -168,18 +168,18 @@ def search_chain(
         overwrite: replace a search that stands in the output folder.
     """
     options = dict(locals())
-    check_limits(rows=rows, batch_size=batch_size, max_length=max_length, threads=threads, seed=seed)
+    check_limits(**{name: value for name, value in options.items() if name in LIMITS})
     allowed, names, folder = read_limits(limits), _distinct(operators), Path(output)
     reading = {name: options[name] for name in ("teacher", "data", "task", "text", "text_pair", "label", "max_length")}
     material, hashes = _material(reading, output, rows, seed)
     layers = material.teacher.shape.layers
     if not 1 <= (blocks := blocks or max(1, layers // 2)) <= layers:
         raise ConfigError(f"--blocks {blocks}: this teacher has {layers} layers; give 1 to {layers}")
-    plan = Plan(
-        names, blocks, epochs, rounds, bins, judged, survivors, batch_size, learning_rate, seed
-    )  # fmt: skip
+    plan = Plan(names, blocks, epochs, rounds, bins, judged, survivors, batch_size, learning_rate, seed)
     timing: dict[str, Any] = {"runtime": runtime, "length": length, "threads": threads}
     check_writable(folder)
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / LOG).is_file():
+        raise OutputError(f"{folder} is not empty and holds no search; choose another --output")
     if overwrite:
         remove(folder, (LOG, STATE, STUDENTS))
     folder.mkdir(parents=True, exist_ok=True)

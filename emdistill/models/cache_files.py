@@ -27,7 +27,7 @@ from torch import Tensor
 
 from emdistill.errors import CacheError
 from emdistill.files import write_whole, written_whole
-from emdistill.models.capture import OF_LAYERS, STATES, check_states, chosen_layers, field_of
+from emdistill.models.capture import OF_ATTENTION, OF_LAYERS, STATES, check_states, chosen_layers, field_of
 from emdistill.states import EncoderShape, EncoderStates
 
 FORMAT = 1
@@ -62,7 +62,14 @@ def parts_of(shape: EncoderShape, needs: Collection[str], layers: Collection[int
     check_states(needs)
     chosen = chosen_layers(layers, shape.layers)
     flat = [Part("logits")] + [Part("embeddings")] * ("embeddings" in needs)
-    return flat + [Part(kind, layer) for kind in OF_LAYERS if kind in needs for layer in chosen]
+    attending = {*shape.attending_layers}
+    return flat + [
+        Part(kind, layer)
+        for kind in OF_LAYERS
+        if kind in needs
+        for layer in chosen
+        if kind not in OF_ATTENTION or layer in attending
+    ]
 
 
 class Layout:

@@ -48,5 +48,6 @@ def test_it_is_exported_in_float32_and_int8_and_judged(run: Path) -> None:
 
 def test_some_of_its_operators_make_a_student(place, run: Path, tmp_path: Path) -> None:
     words = ["--teacher", f"{run}/student", "--student", "0,2,3", "--check_teacher=false"]
+    words += ["--teacher_cache", "states", "--method", "bert-emd"]
     assert main(place.distill(*words, "--output", str(tmp_path / "run"))) == 0
     assert load_classifier(tmp_path / "run" / "student").config.operators == ["a", "f", "d3"]

@@ -88,7 +88,10 @@ def test_predictions_need_a_head(words, tmp_path: Path, method: str, capsys: pyt
     assert main(words("--method=tinybert")) == 0  # what was read of the text does not stand in the way
 
 
-@pytest.mark.parametrize(("student", "masked"), [("2", False), ("1,3", True), ("2x12", True), ("3x24", False)])
+STUDENTS = {"2": False, "1,3": True, "2x12": True, "3x24": False, "chain:ac": True, "chain:fa": False}
+
+
+@pytest.mark.parametrize(("student", "masked"), STUDENTS.items())
 def test_its_student_is_one_for_a_task(place, words, tmp_path: Path, student: str, masked: bool) -> None:
     assert main(words("--method=tinybert", masked=masked, student=student)) == 0
     general = f"--student={tmp_path / 'general' / 'student'}"

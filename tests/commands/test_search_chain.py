@@ -96,6 +96,7 @@ def test_a_search_that_was_stopped_ends_as_one_that_was_not(options, tmp_path: P
         ({"limits": "0.001M"}, ("--limits 0.001M", "0.006488M")),
         ({"blocks": 5}, ("--blocks 5", 4)),
         ({"rows": 0}, ("--rows",)),
+        ({"rounds": 0}, ("--rounds",)),
         ({"teacher": "none"}, ("--teacher none",)),
     ],
 )
@@ -103,6 +104,12 @@ def test_what_cannot_be_is_refused(options, tmp_path: Path, wrong: dict[str, Any
     with names(ConfigError, *parts):
         search_chain(**options | wrong, output=str(tmp_path / "search"))
     assert not (tmp_path / "search" / "supernet.pt").exists()
+
+
+def test_what_stands_in_the_folder_stays(options, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    with names(OutputError, str(tmp_path)):
+        search_chain(**options, output=str(tmp_path), overwrite=True)
 
 
 def test_an_encoder_of_other_layers_is_refused(options, tiny_encoder, tiny_tokenizer, tmp_path: Path) -> None:
