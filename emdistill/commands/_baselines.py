@@ -169,7 +169,7 @@ def _int8_teacher(setting: Setting) -> Contender:
 
 def _int8_student(setting: Setting) -> Contender:
     if setting.student is None:
-        raise ModelError("a comparison has many students; emdistill export RUN --int8 makes and measures it of one")
+        raise ModelError("there is no one student here; emdistill export RUN --int8 makes and measures it")
     return _int8(setting.student, setting)
 
 

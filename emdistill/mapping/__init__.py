@@ -19,6 +19,7 @@ from emdistill.mapping.fixed import (
 )
 from emdistill.mapping.host_copy import HostCopy
 from emdistill.mapping.kernels import Pair
+from emdistill.mapping.learned import LearnedMapping
 from emdistill.mapping.mapping import LayerMapping
 from emdistill.mapping.sinkhorn import SinkhornMapping, sinkhorn_plan
 from emdistill.mapping.transport import TransportPlan, solve_transport
@@ -29,6 +30,7 @@ from emdistill.mapping.unbalanced import UnbalancedMapping, solve_unbalanced
 MAPPINGS: dict[str, Callable[[int, int], LayerMapping]] = {
     "emd": EmdMapping,
     "sinkhorn": SinkhornMapping,
+    "learned": LearnedMapping,
     "unbalanced": UnbalancedMapping,
     "two-level": TwoLevelMapping,
     "uniform": uniform_mapping,
@@ -62,6 +64,7 @@ __all__ = [
     "FixedMapping",
     "HostCopy",
     "LayerMapping",
+    "LearnedMapping",
     "MappingAmong",
     "Pair",
     "SinkhornMapping",

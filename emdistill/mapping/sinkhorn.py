@@ -76,7 +76,7 @@ def sinkhorn_plan(
     Source: Cuturi (2013); damped Newton steps on the dual after Brauer et al. (arXiv 1710.06635).
     """
     _check_epsilon(epsilon)
-    _check(costs, student_weights, teacher_weights)
+    check_problem(costs, student_weights, teacher_weights)
     matrices, student, teacher = costs.double(), student_weights.double(), teacher_weights.double()
     total = student.sum(dim=-1, keepdim=True)
     mean = matrices.mean(dim=(-2, -1), keepdim=True)
@@ -99,7 +99,7 @@ class _EntropicPlan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, costs: Tensor, student: Tensor, teacher: Tensor, epsilon: float) -> Tensor:
-        plan = _with_exact_marginals(_entropic_plan(costs, student, teacher, epsilon), student, teacher)
+        plan = with_exact_marginals(_entropic_plan(costs, student, teacher, epsilon), student, teacher)
         ctx.epsilon = epsilon
         ctx.save_for_backward(plan)
         return plan
@@ -110,7 +110,7 @@ class _EntropicPlan(torch.autograd.Function):
         (plan,) = ctx.saved_tensors
         moved = plan * grad_plan
         rows, columns = _marginal_steps(plan, moved.sum(dim=-1), moved.sum(dim=-2))
-        return plan * (_outer_sum(rows, columns) - grad_plan) / ctx.epsilon, rows, columns, None
+        return plan * (outer_sum(rows, columns) - grad_plan) / ctx.epsilon, rows, columns, None
 
 
 def _entropic_plan(costs: Tensor, student: Tensor, teacher: Tensor, epsilon: float) -> Tensor:
@@ -129,12 +129,12 @@ def _entropic_plan(costs: Tensor, student: Tensor, teacher: Tensor, epsilon: flo
         for _ in range(steps):
             rows = log_student - torch.logsumexp(columns[..., None, :] - scaled, dim=-1)
             columns = log_teacher - torch.logsumexp(rows[..., :, None] - scaled, dim=-2)
-            plan = (_outer_sum(rows, columns) - scaled).exp()
+            plan = (outer_sum(rows, columns) - scaled).exp()
             missing = student - plan.sum(dim=-1)
             if plan.device.type == "cpu" and missing.abs().sum(dim=-1).max() < tolerance:
                 break
             row_steps, column_steps = _marginal_steps(plan, missing, teacher - plan.sum(dim=-2))
-            change = _outer_sum(row_steps, column_steps).abs().amax(dim=(-2, -1))[..., None]
+            change = outer_sum(row_steps, column_steps).abs().amax(dim=(-2, -1))[..., None]
             damping = change.log1p() / change.clamp_min(TINY)
             rows, columns = rows + damping * row_steps, columns + damping * column_steps
     return plan
@@ -169,11 +169,12 @@ def _marginal_steps(plan: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor
     return steps[..., :student_layers], steps[..., student_layers:]
 
 
-def _outer_sum(rows: Tensor, columns: Tensor) -> Tensor:
+def outer_sum(rows: Tensor, columns: Tensor) -> Tensor:
+    """φ_i + ψ_j."""
     return rows[..., :, None] + columns[..., None, :]
 
 
-def _with_exact_marginals(plan: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
+def with_exact_marginals(plan: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
     """A plan close by with these marginals: rows and columns scaled down to them, the mass that is missing spread.
 
     Source: Altschuler et al., NeurIPS 2017 (arXiv 1705.09634), algorithm 2.
@@ -190,7 +191,8 @@ def _check_epsilon(epsilon: float) -> None:
         raise ConfigError(f"epsilon={epsilon:g} must be positive and finite, as a share of the mean cost")
 
 
-def _check(costs: Tensor, student_weights: Tensor, teacher_weights: Tensor) -> None:
+def check_problem(costs: Tensor, student_weights: Tensor, teacher_weights: Tensor) -> None:
+    """Raise TransportError for shapes that disagree; on a CPU also for entries that are no costs or masses."""
     if costs.ndim < 2 or costs.numel() == 0:
         raise TransportError(f"costs have shape {tuple(costs.shape)}; they must be matrices [..., M, N] with M, N ≥ 1")
     batch, layers = costs.shape[:-2], costs.shape[-2:]

@@ -85,14 +85,22 @@ def test_a_baseline_that_fails_is_a_row_that_says_why(
 
 
 def test_a_comparison_measures_them_once_for_all_its_runs(
-    place: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    place: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "comparison"
     options = {
         "teacher": f"{place.folder}/teacher", "data": f"{place.folder}/reviews.csv", "text": "body", "label": "stars",
         "student": "2", "select": "last", "output": str(folder), "training": FAST,
     }  # fmt: skip
-    result = compare(methods="soft-targets,bert-emd", seeds="2", baselines="tfidf,labels", **options)
+    timed: list[str] = []
+
+    def in_int8(setting: module.Setting) -> _bench.Contender:
+        assert setting.student is not None
+        timed.append(setting.student.source)
+        return module.BASELINES["tfidf"](setting)
+
+    monkeypatch.setitem(module.BASELINES, "int8", in_int8)
+    result = compare(methods="soft-targets,bert-emd", seeds="2", baselines="tfidf,labels,int8", **options)
     assert [entry.name for entry in result.entries] == ["soft-targets", "bert-emd", "hard-labels"]
     record = read_baselines(folder)
     assert record is not None
@@ -100,10 +108,13 @@ def test_a_comparison_measures_them_once_for_all_its_runs(
     assert record.baselines["labels"].scores["accuracy"] == pytest.approx(labels.mean("accuracy"))
     best = max(result.entries[:-1], key=lambda entry: entry.mean("accuracy"))
     assert record.student.scores["accuracy"] == pytest.approx(best.mean("accuracy"))
+    assert timed == [str(folder / "runs" / f"{best.name}-0")]
+    assert record.own_int8 is not None
     for run in (folder / "runs").iterdir():
         own = read_baselines(run)
         if run.is_dir() and own is not None:
             assert own.student.scores == read_run(run).scores["student"]
+            assert own.own_int8 is None  # it was of one run
             assert own.baselines["tfidf"].scores == record.baselines["tfidf"].scores
             assert json.loads((run / "run.json").read_text())["config"]["baselines"] == "none"
     assert len(list((folder / "runs").glob("*/baselines.json"))) == 6
