@@ -39,7 +39,7 @@ from emdistill.search.chains import (
     read_limits,
     shrunk,
 )
-from emdistill.search.supernet import BlockStates, Supernet, block_states, end_error, take_over, train
+from emdistill.search.supernet import BlockStates, Supernet, block_states, take_over, train
 from emdistill.ship.operators import Runtime, milliseconds, operator_costs
 from emdistill.students import make_student
 from emdistill.tasks.task import Task
@@ -319,7 +319,6 @@ def _choose(
     """For each limit the best in truth among those that the sum of the blocks' losses puts first."""
     table, outside = costs
     states = _judging_states(material, supernet)
-    judged = list(zip(material.judging, states, strict=True))
     losses = [supernet.block_losses(block, names, states) for block, names in enumerate(study.survivors)]
     study.events = [event for event in study.events if event["event"] not in ("survivors", "student")]
     study.note("survivors", losses=[{"".join(name): loss for name, loss in block.items()} for block in losses])
@@ -329,24 +328,21 @@ def _choose(
         chains = best_chains(losses, every, limit, JUDGED_EXACTLY, outside)
         if not chains:
             raise ConfigError(f"--limits {limit}: no surviving chain keeps it; give more, or more --bins")
-        errors = {chain: end_error(_with_weights(material, supernet, chain), supernet, judged) for chain in chains}
+        errors = {chain: supernet.end_error(chain.blocks, states) for chain in chains}
         best = min(chains, key=lambda chain: errors[chain])
         folder = study.folder / STUDENTS / best.word
         found.append(FoundChain(limit, best, errors[best], 0.0, folder))
     return found
 
 
-def _with_weights(material: Material, supernet: Supernet, chain: Chain) -> Any:
-    student = material.student(chain.word)
-    take_over(student, supernet, chain.blocks)
-    return student
-
-
 def _save(
     study: ChainStudy, material: Material, supernet: Supernet, found: Sequence[FoundChain], timing: dict[str, Any]
 ) -> list[FoundChain]:
     """The students' folders, their measured times, and the table."""
-    students = {one.chain.word: _with_weights(material, supernet, one.chain) for one in found}
+    students = {}
+    for chain in {one.chain for one in found}:
+        student = students[chain.word] = material.student(chain.word)
+        take_over(student, supernet, chain.blocks)
     times = milliseconds(students, **timing)
     for one in found:
         student = students[one.chain.word]

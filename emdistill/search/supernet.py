@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from emdistill.mapping import layer_costs
 from emdistill.mapping.two_level import even_blocks
-from emdistill.models.capture import capture
 from emdistill.models.chain import ChainModel, Convolution, attended_mask
 from emdistill.models.encoder import encoder_layers
 from emdistill.models.teacher import Teacher
@@ -106,6 +105,18 @@ class Supernet(nn.Module):
         return self.error(block, states, batch)
 
     @torch.no_grad()
+    def end_error(self, blocks: Sequence[Candidate], batches: Sequence[BlockStates]) -> float:
+        """The mean error of a whole chain's last states, its blocks reading each other's."""
+        errors = []
+        for batch in batches:
+            states = batch.states[0]
+            attended = attended_mask(self.config, states, batch.mask)
+            for operator in self.chosen(blocks):
+                states, _ = operator(states, attended, batch.mask[..., None])
+            errors.append(self.error(len(self.ends) - 1, states, batch))
+        return float(torch.stack(errors).mean())
+
+    @torch.no_grad()
     def block_losses(
         self, block: int, candidates: Iterable[Candidate], batches: Sequence[BlockStates]
     ) -> dict[Candidate, float]:
@@ -163,16 +174,3 @@ def take_over(student: Any, supernet: Supernet, blocks: Sequence[Candidate]) -> 
     """Give a chain the supernet's weights, operator by operator, in place."""
     for own, learned in zip(encoder_layers(student), supernet.chosen(blocks), strict=True):
         own.load_state_dict(learned.state_dict())
-
-
-@torch.no_grad()
-def end_error(student: Any, supernet: Supernet, batches: Sequence[tuple[Mapping[str, Tensor], BlockStates]]) -> float:
-    """The mean error of a whole chain's last states, over batches and the teacher's states of them."""
-    last = len(encoder_layers(student)) - 1
-    student.eval()
-    errors = []
-    for batch, teacher in batches:
-        states = capture(student, batch, {"hidden"}, [last]).hidden[last]
-        assert states is not None
-        errors.append(supernet.error(len(supernet.ends) - 1, states, teacher))
-    return float(torch.stack(errors).mean())

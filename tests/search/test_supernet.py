@@ -7,7 +7,7 @@ import torch
 
 from emdistill.models import Teacher, capture, encoder_layers, fingerprint
 from emdistill.search.chains import candidates
-from emdistill.search.supernet import BlockStates, Supernet, block_states, end_error, take_over, train
+from emdistill.search.supernet import BlockStates, Supernet, block_states, take_over, train
 from emdistill.students import make_student
 
 NAMES = ["a", "f", "c3", "d3"]
@@ -99,4 +99,4 @@ def test_a_chain_leaves_with_the_supernets_weights(teacher, batches, tiny_tokeni
     torch.testing.assert_close(first, supernet.block_loss(0, blocks[0], states))
     assert fingerprint(encoder_layers(student)[2]) == fingerprint(supernet.operator(1, 0, "a"))
     last = supernet.error(1, hidden[-1], states)
-    assert end_error(student, supernet, [(batch, states)]) == pytest.approx(float(last.detach()))
+    assert supernet.end_error(blocks, [states]) == pytest.approx(float(last.detach()))
