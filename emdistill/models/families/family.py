@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
 Axes = tuple[str | None, ...]
 # What the axes of a weight count; a bias has the first of them. None: an axis that is never cut.
@@ -71,6 +71,10 @@ def every_layer(config: Any) -> None:
     """All layers have attention."""
 
 
+def as_it_is(model: PreTrainedModel) -> None:
+    """Nothing is to be put right."""
+
+
 @dataclass(frozen=True)
 class Family:
     """All that is known of one family.
@@ -87,6 +91,7 @@ class Family:
     as_wide          the config's names for widths that follow the layers' where they equal it
     keep             writes the layers to keep into a config (keep_layers); raises ModelError for those that cannot be
     keeps_first      whether the first layer is unlike the others and stays in its place
+    put_right        changes a model that is loaded, in place, so that a text's states do not depend on its padding
     rotary           whether queries and keys are rotated in pairs, so that heads have an even number of neurons
     without          what the family does not carry: capability (CAPABILITIES) -> reason
     """
@@ -103,6 +108,7 @@ class Family:
     as_wide: tuple[str, ...] = ()
     keep: Callable[[PreTrainedConfig, Sequence[int]], tuple[int, ...]] = keep_layers
     keeps_first: bool = False
+    put_right: Callable[[PreTrainedModel], None] = as_it_is
     rotary: bool = False
     without: Mapping[str, str] = field(default_factory=dict)
 
