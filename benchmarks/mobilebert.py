@@ -1,6 +1,6 @@
 """What a MobileBERT gains by the transfer of feature maps and attention, and by which schedule.
 
-    python benchmarks/mobilebert.py --teacher runs/sst2-2k/minilm --data train.jsonl --dev dev.jsonl --unlabelled text.jsonl
+    python benchmarks/mobilebert.py --teacher teacher/ --data train.jsonl --dev dev.jsonl --unlabelled text.jsonl
 
 Students of one shape are distilled from one teacher for as many epochs, alike but for the schedule of --method
 mobilebert; `none` learns from the teacher's answers and the labels alone. The last checkpoint is kept, so that nothing
@@ -116,7 +116,9 @@ def row(student: str, schedule: str, records: list[Any]) -> Row:
 
 def write(folder: Path, rows: list[Row]) -> None:
     """The numbers and the table."""
-    (folder / "mobilebert.json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+    (folder / "mobilebert.json").write_text(
+        json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8"
+    )
     titles = ["student", "transfer", f"{rows[0].metric} (teacher {rows[0].teacher:.3f})", "by seed", "seconds"]
     lines = [titles, ["---"] * len(titles), *(row.cells for row in rows)]
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -77,13 +77,17 @@ def feature_map_distance(student: Tensor, teacher: Tensor, mask: Tensor) -> floa
 
 def feature_mean_distance(student: Tensor, teacher: Tensor, mask: Tensor) -> float:
     """Mean over unpadded tokens of the squared difference of the states' means over the width."""
-    moments = [[mean_and_variance(states[place].tolist()) for states in (student, teacher)] for place in all_tokens(mask)]
+    moments = [
+        [mean_and_variance(states[place].tolist()) for states in (student, teacher)] for place in all_tokens(mask)
+    ]
     return sum((one[0] - two[0]) ** 2 for one, two in moments) / len(moments)
 
 
 def feature_variance_distance(student: Tensor, teacher: Tensor, mask: Tensor) -> float:
     """Mean over unpadded tokens of the absolute difference of the states' variances over the width."""
-    moments = [[mean_and_variance(states[place].tolist()) for states in (student, teacher)] for place in all_tokens(mask)]
+    moments = [
+        [mean_and_variance(states[place].tolist()) for states in (student, teacher)] for place in all_tokens(mask)
+    ]
     return sum(abs(one[1] - two[1]) for one, two in moments) / len(moments)
 
 

@@ -74,16 +74,16 @@ PUBLISHED = {
 
 
 def read_form(spec: str) -> MobileBertForm:
-    """'mobilebert:6x384x96x2-gelu' -> its form; what is left out is as published. Raises ConfigError for a size of 0."""
+    """'mobilebert:6x384x96x2-gelu' -> its form, what is left out as published. Raises ConfigError for a size of 0."""
     matched = FORM.fullmatch(spec)
     assert matched is not None  # the pattern of this way to write --student
     kind, *sizes, norm, activation = matched.groups()
     names = ("layers", "inter", "intra", "networks")
-    given = {name: int(size) for name, size in zip(names, sizes, strict=True) if size is not None}
+    given: dict[str, Any] = {name: int(size) for name, size in zip(names, sizes, strict=True) if size is not None}
     if 0 in given.values():
         raise ConfigError(f"--student {spec}: every size is at least 1, as in mobilebert:6x384x96x2")
-    words = {"norm": norm, "activation": activation}
-    return replace(PUBLISHED[kind], **given, **{name: word for name, word in words.items() if word is not None})
+    given |= {name: word for name, word in {"norm": norm, "activation": activation}.items() if word is not None}
+    return replace(PUBLISHED[kind], **given)
 
 
 def mobilebert_student(

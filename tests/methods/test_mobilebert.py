@@ -39,7 +39,9 @@ def taught_by(shape: EncoderShape) -> Any:
 
 def terms(stage: Stage, teacher: EncoderShape) -> dict[str, float]:
     stage.objective.double().eval()
-    return {name: value.item() for name, value in stage.objective(OURS, taught_by(teacher), {"labels": LABELS})[1].items()}
+    return {
+        name: value.item() for name, value in stage.objective(OURS, taught_by(teacher), {"labels": LABELS})[1].items()
+    }
 
 
 def transfer(teacher: EncoderShape, pairs: dict[int, int], stage: Stage, **options: Any) -> dict[str, float]:
@@ -51,7 +53,9 @@ def transfer(teacher: EncoderShape, pairs: dict[int, int], stage: Stage, **optio
         for name, plain in PLAIN.items()
     }
     scores = [(OURS.attention_scores[i], theirs.attention_scores[j]) for i, j in pairs.items()]
-    expected["attention_kl"] = WEIGHTS["attention"] * sum(attention_divergence(*each, MASK, **options) for each in scores)
+    expected["attention_kl"] = WEIGHTS["attention"] * sum(
+        attention_divergence(*each, MASK, **options) for each in scores
+    )
     return expected
 
 

@@ -43,10 +43,17 @@ VARIANTS = {name: (name, {}) for name in FAMILIES} | {
     ),
     "deberta-v2 of content alone": ("deberta-v2", {"relative_attention": False, "position_biased_input": True}),
     "albert in groups": ("albert", {"num_hidden_groups": 3}),
-    "mobilebert of teachers": ("mobilebert", {
-        "use_bottleneck_attention": True, "key_query_shared_bottleneck": False, "intra_bottleneck_size": 64,
-        "num_feedforward_networks": 1, "normalization_type": "layer_norm", "hidden_act": "gelu",
-    }),
+    "mobilebert of teachers": (
+        "mobilebert",
+        {
+            "use_bottleneck_attention": True,
+            "key_query_shared_bottleneck": False,
+            "intra_bottleneck_size": 64,
+            "num_feedforward_networks": 1,
+            "normalization_type": "layer_norm",
+            "hidden_act": "gelu",
+        },
+    ),
     "chain with convolutions": ("chain", {"operators": ["d5", "c3", "a"]}),
     "modernbert of means": ("modernbert", {"classifier_pooling": "mean", "local_attention": 4, "norm_bias": True}),
 }

@@ -46,7 +46,9 @@ def test_the_word_says_its_sizes(tiny_encoder, tiny_tokenizer) -> None:
     config: Any = student.config
     assert (config.num_hidden_layers, config.hidden_size, config.true_hidden_size) == (3, 32, 16)
     assert (config.num_feedforward_networks, config.normalization_type, config.hidden_act) == (2, "no_norm", "relu")
-    wide: Any = make_student("mobilebert-teacher:2x16x32-no_norm-relu", teacher, tiny_tokenizer, labels=LABELS)[0].config
+    wide: Any = make_student("mobilebert-teacher:2x16x32-no_norm-relu", teacher, tiny_tokenizer, labels=LABELS)[
+        0
+    ].config
     assert (wide.hidden_size, wide.true_hidden_size, wide.num_feedforward_networks) == (16, 32, 1)
     assert (wide.normalization_type, wide.hidden_act, wide.use_bottleneck_attention) == ("no_norm", "relu", True)
     usual: Any = make_student("mobilebert-teacher:2x16x32", teacher, tiny_tokenizer, labels=LABELS)[0].config

@@ -1,4 +1,4 @@
-"""MobileBERT (Sun et al., ACL 2020): a layer works within a bottleneck, narrower than its states or, in teachers, wider.
+"""MobileBERT (Sun et al., ACL 2020): layers work within bottlenecks, narrower than their states or, in teachers, wider.
 
 x (inter) -> W_in x (intra) -> attention, feed-forward networks one after another (intra) -> x + W_out (inter)
 """
