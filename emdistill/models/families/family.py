@@ -84,6 +84,7 @@ class Family:
     layer            the modules of a layer
     outside          the modules beside the layers (embeddings, pooler, heads), and their weights' axes
     masked_lm        the modules from the last hidden states to the words' logits, in order
+    word_columns     modules of the masked-LM head whose weight has a column, and not a row, per word
     attending        config -> the layers that have attention; None: all
     own_attention    its attention, where transformers' attention interface does not see it
     attention_block  the module of a layer that is its attention half
@@ -101,6 +102,7 @@ class Family:
     layer: Layer | None = None
     outside: Mapping[str, Axes] = field(default_factory=dict)
     masked_lm: tuple[str, ...] = ()
+    word_columns: tuple[str, ...] = ()
     attending: Callable[[Any], tuple[int, ...] | None] = every_layer
     own_attention: OwnAttention | None = None
     attention_block: str = "attention"

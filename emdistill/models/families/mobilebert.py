@@ -22,6 +22,7 @@ MOBILEBERT = Family(
     name="MobileBERT",
     layers="encoder.layer.*",
     masked_lm=("cls",),
+    word_columns=("cls.predictions.dense",),
     put_right=_clear_padding,
     without={
         "cut": "its layers work within bottlenecks",
