@@ -101,7 +101,7 @@ class TeachingConfig(CommonConfig):
         teacher_weights: weights of several teachers' answers, separated by commas; equal ones if not given.
         head: of a teacher of several tasks, the task whose head teaches.
         student: 3 (so many teacher layers), 1,3,5 (these), 4x312 (layers x width), chain:afafaf (operators),
-            bilstm, bag, or a folder or hub id.
+            mobilebert:6x384x96x2, bilstm, bag, or a folder or hub id.
         student_birth: where the weights of a student of a given shape come from: the teacher's units, chosen by
             importance or at random, or fresh ones.
         student_source: folder or hub id of an encoder whose layers and tokenizer the student keeps instead of the

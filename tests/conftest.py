@@ -42,6 +42,12 @@ OF_A_FAMILY: dict[str, dict[str, object]] = {
         "position_biased_input": False,
     },
     "modernbert": {"local_attention": 8},
+    "mobilebert": {
+        "embedding_size": 24,
+        "intra_bottleneck_size": 16,
+        "num_feedforward_networks": 2,
+        "initializer_range": 0.1,  # nothing keeps its states small
+    },
 }
 
 

@@ -66,6 +66,42 @@ def cosine_distance(student: Tensor, teacher: Tensor, mask: Tensor) -> float:
     return sum(distances) / len(distances)
 
 
+def feature_map_distance(student: Tensor, teacher: Tensor, mask: Tensor) -> float:
+    """MobileBERT: mean over unpadded tokens and the width of (LN(s) - LN(t))², LN without weights."""
+    squares = []
+    for place in all_tokens(mask):
+        one, two = (standardised(states[place].tolist()) for states in (student, teacher))
+        squares += [(a - b) ** 2 for a, b in zip(one, two, strict=True)]
+    return sum(squares) / len(squares)
+
+
+def feature_mean_distance(student: Tensor, teacher: Tensor, mask: Tensor) -> float:
+    """Mean over unpadded tokens of the squared difference of the states' means over the width."""
+    moments = [
+        [mean_and_variance(states[place].tolist()) for states in (student, teacher)] for place in all_tokens(mask)
+    ]
+    return sum((one[0] - two[0]) ** 2 for one, two in moments) / len(moments)
+
+
+def feature_variance_distance(student: Tensor, teacher: Tensor, mask: Tensor) -> float:
+    """Mean over unpadded tokens of the absolute difference of the states' variances over the width."""
+    moments = [
+        [mean_and_variance(states[place].tolist()) for states in (student, teacher)] for place in all_tokens(mask)
+    ]
+    return sum(abs(one[1] - two[1]) for one, two in moments) / len(moments)
+
+
+def mean_and_variance(numbers: list[float]) -> tuple[float, float]:
+    mean = sum(numbers) / len(numbers)
+    return mean, sum((number - mean) ** 2 for number in numbers) / len(numbers)
+
+
+def standardised(numbers: list[float]) -> list[float]:
+    """Of mean 0 and variance 1, as a LayerNorm without weights gives them."""
+    mean, variance = mean_and_variance(numbers)
+    return [(number - mean) / math.sqrt(variance + 1e-12) for number in numbers]
+
+
 def first_token_distance(student: Tensor, teacher: Tensor, mask: Tensor) -> float:
     """Equation 7 of Patient KD: mean over texts of ‖s / ‖s‖ - t / ‖t‖‖² at the first token."""
     texts = [text for text in range(len(mask)) if tokens_of(mask, text)]

@@ -6,6 +6,7 @@ from emdistill.losses.balance import GradientBalance
 from emdistill.losses.cosine import CosineCosts
 from emdistill.losses.cross_view import CrossView
 from emdistill.losses.embeddings import EmbeddingLoss
+from emdistill.losses.feature_maps import FeatureMapCosts
 from emdistill.losses.first_token import FirstTokenCosts
 from emdistill.losses.hard_labels import HardLabels
 from emdistill.losses.hidden_states import HiddenStateCosts
@@ -28,6 +29,7 @@ __all__ = [
     "CosineCosts",
     "CrossView",
     "EmbeddingLoss",
+    "FeatureMapCosts",
     "FirstTokenCosts",
     "GradientBalance",
     "HardLabels",

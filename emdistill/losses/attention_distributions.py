@@ -62,6 +62,6 @@ def check_heads(student: int, teacher: int) -> None:
     if student != teacher:
         raise ConfigError(
             f"the student has {student} attention heads and the teacher {teacher}, and attention distributions are "
-            "compared head by head; take --method minilm, whose relations need no equal heads, or leave attention out: "
-            "--objective.attention 0 of minilm-v1, --objective.heads mean or a weight of 0 of matched-layers"
+            "compared head by head; take --method minilm, whose relations need no equal heads, --objective.heads mean "
+            "of matched-layers or mobilebert, or leave attention out: --objective.attention 0 of minilm-v1"
         )

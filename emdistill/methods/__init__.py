@@ -21,6 +21,7 @@ from emdistill.methods.hard_labels import hard_labels
 from emdistill.methods.matched_layers import matched_layers
 from emdistill.methods.minilm import minilm
 from emdistill.methods.minilm_v1 import minilm_v1
+from emdistill.methods.mobilebert import mobilebert
 from emdistill.methods.patient_kd import patient_kd
 from emdistill.methods.soft_targets import soft_targets
 from emdistill.methods.tinybert import tinybert
@@ -37,6 +38,7 @@ METHODS: dict[str, Method] = {
     "patient-kd": patient_kd,
     "minilm": minilm,
     "minilm-v1": minilm_v1,
+    "mobilebert": mobilebert,
     "distilbert": distilbert,
     "matched-layers": matched_layers,
     "soft-targets": soft_targets,

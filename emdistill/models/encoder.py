@@ -241,7 +241,8 @@ def local_folder(source: Source) -> Path | None:
 
 
 def _checked(source: Source, model: PreTrainedModel) -> PreTrainedModel:
-    """The model; raises ModelError for an unknown family that reads padding in its own way."""
+    """The model, put right; raises ModelError for an unknown family that reads padding in its own way."""
+    family_of(model).put_right(model)
     if model.config.model_type not in FAMILIES:
         check_padding(model, load_tokenizer(source), source)
     return model

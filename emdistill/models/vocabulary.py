@@ -27,6 +27,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emdistill.errors import ConfigError, ModelError, TokenizerError
 from emdistill.models.encoder import Source, load_classifier, load_encoder, load_tokenizer
+from emdistill.models.families import family_of
 from emdistill.models.inputs import first_position, longest_text
 from emdistill.models.tokenizer_rules import pieces_before_dead_ends, read_rules, renumber, spelling
 
@@ -132,6 +133,10 @@ def prune_model(model: PreTrainedModel, ids_kept: Sequence[int]) -> PreTrainedMo
     tensors += [] if decoder is None else _decoder_parameters(pruned, decoder)
     for tensor in {id(tensor): tensor for tensor in tensors}.values():  # a tied one stands there twice
         tensor.data = tensor.data[list(ids_kept)].clone()
+    for name in family_of(pruned).word_columns if decoder is not None else ():
+        matrix: Any = pruned.get_submodule(name)
+        matrix.weight.data = matrix.weight.data[:, list(ids_kept)].clone()
+        matrix.in_features = len(ids_kept)
     table.num_embeddings = len(ids_kept)
     table.padding_idx = new_ids.get(table.padding_idx)
     if decoder is not None:

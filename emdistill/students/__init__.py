@@ -24,6 +24,7 @@ from emdistill.students.factorise import check_factorisable, factorise_embedding
 from emdistill.students.fresh import fresh_student
 from emdistill.students.importance import Importance, random_importance, taylor_importance
 from emdistill.students.keep_layers import evenly_spaced, keep_layers
+from emdistill.students.mobilebert import FORM, mobilebert_student
 from emdistill.students.pretrained import pretrained_student
 from emdistill.students.shape import complete_shape, name_predictions
 
@@ -208,6 +209,12 @@ def _chain(request: StudentRequest) -> Student:
     return chain_student(encoder, operators, width, fresh=fresh, **options), tokenizer
 
 
+def _mobilebert(request: StudentRequest) -> Student:
+    encoder, tokenizer = _kept_from(request)
+    options: Any = {"labels": request.labels, "predictions": request.predictions, "seed": request.seed}
+    return mobilebert_student(encoder, request.spec, fresh=request.birth == "fresh", **options), tokenizer
+
+
 def _pretrained(request: StudentRequest) -> Student:
     _refuse_source(request)
     return _load(request, request.spec)
@@ -260,6 +267,13 @@ STUDENTS = {
         description="operators in this order: a attention, f feed-forward, c or c5 and d or d9 convolutions over so "
         "many tokens; from the teacher's layers, or cut to a width: chain:afafafx256",
         build=_chain,
+    ),
+    "mobilebert": StudentKind(
+        example="mobilebert:6x384x96x2",
+        pattern=FORM,
+        description="MobileBERT: layers × width × width within layers × feed-forward networks; the published shape: "
+        "mobilebert; its norm and activation: mobilebert-layer_norm-gelu; a teacher, wider within: mobilebert-teacher",
+        build=_mobilebert,
     ),
     "pretrained": StudentKind(
         example="DIR_OR_HUB_ID",

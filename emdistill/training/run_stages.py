@@ -91,6 +91,7 @@ def run_stages(
             data_collator=lesson.collate,
             batches=None if lesson.batches is None else partial(lesson.batches, rows),
             callbacks=list(callbacks),
+            slow_below=stage.slow_below,
         )
         trainer.remove_callback(ProgressCallback)
         trainer.remove_callback(PrinterCallback)

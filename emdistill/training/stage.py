@@ -13,6 +13,8 @@ class Stage:
 
     training   TrainingArguments this stage sets for itself, over the recipe's (learning rate, schedule)
     share      its share of the run's epochs or steps: num_train_epochs is what all stages of a method have together
+    slow_below  the student's layers below this one, and its embeddings, learn slowly (training/learning_rates.py);
+                0: all learn alike
     self_taught   whether the student's own answers, as it gives them in use, stand for a teacher's
     """
 
@@ -20,6 +22,7 @@ class Stage:
     objective: Objective
     training: Mapping[str, Any] = field(default_factory=dict)
     share: float = 1.0
+    slow_below: int = 0
     self_taught: bool = False
 
     @property

@@ -27,6 +27,7 @@ from emdistill.states import ANSWERS, NO_ANSWER, NO_CLASS, TASK, EncoderStates
 from emdistill.training.arguments import DistillationArguments
 from emdistill.training.finite_checks import FiniteChecks, NotFinite
 from emdistill.training.gradient_norms import gradient_norms
+from emdistill.training.learning_rates import parameters_below, slow_down
 
 # Differences from which on compiled layer costs save more than the half minute that compiling them may take.
 EARNS_COMPILATION = 1e11
@@ -82,6 +83,7 @@ class DistillationTrainer(Trainer):
     objective      the losses; what they learn is in the optimizer and in every checkpoint
     train_dataset  tokenised: input_ids, attention_mask, labels (data/batches.py)
     batches        (batch size, seed) -> the batches of train_dataset; None: as the arguments say
+    slow_below     the layers below this one, and the embeddings, learn slowly (learning_rates.py)
     The rest is transformers.Trainer's. `save_model()` writes the plain student.
     On an accelerator the next batch's teacher pass is queued before the flows of this one are waited for, and whether
     numbers are finite is looked up one step later; before an evaluation, a checkpoint and the end it is always known.
@@ -99,6 +101,7 @@ class DistillationTrainer(Trainer):
         train_dataset: Dataset | None = None,
         eval_dataset: Dataset | dict[str, Dataset] | None = None,
         batches: Callable[[int, int], Sampler[list[int]]] | None = None,
+        slow_below: int = 0,
         **options: Any,
     ) -> None:
         if objective.taught and teacher is None:
@@ -131,6 +134,7 @@ class DistillationTrainer(Trainer):
         if isinstance(self.teacher, Teacher):
             self.teacher.to(args.device)
         self._batches = batches
+        self._slow_below = slow_below
         self._asynchronous = args.device.type != "cpu"
         self._coming: deque[dict[str, Tensor]] = deque()
         self._fetched_from: Iterator[dict[str, Tensor]] | None = None
@@ -166,6 +170,14 @@ class DistillationTrainer(Trainer):
         self._check_finite({f"the loss term {name}": value for name, value in terms.items()})
         self._note_terms(terms)
         return total  # type: ignore[no-any-return]
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """As transformers.Trainer's, once; then some layers learn slowly."""
+        begun = self.optimizer is not None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        if not begun:
+            slow_down(optimizer, parameters_below(self.student, self._slow_below))
+        return optimizer
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device

@@ -12,6 +12,9 @@ from messages import names
 from plain_losses import (
     attention_divergence,
     cosine_distance,
+    feature_map_distance,
+    feature_mean_distance,
+    feature_variance_distance,
     first_token_distance,
     mean_square,
     relation_divergence,
@@ -37,6 +40,9 @@ PLAIN: dict[str, tuple[tuple[str, ...], Plain]] = {
     "AttentionDistributionCosts": (("attention_scores",), attention_divergence),
     "AttentionScoreCosts": (("attention_scores",), mean_square),
     "CosineCosts": (("hidden",), cosine_distance),
+    "FeatureMapCosts": (("hidden",), feature_map_distance),
+    "FeatureMapCosts means": (("hidden",), feature_mean_distance),
+    "FeatureMapCosts variances": (("hidden",), feature_variance_distance),
     "FirstTokenCosts": (("hidden",), first_token_distance),
     "HiddenStateCosts": (("hidden",), mean_square),
     "NeuronSelectivityCosts": (("hidden",), unit_discrepancy),
@@ -50,7 +56,8 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 def costs_of(kind: str) -> Any:
-    return getattr(losses, kind)(*[HEADS] if kind == "RelationCosts" else [])
+    name, *options = kind.split()
+    return getattr(losses, name)(*[HEADS] if name == "RelationCosts" else options)
 
 
 def drawn(shape: EncoderShape, seed: int, dtype: torch.dtype = torch.float64) -> EncoderStates:
@@ -67,7 +74,7 @@ def test_every_kind_has_its_equation() -> None:
     parts = [part for part in map(vars(losses).get, losses.__all__) if inspect.isclass(part)]
     kinds = [part for part in parts if isinstance(vars(part).get("needs"), frozenset) and not issubclass(part, Loss)]
     # That one reads the embeddings too: test_matched_states.py
-    assert {part.__name__ for part in kinds} == PLAIN.keys() | {"SolutionFlowCosts"}
+    assert {part.__name__ for part in kinds} == {kind.split()[0] for kind in PLAIN} | {"SolutionFlowCosts"}
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.float16, 1e-5)])
@@ -108,7 +115,7 @@ def test_only_what_the_pairs_name_is_read(kind: str) -> None:
             costs_of(kind)(*fewer, pairs=[pair])
 
 
-@pytest.mark.parametrize("kind", ["CosineCosts", "FirstTokenCosts", "HiddenStateCosts"])
+@pytest.mark.parametrize("kind", ["CosineCosts", "FeatureMapCosts", "FirstTokenCosts", "HiddenStateCosts"])
 @pytest.mark.parametrize("projection", ["shared", "per_layer"])
 def test_unequal_widths_meet_through_a_projection(kind: str, projection: Any) -> None:
     narrow = EncoderShape(2, 4, 1)

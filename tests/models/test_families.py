@@ -43,6 +43,17 @@ VARIANTS = {name: (name, {}) for name in FAMILIES} | {
     ),
     "deberta-v2 of content alone": ("deberta-v2", {"relative_attention": False, "position_biased_input": True}),
     "albert in groups": ("albert", {"num_hidden_groups": 3}),
+    "mobilebert of teachers": (
+        "mobilebert",
+        {
+            "use_bottleneck_attention": True,
+            "key_query_shared_bottleneck": False,
+            "intra_bottleneck_size": 64,
+            "num_feedforward_networks": 1,
+            "normalization_type": "layer_norm",
+            "hidden_act": "gelu",
+        },
+    ),
     "chain with convolutions": ("chain", {"operators": ["d5", "c3", "a"]}),
     "modernbert of means": ("modernbert", {"classifier_pooling": "mean", "local_attention": 4, "norm_bias": True}),
 }
@@ -50,6 +61,7 @@ DISTINCT = [name for name in VARIANTS if name not in ("xlm-roberta", "camembert"
 EXPORTED = {
     *FAMILIES,
     "chain with convolutions",
+    "mobilebert of teachers",
     "deberta-v2 with a convolution",
     "modernbert of means",
 }  # an export takes seconds
@@ -64,6 +76,7 @@ def model(request, tiny_encoder) -> PreTrainedModel:
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    family_of(made).put_right(made)  # as it is where it is loaded
     return made
 
 
@@ -119,7 +132,8 @@ def teaches_by_attention(model: PreTrainedModel, batch: dict[str, Tensor], folde
         ours = scores.masked_fill(probabilities == 0, -torch.inf).softmax(dim=-1)  # the model's own mask
         assert_close(ours.transpose(1, 2), probabilities.transpose(1, 2), real)
     vectors = [state for state in (*states.queries, *states.keys, *states.values) if state is not None]
-    assert all(state.shape == (3, 21, 32) for state in vectors)
+    width = getattr(model.config, "true_hidden_size", 32)  # within MobileBERT's bottlenecks
+    assert all(state.shape == (3, 21, width) for state in vectors)
     assert len(vectors) == 3 * len(attending)
     assert len(states.queries) == len(states.keys) == len(states.values) == 3
     recorded[-1].square().sum().backward()

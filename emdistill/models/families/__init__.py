@@ -14,6 +14,7 @@ from emdistill.models.families.deberta_v2 import DEBERTA_V2
 from emdistill.models.families.distilbert import DISTILBERT
 from emdistill.models.families.electra import ELECTRA
 from emdistill.models.families.family import Family
+from emdistill.models.families.mobilebert import MOBILEBERT
 from emdistill.models.families.modernbert import MODERNBERT
 from emdistill.models.families.mpnet import MPNET
 from emdistill.models.families.roberta import ROBERTA
@@ -29,6 +30,7 @@ FAMILIES = {
     "albert": ALBERT,
     "deberta-v2": DEBERTA_V2,
     "modernbert": MODERNBERT,
+    "mobilebert": MOBILEBERT,
     "bilstm": BILSTM,
     "bag": BAG,
     "chain": CHAIN,

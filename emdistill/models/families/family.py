@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
 Axes = tuple[str | None, ...]
 # What the axes of a weight count; a bias has the first of them. None: an axis that is never cut.
@@ -71,6 +71,10 @@ def every_layer(config: Any) -> None:
     """All layers have attention."""
 
 
+def as_it_is(model: PreTrainedModel) -> None:
+    """Nothing is to be put right."""
+
+
 @dataclass(frozen=True)
 class Family:
     """All that is known of one family.
@@ -80,6 +84,7 @@ class Family:
     layer            the modules of a layer
     outside          the modules beside the layers (embeddings, pooler, heads), and their weights' axes
     masked_lm        the modules from the last hidden states to the words' logits, in order
+    word_columns     modules of the masked-LM head whose weight has a column, and not a row, per word
     attending        config -> the layers that have attention; None: all
     own_attention    its attention, where transformers' attention interface does not see it
     attention_block  the module of a layer that is its attention half
@@ -87,6 +92,7 @@ class Family:
     as_wide          the config's names for widths that follow the layers' where they equal it
     keep             writes the layers to keep into a config (keep_layers); raises ModelError for those that cannot be
     keeps_first      whether the first layer is unlike the others and stays in its place
+    put_right        changes a model that is loaded, in place, so that a text's states do not depend on its padding
     rotary           whether queries and keys are rotated in pairs, so that heads have an even number of neurons
     without          what the family does not carry: capability (CAPABILITIES) -> reason
     """
@@ -96,6 +102,7 @@ class Family:
     layer: Layer | None = None
     outside: Mapping[str, Axes] = field(default_factory=dict)
     masked_lm: tuple[str, ...] = ()
+    word_columns: tuple[str, ...] = ()
     attending: Callable[[Any], tuple[int, ...] | None] = every_layer
     own_attention: OwnAttention | None = None
     attention_block: str = "attention"
@@ -103,6 +110,7 @@ class Family:
     as_wide: tuple[str, ...] = ()
     keep: Callable[[PreTrainedConfig, Sequence[int]], tuple[int, ...]] = keep_layers
     keeps_first: bool = False
+    put_right: Callable[[PreTrainedModel], None] = as_it_is
     rotary: bool = False
     without: Mapping[str, str] = field(default_factory=dict)
 

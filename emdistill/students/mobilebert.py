@@ -1,0 +1,173 @@
+"""A MobileBERT student, or an inverted-bottleneck teacher: fresh layers over the table of tokens of an encoder.
+
+    --student mobilebert[-teacher][:LAYERSxINTERxINTRA[xNETWORKS]][-layer_norm|-no_norm][-relu|-gelu]
+
+INTER is the width of the states, INTRA that within a layer, NETWORKS the feed-forward networks of a layer, each of
+4 · INTRA neurons. A student's layers are narrower within (128 of 512), a teacher's wider (1024 of 512).
+
+Source: Sun et al., MobileBERT, ACL 2020 (arXiv 2004.02984), table 1 and section 3. There a teacher's queries, keys and
+values are made of the states between layers, which transformers' class cannot do; here of those within.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+from transformers import MobileBertConfig, PreTrainedModel
+
+from emdistill.errors import ConfigError
+from emdistill.models.encoder import class_with_head, encoder_shape
+from emdistill.models.families import family_of
+from emdistill.models.inputs import longest_text, token_types
+from emdistill.states import CLASSES, Predictions
+from emdistill.students.bilstm import embedding_table, main_directions
+from emdistill.students.shape import name_predictions
+
+FORM = re.compile(
+    r"(mobilebert(?:-teacher)?)(?::(\d+)x(\d+)x(\d+)(?:x(\d+))?)?(?:-(layer_norm|no_norm))?(?:-(relu|gelu))?"
+)
+EMBEDDING_SIZE = 128
+HEADS = 4
+
+
+@dataclass(frozen=True)
+class MobileBertForm:
+    """Layers, width between them (inter) and within (intra), feed-forward networks per layer, norm, activation.
+
+    teaches   whether queries, keys and values all come from within the layer, and there is dropout, as in a teacher
+    """
+
+    layers: int
+    inter: int
+    intra: int
+    networks: int
+    norm: str
+    activation: str
+    teaches: bool = False
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Under transformers' names."""
+        return {
+            "num_hidden_layers": self.layers,
+            "hidden_size": self.inter,
+            "intra_bottleneck_size": self.intra,
+            "intermediate_size": 4 * self.intra,
+            "num_feedforward_networks": self.networks,
+            "normalization_type": self.norm,
+            "hidden_act": self.activation,
+            "use_bottleneck_attention": self.teaches,
+            "key_query_shared_bottleneck": not self.teaches,
+            "hidden_dropout_prob": 0.1 if self.teaches else 0.0,
+            "classifier_activation": False,  # the head reads the first token's state as it is
+        }
+
+
+PUBLISHED = {
+    "mobilebert": MobileBertForm(24, 512, 128, 4, "no_norm", "relu"),
+    "mobilebert-teacher": MobileBertForm(24, 512, 1024, 1, "layer_norm", "gelu", teaches=True),
+}
+
+
+def read_form(spec: str) -> MobileBertForm:
+    """'mobilebert:6x384x96x2-gelu' -> its form, what is left out as published. Raises ConfigError for a size of 0."""
+    matched = FORM.fullmatch(spec)
+    assert matched is not None  # the pattern of this way to write --student
+    kind, *sizes, norm, activation = matched.groups()
+    names = ("layers", "inter", "intra", "networks")
+    given: dict[str, Any] = {name: int(size) for name, size in zip(names, sizes, strict=True) if size is not None}
+    if 0 in given.values():
+        raise ConfigError(f"--student {spec}: every size is at least 1, as in mobilebert:6x384x96x2")
+    given |= {name: word for name, word in {"norm": norm, "activation": activation}.items() if word is not None}
+    return replace(PUBLISHED[kind], **given)
+
+
+def mobilebert_student(
+    encoder: PreTrainedModel,
+    spec: str,
+    *,
+    labels: Sequence[str] = (),
+    predictions: Predictions = CLASSES,
+    fresh: bool = False,
+    seed: int = 0,
+) -> PreTrainedModel:
+    """Fresh layers, with a head for the predictions, that read the encoder's tokens and begin with its embeddings.
+
+    spec    the form, as read_form takes it
+    fresh   whether the embeddings are drawn too
+    The same seed gives the same weights; torch's random state stays. Raises ConfigError for impossible sizes.
+    """
+    config = _config(encoder, spec)
+    name_predictions(config, labels, predictions)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        student: PreTrainedModel
+        if predictions.link is None:
+            student = transformers.MobileBertModel(config)
+        else:
+            student = class_with_head(config, predictions.head if predictions.of_task else "MaskedLM")(config)
+    if not fresh:
+        with torch.no_grad():
+            _take_embeddings(student, encoder)
+    family_of(student).put_right(student)
+    return student
+
+
+def _config(encoder: PreTrainedModel, spec: str) -> MobileBertConfig:
+    """The form with the encoder's tokens, and its heads where they divide the width within layers, else 4."""
+    form, theirs = read_form(spec), encoder_shape(encoder).heads
+    rows, width = embedding_table(encoder).shape
+    heads = theirs if theirs and form.intra % theirs == 0 else HEADS
+    if form.intra % heads:
+        raise ConfigError(
+            f"--student {spec}: the width within layers is a multiple of the {heads} attention heads; take "
+            f"{-(-form.intra // heads) * heads} instead of {form.intra}"
+        )
+    return MobileBertConfig(
+        **form.config,
+        num_attention_heads=heads,
+        vocab_size=rows,
+        embedding_size=min(EMBEDDING_SIZE, form.inter, width),
+        max_position_embeddings=longest_text(encoder),
+        type_vocab_size=max(1, token_types(encoder.config)),
+        pad_token_id=encoder.config.pad_token_id,
+    )
+
+
+def _take_embeddings(student: PreTrainedModel, encoder: PreTrainedModel) -> None:
+    """A MobileBERT's embeddings in the same sizes; of others the tables that fit, and the tokens' main directions.
+
+    Between equal widths the trigrams begin as the matrix that leads back from these directions, so that the embeddings
+    are the encoder's, but for its norm and what the other directions hold.
+    """
+    own, theirs = (dict(_embeddings(model)) for model in (student, encoder))
+    for name, parameter in own.items():
+        same = "LayerNorm" not in name or _norm(student) == _norm(encoder)
+        if same and name in theirs and theirs[name].shape == parameter.shape:
+            parameter.copy_(theirs[name])
+    table, matrix = own["word_embeddings.weight"], own["embedding_transformation.weight"]
+    rows, width = embedding_table(encoder), table.shape[1]
+    if matrix.shape == getattr(theirs.get("embedding_transformation.weight"), "shape", None):
+        return
+    directions = main_directions(rows, width)
+    table.copy_(directions / directions.std())
+    if len(matrix) == rows.shape[1]:
+        mean = rows.mean(dim=0)
+        matrix.zero_()
+        matrix[:, width : 2 * width] = torch.linalg.lstsq(table.double(), rows - mean).solution.T  # the middle token's
+        own["embedding_transformation.bias"].copy_(mean)
+
+
+def _embeddings(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+    """The parameters of `embeddings`, where the family has such a module."""
+    for name, parameter in model.base_model.named_parameters():
+        if name.startswith("embeddings."):
+            yield name.removeprefix("embeddings."), parameter
+
+
+def _norm(encoder: PreTrainedModel) -> str:
+    return str(getattr(encoder.config, "normalization_type", "layer_norm"))
