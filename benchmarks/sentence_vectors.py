@@ -4,9 +4,9 @@
         --glue ../shared/data/glue
 
 On raw text an approximated BiLSTM learns an encoder's sentence vectors, once per seed and for all tasks. Then per task
-and seed the same BiLSTM, fresh or approximated, learns from labels or from a fine-tuned teacher's answers, alike but for
-these. The last checkpoint is kept, so that nothing is chosen on the scored set. What is finished is not done again. The
-table is written to OUTPUT/sentence_vectors.md, its numbers to sentence_vectors.json.
+and seed the same BiLSTM, fresh or approximated, learns from labels or from a fine-tuned teacher's answers, alike but
+for these. The last checkpoint is kept, so that nothing is chosen on the scored set. What is finished is not done again.
+The table is written to OUTPUT/sentence_vectors.md, its numbers to sentence_vectors.json.
 """
 
 import json
@@ -156,7 +156,7 @@ def finished(run: Path, seed: int, options: dict[str, Any]) -> RunRecord:
 
 
 def measure(folder: Path, task: str, learns: Sequence[str], seeds: int, data: dict[str, Any]) -> list[Row]:
-    """What stands in the folders of a task: its arms, and the teacher; the models of the first seed are timed in turns."""
+    """A task's arms, and the teacher; models of the first seed are timed in turns."""
     arms = [(birth, what) for birth in (FRESH, APPROXIMATED) for what in learns]
     records = {arm: [read_run(folder / f"{task}-{arm[0]}-{arm[1]}-{seed}") for seed in range(seeds)] for arm in arms}
     student = folder / f"{task}-{FRESH}-{learns[0]}-0" / "student"

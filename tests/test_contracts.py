@@ -77,7 +77,7 @@ def loss_names() -> list[str]:
     a mapping that takes all pairs and one that takes some, and every mapping meets one kind of costs.
     """
     parts = {name: part(name) for name in losses.__all__ if inspect.isclass(part(name))}
-    # The last two map by themselves what they read: tests/losses/test_cross_view.py, tests/losses/test_sentence_vectors.py.
+    # The last two map by themselves what they read: tests/losses/test_cross_view.py and test_sentence_vectors.py.
     apart = (Loss, LayerLoss, CrossView, SentenceVectors)
     plain = [name for name, loss in parts.items() if issubclass(loss, Loss) and loss not in apart]
     costs = [

@@ -35,9 +35,7 @@ def sentence_vectors(
             "--student RUN/student of a run with --method soft-targets, or the --model of a finetune"
         )
     if vector not in ("mean", "first"):
-        raise ConfigError(
-            f"--objective.vector {vector}: the vector of a text is its tokens' mean, or its first token's"
-        )
+        raise ConfigError(f"--objective.vector {vector}: a text's vector is the mean of its tokens, or the first")
     weights = {"vectors": vectors, "directions": directions}
     check_factors(weights)
     weights = {name: weight for name, weight in weights.items() if weight > 0}

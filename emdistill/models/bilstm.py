@@ -8,8 +8,9 @@
 
 Where the config names the separator, special tokens have the state 0 in every layer, and so has the cell: what is read
 behind one knows nothing of what stands before it. So each text of a pair is encoded as if it stood alone, in one pass,
-and a text's vector is the same in a pair, alone, and on raw text. Configs of earlier versions name none: there all tokens
-are read as one text, and u is all that a head reads. Each direction is an LSTM of its own, and the second one reads the text reversed within its length, so that padding,
+and a text's vector is the same in a pair, alone, and on raw text. Configs of earlier versions name none: there all that
+is read is one text, and a head reads u alone.
+Each direction is an LSTM of its own, and the second one reads the text reversed within its length, so that padding,
 which stands on the right, changes no token's states, and the first layer's directions can be read apart.
 Source: Wu et al., AACL 2020 (arXiv 2004.03097), for pairs encoded apart.
 """
@@ -98,7 +99,7 @@ class BiLstmPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
                 else:
                     nn.init.xavier_uniform_(weight)
             if isinstance(module, nn.LSTM) and self.config.apart:
-                gates = module.weight_ih_l0[:, -1]  # of input, memory, cell and output
+                gates = module.get_parameter("weight_ih_l0")[:, -1]  # of input, memory, cell and output
                 gates.zero_()[: gates.numel() // 2] = CLOSED
 
 
@@ -133,7 +134,7 @@ class BiLstmModel(BiLstmPreTrainedModel):
 
     def _special(self, ids: Tensor) -> Tensor:
         """[B, L]: where a text begins or ends."""
-        ends = ids == self.config.sep_token_id
+        ends: Tensor = ids == self.config.sep_token_id
         return ends if self.config.cls_token_id is None else ends | (ids == self.config.cls_token_id)
 
 

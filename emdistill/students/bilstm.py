@@ -58,7 +58,9 @@ def bilstm_student(
         student: PreTrainedModel = (HEADS[predictions.head] if predictions.of_task else BiLstmModel)(config)
     if not fresh:
         with torch.no_grad():
-            student.base_model.word_embeddings.weight.copy_(main_directions(table, config.embedding_size))
+            student.base_model.get_parameter("word_embeddings.weight").copy_(
+                main_directions(table, config.embedding_size)
+            )
     return student
 
 

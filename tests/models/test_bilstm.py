@@ -1,4 +1,4 @@
-"""The BiLSTM against torch's own two-directional LSTM over packed texts, pairs apart, and the student that answers itself."""
+"""The BiLSTM against torch's own LSTM over packed texts, pairs apart, and the student that answers itself."""
 
 import json
 
