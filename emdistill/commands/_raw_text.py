@@ -72,7 +72,9 @@ def _distill_text(config: RunConfig, run: Run, *, quiet: bool) -> StudentArtifac
     plain = padding_collator(tokenizer)
 
     def sample() -> list[dict[str, Any]]:
-        rows = text.train.select(range(min(SAMPLE_PIECES, len(text.train)))).remove_columns("length").to_list()
+        every = max(1, len(text.train) // SAMPLE_PIECES)  # neighbours are of one document
+        chosen = text.train.select(range(0, len(text.train), every)[:SAMPLE_PIECES])
+        rows = chosen.remove_columns("length").to_list()
         return [dict((masking or plain)(rows[start : start + 16])) for start in range(0, len(rows), 16)]
 
     student, student_tokenizer = make_student(
@@ -88,6 +90,8 @@ def _distill_text(config: RunConfig, run: Run, *, quiet: bool) -> StudentArtifac
     )
     same_tokens(tokenizer, student_tokenizer)  # the text is cut into pieces of one tokenizer
     check_max_length(config.max_length, student)
+    if not has_masked_lm_head(student):
+        predictions = NOTHING
     seed_everything(config.seed)
     stages = compose_stages(config, encoder_shape(student), teacher.shape, predictions)
     arguments = [

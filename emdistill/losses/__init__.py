@@ -18,6 +18,7 @@ from emdistill.losses.objective import Objective
 from emdistill.losses.orthogonality import Orthogonality
 from emdistill.losses.projection import Projection
 from emdistill.losses.relations import RelationCosts
+from emdistill.losses.sentence_vectors import SentenceVectors
 from emdistill.losses.soft_targets import SoftTargets
 from emdistill.losses.solution_flow import SolutionFlowCosts
 from emdistill.losses.standardised_logits import StandardisedLogits
@@ -42,6 +43,7 @@ __all__ = [
     "Orthogonality",
     "Projection",
     "RelationCosts",
+    "SentenceVectors",
     "SoftTargets",
     "SolutionFlowCosts",
     "StandardisedLogits",

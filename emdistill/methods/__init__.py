@@ -23,6 +23,7 @@ from emdistill.methods.minilm import minilm
 from emdistill.methods.minilm_v1 import minilm_v1
 from emdistill.methods.mobilebert import mobilebert
 from emdistill.methods.patient_kd import patient_kd
+from emdistill.methods.sentence_vectors import sentence_vectors
 from emdistill.methods.soft_targets import soft_targets
 from emdistill.methods.tinybert import tinybert
 from emdistill.states import EncoderShape, Predictions
@@ -42,6 +43,7 @@ METHODS: dict[str, Method] = {
     "distilbert": distilbert,
     "matched-layers": matched_layers,
     "soft-targets": soft_targets,
+    "sentence-vectors": sentence_vectors,
     "cross-view": cross_view,
     "hard-labels": hard_labels,
 }

@@ -30,8 +30,8 @@ def soft_targets(
     """
     if predictions.link is None:
         raise ConfigError(
-            "soft-targets learns from predictions, but this teacher has no masked-LM head to make them with; take a "
-            "method that learns from layers (tinybert, minilm, bert-emd), or a teacher with such a head"
+            "soft-targets learns from predictions, but teacher or student has no masked-LM head to make them with; "
+            "take a method that learns from layers (tinybert, minilm, bert-emd), or models with such a head"
         )
     weights = prediction_weights(alpha, annealing=annealing)
     losses = prediction_losses(weights, temperature=temperature, predictions=predictions)

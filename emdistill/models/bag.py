@@ -19,6 +19,8 @@ from torch.nn.functional import pad
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 
+from emdistill.models.pairs import compared, of_texts
+
 BASE = 31  # of the hash, a polynomial in it
 
 
@@ -107,9 +109,7 @@ class BagHead(nn.Module):
         self.out_proj = nn.Linear(config.hidden_size, config.num_labels or 1)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        first, second = vectors.unbind(dim=1)
-        features = torch.cat([first, second, (first - second).abs(), first * second], dim=-1)
-        logits: Tensor = self.out_proj(self.dropout(self.dense(self.dropout(features)).relu()))
+        logits: Tensor = self.out_proj(self.dropout(self.dense(self.dropout(compared(vectors))).relu()))
         return logits
 
 
@@ -125,13 +125,6 @@ class BagForSequenceClassification(BagPreTrainedModel):
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> SequenceClassifierOutput:
         vectors = self.bag(input_ids, attention_mask).last_hidden_state
         return SequenceClassifierOutput(logits=self.classifier(vectors))
-
-
-def of_texts(ids: Tensor, mask: Tensor, separator: int | None) -> Tensor:
-    """[B, 2, L]: 1 where a piece belongs to the first text, up to its separator, and where to the second."""
-    separators = (ids == (-1 if separator is None else separator)).long()
-    second = (separators.cumsum(dim=-1) > separators).long()
-    return mask[:, None] * torch.stack([1 - second, second], dim=1)
 
 
 def ngrams(codes: Tensor, inside: Tensor, longest: int, buckets: int) -> tuple[Tensor, Tensor]:

@@ -3,10 +3,16 @@
     e_t = W · LayerNorm(table[token t])                                 the embeddings, [B, L, d]
     h_t = [→h_t ; ←h_t]      →h_t = LSTM(→h_{t-1}, x_t),  ←h_t = LSTM(←h_{t+1}, x_t)     each d/2 wide
     logits = W_2 · relu(W_1 · [h^1 ; h^N])         of the first and the last layer, token by token;
-                                                   of a text, of their greatest value over its tokens
+    u = max_t [h^1_t ; h^N_t]                      of a text: the greatest values over its tokens
+    logits = W_2 · relu(W_1 · [u; v; |u − v|; u ∘ v])     u of the first text, v of the second; 0 where there is none
 
+Where the config names the separator, special tokens have the state 0 in every layer, and so has the cell: what is read
+behind one knows nothing of what stands before it. So each text of a pair is encoded as if it stood alone, in one pass,
+and a text's vector is the same in a pair, alone, and on raw text. Configs of earlier versions name none: there all that
+is read is one text, and a head reads u alone.
 Each direction is an LSTM of its own, and the second one reads the text reversed within its length, so that padding,
 which stands on the right, changes no token's states, and the first layer's directions can be read apart.
+Source: Wu et al., AACL 2020 (arXiv 2004.03097), for pairs encoded apart.
 """
 
 from collections.abc import Sequence
@@ -18,9 +24,17 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput, TokenClassifierOutput
 
+from emdistill.models.pairs import compared, of_texts
+
+CLOSED = -1e4  # added before a sigmoid it gives 0, in half precision too
+
 
 class BiLstmConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
-    """hidden_size: d, of both directions together. embedding_size: width of the table of word pieces."""
+    """hidden_size: d, of both directions together. embedding_size: width of the table of word pieces.
+
+    sep_token_id   the token that ends a text: texts are encoded apart; None: all that is read is one text
+    cls_token_id   the token that begins one
+    """
 
     model_type = "bilstm"
 
@@ -33,18 +47,31 @@ class BiLstmConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     layer_norm_eps: float = 1e-12
     max_position_embeddings: int = 512
     pad_token_id: int | None = 0
+    cls_token_id: int | None = None
+    sep_token_id: int | None = None
+
+    @property
+    def apart(self) -> bool:
+        """Whether texts are encoded apart."""
+        return self.sep_token_id is not None
 
 
 class BiLstmLayer(nn.Module):
-    """x [B, L, d] -> h [B, L, d], the first half of which has read from the left, the second from the right."""
+    """x [B, L, d] -> h [B, L, d], the first half of which has read from the left, the second from the right.
 
-    def __init__(self, width: int) -> None:
+    apart   x has one more number, [B, L, d + 1]: 1 at a token that shuts the gates of input and memory, so that its
+            state and cell are 0, else 0. Its weights are fixed: no gradient passes a shut gate.
+    """
+
+    def __init__(self, width: int, *, apart: bool = False) -> None:
         super().__init__()
-        self.forwards = nn.LSTM(width, width // 2, batch_first=True)
-        self.backwards = nn.LSTM(width, width // 2, batch_first=True)
+        self.forwards = nn.LSTM(width + apart, width // 2, batch_first=True)
+        self.backwards = nn.LSTM(width + apart, width // 2, batch_first=True)
 
-    def forward(self, states: Tensor, reversal: Tensor) -> Tensor:
-        """reversal [B, L]: the place that each token has in its text reversed."""
+    def forward(self, states: Tensor, reversal: Tensor, closing: Tensor | None = None) -> Tensor:
+        """reversal [B, L]: the place that each token has in its text reversed. closing [B, L, 1], of texts apart."""
+        if closing is not None:
+            states = torch.cat([states, closing.to(states.dtype)], dim=-1)
         from_left, _ = self.forwards(states)
         from_right, _ = self.backwards(_at(states, reversal))
         return torch.cat([from_left, _at(from_right, reversal)], dim=-1)
@@ -71,6 +98,9 @@ class BiLstmPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
                     nn.init.orthogonal_(weight)
                 else:
                     nn.init.xavier_uniform_(weight)
+            if isinstance(module, nn.LSTM) and self.config.apart:
+                gates = module.get_parameter("weight_ih_l0")[:, -1]  # of input, memory, cell and output
+                gates.zero_()[: gates.numel() // 2] = CLOSED
 
 
 class BiLstmModel(BiLstmPreTrainedModel):
@@ -81,7 +111,8 @@ class BiLstmModel(BiLstmPreTrainedModel):
         self.word_embeddings = nn.Embedding(config.vocab_size, config.embedding_size)
         self.embedding_norm = nn.LayerNorm(config.embedding_size, eps=config.layer_norm_eps)
         self.embedding_projection = nn.Linear(config.embedding_size, config.hidden_size)
-        self.layers = nn.ModuleList(BiLstmLayer(config.hidden_size) for _ in range(config.num_hidden_layers))
+        layers = (BiLstmLayer(config.hidden_size, apart=config.apart) for _ in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(layers)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.post_init()  # type: ignore[no-untyped-call]
 
@@ -95,18 +126,24 @@ class BiLstmModel(BiLstmPreTrainedModel):
         """All states are given, whatever is asked for: the head reads two of them."""
         states = self.embedding_projection(self.embedding_norm(self.word_embeddings(input_ids)))
         reversal = _reversal(torch.ones_like(input_ids) if attention_mask is None else attention_mask)
+        closing = self._special(input_ids)[..., None] if self.config.apart else None
         hidden = [states]
         for layer in self.layers:
-            hidden.append(layer(self.dropout(hidden[-1]), reversal))
+            hidden.append(layer(self.dropout(hidden[-1]), reversal, closing))
         return BaseModelOutput(last_hidden_state=hidden[-1], hidden_states=tuple(hidden))
+
+    def _special(self, ids: Tensor) -> Tensor:
+        """[B, L]: where a text begins or ends."""
+        ends: Tensor = ids == self.config.sep_token_id
+        return ends if self.config.cls_token_id is None else ends | (ids == self.config.cls_token_id)
 
 
 class BiLstmHead(nn.Module):
-    """[..., 2d] -> logits [..., C]: one layer of relu between."""
+    """[..., features] -> logits [..., C]: one layer of relu between."""
 
-    def __init__(self, config: BiLstmConfig) -> None:
+    def __init__(self, config: BiLstmConfig, features: int) -> None:
         super().__init__()
-        self.dense = nn.Linear(2 * config.hidden_size, config.hidden_size // 2)
+        self.dense = nn.Linear(features, config.hidden_size // 2)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.out_proj = nn.Linear(config.hidden_size // 2, config.num_labels or 1)
 
@@ -121,7 +158,7 @@ class BiLstmForTokenClassification(BiLstmPreTrainedModel):
     def __init__(self, config: BiLstmConfig) -> None:
         super().__init__(config)
         self.bilstm = BiLstmModel(config)
-        self.classifier = BiLstmHead(config)
+        self.classifier = BiLstmHead(config, 2 * config.hidden_size)
         self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> TokenClassifierOutput:
@@ -130,19 +167,25 @@ class BiLstmForTokenClassification(BiLstmPreTrainedModel):
 
 
 class BiLstmForSequenceClassification(BiLstmPreTrainedModel):
-    """Logits per text, [B, C]."""
+    """Logits per text or pair, [B, C]."""
 
     def __init__(self, config: BiLstmConfig) -> None:
         super().__init__(config)
         self.bilstm = BiLstmModel(config)
-        self.classifier = BiLstmHead(config)
+        self.classifier = BiLstmHead(config, (8 if config.apart else 2) * config.hidden_size)
         self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> SequenceClassifierOutput:
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         hidden = self.bilstm(input_ids, mask).hidden_states
-        logits = self.classifier(greatest(first_and_last(hidden[1:]), mask))
-        return SequenceClassifierOutput(logits=logits, hidden_states=hidden)
+        states = first_and_last(hidden[1:])
+        if self.config.apart:
+            texts = of_texts(input_ids, mask, self.config.sep_token_id).unbind(dim=1)
+            # Every text has a token of state 0 at its end; one that is not there has that alone.
+            features = compared(torch.stack([greatest(states, text).clamp(min=0) for text in texts], dim=1))
+        else:
+            features = greatest(states, mask)
+        return SequenceClassifierOutput(logits=self.classifier(features), hidden_states=hidden)
 
 
 def first_and_last(layers: Sequence[Tensor | None]) -> Tensor:

@@ -118,6 +118,9 @@ def _trace(model: PreTrainedModel, names: Sequence[str]) -> Any:
         0: torch.export.Dim("batch", min=1, max=LARGEST_BATCH),
         1: torch.export.Dim("length", min=1, max=longest_text(model)),
     }
+    # The exporter registers an LSTM of open length for as long as it traces, but the operator keeps the kernel that it
+    # has looked up before: the second export of a process would be of length 8.
+    torch.ops.aten.lstm.input._dispatch_cache.clear()
     with attention_as_one_node(model):
         return torch.onnx.export(
             _Logits(model, names).eval(),

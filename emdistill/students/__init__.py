@@ -181,7 +181,8 @@ def _importance(request: StudentRequest, batches: list[dict[str, Tensor]]) -> Im
 
 def _bilstm(request: StudentRequest) -> Student:
     encoder, tokenizer = _kept_from(request)
-    return bilstm_student(encoder, **_over_tokens(request, "units")), tokenizer
+    ends = tokenizer.cls_token_id, tokenizer.sep_token_id
+    return bilstm_student(encoder, ends=ends, **_over_tokens(request, "units")), tokenizer
 
 
 def _bag(request: StudentRequest) -> Student:

@@ -1,4 +1,4 @@
-"""Where projections begin: fitted to a few texts, so that a student is not first turned into a random frame."""
+"""Where what is learned beside the student begins: fitted to a few texts, projections and the measure of vectors."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from emdistill.losses import SentenceVectors
 from emdistill.models.alignment import meet
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.capture import capture
@@ -23,7 +24,7 @@ def fit_projections(
     teacher: TeacherSource | None,
     sample: Callable[[], Sequence[Mapping[str, Tensor]]],
 ) -> None:
-    """Fit every projection between unequal widths to the states of both encoders on a sample, in eval mode.
+    """Fit every projection between unequal widths, and SentenceVectors, to the states on a sample, in eval mode.
 
     At equal widths a projection begins as the identity, and stays so; no sample is drawn for it.
     """
@@ -33,7 +34,8 @@ def fit_projections(
         for projection in projections
         if projection and any(weight.shape[0] != weight.shape[1] for weight in projection.parameters())
     ]
-    if not between_widths or teacher is None:
+    of_vectors = [loss for stage in stages for loss in stage.objective.losses if isinstance(loss, SentenceVectors)]
+    if not (between_widths or of_vectors) or teacher is None:
         return
     batches = sample()
 
@@ -45,3 +47,5 @@ def fit_projections(
     with evaluating(student), torch.no_grad(), fast_float32():
         for projection in between_widths:
             projection.fit(states())
+        for loss in of_vectors:
+            loss.fit(taught for _, taught in states())

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from run_folders import read_record as record
+from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForMaskedLM, BertConfig, BertForMaskedLM
 
 from emdistill import distill
@@ -23,6 +24,7 @@ SHORT = (
     "--training.per_device_train_batch_size=8",
     "--training.disable_tqdm",
 )
+OF_LAYERS_ALONE = ("tinybert", "minilm", "minilm-v1", "sentence-vectors")
 LAYERS_ONLY = ("balanced", "bert-emd", "tinybert", "patient-kd", "minilm", "minilm-v1", "distilbert", "matched-layers")
 
 
@@ -75,7 +77,7 @@ def test_every_method_of_layers_teaches_without_a_head(words, tmp_path: Path, me
 def test_every_method_learns_from_a_masked_lm(words, tmp_path: Path, method: str) -> None:
     assert main(words(f"--method={method}", masked=True)) == 0
     terms = record(tmp_path / "general")["held_out_loss"]["after"]
-    assert bool({"soft_targets", "hard_labels"} & terms.keys()) == (method not in ("tinybert", "minilm", "minilm-v1"))
+    assert bool({"soft_targets", "hard_labels"} & terms.keys()) == (method not in OF_LAYERS_ALONE)
     _, report = AutoModelForMaskedLM.from_pretrained(tmp_path / "general" / "student", output_loading_info=True)
     assert not report["missing_keys"]
 
@@ -160,3 +162,32 @@ def test_from_python(place, text: Path, tmp_path: Path) -> None:
     model, tokenizer = artifact.load()
     assert isinstance(model, BertForMaskedLM)
     assert tokenizer("a movie")["input_ids"]
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_bilstm_learns_sentence_vectors_for_any_task(place, words, tmp_path: Path, masked: bool) -> None:
+    options = ("--method=sentence-vectors", "--training.max_steps=60", "--training.learning_rate=1e-2")
+    assert main(words(*options, student="bilstm:8", masked=masked)) == 0
+    general = tmp_path / "general" / "student"
+    losses = record(tmp_path / "general")["held_out_loss"]
+    assert {name: losses["after"][name] < losses["before"][name] for name in losses["before"]} == {
+        "loss": True, "vectors": True, "directions": True
+    }  # fmt: skip
+    stored = load_file(general / "model.safetensors")
+    assert not any("classifier" in name or "map" in name for name in stored)
+    task = tmp_path / "task"
+    assert main(place.distill(f"--student={general}", f"--output={task}", "--method=soft-targets")) == 0
+    assert record(task)["scores"]["student"]["accuracy"] > 0
+    assert {f"bilstm.{name}" for name in stored} < {*load_file(task / "student" / "model.safetensors")}
+
+
+def test_layers_teach_a_bilstm_and_words_do_not(words, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words("--method=tinybert", "--objective.attention_scores=0", student="bilstm:8", masked=True)) == 0
+    assert main(words("--method=soft-targets", student="bilstm:8", masked=True, output="other")) == 2
+    assert "masked-LM head" in capsys.readouterr().err
+    assert not (tmp_path / "other" / "run.json").exists()
+
+
+def test_sentence_vectors_are_of_raw_text(place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(place.distill(f"--output={tmp_path / 'task'}", "--student=2", "--method=sentence-vectors")) == 2
+    assert "--task text" in capsys.readouterr().err

@@ -24,7 +24,8 @@ def soft_targets(composed: list[Stage]) -> list[SoftTargets]:
     return [loss for stage in composed for loss in stage.objective.losses if isinstance(loss, SoftTargets)]
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "cross-view"])  # of a student without attention
+# Without those of a student without attention, and of raw text.
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("cross-view", "sentence-vectors")])
 def test_soft_targets_of_every_method_follow_the_settings(method: str) -> None:
     if method == "hard-labels":
         with names(ConfigError, "--objective.soft_loss", "squared"):

@@ -1,4 +1,6 @@
-"""The BiLSTM against torch's own two-directional LSTM over packed texts, and the student that answers itself."""
+"""The BiLSTM against torch's own LSTM over packed texts, pairs apart, and the student that answers itself."""
+
+import json
 
 import numpy as np
 import pytest
@@ -6,7 +8,7 @@ import torch
 from torch import nn
 
 from emdistill.models import capture, load_classifier, load_tokenizer, save_student
-from emdistill.models.bilstm import BiLstmLayer, greatest
+from emdistill.models.bilstm import BiLstmConfig, BiLstmForSequenceClassification, BiLstmLayer, greatest
 from emdistill.models.own_answers import OwnAnswers
 
 LENGTHS = torch.tensor([7, 1, 4])
@@ -88,3 +90,99 @@ def test_a_tagger_answers_in_onnx_runtime_as_here(tiny_encoder, tmp_path) -> Non
     found = onnx.session_logits(session, {name: value.numpy() for name, value in BATCH.items()})
     with torch.no_grad():
         np.testing.assert_allclose(found, model(**BATCH).logits.numpy(), atol=1e-5, rtol=0)
+
+
+FIRST, SEPARATOR = 2, 3
+A, B = [10, 11, 12, 11], [20, 21, 10]
+
+
+def apart(**options: object) -> BiLstmForSequenceClassification:
+    """A BiLSTM in float64 that encodes texts apart."""
+    sizes = {"vocab_size": 40, "embedding_size": 5, "hidden_size": 8, "num_labels": 3}
+    torch.manual_seed(0)
+    config = BiLstmConfig(**sizes, cls_token_id=FIRST, sep_token_id=SEPARATOR, **options)
+    return BiLstmForSequenceClassification(config).double().eval()
+
+
+def rows(*texts: list[int]) -> dict[str, torch.Tensor]:
+    longest = max(map(len, texts))
+    return {
+        "input_ids": torch.tensor([text + [0] * (longest - len(text)) for text in texts]),
+        "attention_mask": torch.tensor([[1] * len(text) + [0] * (longest - len(text)) for text in texts]),
+    }
+
+
+def vector(model: BiLstmForSequenceClassification, pieces: list[int]) -> torch.Tensor:
+    """[2d]: torch's LSTMs over the pieces of one text and nothing else, in both directions."""
+    if not pieces:
+        return torch.zeros(16).double()
+    bilstm = model.bilstm
+    states, layers = bilstm.embedding_projection(bilstm.embedding_norm(bilstm.word_embeddings.weight[pieces])), []
+    for layer in bilstm.layers:
+        read = torch.cat([states, states.new_zeros(len(pieces), 1)], dim=-1)
+        states = torch.cat([layer.forwards(read)[0], layer.backwards(read.flip(0))[0].flip(0)], dim=-1)
+        layers.append(states)
+    return torch.cat(layers, dim=-1).amax(dim=0).clamp(min=0)
+
+
+def test_texts_of_a_pair_are_encoded_as_if_alone() -> None:
+    model = apart()
+    pairs = {
+        (FIRST, *A, SEPARATOR, *B, SEPARATOR): (A, B),
+        (FIRST, *B, SEPARATOR, SEPARATOR, *A, SEPARATOR): (B, A),  # as RoBERTa writes pairs
+        (FIRST, *A, SEPARATOR, *A, SEPARATOR): (A, A),
+        (FIRST, *B, SEPARATOR): (B, []),
+        (FIRST, SEPARATOR): ([], []),
+    }
+    expected = []
+    for first, second in pairs.values():
+        u, v = vector(model, first), vector(model, second)
+        expected.append(model.classifier(torch.cat([u, v, (u - v).abs(), u * v])))
+    found = model(**rows(*map(list, pairs))).logits
+    torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=1e-12)
+
+
+def test_shut_gates_stay_shut() -> None:
+    """No step changes the weights that shut them, and special tokens have the state 0 in every layer."""
+    model = apart().train()
+    fixed = [lstm.weight_ih_l0[:, -1].clone() for lstm in model.modules() if isinstance(lstm, nn.LSTM)]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    batch = rows([FIRST, *A, SEPARATOR, *B, SEPARATOR], [FIRST, *B, SEPARATOR])
+    for _ in range(5):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(**batch).logits, torch.tensor([0, 2])).backward()
+        optimizer.step()
+    now = [lstm.weight_ih_l0[:, -1] for lstm in model.modules() if isinstance(lstm, nn.LSTM)]
+    assert all(torch.equal(before, after) for before, after in zip(fixed, now, strict=True))
+    special = (batch["input_ids"] == FIRST) | (batch["input_ids"] == SEPARATOR)
+    for states in capture(model, batch, {"hidden"}).hidden:
+        assert not states[special].any()
+        assert states[~special & (batch["attention_mask"] != 0)].all()
+
+
+def test_a_config_of_before_reads_a_pair_as_one_text(tiny_tokenizer, tmp_path) -> None:
+    torch.manual_seed(0)
+    model = BiLstmForSequenceClassification(BiLstmConfig(vocab_size=90, embedding_size=5, hidden_size=8)).eval()
+    save_student(model, tiny_tokenizer, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(
+        json.dumps({name: value for name, value in config.items() if name not in ("cls_token_id", "sep_token_id")})
+    )
+    loaded, pair = load_classifier(tmp_path), rows([FIRST, *A, SEPARATOR, *B, SEPARATOR])
+    hidden = loaded.bilstm(**pair).hidden_states
+    whole = torch.cat([hidden[1], hidden[-1]], dim=-1).amax(dim=1)
+    torch.testing.assert_close(loaded(**pair).logits, model.classifier(whole))
+    assert loaded.classifier.dense.in_features == 16
+
+
+def test_pairs_are_answered_in_onnx_runtime_as_here(tmp_path) -> None:
+    onnx = pytest.importorskip("emdistill.ship.onnx")
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    model = apart(max_position_embeddings=32, problem_type="single_label_classification").float()
+    onnx.export_onnx(model, tmp_path / "model.onnx")
+    session = onnx.open_session(tmp_path / "model.onnx", threads=1)
+    batch = rows([FIRST, *A, SEPARATOR, *B, SEPARATOR], [FIRST, *B, SEPARATOR], [FIRST, SEPARATOR])
+    found = onnx.session_logits(session, {name: value.numpy() for name, value in batch.items()})
+    with torch.no_grad():
+        np.testing.assert_allclose(found, model(**batch).logits.numpy(), atol=1e-5, rtol=0)

@@ -47,10 +47,23 @@ def test_narrow_tables_keep_what_differs_most() -> None:
     torch.testing.assert_close(kept.square().sum(), most)
 
 
-@pytest.mark.parametrize("predictions", [WORDS, NOTHING, OTHER_HEAD])
-def test_what_it_cannot_answer_is_refused(tiny_encoder, predictions: Predictions) -> None:
+@pytest.mark.parametrize("predictions", [WORDS, NOTHING])
+def test_without_a_task_it_has_no_head(tiny_encoder, tiny_tokenizer, predictions: Predictions) -> None:
+    student, _ = make_student("bilstm:8", tiny_encoder(width=32), tiny_tokenizer, predictions=predictions)
+    of_task, _ = make_student("bilstm:8", tiny_encoder(width=32), tiny_tokenizer, labels=LABELS)
+    assert {f"bilstm.{name}" for name in student.state_dict()} < {*of_task.state_dict()}
+    assert student.config.sep_token_id == of_task.config.sep_token_id == tiny_tokenizer.sep_token_id
+
+
+def test_a_tagger_reads_all_as_one_text(tiny_encoder, tiny_tokenizer) -> None:
+    tags = Predictions("softmax", CLASSES.problem_type, "TokenClassification")
+    student, _ = make_student("bilstm:8", tiny_encoder(width=32), tiny_tokenizer, labels=LABELS, predictions=tags)
+    assert student.config.sep_token_id is None
+
+
+def test_what_it_cannot_answer_is_refused(tiny_encoder) -> None:
     with names(ConfigError, "--student bilstm", "--student 3"):
-        bilstm_student(tiny_encoder(), labels=LABELS, predictions=predictions)
+        bilstm_student(tiny_encoder(), labels=LABELS, predictions=OTHER_HEAD)
     with names(ConfigError, "--student bilstm:0"):
         bilstm_student(tiny_encoder(), 0, labels=LABELS)
 
