@@ -12,7 +12,7 @@ idea it is; the schedule is Zhu and Gupta's (2017, arXiv 1710.01878).
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -76,8 +76,8 @@ def masked_layer_norm(states: Tensor, mask: Tensor, norm: nn.LayerNorm) -> Tenso
 @torch.no_grad()
 def note_gradients(encoder: PreTrainedModel) -> None:
     """Smooth the importance of the units that are left by that of the batch whose gradients lie at the parameters."""
-    scores, batch = encoder.unit_scores, batch_importance(encoder)
-    for name, smoothed in scores.named_buffers():
+    batch = batch_importance(encoder)
+    for name, smoothed in _scores(encoder).named_buffers():
         own = getattr(batch, name)
         now = (own if name == "residual" else torch.stack(own)).to(smoothed)
         smoothed.copy_(torch.where(smoothed < 0, smoothed, SMOOTHING * smoothed + (1 - SMOOTHING) * now))
@@ -95,7 +95,7 @@ def batch_importance(encoder: PreTrainedModel) -> Importance:
     contexts = [_product(of(names.attention_output), "weight").sum(dim=0) for of in layers]
     return Importance(
         residual=torch.stack([_made(norm).abs() for norm in _norms(encoder)]).sum(dim=0),
-        heads=tuple(context.unflatten(0, (heads, -1)).sum(dim=-1).abs() for context in contexts),
+        heads=tuple(context.reshape(heads, -1).sum(dim=-1).abs() for context in contexts),
         query_key=tuple(_made(of(names.query)).abs() + _made(of(names.key)).abs() for of in layers),
         value=tuple(context.abs() for context in contexts),
         feed_forward=tuple(_product(of(names.feed_forward_output), "weight").sum(dim=0).abs() for of in layers),
@@ -127,7 +127,7 @@ def leave(encoder: PreTrainedModel, target: StudentShape, progress: float) -> No
     """Let the least important units go until as many are left as the schedule says; all that have left are 0 again."""
     whole = shape_of(encoder.config)
     plan = _plan(encoder, sizes_at(progress, Sizes.of(whole), Sizes.of(target)))
-    for name, scores in encoder.unit_scores.named_buffers():
+    for name, scores in _scores(encoder).named_buffers():
         kept = getattr(plan, name)
         for row, units in [(scores, kept)] if name == "residual" else zip(scores, kept, strict=True):
             row.index_fill_(0, _others(units, len(row), row), GONE)
@@ -153,8 +153,11 @@ def cut_to(encoder: PreTrainedModel, target: StudentShape) -> tuple[PreTrainedMo
 
 
 def _plan(encoder: PreTrainedModel, sizes: Sizes) -> ExtractionPlan:
-    scores: Any = encoder.unit_scores
-    return highest_units(encoder, range(len(encoder_layers(encoder))), sizes, scores.importance)
+    return highest_units(encoder, range(len(encoder_layers(encoder))), sizes, _scores(encoder).importance)
+
+
+def _scores(encoder: PreTrainedModel) -> UnitScores:
+    return cast(UnitScores, encoder.unit_scores)
 
 
 def _asks(encoder: PreTrainedModel, name: str) -> bool:

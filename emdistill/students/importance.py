@@ -137,7 +137,7 @@ def _effects(
             effects = (activation.detach() * gradient).masked_fill(padding, 0)
             yield kind, layer, effects
             if kind == "context":
-                yield "head", layer, effects.unflatten(-1, (heads, -1)).sum(dim=-1)
+                yield "head", layer, effects.reshape(*effects.shape[:-1], heads, -1).sum(dim=-1)
 
 
 def _losses(encoder: PreTrainedModel, batch: Mapping[str, Tensor], generator: torch.Generator) -> Iterator[Tensor]:

@@ -1,5 +1,7 @@
 """Units that leave step by step: scores by gradients, a schedule, and a cut that is the same function."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from messages import names
@@ -72,7 +74,7 @@ def test_the_schedule_ends_at_the_target():
     path = [sizes_at(step / 40, whole, target) for step in range(41)]
     assert path[0] == path[4] == whole  # importance is measured first
     assert path[-1] == target
-    assert all(now <= before for sizes in zip(*path, strict=True) for before, now in zip(sizes, sizes[1:], strict=False))
+    assert all(now <= before for sizes in zip(*path, strict=True) for before, now in pairwise(sizes))
     assert path[22].feed_forward == 40 + 24 / 8  # half-way after the warm-up: an eighth is left
 
 
