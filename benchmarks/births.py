@@ -28,7 +28,7 @@ from emdistill.runs.record import read_run
 
 LOGGED_EVERY = 5
 MEAN_OVER = 50
-COLOURS = {"fresh": "#8a8f98", "random": "#d08b2c", "importance": "#2f6fb3", "general": "#3b8a5a"}
+COLOURS = {"fresh": "#8a8f98", "random": "#d08b2c", "importance": "#2f6fb3", "general": "#3b8a5a", "gradual": "#8e5ab0"}
 
 
 def main(
@@ -52,7 +52,7 @@ def main(
         output: folder of all runs.
         tasks: GLUE tasks, comma separated.
         seeds: seeds of the students, comma separated.
-        births: fresh, random, importance (cut out of the teacher), general, comma separated.
+        births: fresh, random, importance (cut out of the teacher), gradual, general, comma separated.
         general: the student of raw text, for the birth of that name.
         student: the student, layers x width.
         method: the method.

@@ -13,7 +13,7 @@ import yaml
 
 from emdistill.errors import ConfigError
 
-Birth = Literal["importance", "random", "fresh"]
+Birth = Literal["importance", "random", "fresh", "gradual"]
 CacheChoice = Literal["none", "logits", "states"]
 Selection = Literal["held-out", "dev", "last"]
 SoftLoss = Literal["cross-entropy", "squared"]
@@ -103,7 +103,7 @@ class TeachingConfig(CommonConfig):
         student: 3 (so many teacher layers), 1,3,5 (these), 4x312 (layers x width), chain:afafaf (operators),
             mobilebert:6x384x96x2, bilstm, bag, or a folder or hub id.
         student_birth: where the weights of a student of a given shape come from: the teacher's units, chosen by
-            importance or at random, or fresh ones.
+            importance or at random, or fresh ones; gradual: units leave one by one while the teacher teaches.
         student_source: folder or hub id of an encoder whose layers and tokenizer the student keeps instead of the
             teacher's; under a file of answers also the one that a student of a shape is cut from.
         embedding_rank: width of factorised embedding tables, below the student's own; a BERT student only.

@@ -59,7 +59,7 @@ def _body(config: RunConfig, tasks: Sequence[Asked]) -> Student:
     return teacher.student(task, **_options(config))
 
 
-def _options(config: RunConfig) -> dict[str, object]:
+def _options(config: RunConfig) -> dict[str, Any]:
     return {"seed": config.seed, "birth": config.student_birth, "embedding_rank": config.embedding_rank}
 
 

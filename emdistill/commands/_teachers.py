@@ -67,8 +67,8 @@ class OpenTeacher(ABC):
         """The tokenizer of the encoder that the student is born from."""
 
     @abstractmethod
-    def student(self, task: Task, **options: Any) -> Student:
-        """The student that the configuration names, at birth; keywords as of make_student."""
+    def student(self, task: Task, spec: str | None = None, **options: Any) -> Student:
+        """The student that the configuration names, or `spec`, at birth; keywords as of make_student."""
 
     @abstractmethod
     def stages(self, config: RunConfig, student: EncoderShape, task: Task) -> list[Stage]:
@@ -131,9 +131,9 @@ class TeacherModel(OpenTeacher):
     def tokenizer(self) -> Any:
         return self.born_from.tokenizer
 
-    def student(self, task: Task, **options: Any) -> Student:
+    def student(self, task: Task, spec: str | None = None, **options: Any) -> Student:
         student, tokenizer = make_student(
-            self.config.student, self.model.model, self.tokenizer, source=self.config.student_source,
+            spec or self.config.student, self.model.model, self.tokenizer, source=self.config.student_source,
             **_of_task(task), **options,
         )  # fmt: skip
         check_max_length(self.config.max_length, self.model.model, student)
@@ -186,14 +186,14 @@ class WithoutModel(OpenTeacher):
     def tokenizer(self) -> Any:
         return load_tokenizer(self.encoder)
 
-    def student(self, task: Task, **options: Any) -> Student:
+    def student(self, task: Task, spec: str | None = None, **options: Any) -> Student:
         """Made from the encoder as from a teacher; a student that is named as a whole takes no source."""
         described = _of_task(task)
         encoder, _ = pretrained_student(self.encoder, **described, seed=options.get("seed", 0))
         whole = student_kind(self.config.student) == "pretrained"
         source = self.config.student_source if whole else None
         student, tokenizer = make_student(
-            self.config.student, encoder, self.tokenizer, source=source, **described, **options
+            spec or self.config.student, encoder, self.tokenizer, source=source, **described, **options
         )
         check_max_length(self.config.max_length, student)
         return student, tokenizer

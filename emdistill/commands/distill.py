@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from emdistill.commands._baselines import Setting, measure_baselines
 from emdistill.commands._bench import torch_contender
+from emdistill.commands._gradual import after_birth, be_born, birth_lesson, check_gradual
 from emdistill.commands._mixture import distill_mixture
 from emdistill.commands._open_teacher import input_hashes, open_teacher
 from emdistill.commands._raw_text import distill_text
@@ -119,6 +121,8 @@ def distill(
             teacher.check_score(record.scores.get("teacher", {}), data.task, next(iter(data.evaluation.values())))
 
         run.begin(record, keep=("teacher_cache",) if config.unlabelled else ())  # the tokens of the text stand there
+        if lesson.birth is not None:
+            be_born(run, teacher, lesson)
         batches = partial(sample, lesson.tokenizer, lesson.teacher_tokenizer)
         fit_projections(lesson.stages, lesson.student, teacher.source, batches)
         with run.timed("teacher_cache_seconds"):
@@ -137,24 +141,34 @@ def distill(
 
 def _lesson(config: RunConfig, data: TaskData, teacher: OpenTeacher, sample: Any) -> tuple[Lesson, RunRecord]:
     """The student as it is born, what it learns from this teacher, and the record of it."""
-    task = data.task
+    task, gradual = data.task, config.student_birth == "gradual"
+    if gradual:
+        check_gradual(config)
     augmented = None if config.augmented is None else teacher.augmented(Path(config.augmented), data)
     plans: list[ExtractionPlan] = []
     student, tokenizer = teacher.student(
         task,
         seed=config.seed,
-        birth=config.student_birth,
+        birth="importance" if gradual else config.student_birth,
         sample=sample,
         record=plans.append,
         embedding_rank=config.embedding_rank,
     )
     seed_everything(config.seed)
     stages = teacher.stages(config, encoder_shape(student), task)
+    stages = after_birth(stages) if gradual else stages
     own_tokenizer = teacher.own_tokenizer(stages, tokenizer)
     text = teacher.unlabelled(config, task)
     arguments, splits = prepare(config, data, tokenizer, stages, augmented, own_tokenizer, text, config.labelled_share)
-    if text is not None:
-        count_steps(stages, arguments, splits.batches)
+    lesson = Lesson(
+        student, tokenizer, stages, arguments, splits.train, teacher.source, splits.choose_on, splits.score,
+        labelled=None if text is None else splits.labelled, teacher_tokenizer=own_tokenizer,
+    )  # fmt: skip
+    if gradual:
+        lesson = replace(lesson, birth=birth_lesson(config, teacher, task, lesson, plans[0].layers))
+    for each in (lesson.birth, lesson):
+        if each is not None and text is not None:
+            count_steps(each.stages, each.arguments, splits.batches)
     record = RunRecord(
         config=config_dict(config),
         seed=config.seed,
@@ -168,15 +182,11 @@ def _lesson(config: RunConfig, data: TaskData, teacher: OpenTeacher, sample: Any
         texts_cut_at_max_length=splits.cut,
         share_of_padding=splits.padding,
         arithmetic=describe_arithmetic(arguments[0]),
-        objective={stage.name: str(stage.objective) for stage in stages},
+        objective={stage.name: str(stage.objective) for stage in lesson.all_stages},
         teacher=teacher.describe(),
         teachers=teacher.describe_each(),
         student=describe_model(student, [{"layers": plan.layers, "heads": plan.heads} for plan in plans]),
     )
-    lesson = Lesson(
-        student, tokenizer, stages, arguments, splits.train, teacher.source, splits.choose_on, splits.score,
-        labelled=None if text is None else splits.labelled, teacher_tokenizer=own_tokenizer,
-    )  # fmt: skip
     return lesson, record
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from emdistill.config import LearningConfig
 from emdistill.data.unlabelled import UnlabelledText
@@ -69,13 +69,19 @@ def count_steps(stages: Sequence[Stage], arguments: Sequence[DistillationArgumen
             settings.max_steps = math.ceil(settings.num_train_epochs * steps_per_epoch(settings, batches))
 
 
-def learn(run: Run, lesson: Lesson, teachers: Sequence[TeacherSource | None]) -> None:
-    """Train the student through all stages; the log and the seconds go into the run's record.
+def learn(
+    run: Run,
+    lesson: Lesson,
+    teachers: Sequence[TeacherSource | None],
+    *,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> None:
+    """Train the student through all stages; the log and the seconds are added to the run's record.
 
     teachers   one per stage; None where its objective reads labels only
     Raises Interrupted after Ctrl-C, once a checkpoint is written; TrainingError where a loss is not finite.
     """
-    recorder = FlowRecorder(run.folder / FLOWS, list(lesson.stages))
+    recorder = FlowRecorder(run.folder / FLOWS, lesson.all_stages)
     with run.timed("training_seconds"):
-        histories = run_stages(lesson, teachers, run.folder, resume=run.resumes, callbacks=[recorder])
-    run.record.log = [StageLog(**history) for history in histories]
+        histories = run_stages(lesson, teachers, run.folder, resume=run.resumes, callbacks=[recorder, *callbacks])
+    run.record.log += [StageLog(**history) for history in histories]

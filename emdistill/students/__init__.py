@@ -86,9 +86,14 @@ def make_student(
                     embeddings
     record          called with the ExtractionPlan of a student cut from the teacher
     Raises ConfigError for a spec of no form, a shape that is no part of the teacher, embeddings that cannot be
-    factorised so; LayerCountError for layers that are not there; ModelError and TokenizerError for an encoder that
-    cannot be used.
+    factorised so, a birth that is a training; LayerCountError for layers that are not there; ModelError and
+    TokenizerError for an encoder that cannot be used.
     """
+    if birth == "gradual":
+        raise ConfigError(
+            "--student_birth gradual is a training of its own: `emdistill distill` does it for one task, no mixture "
+            "and no raw text; choose importance, random or fresh here"
+        )
     sample = sample and cache(sample)
     request = StudentRequest(
         spec, teacher_model, teacher_tokenizer, tuple(labels), predictions, seed, source, birth, sample, record
@@ -239,7 +244,7 @@ STUDENTS = {
     ),
     "layer-list": StudentKind(
         example="1,3,5",
-        pattern=re.compile(r"\d+(,\d+)+|\d+,"),
+        pattern=re.compile(r"(\d+,)+\d*"),
         description="these of the teacher's layers, counted from 0",
         build=_keep_list,
     ),

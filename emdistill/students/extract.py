@@ -62,38 +62,61 @@ def check_part(teacher: PreTrainedModel, shape: StudentShape) -> None:
         )
 
 
-def plan_extraction(teacher: PreTrainedModel, shape: StudentShape, importance: Importance) -> ExtractionPlan:
-    """The units of the highest scores, in the teacher's order; the layers evenly spaced, the last among them.
+class Sizes(NamedTuple):
+    """How many units are kept: of the residual stream, and per layer heads, neurons of a head, feed-forward neurons."""
 
-    All layers keep the same heads where they share a table with a column per head (MPNet): by their summed scores.
+    width: int
+    heads: int
+    head_size: int
+    feed_forward: int
+
+    @classmethod
+    def of(cls, shape: StudentShape) -> "Sizes":
+        """Those of a stock model."""
+        return cls(shape.width, shape.heads, shape.head_size, shape.feed_forward)
+
+
+def plan_extraction(teacher: PreTrainedModel, shape: StudentShape, importance: Importance) -> ExtractionPlan:
+    """The units of the highest scores; the layers evenly spaced, the last among them.
+
     Raises ConfigError for a shape that is no part of the teacher.
     """
     check_part(teacher, shape)
     layers = evenly_spaced(shape.layers, shape_of(teacher.config).layers)
+    return highest_units(teacher, layers, Sizes.of(shape), importance)
+
+
+def highest_units(
+    encoder: PreTrainedModel, layers: Sequence[int], sizes: Sizes, importance: Importance
+) -> ExtractionPlan:
+    """So many units of the highest scores, in the encoder's order, of these layers.
+
+    All layers keep the same heads where they share a table with a column per head (MPNet): by their summed scores.
+    """
     of_heads = [importance.heads[layer] for layer in layers]
-    if family_of(teacher).shares_heads:
+    if family_of(encoder).shares_heads:
         of_heads = [torch.stack(of_heads).sum(dim=0)] * len(layers)
-    heads = tuple(_highest(scores, shape.heads) for scores in of_heads)
+    heads = tuple(_highest(scores, sizes.heads) for scores in of_heads)
 
     def neurons(scores: Sequence[Tensor]) -> tuple[tuple[int, ...], ...]:
         """Of each kept head the neurons of the highest scores."""
-        whole = shape_of(teacher.config).head_size
+        whole = shape_of(encoder.config).head_size
         return tuple(
             tuple(
                 head * whole + neuron
                 for head in heads_kept
-                for neuron in _highest(scores[layer][head * whole : (head + 1) * whole], shape.head_size)
+                for neuron in _highest(scores[layer][head * whole : (head + 1) * whole], sizes.head_size)
             )
             for layer, heads_kept in zip(layers, heads, strict=True)
         )
 
     return ExtractionPlan(
-        residual=_highest(importance.residual, shape.width),
-        layers=layers,
+        residual=_highest(importance.residual, sizes.width),
+        layers=tuple(layers),
         heads=heads,
         query_key=neurons(importance.query_key),
         value=neurons(importance.value),
-        feed_forward=tuple(_highest(importance.feed_forward[layer], shape.feed_forward) for layer in layers),
+        feed_forward=tuple(_highest(importance.feed_forward[layer], sizes.feed_forward) for layer in layers),
     )
 
 
@@ -139,8 +162,8 @@ def parameter_place(encoder: PreTrainedModel, name: str) -> ParameterPlace:
     return ParameterPlace(layer, axes[:1] if kind == "bias" else axes)
 
 
-def _cut(tensor: Tensor, place: ParameterPlace, plan: ExtractionPlan) -> Tensor:
-    """The kept rows, and columns, of a parameter."""
+def kept_units(place: ParameterPlace, plan: ExtractionPlan) -> dict[int, tuple[int, ...]]:
+    """Axis of a parameter -> the units on it that are kept, for every axis that counts units."""
     row = 0 if place.layer is None else plan.layers.index(place.layer)
     units = {
         RESIDUAL: plan.residual,
@@ -149,9 +172,13 @@ def _cut(tensor: Tensor, place: ParameterPlace, plan: ExtractionPlan) -> Tensor:
         FEED_FORWARD: plan.feed_forward[row],
         HEAD: plan.heads[row],
     }
-    for number, axis in enumerate(place.axes):
-        if axis in units:
-            tensor = tensor.index_select(number, torch.tensor(units[axis], device=tensor.device))
+    return {number: units[axis] for number, axis in enumerate(place.axes) if axis in units}
+
+
+def _cut(tensor: Tensor, place: ParameterPlace, plan: ExtractionPlan) -> Tensor:
+    """The kept rows, and columns, of a parameter."""
+    for axis, units in kept_units(place, plan).items():
+        tensor = tensor.index_select(axis, torch.tensor(units, device=tensor.device))
     return tensor
 
 

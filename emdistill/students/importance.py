@@ -1,10 +1,12 @@
 """The importance of each unit of an encoder: first-order Taylor scores from one pass over a small sample.
 
-    I(a) = Σ over texts, unpadded positions |a · ∂L/∂a|
+    I(a) = Σ over texts |Σ over unpadded positions a · ∂L/∂a|
 
-is, to first order, the change of the loss L if activation a were 0. L is the model's own loss where it has a head and
-the sample has labels: cross-entropy of classes, squared error of a score, cross-entropy of the masked words. Elsewhere
-it is ⟨last hidden states, r⟩ with random signs r, in several draws: the sensitivity of the encoder's output.
+a · ∂L/∂a is, to first order, the change of the loss L if activation a were 0. A unit that leaves is 0 at all positions
+of a text, whose gains and losses cancel (benchmarks/importance.py measures what the sum is worth). L is the model's own
+loss where it has a head and the sample has labels: cross-entropy of classes, squared error of a score, cross-entropy
+of the masked words. Elsewhere it is ⟨last hidden states, r⟩ with random signs r, in several draws: the sensitivity of
+the encoder's output.
 
 Sources: Extract Then Distill (Chen et al., ICANN 2021); Molchanov et al., CVPR 2019; for heads, Michel et al.,
 NeurIPS 2019.
@@ -13,6 +15,7 @@ NeurIPS 2019.
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +33,7 @@ from emdistill.tasks import kind_of_head
 
 EXAMPLES = 256
 DRAWS = 4  # of random signs, where there is no loss
+Per = Literal["text", "position"]
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,14 @@ def random_importance(encoder: PreTrainedModel, seed: int) -> Importance:
 
 
 def taylor_importance(
-    encoder: PreTrainedModel, sample: Iterable[Mapping[str, Tensor]], *, examples: int = EXAMPLES, seed: int = 0
+    encoder: PreTrainedModel,
+    sample: Iterable[Mapping[str, Tensor]],
+    *,
+    examples: int = EXAMPLES,
+    seed: int = 0,
+    per: Per = "text",
 ) -> Importance:
-    """The score Σ |a · ∂L/∂a| of every unit, over at most `examples` texts of `sample` (see the head of this file).
+    """The score Σ |Σ a · ∂L/∂a| of every unit, over at most `examples` texts of `sample` (see the head of this file).
 
     residual       summed over the inputs of all attentions and feed-forward layers, and the last hidden states
     heads          |Σ over the head's neurons c · ∂L/∂c|, c the head's output before the output projection
@@ -79,6 +88,7 @@ def taylor_importance(
     feed_forward   after the activation
 
     sample   batches of the tokenizer's tensors, [B, L], with `labels` where L is the model's loss
+    per      what each absolute value is taken of: the effect on a text, or at a position, as published
     The encoder's weights, mode and gradients, and torch's random state stay as they were.
     Raises ConfigError for an empty sample, ModelError for an unsupported family.
     """
@@ -94,7 +104,8 @@ def taylor_importance(
             texts = {name: values[:left].to(encoder.device) for name, values in batch.items()}
             left -= len(texts["input_ids"])
             for kind, layer, effects in _effects(encoder, texts, generator):
-                total = effects.abs().sum(dim=0, dtype=torch.float64).cpu()
+                apart = effects.sum(dim=1) if per == "text" else effects.flatten(0, 1)
+                total = apart.abs().sum(dim=0, dtype=torch.float64).cpu()
                 sums[kind, layer] = sums[kind, layer] + total if (kind, layer) in sums else total
     if not sums:
         raise ConfigError("there is no text to score the teacher's units on; give some, or --student_birth random")
@@ -115,18 +126,18 @@ def taylor_importance(
 def _effects(
     encoder: PreTrainedModel, batch: Mapping[str, Tensor], generator: torch.Generator
 ) -> Iterator[tuple[str, int, Tensor]]:
-    """Kind, layer and a · ∂L/∂a at every token, [tokens, units], of all activations with a score."""
+    """Kind, layer and a · ∂L/∂a of all activations with a score, [B, L, units], 0 where there is no token."""
     with _recording(encoder) as activations:
         losses = list(_losses(encoder, batch, generator))
-    tokens = token_mask(batch).bool()
+    padding = ~token_mask(batch).bool()[..., None]
     heads = encoder.config.num_attention_heads
     for loss in losses:
         gradients = torch.autograd.grad(loss, list(activations.values()), retain_graph=loss is not losses[-1])
         for ((kind, layer), activation), gradient in zip(activations.items(), gradients, strict=True):
-            effects = (activation.detach() * gradient)[tokens]
+            effects = (activation.detach() * gradient).masked_fill(padding, 0)
             yield kind, layer, effects
             if kind == "context":
-                yield "head", layer, effects.reshape(len(effects), heads, -1).sum(dim=-1)
+                yield "head", layer, effects.reshape(*effects.shape[:-1], heads, -1).sum(dim=-1)
 
 
 def _losses(encoder: PreTrainedModel, batch: Mapping[str, Tensor], generator: torch.Generator) -> Iterator[Tensor]:

@@ -39,6 +39,7 @@ class Lesson:
     collator          makes a batch of examples; None: it pads them
     batches           (rows, batch size, seed) -> the batches of rows; None: as the arguments say
     teacher_tokenizer  where it differs from the student's: the examples then hold the tokens of both
+    birth             what comes before, where the student is born of a training: its weights are this one's result
     """
 
     student: PreTrainedModel
@@ -53,6 +54,12 @@ class Lesson:
     labelled: Dataset | None = None
     teacher_tokenizer: PreTrainedTokenizerBase | None = None
     batches: Batches | None = None
+    birth: "Lesson | None" = None
+
+    @property
+    def all_stages(self) -> list[Stage]:
+        """Its stages, those of its birth first."""
+        return [*([] if self.birth is None else self.birth.stages), *self.stages]
 
     def rows_of(self, stage: Stage) -> Dataset:
         """What a stage learns from: without a teacher, the rows that have labels."""
@@ -69,6 +76,8 @@ def prove(lesson: Lesson) -> None:
 
     Raises whatever the first training step would raise.
     """
+    if lesson.birth is not None:
+        prove(lesson.birth)
     student, teacher, device = lesson.student, lesson.teacher, lesson.arguments[0].device
     if teacher is not None:
         teacher.to(device)

@@ -61,7 +61,7 @@ def assert_same(one: Importance, other: Importance, **tolerance: float) -> None:
         torch.testing.assert_close(scores, others, check_dtype=False, **(tolerance or {"rtol": 1e-4, "atol": 1e-7}))
 
 
-def gate_scores(model, batch, loss_of) -> Importance:
+def gate_scores(model, batch, loss_of, per="text") -> Importance:
     """|∂L/∂g| where every activation a is written g · a with g = 1: the same scores by another way, in float64."""
     model = model.double()
     gates: dict[tuple[str, int], torch.Tensor] = {}
@@ -94,7 +94,11 @@ def gate_scores(model, batch, loss_of) -> Importance:
             stack.callback(handle.remove)
         loss = loss_of(model, batch)
     values = torch.autograd.grad(loss, list(gates.values()))
-    gradients = {place: value[batch["attention_mask"].bool()] for place, value in zip(gates, values, strict=True)}
+    padding = batch["attention_mask"][..., None] == 0
+    apart = {place: value.masked_fill(padding, 0) for place, value in zip(gates, values, strict=True)}
+    gradients = {
+        place: value.sum(dim=1) if per == "text" else value.flatten(0, 1) for place, value in apart.items()
+    }  # [texts or positions, units]
 
     def total(kind: str) -> list[torch.Tensor]:
         return [gradients[kind, layer].abs().sum(dim=0) for layer in range(len(layers))]
@@ -139,32 +143,40 @@ def test_scores_are_the_gradients_of_gates(tiny_encoder, family):
     ]
     for model, batch, loss in cases:
         found = taylor_importance(model, [batch])
+        assert_same(taylor_importance(model, [batch], per="position"), gate_scores(model, batch, loss, "position"))
         assert_same(found, gate_scores(model, batch, loss))
         assert [len(part) for part in scores_of(found)] == [32, 4, 4, 32, 32, 32, 32, 64, 64]
 
 
-def test_a_score_predicts_what_dropping_the_unit_does(tiny_encoder):
+def test_a_score_is_what_removing_the_unit_does_to_first_order(tiny_encoder):
+    """Central differences of each text's loss where a unit, or a head, fades at all positions; in float64."""
     model = tiny_encoder(seed=3).double()
-    batch = {"input_ids": IDS[:1], "attention_mask": MASK[:1], "labels": torch.tensor([1])}
-    scores = taylor_importance(model, [batch]).feed_forward[1]
-    output = encoder_layers(model)[1].output.dense
+    batch = {**BATCH, "labels": torch.tensor([1, 0, 1])}
+    scores, layer = taylor_importance(model, [batch]), encoder_layers(model)[1]
 
-    def loss(unit: int, position: int, factor: float) -> float:
-        def scale(module, inputs):
-            states = inputs[0].clone()
-            states[0, position, unit] *= factor
-            return (states,)
+    def slope(module, units: slice) -> float:
+        def losses(factor: float) -> torch.Tensor:
+            def scale(module, inputs):
+                states = inputs[0].clone()
+                states[..., units] *= factor
+                return (states,)
 
-        handle = output.register_forward_pre_hook(scale)
-        try:
-            with torch.no_grad():
-                return class_loss(model, batch).item()
-        finally:
-            handle.remove()
+            handle = module.register_forward_pre_hook(scale)
+            try:
+                with torch.no_grad():
+                    logits = model(**without_labels(batch)).logits
+                    return functional.cross_entropy(logits, batch["labels"], reduction="none")
+            finally:
+                handle.remove()
+
+        return ((losses(1.001) - losses(0.999)) / 0.002).abs().sum().item()
 
     for unit in (0, 17, 63):
-        slopes = [(loss(unit, place, 1.001) - loss(unit, place, 0.999)) / 0.002 for place in range(6)]
-        assert sum(map(abs, slopes)) == pytest.approx(scores[unit].item(), rel=1e-4)
+        found = slope(layer.output.dense, slice(unit, unit + 1))
+        assert found == pytest.approx(scores.feed_forward[1][unit].item(), rel=1e-4)
+    for head in range(4):
+        found = slope(layer.attention.output.dense, slice(8 * head, 8 * head + 8))
+        assert found == pytest.approx(scores.heads[1][head].item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -199,7 +211,8 @@ def test_an_encoder_without_a_head_is_scored_by_what_it_says(tiny_encoder, famil
     assert not torch.equal(taylor_importance(model, [BATCH], seed=2).residual, found.residual)
     with torch.no_grad():
         last = model(**BATCH).last_hidden_state[MASK.bool()].abs().sum(dim=0)
-    assert (found.residual >= 4 * last * 0.999).all()  # |h · ±1| of the last states, in each of four draws
+    by_position = taylor_importance(model, [BATCH], seed=1, per="position")
+    assert (by_position.residual >= 4 * last * 0.999).all()  # |h · ±1| of the last states, in each of four draws
     classifier = tiny_encoder(family)
     unlabelled = taylor_importance(classifier, [BATCH], seed=1)
     assert_same(unlabelled, taylor_importance(classifier.base_model, [BATCH], seed=1))
