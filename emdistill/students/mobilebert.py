@@ -154,7 +154,9 @@ def _take_embeddings(student: PreTrainedModel, encoder: PreTrainedModel) -> None
     if matrix.shape == getattr(theirs.get("embedding_transformation.weight"), "shape", None):
         return
     directions = main_directions(rows, width)
-    table.copy_(directions / directions.std())
+    # A masked-LM head makes its logits of the same table, which then keeps its scale.
+    tied = student.get_output_embeddings() is not None  # type: ignore[no-untyped-call]
+    table.copy_(directions if tied else directions / directions.std())
     if len(matrix) == rows.shape[1]:
         mean = rows.mean(dim=0)
         matrix.zero_()

@@ -18,6 +18,7 @@ from emdistill.errors import ConfigError, ModelError
 from emdistill.models import capture, encoder_layers, encoder_shape, fingerprint
 from emdistill.models.capture import check_capture
 from emdistill.models.chain import ChainConfig
+from emdistill.models.encoder import load_classifier, save_student
 from emdistill.models.families import CAPABILITIES, FAMILIES, family_of, require
 from emdistill.models.inputs import first_position, longest_text
 from emdistill.models.vocabulary import Encoder, prune
@@ -312,6 +313,20 @@ def test_a_text_has_the_same_states_in_a_padded_batch_as_alone(model, batch, var
             assert_close(alone.logits[0], together.logits[row])
             for one, other in zip(alone.hidden, together.hidden, strict=True):
                 assert_close(one[0], other[row, :length])
+
+
+def test_a_mobilebert_is_put_right_where_it_is_loaded(tiny_encoder, tiny_tokenizer, tmp_path) -> None:
+    """Trigrams read the row of padding, which a masked-LM head that is tied to the table has moved."""
+    stored = tiny_encoder("mobilebert")
+    with torch.no_grad():
+        stored.get_input_embeddings().weight[0] = 1.0
+    save_student(stored, tiny_tokenizer, tmp_path)
+    loaded = load_classifier(tmp_path)
+    texts = tiny_tokenizer(["a good movie", "bad"], padding=True, return_tensors="pt")
+    alone = tiny_tokenizer("bad", return_tensors="pt")
+    with torch.no_grad():
+        assert_close(loaded(**texts).logits[1], stored(**alone).logits[0])
+        assert not torch.allclose(stored(**texts).logits[1], stored(**alone).logits[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

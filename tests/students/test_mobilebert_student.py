@@ -94,6 +94,8 @@ def test_of_raw_text_it_predicts_words_or_nothing(tiny_encoder, tiny_tokenizer, 
     student, _ = make_student("mobilebert:1x32x16", tiny_encoder(width=24), tiny_tokenizer, predictions=predictions)
     labels = torch.tensor([[-100, 7, -100]])
     states = capture(student, {"input_ids": torch.tensor([[6, 7, 8]]), "labels": labels}, {"hidden"})
+    table = student.get_input_embeddings().weight.detach()
+    assert (float(table.std()) == pytest.approx(1, rel=0.1)) == (predictions is NOTHING)  # logits are made of it
     assert states.logits.shape == ((1, student.config.vocab_size) if predictions is WORDS else (1, 0))
 
 

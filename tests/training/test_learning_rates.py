@@ -1,10 +1,17 @@
 """Layers that learn slowly: which they are, and how far a step takes them."""
 
+from typing import Any
+
 import pytest
 import torch
+from training_runs import AtStep, same_models
+from transformers import TrainerCallback
 
 from emdistill.models import encoder_layers
 from emdistill.training.learning_rates import SLOWED, parameters_below, slow_down
+from emdistill.training.run_stages import Interrupted
+
+PROGRESSIVE = {"method": "mobilebert", "num_train_epochs": 4}  # two stages of a layer each, six steps each
 
 
 def test_the_layers_below_and_the_embeddings_are_meant(tiny_encoder) -> None:
@@ -39,3 +46,38 @@ def test_they_move_a_tenth_as_far_and_their_rate_follows_the_schedule() -> None:
     assert moved[1][1] == pytest.approx(0.5 * moved[0][1], rel=0.01)
     decay = {id(weight): group["weight_decay"] for group in optimizer.param_groups for weight in group["params"]}
     assert [decay[id(weight)] for weight in weights] == [0.1, 0.1, 0.0, 0.0]
+
+
+class Rates(TrainerCallback):
+    """The learning rates of two of the student's weights, at every step."""
+
+    def __init__(self, weights: list[torch.nn.Parameter]) -> None:
+        self.weights = weights
+        self.ratios: list[float] = []
+
+    def on_step_begin(self, *_: Any, optimizer: torch.optim.Optimizer, **__: Any) -> None:
+        rates = {id(weight): group["lr"] for group in optimizer.param_groups for weight in group["params"]}
+        low, high = (rates[id(weight)] for weight in self.weights)
+        self.ratios += [low / high] if high else []
+
+
+def test_a_progressive_run_slows_the_layers_below(new_run) -> None:
+    run = new_run(**PROGRESSIVE)
+    seen = Rates([next(layer.parameters()) for layer in encoder_layers(run.student)])
+    run.go(seen)
+    assert [stage["stage"] for stage in run.log] == ["layer-0", "layer-1", "prediction"]
+    assert {round(ratio, 6) for ratio in seen.ratios} == {1.0, SLOWED}
+    slow = [place for place, ratio in enumerate(seen.ratios) if ratio < 0.5]
+    assert slow == list(range(slow[0], slow[-1] + 1))  # the second stage alone
+    assert 0 < slow[0] < slow[-1] < len(seen.ratios) - 1
+
+
+@pytest.mark.parametrize(("stage", "step"), [("layer-1", 3), ("prediction", 4)])
+def test_a_progressive_run_is_resumed_as_if_uninterrupted(new_run, finished_run, stage: str, step: int) -> None:
+    """Between unequal widths, so with a projection in every stage of a layer."""
+    with pytest.raises(Interrupted):
+        new_run(**PROGRESSIVE).go(AtStep(step, stage))
+    resumed, whole = new_run(**PROGRESSIVE), finished_run(**PROGRESSIVE)
+    resumed.go(resume=True)
+    assert same_models(whole.student, resumed.student)  # of stages that were finished, it alone is kept
+    assert same_models(whole.stages[-1].objective, resumed.stages[-1].objective)
