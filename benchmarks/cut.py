@@ -1,4 +1,4 @@
-"""What a student cut out of its teacher is worth before any training: by importance, and at random.
+"""What a student cut out of its teacher is worth before any training: by importance (per text, position), at random.
 
     python benchmarks/cut.py --teacher runs/mrpc/teacher --task mrpc --data ../shared/data/glue/MRPC --output cut.json
 
@@ -28,22 +28,27 @@ from emdistill.training.splits import sample_batches
 
 
 def main(
-    teacher: str, task: str, data: str, output: str, shapes: str = "6x312,4x312,4x192", seeds: str = "0,1,2"
+    teacher: str,
+    data: str,
+    output: str,
+    task: str | None = None,
+    shapes: str = "6x312,4x312,4x192",
+    seeds: str = "0,1,2",
 ) -> None:
     """Print a line a shape, choice of units and correction, and write OUTPUT.
 
     Args:
         teacher: the fine-tuned teacher.
-        task: a task's name.
         data: its data.
         output: the JSON file to write.
+        task: a task's name, if it has one.
         shapes: layers x width, separated by commas.
         seeds: seeds of the random choices, separated by commas.
     """
     found = read_task_data(data, task=task)
     model, tokenizer = load_classifier(teacher), load_tokenizer(teacher)
     sample = sample_batches(found, tokenizer, select="held-out", max_length=128)
-    chosen = {"importance": taylor_importance(model, sample)}
+    chosen = {f"per {per}": taylor_importance(model, sample, per=per) for per in ("text", "position")}
     chosen |= {f"random {seed}": random_importance(model, int(seed)) for seed in seeds.split(",")}
     results: dict[str, dict[str, float]] = {}
     for shape in shapes.split(","):
