@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from jsonargparse import auto_cli
-from results import SST2_LABELLED, SST2_SEED, SST2_UNLABELLED, head, line, write
+from results import SST2_LABELLED, SST2_SEED, SST2_UNLABELLED, write
 
 from emdistill import distill
 from emdistill.config import RunConfig
+from emdistill.console import Table, markdown
 from emdistill.data.messages import MESSAGES, messages_splits
 from emdistill.data.read import read_task_data
 from emdistill.options import load_config
@@ -75,7 +76,7 @@ def main(
                     examples, options = material[task]
                     config = run_config(options, ARMS[arm], f"{runs}/{task}/{teacher}", minilm, place, seed)
                     distill(config, examples=examples)
-    print("\n".join(table(folder)))
+    print(table(folder))
 
 
 def prepare(glue: Path, folder: Path) -> dict[str, tuple[TaskData, dict[str, Any]]]:
@@ -125,7 +126,7 @@ def run_config(
     return load_config(**{**options, **arm, **fixed, **run, "training": training})
 
 
-def table(folder: Path) -> list[str]:
+def table(folder: Path) -> str:
     """A line per task, teacher and arm: the first metric by seed, and its mean."""
     scores: dict[tuple[str, ...], dict[int, float]] = {}
     for file in sorted(folder.glob(f"*/*/*/*/{RUN_FILE}")):
@@ -134,11 +135,11 @@ def table(folder: Path) -> list[str]:
             task, teacher, arm, seed = file.parent.relative_to(folder).parts
             place = task, record.task.metric, teacher, arm
             scores.setdefault(place, {})[int(seed)] = record.scores["student"][record.task.metric]
-    lines = head("task", "metric", "teacher", "arm", "by seed", "mean")
+    lines = []
     for cell, by_seed in scores.items():
         shown = " ".join(f"{by_seed[seed]:.4f}" for seed in sorted(by_seed))
-        lines.append(line(*cell, shown, f"{statistics.mean(by_seed.values()):.4f}"))
-    return lines
+        lines.append([*cell, shown, f"{statistics.mean(by_seed.values()):.4f}"])
+    return markdown(Table(["task", "metric", "teacher", "arm", "by seed", "mean"], lines, words=range(4)))
 
 
 if __name__ == "__main__":

@@ -23,10 +23,11 @@ from typing import Any
 
 from datasets import Dataset
 from jsonargparse import auto_cli
-from results import Material, head, line, prepare
+from results import Material, prepare
 
 from emdistill import distill
 from emdistill.baselines.linear import columns
+from emdistill.console import Table, markdown
 from emdistill.data.read import read_data
 from emdistill.models import load_classifier, load_tokenizer
 from emdistill.options import load_config
@@ -97,8 +98,8 @@ def main(
         rows.append(measured(task, student, cell, material[task], teacher, beside.split(","), seeds))
         figures = [asdict(row) for row in rows]
         (folder / "static_students.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-        (folder / "static_students.md").write_text("\n".join(table(rows)) + "\n", encoding="utf-8")
-    print("\n".join(table(rows)))
+        (folder / "static_students.md").write_text(table(rows), encoding="utf-8")
+    print(table(rows))
 
 
 def learn(run: Path, material: Material, teacher: Path, student: str, seed: int) -> None:
@@ -189,26 +190,25 @@ def int8_session(spec: str, teacher: Path) -> Any:
         return open_session(Path(place) / INT8, threads=1)
 
 
-def table(rows: Sequence[Row]) -> list[str]:
+def table(rows: Sequence[Row]) -> str:
     """Markdown: scores, and what they cost."""
-    lines = head("task", "metric", "dev rows", "teacher", "student", "by seed", "in int8", "TF-IDF", "MB", "MB int8")
+    scores, speeds = [], []
     for row in rows:
-        scores = (f"{fmean(row.scores):.4f}", " ".join(f"{score:.4f}" for score in row.scores), f"{row.int8:.4f}")
+        by_seed = " ".join(f"{score:.4f}" for score in row.scores)
+        about = [row.task, row.metric, str(row.dev_rows), f"{row.teacher:.4f}", f"{fmean(row.scores):.4f}", by_seed]
         sizes = [f"{row.bytes[form] / 1e6:.1f}" for form in ("fp32", "int8")]
-        about = (row.task, row.metric, row.dev_rows, f"{row.teacher:.4f}", scores[0], *scores[1:], f"{row.tfidf:.4f}")
-        lines.append(line(*about, *sizes))
-    titles = ("task", "model", "texts per second, tokens given", "from the text on", "times", "from the text on")
-    lines += ["", *head(*titles)]
-    for row in rows:
+        scores.append([*about, f"{row.int8:.4f}", f"{row.tfidf:.4f}", *sizes])
         models = [name for name in row.per_second if name != TOKENIZER]
         slowest = min(models, key=lambda name: row.per_second[name])
         for name in models:
             given, whole = row.per_second[name], row.from_text(name)
             times = (given / row.per_second[slowest], whole / row.from_text(slowest))
             named = f"{row.student} {name}" if name in row.bytes else name
-            lines.append(line(row.task, named, f"{given:,.0f}", f"{whole:,.0f}", *(f"{each:.1f}" for each in times)))
-        lines.append(line(row.task, TOKENIZER, f"{row.per_second[TOKENIZER]:,.0f}", "", "", ""))
-    return lines
+            speeds.append([row.task, named, f"{given:,.0f}", f"{whole:,.0f}", *(f"{each:.1f}" for each in times)])
+        speeds.append([row.task, TOKENIZER, f"{row.per_second[TOKENIZER]:,.0f}", "", "", ""])
+    of_scores = ["task", "metric", "dev rows", "teacher", "student", "by seed", "in int8", "TF-IDF", "MB", "MB int8"]
+    of_speeds = ["task", "model", "texts per second, tokens given", "from the text on", "times", "from the text on"]
+    return "\n".join([markdown(Table(of_scores, scores)), markdown(Table(of_speeds, speeds, words=(0, 1)))])
 
 
 if __name__ == "__main__":
