@@ -34,6 +34,7 @@ from emdistill.runs.compression import (
     COMPRESSION,
     TEACHER,
     BaselineLine,
+    CandidateRow,
     CompressionRecord,
     FinalRow,
     Form,
@@ -179,6 +180,8 @@ class Compression:
 
     def _search(self, finals: int) -> None:
         """Short trainings by turns, then whole ones of the best, as long as there is time."""
+        if not self._trainable:
+            return
         planned = self.record.plan or self._make_plan(finals)
         plan = Plan(planned.candidates, planned.shares, planned.finals)
         while (chosen := next_trial(plan, self._trials)) is not None:
@@ -196,6 +199,11 @@ class Compression:
             self._train_whole(name)
 
     @property
+    def _trainable(self) -> dict[str, CandidateRow]:
+        """The candidates that will keep the budget, but for the teacher."""
+        return {name: row for name, row in self.record.candidates.items() if row.fits and row.method}
+
+    @property
     def _trials(self) -> list[Trial]:
         return [Trial(row.candidate, row.rung, row.score, row.seconds) for row in self.record.trials]
 
@@ -211,8 +219,10 @@ class Compression:
     def _make_plan(self, finals: int) -> PlanRow:
         """Time a short training, and plan the largest search that keeps its time."""
         record, nursery = self.record, self.nursery
-        fitting = {name: row for name, row in record.candidates.items() if row.fits and row.method}
-        first = min(fitting, key=lambda name: fitting[name].predicted["onnx"].p50)
+        fitting = self._trainable
+        first = max(
+            fitting, key=lambda name: fitting[name].predicted["onnx"].p50
+        )  # small ones tell little of large ones
         labelled, more = len(nursery.data.train), sum(1 for _ in nursery.without_labels())
         cache = self._cache(labelled + more)
         run = self._distil(
