@@ -45,7 +45,7 @@ COMMANDS = {
         "make", ".search_mapping:search_mapping", "search for the layer mapping that teaches best", AGAIN
     ),
     "search-chain": Command(
-        "make", ".search_chain:search_chain", "search for students of several sizes by one supernet of operators", AGAIN
+        "make", ".search_chain:search_chain", "students of several sizes from one supernet of operators", AGAIN
     ),
     "demo": Command("make", ".demo:demo", "a whole distillation, without data of your own", AGAIN),
     "evaluate": Command("judge", ".evaluate:command", "score a model on labelled data"),

@@ -20,6 +20,7 @@ from emdistill.losses import Loss
 from emdistill.mapping import MAPPINGS, LayerMapping, MappingAmong
 from emdistill.methods import METHODS
 from emdistill.students import STUDENTS, make_student
+from emdistill.students.gradual import cut_to
 from emdistill.students.several_heads import with_heads
 from emdistill.tasks.task import RAW_TEXT, Task
 
@@ -73,8 +74,9 @@ def test_every_mapping_is_in_its_table() -> None:
 def test_every_file_of_students_is_reached_from_its_table() -> None:
     modules = {module.__name__ for module in public_modules("students").values()}
     builders = [reached(kind.build, "emdistill.students") for kind in STUDENTS.values()]  # type: ignore[arg-type]
-    # What is done to a student of any form, and the heads of several tasks.
-    builders += [reached(function, "emdistill.students") for function in (make_student, with_heads)]
+    # What is done to a student of any form, the heads of several tasks, the birth that takes a part of the training.
+    further = (make_student, with_heads, cut_to)
+    builders += [reached(function, "emdistill.students") for function in further]
     assert {function.__module__ for function in set().union(*builders)} == modules | {"emdistill.students"}
     assert all({function.__module__ for function in functions} & modules for functions in builders)
 

@@ -195,7 +195,9 @@ def test_the_student_needs_an_encoder(place: Any, given: Rows, answers: Any, tmp
     for spec in (f"--student={place.folder}/encoder", "--student=2x12x2x24"):
         source = [f"--student-source={place.folder}/encoder"] if "x" in spec else []
         assert main([*words, spec, *source, *short]) == 0
-    assert read_record(tmp_path / "run")["student"]["shape"] == {"layers": 2, "width": 12, "heads": 2}
+    assert read_record(tmp_path / "run")["student"]["shape"] == {
+        "layers": 2, "width": 12, "heads": 2, "attending": None,
+    }  # fmt: skip
     assert main([*words, "--student=2x12x2x24", f"--student-source={place.folder}/encoder", *short, "--resume"]) == 2
 
 

@@ -218,7 +218,7 @@ def test_help_names_every_verb_on_one_screen(capsys) -> None:
     assert len(lines) <= 28
     assert all(len(line) <= 80 for line in lines[1:])
     for verb, command in COMMANDS.items():
-        assert f"  {verb:<16}  {command.summary}" in lines
+        assert any(line.split(maxsplit=1) == [verb, command.summary] for line in lines)
     assert main(["distil"]) == 2
     assert "'distill'" in capsys.readouterr().err
 
