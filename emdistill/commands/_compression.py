@@ -14,7 +14,7 @@ import numpy as np
 
 from emdistill.commands._baselines import BASELINES, Setting
 from emdistill.commands._bench import time_answers
-from emdistill.commands._candidates import Nursery, as_form, nearest_miss, price
+from emdistill.commands._candidates import WITHOUT_LAYERS, Nursery, as_form, nearest_miss, price
 from emdistill.commands._text_alone import answered_by
 from emdistill.commands.distill import distill
 from emdistill.commands.export import export
@@ -240,12 +240,19 @@ class Compression:
             seconds = max(slowness * row.predicted["onnx"].p50, LEAST_SECONDS)
             record.candidates[name] = replace(row, seconds=(labelled + texts) * self._whole(row.student) * seconds)
         available = SPARE * (self.seconds_left - answered * (labelled + texts))
-        every = {name: record.candidates[name].seconds for name in fitting}
+        every = {name: record.candidates[name].seconds for name in sorted(fitting, key=self._turn)}
         plan = make_plan(every, available, finals=finals, per_final=EXPORT_SECONDS)
         record.plan = PlanRow(**asdict(plan), unlabelled_rows=texts if more else None, cache=cache)
         self.save()
         say(plan_line(record.plan, fitting=len(fitting), texts=more))
         return record.plan
+
+    def _turn(self, name: str) -> tuple[bool, int, float]:
+        """Students without layers come first, which take no time; then, method by method, those that use the budget."""
+        row = self.record.candidates[name]
+        methods = list(dict.fromkeys(row.method for row in self._trainable.values()))
+        used = max(form.p50 for form in row.predicted.values() if form.keeps)
+        return row.student not in WITHOUT_LAYERS, methods.index(row.method), -used
 
     def _cache(self, rows: int) -> CacheChoice:
         """The teacher's states are kept where they are few enough."""

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 FACTOR = 3
 SHARES = (1 / 9, 1 / 3)
-FEWEST = 2  # candidates of a search
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,8 @@ def make_plan(
     seconds     of a whole training of each candidate, by name, the candidates that matter most first
     available   seconds for trials, whole trainings and exports
     per_final   seconds that every whole training takes besides: its export and measurement
-    What does not fit is left out in this order: candidates from the end of the list, whole trainings but one, and rows.
+    What does not fit is left out in this order: candidates from the end of the list, down to FACTOR for each whole
+    training; whole trainings but one; the other candidates; steps.
     """
     names = tuple(seconds)
     for count, whole in _sizes(len(names), finals):
@@ -62,11 +62,11 @@ def make_plan(
 
 
 def _sizes(candidates: int, finals: int) -> Iterable[tuple[int, int]]:
-    """(candidates, whole trainings), the largest search first."""
+    """(candidates, whole trainings), largest search first; FACTOR candidates for each whole training where possible."""
     for whole in range(min(finals, candidates), 0, -1):
-        for count in range(candidates, max(FEWEST, whole) - 1, -1):
-            if whole == finals or count > whole or count == FEWEST:
-                yield count, whole
+        for count in range(candidates, min(candidates, FACTOR * whole) - 1, -1):
+            yield count, whole
+    yield from ((count, 1) for count in range(min(candidates, FACTOR) - 1, 0, -1))
 
 
 def plan_seconds(plan: Plan, seconds: Mapping[str, float], per_final: float) -> float:
