@@ -5,7 +5,8 @@ Labels stay as written until the task's kind is known, then become class indices
 
 import itertools
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,22 +82,33 @@ def hub_examples(source: str, split: Dataset, columns: Columns) -> Examples:
 def _check_rows(rows: Iterator[Row], columns: Columns, bad: BadRows) -> Examples:
     """Checks texts and that there is a label."""
     examples = Examples(bad)
-    first, rows = look_at_first(rows, bad)
-    labels = columns.label_columns(first.cells)
-    problem_of_label = _label_problem if len(labels) == 1 else _cell_problem
-    require_columns(first, [*columns.texts, *labels], bad.source)
-    for row in rows:
-        problems = [text_problem(row, name) for name in columns.texts] + [
-            problem_of_label(row, name) for name in labels
-        ]
-        if any(problems):
-            bad.add(row.line, "; ".join(filter(None, problems)))
-            continue
-        cells = LabelColumns((name, row.cells.get(name)) for name in labels)
-        examples.lines.append(row.line)
-        examples.texts.append([row.cells[name] for name in columns.texts])
-        examples.label.append(cells if len(labels) > 1 else cells[labels[0]])
+    with closed_after(rows):
+        first, rows = look_at_first(rows, bad)
+        labels = columns.label_columns(first.cells)
+        problem_of_label = _label_problem if len(labels) == 1 else _cell_problem
+        require_columns(first, [*columns.texts, *labels], bad.source)
+        for row in rows:
+            problems = [text_problem(row, name) for name in columns.texts] + [
+                problem_of_label(row, name) for name in labels
+            ]
+            if any(problems):
+                bad.add(row.line, "; ".join(filter(None, problems)))
+                continue
+            cells = LabelColumns((name, row.cells.get(name)) for name in labels)
+            examples.lines.append(row.line)
+            examples.texts.append([row.cells[name] for name in columns.texts])
+            examples.label.append(cells if len(labels) > 1 else cells[labels[0]])
     return examples
+
+
+@contextmanager
+def closed_after(rows: Iterator[Row]) -> Iterator[None]:
+    """Close a generator of rows, whatever happens: an error's traceback would hold its file open."""
+    try:
+        yield
+    finally:
+        if isinstance(rows, Generator):
+            rows.close()
 
 
 def look_at_first(rows: Iterator[Row], bad: BadRows) -> tuple[Row, Iterator[Row]]:
@@ -238,9 +250,11 @@ def read_inputs(path: str | Path, text: str = "text", text_pair: str | None = No
     """
     path = Path(path)
     bad, columns = BadRows(path), Columns(text, text_pair)
-    first, rows = look_at_first(text_rows(path, columns, bad), bad)
-    require_columns(first, columns.texts, path)
-    inputs = list(rows)
+    source = text_rows(path, columns, bad)
+    with closed_after(source):
+        first, rows = look_at_first(source, bad)
+        require_columns(first, columns.texts, path)
+        inputs = list(rows)
     for row in inputs:
         if problems := [problem for name in columns.texts if (problem := text_problem(row, name))]:
             bad.add(row.line, "; ".join(problems))

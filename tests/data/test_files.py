@@ -1,5 +1,7 @@
 import hashlib
+import itertools
 import json
+import traceback
 from pathlib import Path
 
 import pyarrow as pa
@@ -110,6 +112,16 @@ def test_missing_columns_are_named_with_the_nearest(tmp_path: Path) -> None:
     assert all(name in found for name in ("'stars'", "body, Star", "'Star'"))
     assert all(name in message(path) for name in ("'text'", "--text"))
     assert "text;label" in message(write(tmp_path / "excel.csv", "text;label\na;1\n"))
+
+
+def test_a_file_that_is_refused_is_closed(tmp_path: Path) -> None:
+    """Whoever keeps the error keeps no open file by it."""
+    path = write(tmp_path / "reviews.csv", "body,Star\na,1\nb,2\n")
+    with pytest.raises(DataError) as caught:
+        read(path)
+    frames = [frame for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
+    (rows,) = [value for frame in frames for value in frame.f_locals.values() if isinstance(value, itertools.chain)]
+    assert len(list(rows)) == 1  # the one that was looked at; the second is no longer read
 
 
 @pytest.mark.parametrize(
