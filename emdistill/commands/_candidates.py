@@ -1,7 +1,7 @@
 """The students that a compression may try: proposed, priced on this machine, and held against the budget."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,17 @@ from emdistill.models.inputs import first_position
 from emdistill.models.vocabulary import kept_tokens, load_with_tokenizer, prune, used_tokens
 from emdistill.runs.compression import TEACHER, CandidateRow, Form, FormRow
 from emdistill.search.budget import Budget, Cost
-from emdistill.search.shapes import Candidate, ladder, propose
+from emdistill.search.shapes import RANK, Candidate, ladder, propose
 from emdistill.ship.operator_table import FEW, MANY, GraphCost, along_layers, measure_graphs
 from emdistill.students import Student, make_student, student_kind
 from emdistill.students.bilstm import embedding_table
+from emdistill.students.extract import check_part
 from emdistill.students.factorise import check_factorisable
 from emdistill.students.fresh import fresh_student
 from emdistill.students.pretrained import pretrained_student
 from emdistill.students.shape import StudentShape, complete_shape, shape_of
 from emdistill.tasks.task import TaskData
 
-MARGIN = 0.95  # of the milliseconds: what is predicted is a few percent off
 OWN_VOCABULARY = "own_vocabulary"  # folder of the encoder over the tokens of the texts
 WITHOUT_LAYERS: Mapping[str, Collection[str]] = {"bilstm": bilstm.HEADS, "bag": bag.HEADS}
 ANSWERS_ALONE = "soft-targets"
@@ -103,11 +103,23 @@ class Nursery:
         return str(place)
 
 
+def check_students(nursery: Nursery, students: Sequence[str]) -> None:
+    """Raise ConfigError, ModelError or LayerCountError for what is no student of this teacher."""
+    teacher, task = nursery.teacher.born_from, nursery.data.task
+    assert teacher is not None  # a file of answers is refused
+    for student in students:
+        make_student(
+            student, teacher.model, teacher.tokenizer, source=nursery.config.student_source,
+            labels=task.labels, predictions=task.predictions, birth="fresh",
+        )  # fmt: skip
+        if student_kind(student) == "shape":
+            check_part(teacher.model, complete_shape(teacher.model.config, *map(int, student.split("x"))))
+
+
 def price(nursery: Nursery, students: Sequence[str] | None, methods: Sequence[str]) -> dict[str, CandidateRow]:
     """Every candidate by name, with what it will cost: those asked for, or those worth trying.
 
     Of a student that is too large, the same with a smaller table of tokens is priced too.
-    Raises ConfigError for students that are none.
     """
     encoder = nursery.encoder
     if students is None:
@@ -119,11 +131,12 @@ def price(nursery: Nursery, students: Sequence[str] | None, methods: Sequence[st
     measured = Measured(nursery, students)
     rows: dict[str, CandidateRow] = {}
     if nursery.config.student_source is None:
-        rows[TEACHER] = _row(nursery, Candidate(TEACHER, ""), measured.of_shape(shape_of(encoder.config)))
+        own = shape_of(encoder.config)
+        rows[TEACHER] = _row(nursery, Candidate(TEACHER, ""), measured.of_shape(own), own.width)
     for student in students:
         for method in methods if measured.has_layers(student) else [ANSWERS_ALONE]:
-            for candidate in ladder(Candidate(student, method), factorises=nursery.factorises):
-                row = _row(nursery, candidate, measured.of_student(student))
+            for candidate in measured.ladder(Candidate(student, method)):
+                row = _row(nursery, candidate, measured.of_student(student), measured.table_width(student))
                 if row.fits or not candidate.pruned:
                     rows[candidate.name] = row
                 if row.fits or nursery.budget.mb is None:
@@ -131,41 +144,38 @@ def price(nursery: Nursery, students: Sequence[str] | None, methods: Sequence[st
     return rows
 
 
-def _row(nursery: Nursery, candidate: Candidate, costs: Costs) -> CandidateRow:
-    costs = {form: _with_smaller_table(nursery, candidate, form, cost) for form, cost in costs.items()}
-    predicted = {form: as_form(nursery.budget, cost, margin=MARGIN) for form, cost in costs.items()}
+def _row(nursery: Nursery, candidate: Candidate, costs: Costs, width: int) -> CandidateRow:
+    """width: of the student's table of tokens."""
+    predicted: dict[Form, FormRow] = {}
+    for form, cost in costs.items():
+        cost = _with_smaller_table(nursery, candidate, form, cost, width)
+        predicted[form] = as_form(cost, keeps=nursery.budget.keeps(as_cost(cost).to_be_sure))
     return CandidateRow(**asdict(candidate), predicted=predicted)
 
 
-def as_form(budget: Budget, cost: Any, *, margin: float = 1.0, score: float | None = None) -> FormRow:
-    """A row of costs (p50, p95, bytes), and whether they keep the budget, `margin` of the milliseconds at most."""
-    keeps = budget.keeps(Cost(cost.p95 / margin, cost.bytes / 1e6))
+def as_cost(cost: Any) -> Cost:
+    """What counts for a budget of costs p95 and bytes."""
+    return Cost(cost.p95, cost.bytes / 1e6)
+
+
+def as_form(cost: Any, *, keeps: bool, score: float | None = None) -> FormRow:
+    """A row of costs p50, p95 and bytes."""
     return FormRow(p50=cost.p50, p95=cost.p95, bytes=cost.bytes, keeps=keeps, score=score)
 
 
-def _with_smaller_table(nursery: Nursery, candidate: Candidate, form: Form, cost: GraphCost) -> GraphCost:
+def _with_smaller_table(nursery: Nursery, candidate: Candidate, form: Form, cost: GraphCost, width: int) -> GraphCost:
     """The cost without the bytes of what the table of tokens loses; looking tokens up takes no time to speak of."""
     if not candidate.pruned:
         return cost
-    before, tokens = nursery.encoder.config.vocab_size, nursery.used_tokens
-    width = _width(nursery, candidate.student)
-    table = _table_bytes(form, tokens, candidate.embedding_rank or width)
-    if candidate.embedding_rank:
-        table += candidate.embedding_rank * width * (FLOAT_BYTES if form == "onnx" else 1)
-    return GraphCost(cost.p50, cost.p95, cost.bytes - _table_bytes(form, before, width) + table)
+    before, tokens, rank = nursery.encoder.config.vocab_size, nursery.used_tokens, candidate.embedding_rank
+    table = _table_bytes(form, tokens, rank or width)
+    if rank:
+        table += rank * width * (FLOAT_BYTES if form == "onnx" else 1)
+    return replace(cost, bytes=cost.bytes - _table_bytes(form, before, width) + table)
 
 
 def _table_bytes(form: Form, tokens: int, width: int) -> int:
     return tokens * (FLOAT_BYTES * width if form == "onnx" else width + SCALE_BYTES)
-
-
-def _width(nursery: Nursery, student: str) -> int:
-    """Of the table of tokens."""
-    shape = _shape(nursery, student)
-    if shape is not None:
-        return shape.width
-    model, _ = _born(nursery, student)
-    return int(embedding_table(model).shape[1])
 
 
 def _shape(nursery: Nursery, student: str) -> StudentShape | None:
@@ -203,6 +213,7 @@ class Measured:
         say(f"measuring {len(models) + len(others)} graphs of random weights on this machine")
         self._costs = measure_graphs({**models, **others}, threads=nursery.threads)
         self._shapes = shapes
+        self._widths = {student: int(embedding_table(model).shape[1]) for student, model in others.items()}
 
     def of_student(self, student: str) -> Costs:
         """By form."""
@@ -213,6 +224,18 @@ class Measured:
         """By form, at the shape's number of layers."""
         few, many = self._costs[_graph(shape, FEW)], self._costs[_graph(shape, MANY)]
         return {form: along_layers(few[form], many[form], shape.layers) for form in few}
+
+    def table_width(self, student: str) -> int:
+        """Of the student's table of tokens."""
+        shape = self._shapes[student]
+        return self._widths[student] if shape is None else shape.width
+
+    def ladder(self, candidate: Candidate) -> list[Candidate]:
+        """The candidate and, where its table of tokens is the encoder's, the same with smaller ones."""
+        if student_kind(candidate.student) == "pretrained":
+            return [candidate]
+        cut = self._shapes[candidate.student] is not None and self.table_width(candidate.student) > RANK
+        return ladder(candidate, factorises=cut and self._nursery.factorises)
 
     def has_layers(self, student: str) -> bool:
         """Whether a student has layers like the encoder's, which every method can teach."""
@@ -233,9 +256,7 @@ def _graph(shape: StudentShape, layers: int) -> str:
 def nearest_miss(rows: Mapping[str, CandidateRow], budget: Budget) -> tuple[str, Form, Cost]:
     """The candidate and form that miss the budget least, and what they cost."""
     costs = {
-        (name, form): Cost(row.p95, row.bytes / 1e6)
-        for name, candidate in rows.items()
-        for form, row in candidate.predicted.items()
+        (name, form): as_cost(row) for name, candidate in rows.items() for form, row in candidate.predicted.items()
     }
     (name, form), cost = min(costs.items(), key=lambda item: budget.overshoot(item[1]))
     return name, form, cost

@@ -14,7 +14,15 @@ import numpy as np
 
 from emdistill.commands._baselines import BASELINES, Setting
 from emdistill.commands._bench import time_answers
-from emdistill.commands._candidates import WITHOUT_LAYERS, Nursery, as_form, nearest_miss, price
+from emdistill.commands._candidates import (
+    OWN_VOCABULARY,
+    WITHOUT_LAYERS,
+    Nursery,
+    as_cost,
+    as_form,
+    nearest_miss,
+    price,
+)
 from emdistill.commands._text_alone import answered_by
 from emdistill.commands.distill import distill
 from emdistill.commands.export import export
@@ -23,7 +31,7 @@ from emdistill.console import print_table, say
 from emdistill.data.batches import tokenise
 from emdistill.data.read import hold_out
 from emdistill.data.unlabelled import every_nth_text
-from emdistill.errors import EmdistillError, Interrupted, OutputError
+from emdistill.errors import EmdistillError, Interrupted, OutputError, TrainingError
 from emdistill.files import folder_written_whole
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.teacher import Teacher
@@ -48,7 +56,7 @@ from emdistill.runs.gate_record import GATE, GateRecord, read_gate
 from emdistill.runs.open_run import OWN_FILES, remove
 from emdistill.runs.record import RUN_FILE, RunRecord
 from emdistill.search.budget import Budget
-from emdistill.search.halving import Plan, Trial, finalists, make_plan, next_trial
+from emdistill.search.halving import Plan, finalists, make_plan, next_trial
 from emdistill.ship.measurement import busy_note, read_cpu_clock
 from emdistill.ship.operator_table import FORMS, GraphCost
 from emdistill.show.compress_report import (
@@ -62,12 +70,13 @@ from emdistill.show.compress_report import (
     verdict,
     write_compress_report,
 )
+from emdistill.show.page import PLOTLY
 from emdistill.tasks.task import TaskData
 from emdistill.training.evaluate import score_sets
 from emdistill.training.splits import HELD_OUT_AT_MOST, HELD_OUT_SEED, HELD_OUT_SHARE
 
 TRIALS, FINALS, MODEL, CACHE, PAGE = "trials", "finals", "model", "teacher_cache", "report.html"
-REPLACED = (TRIALS, FINALS, MODEL, CACHE, "own_vocabulary", COMPRESSION, PAGE, "plotly.min.js")
+REPLACED = (TRIALS, FINALS, MODEL, CACHE, OWN_VOCABULARY, COMPRESSION, PAGE, PLOTLY)
 HELD_OUT = "held-out"
 EVERY, FEWEST_TEXTS, MOST_TEXTS = 5, 200, 1000  # of the texts without labels: those that choose
 BESIDE = ("tfidf", "static")
@@ -175,22 +184,25 @@ class Compression:
             self.record.baselines[name] = BaselineLine(
                 held_out=scores[HELD_OUT], score=scores[dev], p95=p95, bytes=made.bytes
             )
-        self.save()
-        print_table(baseline_table(self.record, TITLES))
+        print_table(baseline_table(self.record))
 
     def _search(self, finals: int) -> None:
         """Short trainings by turns, then whole ones of the best, as long as there is time."""
         if not self._trainable:
             return
-        planned = self.record.plan or self._make_plan(finals)
-        plan = Plan(planned.candidates, planned.shares, planned.finals)
-        while (chosen := next_trial(plan, self._trials)) is not None:
+        plan, trials = self.record.plan or self._make_plan(finals), self.record.trials
+        while (chosen := next_trial(plan, trials)) is not None:
             name, rung = chosen
             if plan.shares[rung] * self._seconds(name) + self._reserve(plan) > self.seconds_left:
                 say("the time that is left is for whole trainings; the short ones end here")
                 break
             self._try(name, rung, plan.shares[rung])
-        for name in finalists(plan, self._trials):
+        best = finalists(plan, trials)
+        if not best:
+            raise TrainingError(
+                f"no candidate could be trained; the last, {trials[-1].candidate}: {trials[-1].problem}"
+            )
+        for name in best:
             if name in {final.candidate for final in self.record.finals}:
                 continue
             if self.record.finals and self._seconds(name) + EXPORT_SECONDS > self.seconds_left:
@@ -203,10 +215,6 @@ class Compression:
         """The candidates that will keep the budget, but for the teacher."""
         return {name: row for name, row in self.record.candidates.items() if row.fits and row.method}
 
-    @property
-    def _trials(self) -> list[Trial]:
-        return [Trial(row.candidate, row.rung, row.score, row.seconds) for row in self.record.trials]
-
     def _seconds(self, name: str) -> float:
         """Of a whole training in this search."""
         assert self.record.plan is not None
@@ -214,7 +222,8 @@ class Compression:
 
     def _reserve(self, plan: Plan) -> float:
         """Seconds that the best candidate by now needs to be trained whole, exported and measured."""
-        return self._seconds(finalists(plan, self._trials)[0]) + EXPORT_SECONDS if self._trials else 0.0
+        best = finalists(plan, self.record.trials)
+        return self._seconds(best[0]) + EXPORT_SECONDS if best else 0.0
 
     def _make_plan(self, finals: int) -> PlanRow:
         """Time a short training, and plan the largest search that keeps its time."""
@@ -318,7 +327,10 @@ class Compression:
         place = self.folder / FINALS / "teacher"
         options = {"data": config.data, "dev": config.dev, "task": config.task}
         scores = {self.record.metric: self.record.teacher[self.record.metric]}
-        self._measure(TEACHER, place, scores, 0.0, Path(config.teacher), **options)
+        try:
+            self._measure(TEACHER, place, scores, 0.0, Path(config.teacher), **options)
+        except EmdistillError as error:
+            self.record.notes.append(f"the teacher itself could not be exported: {str(error).partition(chr(10))[0]}")
 
     def _measure(
         self, name: str, place: Path, scores: Mapping[str, float], seconds: float, source: Path, **options: Any
@@ -393,7 +405,7 @@ def _final(
     for form in FORMS:
         if (variant := gate.variants.get(form)) is not None and (case := variant.limit_case) is not None:
             cost = GraphCost(case.p50, case.p95, variant.bytes)
-            forms[form] = as_form(budget, cost, score=variant.scores[gate.metric])
+            forms[form] = as_form(cost, keeps=budget.keeps(as_cost(cost)), score=variant.scores[gate.metric])
     ship = gate.verdict.ship
     folder = str(Path(place.parent.name, place.name))
     return FinalRow(

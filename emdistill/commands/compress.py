@@ -7,17 +7,16 @@ from typing import Any
 
 import torch
 
-from emdistill.commands._candidates import Nursery
+from emdistill.commands._candidates import Nursery, check_students
 from emdistill.commands._compression import CACHE, REPLACED, TRIALS, Compression, taken_up
-from emdistill.commands._open_teacher import open_teacher
+from emdistill.commands._open_teacher import input_hashes, open_teacher
 from emdistill.commands._places import check_folder
 from emdistill.config import check_limits, command_line
 from emdistill.data.read import read_data
 from emdistill.errors import ConfigError, Interrupted
 from emdistill.options import load_config
 from emdistill.runs.compression import CompressionRecord
-from emdistill.runs.describe import file_hashes
-from emdistill.runs.open_run import remove
+from emdistill.runs.open_run import PLACES, remove
 from emdistill.search.budget import read_budget
 from emdistill.ship.measurement import machine
 from emdistill.ship.onnx import check_onnx_packages
@@ -98,12 +97,14 @@ def compress(
         "dev": dev, "kind": kind, "student_source": student_source, "unlabelled": unlabelled,
         "unlabelled_rows": unlabelled_rows, "max_length": max_length, "seed": seed, "check_teacher": check_teacher,
     }  # fmt: skip
-    epochs = epochs or (3.0 if unlabelled is None else 1.0)
+    if epochs is None:
+        epochs = 3.0 if unlabelled is None else 1.0
     options = given | {
         "training": (training or {}) | {"num_train_epochs": epochs}, "output": output, "select": "last",
         "baselines": "none", "teacher_cache": "logits", "teacher_cache_folder": str(folder / CACHE),
     }  # fmt: skip
-    config = load_config(**options)
+    taught = methods.split(",")
+    config, *_ = [load_config(**options, method=method) for method in taught]  # a wrong name is refused now
     examples = read_data(config)
     opened, examples = open_teacher(config, examples)
     if opened.born_from is None:
@@ -111,14 +112,15 @@ def compress(
     threads = threads or torch.get_num_threads()
     nursery = Nursery(config, examples, opened, limits, folder, threads)
     words = students.split() if students else None
+    check_students(nursery, words or ())
     wanted = {"budget": budget, "hours": hours, "students": students, "methods": methods, "finals": finals}
     said = {name: value for name, value in {**given, **wanted, "output": output}.items() if value is not None}
     record = CompressionRecord(
         command=command_line("compress", said),
         settings={
-            **{name: value for name, value in given.items() if name not in ("teacher", "data", "dev", "unlabelled")},
+            **{name: value for name, value in given.items() if name not in PLACES},
             "budget": str(limits), "students": words, "methods": methods, "finals": finals, "epochs": epochs,
-            "training": training, "threads": threads, "teacher": opened.fingerprint, **file_hashes(examples),
+            "training": training, "threads": threads, **input_hashes(config, opened, examples),
         },
         task=examples.task.name, metric=examples.task.metrics[0], budget=str(limits), hours=hours,
         machine=machine(threads),
@@ -128,11 +130,12 @@ def compress(
     (folder / TRIALS).mkdir(parents=True, exist_ok=True)
     search = Compression(nursery, options, taken_up(folder, record), started)
     try:
-        search.run(words, methods.split(","), finals)
+        search.run(words, taught, finals)
     except KeyboardInterrupt:
         raise Interrupted("the search stopped; what it has tried is kept") from None
     finally:
-        search.save()
+        if search.record.candidates:  # before that there is nothing to go on with
+            search.save()
     return search.record
 
 

@@ -11,6 +11,8 @@ from emdistill.config import CacheChoice
 from emdistill.files import write_whole
 from emdistill.runs.gate_record import Machine, Measured
 from emdistill.runs.record import read_record
+from emdistill.search.halving import Plan, Trial
+from emdistill.search.shapes import Candidate
 
 COMPRESSION = "compress.json"
 VERSION = 1
@@ -34,25 +36,14 @@ class FormRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CandidateRow:
-    """What is tried: its options of `distill`, what it will cost (predicted), and seconds of a whole training.
+class CandidateRow(Candidate):
+    """What is tried, what it will cost (predicted), and seconds of a whole training.
 
     method   '' of the teacher itself, which is not trained
     """
 
-    student: str
-    method: str
-    pruned: bool = False
-    embedding_rank: int | None = None
     predicted: dict[Form, FormRow]
     seconds: FiniteFloat = 0.0
-
-    @property
-    def shape(self) -> str:
-        """'4x312, own vocabulary, rank 128': what decides its costs."""
-        further = ["own vocabulary"] if self.pruned else []
-        further += [f"rank {self.embedding_rank}"] if self.embedding_rank else []
-        return ", ".join([self.student, *further])
 
     @property
     def fits(self) -> bool:
@@ -61,13 +52,9 @@ class CandidateRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrialRow:
+class TrialRow(Trial):
     """A short training: score on the held-out rows, or why there is none."""
 
-    candidate: str
-    rung: int
-    score: FiniteFloat | None
-    seconds: FiniteFloat
     problem: str = ""
 
 
@@ -95,17 +82,13 @@ class BaselineLine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanRow:
-    """Who is tried, and how long (search/halving.py).
+class PlanRow(Plan):
+    """Who is tried, and how long; and what all of them learn from.
 
     unlabelled_rows   of text without labels that a training learns from
     cache             which of the teacher's outputs are computed once
     """
 
-    candidates: tuple[str, ...]
-    shares: tuple[FiniteFloat, ...]
-    finals: int
-    scale: FiniteFloat
     unlabelled_rows: int | None = None
     cache: CacheChoice = "logits"
 

@@ -11,6 +11,7 @@ PART = re.compile(r"([0-9.]+)\s*([A-Za-z]+)")
 UNITS: dict[str, tuple[str, float]] = {
     "ms": ("ms", 1.0), "s": ("ms", 1000.0), "kb": ("mb", 1e-3), "mb": ("mb", 1.0), "gb": ("mb", 1000.0),
 }  # fmt: skip
+MARGIN = 0.95  # of the milliseconds that a prediction may use: it is a few percent off
 FORM = "write milliseconds, megabytes or both: --budget '5ms, 30MB'"
 
 
@@ -23,6 +24,11 @@ class Cost:
 
     def __str__(self) -> str:
         return f"{short(self.ms)} ms, {short(self.mb)} MB"
+
+    @property
+    def to_be_sure(self) -> "Cost":
+        """What a budget has to allow where this is a prediction."""
+        return Cost(self.ms / MARGIN, self.mb)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ KEPT = (1, 2, 3, 4, 6, 8)  # layers
 CUT_LAYERS = (2, 3, 4, 6)
 PUBLISHED = "4x312"  # TinyBERT-4, BERT-EMD-4
 NARROW = (0.75, 0.5, 1 / 3)  # of the teacher's width
+NARROWEST = 64
 RANK = 128  # of factorised embeddings: ALBERT's
 
 
@@ -27,9 +28,17 @@ class Candidate:
     @property
     def name(self) -> str:
         """'3 balanced', '4x312 soft-targets, own vocabulary, rank 128'."""
-        further = ["own vocabulary"] if self.pruned else []
-        further += [f"rank {self.embedding_rank}"] if self.embedding_rank else []
-        return ", ".join([f"{self.student} {self.method}", *further])
+        return ", ".join([f"{self.student} {self.method}".strip(), *self._tables])
+
+    @property
+    def shape(self) -> str:
+        """'4x312, own vocabulary, rank 128': what decides its costs."""
+        return ", ".join([self.student, *self._tables])
+
+    @property
+    def _tables(self) -> list[str]:
+        rank = [f"rank {self.embedding_rank}"] if self.embedding_rank else []
+        return ["own vocabulary", *rank] if self.pruned else rank
 
 
 def propose(encoder: EncoderShape, *, cuts: bool) -> list[str]:
@@ -54,9 +63,10 @@ def ladder(candidate: Candidate, *, factorises: bool) -> list[Candidate]:
 
 
 def _width(encoder: EncoderShape, share: float) -> int | None:
-    """The share of the width that all heads can have alike, in steps of 8 neurons at least."""
-    width = int(encoder.width * share) // (8 * encoder.heads) * (8 * encoder.heads) or int(encoder.width * share)
-    return width if width >= 64 and width % encoder.heads == 0 else None
+    """The share of the width, all heads alike in steps of 8 neurons; None where that is too narrow to be of use."""
+    step = 8 * encoder.heads
+    width = int(encoder.width * share) // step * step
+    return width if width >= NARROWEST else None
 
 
 def _units(student: str) -> tuple[int, str]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +19,13 @@ from rich.console import Console
 from transformers import PreTrainedModel
 
 from emdistill.models.inputs import longest_text
+from emdistill.runs.compression import Form
 from emdistill.ship.gate import LENGTHS
 from emdistill.ship.int8_choice import MARGIN
 from emdistill.ship.latency import Call, summarise, time_in_turns
 from emdistill.ship.onnx import export_onnx, open_session, session_logits
 from emdistill.ship.quantize import quantize_dynamic_int8, quantize_static_int8
 
-Form = Literal["onnx", "int8"]
 FORMS: tuple[Form, ...] = ("onnx", "int8")
 FEW, MANY = 1, 4  # layers
 CALIBRATION = 8  # random texts

@@ -1,10 +1,11 @@
 """What a compression tells people: tables, lines, the sentence of verdict, and the page; from its record alone."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from emdistill.console import ABSENT, Table, cell, counted, short
+from emdistill.runs.baseline_record import TITLES
 from emdistill.runs.compression import TEACHER, CompressionRecord, FinalRow, Form, FormRow, PlanRow, TrialRow
 from emdistill.search.budget import Budget, Cost, read_budget
 from emdistill.show.charts import GREY, LEGEND_TOP, SOFT, VARIANTS, Figure, figure, log_axis, plain, points
@@ -13,7 +14,6 @@ from emdistill.show.pareto import pareto_front
 
 FORMS: dict[Form, str] = {"onnx": "float32", "int8": "int8"}
 KINDS = {"baseline": "no student", "onnx": "float32", "int8": "int8"}
-BASELINES = {"tfidf": "TF-IDF", "static": "static word vectors"}
 
 
 def candidates_table(record: CompressionRecord) -> Table:
@@ -46,12 +46,12 @@ def trials_table(record: CompressionRecord) -> Table:
     return Table(["candidate", *(f"{record.metric}\nafter {share:.0%}" for share in shares)], lines)
 
 
-def baseline_table(record: CompressionRecord, titles: Mapping[str, str]) -> Table:
+def baseline_table(record: CompressionRecord) -> Table:
     """What needs no distillation, and the teacher."""
     lines = [["teacher", cell(record.teacher[record.metric], ".4f"), ABSENT, ABSENT]]
     for name, row in record.baselines.items():
         mb = None if row.bytes is None else row.bytes / 1e6
-        lines.append([titles.get(name, name), cell(row.score, ".4f"), cell(row.p95, ".3g"), cell(mb, ".1f")])
+        lines.append([TITLES[name], cell(row.score, ".4f"), cell(row.p95, ".3g"), cell(mb, ".1f")])
     return Table(["without distilling", f"{record.metric}\ndev", "ms (p95)", "MB"], lines)
 
 
@@ -111,13 +111,17 @@ def verdict(record: CompressionRecord, best: FinalRow) -> str:
         f"model/ holds {_name(best.candidate)} in {FORMS[best.ship]}: {record.metric} {score:.4f} on dev, "
         f"{_as_cost(form)}, within {record.budget}"
     )
-    rivals = {BASELINES.get(name, name): row.score for name, row in record.baselines.items() if row.score is not None}
-    clauses = []
+    budget, clauses = read_budget(record.budget), []
+    rivals = {
+        TITLES[name]: row.score
+        for name, row in record.baselines.items()
+        if row.score is not None and row.p95 and row.bytes and budget.keeps(Cost(row.p95, row.bytes / 1e6))
+    }
     if rivals:
         rival = max(rivals, key=lambda name: rivals[name])
         lead = 100 * (score - rivals[rival])
         if lead < 0:
-            return f"take {rival}: it is {-lead:.1f} points better than any student tried here; {sentence}"
+            return f"take {rival}: it is {-lead:.1f} points better, and keeps the budget too; {sentence}"
         clauses.append(f"{lead:.1f} points better than {rival}")
     if (teacher := record.teacher.get(record.metric)) is not None and best.candidate != TEACHER:
         gap = 100 * (teacher - score)
@@ -132,10 +136,10 @@ def miss(record: CompressionRecord, budget: Budget, name: str, form: Form, cost:
         for part, limit, unit in ((cost.ms, budget.ms, "ms"), (cost.mb, budget.mb, "MB"))
         if limit is not None and part > limit
     ] or ["too near the limit to be sure"]
-    how = "takes" if measured else "would take"
+    how, needed = ("takes", cost) if measured else ("would take", cost.to_be_sure)
     return (
         f"nothing keeps {budget}: the nearest, {_name(name)} in {FORMS[form]}, {how} {cost}, {' and '.join(over)}; "
-        f"--budget '{str(budget.reached_by(cost)).replace(' ms', 'ms').replace(' MB', 'MB')}' would be kept"
+        f"--budget '{str(budget.reached_by(needed)).replace(' ms', 'ms').replace(' MB', 'MB')}' would be kept"
     )
 
 
@@ -161,7 +165,7 @@ def chart_points(record: CompressionRecord) -> list[Point]:
         for form, row in (measured.get(name) or record.candidates[name].predicted).items()
     ]
     return made + [
-        Point(BASELINES.get(name, name), "baseline", row.held_out, row.p95, row.bytes / 1e6)
+        Point(TITLES[name], "baseline", row.held_out, row.p95, row.bytes / 1e6)
         for name, row in record.baselines.items()
         if row.held_out is not None and row.p95 is not None and row.bytes is not None
     ]
@@ -194,7 +198,7 @@ def write_compress_report(path: Path, record: CompressionRecord) -> None:
         finals=finals_table(record),
         candidates=candidates_table(record),
         trials=trials_table(record),
-        baselines=baseline_table(record, BASELINES),
+        baselines=baseline_table(record),
     )
 
 
