@@ -18,7 +18,7 @@ from emdistill.models.inputs import first_position
 from emdistill.models.vocabulary import kept_tokens, load_with_tokenizer, prune, used_tokens
 from emdistill.runs.compression import TEACHER, CandidateRow, Form, FormRow
 from emdistill.search.budget import Budget, Cost
-from emdistill.search.shapes import RANK, Candidate, ladder, propose
+from emdistill.search.shapes import RANK, Proposal, ladder, propose
 from emdistill.ship.operator_table import FEW, MANY, GraphCost, along_layers, measure_graphs
 from emdistill.students import Student, make_student, student_kind
 from emdistill.students.bilstm import embedding_table
@@ -132,10 +132,10 @@ def price(nursery: Nursery, students: Sequence[str] | None, methods: Sequence[st
     rows: dict[str, CandidateRow] = {}
     if nursery.config.student_source is None:
         own = shape_of(encoder.config)
-        rows[TEACHER] = _row(nursery, Candidate(TEACHER, ""), measured.of_shape(own), own.width)
+        rows[TEACHER] = _row(nursery, Proposal(TEACHER, ""), measured.of_shape(own), own.width)
     for student in students:
         for method in methods if measured.has_layers(student) else [ANSWERS_ALONE]:
-            for candidate in measured.ladder(Candidate(student, method)):
+            for candidate in measured.ladder(Proposal(student, method)):
                 row = _row(nursery, candidate, measured.of_student(student), measured.table_width(student))
                 if row.fits or not candidate.pruned:
                     rows[candidate.name] = row
@@ -144,7 +144,7 @@ def price(nursery: Nursery, students: Sequence[str] | None, methods: Sequence[st
     return rows
 
 
-def _row(nursery: Nursery, candidate: Candidate, costs: Costs, width: int) -> CandidateRow:
+def _row(nursery: Nursery, candidate: Proposal, costs: Costs, width: int) -> CandidateRow:
     """width: of the student's table of tokens."""
     predicted: dict[Form, FormRow] = {}
     for form, cost in costs.items():
@@ -163,7 +163,7 @@ def as_form(cost: Any, *, keeps: bool, score: float | None = None) -> FormRow:
     return FormRow(p50=cost.p50, p95=cost.p95, bytes=cost.bytes, keeps=keeps, score=score)
 
 
-def _with_smaller_table(nursery: Nursery, candidate: Candidate, form: Form, cost: GraphCost, width: int) -> GraphCost:
+def _with_smaller_table(nursery: Nursery, candidate: Proposal, form: Form, cost: GraphCost, width: int) -> GraphCost:
     """The cost without the bytes of what the table of tokens loses; looking tokens up takes no time to speak of."""
     if not candidate.pruned:
         return cost
@@ -230,7 +230,7 @@ class Measured:
         shape = self._shapes[student]
         return self._widths[student] if shape is None else shape.width
 
-    def ladder(self, candidate: Candidate) -> list[Candidate]:
+    def ladder(self, candidate: Proposal) -> list[Proposal]:
         """The candidate and, where its table of tokens is the encoder's, the same with smaller ones."""
         if student_kind(candidate.student) == "pretrained":
             return [candidate]

@@ -27,9 +27,9 @@ from emdistill.runs.open_run import check_writable, remove
 from emdistill.runs.reading import remember_reading
 from emdistill.search.chain_study import LOG, STATE, ChainStudy
 from emdistill.search.chains import (
-    Candidate,
+    BlockCandidate,
     Chain,
-    Cost,
+    ChainCost,
     Limit,
     best_chains,
     bins_of,
@@ -223,7 +223,7 @@ def _material(reading: dict[str, Any], output: str, rows: int | None, seed: int)
 
 def _measure_costs(
     study: ChainStudy, material: Material, plan: Plan, timing: dict[str, Any]
-) -> tuple[dict[str, Cost], Cost]:
+) -> tuple[dict[str, ChainCost], ChainCost]:
     """What each operator takes on this machine, noted once for the whole search."""
     table, outside = operator_costs(material.student, plan.operators, **timing)
     rows = {name: [cost.parameters, cost.milliseconds] for name, cost in table.items()}
@@ -233,9 +233,9 @@ def _measure_costs(
     return table, outside
 
 
-def _check_reach(allowed: Sequence[Limit], plan: Plan, table: Mapping[str, Cost], outside: Cost) -> None:
+def _check_reach(allowed: Sequence[Limit], plan: Plan, table: Mapping[str, ChainCost], outside: ChainCost) -> None:
     """Raise ConfigError for a limit that no chain keeps."""
-    least = Cost(
+    least = ChainCost(
         outside.parameters + plan.blocks * min(cost.parameters for cost in table.values()),
         outside.milliseconds + plan.blocks * min(cost.milliseconds for cost in table.values()),
     )
@@ -247,7 +247,7 @@ def _check_reach(allowed: Sequence[Limit], plan: Plan, table: Mapping[str, Cost]
             )
 
 
-def _learn(study: ChainStudy, material: Material, plan: Plan, table: Mapping[str, Cost]) -> Supernet:
+def _learn(study: ChainStudy, material: Material, plan: Plan, table: Mapping[str, ChainCost]) -> Supernet:
     """The supernet after all rounds, those that are done already passed over."""
     supernet = Supernet(material.teacher, plan.operators, plan.blocks, seed=plan.seed)
     places = _order(material, plan)
@@ -293,7 +293,7 @@ def _order(material: Material, plan: Plan) -> list[list[int]]:
 
 
 def _shrink(
-    study: ChainStudy, material: Material, plan: Plan, supernet: Supernet, bins: Sequence[Mapping[Candidate, int]],
+    study: ChainStudy, material: Material, plan: Plan, supernet: Supernet, bins: Sequence[Mapping[BlockCandidate, int]],
     number: int,
 ) -> None:  # fmt: skip
     """Of each block and bin the worse half of those judged goes."""
@@ -313,7 +313,7 @@ def _choose(
     material: Material,
     plan: Plan,
     supernet: Supernet,
-    costs: tuple[Mapping[str, Cost], Cost],
+    costs: tuple[Mapping[str, ChainCost], ChainCost],
     allowed: Sequence[Limit],
 ) -> list[FoundChain]:
     """For each limit the best in truth among those that the sum of the blocks' losses puts first."""

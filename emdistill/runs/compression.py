@@ -12,7 +12,7 @@ from emdistill.files import write_whole
 from emdistill.runs.gate_record import Machine, Measured
 from emdistill.runs.record import read_record
 from emdistill.search.halving import Plan, Trial
-from emdistill.search.shapes import Candidate
+from emdistill.search.shapes import Proposal
 
 COMPRESSION = "compress.json"
 VERSION = 1
@@ -36,7 +36,7 @@ class FormRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CandidateRow(Candidate):
+class CandidateRow(Proposal):
     """What is tried, what it will cost (predicted), and seconds of a whole training.
 
     method   '' of the teacher itself, which is not trained

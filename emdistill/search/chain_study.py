@@ -14,7 +14,7 @@ import torch
 
 from emdistill.errors import OutputError
 from emdistill.files import write_whole, written_whole
-from emdistill.search.chains import Candidate, Cost
+from emdistill.search.chains import BlockCandidate, ChainCost
 
 LOG, STATE = "search.jsonl", "supernet.pt"
 
@@ -28,7 +28,7 @@ class ChainStudy:
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
         self.round = 0
-        self.survivors: list[list[Candidate]] = []
+        self.survivors: list[list[BlockCandidate]] = []
         self.events: list[dict[str, Any]] = [{"event": "settings", **json.loads(json.dumps(dict(settings)))}]
         self._loaded: dict[str, Any] = {}
         if (folder / STATE).is_file():
@@ -48,11 +48,13 @@ class ChainStudy:
         self._loaded = state
 
     @property
-    def costs(self) -> tuple[dict[str, Cost], Cost] | None:
+    def costs(self) -> tuple[dict[str, ChainCost], ChainCost] | None:
         """The cost of each operator and of what is outside them, once they have been measured."""
         for event in self.events:
             if event["event"] == "costs":
-                return {name: Cost(*cost) for name, cost in event["operators"].items()}, Cost(*event["outside"])
+                return {name: ChainCost(*cost) for name, cost in event["operators"].items()}, ChainCost(
+                    *event["outside"]
+                )
         return None
 
     def note(self, event: str, **values: Any) -> None:

@@ -14,21 +14,21 @@ from dataclasses import dataclass
 
 from emdistill.errors import ConfigError
 
-Candidate = tuple[str, ...]
+BlockCandidate = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Cost:
+class ChainCost:
     """What an operator, a candidate or a chain takes: parameters, and milliseconds per text."""
 
     parameters: int
     milliseconds: float
 
-    def __add__(self, other: "Cost") -> "Cost":
-        return Cost(self.parameters + other.parameters, self.milliseconds + other.milliseconds)
+    def __add__(self, other: "ChainCost") -> "ChainCost":
+        return ChainCost(self.parameters + other.parameters, self.milliseconds + other.milliseconds)
 
 
-NOTHING = Cost(0, 0.0)
+NOTHING = ChainCost(0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Limit:
     parameters: int | None = None
     milliseconds: float | None = None
 
-    def allows(self, cost: Cost) -> bool:
+    def allows(self, cost: ChainCost) -> bool:
         """Whether a student of this cost keeps the limit."""
         return cost.parameters <= (self.parameters or math.inf) and cost.milliseconds <= (self.milliseconds or math.inf)
 
@@ -52,9 +52,9 @@ class Limit:
 class Chain:
     """A candidate per block, and what they lose and take together; `cost` with what is outside the blocks."""
 
-    blocks: tuple[Candidate, ...]
+    blocks: tuple[BlockCandidate, ...]
     loss: float
-    cost: Cost
+    cost: ChainCost
 
     @property
     def word(self) -> str:
@@ -81,29 +81,31 @@ def _read_limit(text: str) -> Limit:
     return Limit(round(limits["M"] * 1e6) if "M" in limits else None, limits.get("ms"))
 
 
-def candidates(operators: Sequence[str], places: int) -> Iterator[Candidate]:
+def candidates(operators: Sequence[str], places: int) -> Iterator[BlockCandidate]:
     """All sequences of 1 to `places` operators, Σ_k n^k: shorter ones are those with the identity at their tail."""
     for length in range(1, places + 1):
         yield from itertools.product(operators, repeat=length)
 
 
-def cost_of(candidate: Candidate, table: Mapping[str, Cost]) -> Cost:
+def cost_of(candidate: BlockCandidate, table: Mapping[str, ChainCost]) -> ChainCost:
     """The sum over its operators."""
     return sum((table[name] for name in candidate), NOTHING)
 
 
-def bins_of(costs: Sequence[Cost], bins: int) -> list[int]:
+def bins_of(costs: Sequence[ChainCost], bins: int) -> list[int]:
     """The bin of each: the least b in 1..bins with parameters ≤ b/bins of the most, and milliseconds likewise."""
-    most = Cost(max(cost.parameters for cost in costs), max(cost.milliseconds for cost in costs))
+    most = ChainCost(max(cost.parameters for cost in costs), max(cost.milliseconds for cost in costs))
 
-    def bin_of(cost: Cost) -> int:
+    def bin_of(cost: ChainCost) -> int:
         shares = cost.parameters / most.parameters, cost.milliseconds / most.milliseconds
         return max(math.ceil(bins * share - 1e-9) for share in shares)
 
     return [max(1, bin_of(cost)) for cost in costs]
 
 
-def drawn(bins: Mapping[Candidate, int], survivors: Collection[Candidate], most: int, seed: str) -> list[Candidate]:
+def drawn(
+    bins: Mapping[BlockCandidate, int], survivors: Collection[BlockCandidate], most: int, seed: str
+) -> list[BlockCandidate]:
     """At most so many survivors of each bin, drawn at random: those that are judged next."""
     generator, found = random.Random(seed), []
     for members in _by_bin(bins, survivors).values():
@@ -112,8 +114,11 @@ def drawn(bins: Mapping[Candidate, int], survivors: Collection[Candidate], most:
 
 
 def shrunk(
-    bins: Mapping[Candidate, int], survivors: Collection[Candidate], losses: Mapping[Candidate, float], least: int
-) -> list[Candidate]:
+    bins: Mapping[BlockCandidate, int],
+    survivors: Collection[BlockCandidate],
+    losses: Mapping[BlockCandidate, float],
+    least: int,
+) -> list[BlockCandidate]:
     """The survivors without the worse half of those judged in each bin, but at least so many of the bin.
 
     losses   of those judged; the others survive
@@ -127,19 +132,21 @@ def shrunk(
     return kept
 
 
-def _by_bin(bins: Mapping[Candidate, int], survivors: Collection[Candidate]) -> dict[int, list[Candidate]]:
-    groups: dict[int, list[Candidate]] = {}
+def _by_bin(
+    bins: Mapping[BlockCandidate, int], survivors: Collection[BlockCandidate]
+) -> dict[int, list[BlockCandidate]]:
+    groups: dict[int, list[BlockCandidate]] = {}
     for name in sorted(survivors):
         groups.setdefault(bins[name], []).append(name)
     return dict(sorted(groups.items()))
 
 
 def best_chains(
-    losses: Sequence[Mapping[Candidate, float]],
-    costs: Mapping[Candidate, Cost],
+    losses: Sequence[Mapping[BlockCandidate, float]],
+    costs: Mapping[BlockCandidate, ChainCost],
     limit: Limit,
     count: int,
-    outside: Cost = NOTHING,
+    outside: ChainCost = NOTHING,
 ) -> list[Chain]:
     """The `count` chains of least loss within the limit, the best first: branch and bound, exact.
 
@@ -156,9 +163,9 @@ def best_chains(
     best: list[tuple[float, int, Chain]] = []  # a heap, the worst first
     numbers = itertools.count()
 
-    def extend(blocks: tuple[Candidate, ...], loss: float, cost: Cost) -> None:
+    def extend(blocks: tuple[BlockCandidate, ...], loss: float, cost: ChainCost) -> None:
         place = len(blocks)
-        if not limit.allows(cost + Cost(int(least_parameters[place]), least_time[place])):
+        if not limit.allows(cost + ChainCost(int(least_parameters[place]), least_time[place])):
             return
         if place == len(tables):
             heapq.heappush(best, (-loss, -next(numbers), Chain(blocks, loss, cost)))

@@ -13,7 +13,7 @@ RANK = 128  # of factorised embeddings: ALBERT's
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Proposal:
     """A student, the method that teaches it, and how its table of tokens is made smaller.
 
     pruned           only tokens that the texts use
@@ -54,11 +54,11 @@ def propose(encoder: EncoderShape, *, cuts: bool) -> list[str]:
     return list(dict.fromkeys([*reversed(kept), *sorted(narrower, key=_units, reverse=True)]))
 
 
-def ladder(candidate: Candidate, *, factorises: bool) -> list[Candidate]:
+def ladder(candidate: Proposal, *, factorises: bool) -> list[Proposal]:
     """The candidate, then the same with ever smaller tables of tokens."""
-    steps = [candidate, Candidate(candidate.student, candidate.method, pruned=True)]
+    steps = [candidate, Proposal(candidate.student, candidate.method, pruned=True)]
     if factorises:
-        steps.append(Candidate(candidate.student, candidate.method, pruned=True, embedding_rank=RANK))
+        steps.append(Proposal(candidate.student, candidate.method, pruned=True, embedding_rank=RANK))
     return steps
 
 

@@ -23,7 +23,7 @@ from emdistill.mapping.two_level import even_blocks
 from emdistill.models.chain import ChainModel, Convolution, attended_mask
 from emdistill.models.encoder import encoder_layers
 from emdistill.models.teacher import Teacher
-from emdistill.search.chains import Candidate
+from emdistill.search.chains import BlockCandidate
 from emdistill.students.chain import begin_as_identity, chain_config, last_norm, take_half
 
 LARGEST_GRADIENT = 1.0  # norm
@@ -81,7 +81,7 @@ class Supernet(nn.Module):
         """One operator."""
         return self.operators[(sum(self.places[:block]) + place) * len(self.names) + self.names.index(name)]
 
-    def chosen(self, blocks: Sequence[Candidate]) -> Iterator[nn.Module]:
+    def chosen(self, blocks: Sequence[BlockCandidate]) -> Iterator[nn.Module]:
         """The operators of a chain, in order."""
         for block, candidate in enumerate(blocks):
             yield from (self.operator(block, place, name) for place, name in enumerate(candidate))
@@ -96,7 +96,7 @@ class Supernet(nn.Module):
         """How far states are from those behind a block, as a share of their variance."""
         return layer_costs([states], [batch.states[block + 1]], batch.mask)[0, 0] / self.variances[block]
 
-    def block_loss(self, block: int, candidate: Candidate, batch: BlockStates) -> Tensor:
+    def block_loss(self, block: int, candidate: BlockCandidate, batch: BlockStates) -> Tensor:
         """L of a candidate of a block."""
         states = batch.states[block]
         attended = attended_mask(self.config, states, batch.mask)
@@ -105,7 +105,7 @@ class Supernet(nn.Module):
         return self.error(block, states, batch)
 
     @torch.no_grad()
-    def end_error(self, blocks: Sequence[Candidate], batches: Sequence[BlockStates]) -> float:
+    def end_error(self, blocks: Sequence[BlockCandidate], batches: Sequence[BlockStates]) -> float:
         """The mean error of a whole chain's last states, its blocks reading each other's."""
         errors = []
         for batch in batches:
@@ -118,14 +118,14 @@ class Supernet(nn.Module):
 
     @torch.no_grad()
     def block_losses(
-        self, block: int, candidates: Iterable[Candidate], batches: Sequence[BlockStates]
-    ) -> dict[Candidate, float]:
+        self, block: int, candidates: Iterable[BlockCandidate], batches: Sequence[BlockStates]
+    ) -> dict[BlockCandidate, float]:
         """The mean L over the batches of every candidate; what candidates begin with alike is computed once."""
         losses = dict.fromkeys(sorted(candidates), 0.0)
         for batch in batches:
             attended = attended_mask(self.config, batch.states[block], batch.mask)
             path: list[Tensor] = [batch.states[block]]
-            before: Candidate = ()
+            before: BlockCandidate = ()
             for candidate in losses:
                 alike = [*map(eq, before, candidate), False].index(False)
                 del path[1 + alike :]
@@ -147,7 +147,7 @@ def block_states(teacher: Teacher, supernet: Supernet, batch: Mapping[str, Tenso
 def train(
     supernet: Supernet,
     batches: Iterable[BlockStates],
-    survivors: Sequence[Sequence[Candidate]],
+    survivors: Sequence[Sequence[BlockCandidate]],
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
     seed: str,
@@ -170,7 +170,7 @@ def train(
 
 
 @torch.no_grad()
-def take_over(student: Any, supernet: Supernet, blocks: Sequence[Candidate]) -> None:
+def take_over(student: Any, supernet: Supernet, blocks: Sequence[BlockCandidate]) -> None:
     """Give a chain the supernet's weights, operator by operator, in place."""
     for own, learned in zip(encoder_layers(student), supernet.chosen(blocks), strict=True):
         own.load_state_dict(learned.state_dict())

@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedModel
 
 from emdistill.models.size import parameter_count
-from emdistill.search.chains import Cost
+from emdistill.search.chains import ChainCost
 from emdistill.ship.latency import time_in_turns, torch_threads
 from emdistill.ship.measurement import Batch, torch_run
 from emdistill.ship.onnx import export_onnx, open_session, session_logits
@@ -27,7 +27,7 @@ SECONDS = 1.5  # per model
 
 def operator_costs(
     chain_of: Callable[[str], PreTrainedModel], operators: Sequence[str], *, runtime: Runtime, length: int, threads: int
-) -> tuple[dict[str, Cost], Cost]:
+) -> tuple[dict[str, ChainCost], ChainCost]:
     """The cost of each operator, and of what is outside the operators.
 
     chain_of   makes a model of the operators that a word names
@@ -37,14 +37,14 @@ def operator_costs(
     times = milliseconds(chains, runtime=runtime, length=length, threads=threads)
     sizes = {word: parameter_count(model) for word, model in chains.items()}
     table = {
-        name: Cost(
+        name: ChainCost(
             (sizes[name * MANY] - sizes[name]) // (MANY - 1),
             max(0.0, times[name * MANY] - times[name]) / (MANY - 1),
         )
         for name in operators
     }
     outside = statistics.median(max(0.0, times[name] - table[name].milliseconds) for name in operators)
-    return table, Cost(sizes[operators[0]] - table[operators[0]].parameters, outside)
+    return table, ChainCost(sizes[operators[0]] - table[operators[0]].parameters, outside)
 
 
 def milliseconds(

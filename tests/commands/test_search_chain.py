@@ -13,15 +13,15 @@ from emdistill.commands.search_chain import search_chain
 from emdistill.errors import ConfigError, Interrupted, ModelError, OutputError
 from emdistill.models import fingerprint, load_classifier
 from emdistill.models.size import parameter_count
-from emdistill.search.chains import Cost
+from emdistill.search.chains import ChainCost
 
-COSTS = {"a": Cost(2448, 2.0), "f": Cost(2376, 1.0), "c3": Cost(744, 0.5)}
+COSTS = {"a": ChainCost(2448, 2.0), "f": ChainCost(2376, 1.0), "c3": ChainCost(744, 0.5)}
 
 
 @pytest.fixture(autouse=True)
 def _no_timing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Times are told: those of tiny models say nothing."""
-    monkeypatch.setattr(module, "operator_costs", lambda *_, **__: (COSTS, Cost(5000, 1.0)))
+    monkeypatch.setattr(module, "operator_costs", lambda *_, **__: (COSTS, ChainCost(5000, 1.0)))
     monkeypatch.setattr(module, "milliseconds", lambda models, **_: dict.fromkeys(models, 3.0))
 
 

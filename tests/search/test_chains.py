@@ -8,9 +8,9 @@ from messages import names
 
 from emdistill.errors import ConfigError
 from emdistill.search.chains import (
-    Candidate,
+    BlockCandidate,
     Chain,
-    Cost,
+    ChainCost,
     Limit,
     best_chains,
     bins_of,
@@ -21,7 +21,7 @@ from emdistill.search.chains import (
     shrunk,
 )
 
-TABLE = {"a": Cost(4, 2.0), "f": Cost(8, 1.0), "c3": Cost(1, 0.5)}
+TABLE = {"a": ChainCost(4, 2.0), "f": ChainCost(8, 1.0), "c3": ChainCost(1, 0.5)}
 
 
 def test_a_block_has_all_sequences() -> None:
@@ -29,11 +29,11 @@ def test_a_block_has_all_sequences() -> None:
     assert len(found) == len(set(found)) == 3 + 9 + 27
     assert ("c3", "a", "a") in found
     assert sum(1 for _ in candidates("abcde", 6)) == 19_530  # NAS-BERT counts 5 widths of each: 97,650
-    assert cost_of(("a", "c3", "f"), TABLE) == Cost(13, 3.5)
+    assert cost_of(("a", "c3", "f"), TABLE) == ChainCost(13, 3.5)
 
 
 def test_a_bin_keeps_both_of_its_limits() -> None:
-    costs = [Cost(10, 1.0), Cost(5, 1.0), Cost(5, 2.0), Cost(1, 0.1), Cost(6, 0.2)]
+    costs = [ChainCost(10, 1.0), ChainCost(5, 1.0), ChainCost(5, 2.0), ChainCost(1, 0.1), ChainCost(6, 0.2)]
     assert bins_of(costs, 2) == [2, 1, 2, 1, 2]
     assert bins_of(costs, 10) == [10, 5, 10, 1, 6]
 
@@ -57,10 +57,10 @@ def test_those_judged_are_drawn_from_each_bin() -> None:
 
 @pytest.mark.parametrize("limit", [Limit(), Limit(30), Limit(None, 4.0), Limit(25, 3.0), Limit(3), Limit(2, 1.0)])
 def test_the_best_chains_are_those_of_all_that_fit(limit: Limit) -> None:
-    generator, outside = random.Random(1), Cost(1, 0.25)
+    generator, outside = random.Random(1), ChainCost(1, 0.25)
     names_of = list(candidates(list(TABLE), 2))
     costs = {name: cost_of(name, TABLE) for name in names_of}
-    losses: list[dict[Candidate, float]] = [
+    losses: list[dict[BlockCandidate, float]] = [
         {name: generator.random() for name in generator.sample(names_of, 9)} for _ in range(3)
     ]
     every = [
@@ -76,7 +76,7 @@ def test_the_best_chains_are_those_of_all_that_fit(limit: Limit) -> None:
 
 
 def test_a_chain_is_written_as_a_student() -> None:
-    assert Chain((("a", "c3"), ("d9",)), 0.0, Cost(1, 1.0)).word == "ac3d9"
+    assert Chain((("a", "c3"), ("d9",)), 0.0, ChainCost(1, 1.0)).word == "ac3d9"
 
 
 def test_limits_are_read() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from emdistill.search.shapes import Candidate, ladder, propose
+from emdistill.search.shapes import Proposal, ladder, propose
 from emdistill.states import EncoderShape
 from emdistill.students import student_kind
 
@@ -30,7 +30,7 @@ def test_the_published_shape_is_among_them_where_it_can_be_cut() -> None:
 
 
 def test_a_table_of_tokens_is_made_smaller_step_by_step() -> None:
-    steps = ladder(Candidate("3", "balanced"), factorises=True)
+    steps = ladder(Proposal("3", "balanced"), factorises=True)
     assert [(step.pruned, step.embedding_rank) for step in steps] == [(False, None), (True, None), (True, 128)]
     assert len({step.name for step in steps}) == 3
-    assert len(ladder(Candidate("3", "balanced"), factorises=False)) == 2
+    assert len(ladder(Proposal("3", "balanced"), factorises=False)) == 2
