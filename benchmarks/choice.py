@@ -31,6 +31,12 @@ SCORED, MESSAGES_UNLABELLED, SPLIT_SEED = 3_000, 10_000, 7
 ARMS: dict[str, dict[str, Any]] = {
     "labels": {"method": "hard-labels"},
     "labels-0.3": {"method": "hard-labels", "training": {"num_train_epochs": 0.3}},
+    "labels-2": {"method": "hard-labels", "training": {"num_train_epochs": 2}},
+    "answers-2": {"method": "soft-targets", "training": {"num_train_epochs": 2}},
+    "joint-2": {"training": {"num_train_epochs": 2}},
+    "joint-4": {"training": {"num_train_epochs": 4}},
+    "beta-1": {"method": "bert-emd", "objective": {"beta": 1.0}},
+    "beta-30": {"method": "bert-emd", "objective": {"beta": 30.0}},
     "answers": {"method": "soft-targets"},
     "bert-emd": {"method": "bert-emd"},
     "joint": {},

@@ -37,6 +37,7 @@ SEEDS = range(5)
 SST2_SEED, SST2_LABELLED, SST2_MANY, SST2_UNLABELLED = 42, 2_000, 20_000, 20_000
 TEACHERS: dict[str, dict[str, Any]] = {"minilm": {}, "mpnet": {"num_train_epochs": 3, "learning_rate": 3e-5}}
 BASELINES = "tfidf,frozen,static,int8-teacher,int8"
+EMD = "balanced@emd"  # the entry that the other mappings of its method are compared with
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def main(
         tasks: tasks, comma separated; of none, the tables of what is there are written.
         teachers: minilm, mpnet.
         students: 3x384, 6x384 (MiniLM's layers), half (of the teacher's layers), 4x312 (cut out of the teacher).
-        arms: methods; the labels alone are trained under the MiniLM teacher, and count under the other too.
+        arms: methods, METHOD@MAPPING, or files of a method's options; the labels alone are trained under the MiniLM
+            teacher, and count under the other too.
         seeds: as for `emdistill compare`.
         baselines: as for `emdistill compare`; measured in the cells of 3x384.
     """
@@ -190,7 +192,9 @@ def read_cells(folder: Path) -> Iterator[Cell]:
     """The cells of finished runs, by task, teacher and student."""
     for place in sorted(runs.parent for runs in folder.glob(f"*/*-*/{RUNS}")):
         teacher, _, student = place.name.partition("-")
-        commands = {method: as_command("distill", config) for method, config in configs(place)}
+        commands: dict[str, str] = {}
+        for name, config in configs(place):
+            commands.setdefault(name, as_command("distill", config))
         comparison = read_comparison(place, list(commands), SEEDS) if commands else None
         if comparison is None:
             continue
@@ -204,32 +208,55 @@ def read_cells(folder: Path) -> Iterator[Cell]:
 
 
 def configs(place: Path) -> list[tuple[str, dict[str, Any]]]:
-    """(method, options) of the runs of a comparison, the labels alone first."""
-    found = [read_run(file.parent).config for file in sorted((place / RUNS).glob(f"*/{RUN_FILE}"))]
-    return sorted(((config["method"], config) for config in found), key=lambda pair: pair[0] != LABELS)
+    """(entry, options) of the runs of a comparison, the labels alone first; a run's folder is ENTRY-SEED."""
+    files = sorted((place / RUNS).glob(f"*/{RUN_FILE}"))
+    found = [(file.parent.name.rpartition("-")[0], read_run(file.parent).config) for file in files]
+    return sorted(found, key=lambda pair: pair[0] != LABELS)
 
 
 def tables(cells: Sequence[Cell]) -> dict[str, Table]:
-    """By title: scores, differences with Holm's correction over all of a table, baselines, every run."""
-    methods = list(dict.fromkeys(entry.name for cell in cells for entry in cell.entries))
-    scores, baselines, runs = [], [], []
-    for cell in cells:
+    """By title: scores, differences with Holm's correction over all of a table, mappings, baselines, every run."""
+    by_method = without_mappings(cells)
+    methods = list(dict.fromkeys(entry.name for cell in by_method for entry in cell.entries))
+    scores, baselines = [], []
+    for cell in by_method:
         by_name = {entry.name: entry for entry in cell.entries}
         seeds = max(len(entry.scores) for entry in cell.entries)
         about = (cell.task, cell.metric, cell.teacher, f"{cell.teacher_score:.4f}", cell.student, str(seeds))
         scores.append([*about, *(spread(by_name[name], cell.metric) if name in by_name else "" for name in methods)])
-        for entry in cell.entries:
-            by_seed = " ".join(f"{score[cell.metric]:.4f}" for _, score in sorted(entry.scores.items()))
-            sizes = (f"{entry.mean_seconds:.0f}", f"{(entry.size or 0) / 1e6:.1f}")
-            runs.append([cell.task, cell.teacher, cell.student, entry.name, by_seed, *sizes])
         if cell.baselines:
             baselines += baseline_lines(cell, cell.baselines)
     made = {"Scores": Table(["task", "metric", "teacher", "its score", "student", "seeds", *methods], scores)}
-    made |= {f"Differences to {name}, in points": differences(cells, name) for name in (LABELS, "soft-targets")}
+    made |= {f"Differences to {name}, in points": differences(by_method, name) for name in (LABELS, "soft-targets")}
+    if mapped := by_mapping(cells):
+        made[f"Layer mappings: differences to {EMD}, in points"] = differences(mapped, EMD)
     headings = ["task", "teacher", "model", "score", "MB", "ms per text", "p95", "seconds", "on the front"]
     made["Baselines"] = Table(headings, baselines)
-    made["Every run"] = Table(["task", "teacher", "student", "method", "score by seed", "seconds", "MB"], runs)
+    headings = ["task", "teacher", "student", "method", "score by seed", "seconds", "MB"]
+    made["Every run"] = Table(headings, [run_line(cell, entry) for cell in cells for entry in cell.entries])
     return {title: replace(table, words=range(4)) for title, table in made.items()}
+
+
+def without_mappings(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells with the methods as their recipes have them."""
+    return [replace(cell, entries=tuple(entry for entry in cell.entries if "@" not in entry.name)) for cell in cells]
+
+
+def by_mapping(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells in which EMD stands, with the same method under every mapping that was run."""
+    method = EMD.partition("@")[0]
+    return [
+        replace(cell, entries=tuple(entry for entry in cell.entries if entry.name.partition("@")[0] == method))
+        for cell in cells
+        if any(entry.name == EMD for entry in cell.entries)
+    ]
+
+
+def run_line(cell: Cell, entry: EntryResult) -> list[str]:
+    """An entry's score by seed, its seconds and megabytes."""
+    by_seed = " ".join(f"{score[cell.metric]:.4f}" for _, score in sorted(entry.scores.items()))
+    sizes = (f"{entry.mean_seconds:.0f}", f"{(entry.size or 0) / 1e6:.1f}")
+    return [cell.task, cell.teacher, cell.student, entry.name, by_seed, *sizes]
 
 
 def baseline_lines(cell: Cell, record: BaselineRecord) -> list[list[str]]:
@@ -295,7 +322,7 @@ def write_tables(folder: Path, cells: Sequence[Cell]) -> None:
                 difference.mean,
                 (difference.low, difference.high),
             )
-            for cell, entry, difference in compared(cells, baseline)
+            for cell, entry, difference in compared(without_mappings(cells), baseline)
         ]
         title = f"Differences to {baseline}"
         charts += (
