@@ -29,6 +29,7 @@ from emdistill.ship.int8_choice import MAX_DROP_ON_TRAIN, Quantised, quantize_be
 from emdistill.ship.measurement import Batch, Variant, machine, measure_latencies, variant_records, weight_files
 from emdistill.ship.onnx import PACKAGES, export_onnx, head_output, open_onnx, reads_token_types, session_outputs
 from emdistill.ship.onnx_folder import CARD, INT8, MODEL, put_first, write_onnx_folder
+from emdistill.ship.quantize import Bits
 from emdistill.ship.subject import Classifier
 from emdistill.show.cards import heads_card
 from emdistill.tasks.answers import flat
@@ -53,7 +54,7 @@ def several_tasks(run: str) -> RunRecord | None:
 
 
 def export_heads(
-    run: str, record: RunRecord, place: Path, limits: Limits, *, data: str | None, int8: bool, threads: int
+    run: str, record: RunRecord, place: Path, limits: Limits, *, data: str | None, int8: bool, threads: int, bits: Bits
 ) -> GateRecord:
     """Export all heads as one graph, in float32 and perhaps in int8, and measure it; the metric is the mean over tasks.
 
@@ -77,7 +78,7 @@ def export_heads(
                     training_sample(own, tokenizer, _length(model.of(task)), head_output(task))
                     for task, own in sets.items()
                 ]
-                quantised = quantize_best(part / MODEL, part / INT8, samples, max_drop=most, threads=threads)
+                quantised = quantize_best(part / MODEL, part / INT8, samples, max_drop=most, threads=threads, bits=bits)
             notes += [no_int8(most)] * (quantised is None)
         write_onnx_folder(part, model, tokenizer)
         with console.status("scoring every head on dev"):

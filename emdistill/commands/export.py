@@ -39,6 +39,7 @@ from emdistill.ship.measurement import (
 )
 from emdistill.ship.onnx import PACKAGES, check_onnx_packages, export_onnx, open_onnx, reads_token_types
 from emdistill.ship.onnx_folder import CARD, CONFIG, EXAMPLE, INT8, MODEL, TOKENIZER, put_first, write_onnx_folder
+from emdistill.ship.quantize import Bits
 from emdistill.ship.subject import Classifier, Subject, read_subject
 from emdistill.show.cards import Reads, onnx_card
 from emdistill.show.gate_tables import gate_tables, verdict_lines
@@ -64,6 +65,7 @@ def export(
     max_drop: float | None = None,
     max_drop_from_teacher: float | None = None,
     threads: int | None = None,
+    weight_bits: Bits = 8,
     overwrite: bool = False,
 ) -> GateRecord:
     """Export a student, measure it beside its PyTorch form and its teacher, and judge it.
@@ -85,6 +87,7 @@ def export(
         max_drop: most points (hundredths) of the task's first metric below the PyTorch student's.
         max_drop_from_teacher: most points below the teacher's.
         threads: CPU threads of every runtime; as many as PyTorch takes if not given.
+        weight_bits: of int8: 7 to serve on processors without int8 instructions (VNNI), where 8 may overflow.
         overwrite: replace an export that stands in the output folder.
     """
     limits = Limits(max_latency_ms, max_size_mb, max_drop, max_drop_from_teacher)
@@ -97,7 +100,7 @@ def export(
     _check_place(place, overwrite=overwrite)
     if (several := several_tasks(run)) is not None:
         _check_several({"teacher": teacher, "dev": dev, "task": task}, limits)
-        gate = export_heads(run, several, place, limits, data=data, int8=int8, threads=threads)
+        gate = export_heads(run, several, place, limits, data=data, int8=int8, threads=threads, bits=weight_bits)
         _show(gate, place)
         return gate
     subject = read_subject(run, teacher=teacher, data=data, dev=dev, task=task)
@@ -122,7 +125,9 @@ def export(
             most = MAX_DROP_ON_TRAIN if max_drop is None else max_drop
             with console.status(f"writing {INT8}"):
                 sample = training_sample(subject.data, tokenizer, subject.max_length)
-                quantised = quantize_best(part / MODEL, part / INT8, [sample], max_drop=most, threads=threads)
+                quantised = quantize_best(
+                    part / MODEL, part / INT8, [sample], max_drop=most, threads=threads, bits=weight_bits
+                )
             asides += [no_int8(most)] * (quantised is None)
         write_onnx_folder(part, model, tokenizer)
         with console.status("scoring the exported models on dev"):

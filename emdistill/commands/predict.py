@@ -45,8 +45,7 @@ def predict_file(
             scripts read them; of CoNLL and CoNLL-U also the same, with the tags beside the words.
         text: column of the text; the column the model was trained on if not given.
         text_pair: column of the second text of a pair.
-        batch_size: sentences at once; if not given 64, and 1 in ONNX, for in int8 an answer depends a little on what
-            else is in its batch.
+        batch_size: sentences at once; if not given 64, and 1 in ONNX, where padding costs more than batches gain.
         max_length: tokens per sentence or pair at most; as the model was trained if not given.
         logits: write all logits too, by label: the answers that `emdistill distill --teacher FILE` takes.
         head: of a model of several tasks, the one that answers.

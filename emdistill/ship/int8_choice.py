@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from emdistill.ship.latency import Call, time_in_turns
 from emdistill.ship.onnx import OUTPUT, open_session, session_answers, session_outputs
-from emdistill.ship.quantize import Batch, groups, quantize_dynamic_int8, quantize_static_int8
+from emdistill.ship.quantize import Batch, Bits, groups, quantize_dynamic_int8, quantize_static_int8
 from emdistill.states import ANSWERS
 from emdistill.tasks import KINDS, TaskKind
 from emdistill.tasks.task import TaskData
@@ -61,7 +61,6 @@ class Quantised:
 def training_sample(data: TaskData, tokenizer: Any, max_length: int, output: str = OUTPUT) -> Sample:
     """ROWS_TO_CHOOSE_BY training rows of a task with its first metric."""
     task = data.task
-    # One text per batch, as in the scores on dev: in int8 an answer depends a little on what else is in its batch.
     sample = sample_batches(
         data, tokenizer, select="last", max_length=max_length, count=ROWS_TO_CHOOSE_BY, batch_size=1
     )
@@ -131,7 +130,13 @@ def quantize_within(
 
 
 def quantize_best(
-    fp32: Path, path: Path, samples: Sequence[Sample], *, max_drop: float, threads: int | None = None
+    fp32: Path,
+    path: Path,
+    samples: Sequence[Sample],
+    *,
+    max_drop: float,
+    threads: int | None = None,
+    bits: Bits = 8,
 ) -> Quantised | None:
     """Write the int8 graph that is worth shipping: dynamic, unless static is measurably faster here.
 
@@ -142,6 +147,7 @@ def quantize_best(
     fits texts of any kind.
 
     samples  of every task that the graph answers; some of their rows calibrate static, and are timed
+    bits     of the weights
     """
     some = _some(samples)
     scores = [sample.score(logits) for sample, logits in zip(samples, logits_of(fp32, samples), strict=True)]
@@ -149,8 +155,8 @@ def quantize_best(
     calibration = [batch for sample in some for batch in sample.batches]
     with tempfile.TemporaryDirectory() as folder:
         methods: dict[Literal["dynamic", "static"], Quantise] = {
-            "dynamic": quantize_dynamic_int8,
-            "static": partial(quantize_static_int8, calibration=calibration),
+            "dynamic": partial(quantize_dynamic_int8, bits=bits),
+            "static": partial(quantize_static_int8, calibration=calibration, bits=bits),
         }
         files = {method: Path(folder) / f"{method}.onnx" for method in methods}
         in_float32 = {

@@ -276,8 +276,6 @@ class OnnxClassifier:
 
         examples     columns `text`, perhaps `text_pair`, and those of the kind
         max_length   as trained by default
-        In dynamic int8 the ranges of activations are those of the whole batch, so that an answer depends a little on
-        what else is in it; one by one each text is answered as if it came alone.
         """
         kind, length = KINDS[self.config.kind], max_length or self.config.reading.max_length
         if not kind.one_answer:

@@ -283,7 +283,7 @@ config = json.loads((folder / "{CONFIG}").read_text(encoding="utf-8"))
 tokenizer = Tokenizer.from_file(str(folder / "{TOKENIZER}"))  # cuts and pads as the model was trained
 session = InferenceSession(str(folder / config["model"]), providers=["CPUExecutionProvider"])
 inputs = {{"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}}
-# One by one: in int8 an answer depends a little on what else is in its batch.
+# One by one: on a CPU padding costs more than batches gain.
 for text in {texts}:
 {answers}
 '''

@@ -1,9 +1,9 @@
 """A float32 graph in int8, dynamic or static, but for the parts that are to stay as they are.
 
-Embedding tables become int8 with a scale per row: two thirds of a small student. Matrix products become int8 by ONNX
-Runtime's quantiser, weights with a scale per column; activations get theirs in every call (dynamic), or once and for
-all from training texts (static). Products with a handful of outputs, as the classifier's, stay in float32: nothing is
-saved there.
+Embedding tables become int8 with a scale per row: two thirds of a small student. Matrix products become int8, weights
+with a scale per column; activations get a scale per token in every call (dynamic), or one range for all, once and for
+all, from training texts (static). Either way an answer depends on its text alone, and not on what else is in the batch.
+Products with a handful of outputs, as the classifier's, stay in float32: nothing is saved there.
 
 A group is what is kept in float32 together: `embeddings`, `layer.0.attention`, `layer.0.feed_forward`, …, `head`; of
 a chain's operators also `layer.0.convolution`.
@@ -12,8 +12,9 @@ a chain's operators also `layer.0.convolution`.
 import re
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,19 @@ from emdistill.ship.onnx import check_onnx_packages, quiet
 
 Batch = Mapping[str, NDArray[Any]]
 
+Bits = Literal[7, 8]
+
 FLOAT = 1  # onnx.TensorProto.FLOAT
+MICROSOFT = "com.microsoft"
+TINY = np.finfo(np.float32).tiny
+# The constants of _tokens_to_int8: ONNX Runtime's product of int8 is fast for activations without a sign.
+ROUNDING: Mapping[str, NDArray[Any]] = {
+    "last": np.array([-1], np.int64),
+    "step": np.array(1 / 127, np.float32),
+    "tiny": np.array(TINY, np.float32),
+    "one": np.array(1, np.float32),
+    "middle": np.array(128, np.uint8),
+}
 FEWEST_OUTPUTS = 16
 
 
@@ -36,37 +49,30 @@ def groups(fp32: Path) -> dict[str, list[str]]:
     return groups
 
 
-def quantize_dynamic_int8(fp32: Path, path: Path, *, keep: Collection[str] = ()) -> None:
-    """Weights in int8; activations are brought to int8 in every call, by their own range.
+def quantize_dynamic_int8(fp32: Path, path: Path, *, keep: Collection[str] = (), bits: Bits = 8) -> None:
+    """Weights in int8; activations are brought to int8 in every call, each token by its own largest value.
+
+    x̂ = round(x / s),  s = max|x| / 127 of the token;  y = s · scale of the column · (x̂ Ŵ), the sum in whole numbers
 
     keep  groups that stay in float32
+    bits  of the weights; 7 where the processor adds two products in 16 bits, which 8 would overflow
     Raises ModelError: `fp32` is no graph, or has nothing to quantise; ConfigError: a group that is none.
     """
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    def products_to_int8(source: Path, target: Path, options: dict[str, Any]) -> None:
-        quantize_dynamic(source, target, weight_type=QuantType.QInt8, **options)
-
-    _quantise(fp32, path, keep, products_to_int8)
+    _quantise(fp32, path, keep, partial(_products_by_token, bits=bits))
 
 
-def quantize_static_int8(fp32: Path, path: Path, *, calibration: Sequence[Batch], keep: Collection[str] = ()) -> None:
+def quantize_static_int8(
+    fp32: Path, path: Path, *, calibration: Sequence[Batch], keep: Collection[str] = (), bits: Bits = 8
+) -> None:
     """Weights in int8; activations by the range (least to greatest) they have over the calibration batches.
 
     calibration  padded batches of training texts; percentiles of the ranges were tried and gained nothing
-    keep         groups that stay in float32
+    keep, bits   as of quantize_dynamic_int8
     Raises as quantize_dynamic_int8 does, and ConfigError where there is nothing to calibrate on.
     """
     if not calibration:
         raise ConfigError("static int8 needs texts to calibrate on; give some training rows")
-    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
-
-    def products_to_int8(source: Path, target: Path, options: dict[str, Any]) -> None:
-        options["extra_options"] |= {"OpTypesToExcludeOutputQuantization": ["MatMul"]}
-        types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
-        quantize_static(source, target, _reader(source, calibration), quant_format=QuantFormat.QDQ, **types, **options)
-
-    _quantise(fp32, path, keep, products_to_int8)
+    _quantise(fp32, path, keep, partial(_products_by_range, calibration=calibration, bits=bits))
 
 
 def _group(node: str) -> str:
@@ -107,10 +113,8 @@ def _quantisable(model: Any) -> list[Any]:
     ]
 
 
-def _quantise(
-    fp32: Path, path: Path, keep: Collection[str], products_to_int8: Callable[[Path, Path, dict[str, Any]], None]
-) -> None:
-    """Tables here, products by `products_to_int8(source, target, options)`; `path` is written whole or not at all."""
+def _quantise(fp32: Path, path: Path, keep: Collection[str], products_to_int8: Callable[[Any, list[Any]], Any]) -> None:
+    """Tables here, products by `products_to_int8(model, nodes)`; `path` is written whole or not at all."""
     import onnx
 
     model = _load(fp32)
@@ -123,26 +127,85 @@ def _quantise(
     chosen = [node for node in nodes if _group(node.name) not in keep]
     if not chosen:
         raise ModelError(f"nothing of {fp32} is left to quantise; ship it in float32")
-    products = [node for node in chosen if node.op_type == "MatMul"]
     _tables_to_int8(model.graph, [node for node in chosen if node.op_type == "Gather"])
-    _note_types(model.graph, products)
-    options = {
-        "op_types_to_quantize": ["MatMul"],
-        "nodes_to_quantize": [node.name for node in products],
-        "per_channel": True,
-        "extra_options": {"MatMulConstBOnly": True, "DefaultTensorType": FLOAT},
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        prepared, quantised = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
-        onnx.save(model, prepared)
-        if products:
-            with quiet():
-                products_to_int8(prepared, quantised, options)
-            model = onnx.load(quantised)
+    if products := [node for node in chosen if node.op_type == "MatMul"]:
+        model = products_to_int8(model, products)
     del model.graph.value_info[:]
     del model.metadata_props[:]
     with written_whole(path) as part:
         onnx.save(model, part, "protobuf")
+
+
+def _products_by_token(model: Any, products: Sequence[Any], *, bits: Bits) -> Any:
+    """Each MatMul(x, W) becomes MatMulIntegerToFloat(x̂, Ŵ, scales of the columns) · s, a scale s per token."""
+    from onnx import helper, numpy_helper
+
+    graph, chosen = model.graph, {node.name for node in products}
+    matrices = {item.name: item for item in graph.initializer}
+    constants = dict(ROUNDING)
+    nodes, in_int8 = [], set()
+    for node in graph.node:
+        if node.name not in chosen:
+            nodes.append(node)
+            continue
+        x, w = node.input
+        if x not in in_int8:  # queries, keys and values read the same
+            in_int8.add(x)
+            nodes += _tokens_to_int8(x)
+        constants |= _columns_to_int8(w, numpy_helper.to_array(matrices[w]), 2 ** (bits - 1) - 1)
+        inputs = [f"{x}/int8", f"{w}/int8", "one", f"{w}/scales", "middle", f"{w}/zeros"]
+        product = f"{node.name}/product"
+        nodes.append(helper.make_node("MatMulIntegerToFloat", inputs, [product], product, domain=MICROSOFT))
+        nodes.append(helper.make_node("Mul", [product, f"{x}/scale"], node.output, node.name))
+    del graph.node[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    _drop_unused(graph)
+    if MICROSOFT not in {opset.domain for opset in model.opset_import}:
+        model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
+    return model
+
+
+def _tokens_to_int8(x: str) -> list[Any]:
+    """x/int8 = round(x / s) + 128 and x/scale = s = max|x| / 127 of each token; of a token of zeros s is tiny."""
+    from onnx import helper
+
+    steps = (
+        ("Abs", [x], "size"),
+        ("ReduceMax", [f"{x}/size", "last"], "largest"),
+        ("Mul", [f"{x}/largest", "step"], "step"),
+        ("Max", [f"{x}/step", "tiny"], "scale"),
+        ("Div", [x, f"{x}/scale"], "steps"),
+        ("QuantizeLinear", [f"{x}/steps", "one", "middle"], "int8"),
+    )
+    return [helper.make_node(kind, inputs, [f"{x}/{name}"], f"{x}/{name}") for kind, inputs, name in steps]
+
+
+def _columns_to_int8(name: str, matrix: NDArray[np.float32], most: int) -> dict[str, NDArray[Any]]:
+    """The matrix in whole numbers up to `most`, the scale and the zero of each column."""
+    scales = np.maximum(np.abs(matrix).max(0) / most, TINY).astype(np.float32)
+    whole = np.rint(matrix / scales).astype(np.int8)
+    return {f"{name}/int8": whole, f"{name}/scales": scales, f"{name}/zeros": np.zeros(scales.size, np.int8)}
+
+
+def _products_by_range(model: Any, products: Sequence[Any], *, calibration: Sequence[Batch], bits: Bits) -> Any:
+    """The products by ONNX Runtime's quantiser, which works on files."""
+    import onnx
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+    _note_types(model.graph, products)
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        prepared, quantised = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
+        onnx.save(model, prepared)
+        quantize_static(
+            prepared, quantised, _reader(prepared, calibration), quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, per_channel=True, reduce_range=bits < 8,
+            op_types_to_quantize=["MatMul"], nodes_to_quantize=[node.name for node in products],
+            extra_options={
+                "MatMulConstBOnly": True, "DefaultTensorType": FLOAT, "OpTypesToExcludeOutputQuantization": ["MatMul"],
+            },
+        )  # fmt: skip
+        return onnx.load(quantised)
 
 
 def _note_types(graph: Any, products: Sequence[Any]) -> None:
@@ -162,7 +225,7 @@ def _tables_to_int8(graph: Any, lookups: Sequence[Any]) -> None:
     tables = {item.name: item for item in graph.initializer}
     for name in dict.fromkeys(node.input[0] for node in lookups):
         table = numpy_helper.to_array(tables[name])
-        scales = np.maximum(np.abs(table).max(-1, keepdims=True) / 127, np.finfo(np.float32).tiny).astype(np.float32)
+        scales = np.maximum(np.abs(table).max(-1, keepdims=True) / 127, TINY).astype(np.float32)
         rounded = np.rint(table / scales).astype(np.int8)
         graph.initializer.append(numpy_helper.from_array(rounded, f"{name}/int8"))
         graph.initializer.append(numpy_helper.from_array(scales, f"{name}/scales"))
@@ -178,6 +241,10 @@ def _tables_to_int8(graph: Any, lookups: Sequence[Any]) -> None:
         graph.node.remove(node)
         for offset, new in enumerate(made):
             graph.node.insert(place + offset, new)
+    _drop_unused(graph)
+
+
+def _drop_unused(graph: Any) -> None:
     used = {name for node in graph.node for name in node.input}
     for item in [item for item in graph.initializer if item.name not in used]:
         graph.initializer.remove(item)

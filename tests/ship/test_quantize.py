@@ -104,7 +104,41 @@ def test_weights_have_a_scale_a_column_and_tables_a_scale_a_row(fp32: Path, tmp_
     assert (np.abs(restored - before[table]).max(1) <= rows / 127 / 2 * 1.001 + 1e-30).all()
     (query,) = (node for node in onnx.load(fp32).graph.node if node.name == "layer.0.attention.self.query")
     width = before[query.input[1]].shape[1]
-    assert after[f"{query.input[1]}_scale"].shape == (width,)
+    assert after[f"{query.input[1]}/scales"].shape == (width,)
+
+
+@METHODS
+def test_an_answer_depends_on_its_text_alone(fp32: Path, tmp_path: Path, quantise: Any) -> None:
+    quantise(fp32, tmp_path / "int8.onnx")
+    alone = [
+        {name: values[row : row + 1, : batch["attention_mask"][row].sum()] for name, values in batch.items()}
+        for batch in BATCHES
+        for row in range(len(batch["input_ids"]))
+    ]
+    longer = [
+        {name: np.pad(values, ((0, 0), (0, 7))) for name, values in batch.items()} for batch in reversed(BATCHES)
+    ]
+    (answers,) = logits_of(tmp_path / "int8.onnx", [Sample(alone, unscored)])
+    (padded,) = logits_of(tmp_path / "int8.onnx", [Sample(longer, unscored)])
+    np.testing.assert_allclose(one(tmp_path / "int8.onnx"), answers, atol=1e-5, rtol=0)
+    rows = len(BATCHES[0]["input_ids"])
+    restored = np.concatenate([padded[start : start + rows] for start in range(len(padded) - rows, -1, -rows)])
+    np.testing.assert_allclose(restored, answers, atol=1e-5, rtol=0)
+
+
+@METHODS
+def test_products_of_7_bit_weights_fit_in_16_bits(fp32: Path, tmp_path: Path, quantise: Any) -> None:
+    quantise(fp32, tmp_path / "int8.onnx", bits=7)
+    model = onnx.load(tmp_path / "int8.onnx")
+    stored = weights(tmp_path / "int8.onnx")
+    read = {name for node in model.graph.node if node.op_type != "Gather" for name in node.input}
+    products = [item for name, item in stored.items() if name in read and item.ndim == 2 and item.dtype == np.int8]
+    assert len(products) == 13  # six per layer, and the pooler's
+    for matrix in products:  # two neighbours of a column times the largest activation, in the order they are added
+        pairs = np.abs(matrix[0::2].astype(np.int64)) + np.abs(matrix[1::2].astype(np.int64))
+        assert 255 * pairs.max() < 2**15
+    reference = one(fp32)
+    assert np.abs(one(tmp_path / "int8.onnx") - reference).max() < 0.2 * np.ptp(reference)
 
 
 @METHODS
