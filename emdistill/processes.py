@@ -29,7 +29,38 @@ def mean_over_processes(values: "Tensor") -> "Tensor":
     """The mean of these values over the processes of the training, in place; as they are where there is one."""
     import torch.distributed as distributed
 
-    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+    if _are_several():
         distributed.all_reduce(values)
         values /= distributed.get_world_size()
     return values
+
+
+def of_all_processes(values: "Tensor") -> "Tensor":
+    """The mean of these values over the processes, with the gradient of this process's own.
+
+    Gradients are averaged over the processes, so that together they get the gradient of the mean.
+    """
+    if not _are_several():
+        return values
+    return values + (mean_over_processes(values.detach().clone()) - values.detach())
+
+
+def shared_count(count: "Tensor") -> "Tensor":
+    """What a process divides its sum by, so that the mean over the processes is the mean over all their entries.
+
+    Σ_p (S_p / c) / P = Σ_p S_p / Σ_p n_p  with c = Σ_p n_p / P, the mean of the counts n_p; n_p where there is one
+    """
+    return mean_over_processes(count.float()) if _are_several() else count
+
+
+def mean_of_entries(values: "Tensor") -> "Tensor":
+    """This process's part of the mean over the entries of all processes: its sum over `shared_count`."""
+    if not _are_several():
+        return values.mean()
+    return values.sum() / shared_count(values.new_tensor(values.numel()))
+
+
+def _are_several() -> bool:
+    import torch.distributed as distributed
+
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from emdistill.errors import ConfigError
-from emdistill.processes import mean_over_processes
 
 FIRST_STEPS = 10  # measured at each of them, for norms change fast there
 LARGEST_FACTOR = 1e4  # of a term that hardly pulls; one that does not pull at all would get an infinite one
@@ -31,7 +30,7 @@ class GradientBalance(nn.Module):
     norm_smoothing  ν of the running geometric mean of the norms: log G ← ν log G + (1 − ν) log G_new, the plain mean
                     of the logs as long as there are fewer than 1 / (1 − ν) measurements
     ∇ is over the student's weights. Factors are constants for the gradient, 1 before the first measurement, at most
-    10⁴. Buffers log_norms [factors + 1], R's last, and measurements; means over the processes of torch.distributed.
+    10⁴. Buffers log_norms [factors + 1], R's last, and measurements.
     Raises ConfigError for settings out of range.
     """
 
@@ -76,9 +75,10 @@ class GradientBalance(nn.Module):
         logs = [math.log(max(norms[name], LEAST_NORM)) for name in self.groups]
         reference = norms.get(REFERENCE)
         logs.append(sum(logs) / len(logs) if reference is None else math.log(max(reference, LEAST_NORM)))
-        new = mean_over_processes(self.log_norms.new_tensor(logs))
         self.measurements += 1
-        self.log_norms.lerp_(new, torch.clamp(1 / self.measurements, min=1 - self.norm_smoothing))
+        self.log_norms.lerp_(
+            self.log_norms.new_tensor(logs), torch.clamp(1 / self.measurements, min=1 - self.norm_smoothing)
+        )
         self._measured_at = step
 
     def factors(self) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from emdistill.errors import ConfigError
 from emdistill.losses.loss import Loss, logits_of
+from emdistill.processes import shared_count
 from emdistill.states import ASKED, NOT_MASKED, EncoderStates, Link, labels_of_answers, over_answers
 
 
@@ -48,4 +49,4 @@ class HardLabels(Loss):
             logits, labels = logits[labels != NOT_MASKED], labels[labels != NOT_MASKED]
         classes = labels[labels != NOT_MASKED] if labels.ndim == 2 else labels
         entropy = functional.cross_entropy(logits, classes, reduction="sum", label_smoothing=self.label_smoothing)
-        return {"hard_labels": entropy / len(classes)}
+        return {"hard_labels": entropy / shared_count(classes.new_tensor(len(classes)))}

@@ -9,7 +9,7 @@ from torch import Tensor
 from emdistill.errors import ConfigError, TrainingError
 from emdistill.losses.loss import Loss
 from emdistill.mapping import HostCopy, LayerMapping, Pair
-from emdistill.processes import mean_over_processes
+from emdistill.processes import of_all_processes
 from emdistill.states import EncoderStates
 
 
@@ -39,9 +39,10 @@ class LayerLoss(Loss):
                 layers as TinyBERT does, 1/M averages them; None leaves them as the mapping gives them
     cost_memory μ: flows (and what cost attention makes of them) come from the exponential mean of the costs of many
                 batches, C ← μ C + (1 − μ) D with the start's bias taken out; 0: from each batch's own. Buffers
-                remembered_costs [K, M, N] and remembered_share; means over the processes of torch.distributed. The
-                loss is of the batch's costs; no gradient passes through the flow.
+                remembered_costs [K, M, N] and remembered_share. The loss is of the batch's costs; no gradient passes
+                through the flow.
     compiled    compute the costs by compiled kernels
+    Of several processes the costs are the means over all of them, so that all have the same flows and layer weights.
     Raises ConfigError for a memory out of range; TrainingError, naming the kind, where a cost that decides a flow is
     NaN or infinite.
     Source: BERT-EMD (Li et al., EMNLP 2020).
@@ -84,15 +85,14 @@ class LayerLoss(Loss):
         return self.terms(costs, HostCopy(self.host_inputs(costs)).wait())
 
     def layer_costs(self, student: EncoderStates, teacher: EncoderStates) -> Tensor:
-        """The costs of all kinds, [K, M, N]: the part of the loss that the flow is not needed for."""
+        """The costs of all kinds, [K, M, N], of all processes: the part of the loss that needs no flow."""
         options = CostOptions(pairs=self.mapping.pairs, compiled=self.compiled)
-        return torch.stack([kind(student, teacher, **options) for kind in self.costs])
+        return of_all_processes(torch.stack([kind(student, teacher, **options) for kind in self.costs]))
 
     def host_inputs(self, costs: Tensor) -> list[Tensor]:
         """What `terms` reads on the CPU; in training mode the batch's costs are remembered first."""
         if self.cost_memory and self.training:
-            new = mean_over_processes(costs.detach().clone())
-            self.remembered_costs.lerp_(new.to(self.remembered_costs), 1 - self.cost_memory)
+            self.remembered_costs.lerp_(costs.detach().to(self.remembered_costs), 1 - self.cost_memory)
             self.remembered_share.lerp_(torch.ones_like(self.remembered_share), 1 - self.cost_memory)
         return self.mapping.host_inputs(self._deciding(costs).detach())
 

@@ -11,6 +11,7 @@ from emdistill.config import SoftLoss
 from emdistill.errors import ConfigError
 from emdistill.losses.loss import Loss, impossible, logits_of
 from emdistill.losses.temperatures import TemperatureSpread, temperatures
+from emdistill.processes import mean_of_entries, shared_count
 from emdistill.states import EncoderStates, Link, over_answers
 
 
@@ -73,9 +74,9 @@ class SoftTargets(Loss):
             entropy = functional.binary_cross_entropy_with_logits(own / self.temperature, chances)
             return {"soft_targets": self.temperature**2 * entropy}
         if self.spread is None:
-            return {"soft_targets": self.temperature**2 * cross_entropy(own, other, self.temperature).mean()}
+            return {"soft_targets": self.temperature**2 * mean_of_entries(cross_entropy(own, other, self.temperature))}
         each = temperatures(own, other, self.temperature, self.spread)
-        return {"soft_targets": (each**2 * cross_entropy(own, other, each[:, None])).mean()}
+        return {"soft_targets": mean_of_entries(each**2 * cross_entropy(own, other, each[:, None]))}
 
     def extra_repr(self) -> str:
         if self.link == "identity" or self.loss == "squared":
@@ -96,4 +97,4 @@ def squared_difference(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean of (student - teacher)² over the logits [A, C] of answers that can be given; 0 where none can."""
     possible = ~impossible(teacher)
     differences = torch.where(possible, student - teacher, 0)
-    return differences.square().sum() / possible.sum().clamp(min=1)
+    return differences.square().sum() / shared_count(possible.sum()).clamp(min=1)

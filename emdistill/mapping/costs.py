@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from emdistill.errors import ConfigError
 from emdistill.mapping.kernels import Pair, accumulation_dtype, pulls, squared_differences
 from emdistill.mapping.transport import solve_transport
+from emdistill.processes import mean_over_processes, shared_count
 
 Heads = Literal["equal", "mean", "match"]
 Scale = Literal["squared", "relative"]
@@ -82,9 +83,10 @@ def layer_variances(layers: Sequence[Tensor], mask: Tensor) -> Tensor:
         entries = torch.where(valid, layer.to(dtype), 0)
         over = (0, 1) if layer.ndim == 3 else (0, 2, 3)
         features = layer.shape[2 if layer.ndim == 3 else 1]
-        mean = entries.sum(over, keepdim=True) * features / count
-        variance = torch.where(valid, entries - mean, 0).square().sum() / count
-        floored = torch.maximum(variance, VARIANCE_FLOOR * entries.square().sum() / count)
+        mean = mean_over_processes(entries.sum(over, keepdim=True)) * features / count
+        squares = torch.stack([torch.where(valid, entries - mean, 0).square().sum(), entries.square().sum()])
+        variance, mean_square = mean_over_processes(squares) / count
+        floored = torch.maximum(variance, VARIANCE_FLOOR * mean_square)
         variances.append(torch.where(floored > 0, floored, 1))
     return torch.stack(variances)
 
@@ -136,12 +138,14 @@ class _PairCosts(torch.autograd.Function):
         ctx: Any, tokens: Tensor, pairs: Sequence[Pair], compiled: bool, students: int, *layers: Tensor
     ) -> Tensor:
         ctx.pairs, ctx.compiled, ctx.students = pairs, compiled, students
+        ctx.count = _count(layers[0], tokens)
         ctx.save_for_backward(tokens, *layers)
         with torch.autocast(tokens.device.type, enabled=False):
             sums = squared_differences(
                 layers[:students], layers[students:], pairs, _valid(layers[0], tokens), compiled=compiled
             )
-            return (sums / _count(layers[0], tokens)).to(accumulation_dtype(layers))
+            costs: Tensor = (sums / ctx.count).to(accumulation_dtype(layers))
+            return costs
 
     @staticmethod
     @once_differentiable
@@ -152,7 +156,7 @@ class _PairCosts(torch.autograd.Function):
         valid = _valid(layers[0], tokens)
         grads: list[Tensor | None] = [None] * len(layers)
         with torch.autocast(tokens.device.type, enabled=False):
-            weights = 2 * grad_costs / _count(layers[0], tokens)
+            weights = 2 * grad_costs / ctx.count
             if any(needed[: len(students)]):
                 grads[: len(students)] = pulls(students, teachers, ctx.pairs, weights, valid, compiled=ctx.compiled)
             if any(needed[len(students) :]):
@@ -167,9 +171,10 @@ def _valid(layer: Tensor, tokens: Tensor) -> Tensor:
 
 
 def _count(layer: Tensor, tokens: Tensor) -> Tensor:
-    """The number of valid entries of one layer; a tensor, so that an accelerator need not be waited for."""
+    """The number of valid entries of one layer, the mean over the processes; a tensor: no accelerator need wait."""
     lengths = tokens.sum(dim=1)
-    return lengths.sum() * layer.shape[-1] if layer.ndim == 3 else lengths.square().sum() * layer.shape[1]
+    own = lengths.sum() * layer.shape[-1] if layer.ndim == 3 else lengths.square().sum() * layer.shape[1]
+    return shared_count(own)
 
 
 def _chosen(side: str, layers: Sequence[Tensor | None], numbers: Sequence[int]) -> tuple[list[int], list[Tensor]]:

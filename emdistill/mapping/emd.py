@@ -11,7 +11,6 @@ from torch import Tensor
 from emdistill.errors import ConfigError
 from emdistill.mapping.mapping import LayerMapping
 from emdistill.mapping.transport import solve_transport
-from emdistill.processes import mean_over_processes
 
 CostAttention = Literal["inverse", "softmax", "reverse", "off"]
 
@@ -26,8 +25,8 @@ class EmdMapping(LayerMapping):
 
     forward: costs [..., M, N] -> flow [..., M, N], detached, of total mass 1, one plan per matrix, between the
     weights as they are. In training mode `cost_attention_update` then replaces the weights by their mean over the
-    matrices (stack the costs of several losses to couple them; build one mapping per loss to keep them apart) and
-    over the processes of torch.distributed. Buffers student_weights [M] and teacher_weights [N] start uniform.
+    matrices (stack the costs of several losses to couple them; build one mapping per loss to keep them apart). Buffers
+    student_weights [M] and teacher_weights [N] start uniform.
     Settings are those of `cost_attention_update`; "off" keeps the weights.
     Raises ConfigError for settings out of range, TransportError for costs that are no transport problem.
     Source: Li et al., BERT-EMD, EMNLP 2020 (arXiv 2010.06133).
@@ -118,7 +117,6 @@ class EmdMapping(LayerMapping):
         )
         weights = torch.cat([new_student.mean(dim=0), new_teacher.mean(dim=0)]).to(self.student_weights.dtype)
         weights = weights.to(self.student_weights.device, non_blocking=True)
-        weights = mean_over_processes(weights)
         self.student_weights.copy_(weights[: self.student_layers])
         self.teacher_weights.copy_(weights[self.student_layers :])
 

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from emdistill.errors import ConfigError
 from emdistill.mapping.mapping import LayerMapping
 from emdistill.mapping.sinkhorn import check_problem, outer_sum, with_exact_marginals
-from emdistill.processes import mean_over_processes
 
 WEIGHTS = Path(__file__).with_name("learned.safetensors")
 WIDTH, DEPTH, FEATURES = 32, 3, 3
@@ -161,7 +160,7 @@ class LearnedMapping(LayerMapping):
             slope = ((prices - prices.mean(dim=-1, keepdim=True)) / scale[..., None]).reshape(-1, len(weights))
             moved = weights * torch.exp(-self.step * slope.mean(dim=0))
             moved = (moved / moved.sum()).clamp_min(self.weight_floor)
-            weights.copy_(mean_over_processes(moved / moved.sum()))
+            weights.copy_(moved / moved.sum())
 
     def extra_repr(self) -> str:
         return (

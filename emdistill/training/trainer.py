@@ -301,7 +301,8 @@ class DistillationTrainer(Trainer):
         # transformers' own grouping draws from the global generator: an epoch resumed half-way would be reordered.
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
-        return LengthGroupedSampler(self._lengths, self.args.train_batch_size, self.args.seed)
+        # Of several processes each takes its part of what one of them would read at once.
+        return LengthGroupedSampler(self._lengths, self.args.train_batch_size * self.args.world_size, self.args.seed)
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler[int] | None:
         # transformers would group these by length too: predictions in another order than the examples.

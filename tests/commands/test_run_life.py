@@ -1,5 +1,6 @@
 """A run over its life: refused before the old one is touched, mended after a kill, written by one process."""
 
+import json
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from messages import unnamed
 from run_folders import contents, read_record, write_record
@@ -135,15 +137,27 @@ sys.exit(max(os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(2)))
 
 
 def test_two_processes_write_one_run_once(place: Any, tmp_path: Path) -> None:
-    """One student learned by two gloo processes; what the folder holds is what one process writes."""
-    short = ["--training.flow_steps=1", "--training.max_steps=2"]
+    """One student learned by two gloo processes; what the folder holds is what one process writes, and learns."""
+    short = ["--training.flow_steps=1", "--training.max_steps=4", "--training.logging_steps=1", "--mapping=emd"]
+    half = "--training.per_device_train_batch_size=8"
+    teacher = Path(shutil.copytree(place.folder / "teacher", tmp_path / "teacher"))
+    config = json.loads((teacher / "config.json").read_text())
+    without_dropout = {name: 0.0 for name in config if "dropout" in name}  # each process draws its own
+    (teacher / "config.json").write_text(json.dumps(config | without_dropout))
+    short.append(f"--teacher={teacher}")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [sys.executable, "-c", TWO_PROCESSES, str(tmp_path), *place.distill("--output", f"{tmp_path}/two", *short)],
+        [
+            sys.executable,
+            "-c",
+            TWO_PROCESSES,
+            str(tmp_path),
+            *place.distill("--output", f"{tmp_path}/two", *short, half),
+        ],
         env=os.environ | environment,
         timeout=300,
         check=False,
@@ -153,8 +167,18 @@ def test_two_processes_write_one_run_once(place: Any, tmp_path: Path) -> None:
     assert not unnamed(told["0.out"], "teacher on dev", f"{tmp_path}/two")
     assert told["1.out"] == ""  # one of them speaks
     assert read_run(tmp_path / "two").is_finished
-    assert [record.step for record in read_flows(tmp_path / "two" / "flows.jsonl")] == [1, 2]
     assert main(place.distill("--output", f"{tmp_path}/one", *short)) == 0
+    flows = [list(read_flows(tmp_path / name / "flows.jsonl")) for name in ("one", "two")]
+    assert [record.step for record in flows[1]] == [1, 2, 3, 4]
+    for ours, alone in zip(flows[1], flows[0], strict=True):
+        for side in ("flows", "student_weights", "teacher_weights"):
+            for term, numbers in getattr(alone, side).items():
+                np.testing.assert_allclose(getattr(ours, side)[term], numbers, atol=1e-5)
+    losses = [
+        [entry["loss"] for entry in read_run(tmp_path / name).log[0].log if "loss" in entry] for name in ("one", "two")
+    ]
+    assert len(losses[0]) == 4
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     one, two = (
         sorted(re.sub(r"events\.\S*", "events", file.relative_to(folder).as_posix()) for file in folder.rglob("*"))
         for folder in (tmp_path / "one", tmp_path / "two")
