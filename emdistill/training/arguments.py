@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from transformers import TrainingArguments
 
+from emdistill.errors import ConfigError
 from emdistill.models.arithmetic import has_bfloat16
 
 
@@ -40,6 +41,13 @@ class DistillationArguments(TrainingArguments):
     tokens_per_batch: int = field(default=0)
     compile_costs: bool | None = field(default=None)
     teacher_bf16: bool | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()  # type: ignore[no-untyped-call]
+        if self.fsdp and self.device.type == "cpu":  # transformers would pass over it without a word
+            raise ConfigError(
+                "--training.fsdp shards over accelerators, and this is a CPU; leave it out: torchrun alone"
+            )
 
     @property
     def teacher_dtype(self) -> torch.dtype:

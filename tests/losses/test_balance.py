@@ -130,15 +130,6 @@ def test_terms_that_do_not_pull_leave_the_factors_finite(norms: dict[str, float]
     assert 0 <= balance.factors()["layers"].item() <= LARGEST_FACTOR * 1.001
 
 
-def test_factors_are_means_over_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    monkeypatch.setattr(torch.distributed, "all_reduce", lambda logs: logs.add_(torch.tensor([2.0, 1.0]).log()))
-    balance = GradientBalance(["layers"])
-    balance.note(0, {"layers": 8.0, "reference": 1.0})
-    assert balance.factors()["layers"].item() == pytest.approx(1 / 4)
-
-
 def test_it_goes_on_from_its_state() -> None:
     balance, resumed = GradientBalance(["a", "b"], each=True), GradientBalance(["a", "b"], each=True)
     for step in range(20):

@@ -73,16 +73,6 @@ def test_any_mapping_may_remember(mapping: UnbalancedMapping | SinkhornMapping) 
         assert all(torch.isfinite(layer.grad).all() for layer in student.hidden)
 
 
-def test_costs_are_means_over_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    monkeypatch.setattr(torch.distributed, "all_reduce", lambda costs: costs.add_(1.0))
-    loss, ((student, teacher),) = remembering(), batches(1)
-    own = loss.layer_costs(student, teacher)
-    loss(student, teacher, {})
-    torch.testing.assert_close(loss.remembered_costs, 0.2 * (own + 1) / 2)
-
-
 def test_without_memory_there_is_no_state_and_nonsense_is_refused() -> None:
     assert not any("remembered" in name for name in remembering(0.0).state_dict())
     with names(ConfigError, "cost_memory=1"):

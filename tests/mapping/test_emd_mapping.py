@@ -1,10 +1,5 @@
 """EmdMapping and cost attention against plain recomputation and the method's own facts."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -280,51 +275,3 @@ def test_it_prints_what_matters() -> None:
     )
     assert "temperature=12" in repr(EmdMapping(3, 6, cost_attention="softmax", temperature=12))
     assert repr(EmdMapping(3, 6, cost_attention="off")).endswith("cost_attention='off')")
-
-
-PROCESS = """
-import os, sys, torch, torch.distributed as dist
-from emdistill.mapping import EmdMapping
-torch.set_num_threads(1)
-rank, folder = int(sys.argv[1]), sys.argv[2]
-store = dist.FileStore(folder + "/store", 2)
-dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
-mapping = EmdMapping(3, 6)
-mapping(torch.rand(3, 6, generator=torch.Generator().manual_seed(rank)))
-torch.save(mapping.state_dict(), f"{folder}/{rank}.pt")
-dist.destroy_process_group()
-"""
-
-
-def test_new_weights_are_averaged_over_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    here, there = EmdMapping(3, 6), EmdMapping(3, 6)
-    there(random_costs((3, 6), 1))
-    alone = EmdMapping(3, 6)
-    alone(random_costs((3, 6), 0))
-    others = torch.cat([there.student_weights, there.teacher_weights])
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    monkeypatch.setattr(torch.distributed, "all_reduce", lambda weights: weights.add_(others))
-    here(random_costs((3, 6), 0))
-    torch.testing.assert_close(here.student_weights, (alone.student_weights + there.student_weights) / 2)
-    torch.testing.assert_close(here.teacher_weights, (alone.teacher_weights + there.teacher_weights) / 2)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
-def test_real_processes_keep_the_same_weights(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", PROCESS]
-    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo"}
-    processes = [subprocess.Popen([*command, str(rank), str(tmp_path)], env=environment) for rank in (0, 1)]
-    try:
-        assert [process.wait(timeout=240) for process in processes] == [0, 0]
-    finally:
-        for process in processes:
-            process.kill()
-    alone = [EmdMapping(3, 6) for _ in range(2)]
-    for rank, mapping in enumerate(alone):
-        mapping(random_costs((3, 6), rank))
-    for name in ("student_weights", "teacher_weights"):
-        expected = (getattr(alone[0], name) + getattr(alone[1], name)) / 2
-        for rank in (0, 1):
-            torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt", weights_only=True)[name], expected)

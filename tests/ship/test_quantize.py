@@ -115,9 +115,7 @@ def test_an_answer_depends_on_its_text_alone(fp32: Path, tmp_path: Path, quantis
         for batch in BATCHES
         for row in range(len(batch["input_ids"]))
     ]
-    longer = [
-        {name: np.pad(values, ((0, 0), (0, 7))) for name, values in batch.items()} for batch in reversed(BATCHES)
-    ]
+    longer = [{name: np.pad(values, ((0, 0), (0, 7))) for name, values in batch.items()} for batch in reversed(BATCHES)]
     (answers,) = logits_of(tmp_path / "int8.onnx", [Sample(alone, unscored)])
     (padded,) = logits_of(tmp_path / "int8.onnx", [Sample(longer, unscored)])
     np.testing.assert_allclose(one(tmp_path / "int8.onnx"), answers, atol=1e-5, rtol=0)

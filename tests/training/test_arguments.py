@@ -1,0 +1,18 @@
+"""What of transformers' arguments cannot work is refused, and not passed over."""
+
+import pytest
+from messages import names
+
+from emdistill.errors import ConfigError
+from emdistill.training import DistillationArguments
+
+
+def test_shards_over_accelerators_need_some(tmp_path) -> None:
+    with names(ConfigError, "--training.fsdp", "torchrun"):
+        DistillationArguments(output_dir=str(tmp_path), use_cpu=True, fsdp=True)
+
+
+@pytest.mark.parametrize("options", [{}, {"bf16": True}])
+def test_the_teacher_computes_as_is_asked(tmp_path, options: dict[str, bool]) -> None:
+    arguments = DistillationArguments(output_dir=str(tmp_path), use_cpu=True, teacher_bf16=False, **options)
+    assert str(arguments.teacher_dtype) == "torch.float32"
