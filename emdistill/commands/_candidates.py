@@ -16,7 +16,8 @@ from emdistill.models.encoder import encoder_shape, load_tokenizer, save_student
 from emdistill.models.families import family_of
 from emdistill.models.inputs import first_position
 from emdistill.models.vocabulary import kept_tokens, load_with_tokenizer, prune, used_tokens
-from emdistill.runs.compression import TEACHER, CandidateRow, Form, FormRow
+from emdistill.runs.compression import TEACHER, CandidateRow, FormRow
+from emdistill.runs.search_record import Form
 from emdistill.search.budget import Budget, Cost
 from emdistill.search.shapes import RANK, Proposal, ladder, propose
 from emdistill.ship.operator_table import FEW, MANY, GraphCost, along_layers, measure_graphs

@@ -1,6 +1,5 @@
 """The search of a compression: baselines, prices, short trainings, whole ones, exports, and what is delivered."""
 
-import json
 import re
 import shutil
 import time
@@ -31,7 +30,7 @@ from emdistill.console import print_table, say
 from emdistill.data.batches import tokenise
 from emdistill.data.read import hold_out
 from emdistill.data.unlabelled import every_nth_text
-from emdistill.errors import EmdistillError, Interrupted, OutputError, TrainingError
+from emdistill.errors import EmdistillError, Interrupted, TrainingError
 from emdistill.files import folder_written_whole
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.teacher import Teacher
@@ -39,22 +38,19 @@ from emdistill.options import load_config
 from emdistill.runs.answers import Logits
 from emdistill.runs.baseline_record import TITLES
 from emdistill.runs.compression import (
-    COMPRESSION,
     TEACHER,
     BaselineLine,
     CandidateRow,
     CompressionRecord,
     FinalRow,
-    Form,
     FormRow,
     PlanRow,
     TrialRow,
-    read_compression,
-    write_compression,
 )
 from emdistill.runs.gate_record import GATE, GateRecord, read_gate
 from emdistill.runs.open_run import OWN_FILES, remove
 from emdistill.runs.record import RUN_FILE, RunRecord
+from emdistill.runs.search_record import Form, write_search
 from emdistill.search.budget import Budget
 from emdistill.search.halving import Plan, finalists, make_plan, next_trial
 from emdistill.ship.measurement import busy_note, read_cpu_clock
@@ -76,7 +72,7 @@ from emdistill.training.evaluate import score_sets
 from emdistill.training.splits import HELD_OUT_AT_MOST, HELD_OUT_SEED, HELD_OUT_SHARE
 
 TRIALS, FINALS, MODEL, CACHE, PAGE = "trials", "finals", "model", "teacher_cache", "report.html"
-REPLACED = (TRIALS, FINALS, MODEL, CACHE, OWN_VOCABULARY, COMPRESSION, PAGE, PLOTLY)
+REPLACED = (TRIALS, FINALS, MODEL, CACHE, OWN_VOCABULARY, CompressionRecord.FILE, PAGE, PLOTLY)
 HELD_OUT = "held-out"
 EVERY, FEWEST_TEXTS, MOST_TEXTS = 5, 200, 1000  # of the texts without labels: those that choose
 BESIDE = ("tfidf", "static")
@@ -120,7 +116,7 @@ class Compression:
         now = time.perf_counter()
         self.record.spent += now - self._started
         self._started = now
-        write_compression(self.folder, self.record)
+        write_search(self.folder, self.record)
 
     def run(self, students: Sequence[str] | None, methods: Sequence[str], finals: int) -> None:
         """All that is not done yet, to the page."""
@@ -417,22 +413,3 @@ def _final(
 def _folder_name(candidate: str) -> str:
     """'4x312 soft-targets, rank 128' -> '4x312-soft-targets-rank-128'."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", candidate)
-
-
-def taken_up(folder: Path, record: CompressionRecord) -> CompressionRecord:
-    """The search that stands in the folder, to go on with; the new one where none does.
-
-    Raises OutputError where it is one of other settings, naming them.
-    """
-    before = read_compression(folder)
-    if before is None:
-        return record
-    now = json.loads(json.dumps(record.settings))
-    if other := [name for name in {**before.settings, **now} if before.settings.get(name) != now.get(name)]:
-        lines = [f"  {name}: {before.settings.get(name)!r} then, {now.get(name)!r} now" for name in other]
-        differences = "\n".join(lines)
-        raise OutputError(
-            f"{folder} holds a compression of other settings:\n{differences}\n"
-            "go on with it as it was started, replace it with --overwrite, or choose another --output"
-        )
-    return replace(before, hours=record.hours, command=record.command)

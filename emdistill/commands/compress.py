@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from emdistill.commands._candidates import Nursery, check_students
-from emdistill.commands._compression import CACHE, REPLACED, TRIALS, Compression, taken_up
+from emdistill.commands._compression import CACHE, REPLACED, TRIALS, Compression
 from emdistill.commands._open_teacher import input_hashes, open_teacher
 from emdistill.commands._places import check_folder
 from emdistill.config import check_limits, command_line
@@ -17,6 +17,7 @@ from emdistill.errors import ConfigError, Interrupted
 from emdistill.options import load_config
 from emdistill.runs.compression import CompressionRecord
 from emdistill.runs.open_run import PLACES, remove
+from emdistill.runs.search_record import taken_up
 from emdistill.search.budget import read_budget
 from emdistill.ship.measurement import machine
 from emdistill.ship.onnx import check_onnx_packages
@@ -128,7 +129,7 @@ def compress(
     if overwrite:
         remove(folder, REPLACED)
     (folder / TRIALS).mkdir(parents=True, exist_ok=True)
-    search = Compression(nursery, options, taken_up(folder, record), started)
+    search = Compression(nursery, options, taken_up(folder, record, hours=hours), started)
     try:
         search.run(words, taught, finals)
     except KeyboardInterrupt:

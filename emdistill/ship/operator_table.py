@@ -19,7 +19,7 @@ from rich.console import Console
 from transformers import PreTrainedModel
 
 from emdistill.models.inputs import longest_text
-from emdistill.runs.compression import Form
+from emdistill.runs.search_record import Form
 from emdistill.ship.gate import LENGTHS
 from emdistill.ship.int8_choice import MARGIN
 from emdistill.ship.latency import Call, summarise, time_in_turns

@@ -12,7 +12,8 @@ from emdistill.cli import main
 from emdistill.commands import _candidates, _compression
 from emdistill.commands.compress import compress
 from emdistill.errors import ConfigError, Interrupted, OutputError
-from emdistill.runs.compression import TEACHER, read_compression
+from emdistill.runs.compression import TEACHER, CompressionRecord
+from emdistill.runs.search_record import read_search
 from emdistill.ship.onnx import open_onnx
 from emdistill.ship.operator_table import measure_graphs
 
@@ -62,7 +63,7 @@ def test_the_best_within_the_budget_is_a_folder_that_answers(options, no_teacher
     assert all(trial.score is not None and 0 < trial.score <= 1 for trial in record.trials)
     assert [final.candidate for final in record.finals] == [record.delivered]
     assert record.held_out_rows == 200  # a fifth of the text, answered by the teacher
-    assert read_compression(folder) == record
+    assert read_search(folder, CompressionRecord) == record
     printed = capsys.readouterr().out
     assert not unnamed(printed, "2 soft-targets", "TF-IDF", record.verdict)
     page = Page(folder / "report.html")
@@ -113,7 +114,7 @@ def test_a_search_that_is_stopped_goes_on_where_it_was(options, no_teacher, monk
         patch.setattr(_compression, "distill", stopped)
         with pytest.raises(Interrupted):
             compress(**options)
-    before = read_compression(Path(options["output"]))
+    before = read_search(Path(options["output"]), CompressionRecord)
     assert before is not None
     assert len(before.trials) == 1  # beside the one that told the speed
     record = compress(**options)
