@@ -256,8 +256,7 @@ class Compression:
         """Students without layers come first, which take no time; then, method by method, those that use the budget."""
         row = self.record.candidates[name]
         methods = list(dict.fromkeys(row.method for row in self._trainable.values()))
-        used = max(form.p50 for form in row.predicted.values() if form.keeps)
-        return row.student not in WITHOUT_LAYERS, methods.index(row.method), -used
+        return row.student not in WITHOUT_LAYERS, methods.index(row.method), -row.uses
 
     def _cache(self, rows: int) -> CacheChoice:
         """The teacher's states are kept where they are few enough."""
@@ -271,7 +270,8 @@ class Compression:
     def _distil(self, name: str, place: Path, data: TaskData, **changed: Any) -> RunRecord:
         """Distil a candidate into the run `place`."""
         row, plan = self.record.candidates[name], self.record.plan
-        given = {**self.options, "student": row.student, "method": row.method, "embedding_rank": row.embedding_rank}
+        student = str(self.nursery.chains[row.student]) if row.searched else row.student
+        given = {**self.options, "student": student, "method": row.method, "embedding_rank": row.embedding_rank}
         if plan is not None:
             given |= {"teacher_cache": plan.cache, "unlabelled_rows": plan.unlabelled_rows}
         if row.pruned:

@@ -15,9 +15,10 @@ from emdistill.config import check_limits, command_line
 from emdistill.data.read import read_data
 from emdistill.errors import ConfigError, Interrupted
 from emdistill.options import load_config
+from emdistill.runs.chain_search import STUDENTS, ChainSearch
 from emdistill.runs.compression import CompressionRecord
 from emdistill.runs.open_run import PLACES, remove
-from emdistill.runs.search_record import taken_up
+from emdistill.runs.search_record import read_search, taken_up
 from emdistill.search.budget import read_budget
 from emdistill.ship.measurement import machine
 from emdistill.ship.onnx import check_onnx_packages
@@ -39,6 +40,7 @@ def compress(
     dev: str | None = None,
     kind: str | None = None,
     students: str | None = None,
+    chains: str | None = None,
     student_source: str | None = None,
     methods: str = "balanced,soft-targets",
     finals: int = 3,
@@ -72,6 +74,7 @@ def compress(
         dev: file of the development set; without it a part of the data is held out.
         kind: kind of task; found from the labels if not given.
         students: students to try, as for `distill`, separated by spaces: '3 2 4x312'; those worth it if not given.
+        chains: folder of a finished `search-chain` of this teacher, whose students are tried too, with their weights.
         student_source: encoder whose layers the students keep instead of the teacher's, a folder or hub id.
         methods: methods to try, separated by commas.
         finals: how many students are trained whole.
@@ -111,16 +114,24 @@ def compress(
     if opened.born_from is None:
         raise ConfigError(f"--teacher {teacher}: a file of answers has no layers to keep; name a fine-tuned encoder")
     threads = threads or torch.get_num_threads()
-    nursery = Nursery(config, examples, opened, limits, folder, threads)
+    if chains is not None and student_source is not None:
+        raise ConfigError(f"--chains {chains} has students with the teacher's layers; leave out --student-source")
+    found = {} if chains is None else _finished_search(Path(chains), opened.fingerprint).found
+    places = {f"chain:{word}": Path(str(chains), STUDENTS, word) for word in found}
+    nursery = Nursery(config, examples, opened, limits, folder, threads, places)
     words = students.split() if students else None
     check_students(nursery, words or ())
-    wanted = {"budget": budget, "hours": hours, "students": students, "methods": methods, "finals": finals}
+    wanted: dict[str, Any] = {
+        "budget": budget, "hours": hours, "students": students, "chains": chains, "methods": methods, "finals": finals,
+    }  # fmt: skip
     said = {name: value for name, value in {**given, **wanted, "output": output}.items() if value is not None}
     record = CompressionRecord(
         command=command_line("compress", said),
         settings={
             **{name: value for name, value in given.items() if name not in PLACES},
-            "budget": str(limits), "students": words, "methods": methods, "finals": finals, "epochs": epochs,
+            "budget": str(limits), "students": words, "methods": methods,
+            "chains": {word: row.end_error for word, row in found.items()} or None,
+            "finals": finals, "epochs": epochs,
             "training": training, "threads": threads, **input_hashes(config, opened, examples),
         },
         task=examples.task.name, metric=examples.task.metrics[0], budget=str(limits), hours=hours,
@@ -138,6 +149,16 @@ def compress(
         if search.record.candidates:  # before that there is nothing to go on with
             search.save()
     return search.record
+
+
+def _finished_search(folder: Path, teacher: str) -> ChainSearch:
+    """The search that stands there; raises ConfigError where none does, or one of another teacher."""
+    search = read_search(folder, ChainSearch)
+    if search is None or search.status != "finished":
+        raise ConfigError(f"--chains {folder}: there is no finished search of `emdistill search-chain` in it")
+    if search.settings["hashes"]["teacher"] != teacher:
+        raise ConfigError(f"--chains {folder}: that search was of another teacher, {search.settings['teacher']}")
+    return search
 
 
 @wraps(compress)

@@ -203,12 +203,12 @@ def _save(study: ChainStudy, material: Material, supernet: Supernet, timing: dic
     """The students' folders, what they and the teacher take as measured, and their scores."""
     record, task = study.record, material.data.task
     models = {TEACHER: material.teacher.model}
-    for word in {*record.returned.values()}:
+    for word, row in record.found.items():
         student = models[word] = material.student(word)
-        take_over(student, supernet, record.chains[word].blocks)
+        take_over(student, supernet, row.blocks)
         remember_reading(student, material.tokenizer, task, material.config.max_length)
         save_student(student, material.tokenizer, study.folder / STUDENTS / word)
-        record.chains[word] = replace(record.chains[word], found=material.score(student))
+        record.chains[word] = replace(row, found=material.score(student))
     times = milliseconds(models, **timing)
     record.measured = {name: ChainCost(parameter_count(model), times[name]) for name, model in models.items()}
     write_search(study.folder, record)
@@ -217,7 +217,7 @@ def _save(study: ChainStudy, material: Material, supernet: Supernet, timing: dic
 def _distil(study: ChainStudy, material: Material, reading: dict[str, Any], logits: Mapping[str, Any]) -> None:
     """Distil the students; a distillation that was begun is gone on with."""
     record, folder = study.record, study.folder
-    for word in dict.fromkeys(record.returned.values()):
+    for word, row in record.found.items():
         place = folder / DISTILLED / word
         config = load_config(
             **reading, student=str(folder / STUDENTS / word), output=str(place), baselines="none", select="last",
@@ -225,7 +225,7 @@ def _distil(study: ChainStudy, material: Material, reading: dict[str, Any], logi
         )  # fmt: skip
         say(f"chain:{word}: a distillation by {config.method}")
         run = distill(config, examples=material.data, teacher_logits=logits, quiet=True).run
-        record.chains[word] = replace(record.chains[word], distilled=run.scores["student"][record.metric])
+        record.chains[word] = replace(row, distilled=run.scores["student"][record.metric])
 
 
 def _finish(study: ChainStudy) -> None:

@@ -69,6 +69,11 @@ class ChainSearch(SearchRecord):
     returned: dict[str, str] = field(default_factory=dict)
     measured: dict[str, ChainCost] = field(default_factory=dict)
 
+    @property
+    def found(self) -> dict[str, ChainRow]:
+        """The chains returned, by word."""
+        return {word: self.chains[word] for word in self.returned.values()}
+
 
 class ChainStudy:
     """The record of a search, the survivors of each block, and the supernet as it was after the last round."""

@@ -40,7 +40,12 @@ class CandidateRow(Proposal):
     @property
     def fits(self) -> bool:
         """Whether one of its forms will keep the budget."""
-        return any(form.keeps for form in self.predicted.values())
+        return self.uses > 0
+
+    @property
+    def uses(self) -> float:
+        """The most milliseconds of those of its forms that will keep the budget; 0 where none does."""
+        return max((form.p50 for form in self.predicted.values() if form.keeps), default=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
