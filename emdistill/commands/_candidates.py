@@ -181,21 +181,17 @@ def _rows(
 
 def _row(nursery: Nursery, candidate: Proposal, costs: Costs, width: int) -> CandidateRow:
     """width: of the student's table of tokens."""
-    predicted: dict[Form, FormRow] = {}
-    for form, cost in costs.items():
-        cost = _with_smaller_table(nursery, candidate, form, cost, width)
-        predicted[form] = as_form(cost, keeps=nursery.budget.keeps(as_cost(cost).to_be_sure))
+    predicted = {
+        form: against(nursery.budget, _with_smaller_table(nursery, candidate, form, cost, width), measured=False)
+        for form, cost in costs.items()
+    }
     return CandidateRow(**asdict(candidate), predicted=predicted)
 
 
-def as_cost(cost: Any) -> Cost:
-    """What counts for a budget of costs p95 and bytes."""
-    return Cost(cost.p95, cost.bytes / 1e6)
-
-
-def as_form(cost: Any, *, keeps: bool, score: float | None = None) -> FormRow:
-    """A row of costs p50, p95 and bytes."""
-    return FormRow(p50=cost.p50, p95=cost.p95, bytes=cost.bytes, keeps=keeps, score=score)
+def against(budget: Budget, cost: GraphCost, *, measured: bool, score: float | None = None) -> FormRow:
+    """The costs of a form, and whether they keep the budget; to be sure of it, where they are predicted."""
+    row = FormRow(p50=cost.p50, p95=cost.p95, bytes=cost.bytes, keeps=False, score=score)
+    return replace(row, keeps=budget.keeps(row.cost if measured else row.cost.to_be_sure))
 
 
 def _with_smaller_table(nursery: Nursery, candidate: Proposal, form: Form, cost: GraphCost, width: int) -> GraphCost:
@@ -284,8 +280,6 @@ class Measured:
 
 def nearest_miss(rows: Mapping[str, CandidateRow], budget: Budget) -> tuple[str, Form, Cost]:
     """The candidate and form that miss the budget least, and what they cost."""
-    costs = {
-        (name, form): as_cost(row) for name, candidate in rows.items() for form, row in candidate.predicted.items()
-    }
+    costs = {(name, form): row.cost for name, candidate in rows.items() for form, row in candidate.predicted.items()}
     (name, form), cost = min(costs.items(), key=lambda item: budget.overshoot(item[1]))
     return name, form, cost

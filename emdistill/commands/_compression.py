@@ -17,8 +17,7 @@ from emdistill.commands._candidates import (
     OWN_VOCABULARY,
     WITHOUT_LAYERS,
     Nursery,
-    as_cost,
-    as_form,
+    against,
     nearest_miss,
     price,
 )
@@ -401,7 +400,7 @@ def _final(
     for form in FORMS:
         if (variant := gate.variants.get(form)) is not None and (case := variant.limit_case) is not None:
             cost = GraphCost(case.p50, case.p95, variant.bytes)
-            forms[form] = as_form(cost, keeps=budget.keeps(as_cost(cost)), score=variant.scores[gate.metric])
+            forms[form] = against(budget, cost, measured=True, score=variant.scores[gate.metric])
     ship = gate.verdict.ship
     folder = str(Path(place.parent.name, place.name))
     return FinalRow(

@@ -7,6 +7,7 @@ from pydantic import FiniteFloat
 from emdistill.config import CacheChoice
 from emdistill.runs.gate_record import Measured
 from emdistill.runs.search_record import Form, SearchRecord
+from emdistill.search.budget import Cost
 from emdistill.search.halving import Plan, Trial
 from emdistill.search.shapes import Proposal
 
@@ -25,6 +26,11 @@ class FormRow:
     bytes: FiniteFloat
     keeps: bool
     score: FiniteFloat | None = None
+
+    @property
+    def cost(self) -> Cost:
+        """What counts for a budget."""
+        return Cost(self.p95, self.bytes / 1e6)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,18 +35,18 @@ def limits_table(record: ChainSearch) -> Table:
 def verdict(record: ChainSearch) -> str:
     """How many limits are kept, and the best student that keeps its own, beside the teacher."""
     kept = {word: limit for limit, word in record.returned.items() if not _missed(limit, record.measured[word])}
-    missed = [limit for limit, word in record.returned.items() if _missed(limit, record.measured[word])]
-    share = f"{len(record.returned) - len(missed)} of {counted(len(record.returned), 'limit')} kept as measured"
+    count = sum(not _missed(limit, record.measured[word]) for limit, word in record.returned.items())
+    share = f"{count} of {counted(len(record.returned), 'limit')} kept as measured"
     if not kept:
         return f"{share}: ask for a little less than you can bear"
-    best = max(kept, key=lambda word: record.chains[word].score or 0.0)
-    score, cost, teacher = record.chains[best].score or 0.0, record.measured[best], record.measured[TEACHER]
-    gap = 100 * (record.teacher[record.metric] - score)
+    scores = {word: record.chains[word].score or 0.0 for word in kept}
+    best = max(scores, key=lambda word: scores[word])
     how = "with the supernet's weights" if record.chains[best].distilled is None else "distilled"
+    gap = 100 * (record.teacher[record.metric] - scores[best])
     return (
-        f"{share}; the best, chain:{best} within {kept[best]}, {how}: {record.metric} {score:.4f} on dev, "
-        f"{abs(gap):.1f} points {'below' if gap >= 0 else 'above'} the teacher, with {_costs(cost)} against "
-        f"{_costs(teacher)}"
+        f"{share}; the best student, chain:{best} within {kept[best]}, {how}, has {record.metric} {scores[best]:.4f} on "
+        f"dev, {abs(gap):.1f} points {'below' if gap >= 0 else 'above'} the teacher, with {_costs(record.measured[best])} "
+        f"against {_costs(record.measured[TEACHER])}"
     )
 
 

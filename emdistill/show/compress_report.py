@@ -95,7 +95,7 @@ def plan_line(plan: PlanRow, *, fitting: int, texts: int) -> str:
 
 def delivery(record: CompressionRecord, final: FinalRow) -> str:
     """What a whole training came to: '3 balanced: accuracy 0.8062 on dev; int8: 4.61 ms, 17.5 MB'."""
-    forms = "; ".join(f"{FORMS[form]}: {_as_cost(row)}" for form, row in final.forms.items())
+    forms = "; ".join(f"{FORMS[form]}: {row.cost}" for form, row in final.forms.items())
     return f"{final.candidate}: {record.metric} {final.scores[record.metric]:.4f} on dev; {forms}"
 
 
@@ -106,7 +106,7 @@ def verdict(record: CompressionRecord, best: FinalRow) -> str:
     score = best.scores[record.metric] if form.score is None else form.score
     sentence = (
         f"model/ holds {_name(best.candidate)} in {FORMS[best.ship]}: {record.metric} {score:.4f} on dev, "
-        f"{_as_cost(form)}, within {record.budget}"
+        f"{form.cost}, within {record.budget}"
     )
     budget, clauses = read_budget(record.budget), []
     rivals = {
@@ -178,10 +178,6 @@ def write_compress_report(path: Path, record: CompressionRecord) -> None:
 
 def _cost(row: FormRow | None) -> list[str]:
     return [ABSENT, ABSENT] if row is None else [short(row.p95), short(row.bytes / 1e6)]
-
-
-def _as_cost(row: FormRow) -> Cost:
-    return Cost(row.p95, row.bytes / 1e6)
 
 
 def _name(candidate: str) -> str:
