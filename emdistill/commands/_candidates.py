@@ -278,8 +278,8 @@ class Measured:
         )  # fmt: skip
 
 
-def nearest_miss(rows: Mapping[str, CandidateRow], budget: Budget) -> tuple[str, Form, Cost]:
-    """The candidate and form that miss the budget least, and what they cost."""
-    costs = {(name, form): row.cost for name, candidate in rows.items() for form, row in candidate.predicted.items()}
+def nearest_miss(models: Mapping[str, Mapping[Form, FormRow]], budget: Budget) -> tuple[str, Form, Cost]:
+    """The model and form that miss the budget least, and what they cost."""
+    costs = {(name, form): row.cost for name, forms in models.items() for form, row in forms.items()}
     (name, form), cost = min(costs.items(), key=lambda item: budget.overshoot(item[1]))
     return name, form, cost

@@ -133,10 +133,10 @@ class Compression:
             self.save()
         print_table(candidates_table(record))
         if not any(row.fits for row in record.candidates.values()):
-            name, form, cost = nearest_miss(record.candidates, self.nursery.budget)
-            self._finish(miss(record, self.nursery.budget, name, form, cost, measured=False))
+            predicted, budget = {name: row.predicted for name, row in record.candidates.items()}, self.nursery.budget
+            self._finish(miss(record, budget, *nearest_miss(predicted, budget), measured=False))
             return
-        if self._teacher_fits:
+        if self._teacher_fits and not record.finals:  # it is the first
             self._export_teacher()
         if not any(final.ship for final in record.finals):
             self._search(finals)
@@ -224,9 +224,8 @@ class Compression:
         """Time a short training, and plan the largest search that keeps its time."""
         record, nursery = self.record, self.nursery
         fitting = self._trainable
-        first = max(
-            fitting, key=lambda name: fitting[name].predicted["onnx"].p50
-        )  # small ones tell little of large ones
+        # Small ones tell little of large ones.
+        first = max(fitting, key=lambda name: fitting[name].predicted["onnx"].p50)
         labelled, more = len(nursery.data.train), sum(1 for _ in nursery.without_labels())
         cache = self._cache(labelled + more)
         run = self._distil(
@@ -348,10 +347,7 @@ class Compression:
         record, budget = self.record, self.nursery.budget
         keeping = [final for final in record.finals if final.ship]
         if not keeping:
-            measured = {
-                final.candidate: replace(record.candidates[final.candidate], predicted=final.forms)
-                for final in record.finals
-            }
+            measured = {final.candidate: final.forms for final in record.finals}
             self._finish(miss(record, budget, *nearest_miss(measured, budget), measured=True))
             return
         best = keeping[0]  # finalists come in the order of their scores

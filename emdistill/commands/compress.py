@@ -11,7 +11,7 @@ from emdistill.commands._candidates import Nursery, check_students
 from emdistill.commands._compression import CACHE, REPLACED, TRIALS, Compression
 from emdistill.commands._open_teacher import input_hashes, open_teacher
 from emdistill.commands._places import check_folder
-from emdistill.config import check_limits, command_line
+from emdistill.config import check_limits, command_of
 from emdistill.data.read import read_data
 from emdistill.errors import ConfigError, Interrupted
 from emdistill.options import load_config
@@ -86,7 +86,7 @@ def compress(
         check_teacher: refuse a teacher that scores near chance.
         overwrite: replace a search that stands in the output folder.
     """
-    started = time.perf_counter()
+    call, started = dict(locals()), time.perf_counter()
     check_onnx_packages()
     limits = read_budget(budget)
     check_limits(threads=threads, seed=seed, unlabelled_rows=unlabelled_rows)
@@ -121,12 +121,8 @@ def compress(
     nursery = Nursery(config, examples, opened, limits, folder, threads, places)
     words = students.split() if students else None
     check_students(nursery, words or ())
-    wanted: dict[str, Any] = {
-        "budget": budget, "hours": hours, "students": students, "chains": chains, "methods": methods, "finals": finals,
-    }  # fmt: skip
-    said = {name: value for name, value in {**given, **wanted, "output": output}.items() if value is not None}
     record = CompressionRecord(
-        command=command_line("compress", said),
+        command=command_of("compress", compress, call),
         settings={
             **{name: value for name, value in given.items() if name not in PLACES},
             "budget": str(limits), "students": words, "methods": methods,

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from emdistill.commands._places import check_folder
 from emdistill.commands._supernet import Material, Plan, choose, learn
 from emdistill.commands._teachers import TeacherModel
 from emdistill.commands.distill import distill
-from emdistill.config import LIMITS, check_limits, command_line
+from emdistill.config import LIMITS, check_limits, command_of
 from emdistill.console import print_table, say
 from emdistill.data.batches import tokenise
 from emdistill.data.read import hold_out, read_data
@@ -117,11 +116,9 @@ def search_chain(
         raise ConfigError(f"--blocks {blocks}: this teacher has {layers} layers; give 1 to {layers}")
     plan = Plan(names, blocks, epochs, rounds, bins, judged, survivors, batch_size, learning_rate, seed)
     settings = {name: value for name, value in options.items() if name not in DECIDE_NOTHING}
-    defaults = {name: parameter.default for name, parameter in signature(search_chain).parameters.items()}
-    said = {name: value for name, value in options.items() if value != defaults[name]}
     known = material.data.task
     record = ChainSearch(
-        command=command_line("search-chain", said),
+        command=command_of("search-chain", search_chain, options),
         settings=settings | {"blocks": blocks, "hashes": hashes},
         task=known.name, metric=known.metrics[0], machine=machine(threads),
     )  # fmt: skip

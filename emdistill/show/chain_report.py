@@ -43,10 +43,10 @@ def verdict(record: ChainSearch) -> str:
     best = max(scores, key=lambda word: scores[word])
     how = "with the supernet's weights" if record.chains[best].distilled is None else "distilled"
     gap = 100 * (record.teacher[record.metric] - scores[best])
+    takes, teacher = _costs(record.measured[best]), _costs(record.measured[TEACHER])
     return (
-        f"{share}; the best student, chain:{best} within {kept[best]}, {how}, has {record.metric} {scores[best]:.4f} on "
-        f"dev, {abs(gap):.1f} points {'below' if gap >= 0 else 'above'} the teacher, with {_costs(record.measured[best])} "
-        f"against {_costs(record.measured[TEACHER])}"
+        f"{share}; the best student, chain:{best} within {kept[best]}, {how}, has {record.metric} {scores[best]:.4f} "
+        f"on dev, {abs(gap):.1f} points {'below' if gap >= 0 else 'above'} the teacher, with {takes} against {teacher}"
     )
 
 

@@ -213,3 +213,9 @@ def test_chains_as_large_as_the_student_that_uses_the_budget_are_tried(options, 
     chains = {row.student: row for row in record.candidates.values() if row.student.startswith("chain:")}
     assert list(chains) == ["chain:aafaafa", "chain:afcfaf", "chain:aaafff"]
     assert chains["chain:aaafff"].uses == record.candidates["3 soft-targets"].uses > chains["chain:afcfaf"].uses
+
+
+def test_the_record_names_the_command_that_made_it(options, tmp_path: Path) -> None:
+    command = compress(**options | {"budget": "100s, 1kB"}).command
+    assert not unnamed(command, "--budget '100s, 1kB'", "--training.learning_rate 0.005", "--finals 1")
+    assert "--seed" not in command  # the default
