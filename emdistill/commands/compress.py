@@ -116,7 +116,7 @@ def compress(
     threads = threads or torch.get_num_threads()
     if chains is not None and student_source is not None:
         raise ConfigError(f"--chains {chains} has students with the teacher's layers; leave out --student-source")
-    found = {} if chains is None else _finished_search(Path(chains), opened.fingerprint).found
+    found = {} if chains is None else _finished_search(Path(chains), opened.fingerprint).students
     places = {f"chain:{word}": Path(str(chains), STUDENTS, word) for word in found}
     nursery = Nursery(config, examples, opened, limits, folder, threads, places)
     words = students.split() if students else None

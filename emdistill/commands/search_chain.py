@@ -107,6 +107,8 @@ def search_chain(
     options = dict(locals())
     check_limits(**{name: value for name, value in options.items() if name in LIMITS})
     allowed, names, folder = read_limits(limits), _distinct(operators), Path(output)
+    if training and method is None:
+        raise ConfigError("--training is that of the students' distillations; name their --method")
     check_folder(folder, ChainSearch.FILE, "search")
     distilled = {"method": method or "soft-targets", "training": training or {}, "rows": rows, "seed": seed}
     reading = {name: options[name] for name in READING} | distilled
@@ -200,7 +202,7 @@ def _save(study: ChainStudy, material: Material, supernet: Supernet, timing: dic
     """The students' folders, what they and the teacher take as measured, and their scores."""
     record, task = study.record, material.data.task
     models = {TEACHER: material.teacher.model}
-    for word, row in record.found.items():
+    for word, row in record.students.items():
         student = models[word] = material.student(word)
         take_over(student, supernet, row.blocks)
         remember_reading(student, material.tokenizer, task, material.config.max_length)
@@ -214,7 +216,7 @@ def _save(study: ChainStudy, material: Material, supernet: Supernet, timing: dic
 def _distil(study: ChainStudy, material: Material, reading: dict[str, Any], logits: Mapping[str, Any]) -> None:
     """Distil the students; a distillation that was begun is gone on with."""
     record, folder = study.record, study.folder
-    for word, row in record.found.items():
+    for word, row in record.students.items():
         place = folder / DISTILLED / word
         config = load_config(
             **reading, student=str(folder / STUDENTS / word), output=str(place), baselines="none", select="last",

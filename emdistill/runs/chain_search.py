@@ -70,7 +70,7 @@ class ChainSearch(SearchRecord):
     measured: dict[str, ChainCost] = field(default_factory=dict)
 
     @property
-    def found(self) -> dict[str, ChainRow]:
+    def students(self) -> dict[str, ChainRow]:
         """The chains returned, by word."""
         return {word: self.chains[word] for word in self.returned.values()}
 

@@ -92,7 +92,7 @@ def write_chain_report(path: Path, record: ChainSearch) -> None:
 
 def _outcomes(record: ChainSearch) -> dict[str, dict[str, float]]:
     """What came of chains, by word: the error of all that were run whole, the score of those returned."""
-    scores = {word: row.score for word, row in record.found.items() if row.score is not None}
+    scores = {word: row.score for word, row in record.students.items() if row.score is not None}
     return {END_ERROR: {word: row.end_error for word, row in record.chains.items()}, record.metric: scores}
 
 

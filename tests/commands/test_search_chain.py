@@ -112,6 +112,7 @@ def test_a_search_that_was_stopped_ends_as_one_that_was_not(options, tmp_path: P
         ({"blocks": 5}, ("--blocks 5", 4)),
         ({"rows": 0}, ("--rows",)),
         ({"rounds": 0}, ("--rounds",)),
+        ({"training": {"num_train_epochs": 1}}, ("--training", "--method")),
         ({"teacher": "none"}, ("--teacher none",)),
     ],
 )
