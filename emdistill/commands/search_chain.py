@@ -27,7 +27,7 @@ from emdistill.runs.record import RUN_FILE
 from emdistill.runs.search_record import taken_up, write_search
 from emdistill.search.chains import ChainCost, Limit, read_limits
 from emdistill.search.supernet import Supernet, take_over
-from emdistill.ship.measurement import machine
+from emdistill.ship.measurement import busy_note, machine, read_cpu_clock
 from emdistill.ship.operators import Runtime, milliseconds, operator_costs
 from emdistill.show.chain_report import limits_table, notes, verdict, write_chain_report
 from emdistill.show.page import PLOTLY
@@ -208,7 +208,10 @@ def _save(study: ChainStudy, material: Material, supernet: Supernet, timing: dic
         remember_reading(student, material.tokenizer, task, material.config.max_length)
         save_student(student, material.tokenizer, study.folder / STUDENTS / word)
         record.chains[word] = replace(row, found=material.score(student))
+    before = read_cpu_clock()
     times = milliseconds(models, **timing)
+    busy = busy_note(before, read_cpu_clock(), cores=record.machine.cores, threads=record.machine.threads)
+    record.notes = [busy] if busy else []
     record.measured = {name: ChainCost(parameter_count(model), times[name]) for name, model in models.items()}
     write_search(study.folder, record)
 
@@ -230,7 +233,7 @@ def _distil(study: ChainStudy, material: Material, reading: dict[str, Any], logi
 def _finish(study: ChainStudy) -> None:
     """The table, the notes, the verdict and the page."""
     record, page = study.record, study.folder / PAGE
-    record.verdict, record.notes, record.status = verdict(record), notes(record), "finished"
+    record.verdict, record.notes, record.status = verdict(record), [*record.notes, *notes(record)], "finished"
     write_search(study.folder, record)
     write_chain_report(page, record)
     print_table(limits_table(record))

@@ -45,7 +45,7 @@ def verdict(record: ChainSearch) -> str:
     gap = 100 * (record.teacher[record.metric] - scores[best])
     takes, teacher = _costs(record.measured[best]), _costs(record.measured[TEACHER])
     return (
-        f"{share}; the best student, chain:{best} within {kept[best]}, {how}, has {record.metric} {scores[best]:.4f} "
+        f"{share}; the best student, chain:{best} (limit: {kept[best]}), {how}, has {record.metric} {scores[best]:.4f} "
         f"on dev, {abs(gap):.1f} points {'below' if gap >= 0 else 'above'} the teacher, with {takes} against {teacher}"
     )
 

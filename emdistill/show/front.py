@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from emdistill.console import Table, short
-from emdistill.show.charts import GREY, LEGEND_TOP, SOFT, VARIANTS, Figure, figure, log_axis, plain, points
+from emdistill.show.charts import GREY, LEGEND_TOP, SOFT, VARIANTS, Figure, cost_axis, figure, plain, points
 from emdistill.show.page import Chart
 from emdistill.show.pareto import pareto_front
 
@@ -81,6 +81,6 @@ def _scatter(made: Sequence[Point], metric: str, cost: str, title: str, limits: 
     line = {"type": "line", "line": {"color": SOFT, "dash": "dash", "width": 1.5}, **ends}
     return figure(
         data, 400, x=title, y=plain(metric), hovermode="closest", margin={"t": 56}, legend=LEGEND_TOP,
-        xaxis=log_axis([*(getattr(point, cost) for point in made), *limits]),
+        xaxis=cost_axis([*(getattr(point, cost) for point in made), *limits]),
         shapes=[line | {"x0": limit, "x1": limit} for limit in limits],
     )  # fmt: skip
