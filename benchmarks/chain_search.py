@@ -21,7 +21,9 @@ from scipy.stats import spearmanr
 
 from emdistill import distill
 from emdistill.options import load_config
+from emdistill.runs.chain_search import ChainSearch
 from emdistill.runs.record import RUN_FILE, read_run
+from emdistill.runs.search_record import read_search
 
 
 @dataclass(frozen=True)
@@ -92,13 +94,13 @@ def main(
 
 def drawn(search: Path, count: int, seed: int) -> list[tuple[str, float]]:
     """So many chains of random survivors, and the sums of their blocks' losses as the search ended with them."""
-    events = [json.loads(line) for line in (search / "search.jsonl").read_text(encoding="utf-8").splitlines()]
-    (losses,) = [event["losses"] for event in events if event["event"] == "survivors"]
+    record = read_search(search, ChainSearch)
+    assert record is not None
     generator = random.Random(seed)
     found: dict[str, float] = {}
     while len(found) < count:
-        blocks = [generator.choice(sorted(block)) for block in losses]
-        found["".join(blocks)] = sum(block[word] for block, word in zip(losses, blocks, strict=True))
+        blocks = [generator.choice(sorted(block)) for block in record.losses]
+        found["".join(blocks)] = sum(block[word] for block, word in zip(record.losses, blocks, strict=True))
     return list(found.items())
 
 

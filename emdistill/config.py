@@ -4,8 +4,9 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from inspect import signature
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any, ClassVar, Literal
 
@@ -297,6 +298,12 @@ def as_command(verb: str, options: Mapping[str, Any]) -> str:
         if name not in NEVER and (name in ALWAYS or value != usual.get(name))
     }
     return command_line(verb, {name: written[name] for name in dict.fromkeys([*FIRST, *written]) if name in written})
+
+
+def command_of(verb: str, function: Callable[..., object], options: Mapping[str, Any]) -> str:
+    """The `emdistill VERB` of a call of its function: what differs from the defaults."""
+    defaults = {name: parameter.default for name, parameter in signature(function).parameters.items()}
+    return command_line(verb, flatten({name: value for name, value in options.items() if value != defaults[name]}))
 
 
 def command_line(verb: str, options: Mapping[str, Any]) -> str:

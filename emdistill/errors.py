@@ -8,8 +8,9 @@ EmdistillError
 
 import difflib
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 SHOWN_NAMES = 20
 SHOWN_CHARACTERS = 60
@@ -97,3 +98,9 @@ def shown(value: object) -> str:
     """A value as Python writes it, cut short: one cell may hold a whole document."""
     text = _SHORT.repr(value)
     return text if len(text) <= 2 * SHOWN_CHARACTERS else f"{text[: 2 * SHOWN_CHARACTERS]}…"
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """A line per setting that has another value now; '' where there is none."""
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return "\n".join(f"  {name}: {before.get(name)!r} then, {now.get(name)!r} now" for name in names)

@@ -1,7 +1,7 @@
 """The students that a compression may try: proposed, priced on this machine, and held against the budget."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,14 @@ from emdistill.models.encoder import encoder_shape, load_tokenizer, save_student
 from emdistill.models.families import family_of
 from emdistill.models.inputs import first_position
 from emdistill.models.vocabulary import kept_tokens, load_with_tokenizer, prune, used_tokens
-from emdistill.runs.compression import TEACHER, CandidateRow, Form, FormRow
+from emdistill.runs.compression import TEACHER, CandidateRow, FormRow
+from emdistill.runs.search_record import Form
 from emdistill.search.budget import Budget, Cost
-from emdistill.search.shapes import RANK, Proposal, ladder, propose
+from emdistill.search.shapes import RANK, Proposal, ladder, orders, propose
 from emdistill.ship.operator_table import FEW, MANY, GraphCost, along_layers, measure_graphs
 from emdistill.students import Student, make_student, student_kind
 from emdistill.students.bilstm import embedding_table
+from emdistill.students.chain import GIVE_OPERATORS, check_gives_operators
 from emdistill.students.extract import check_part
 from emdistill.students.factorise import check_factorisable
 from emdistill.students.fresh import fresh_student
@@ -42,6 +44,7 @@ class Nursery:
     """Where students of a compression are born: what is read, and the encoder that gives its layers.
 
     config   of a whole training, of any student
+    chains   by the student's word, the folders of those that search-chain found
     """
 
     config: RunConfig
@@ -50,6 +53,7 @@ class Nursery:
     budget: Budget
     folder: Path
     threads: int
+    chains: Mapping[str, Path] = field(default_factory=dict)
 
     @cached_property
     def encoder(self) -> Any:
@@ -112,30 +116,61 @@ def check_students(nursery: Nursery, students: Sequence[str]) -> None:
             student, teacher.model, teacher.tokenizer, source=nursery.config.student_source,
             labels=task.labels, predictions=task.predictions, birth="fresh",
         )  # fmt: skip
+        if student_kind(student) == "chain":
+            check_gives_operators(nursery.encoder)
         if student_kind(student) == "shape":
             check_part(teacher.model, complete_shape(teacher.model.config, *map(int, student.split("x"))))
 
 
 def price(nursery: Nursery, students: Sequence[str] | None, methods: Sequence[str]) -> dict[str, CandidateRow]:
-    """Every candidate by name, with what it will cost: those asked for, or those worth trying.
+    """Every candidate by name, with what it will cost: those asked for, or those worth trying, and the chains found.
 
     Of a student that is too large, the same with a smaller table of tokens is priced too.
     """
-    encoder = nursery.encoder
-    if students is None:
-        cuts = nursery.config.student_source is None and "cut" not in family_of(encoder).without
-        kept = "keep" not in family_of(encoder).without
-        students = [student for student in propose(encoder_shape(encoder), cuts=cuts) if kept or "x" in student]
-        head = nursery.data.task.predictions.head
-        students += [student for student, heads in WITHOUT_LAYERS.items() if head in heads]
-    measured = Measured(nursery, students)
+    own, asked = shape_of(nursery.encoder.config), students is not None
+    students = _worth_trying(nursery) if students is None else students
     rows: dict[str, CandidateRow] = {}
     if nursery.config.student_source is None:
-        own = shape_of(encoder.config)
+        measured = Measured(nursery, students, own)
         rows[TEACHER] = _row(nursery, Proposal(TEACHER, ""), measured.of_shape(own), own.width)
+    else:
+        measured = Measured(nursery, students)
+    rows |= _rows(nursery, students, methods, measured)
+    if chains := [*dict.fromkeys([*nursery.chains, *([] if asked else _other_orders(nursery, rows))])]:
+        rows |= _rows(nursery, chains, methods, Measured(nursery, chains))
+    return rows
+
+
+def _worth_trying(nursery: Nursery) -> list[str]:
+    encoder, head = nursery.encoder, nursery.data.task.predictions.head
+    without = family_of(encoder).without
+    cuts = nursery.config.student_source is None and "cut" not in without
+    proposed = propose(encoder_shape(encoder), cuts=cuts)
+    students = [student for student in proposed if "keep" not in without or "x" in student]
+    return students + [student for student, heads in WITHOUT_LAYERS.items() if head in heads]
+
+
+def _other_orders(nursery: Nursery, rows: Mapping[str, CandidateRow]) -> list[str]:
+    """Chains as large as the student of several layers that makes the most of the budget."""
+    layered = [
+        (row.uses, shape)
+        for row in rows.values()
+        if row.fits and row.method and (shape := _shape(nursery, row.student)) and shape.layers > 1
+    ]
+    if not layered or nursery.encoder.config.model_type not in GIVE_OPERATORS:
+        return []
+    _, largest = max(layered, key=lambda pair: pair[0])
+    width = "" if largest.width == shape_of(nursery.encoder.config).width else f"x{largest.width}"
+    return [f"chain:{word}{width}" for word in orders(largest.layers)]
+
+
+def _rows(
+    nursery: Nursery, students: Sequence[str], methods: Sequence[str], measured: "Measured"
+) -> dict[str, CandidateRow]:
+    rows: dict[str, CandidateRow] = {}
     for student in students:
         for method in methods if measured.has_layers(student) else [ANSWERS_ALONE]:
-            for candidate in measured.ladder(Proposal(student, method)):
+            for candidate in measured.ladder(Proposal(student, method, searched=student in nursery.chains)):
                 row = _row(nursery, candidate, measured.of_student(student), measured.table_width(student))
                 if row.fits or not candidate.pruned:
                     rows[candidate.name] = row
@@ -146,21 +181,17 @@ def price(nursery: Nursery, students: Sequence[str] | None, methods: Sequence[st
 
 def _row(nursery: Nursery, candidate: Proposal, costs: Costs, width: int) -> CandidateRow:
     """width: of the student's table of tokens."""
-    predicted: dict[Form, FormRow] = {}
-    for form, cost in costs.items():
-        cost = _with_smaller_table(nursery, candidate, form, cost, width)
-        predicted[form] = as_form(cost, keeps=nursery.budget.keeps(as_cost(cost).to_be_sure))
+    predicted = {
+        form: against(nursery.budget, _with_smaller_table(nursery, candidate, form, cost, width), measured=False)
+        for form, cost in costs.items()
+    }
     return CandidateRow(**asdict(candidate), predicted=predicted)
 
 
-def as_cost(cost: Any) -> Cost:
-    """What counts for a budget of costs p95 and bytes."""
-    return Cost(cost.p95, cost.bytes / 1e6)
-
-
-def as_form(cost: Any, *, keeps: bool, score: float | None = None) -> FormRow:
-    """A row of costs p50, p95 and bytes."""
-    return FormRow(p50=cost.p50, p95=cost.p95, bytes=cost.bytes, keeps=keeps, score=score)
+def against(budget: Budget, cost: GraphCost, *, measured: bool, score: float | None = None) -> FormRow:
+    """The costs of a form, and whether they keep the budget; to be sure of it, where they are predicted."""
+    row = FormRow(p50=cost.p50, p95=cost.p95, bytes=cost.bytes, keeps=False, score=score)
+    return replace(row, keeps=budget.keeps(row.cost if measured else row.cost.to_be_sure))
 
 
 def _with_smaller_table(nursery: Nursery, candidate: Proposal, form: Form, cost: GraphCost, width: int) -> GraphCost:
@@ -199,16 +230,14 @@ def _born(nursery: Nursery, student: str) -> Student:
 
 
 class Measured:
-    """What graphs cost here: of each width at FEW and MANY layers, and of students of other kinds as they are."""
+    """What graphs cost here: of the students' widths, and `more`, at FEW and MANY layers; of other students whole."""
 
-    def __init__(self, nursery: Nursery, students: Sequence[str]) -> None:
+    def __init__(self, nursery: Nursery, students: Sequence[str], *more: StudentShape) -> None:
         self._nursery = nursery
         shapes = {student: _shape(nursery, student) for student in students}
-        own = shape_of(nursery.encoder.config)
-        models: dict[str, Any] = {}
-        for shape in dict.fromkeys([own, *(shape for shape in shapes.values() if shape is not None)]):
-            for layers in (FEW, MANY):
-                models[_graph(shape, layers)] = self._fresh(shape, layers)
+        every = [shape for shape in (*more, *shapes.values()) if shape is not None]
+        ends = dict.fromkeys(replace(shape, layers=layers) for shape in every for layers in (FEW, MANY))
+        models = {str(shape): self._fresh(shape) for shape in ends}
         others = {student: _born(nursery, student)[0] for student, shape in shapes.items() if shape is None}
         say(f"measuring {len(models) + len(others)} graphs of random weights on this machine")
         self._costs = measure_graphs({**models, **others}, threads=nursery.threads)
@@ -222,7 +251,7 @@ class Measured:
 
     def of_shape(self, shape: StudentShape) -> Costs:
         """By form, at the shape's number of layers."""
-        few, many = self._costs[_graph(shape, FEW)], self._costs[_graph(shape, MANY)]
+        few, many = (self._costs[str(replace(shape, layers=layers))] for layers in (FEW, MANY))
         return {form: along_layers(few[form], many[form], shape.layers) for form in few}
 
     def table_width(self, student: str) -> int:
@@ -241,22 +270,16 @@ class Measured:
         """Whether a student has layers like the encoder's, which every method can teach."""
         return student_kind(student) not in WITHOUT_LAYERS
 
-    def _fresh(self, shape: StudentShape, layers: int) -> Any:
+    def _fresh(self, shape: StudentShape) -> Any:
         task = self._nursery.data.task
         return fresh_student(
-            self._nursery.encoder, layers, shape.width, shape.heads, shape.feed_forward,
+            self._nursery.encoder, shape.layers, shape.width, shape.heads, shape.feed_forward,
             labels=task.labels, predictions=task.predictions,
         )  # fmt: skip
 
 
-def _graph(shape: StudentShape, layers: int) -> str:
-    return f"{layers}x{shape.width}x{shape.heads}x{shape.feed_forward}"
-
-
-def nearest_miss(rows: Mapping[str, CandidateRow], budget: Budget) -> tuple[str, Form, Cost]:
-    """The candidate and form that miss the budget least, and what they cost."""
-    costs = {
-        (name, form): as_cost(row) for name, candidate in rows.items() for form, row in candidate.predicted.items()
-    }
+def nearest_miss(models: Mapping[str, Mapping[Form, FormRow]], budget: Budget) -> tuple[str, Form, Cost]:
+    """The model and form that miss the budget least, and what they cost."""
+    costs = {(name, form): row.cost for name, forms in models.items() for form, row in forms.items()}
     (name, form), cost = min(costs.items(), key=lambda item: budget.overshoot(item[1]))
     return name, form, cost

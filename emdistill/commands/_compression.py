@@ -1,6 +1,5 @@
 """The search of a compression: baselines, prices, short trainings, whole ones, exports, and what is delivered."""
 
-import json
 import re
 import shutil
 import time
@@ -18,8 +17,7 @@ from emdistill.commands._candidates import (
     OWN_VOCABULARY,
     WITHOUT_LAYERS,
     Nursery,
-    as_cost,
-    as_form,
+    against,
     nearest_miss,
     price,
 )
@@ -31,7 +29,7 @@ from emdistill.console import print_table, say
 from emdistill.data.batches import tokenise
 from emdistill.data.read import hold_out
 from emdistill.data.unlabelled import every_nth_text
-from emdistill.errors import EmdistillError, Interrupted, OutputError, TrainingError
+from emdistill.errors import EmdistillError, Interrupted, TrainingError
 from emdistill.files import folder_written_whole
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.teacher import Teacher
@@ -39,22 +37,19 @@ from emdistill.options import load_config
 from emdistill.runs.answers import Logits
 from emdistill.runs.baseline_record import TITLES
 from emdistill.runs.compression import (
-    COMPRESSION,
     TEACHER,
     BaselineLine,
     CandidateRow,
     CompressionRecord,
     FinalRow,
-    Form,
     FormRow,
     PlanRow,
     TrialRow,
-    read_compression,
-    write_compression,
 )
 from emdistill.runs.gate_record import GATE, GateRecord, read_gate
 from emdistill.runs.open_run import OWN_FILES, remove
 from emdistill.runs.record import RUN_FILE, RunRecord
+from emdistill.runs.search_record import Form, write_search
 from emdistill.search.budget import Budget
 from emdistill.search.halving import Plan, finalists, make_plan, next_trial
 from emdistill.ship.measurement import busy_note, read_cpu_clock
@@ -76,7 +71,7 @@ from emdistill.training.evaluate import score_sets
 from emdistill.training.splits import HELD_OUT_AT_MOST, HELD_OUT_SEED, HELD_OUT_SHARE
 
 TRIALS, FINALS, MODEL, CACHE, PAGE = "trials", "finals", "model", "teacher_cache", "report.html"
-REPLACED = (TRIALS, FINALS, MODEL, CACHE, OWN_VOCABULARY, COMPRESSION, PAGE, PLOTLY)
+REPLACED = (TRIALS, FINALS, MODEL, CACHE, OWN_VOCABULARY, CompressionRecord.FILE, PAGE, PLOTLY)
 HELD_OUT = "held-out"
 EVERY, FEWEST_TEXTS, MOST_TEXTS = 5, 200, 1000  # of the texts without labels: those that choose
 BESIDE = ("tfidf", "static")
@@ -120,7 +115,7 @@ class Compression:
         now = time.perf_counter()
         self.record.spent += now - self._started
         self._started = now
-        write_compression(self.folder, self.record)
+        write_search(self.folder, self.record)
 
     def run(self, students: Sequence[str] | None, methods: Sequence[str], finals: int) -> None:
         """All that is not done yet, to the page."""
@@ -138,10 +133,10 @@ class Compression:
             self.save()
         print_table(candidates_table(record))
         if not any(row.fits for row in record.candidates.values()):
-            name, form, cost = nearest_miss(record.candidates, self.nursery.budget)
-            self._finish(miss(record, self.nursery.budget, name, form, cost, measured=False))
+            predicted, budget = {name: row.predicted for name, row in record.candidates.items()}, self.nursery.budget
+            self._finish(miss(record, budget, *nearest_miss(predicted, budget), measured=False))
             return
-        if self._teacher_fits:
+        if self._teacher_fits and not record.finals:  # it is the first
             self._export_teacher()
         if not any(final.ship for final in record.finals):
             self._search(finals)
@@ -229,9 +224,8 @@ class Compression:
         """Time a short training, and plan the largest search that keeps its time."""
         record, nursery = self.record, self.nursery
         fitting = self._trainable
-        first = max(
-            fitting, key=lambda name: fitting[name].predicted["onnx"].p50
-        )  # small ones tell little of large ones
+        # Small ones tell little of large ones.
+        first = max(fitting, key=lambda name: fitting[name].predicted["onnx"].p50)
         labelled, more = len(nursery.data.train), sum(1 for _ in nursery.without_labels())
         cache = self._cache(labelled + more)
         run = self._distil(
@@ -260,8 +254,7 @@ class Compression:
         """Students without layers come first, which take no time; then, method by method, those that use the budget."""
         row = self.record.candidates[name]
         methods = list(dict.fromkeys(row.method for row in self._trainable.values()))
-        used = max(form.p50 for form in row.predicted.values() if form.keeps)
-        return row.student not in WITHOUT_LAYERS, methods.index(row.method), -used
+        return row.student not in WITHOUT_LAYERS, methods.index(row.method), -row.uses
 
     def _cache(self, rows: int) -> CacheChoice:
         """The teacher's states are kept where they are few enough."""
@@ -275,7 +268,8 @@ class Compression:
     def _distil(self, name: str, place: Path, data: TaskData, **changed: Any) -> RunRecord:
         """Distil a candidate into the run `place`."""
         row, plan = self.record.candidates[name], self.record.plan
-        given = {**self.options, "student": row.student, "method": row.method, "embedding_rank": row.embedding_rank}
+        student = str(self.nursery.chains[row.student]) if row.searched else row.student
+        given = {**self.options, "student": student, "method": row.method, "embedding_rank": row.embedding_rank}
         if plan is not None:
             given |= {"teacher_cache": plan.cache, "unlabelled_rows": plan.unlabelled_rows}
         if row.pruned:
@@ -353,10 +347,7 @@ class Compression:
         record, budget = self.record, self.nursery.budget
         keeping = [final for final in record.finals if final.ship]
         if not keeping:
-            measured = {
-                final.candidate: replace(record.candidates[final.candidate], predicted=final.forms)
-                for final in record.finals
-            }
+            measured = {final.candidate: final.forms for final in record.finals}
             self._finish(miss(record, budget, *nearest_miss(measured, budget), measured=True))
             return
         best = keeping[0]  # finalists come in the order of their scores
@@ -405,7 +396,7 @@ def _final(
     for form in FORMS:
         if (variant := gate.variants.get(form)) is not None and (case := variant.limit_case) is not None:
             cost = GraphCost(case.p50, case.p95, variant.bytes)
-            forms[form] = as_form(cost, keeps=budget.keeps(as_cost(cost)), score=variant.scores[gate.metric])
+            forms[form] = against(budget, cost, measured=True, score=variant.scores[gate.metric])
     ship = gate.verdict.ship
     folder = str(Path(place.parent.name, place.name))
     return FinalRow(
@@ -417,22 +408,3 @@ def _final(
 def _folder_name(candidate: str) -> str:
     """'4x312 soft-targets, rank 128' -> '4x312-soft-targets-rank-128'."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", candidate)
-
-
-def taken_up(folder: Path, record: CompressionRecord) -> CompressionRecord:
-    """The search that stands in the folder, to go on with; the new one where none does.
-
-    Raises OutputError where it is one of other settings, naming them.
-    """
-    before = read_compression(folder)
-    if before is None:
-        return record
-    now = json.loads(json.dumps(record.settings))
-    if other := [name for name in {**before.settings, **now} if before.settings.get(name) != now.get(name)]:
-        lines = [f"  {name}: {before.settings.get(name)!r} then, {now.get(name)!r} now" for name in other]
-        differences = "\n".join(lines)
-        raise OutputError(
-            f"{folder} holds a compression of other settings:\n{differences}\n"
-            "go on with it as it was started, replace it with --overwrite, or choose another --output"
-        )
-    return replace(before, hours=record.hours, command=record.command)

@@ -28,5 +28,5 @@ def check_file(place: Path, suffixes: Collection[str], *, overwrite: bool, reads
 def check_folder(folder: Path, mark: str, content: str) -> None:
     """Refuse a file, a folder that cannot be written, and one that holds something without `mark`: no `content`."""
     check_writable(folder)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / mark).is_dir():
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / mark).exists():
         raise OutputError(f"{folder} is not empty and holds no {content}; choose another --output")

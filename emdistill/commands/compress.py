@@ -8,15 +8,17 @@ from typing import Any
 import torch
 
 from emdistill.commands._candidates import Nursery, check_students
-from emdistill.commands._compression import CACHE, REPLACED, TRIALS, Compression, taken_up
+from emdistill.commands._compression import CACHE, REPLACED, TRIALS, Compression
 from emdistill.commands._open_teacher import input_hashes, open_teacher
 from emdistill.commands._places import check_folder
-from emdistill.config import check_limits, command_line
+from emdistill.config import check_limits, command_of
 from emdistill.data.read import read_data
 from emdistill.errors import ConfigError, Interrupted
 from emdistill.options import load_config
+from emdistill.runs.chain_search import STUDENTS, ChainSearch
 from emdistill.runs.compression import CompressionRecord
 from emdistill.runs.open_run import PLACES, remove
+from emdistill.runs.search_record import read_search, taken_up
 from emdistill.search.budget import read_budget
 from emdistill.ship.measurement import machine
 from emdistill.ship.onnx import check_onnx_packages
@@ -38,6 +40,7 @@ def compress(
     dev: str | None = None,
     kind: str | None = None,
     students: str | None = None,
+    chains: str | None = None,
     student_source: str | None = None,
     methods: str = "balanced,soft-targets",
     finals: int = 3,
@@ -71,6 +74,7 @@ def compress(
         dev: file of the development set; without it a part of the data is held out.
         kind: kind of task; found from the labels if not given.
         students: students to try, as for `distill`, separated by spaces: '3 2 4x312'; those worth it if not given.
+        chains: folder of a finished `search-chain` of this teacher, whose students are tried too, with their weights.
         student_source: encoder whose layers the students keep instead of the teacher's, a folder or hub id.
         methods: methods to try, separated by commas.
         finals: how many students are trained whole.
@@ -82,7 +86,7 @@ def compress(
         check_teacher: refuse a teacher that scores near chance.
         overwrite: replace a search that stands in the output folder.
     """
-    started = time.perf_counter()
+    call, started = dict(locals()), time.perf_counter()
     check_onnx_packages()
     limits = read_budget(budget)
     check_limits(threads=threads, seed=seed, unlabelled_rows=unlabelled_rows)
@@ -110,16 +114,20 @@ def compress(
     if opened.born_from is None:
         raise ConfigError(f"--teacher {teacher}: a file of answers has no layers to keep; name a fine-tuned encoder")
     threads = threads or torch.get_num_threads()
-    nursery = Nursery(config, examples, opened, limits, folder, threads)
+    if chains is not None and student_source is not None:
+        raise ConfigError(f"--chains {chains} has students with the teacher's layers; leave out --student-source")
+    found = {} if chains is None else _finished_search(Path(chains), opened.fingerprint).students
+    places = {f"chain:{word}": Path(str(chains), STUDENTS, word) for word in found}
+    nursery = Nursery(config, examples, opened, limits, folder, threads, places)
     words = students.split() if students else None
     check_students(nursery, words or ())
-    wanted = {"budget": budget, "hours": hours, "students": students, "methods": methods, "finals": finals}
-    said = {name: value for name, value in {**given, **wanted, "output": output}.items() if value is not None}
     record = CompressionRecord(
-        command=command_line("compress", said),
+        command=command_of("compress", compress, call),
         settings={
             **{name: value for name, value in given.items() if name not in PLACES},
-            "budget": str(limits), "students": words, "methods": methods, "finals": finals, "epochs": epochs,
+            "budget": str(limits), "students": words, "methods": methods,
+            "chains": {word: row.end_error for word, row in found.items()} or None,
+            "finals": finals, "epochs": epochs,
             "training": training, "threads": threads, **input_hashes(config, opened, examples),
         },
         task=examples.task.name, metric=examples.task.metrics[0], budget=str(limits), hours=hours,
@@ -128,7 +136,7 @@ def compress(
     if overwrite:
         remove(folder, REPLACED)
     (folder / TRIALS).mkdir(parents=True, exist_ok=True)
-    search = Compression(nursery, options, taken_up(folder, record), started)
+    search = Compression(nursery, options, taken_up(folder, record, hours=hours), started)
     try:
         search.run(words, taught, finals)
     except KeyboardInterrupt:
@@ -137,6 +145,16 @@ def compress(
         if search.record.candidates:  # before that there is nothing to go on with
             search.save()
     return search.record
+
+
+def _finished_search(folder: Path, teacher: str) -> ChainSearch:
+    """The search that stands there; raises ConfigError where none does, or one of another teacher."""
+    search = read_search(folder, ChainSearch)
+    if search is None or search.status != "finished":
+        raise ConfigError(f"--chains {folder}: there is no finished search of `emdistill search-chain` in it")
+    if search.settings["hashes"]["teacher"] != teacher:
+        raise ConfigError(f"--chains {folder}: that search was of another teacher, {search.settings['teacher']}")
+    return search
 
 
 @wraps(compress)

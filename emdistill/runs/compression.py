@@ -1,24 +1,17 @@
 """compress.json: what was tried within which budget, what it scored and costs, and the verdict. Typed."""
 
-import json
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass, field
 
 from pydantic import FiniteFloat
 
 from emdistill.config import CacheChoice
-from emdistill.files import write_whole
-from emdistill.runs.gate_record import Machine, Measured
-from emdistill.runs.record import read_record
+from emdistill.runs.gate_record import Measured
+from emdistill.runs.search_record import Form, SearchRecord
+from emdistill.search.budget import Cost
 from emdistill.search.halving import Plan, Trial
 from emdistill.search.shapes import Proposal
 
-COMPRESSION = "compress.json"
-VERSION = 1
 TEACHER = "the teacher itself"
-
-Form = Literal["onnx", "int8"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +27,11 @@ class FormRow:
     keeps: bool
     score: FiniteFloat | None = None
 
+    @property
+    def cost(self) -> Cost:
+        """What counts for a budget."""
+        return Cost(self.p95, self.bytes / 1e6)
+
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateRow(Proposal):
@@ -48,7 +46,12 @@ class CandidateRow(Proposal):
     @property
     def fits(self) -> bool:
         """Whether one of its forms will keep the budget."""
-        return any(form.keeps for form in self.predicted.values())
+        return self.uses > 0
+
+    @property
+    def uses(self) -> float:
+        """The most milliseconds of those of its forms that will keep the budget; 0 where none does."""
+        return max((form.p50 for form in self.predicted.values() if form.keeps), default=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,46 +97,24 @@ class PlanRow(Plan):
 
 
 @dataclass(kw_only=True)
-class CompressionRecord:
-    """Everything that compress.json holds; it grows while the search goes on.
+class CompressionRecord(SearchRecord):
+    """Everything that compress.json holds beside what all searches record.
 
-    settings     options and hashes of what was read: another command does not go on with this search
     spent        seconds, over all sessions
     held_out     what chose among short trainings, in words
-    teacher      its scores on dev, by metric
     delivered    the candidate whose folder was delivered; None where none keeps the budget, or not yet
     """
 
-    command: str
-    settings: dict[str, Any]
-    task: str
-    metric: str
+    FILE = "compress.json"
+
     budget: str
     hours: FiniteFloat
-    machine: Machine
-    status: Literal["searching", "finished"] = "searching"
     spent: FiniteFloat = 0.0
     held_out: str = ""
     held_out_rows: int = 0
-    dev_rows: int = 0
-    teacher: dict[str, FiniteFloat] = field(default_factory=dict)
     candidates: dict[str, CandidateRow] = field(default_factory=dict)
     baselines: dict[str, BaselineLine] = field(default_factory=dict)
     plan: PlanRow | None = None
     trials: list[TrialRow] = field(default_factory=list)
     finals: list[FinalRow] = field(default_factory=list)
     delivered: str | None = None
-    verdict: str = ""
-    notes: list[str] = field(default_factory=list)
-    version: int = VERSION
-
-
-def write_compression(folder: Path, record: CompressionRecord) -> None:
-    """Write compress.json whole or not at all."""
-    write_whole(folder / COMPRESSION, json.dumps(asdict(record), indent=1, ensure_ascii=False) + "\n")
-
-
-def read_compression(folder: Path) -> CompressionRecord | None:
-    """compress.json of a folder; None where there is none. Raises OutputError if broken."""
-    path = folder / COMPRESSION
-    return read_record(path, CompressionRecord) if path.exists() else None

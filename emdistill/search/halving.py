@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 FACTOR = 3
 SHARES = (1 / 9, 1 / 3)
+LEAST_SHARE = 0.05  # of a whole training: less teaches nothing, even if the search takes longer than it may
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,7 @@ class Plan:
         return max(self.finals, math.ceil(len(self.candidates) / FACTOR**rung)) if rung else len(self.candidates)
 
 
-def make_plan(
-    seconds: Mapping[str, float], available: float, *, finals: int, per_final: float, scale: float = 1.0
-) -> Plan:
+def make_plan(seconds: Mapping[str, float], available: float, *, finals: int, per_final: float) -> Plan:
     """The largest search that keeps its time.
 
     seconds     of a whole training of each candidate, by name, the candidates that matter most first
@@ -53,12 +52,11 @@ def make_plan(
     """
     names = tuple(seconds)
     for count, whole in _sizes(len(names), finals):
-        plan = Plan(names[:count], SHARES if count > whole else (), whole, scale)
+        plan = Plan(names[:count], SHARES if count > whole else (), whole)
         if plan_seconds(plan, seconds, per_final) <= available:
             return plan
-    least = Plan(names[:1], (), 1, scale)
-    rows = max(0.0, available - per_final) / max(seconds[names[0]], 1e-9) if names else 1.0
-    return Plan(least.candidates, (), 1, min(scale, max(rows, 0.05)))
+    share = max(0.0, available - per_final) / max(seconds[names[0]], 1e-9) if names else 1.0
+    return Plan(names[:1], (), 1, min(1.0, max(share, LEAST_SHARE)))
 
 
 def _sizes(candidates: int, finals: int) -> Iterable[tuple[int, int]]:

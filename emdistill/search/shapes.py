@@ -1,6 +1,7 @@
 """The students that are worth trying under a teacher, as `--student` names them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from emdistill.states import EncoderShape
 
@@ -16,19 +17,22 @@ RANK = 128  # of factorised embeddings: ALBERT's
 class Proposal:
     """A student, the method that teaches it, and how its table of tokens is made smaller.
 
+    searched         whether it begins with the weights that search-chain found it with
     pruned           only tokens that the texts use
     embedding_rank   factorised embeddings
     """
 
     student: str
     method: str
+    searched: bool = False
     pruned: bool = False
     embedding_rank: int | None = None
 
     @property
     def name(self) -> str:
-        """'3 balanced', '4x312 soft-targets, own vocabulary, rank 128'."""
-        return ", ".join([f"{self.student} {self.method}".strip(), *self._tables])
+        """'3 balanced', 'chain:aafa balanced, searched', '4x312 soft-targets, own vocabulary, rank 128'."""
+        searched = ["searched"] if self.searched else []
+        return ", ".join([f"{self.student} {self.method}".strip(), *searched, *self._tables])
 
     @property
     def shape(self) -> str:
@@ -54,12 +58,26 @@ def propose(encoder: EncoderShape, *, cuts: bool) -> list[str]:
     return list(dict.fromkeys([*reversed(kept), *sorted(narrower, key=_units, reverse=True)]))
 
 
+def orders(layers: int) -> list[str]:
+    """Chains of operators about as large as so many layers, in other orders than theirs, afaf….
+
+    Two attentions for each feed-forward, as many as weigh no more; a convolution in place of every other attention;
+    all attentions first.
+    """
+    kept, begun = "af" * layers, accumulate("aaf" * layers)
+    light = [word for word in begun if _weight(word) <= _weight(kept)][-1]
+    words = (light, ("afcf" * layers)[: len(kept)], "".join(sorted(kept)))
+    return [word for word in dict.fromkeys(words) if word != kept]
+
+
+def _weight(word: str) -> int:
+    return sum({"a": 4, "f": 8}[operator] for operator in word)  # in d²
+
+
 def ladder(candidate: Proposal, *, factorises: bool) -> list[Proposal]:
     """The candidate, then the same with ever smaller tables of tokens."""
-    steps = [candidate, Proposal(candidate.student, candidate.method, pruned=True)]
-    if factorises:
-        steps.append(Proposal(candidate.student, candidate.method, pruned=True, embedding_rank=RANK))
-    return steps
+    pruned = replace(candidate, searched=False, pruned=True)  # what was searched reads all tokens
+    return [candidate, pruned, *([replace(pruned, embedding_rank=RANK)] if factorises else [])]
 
 
 def _width(encoder: EncoderShape, share: float) -> int | None:

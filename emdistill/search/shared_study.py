@@ -27,7 +27,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from emdistill.errors import OutputError
+from emdistill.errors import OutputError, differences
 from emdistill.search.genes import Gene, GeneSpace
 
 Proposer = Literal["heuristic", "genetic", "random"]
@@ -85,9 +85,10 @@ class SharedStudy:
             before = self._study.user_attrs.get("settings")
             if before is None:
                 self._study.set_user_attr("settings", self.settings)
-            elif before != self.settings:
+            elif other := differences(before, self.settings):
                 raise OutputError(
-                    f"{self.folder} holds a search of other settings:\n{_differences(before, self.settings)}"
+                    f"{self.folder} holds a search of other settings:\n{other}\n"
+                    "go on with it as it was started, or choose another --output"
                 )
             self._alive.acquire()
         return self
@@ -200,9 +201,3 @@ def _is_free(lock: Path) -> bool:
         return False
     lock.unlink(missing_ok=True)
     return True
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    lines = [f"  {name}: {before.get(name)!r} then, {now.get(name)!r} now" for name in names]
-    return "\n".join([*lines, "go on with it as it was started, or choose another --output"])

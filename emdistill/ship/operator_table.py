@@ -19,7 +19,7 @@ from rich.console import Console
 from transformers import PreTrainedModel
 
 from emdistill.models.inputs import longest_text
-from emdistill.runs.compression import Form
+from emdistill.runs.search_record import Form
 from emdistill.ship.gate import LENGTHS
 from emdistill.ship.int8_choice import MARGIN
 from emdistill.ship.latency import Call, summarise, time_in_turns
@@ -62,9 +62,9 @@ def measure_graphs(
         folder, calls, sizes = Path(name), dict[str, Call](), dict[str, int]()
         for place, (model_name, model) in enumerate(models.items()):
             with Console(stderr=True).status(f"measuring {model_name} with random weights"):
-                inputs = _inputs(model)
+                inputs = random_text(model)
                 for kind, file in _write_graphs(model, folder / str(place), inputs).items():
-                    calls[f"{model_name} {kind}"] = _call(file, inputs, threads)
+                    calls[f"{model_name} {kind}"] = graph_call(file, inputs, threads)
                     sizes[f"{model_name} {kind}"] = file.stat().st_size
         with Console(stderr=True).status(f"timing {len(calls)} graphs in turns"):
             times = time_in_turns(calls, rounds=20, calls=10, warm_up=2, seconds=seconds)
@@ -93,13 +93,14 @@ def _write_graphs(model: PreTrainedModel, folder: Path, inputs: Mapping[str, NDA
     return files
 
 
-def _inputs(model: PreTrainedModel) -> dict[str, NDArray[np.int64]]:
-    """One text of 128 tokens drawn at random, or as many as the model reads."""
-    length = min(max(LENGTHS), longest_text(model))
-    ids = np.random.default_rng(0).integers(model.config.vocab_size, size=(1, length), dtype=np.int64)
+def random_text(model: PreTrainedModel, length: int = max(LENGTHS)) -> dict[str, NDArray[np.int64]]:
+    """One text of so many tokens drawn at random, or as many as the model reads."""
+    shape = 1, min(length, longest_text(model))
+    ids = np.random.default_rng(0).integers(model.config.vocab_size, size=shape, dtype=np.int64)
     return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
 
 
-def _call(file: Path, inputs: Mapping[str, Any], threads: int) -> Call:
+def graph_call(file: Path, inputs: Mapping[str, Any], threads: int) -> Call:
+    """Answers the inputs with the graph of a file."""
     session = open_session(file, threads=threads)
     return lambda _: session_logits(session, inputs)

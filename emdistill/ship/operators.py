@@ -11,14 +11,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-import torch
 from transformers import PreTrainedModel
 
 from emdistill.models.size import parameter_count
 from emdistill.search.chains import ChainCost
-from emdistill.ship.latency import time_in_turns, torch_threads
+from emdistill.ship.latency import Call, time_in_turns, torch_threads
 from emdistill.ship.measurement import Batch, torch_run
-from emdistill.ship.onnx import export_onnx, open_session, session_logits
+from emdistill.ship.onnx import export_onnx
+from emdistill.ship.operator_table import graph_call, random_text
 
 Runtime = Literal["pytorch", "onnx"]
 MANY = 5  # operators of one kind in a chain
@@ -51,23 +51,20 @@ def milliseconds(
     models: Mapping[str, PreTrainedModel], *, runtime: Runtime, length: int, threads: int
 ) -> dict[str, float]:
     """The median per text of `length` tokens, the models taking turns; raises as export_onnx does."""
-    ids = torch.randint(0, min(model.config.vocab_size for model in models.values()), (1, length)).numpy()
-    batch: Batch = {"input_ids": ids, "attention_mask": ids * 0 + 1, "token_type_ids": ids * 0}
     for model in models.values():
         model.train(False)
     with TemporaryDirectory() as folder, torch_threads(threads):
         calls = {
-            name: _call(model, batch, runtime, Path(folder) / f"{place}.onnx", threads)
+            name: _call(model, random_text(model, length), runtime, Path(folder) / f"{place}.onnx", threads)
             for place, (name, model) in enumerate(models.items())
         }
         times = time_in_turns(calls, seconds=SECONDS)
     return {name: 1e3 * statistics.median(own) for name, own in times.items()}
 
 
-def _call(model: PreTrainedModel, batch: Batch, runtime: Runtime, file: Path, threads: int) -> Callable[[int], object]:
+def _call(model: PreTrainedModel, text: Batch, runtime: Runtime, file: Path, threads: int) -> Call:
     if runtime == "pytorch":
         run = torch_run(model)
-        return lambda _: run(batch)
+        return lambda _: run(text)
     export_onnx(model, file)
-    session = open_session(file, threads=threads)
-    return lambda _: session_logits(session, batch)
+    return graph_call(file, text, threads)

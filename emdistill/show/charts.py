@@ -33,6 +33,7 @@ LEGEND_TOP = {"yref": "container", "y": 1.0, "yanchor": "top"}
 LAYER_STOPS = ("#3b1c5e", "#33638d", "#1f968b", "#45a356")  # from the lowest layer to the highest
 LAYER_STOPS_ON_DARK = ("#8a7fe0", "#55a8d8", "#48cfae", "#e8e04a")
 STEPS = 64  # layers' colours are rounded to so many, so that each has one counterpart
+WIDE_RANGE = 4  # largest over smallest value, from which an axis is logarithmic
 FADED = 0.5  # of a Sankey diagram's links
 
 
@@ -128,6 +129,11 @@ def whiskers(above: Sequence[float], below: Sequence[float] | None = None, **fur
     """Error bars of these lengths; without `below` they go both ways."""
     sides = {"array": list(above)} if below is None else {"array": list(above), "arrayminus": list(below)}
     return {"type": "data", "symmetric": below is None, "color": INK, "thickness": 1.2, "width": 5, **sides, **further}
+
+
+def cost_axis(values: Sequence[float]) -> Figure:
+    """An axis of what models take, logarithmic where that spans WIDE_RANGE."""
+    return log_axis(values) if max(values) >= WIDE_RANGE * min(values) > 0 else {"nticks": 6}
 
 
 def log_axis(values: Sequence[float]) -> Figure:

@@ -1,19 +1,16 @@
 """What a compression tells people: tables, lines, the sentence of verdict, and the page; from its record alone."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from emdistill.console import ABSENT, Table, cell, counted, short
 from emdistill.runs.baseline_record import TITLES
-from emdistill.runs.compression import TEACHER, CompressionRecord, FinalRow, Form, FormRow, PlanRow, TrialRow
+from emdistill.runs.compression import TEACHER, CompressionRecord, FinalRow, FormRow, PlanRow, TrialRow
+from emdistill.runs.search_record import Form
 from emdistill.search.budget import Budget, Cost, read_budget
-from emdistill.show.charts import GREY, LEGEND_TOP, SOFT, VARIANTS, Figure, figure, log_axis, plain, points
-from emdistill.show.page import Chart, write_page
-from emdistill.show.pareto import pareto_front
+from emdistill.show.front import Point, front_charts, front_table
+from emdistill.show.page import write_page
 
 FORMS: dict[Form, str] = {"onnx": "float32", "int8": "int8"}
-KINDS = {"baseline": "no student", "onnx": "float32", "int8": "int8"}
 
 
 def candidates_table(record: CompressionRecord) -> Table:
@@ -98,7 +95,7 @@ def plan_line(plan: PlanRow, *, fitting: int, texts: int) -> str:
 
 def delivery(record: CompressionRecord, final: FinalRow) -> str:
     """What a whole training came to: '3 balanced: accuracy 0.8062 on dev; int8: 4.61 ms, 17.5 MB'."""
-    forms = "; ".join(f"{FORMS[form]}: {_as_cost(row)}" for form, row in final.forms.items())
+    forms = "; ".join(f"{FORMS[form]}: {row.cost}" for form, row in final.forms.items())
     return f"{final.candidate}: {record.metric} {final.scores[record.metric]:.4f} on dev; {forms}"
 
 
@@ -109,7 +106,7 @@ def verdict(record: CompressionRecord, best: FinalRow) -> str:
     score = best.scores[record.metric] if form.score is None else form.score
     sentence = (
         f"model/ holds {_name(best.candidate)} in {FORMS[best.ship]}: {record.metric} {score:.4f} on dev, "
-        f"{_as_cost(form)}, within {record.budget}"
+        f"{form.cost}, within {record.budget}"
     )
     budget, clauses = read_budget(record.budget), []
     rivals = {
@@ -143,17 +140,6 @@ def miss(record: CompressionRecord, budget: Budget, name: str, form: Form, cost:
     )
 
 
-@dataclass(frozen=True)
-class Point:
-    """A model in the charts: its score on the held-out rows, and its costs, measured or predicted."""
-
-    name: str
-    kind: str
-    score: float
-    ms: float
-    mb: float
-
-
 def chart_points(record: CompressionRecord) -> list[Point]:
     """Every candidate that was trained, in each form, by the longest training it had; and the baselines."""
     latest = {trial.candidate: trial for trial in sorted(record.trials, key=lambda trial: trial.rung)}
@@ -171,30 +157,18 @@ def chart_points(record: CompressionRecord) -> list[Point]:
     ]
 
 
-def front_of(made: Iterable[Point]) -> list[Point]:
-    """The points that none beats in score, milliseconds and megabytes at once."""
-    every = list(made)
-    counts = [{"score": point.score, "ms": point.ms, "mb": point.mb} for point in every]
-    return [every[place] for place in sorted(pareto_front(counts, lower=["ms", "mb"], higher=["score"]))]
-
-
 def write_compress_report(path: Path, record: CompressionRecord) -> None:
     """Write the page: the verdict, the front, what was measured, what was tried, and the notes."""
-    made, limits = chart_points(record), read_budget(record.budget)
-    front = front_of(made)
-    charts = [
-        Chart(f"{record.metric} against {title}", _scatter(record, made, front, cost, title, limit), _caption(record))
-        for cost, title, limit in (
-            ("ms", "milliseconds", limits.ms), ("mb", "megabytes", limits.mb)
-        )
-    ] if made else []  # fmt: skip
+    made, budget = chart_points(record), read_budget(record.budget)
+    limits = {name: [] if limit is None else [limit] for name, limit in (("ms", budget.ms), ("size", budget.mb))}
+    caption = f"Scores by {record.held_out}, each after the longest short training it had."
     write_page(
         path,
         "compress",
         title=f"{record.task} within {record.budget}",
         record=record,
-        charts=charts,
-        front=_front_table(record, front),
+        charts=front_charts(made, record.metric, "megabytes", limits, caption),
+        front=front_table(made, f"{record.metric}\nheld out", "ms (p95)", "MB"),
         finals=finals_table(record),
         candidates=candidates_table(record),
         trials=trials_table(record),
@@ -202,56 +176,8 @@ def write_compress_report(path: Path, record: CompressionRecord) -> None:
     )
 
 
-def _front_table(record: CompressionRecord, front: Iterable[Point]) -> Table:
-    lines = [
-        [point.name, KINDS[point.kind], f"{point.score:.4f}", short(point.ms), short(point.mb)]
-        for point in sorted(front, key=lambda point: -point.score)
-    ]
-    return Table(["model", "form", f"{record.metric}\nheld out", "ms (p95)", "MB"], lines, words=(0, 1))
-
-
-def _scatter(
-    record: CompressionRecord, made: Iterable[Point], front: Iterable[Point], cost: str, title: str, limit: float | None
-) -> Figure:
-    every, best = list(made), {(point.name, point.kind) for point in front}
-    looks = {"baseline": (GREY, "square"), "onnx": (VARIANTS["onnx"], "circle"), "int8": (VARIANTS["int8"], "diamond")}
-    data = []
-    for kind, (colour, symbol) in looks.items():
-        members = [point for point in every if point.kind == kind]
-        opacity = [0.95 if (point.name, point.kind) in best else 0.4 for point in members]
-        trace = points(
-            KINDS[kind],
-            [getattr(point, cost) for point in members],
-            [point.score for point in members],
-            colour=colour,
-            mode="markers",
-            marker={"color": colour, "size": 10, "symbol": symbol, "opacity": opacity},
-            text=[plain(point.name) for point in members],
-            hovertemplate="%{text}<br>%{y:.4f} at %{x:.3g}",
-        )
-        data += [trace] if members else []
-    values = [getattr(point, cost) for point in every] + ([] if limit is None else [limit])
-    ends = {"yref": "paper", "y0": 0, "y1": 1, "x0": limit, "x1": limit}
-    line: Figure = {"type": "line", "line": {"color": SOFT, "dash": "dash", "width": 1.5}, **ends}
-    return figure(
-        data, 400, x=title, y=plain(record.metric), hovermode="closest", margin={"t": 56}, legend=LEGEND_TOP,
-        xaxis=log_axis(values), shapes=[] if limit is None else [line],
-    )  # fmt: skip
-
-
-def _caption(record: CompressionRecord) -> str:
-    return (
-        f"Scores by {record.held_out}, each after the longest short training it had. "
-        "Bright: beaten by nothing in score, milliseconds and megabytes at once. Dashed: the limit."
-    )
-
-
 def _cost(row: FormRow | None) -> list[str]:
     return [ABSENT, ABSENT] if row is None else [short(row.p95), short(row.bytes / 1e6)]
-
-
-def _as_cost(row: FormRow) -> Cost:
-    return Cost(row.p95, row.bytes / 1e6)
 
 
 def _name(candidate: str) -> str:

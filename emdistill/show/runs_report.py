@@ -6,7 +6,7 @@ from typing import Literal
 
 from emdistill.console import ABSENT, Table, cell, counted, spread
 from emdistill.show.candidates import VARIANT_NAMES, Candidate, RunSet
-from emdistill.show.charts import LEGEND_TOP, MARKS, SOFT, VARIANTS, Figure, figure, log_axis, plain, points, whiskers
+from emdistill.show.charts import LEGEND_TOP, MARKS, SOFT, VARIANTS, Figure, cost_axis, figure, plain, points, whiskers
 from emdistill.show.page import write_page
 from emdistill.show.pareto import pareto_front
 
@@ -16,7 +16,6 @@ Front = dict[str, set[int]]
 COSTS: dict[Cost, str] = {"latency": "milliseconds per call", "size": "megabytes"}
 MARKER = 9  # pixels across
 LARGEST_MARKER = 34  # of the largest model, where the area is its size
-WIDE_RANGE = 4  # largest over smallest value, from which an axis is logarithmic
 # PyTorch's and ONNX's models are of equal size: their numbers go to different sides.
 NUMBER_AT = {"teacher": "top center", "student": "middle right", "onnx": "middle left", "int8": "top center"}
 
@@ -72,11 +71,10 @@ def scatter(runs: RunSet, cost: Cost, fronts: Front, numbers: Mapping[str, int])
             marker |= {"size": [member.size for member in members], **areas}
         if members:
             data.append(_marks(members, cost, marker, numbers))
-    values = [_in_unit(candidate, cost) for candidate in measured]
     return figure(
         data, 420, x=COSTS[cost], y=plain(runs.metric), hovermode="closest", margin={"t": 56},
         legend={"itemsizing": "constant", **LEGEND_TOP},
-        xaxis=log_axis(values) if max(values) >= WIDE_RANGE * min(values) > 0 else {"nticks": 6},
+        xaxis=cost_axis([_in_unit(candidate, cost) for candidate in measured]),
     )  # fmt: skip
 
 

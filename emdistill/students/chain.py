@@ -54,12 +54,8 @@ def chain_student(
     What the encoder does not give (a head of other outputs) is fresh. The same seed gives the same weights; torch's
     random state stays. Raises ModelError for an encoder whose layers are not BERT's, ConfigError for impossible sizes.
     """
-    if not fresh and encoder.config.model_type not in GIVE_OPERATORS:
-        raise ModelError(
-            f"the layers of a {encoder.config.model_type!r} model are no operators of a chain: those of "
-            f"{', '.join(GIVE_OPERATORS)} are; name such an encoder, --student-source DIR, or begin fresh, "
-            "--student-birth fresh"
-        )
+    if not fresh:
+        check_gives_operators(encoder)
     config = chain_config(encoder, operators, width)
     name_predictions(config, labels, predictions)
     with torch.random.fork_rng(devices=[]):
@@ -75,6 +71,16 @@ def chain_student(
             _take_operators(student, encoder)
             _begin_as_identity(student)
     return student
+
+
+def check_gives_operators(encoder: PreTrainedModel) -> None:
+    """Raise ModelError for an encoder whose layers are not BERT's."""
+    if encoder.config.model_type not in GIVE_OPERATORS:
+        raise ModelError(
+            f"the layers of a {encoder.config.model_type!r} model are no operators of a chain: those of "
+            f"{', '.join(GIVE_OPERATORS)} are; name such an encoder, --student-source DIR, or begin fresh, "
+            "--student-birth fresh"
+        )
 
 
 def chain_config(encoder: PreTrainedModel, operators: Sequence[str], width: int | None = None) -> ChainConfig:

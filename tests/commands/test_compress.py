@@ -9,12 +9,15 @@ from messages import names, unnamed
 from pages import Page
 
 from emdistill.cli import main
-from emdistill.commands import _candidates, _compression
+from emdistill.commands import _candidates, _compression, search_chain
 from emdistill.commands.compress import compress
 from emdistill.errors import ConfigError, Interrupted, OutputError
-from emdistill.runs.compression import TEACHER, read_compression
+from emdistill.runs.compression import TEACHER, CompressionRecord
+from emdistill.runs.record import read_run
+from emdistill.runs.search_record import read_search
+from emdistill.search.chains import ChainCost
 from emdistill.ship.onnx import open_onnx
-from emdistill.ship.operator_table import measure_graphs
+from emdistill.ship.operator_table import GraphCost, measure_graphs
 
 ROOMY = "100s, 10MB"
 
@@ -62,7 +65,7 @@ def test_the_best_within_the_budget_is_a_folder_that_answers(options, no_teacher
     assert all(trial.score is not None and 0 < trial.score <= 1 for trial in record.trials)
     assert [final.candidate for final in record.finals] == [record.delivered]
     assert record.held_out_rows == 200  # a fifth of the text, answered by the teacher
-    assert read_compression(folder) == record
+    assert read_search(folder, CompressionRecord) == record
     printed = capsys.readouterr().out
     assert not unnamed(printed, "2 soft-targets", "TF-IDF", record.verdict)
     page = Page(folder / "report.html")
@@ -113,7 +116,7 @@ def test_a_search_that_is_stopped_goes_on_where_it_was(options, no_teacher, monk
         patch.setattr(_compression, "distill", stopped)
         with pytest.raises(Interrupted):
             compress(**options)
-    before = read_compression(Path(options["output"]))
+    before = read_search(Path(options["output"]), CompressionRecord)
     assert before is not None
     assert len(before.trials) == 1  # beside the one that told the speed
     record = compress(**options)
@@ -153,3 +156,66 @@ def test_without_text_labelled_rows_choose(options, no_teacher) -> None:
     assert record.held_out_rows == 14  # a tenth of train
     assert record.delivered is not None
     assert json.loads((Path(options["output"]) / "compress.json").read_text("utf-8"))["status"] == "finished"
+
+
+@pytest.fixture
+def searched(options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a search for chains of the same teacher."""
+    costs = {"a": ChainCost(2448, 2.0), "c3": ChainCost(744, 0.5)}
+    monkeypatch.setattr(search_chain, "operator_costs", lambda *_, **__: (costs, ChainCost(5000, 1.0)))
+    monkeypatch.setattr(search_chain, "milliseconds", lambda models, **_: dict.fromkeys(models, 3.0))
+    reading = {name: options[name] for name in ("teacher", "data", "text", "label")}
+    folder = tmp_path / "search"
+    search_chain.search_chain(
+        **reading, output=str(folder), operators="ac", blocks=1, epochs=1, rounds=1, limits="7ms", batch_size=16
+    )
+    return folder
+
+
+def test_what_a_search_for_chains_found_is_tried_with_its_weights(options, no_teacher, searched: Path) -> None:
+    options |= {"students": "1", "chains": str(searched), "finals": 2}
+    record = compress(**options)
+    (word,) = (place.name for place in (searched / "students").iterdir())
+    assert list(record.candidates) == [TEACHER, "1 soft-targets", f"chain:{word} soft-targets, searched"]
+    assert {final.candidate for final in record.finals} == {*record.candidates} - {TEACHER}
+    begun = {read_run(Path(options["output"]) / final.folder).config["student"] for final in record.finals}
+    assert begun == {"1", str(searched / "students" / word)}
+    with names(OutputError, "chains"):
+        compress(**options | {"chains": None})
+
+
+def test_chains_of_no_search_or_of_another_teacher_are_refused(options, searched: Path) -> None:
+    with names(ConfigError, "--chains", options["data"]):
+        compress(**options | {"chains": options["data"]})
+    with names(ConfigError, "--chains", "--student-source"):
+        compress(**options | {"chains": str(searched), "student_source": options["teacher"]})
+    record = json.loads((searched / "search.json").read_text("utf-8"))
+    record["settings"]["hashes"]["teacher"] = "other"
+    (searched / "search.json").write_text(json.dumps(record), "utf-8")
+    with names(ConfigError, "--chains", options["teacher"]):
+        compress(**options | {"chains": str(searched)})
+
+
+def test_chains_as_large_as_the_student_that_uses_the_budget_are_tried(options, no_teacher, monkeypatch) -> None:
+    def by_parameters(models: dict[str, Any], *, threads: int) -> dict[str, Any]:
+        sizes = {name: model.num_parameters() for name, model in models.items()}
+        return {name: {"onnx": GraphCost(size, size, 4 * size)} for name, size in sizes.items()}
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_candidates, "measure_graphs", by_parameters)
+    monkeypatch.setattr(_compression.Compression, "_search", stop)
+    with pytest.raises(Interrupted):
+        compress(**options | {"students": None})
+    record = read_search(Path(options["output"]), CompressionRecord)
+    assert record is not None
+    chains = {row.student: row for row in record.candidates.values() if row.student.startswith("chain:")}
+    assert list(chains) == ["chain:aafaafa", "chain:afcfaf", "chain:aaafff"]
+    assert chains["chain:aaafff"].uses == record.candidates["3 soft-targets"].uses > chains["chain:afcfaf"].uses
+
+
+def test_the_record_names_the_command_that_made_it(options, tmp_path: Path) -> None:
+    command = compress(**options | {"budget": "100s, 1kB"}).command
+    assert not unnamed(command, "--budget '100s, 1kB'", "--training.learning_rate 0.005", "--finals 1")
+    assert "--seed" not in command  # the default

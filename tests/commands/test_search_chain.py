@@ -1,18 +1,21 @@
 """The search for chains as a whole: a tiny teacher, two blocks, three limits; stopped and gone on with."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from messages import names
+from messages import names, unnamed
+from pages import Page
 
+import emdistill.commands._supernet as supernet
 import emdistill.commands.search_chain as module
 from emdistill.commands.search_chain import search_chain
 from emdistill.errors import ConfigError, Interrupted, ModelError, OutputError
 from emdistill.models import fingerprint, load_classifier
 from emdistill.models.size import parameter_count
+from emdistill.runs.chain_search import ChainSearch
+from emdistill.runs.search_record import read_search
 from emdistill.search.chains import ChainCost
 
 COSTS = {"a": ChainCost(2448, 2.0), "f": ChainCost(2376, 1.0), "c3": ChainCost(744, 0.5)}
@@ -34,37 +37,49 @@ def options(place) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def events(folder: Path, kind: str) -> list[dict[str, Any]]:
-    lines = (folder / "search.jsonl").read_text(encoding="utf-8").splitlines()
-    return [event for event in map(json.loads, lines) if event["event"] == kind]
+def students(folder: Path) -> list[str]:
+    return [fingerprint(load_classifier(place)) for place in sorted((folder / "students").iterdir())]
 
 
 def test_students_of_several_sizes_keep_their_limits(options, tmp_path: Path, capsys: Any) -> None:
-    found = search_chain(**options, output=str(tmp_path / "search"))
-    assert [str(one.limit) for one in found] == ["any", "0.0105M", "5ms"]
-    free, small, fast = found
-    assert small.chain.cost.parameters <= 10_500
-    assert fast.chain.cost.milliseconds <= 5
-    assert free.chain.loss <= min(small.chain.loss, fast.chain.loss)
-    for one in found:
-        student = load_classifier(one.folder)
-        assert "".join(student.config.operators) == one.chain.word
-        assert one.milliseconds == 3
+    record = search_chain(**options, output=str(tmp_path / "search"))
+    assert list(record.returned) == ["any", "0.0105M", "5ms"]
+    free, small, fast = (record.chains[word] for word in record.returned.values())
+    assert small.cost.parameters <= 10_500
+    assert fast.cost.milliseconds <= 5
+    assert free.loss <= min(small.loss, fast.loss)
+    for word in record.returned.values():
+        student = load_classifier(tmp_path / "search" / "students" / word)
+        assert "".join(student.config.operators) == word
+        assert record.measured[word] == ChainCost(parameter_count(student), 3.0)
+        assert 0 < (record.chains[word].found or 0) <= 1
     assert free.end_error < 1
-    rounds = events(tmp_path / "search", "round")
-    assert [event["number"] for event in rounds] == [1, 2, 3]
-    counts = [sum(event["survivors"]) for event in rounds]
+    assert len(record.chains) > 3  # the best of each limit were run whole
+    counts = [sum(done.survivors) for done in record.rounds]
     assert counts[0] == 2 * (3 + 9 + 27 + 81) > counts[1] > counts[2]
-    assert len(events(tmp_path / "search", "student")) == 3
-    assert "chain:" in capsys.readouterr().out
+    assert read_search(tmp_path / "search", ChainSearch) == record
+    page = Page(tmp_path / "search" / "report.html")
+    assert record.verdict in " ".join(page.texts["p"])
+    assert not unnamed(capsys.readouterr().out, f"chain:{free.word}", record.verdict, *record.notes)
     # Other limits take no training.
     again = search_chain(**options | {"limits": "any"}, output=str(tmp_path / "search"))
-    assert (again[0].chain, again[0].end_error) == (free.chain, free.end_error)
+    assert again.chains[free.word] == free
+    assert list(again.returned) == ["any"]
+
+
+def test_students_are_distilled_where_a_method_is_named(options, tmp_path: Path) -> None:
+    options |= {"limits": "any", "method": "soft-targets", "training": {"num_train_epochs": 1}}
+    record = search_chain(**options, output=str(tmp_path / "search"))
+    (word,) = record.returned.values()
+    assert record.chains[word].distilled == record.chains[word].score is not None
+    assert (tmp_path / "search" / "runs" / word / "student").is_dir()
+    assert f"{record.chains[word].distilled:.4f}" in record.verdict
+    assert search_chain(**options, output=str(tmp_path / "search")).chains == record.chains  # nothing is done again
 
 
 def test_a_search_that_was_stopped_ends_as_one_that_was_not(options, tmp_path: Path, monkeypatch) -> None:
     whole = search_chain(**options, output=str(tmp_path / "whole"))
-    train = module.train
+    train = supernet.train
 
     def stop(*arguments: Any) -> Any:
         if arguments[-1].endswith("-1"):
@@ -72,19 +87,19 @@ def test_a_search_that_was_stopped_ends_as_one_that_was_not(options, tmp_path: P
         return train(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "train", stop)
+        patch.setattr(supernet, "train", stop)
         with pytest.raises(Interrupted):
             search_chain(**options, output=str(tmp_path / "search"))
-    assert [event["number"] for event in events(tmp_path / "search", "round")] == [1]
+    stopped = read_search(tmp_path / "search", ChainSearch)
+    assert stopped is not None
+    assert stopped.rounds == whole.rounds[:1]
     with names(OutputError, "learning_rate"):
         search_chain(**options | {"learning_rate": 2e-3}, output=str(tmp_path / "search"))
     found = search_chain(**options, output=str(tmp_path / "search"))
-    assert [one.chain for one in found] == [one.chain for one in whole]
-    assert [fingerprint(load_classifier(one.folder)) for one in found] == [
-        fingerprint(load_classifier(one.folder)) for one in whole
-    ]
+    assert (found.returned, found.chains, found.rounds) == (whole.returned, whole.chains, whole.rounds)
+    assert students(tmp_path / "search") == students(tmp_path / "whole")
     overwritten = search_chain(**options | {"seed": 1}, output=str(tmp_path / "search"), overwrite=True)
-    assert len(overwritten) == 3
+    assert len(overwritten.returned) == 3
 
 
 @pytest.mark.parametrize(
@@ -97,6 +112,7 @@ def test_a_search_that_was_stopped_ends_as_one_that_was_not(options, tmp_path: P
         ({"blocks": 5}, ("--blocks 5", 4)),
         ({"rows": 0}, ("--rows",)),
         ({"rounds": 0}, ("--rounds",)),
+        ({"training": {"num_train_epochs": 1}}, ("--training", "--method")),
         ({"teacher": "none"}, ("--teacher none",)),
     ],
 )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from emdistill.search.shapes import Proposal, ladder, propose
+from emdistill.search.shapes import Proposal, ladder, orders, propose
 from emdistill.states import EncoderShape
 from emdistill.students import student_kind
 
@@ -34,3 +34,13 @@ def test_a_table_of_tokens_is_made_smaller_step_by_step() -> None:
     assert [(step.pruned, step.embedding_rank) for step in steps] == [(False, None), (True, None), (True, 128)]
     assert len({step.name for step in steps}) == 3
     assert len(ladder(Proposal("3", "balanced"), factorises=False)) == 2
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3, 4, 6])
+def test_other_orders_weigh_no_more_than_the_layers(layers: int) -> None:
+    words = orders(layers)
+    assert len({*words, "af" * layers}) == len(words) + 1 > 1
+    weights = {"a": 4, "f": 8, "c": 1}
+    for word in words:
+        assert student_kind(f"chain:{word}") == "chain"
+        assert sum(map(weights.__getitem__, word)) <= 12 * layers

@@ -1,0 +1,134 @@
+"""What a search for chains tells people: table, notes, the sentence of verdict, and the page; from its record alone."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from scipy.stats import spearmanr
+
+from emdistill.console import Table, cell, counted, short
+from emdistill.runs.chain_search import TEACHER, ChainSearch
+from emdistill.search.chains import ChainCost, read_limits
+from emdistill.show.charts import Figure, figure, plain, points
+from emdistill.show.front import Point, front_charts, front_table
+from emdistill.show.page import Chart, write_page
+
+END_ERROR = "error of the last states"
+FEWEST = 3  # different values that have an order to speak of
+
+
+def limits_table(record: ChainSearch) -> Table:
+    """The student of each limit: what it loses, takes and scores, and whether it keeps the limit as measured."""
+    lines = []
+    for limit, word in record.returned.items():
+        row, measured = record.chains[word], record.measured[word]
+        costs = row.cost.parameters / 1e6, row.cost.milliseconds, measured.milliseconds
+        scores = [cell(score, ".4f") for score in (row.found, row.distilled)]
+        missed = _missed(limit, measured)
+        lines.append([limit, f"chain:{word}", *map(short, (row.loss, row.end_error, *costs)), *scores, missed or "yes"])
+    headings = [
+        "limit", "student", "loss of\nblocks", "error at\nthe end", "params\n(millions)", "ms\npredicted",
+        "ms\nmeasured", f"{record.metric}\nas found", f"{record.metric}\ndistilled", "kept",
+    ]  # fmt: skip
+    return Table(headings, lines, words=(0, 1, 9)).without_empty_columns()
+
+
+def verdict(record: ChainSearch) -> str:
+    """How many limits are kept, and the best student that keeps its own, beside the teacher."""
+    kept = {word: limit for limit, word in record.returned.items() if not _missed(limit, record.measured[word])}
+    count = sum(not _missed(limit, record.measured[word]) for limit, word in record.returned.items())
+    share = f"{count} of {counted(len(record.returned), 'limit')} kept as measured"
+    if not kept:
+        return f"{share}: ask for a little less than you can bear"
+    scores = {word: record.chains[word].score or 0.0 for word in kept}
+    best = max(scores, key=lambda word: scores[word])
+    how = "with the supernet's weights" if record.chains[best].distilled is None else "distilled"
+    gap = 100 * (record.teacher[record.metric] - scores[best])
+    takes, teacher = _costs(record.measured[best]), _costs(record.measured[TEACHER])
+    return (
+        f"{share}; the best student, chain:{best} (limit: {kept[best]}), {how}, has {record.metric} {scores[best]:.4f} "
+        f"on dev, {abs(gap):.1f} points {'below' if gap >= 0 else 'above'} the teacher, with {takes} against {teacher}"
+    )
+
+
+def notes(record: ChainSearch) -> list[str]:
+    """How far the sum of the blocks' losses, by which chains are chosen, can be believed."""
+    return [
+        f"the sum of the blocks' losses orders {len(values)} chains as their {measure} does: rank correlation {rho:.2f}"
+        for measure, values in _outcomes(record).items()
+        if (rho := _agreement(record, values, rising=measure == END_ERROR)) is not None
+    ]
+
+
+def write_chain_report(path: Path, record: ChainSearch) -> None:
+    """Write the page: the verdict, the limits, the front, and the estimates against what came of them."""
+    scores = _outcomes(record)[record.metric] | {TEACHER: record.teacher[record.metric]}
+    made = [
+        Point(
+            name if name == TEACHER else f"chain:{name}", "teacher" if name == TEACHER else "student", score,
+            record.measured[name].milliseconds, record.measured[name].parameters / 1e6,
+        )
+        for name, score in scores.items()
+    ]  # fmt: skip
+    every = [limit for name in record.returned for limit in read_limits(name)]
+    limits = {
+        "ms": [limit.milliseconds for limit in every if limit.milliseconds is not None],
+        "size": [limit.parameters / 1e6 for limit in every if limit.parameters is not None],
+    }
+    caption = "Students as distilled, or else with the supernet's weights."
+    write_page(
+        path,
+        "chain_search",
+        title=f"Chains of operators for {record.task}",
+        record=record,
+        table=limits_table(record),
+        charts=front_charts(made, record.metric, "million parameters", limits, caption),
+        front=front_table(made, f"{record.metric}\ndev", "ms", "params\n(millions)"),
+        estimates=[
+            Chart(f"Estimate and {measure}", _against_loss(record, measure, values))
+            for measure, values in _outcomes(record).items()
+        ],
+    )
+
+
+def _outcomes(record: ChainSearch) -> dict[str, dict[str, float]]:
+    """What came of chains, by word: the error of all that were run whole, the score of those returned."""
+    scores = {word: row.score for word, row in record.students.items() if row.score is not None}
+    return {END_ERROR: {word: row.end_error for word, row in record.chains.items()}, record.metric: scores}
+
+
+def _agreement(record: ChainSearch, values: Mapping[str, float], *, rising: bool) -> float | None:
+    """Spearman's correlation of estimates and outcomes, 1 where a smaller loss always is better; None of too few.
+
+    rising   whether a smaller outcome is better, too
+    """
+    losses = [record.chains[word].loss for word in values]
+    if len({*losses}) < FEWEST or len({*values.values()}) < FEWEST:
+        return None
+    return float(spearmanr(losses, [value if rising else -value for value in values.values()]).statistic)
+
+
+def _against_loss(record: ChainSearch, measure: str, values: Mapping[str, float]) -> Figure:
+    trace = points(
+        measure,
+        [record.chains[word].loss for word in values],
+        list(values.values()),
+        mode="markers",
+        text=[plain(f"chain:{word}") for word in values],
+        hovertemplate="%{text}<br>%{y:.4f} at %{x:.3g}",
+    )
+    return figure([trace], 320, x="sum of the blocks' losses", y=plain(measure), hovermode="closest")
+
+
+def _missed(limit: str, cost: ChainCost) -> str:
+    """'0.3 ms over', '' where the limit is kept."""
+    (allowed,) = read_limits(limit)
+    pairs = ((cost.milliseconds, allowed.milliseconds, 1, "ms"), (cost.parameters, allowed.parameters, 1e6, "M"))
+    return ", ".join(
+        f"{short((taken - most) / unit)} {name} over"
+        for taken, most, unit, name in pairs
+        if most is not None and taken > most
+    )
+
+
+def _costs(cost: ChainCost) -> str:
+    return f"{short(cost.parameters / 1e6)}M parameters and {short(cost.milliseconds)} ms"
