@@ -10,10 +10,10 @@ import numpy as np
 from datasets import Dataset
 
 from emdistill.console import Table, print_table, say
+from emdistill.data.arrow_files import ROWS_AT_ONCE
 from emdistill.data.augmentation import Variant
 from emdistill.data.unlabelled import (
     COUNTS,
-    ROWS_AT_ONCE,
     Seen,
     Texts,
     UnlabelledText,

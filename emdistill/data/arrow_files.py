@@ -1,13 +1,23 @@
-"""Rows that are made once and kept on disk: an Arrow stream, and an index beside it that vouches for it."""
+"""Rows on disk, so that memory does not grow with them: kept ones, with an index that vouches for them, and others.
 
+Both are Arrow streams that are written batch by batch and memory-mapped.
+"""
+
+import atexit
+import itertools
 import json
 import os
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
+from datasets import Dataset
 
 from emdistill.files import write_whole, written_whole
+
+IN_MEMORY = 64 * 2**20
+ROWS_AT_ONCE = 4096
 
 
 def write_rows(file: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch], counts: Mapping[str, int]) -> None:
@@ -32,3 +42,29 @@ def trusted_counts(file: Path) -> dict[str, int] | None:
         return counts if index["bytes"] == file.stat().st_size else None
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
+
+
+def spooled(parts: Iterable[Dataset]) -> Dataset:
+    """The rows of all parts, of the columns and types of the first; at least one part.
+
+    Up to IN_MEMORY bytes they stay in memory; more go to a temporary file, which is removed when Python ends.
+    """
+    parts = iter(parts)
+    first = next(parts)
+    features = first.features
+    tables = (part.cast(features).data.table for part in itertools.chain([first], parts))
+    held, size = [], 0
+    for table in tables:
+        held.append(table)
+        size += table.nbytes
+        if size > IN_MEMORY:
+            break
+    else:
+        return Dataset(pa.concat_tables(held)).cast(features)
+    handle, name = tempfile.mkstemp(prefix="emdistill-", suffix=".arrow")
+    os.close(handle)
+    atexit.register(Path(name).unlink, missing_ok=True)
+    with pa.OSFile(name, "wb") as stream, pa.ipc.new_stream(stream, features.arrow_schema) as writer:
+        for table in itertools.chain(held, tables):
+            writer.write_table(table)
+    return Dataset.from_file(name)

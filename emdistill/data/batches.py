@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import BatchEncoding, DataCollatorWithPadding, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from emdistill.data.arrow_files import ROWS_AT_ONCE, spooled
 from emdistill.data.corpus import TextEncoder
 from emdistill.data.readers import reader_of
 from emdistill.errors import ConfigError, TokenizerError
@@ -44,9 +45,21 @@ def tokenise(
     kind        of the task; where it has several answers per row, a row may become several examples, and all have
                 their places (ANSWERS)
     """
-    rows = examples.to_dict()
     if kind is not None and not kind.one_answer:
+        rows = examples.to_dict()
         return windowed(kind.features(rows, [reader(tokenizer)], max_length), labelled="label" in rows)
+    return chunk_by_chunk(examples, lambda chunk: _tokenised(chunk, tokenizer, max_length))
+
+
+def chunk_by_chunk(examples: Dataset, tokenised: Callable[[Dataset], Dataset]) -> Dataset:
+    """What `tokenised` makes of the examples, so many at once that memory does not grow with them."""
+    starts = range(0, max(1, len(examples)), ROWS_AT_ONCE)
+    chunks = (examples.select(range(start, min(start + ROWS_AT_ONCE, len(examples)))) for start in starts)
+    return spooled(tokenised(chunk) for chunk in chunks)
+
+
+def _tokenised(examples: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
+    rows = examples.to_dict()
     encoded: dict[str, list[Any]] = dict(encode(rows, tokenizer, max_length))
     encoded["length"] = [len(ids) for ids in encoded["input_ids"]]
     if "label" in rows:

@@ -5,16 +5,18 @@ Labels stay as written until the task's kind is known, then become class indices
 
 import itertools
 import json
-from collections.abc import Collection, Generator, Iterator, Mapping
+from array import array
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import datasets
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets
 from datasets.exceptions import DatasetsError
 
+from emdistill.data.arrow_files import ROWS_AT_ONCE, spooled
 from emdistill.data.compressed import plain_path
 from emdistill.data.rows import BadRows, Row, check_file, read_rows, text_lines
 from emdistill.errors import DataError, listing, nearest, shown
@@ -43,12 +45,15 @@ class Columns(NamedTuple):
 
 @dataclass(frozen=True)
 class Examples:
-    """Checked rows of one source, labels as written; `bad` has the problems of the rows left out."""
+    """Checked rows of one source: their lines, `text` and perhaps `text_pair`, and their labels as written.
+
+    bad   has the problems of the rows left out
+    """
 
     bad: BadRows
-    lines: list[int] = field(default_factory=list)
-    texts: list[list[str]] = field(default_factory=list)
-    label: list[Cell] = field(default_factory=list)
+    lines: Sequence[int]
+    texts: Dataset
+    label: Sequence[Cell]
 
     @property
     def source(self) -> str | Path:
@@ -81,24 +86,41 @@ def hub_examples(source: str, split: Dataset, columns: Columns) -> Examples:
 
 def _check_rows(rows: Iterator[Row], columns: Columns, bad: BadRows) -> Examples:
     """Checks texts and that there is a label."""
-    examples = Examples(bad)
+    lines, cells_of_rows, names = array("Q"), list[Cell](), dict[Cell, Cell]()
     with closed_after(rows):
         first, rows = look_at_first(rows, bad)
         labels = columns.label_columns(first.cells)
         problem_of_label = _label_problem if len(labels) == 1 else _cell_problem
         require_columns(first, [*columns.texts, *labels], bad.source)
-        for row in rows:
-            problems = [text_problem(row, name) for name in columns.texts] + [
-                problem_of_label(row, name) for name in labels
-            ]
-            if any(problems):
-                bad.add(row.line, "; ".join(filter(None, problems)))
-                continue
-            cells = LabelColumns((name, row.cells.get(name)) for name in labels)
-            examples.lines.append(row.line)
-            examples.texts.append([row.cells[name] for name in columns.texts])
-            examples.label.append(cells if len(labels) > 1 else cells[labels[0]])
-    return examples
+
+        def texts_of_good_rows() -> Iterator[list[str]]:
+            for row in rows:
+                problems = [text_problem(row, name) for name in columns.texts] + [
+                    problem_of_label(row, name) for name in labels
+                ]
+                if any(problems):
+                    bad.add(row.line, "; ".join(filter(None, problems)))
+                    continue
+                cells = LabelColumns((name, row.cells.get(name)) for name in labels)
+                cell = cells if len(labels) > 1 else cells[labels[0]]
+                lines.append(row.line)
+                cells_of_rows.append(names.setdefault(cell, cell) if isinstance(cell, str) else cell)
+                yield [row.cells[name] for name in columns.texts]
+
+        texts = spooled(_as_datasets(texts_of_good_rows(), ["text", "text_pair"][: len(columns.texts)]))
+    return Examples(bad, lines, texts, cells_of_rows)
+
+
+def _as_datasets(rows: Iterator[list[str]], names: list[str]) -> Iterator[Dataset]:
+    """Rows of texts, many at once; one data set without rows where there are none."""
+    features = Features({name: Value("string") for name in names})
+    chunk = list(itertools.islice(rows, ROWS_AT_ONCE))
+    while True:
+        columns = zip(*chunk, strict=True) if chunk else [()] * len(names)
+        yield Dataset.from_dict(dict(zip(names, map(list, columns), strict=True)), features=features)
+        chunk = list(itertools.islice(rows, ROWS_AT_ONCE))
+        if not chunk:
+            return
 
 
 @contextmanager
@@ -190,11 +212,8 @@ def to_dataset(
         label = task.kind.written(labels[0], task.labels)
         problem = f"every label is {label!r}; at least {task.kind.asks_for} are needed"
         raise DataError(problem, file=examples.source)
-    columns: dict[str, Any] = dict(
-        zip(("text", "text_pair"), map(list, zip(*examples.texts, strict=True)), strict=False)
-    )
-    features = Features({name: Value("string") for name in columns} | {"label": task.kind.label_type})
-    return Dataset.from_dict(columns | {"label": labels}, features=features)
+    label = Dataset.from_dict({"label": labels}, features=Features({"label": task.kind.label_type}))
+    return concatenate_datasets([examples.texts, label], axis=1)
 
 
 def load_hub(name: str, config: str | None = None) -> dict[str, Dataset]:

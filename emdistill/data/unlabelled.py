@@ -21,7 +21,7 @@ import pyarrow as pa
 from datasets import Dataset, Features
 from numpy.typing import NDArray
 
-from emdistill.data.arrow_files import trusted_counts, write_rows
+from emdistill.data.arrow_files import ROWS_AT_ONCE, trusted_counts, write_rows
 from emdistill.data.files import Columns, load_hub, look_at_first, require_columns, text_problem, text_rows
 from emdistill.data.glue import GLUE
 from emdistill.data.read import is_hub_name
@@ -33,7 +33,6 @@ from emdistill.states import TEACHER_LOGITS
 from emdistill.tasks.task import Task
 
 FORMAT = 2
-ROWS_AT_ONCE = 4096
 COUNTS = ("read", "scored", "labelled", "unanswered", "repeated", "kept")
 HUB_SPLITS = ("unsupervised", "unlabelled", "train")
 

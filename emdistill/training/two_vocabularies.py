@@ -8,7 +8,7 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from emdistill.data.batches import encode, padding_collator, reader, tokenise, windowed
+from emdistill.data.batches import chunk_by_chunk, encode, padding_collator, reader, tokenise, windowed
 from emdistill.errors import TokenizerError
 from emdistill.models.alignment import Span, token_spans, words_of_tokens
 from emdistill.models.encoder import same_tokens
@@ -66,10 +66,20 @@ def tokenise_for_both(
     """
     if teacher_tokenizer is None:
         return tokenise(examples, tokenizer, max_length, kind)
-    rows = examples.to_dict()
     if kind is not None and not kind.one_answer:
+        rows = examples.to_dict()
         features = kind.features(rows, [reader(each) for each in (tokenizer, teacher_tokenizer)], max_length)
         return windowed(features, labelled="label" in rows, further=_words_of_features(features, rows))
+    return chunk_by_chunk(examples, lambda chunk: _for_both(chunk, tokenizer, teacher_tokenizer, max_length))
+
+
+def _for_both(
+    examples: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    teacher_tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+) -> Dataset:
+    rows = examples.to_dict()
     own, others = (encode(rows, reader, max_length) for reader in (tokenizer, teacher_tokenizer))
     columns: dict[str, list[Any]] = {**own, **{TEACHERS + name: column for name, column in others.items()}}
     if own.is_fast and others.is_fast:
