@@ -32,6 +32,11 @@ def write_whole(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
+def is_inside(name: str) -> bool:
+    """Whether a path that a file names stays within the folder that it is seen from."""
+    return not Path(name).is_absolute() and ".." not in Path(name).parts
+
+
 @contextmanager
 def folder_written_whole(place: Path) -> Iterator[Path]:
     """The same for a folder: what stands at `place` is replaced at the end, or stays where anything fails."""

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from docstring_parser import parse as parse_docstring
-from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace, get_loader, set_loader
 
 from emdistill.config import (
     SECTIONS,
@@ -30,6 +30,18 @@ from emdistill.config import (
     student_recipe,
 )
 from emdistill.errors import ConfigError, nearest
+from emdistill.values import parse_yaml
+
+_load_yaml = get_loader("yaml")
+
+
+def _read_text(text: str) -> Any:
+    """A value written as text, as jsonargparse reads it; raises ValueError for what values.py refuses."""
+    parse_yaml(text)
+    return _load_yaml(text)
+
+
+set_loader("yaml", _read_text, exceptions=(ValueError, yaml.YAMLError))
 
 Target = Callable[..., Any]
 Config = TypeVar("Config")
@@ -155,10 +167,10 @@ def _read_first(words: Sequence[str], target: Target) -> tuple[argparse.Namespac
         raise ConfigError(str(error)) from None
 
 
-def _method(target: Target, method: str | None, teacher: object, student: str | None) -> str | None:
+def _method(target: Target, method: object, teacher: object, student: str | None) -> str | None:
     """The method that is named; else the student's own; else soft-targets for a file of answers: it has no layers."""
     if method or not _has_method(target):
-        return method
+        return None if method is None else str(method)
     if own := student_recipe(student).get("method"):
         return str(own)
     if not isinstance(teacher, str):
@@ -345,18 +357,18 @@ def _checked_training(training: Mapping[str, Any], places: Places) -> dict[str, 
     checked: dict[str, Any] = {}
     wrong: list[str] = []
     for name, value in training.items():
-        if isinstance(value, dict):  # given key by key on the command line, its values are still as written
-            value = {key: yaml.safe_load(inner) if isinstance(inner, str) else inner for key, inner in value.items()}
         try:
+            if isinstance(value, dict):  # given key by key on the command line, its values are still as written
+                value = {key: _read_text(inner) if isinstance(inner, str) else inner for key, inner in value.items()}
             checked |= training_parser().parse_object({name: value}, defaults=False).as_dict()
-        except ArgumentError as error:
+        except (ArgumentError, ValueError) as error:
             wrong.append(explain(error, training_parser(), places, "training."))
     if wrong:
         raise ConfigError("\n".join(wrong))
     return checked
 
 
-def explain(error: ArgumentError, parser: ArgumentParser, places: Places, prefix: str = "") -> str:
+def explain(error: Exception, parser: ArgumentParser, places: Places, prefix: str = "") -> str:
     """The parser's message; for a wrong value: the option, what it takes, what was given, and where."""
     match = WRONG_VALUE.search(str(error))
     types = _types(parser)

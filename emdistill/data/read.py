@@ -167,6 +167,8 @@ def _read_own(data: str, columns: Columns, dev: Path | None, kind: TaskKind | No
         notes = [note] if (note := kind.note(cells, columns.label)) else []
     labels = kind.label_names(cells)
     labels = own.labels if own.labels and labels else labels
+    if kind.link != "identity" and not labels:
+        raise DataError(f"no row has a label in column {columns.label!r}", file=train.source)
     if kind.link != "identity" and len(labels) > 100 and 2 * len(labels) > len(cells):
         problem = f"column {columns.label!r} holds {len(labels)} different labels in {len(cells)} rows"
         raise DataError(f"{problem}; is it the label, or are these scores (--kind regression)?", file=train.source)

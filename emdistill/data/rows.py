@@ -23,6 +23,7 @@ import pyarrow.parquet
 from emdistill.data.compressed import OPENERS, compression, open_bytes, plain_path
 from emdistill.errors import DataError, listing, nearest
 from emdistill.tasks.task import DataFile
+from emdistill.values import parse_json
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 _SHOWN_ROWS = 5
@@ -170,9 +171,9 @@ def _json_rows(path: Path, bad: BadRows) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            cells = json.loads(line)
-        except (ValueError, RecursionError) as error:  # the latter: lists and objects nested too deeply
-            bad.add(number, f"not valid JSON ({error}); every line must be one JSON object")
+            cells = parse_json(line)
+        except ValueError as error:
+            bad.add(number, f"{error}; every line must be one JSON object")
             continue
         if isinstance(cells, dict):
             yield Row(number, cells)
@@ -186,8 +187,8 @@ def squad_json(path: Path) -> tuple[dict[str, Any], str] | None:
         return None
     content = "".join(text_lines(path))
     try:
-        whole = json.loads(content)
-    except (ValueError, RecursionError):
+        whole = parse_json(content)
+    except ValueError:
         return None  # one object per line, perhaps
     return (whole, content) if isinstance(whole, dict) and "data" in whole else None
 

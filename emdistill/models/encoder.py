@@ -1,9 +1,9 @@
 """Load and save Hugging Face encoders: safetensors only, no remote code, always float32."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +17,8 @@ from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
 from emdistill.config import HUB_ID
-from emdistill.errors import ModelError, TokenizerError
+from emdistill.errors import ModelError, TokenizerError, listing
+from emdistill.files import is_inside
 from emdistill.models import bag, bilstm, chain
 from emdistill.models.families import FAMILIES, family_of, require
 from emdistill.models.inputs import PROBES, check_padding, fit_tokenizer
@@ -32,11 +33,19 @@ from emdistill.models.multi_task import (
 )
 from emdistill.states import SEQUENCE, EncoderShape
 from emdistill.tasks import KINDS
+from emdistill.values import read_values, typed
 
 Source = str | Path
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+INDEX = "model.safetensors.index.json"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+CUSTOM_CODE = "custom code"  # in transformers' errors where a model brings its own
+CODE_OF_ITS_OWN = (
+    "brings code of its own (auto_map), which is never run here; name a model of one of transformers' own classes, or, "
+    "where those read its weights as well, take auto_map out of its .json files"
+)
 
 for family in (bilstm, bag, chain):
     family.register()
@@ -59,7 +68,7 @@ def load_classifier(
     padding in its own way (check_padding).
     """
     config = _load_config(source)
-    tasks = saved_tasks(config)
+    tasks = _saved_tasks(source, config)
     if tasks and problem_type is None:
         name = chosen_task([*tasks], task, source)
         return _checked(source, _task_models(source, config, {name: tasks[name]})[name])
@@ -85,14 +94,14 @@ def load_classifier(
 def load_tasks(source: Source) -> MultiTaskModel:
     """Load an encoder with the heads of all its tasks, in float32 and eval mode; raises ModelError."""
     config = _load_config(source)
-    if not (tasks := saved_tasks(config)):
+    if not (tasks := _saved_tasks(source, config)):
         raise ModelError(f"{source} has one head, and not several")
     return MultiTaskModel(_task_models(source, config, tasks), tasks)
 
 
 def tasks_of(source: Source) -> tuple[str, ...]:
     """The names of a model's heads where it has several, else (); raises ModelError for what is no encoder."""
-    return tuple(saved_tasks(_load_config(source)))
+    return tuple(_saved_tasks(source, _load_config(source)))
 
 
 def class_with_head(config: PreTrainedConfig, head: str) -> type[PreTrainedModel]:
@@ -151,6 +160,8 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder or str(source), **_safely(folder))
     except Exception as error:  # the tokenizers library raises bare Exception for a broken tokenizer.json
+        if CUSTOM_CODE in str(error):
+            raise ModelError(f"the tokenizer of {source} {CODE_OF_ITS_OWN}") from None
         raise ModelError(f"{source}: its tokenizer cannot be loaded: {error}") from error
     has_config = folder is None or (folder / "config.json").is_file()
     fit_tokenizer(tokenizer, _read_config(source) if has_config else None, source)
@@ -255,13 +266,27 @@ def _safely(folder: Path | None) -> dict[str, Any]:
 
 def _read_config(source: Source) -> PreTrainedConfig:
     folder = local_folder(source)
+    place = source if folder is None else folder / "config.json"
     try:
         config: PreTrainedConfig = transformers.AutoConfig.from_pretrained(folder or str(source), **_safely(folder))
     except Exception as error:  # a wrong value of some field raises whatever the config's own code raises
+        if CUSTOM_CODE in str(error):
+            raise ModelError(f"{place} {CODE_OF_ITS_OWN}") from None
         if folder is None:
             raise ModelError(f"{source} is neither a folder nor a model the hub can give: {error}") from error
-        raise ModelError(f"{folder / 'config.json'} cannot be used: {_in_short(error)}") from error
+        raise ModelError(f"{place} cannot be used: {_in_short(error)}") from error
+    if getattr(config, "auto_map", None):
+        raise ModelError(f"{place} {CODE_OF_ITS_OWN}")
+    if not isinstance(getattr(config, "emdistill", {}), dict):
+        raise ModelError(f"{place} cannot be used: its entry 'emdistill' is no object; copy it again")
     return config
+
+
+def _saved_tasks(source: Source, config: PreTrainedConfig) -> dict[str, TaskOutputs]:
+    try:
+        return saved_tasks(config)
+    except ValueError as error:
+        raise ModelError(f"{source}: config.json cannot be used (emdistill.{error}); copy it again") from None
 
 
 def _load_config(source: Source) -> PreTrainedConfig:
@@ -339,20 +364,36 @@ def _in_short(error: Exception) -> str:
 
 
 def _check_weight_files(folder: Path) -> None:
-    index = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").is_file():
+    """Raise ModelError where the weights are not there, or stand in a pickle."""
+    if (folder / "model.safetensors").is_file() or weight_parts(folder):
         return
-    if index.is_file():
-        parts = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        if absent := [part for part in parts if not (folder / part).is_file()]:
-            raise ModelError(f"{index} names {', '.join(absent)}, which is not there; copy the whole folder")
-        return
-    if pickles := sorted(path.name for path in folder.glob("*.bin")):
+    if pickles := sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES):
         raise ModelError(
             f"{folder} has its weights only in {pickles[0]}, a pickle, which is never loaded; convert it where you "
             "trust it: load the model with transformers and save_pretrained() it, which writes model.safetensors"
         )
     raise ModelError(f"{folder} holds no weights (model.safetensors)")
+
+
+def weight_parts(folder: Path) -> list[Path]:
+    """The files of weights that stand in several; [] of others. Raises ModelError for an index that is broken."""
+    index = folder / INDEX
+    if not index.is_file():
+        return []
+    try:
+        parts = typed(read_values(index), _Index).weight_map.values()
+    except ValueError as error:
+        raise ModelError(f"{index} is broken ({error}); copy the whole folder") from None
+    if absent := [part for part in sorted(set(parts)) if not is_inside(part) or not (folder / part).is_file()]:
+        raise ModelError(f"{index} names {listing(absent)}, which is not in its folder; copy the whole folder")
+    return [folder / part for part in sorted(set(parts))]
+
+
+@dataclass(frozen=True)
+class _Index:
+    """Which file each tensor stands in."""
+
+    weight_map: dict[str, str]
 
 
 def _check_encoder(source: Source, absent: set[str]) -> None:

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pydantic import FiniteFloat
 
 from emdistill.config import CacheChoice
-from emdistill.files import write_whole
+from emdistill.files import is_inside, write_whole
+from emdistill.runs.baseline_record import TITLES
 from emdistill.runs.gate_record import Machine, Measured
 from emdistill.runs.record import read_record
 from emdistill.search.halving import Plan, Trial
@@ -30,7 +31,7 @@ class FormRow:
 
     p50: Measured
     p95: Measured
-    bytes: FiniteFloat
+    bytes: Measured
     keeps: bool
     score: FiniteFloat | None = None
 
@@ -77,7 +78,7 @@ class BaselineLine:
     held_out: FiniteFloat | None = None
     score: FiniteFloat | None = None
     p95: Measured | None = None
-    bytes: FiniteFloat | None = None
+    bytes: Measured | None = None
     problem: str = ""
 
 
@@ -126,6 +127,19 @@ class CompressionRecord:
     verdict: str = ""
     notes: list[str] = field(default_factory=list)
     version: int = VERSION
+
+    def __post_init__(self) -> None:
+        for name in self.baselines.keys() - TITLES.keys():
+            raise ValueError(f"baselines.{name} is none of {', '.join(TITLES)}")
+        rungs = len(self.plan.shares) if self.plan else 0
+        for trial in self.trials:
+            if trial.candidate not in self.candidates or not 0 <= trial.rung < rungs:
+                raise ValueError(f"trials: {trial.candidate} at rung {trial.rung} is none of candidates and plan")
+        for final in self.finals:
+            if self.metric not in final.scores or final.ship not in (None, *final.forms):
+                raise ValueError(f"finals: {final.candidate} lacks its {self.metric}, or the form that it ships")
+            if not is_inside(final.folder):
+                raise ValueError(f"finals: the folder {final.folder} does not lie within this one")
 
 
 def write_compression(folder: Path, record: CompressionRecord) -> None:
