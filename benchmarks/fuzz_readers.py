@@ -15,11 +15,12 @@ from typing import Any
 
 import pyarrow
 import pyarrow.parquet
-from transformers import PreTrainedModel
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel, PreTrainedTokenizerFast
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
-from conftest import make_encoder, make_tokenizer
 from run_folders import MACHINE, add_flows, add_gate, add_predictions, read_record, write_record, write_run_folder
 
 from emdistill.commands.predict import predict_file
@@ -72,6 +73,7 @@ ROWS = [{"text": text, "label": ("bad", "good")[row % 2]} for row, text in enume
 TASK = Task("own", KINDS["classification"], ("bad", "good"), ("accuracy",))
 MILLISECONDS = {"teacher": 40.0, "student": 20.0, "onnx": 10.0, "int8": 4.0}
 LENGTH = 24
+VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted({word for text in TEXTS for word in text.split()}))
 
 
 @dataclass(frozen=True)
@@ -346,13 +348,29 @@ def compression_page(folder: Path) -> None:
 
 
 def small_model() -> PreTrainedModel:
-    model = make_encoder(layers=1, width=16, heads=2)
-    name_outputs(model.config, labels=TASK.labels, problem_type="single_label_classification")
-    return model
+    config = BertConfig(
+        vocab_size=len(VOCABULARY), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=64,
+    )  # fmt: skip
+    name_outputs(config, labels=TASK.labels, problem_type="single_label_classification")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return BertForSequenceClassification(config).eval()
+
+
+def small_tokenizer() -> PreTrainedTokenizerFast:
+    ids = {token: place for place, token in enumerate(VOCABULARY)}
+    rules = Tokenizer(models.WordLevel(ids, unk_token="[UNK]"))
+    rules.pre_tokenizer = pre_tokenizers.Whitespace()
+    rules.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[(name, ids[name]) for name in VOCABULARY[2:4]]
+    )
+    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), VOCABULARY, strict=False))
+    return PreTrainedTokenizerFast(tokenizer_object=rules, **names)
 
 
 def write_model(folder: Path) -> None:
-    model, tokenizer = small_model(), make_tokenizer()
+    model, tokenizer = small_model(), small_tokenizer()
     remember_reading(model, tokenizer, TASK, LENGTH)
     save_student(model, tokenizer, folder)
     (folder / "new.csv").write_bytes(table(","))
@@ -367,7 +385,7 @@ def write_parts(folder: Path) -> None:
 
 
 def write_onnx(folder: Path) -> None:
-    model, tokenizer = small_model(), make_tokenizer()
+    model, tokenizer = small_model(), small_tokenizer()
     remember_reading(model, tokenizer, TASK, LENGTH)
     export_onnx(model, folder / "model.onnx", token_types=False)
     write_onnx_folder(folder, model, tokenizer)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from emdistill.errors import visible
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
@@ -66,7 +68,7 @@ def one_at_a_time(path: Path, writing: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print(f"another run is writing {writing}; waiting for it", file=sys.stderr)
+        print(visible(f"another run is writing {writing}; waiting for it"), file=sys.stderr)
         lock.acquire()
     try:
         yield

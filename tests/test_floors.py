@@ -40,6 +40,7 @@ NEIGHBOURS = {
     ("files", "errors"),
     ("config", "errors"),
     ("config", "values"),
+    ("console", "errors"),
     ("console", "processes"),
     ("data", "tasks"),
     ("models", "tasks"),
