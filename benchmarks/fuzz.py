@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import re
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -57,6 +58,7 @@ SNIPPETS = (
     b"&a [*a]", b"!!timestamp x", b"!!int ''", b"!!bool x", BOMB, b"<<: *a", b"0x", b"1_000", b"~", b"-DOCSTART-",
 )  # fmt: skip
 TEXT_CODECS = ("utf-16", "utf-16-le", "utf-8-sig", "utf-32", "latin-1", "cp037")
+WAITING = 30  # times --seconds: by the clock, for an input that waits and computes nothing
 MUTATIONS = (1, 1, 1, 2, 4)
 
 
@@ -238,11 +240,14 @@ def read_all(name: str, numbers: range, seed: int, limits: Limits, log: Path, re
     resource.setrlimit(resource.RLIMIT_AS, (space, space))
     with log.open("w") as stacks:
         faulthandler.enable(stacks)
+        faulthandler.register(signal.SIGPROF, stacks, chain=True)  # and then the signal ends the process
         for number in numbers:
             files = broken_input(name, number, seed)
             with tempfile.TemporaryDirectory() as folder:
-                faulthandler.dump_traceback_later(limits.seconds, exit=True, file=stacks)
+                signal.setitimer(signal.ITIMER_PROF, limits.seconds)
+                faulthandler.dump_traceback_later(WAITING * limits.seconds, exit=True, file=stacks)
                 results.send(outcome(name, files, Path(folder), limits.megabytes))
+                signal.setitimer(signal.ITIMER_PROF, 0)
                 faulthandler.cancel_dump_traceback_later()
 
 
@@ -275,7 +280,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--reader", choices=[*READERS], help="this one alone")
     parser.add_argument("--number", type=int, help="this input alone")
-    parser.add_argument("--seconds", type=float, default=30, help="that one input may take")
+    parser.add_argument("--seconds", type=float, default=20, help="of computing that one input may take")
     parser.add_argument("--megabytes", type=float, default=512, help="that one input may add to the process")
     parser.add_argument("--keep", type=Path, default=Path("fuzz-failures"), help="folder of the inputs that fail")
     options = parser.parse_args()

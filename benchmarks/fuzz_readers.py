@@ -363,7 +363,9 @@ def small_tokenizer() -> PreTrainedTokenizerFast:
     rules = Tokenizer(models.WordLevel(ids, unk_token="[UNK]"))
     rules.pre_tokenizer = pre_tokenizers.Whitespace()
     rules.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[(name, ids[name]) for name in VOCABULARY[2:4]]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B [SEP]",
+        special_tokens=[(name, ids[name]) for name in VOCABULARY[2:4]],
     )
     names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), VOCABULARY, strict=False))
     return PreTrainedTokenizerFast(tokenizer_object=rules, **names)

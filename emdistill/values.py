@@ -4,7 +4,9 @@ JSON and YAML of strangers may be small and yet without end: nested so deeply th
 by YAML's aliases, a thousand million values in ten lines. Both are refused here, before anything walks.
 """
 
+import itertools
 import json
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -47,6 +49,8 @@ def parse_json(content: str | bytes) -> Any:
 def parse_yaml(content: str | bytes) -> Any:
     """One YAML document, in UTF-8, of plain values, whatever its tags say; raises ValueError."""
     text = content if isinstance(content, str) else content.decode("utf-8")
+    if _open_brackets(text) > DEEPEST:
+        raise ValueError(TOO_DEEP)
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
@@ -60,6 +64,12 @@ def parse_yaml(content: str | bytes) -> Any:
     if _is_deep(values):
         raise ValueError(TOO_DEEP)
     return values
+
+
+def _open_brackets(text: str) -> int:
+    """How many brackets are open at once, those of quoted texts included: PyYAML's time grows with its square."""
+    steps = (1 if bracket in "[{" else -1 for bracket in re.findall(r"[][{}]", text))
+    return max(itertools.accumulate(steps), default=0)
 
 
 def _is_deep(values: Any) -> bool:

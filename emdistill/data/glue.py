@@ -199,6 +199,8 @@ def _read_file(glue: GlueTask, path: Path) -> tuple[Dataset, DataFile]:
 
 def _dataset(glue: GlueTask, examples: Examples) -> Dataset:
     if glue.broken_rows and (broken := examples.bad.problems):
-        logger.warning("%s: %d rows that are torn apart or empty are left out", visible(str(examples.source)), len(broken))
+        logger.warning(
+            "%s: %d rows that are torn apart or empty are left out", visible(str(examples.source)), len(broken)
+        )
         broken.clear()
     return to_dataset(examples, glue.task, glue.label_index)

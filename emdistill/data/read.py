@@ -167,14 +167,14 @@ def _read_own(data: str, columns: Columns, dev: Path | None, kind: TaskKind | No
         notes = [note] if (note := kind.note(cells, columns.label)) else []
     labels = kind.label_names(cells)
     labels = own.labels if own.labels and labels else labels
-    if kind.link != "identity" and not labels:
-        raise DataError(f"no row has a label in column {columns.label!r}", file=train.source)
     if kind.link != "identity" and len(labels) > 100 and 2 * len(labels) > len(cells):
         problem = f"column {columns.label!r} holds {len(labels)} different labels in {len(cells)} rows"
         raise DataError(f"{problem}; is it the label, or are these scores (--kind regression)?", file=train.source)
     task = Task(name=own.name, kind=kind, labels=labels, metrics=kind.metrics_of(labels), **columns._asdict())
     splits = {"train": train} if own.dev is None else {"train": train, "dev": own.dev}
     evaluation = {name: to_dataset(examples, task, varied=varied) for name, examples in splits.items()}
+    if kind.link != "identity" and not labels:
+        raise DataError(f"no row has a label in column {columns.label!r}", file=train.source)
     sources = {name: examples.source for name, examples in splits.items()}
     files = [data_file(path, len(evaluation[name])) for name, path in sources.items() if isinstance(path, Path)]
     return TaskData(task, evaluation.pop("train"), evaluation, tuple(files), notes=tuple(notes))

@@ -359,8 +359,8 @@ def _task_models(
 
 
 def _in_short(error: Exception) -> str:
-    """Another library's error on one line; some bring a whole C++ stack."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    """The first line of another library's error; some bring a whole C++ stack."""
+    return f"{type(error).__name__}: {(str(error).strip() or 'no words').splitlines()[0][:300]}"
 
 
 def _check_weight_files(folder: Path) -> None:
