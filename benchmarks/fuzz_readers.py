@@ -25,10 +25,11 @@ from run_folders import MACHINE, add_flows, add_gate, add_predictions, read_reco
 
 from emdistill.commands.predict import predict_file
 from emdistill.data.augmentation import describe_train, read_augmented, write_augmented
-from emdistill.data.files import Columns
+from emdistill.data.files import Columns, read_inputs
 from emdistill.data.mixture_file import read_mixture
 from emdistill.data.paragraphs import read_corpus
 from emdistill.data.read import read_task_data
+from emdistill.data.row_writer import RowWriter
 from emdistill.data.tagged_words import read_words
 from emdistill.data.teacher_answers import read_teacher_answers
 from emdistill.data.unlabelled import every_nth_text, unlabelled_text
@@ -60,6 +61,7 @@ from emdistill.ship.subject import read_subject
 from emdistill.show.candidates import read_runs
 from emdistill.show.comparison_report import comparison_record
 from emdistill.show.compress_report import write_compress_report
+from emdistill.show.page import PLOTLY, share_script
 from emdistill.show.run_report import write_run_report
 from emdistill.show.runs_report import write_runs_report
 from emdistill.tasks import KINDS
@@ -137,22 +139,19 @@ def read(file: str, **options: Any) -> Call:
     return lambda folder: read_task_data(str(folder / file), **options)
 
 
-def predict(file: str, output: str, model: str = "") -> Call:
-    """Rows in, rows and answers out, by a model that stands beside the folder or in it."""
-    return lambda folder: predict_file(
-        str(folder / model if model else model_place()), str(folder / file), str(folder / output), overwrite=True
-    )
+def predicted(file: str, output: str) -> Call:
+    """As predict reads rows, and writes them with its answers."""
 
+    def rows(folder: Path) -> None:
+        rows = read_inputs(folder / file)
+        writer = RowWriter(Path(output).suffix, folder / file, rows, TASK.labels)
+        writer.write(folder / output, [{"prediction": TASK.labels[0]}] * len(rows))
 
-@cache
-def model_place() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="fuzz-model-"))
-    write_model(folder)
-    return folder
+    return rows
 
 
 def rows_of(file: str, content: Callable[[], bytes], *further: Call) -> Reader:
-    calls = (read(file), read(file, kind="multi-label", evaluating=True), predict(file, "out.jsonl"), *further)
+    calls = (read(file), read(file, kind="multi-label", evaluating=True), predicted(file, "out.jsonl"), *further)
     return Reader(lambda: {file: content()}, calls)
 
 
@@ -277,6 +276,7 @@ def other_run() -> Path:
     """The same run, valid, in a place of its own."""
     folder = Path(tempfile.mkdtemp(prefix="fuzz-run-"))
     run_folder(folder)
+    share_script(folder)
     return folder
 
 
@@ -305,7 +305,14 @@ def compared(folder: Path) -> object:
     return comparison and comparison_record(comparison)
 
 
-PAGES = (write_run_report, several)
+def page(folder: Path) -> None:
+    """As report writes the page of a run; the script of its charts, 4 MB, is not copied each time."""
+    if not (folder / PLOTLY).exists():
+        (folder / PLOTLY).symlink_to(other_run() / PLOTLY)
+    write_run_report(folder)
+
+
+PAGES = (page, several)
 
 
 def of_run(broken: str, *further: Call) -> Reader:
@@ -405,12 +412,12 @@ def of_model(write: Callable[[Path], None], *broken: str) -> Reader:
 
 READERS = {
     "CSV": rows_of("train.csv", lambda: table(",")),
-    "TSV": rows_of("train.tsv", lambda: table("\t"), predict("train.tsv", "out.tsv")),
-    "JSONL": rows_of("train.jsonl", lambda: lines(ROWS), predict("train.jsonl", "out.parquet")),
+    "TSV": rows_of("train.tsv", lambda: table("\t"), predicted("train.tsv", "out.tsv")),
+    "JSONL": rows_of("train.jsonl", lambda: lines(ROWS), predicted("train.jsonl", "out.parquet")),
     "JSONL, lists": rows_of("train.jsonl", lambda: lines([{"text": text, "label": ["a", "b"][: row % 3]} for row, text in enumerate(TEXTS)])),
     "JSONL, tags": Reader(lambda: {"t.jsonl": lines([{"tokens": ["a", "b"], "tags": ["B-X", "O"]}] * 4)}, (read("t.jsonl", kind="tagging"),)),
     "JSONL, entities": Reader(lambda: {"t.jsonl": lines([{"text": "in Rome", "entities": [{"start": 3, "end": 7, "label": "LOC"}]}] * 4)}, (read("t.jsonl", kind="tagging"),)),
-    "Parquet": rows_of("train.parquet", lambda: parquet(ROWS), predict("train.parquet", "out.parquet")),
+    "Parquet": rows_of("train.parquet", lambda: parquet(ROWS), predicted("train.parquet", "out.parquet")),
     "GLUE": Reader(
         lambda: {"RTE/train.tsv": table("\t", [{"index": str(row), "sentence1": text, "sentence2": text, "label": ("entailment", "not_entailment")[row % 2]} for row, text in enumerate(TEXTS)])},
         (lambda folder: read_task_data(str(folder), task="rte"), ),
