@@ -45,7 +45,7 @@ HOSTILE: tuple[Any, ...] = (
     None, True, False, 0, -1, 2, 0.5, 1e308, 10**30, -(10**30), float("nan"), float("inf"), "", " ", "\0", "nan", "1e400",
     "../../etc/passwd", "/etc/passwd", "\x1b[31mred\x1b[0m", "\u202e", "\ud83d", "a" * 70_000, "<script>alert(1)</script>",
     "{0.__class__}", "%s%n", [], {}, [[]], [None], {"": None}, {"__class__": "os.system"}, [1, 2, 3], ["x"] * 100,
-    "[" * 20_000, "&a [*a]", "!!timestamp x", "2001-99-99", "9" * 5_000, 2**62, [[1, 2], [3]],
+    "[" * 20_000, "&a [*a]", "!!timestamp x", "2001-99-99", "9" * 5_000, 2**62, 10**9, 2**20, [[1, 2], [3]],
 )  # fmt: skip
 # Ten lists, each of which names the one before ten times: 10^10 words once they are written out.
 BOMB = b"b0: &b0 [x]\n" + b"".join(

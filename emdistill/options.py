@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from docstring_parser import parse as parse_docstring
-from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace, get_loader, set_loader
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 
 from emdistill.config import (
     SECTIONS,
@@ -29,19 +29,8 @@ from emdistill.config import (
     recipe_of,
     student_recipe,
 )
-from emdistill.errors import ConfigError, nearest
+from emdistill.errors import ConfigError, nearest, shown
 from emdistill.values import parse_yaml
-
-_load_yaml = get_loader("yaml")
-
-
-def _read_text(text: str) -> Any:
-    """A value written as text, as jsonargparse reads it; raises ValueError for what values.py refuses."""
-    parse_yaml(text)
-    return _load_yaml(text)
-
-
-set_loader("yaml", _read_text, exceptions=(ValueError, yaml.YAMLError))
 
 Target = Callable[..., Any]
 Config = TypeVar("Config")
@@ -90,6 +79,7 @@ def load_options(target: Callable[..., Config], file: str | Path | None, options
     method = _method(target, given.get("method"), given.get("teacher"), given.get("student"))
     parser = option_parser(target, method, given.get("student"))
     refuse_unknown(places, parser, target)
+    _refuse_broken_texts(given, places, parser)
     try:
         parsed = parser.parse_object(_nested(given | ({"method": method} if method else {}), parser))
     except ArgumentError as error:
@@ -115,6 +105,7 @@ def read_words(verb: Target, words: Sequence[str], name: str) -> dict[str, Any] 
     given = [word[2:].partition("=")[0] for word in words if word.startswith("--") and len(word) > 2]
     places = dict.fromkeys(from_file, f" in {first.config}") | dict.fromkeys(given, "")
     refuse_unknown(places, parser, target)
+    _refuse_broken_texts(from_file, places, parser)
     try:
         chosen |= {"method": method} if method else {}
         below = parser.parse_object(_nested(from_file | chosen, parser))
@@ -326,6 +317,19 @@ def _nearest_option(name: str, known: Iterable[str]) -> str:
     return hint.replace("mean '", f"mean '{section}.") if hint and section else hint or nearest(name, known)
 
 
+def _refuse_broken_texts(options: Mapping[str, Any], places: Places, parser: ArgumentParser) -> None:
+    """Raises ConfigError for a text where none is meant, such as a date's tag, that jsonargparse fails at as YAML."""
+    types = _types(parser)
+    if any(name.startswith("training.") for name in options):
+        types |= {f"training.{name}": hint for name, hint in _types(training_parser()).items()}
+    for name, value in options.items():
+        if isinstance(value, str) and types.get(name) is not str and str not in get_args(types.get(name)):
+            try:
+                parse_yaml(value)
+            except ValueError as error:
+                raise ConfigError(f"--{name}: {shown(value)} cannot be read{places.get(name, '')} ({error})") from None
+
+
 def _nested(options: Mapping[str, Any], parser: ArgumentParser) -> dict[str, Any]:
     """{'training.seed': 1} -> {'training': {'seed': 1}}, over the recipe's; student=3 becomes a text."""
     types = _types(parser)
@@ -359,7 +363,7 @@ def _checked_training(training: Mapping[str, Any], places: Places) -> dict[str, 
     for name, value in training.items():
         try:
             if isinstance(value, dict):  # given key by key on the command line, its values are still as written
-                value = {key: _read_text(inner) if isinstance(inner, str) else inner for key, inner in value.items()}
+                value = {key: parse_yaml(inner) if isinstance(inner, str) else inner for key, inner in value.items()}
             checked |= training_parser().parse_object({name: value}, defaults=False).as_dict()
         except (ArgumentError, ValueError) as error:
             wrong.append(explain(error, training_parser(), places, "training."))

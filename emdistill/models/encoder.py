@@ -1,6 +1,7 @@
 """Load and save Hugging Face encoders: safetensors only, no remote code, always float32."""
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any, cast
 
 import torch
 import transformers
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -40,6 +41,11 @@ Source = str | Path
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+WEIGHTS = "model.safetensors"
+# Of what a config.json says, how often some part of a model is made; and what may be made without being stored.
+REPEATED = ("num_hidden_layers", "num_hidden_groups", "inner_group_num", "num_feedforward_networks")
+FEW, MOST_FRESH = 100, 10_000_000
+MOST_LABELS = 100_000
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 CUSTOM_CODE = "custom code"  # in transformers' errors where a model brings its own
 CODE_OF_ITS_OWN = (
@@ -267,6 +273,8 @@ def _safely(folder: Path | None) -> dict[str, Any]:
 def _read_config(source: Source) -> PreTrainedConfig:
     folder = local_folder(source)
     place = source if folder is None else folder / "config.json"
+    if folder is not None:
+        _check_label_count(folder / "config.json")
     try:
         config: PreTrainedConfig = transformers.AutoConfig.from_pretrained(folder or str(source), **_safely(folder))
     except Exception as error:  # a wrong value of some field raises whatever the config's own code raises
@@ -280,6 +288,17 @@ def _read_config(source: Source) -> PreTrainedConfig:
     if not isinstance(getattr(config, "emdistill", {}), dict):
         raise ModelError(f"{place} cannot be used: its entry 'emdistill' is no object; copy it again")
     return config
+
+
+def _check_label_count(path: Path) -> None:
+    """Raise ModelError for a file that is no JSON, or for a number that transformers would make a name each of."""
+    try:
+        content = read_values(path)
+    except ValueError as error:
+        raise ModelError(f"{path} cannot be used: {error}") from None
+    count = content.get("num_labels") if isinstance(content, dict) else None
+    if isinstance(count, int) and count > MOST_LABELS:
+        raise ModelError(f"{path} cannot be used: num_labels is {count}, and {MOST_LABELS:,} are the most")
 
 
 def _saved_tasks(source: Source, config: PreTrainedConfig) -> dict[str, TaskOutputs]:
@@ -321,6 +340,8 @@ def _load_weights(auto_class: Any, source: Source, config: PreTrainedConfig) -> 
         _check_weight_files(folder)
     model: PreTrainedModel
     try:
+        if folder is not None:
+            _check_sizes(folder, auto_class, config)
         with _quiet_transformers():
             model, report = auto_class.from_pretrained(
                 folder or str(source),
@@ -333,10 +354,32 @@ def _load_weights(auto_class: Any, source: Source, config: PreTrainedConfig) -> 
             )
     except SafetensorError as error:
         raise ModelError(f"{source}: its safetensors file is damaged or cut short ({error}); copy it again") from error
+    except ModelError:
+        raise
     except Exception as error:  # a wrong value in config.json raises whatever the model's own code raises
         place = folder / "config.json" if folder is not None else source
         raise ModelError(f"{source}: its weights cannot be loaded as {place} says: {_in_short(error)}") from error
     return model, {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+
+
+def _check_sizes(folder: Path, auto_class: Any, config: PreTrainedConfig) -> None:
+    """Raise ModelError for a config.json whose model is much larger than its weights: making it would never end."""
+    shapes: list[list[int]] = []
+    for file in weight_parts(folder) or [folder / WEIGHTS]:
+        with safe_open(file, framework="pt") as tensors:
+            shapes += [tensors.get_slice(name).get_shape() for name in tensors.keys()]  # noqa: SIM118 (no mapping)
+    stored = sum(map(math.prod, shapes))
+    repeated = {name: getattr(config, name, 0) for name in REPEATED}
+    if too_many := {name: count for name, count in repeated.items() if count > max(len(shapes), FEW)}:
+        name, count = next(iter(too_many.items()))
+        raise ModelError(f"{folder / 'config.json'}: {name} is {count}, but its weights are {len(shapes)} tensors")
+    with torch.device("meta"):
+        parameters = sum(weights.numel() for weights in auto_class.from_config(config).parameters())
+    if parameters > MOST_FRESH + 2 * stored:
+        raise ModelError(
+            f"{folder / 'config.json'} describes {parameters:,} parameters, but its weights are {stored:,} numbers; "
+            "they do not belong together: copy both again"
+        )
 
 
 def _task_models(
@@ -365,7 +408,7 @@ def _in_short(error: Exception) -> str:
 
 def _check_weight_files(folder: Path) -> None:
     """Raise ModelError where the weights are not there, or stand in a pickle."""
-    if (folder / "model.safetensors").is_file() or weight_parts(folder):
+    if (folder / WEIGHTS).is_file() or weight_parts(folder):
         return
     if pickles := sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES):
         raise ModelError(
