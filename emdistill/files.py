@@ -12,6 +12,8 @@ from filelock import FileLock, Timeout
 
 from emdistill.errors import visible
 
+LONGEST_NAME = 255  # bytes that file systems take
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
@@ -35,8 +37,17 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def is_inside(name: str) -> bool:
-    """Whether a path that a file names stays within the folder that it is seen from."""
-    return not Path(name).is_absolute() and ".." not in Path(name).parts
+    """Whether a path that a file names stays within the folder that it is seen from, and can be one at all."""
+    is_short = len(name.encode("utf-8", "surrogatepass")) <= LONGEST_NAME
+    return is_short and not Path(name).is_absolute() and ".." not in Path(name).parts
+
+
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder; False for a name that the system takes for none."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The valid inputs of benchmarks/fuzz.py are accepted by all that reads them, and a few malformed ones by none of it."""
+"""benchmarks/fuzz.py in short: its valid inputs are accepted, and no malformed one ends in another library's error."""
 
 import sys
 from pathlib import Path

@@ -20,7 +20,7 @@ XZ_MEMORY = 2**27  # bytes
 
 OPENERS: dict[str, Opener] = {
     "": lambda file: file,
-    ".xz": lambda file: lzma.LZMAFile(_with_small_dictionary(file)),
+    ".xz": lambda file: lzma.LZMAFile(_with_small_dictionary(file)),  # noqa: SIM115 (it is closed by `open_bytes`)
     ".gz": lambda file: gzip.GzipFile(fileobj=file, mode="rb"),
     ".bz2": bz2.BZ2File,
     ".zst": lambda file: io.BufferedReader(pyarrow.CompressedInputStream(file, "zstd")),

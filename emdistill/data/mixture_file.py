@@ -19,6 +19,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from emdistill.config import LIMITS, check_limits
 from emdistill.errors import ConfigError, nearest
+from emdistill.files import exists
 from emdistill.tasks.mixture import TEMPER, shares
 from emdistill.values import parse_yaml, read_values
 
@@ -151,10 +152,10 @@ def _placed(task: MixtureTask, folder: Path) -> MixtureTask:
 
 def _beside(folder: Path, names: str) -> str:
     """A place as seen from here, or several that are separated by commas."""
-    if (folder / names).exists():
+    if exists(folder / names):
         return str(folder / names)
     places = [name.strip() for name in names.split(",")]
-    return ",".join(str(folder / place) if place and (folder / place).exists() else place for place in places)
+    return ",".join(str(folder / place) if place and exists(folder / place) else place for place in places)
 
 
 def _check(path: Path, tasks: list[MixtureTask]) -> None:

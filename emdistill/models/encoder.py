@@ -120,7 +120,8 @@ def class_with_head(config: PreTrainedConfig, head: str) -> type[PreTrainedModel
 
 def stored_head(config: PreTrainedConfig) -> str:
     """The head (TaskKind.head) of a stored model; of one that no kind of task has, that of classes."""
-    heads = [name.partition("For")[2] for name in config.architectures or ()]
+    named = config.architectures if isinstance(config.architectures, list) else []
+    heads = [str(name).partition("For")[2] for name in named]
     return next((head for head in heads if any(head == kind.head for kind in KINDS.values())), SEQUENCE)
 
 
