@@ -42,22 +42,25 @@ ADDRESS_SPACE = (
 )  # bytes beyond what is there: an input that asks for more than the machine has must not take it
 
 HOSTILE: tuple[Any, ...] = (
-    None, True, False, 0, -1, 2, 0.5, 1e308, 10**30, -(10**30), float("nan"), float("inf"), "", " ", "\0", "nan", "1e400",
-    "../../etc/passwd", "/etc/passwd", "\x1b[31mred\x1b[0m", "\u202e", "\ud83d", "a" * 70_000, "<script>alert(1)</script>",
-    "{0.__class__}", "%s%n", [], {}, [[]], [None], {"": None}, {"__class__": "os.system"}, [1, 2, 3], ["x"] * 100,
-    "[" * 20_000, "&a [*a]", "!!timestamp x", "2001-99-99", "9" * 5_000, 2**62, 10**9, 2**20, [[1, 2], [3]],
+    None, True, False, 0, -1, 2, 0.5, 1e308, 10**30, -(10**30), float("nan"), float("inf"), "", " ", "\0", "nan",
+    "1e400", "../../etc/passwd", "/etc/passwd", "\x1b[31mred\x1b[0m", "\u202e", "\ud83d", "a" * 70_000,
+    "<script>alert(1)</script>", "{0.__class__}", "%s%n", [], {}, [[]], [None], {"": None}, {"__class__": "os.system"},
+    [1, 2, 3], ["x"] * 100, "[" * 20_000, "&a [*a]", "!!timestamp x", "2001-99-99", "9" * 5_000, 2**62, 10**9, 2**20,
+    [[1, 2], [3]],
 )  # fmt: skip
 # Ten lists, each of which names the one before ten times: 10^10 words once they are written out.
 BOMB = b"b0: &b0 [x]\n" + b"".join(
-    b"b%d: &b%d [%s]\n" % (n, n, b",".join([b"*b%d" % (n - 1)] * 10)) for n in range(1, 11)
+    b"b%d: &b%d [%s]\n" % (place, place, b",".join([b"*b%d" % (place - 1)] * 10)) for place in range(1, 11)
 )
 SNIPPETS = (
-    b"\0", b"\xff", b"\xc3", b"\xed\xa0\x80", b"\r", b"\r\n", b"\n\n", b"\t", b",", b'"', b"'", b"{", b"[", b"]", b"}", b":",
-    b"[" * 20_000, b'{"a":' * 20_000, b"- " * 5_000, b"#", b"\\ud800", b"\\u0000", b"NaN", b"Infinity", b"1e999", b"9" * 5_000,
-    b"\xef\xbb\xbf", b"\x1b[2J", b"a" * 100_000, b"!!python/object/apply:os.system ['true']", b"? ", b"2001-99-99",
-    b"&a [*a]", b"!!timestamp x", b"!!int ''", b"!!bool x", BOMB, b"<<: *a", b"0x", b"1_000", b"~", b"-DOCSTART-",
+    b"\0", b"\xff", b"\xc3", b"\xed\xa0\x80", b"\r", b"\r\n", b"\n\n", b"\t", b",", b'"', b"'", b"{", b"[", b"]", b"}",
+    b":", b"[" * 20_000, b'{"a":' * 20_000, b"- " * 5_000, b"#", b"\\ud800", b"\\u0000", b"NaN", b"Infinity", b"1e999",
+    b"9" * 5_000, b"\xef\xbb\xbf", b"\x1b[2J", b"a" * 100_000, b"!!python/object/apply:os.system ['true']", b"? ",
+    b"2001-99-99", b"&a [*a]", b"!!timestamp x", b"!!int ''", b"!!bool x", BOMB, b"<<: *a", b"0x", b"1_000", b"~",
+    b"-DOCSTART-",
 )  # fmt: skip
 TEXT_CODECS = ("utf-16", "utf-16-le", "utf-8-sig", "utf-32", "latin-1", "cp037")
+KINDS = ("accepted", "refused")  # of outcomes; all others are failures
 WAITING = 30  # times --seconds: by the clock, for an input that waits and computes nothing
 MUTATIONS = (1, 1, 1, 2, 4)
 
@@ -274,6 +277,16 @@ def outcomes(name: str, numbers: range, seed: int, limits: Limits) -> Iterator[t
             worker.join()
 
 
+def keep(name: str, number: int, seed: int, result: str, folder: Path) -> str:
+    """Keep an input and what became of it; the command that reads it again."""
+    place = folder / f"{name.replace(' ', '-').replace(',', '')}-{number}"
+    for file, content in {**broken_input(name, number, seed), "outcome.txt": result.encode()}.items():
+        (place / file).parent.mkdir(parents=True, exist_ok=True)
+        (place / file).write_bytes(content)
+    again = f"python benchmarks/fuzz.py --reader '{name}' --number {number} --seed {seed}"
+    return f"{place}: {result}\n    again: {again}"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=10_000, help="how many, all readers together")
@@ -288,32 +301,22 @@ def main() -> int:
     limits, failures = Limits(options.seconds, options.megabytes), 0
     print(f"{'reader':20} {'inputs':>7} {'accepted':>9} {'refused':>8} {'failed':>7} {'seconds':>8}")
     for place, name in enumerate(names):
-        share = range(place * options.inputs // len(names), (place + 1) * options.inputs // len(names))
-        numbers = range(len(share)) if options.number is None else range(options.number, options.number + 1)
+        share = (place + 1) * options.inputs // len(names) - place * options.inputs // len(names)
+        numbers = range(share) if options.number is None else range(options.number, options.number + 1)
         counts: Counter[str] = Counter()
-        shown: set[str] = set()
-        began = time.monotonic()
+        began, shown = time.monotonic(), set[str]()
         for number, result in outcomes(name, numbers, options.seed, limits):
-            kind = result if result in ("accepted", "refused") else "failed"
+            kind = result if result in KINDS else "failed"
             counts[kind] += 1
-            if kind != "failed" and options.number is None:
-                continue
-            kept = options.keep / f"{name.replace(' ', '-').replace(',', '')}-{number}"
-            for file, content in broken_input(name, number, options.seed).items():
-                (kept / file).parent.mkdir(parents=True, exist_ok=True)
-                (kept / file).write_bytes(content)
-            (kept / "outcome.txt").write_text(result)
-            place_of_fault = "".join(re.findall(r'File ".*", line \d+', result)[-1:])
-            if place_of_fault not in shown or not place_of_fault:  # one of each fault is enough to read
-                print(
-                    f"{kept}: {result}\n    again: python benchmarks/fuzz.py --reader '{name}' --number {number} --seed {options.seed}"
-                )
-                shown.add(place_of_fault)
+            if kind == "failed" or options.number is not None:
+                report = keep(name, number, options.seed, result, options.keep)
+                fault = "".join(re.findall(r'File ".*", line \d+', result)[-1:])
+                if fault not in shown:  # one of each fault is enough to read
+                    print(report)
+                    shown |= {fault} - {""}
         failures += counts["failed"]
-        print(
-            f"{name:20} {len(numbers):7} {counts['accepted']:9} {counts['refused']:8} {counts['failed']:7} {time.monotonic() - began:8.1f}",
-            flush=True,
-        )
+        columns = f"{counts['accepted']:9} {counts['refused']:8} {counts['failed']:7} {time.monotonic() - began:8.1f}"
+        print(f"{name:20} {len(numbers):7} {columns}", flush=True)
     print(f"{failures} failed")
     return int(failures > 0)
 

@@ -1,4 +1,4 @@
-"""What `fuzz.py` breaks: for each reader a small valid input, which of its files are broken, and the calls that read it."""
+"""What `fuzz.py` breaks: for each reader a small valid input, the files to break, and the calls that read it."""
 
 import bz2
 import gzip
@@ -410,30 +410,68 @@ def of_model(write: Callable[[Path], None], *broken: str) -> Reader:
     return Reader(partial(folder_files, write), (call, *further), broken)
 
 
+def of_file(file: str, content: Callable[[], bytes], *calls: Call) -> Reader:
+    """A reader of one file; the calls take its folder."""
+    return Reader(lambda: {file: content()}, calls)
+
+
+def of_path(file: str, content: Callable[[], bytes], *calls: Call) -> Reader:
+    """The same, whose calls take the file."""
+    return of_file(file, content, *(partial(_in_folder, call, file) for call in calls))
+
+
+def _in_folder(call: Call, file: str, folder: Path) -> object:
+    return call(folder / file)
+
+
+def several_labels() -> bytes:
+    return lines([{"text": text, "label": ["a", "b"][: row % 3]} for row, text in enumerate(TEXTS)])
+
+
+def glue() -> bytes:
+    labels = ("entailment", "not_entailment")
+    rows = enumerate(TEXTS)
+    return table(
+        "\t", [{"index": str(n), "sentence1": text, "sentence2": text, "label": labels[n % 2]} for n, text in rows]
+    )
+
+
+def tags() -> bytes:
+    return lines([{"tokens": ["a", "b"], "tags": ["B-X", "O"]}] * 4)
+
+
+def entities() -> bytes:
+    return lines([{"text": "in Rome", "entities": [{"start": 3, "end": 7, "label": "LOC"}]}] * 4)
+
+
+def pairs_of_layers(path: Path) -> object:
+    return read_mapping(path, 3, 6)
+
+
+TAGGING = {"kind": "tagging"}
 READERS = {
-    "CSV": rows_of("train.csv", lambda: table(",")),
-    "TSV": rows_of("train.tsv", lambda: table("\t"), predicted("train.tsv", "out.tsv")),
-    "JSONL": rows_of("train.jsonl", lambda: lines(ROWS), predicted("train.jsonl", "out.parquet")),
-    "JSONL, lists": rows_of("train.jsonl", lambda: lines([{"text": text, "label": ["a", "b"][: row % 3]} for row, text in enumerate(TEXTS)])),
-    "JSONL, tags": Reader(lambda: {"t.jsonl": lines([{"tokens": ["a", "b"], "tags": ["B-X", "O"]}] * 4)}, (read("t.jsonl", kind="tagging"),)),
-    "JSONL, entities": Reader(lambda: {"t.jsonl": lines([{"text": "in Rome", "entities": [{"start": 3, "end": 7, "label": "LOC"}]}] * 4)}, (read("t.jsonl", kind="tagging"),)),
-    "Parquet": rows_of("train.parquet", lambda: parquet(ROWS), predicted("train.parquet", "out.parquet")),
-    "GLUE": Reader(
-        lambda: {"RTE/train.tsv": table("\t", [{"index": str(row), "sentence1": text, "sentence2": text, "label": ("entailment", "not_entailment")[row % 2]} for row, text in enumerate(TEXTS)])},
-        (lambda folder: read_task_data(str(folder), task="rte"), ),
+    "CSV": rows_of("train.csv", partial(table, ",")),
+    "TSV": rows_of("train.tsv", partial(table, "\t"), predicted("train.tsv", "out.tsv")),
+    "JSONL": rows_of("train.jsonl", partial(lines, ROWS), predicted("train.jsonl", "out.parquet")),
+    "JSONL, lists": rows_of("train.jsonl", several_labels),
+    "JSONL, tags": of_file("t.jsonl", tags, read("t.jsonl", **TAGGING)),
+    "JSONL, entities": of_file("t.jsonl", entities, read("t.jsonl", **TAGGING)),
+    "Parquet": rows_of("train.parquet", partial(parquet, ROWS), predicted("train.parquet", "out.parquet")),
+    "GLUE": of_file("RTE/train.tsv", glue, read("", task="rte")),
+    "CoNLL": of_file("t.conll", conll, read("t.conll"), lambda folder: read_words(folder / "t.conll")),
+    "CoNLL-U": of_file("t.conllu", conllu, read("t.conllu"), lambda folder: read_words(folder / "t.conllu")),
+    "SQuAD": of_file("t.json", squad, read("t.json"), read("t.json", kind="span-answers-or-none")),
+    "mixture": of_path("tasks.yaml", mixture, read_mixture),
+    "recipe": of_path("run.yaml", recipe, load_config),
+    "mapping, YAML": of_path("m.yaml", lambda: as_json(layers()), pairs_of_layers),
+    "mapping, JSON": of_path("m.json", lambda: as_json(layers()), pairs_of_layers),
+    "augmented": Reader(
+        partial(folder_files, augmented), (lambda folder: read_augmented(folder / "augmented.jsonl", labelled()),)
     ),
-    "CoNLL": Reader(lambda: {"t.conll": conll()}, (read("t.conll"), lambda folder: read_words(folder / "t.conll"))),
-    "CoNLL-U": Reader(lambda: {"t.conllu": conllu()}, (read("t.conllu"), lambda folder: read_words(folder / "t.conllu"))),
-    "SQuAD": Reader(lambda: {"train.json": squad()}, (read("train.json"), read("train.json", kind="span-answers-or-none"))),
-    "mixture": Reader(lambda: {"tasks.yaml": mixture()}, (lambda folder: read_mixture(folder / "tasks.yaml"),)),
-    "recipe": Reader(lambda: {"run.yaml": recipe()}, (lambda folder: load_config(folder / "run.yaml"),)),
-    "mapping, YAML": Reader(lambda: {"m.yaml": as_json(layers())}, (lambda folder: read_mapping(folder / "m.yaml", 3, 6),)),
-    "mapping, JSON": Reader(lambda: {"m.json": as_json(layers())}, (lambda folder: read_mapping(folder / "m.json", 3, 6),)),
-    "augmented": Reader(partial(folder_files, augmented), (lambda folder: read_augmented(folder / "augmented.jsonl", labelled()),)),
     "unlabelled": raw_text(),
     **{f"unlabelled, {suffix[1:]}": raw_text(suffix) for suffix in PACK},
-    "unlabelled, JSONL": Reader(lambda: {"more.jsonl": lines(ROWS)}, (unlabelled("more.jsonl"),)),
-    "answers": Reader(lambda: {"answers.jsonl": answers()}, (lambda folder: read_teacher_answers(folder / "answers.jsonl", TASK),)),
+    "unlabelled, JSONL": of_file("more.jsonl", partial(lines, ROWS), unlabelled("more.jsonl")),
+    "answers": of_path("answers.jsonl", answers, lambda path: read_teacher_answers(path, TASK)),
     "run.json": of_run("run.json", resumed, compared, subject),
     "flows": of_run("flows.jsonl", resumed),
     "predictions": of_run("predictions.jsonl"),
@@ -443,4 +481,4 @@ READERS = {
     "model": of_model(write_model, "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
     "model in parts": of_model(write_parts, "model.safetensors.index.json"),
     "ONNX folder": of_model(write_onnx, "config.json", "model.onnx", "tokenizer.json"),
-}  # fmt: skip
+}
