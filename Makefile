@@ -14,12 +14,13 @@ BENCH_INSTALLED := .venv/bench-installed
 BENCHMARKS := transport layer_costs precision growth step inference student_shapes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench clean
+.PHONY: help demo test bench audit clean
 
 help:
 	@echo "make demo    distil the built-in task's teacher, offline; about 5 minutes on 2 cores after installation"
 	@echo "make test    linter, formatter, type checker, tests: all that continuous integration runs"
 	@echo "make bench   a short form of every speed benchmark: that they run, and rough figures; two to three minutes"
+	@echo "make audit   known weaknesses of the packages in .venv, by pip-audit; it needs the network"
 	@echo "make clean   remove .venv, demo-run and every cache"
 
 demo: $(INSTALLED)
@@ -35,6 +36,10 @@ bench: $(BENCH_INSTALLED)
 	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py --short || exit 1; done
 	@if [ -d "$(GLUE)" ]; then echo "== epoch"; $(BIN)/python benchmarks/epoch.py --short --data "$(GLUE)"; \
 	  else echo "epoch left out: no folder $(GLUE); make bench GLUE=FOLDER names another"; fi
+
+audit: $(INSTALLED)
+	@$(BIN)/python -m pip show --quiet pip-audit || $(BIN)/python -m pip install --quiet $(PIP_OPTIONS) pip-audit
+	$(BIN)/python -m pip_audit --skip-editable
 
 $(BENCH_INSTALLED): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) -c constraints.txt -e '.[bench]'

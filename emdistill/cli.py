@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from emdistill.errors import ConfigError, EmdistillError, Interrupted, nearest
+from emdistill.errors import ConfigError, EmdistillError, Interrupted, nearest, visible
 from emdistill.options import call, read_words
 from emdistill.processes import is_first_process
 
@@ -75,13 +75,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (EmdistillError, OSError) as error:
         # An OSError that reaches this place is the machine's: a full disk, a folder that may not be written.
         console.print(f"[bold red]{type(error).__name__}[/]: ", end="")
-        console.print(str(error), markup=False)
+        console.print(visible(str(error)), markup=False)
         return 2
     except (Interrupted, KeyboardInterrupt) as stop:
-        console.print(f"{str(stop) or 'interrupted'}; {COMMANDS[verb].interrupted}", markup=False)
+        console.print(f"{visible(str(stop)) or 'interrupted'}; {COMMANDS[verb].interrupted}", markup=False)
         return 130
     if isinstance(answer, str) and is_first_process():
-        print(answer)
+        print(visible(answer))
     return answer if isinstance(answer, int) else 0
 
 

@@ -10,9 +10,8 @@ from inspect import signature
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any, ClassVar, Literal
 
-import yaml
-
 from emdistill.errors import ConfigError
+from emdistill.values import parse_yaml, read_values
 
 Birth = Literal["importance", "random", "fresh", "gradual"]
 CacheChoice = Literal["none", "logits", "states"]
@@ -241,13 +240,11 @@ def flatten(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping; raises ConfigError with the file and line."""
+    """A YAML mapping; raises ConfigError with the file and, of broken YAML, the line."""
     try:
-        options = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"there is no configuration file {path}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise ConfigError(f"{path} is not readable YAML: {error}") from None
+        options = read_values(path, parse_yaml)
+    except ValueError as error:
+        raise ConfigError(f"{path} cannot be read as a YAML file of options: {error}") from None
     if not isinstance(options, dict):
         raise ConfigError(f"{path} must hold options as 'name: value'")
     if other := [name for name in options if not isinstance(name, str)]:

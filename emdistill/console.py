@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from emdistill.errors import visible
 from emdistill.processes import is_first_process
 
 ABSENT = "–"
@@ -48,9 +49,9 @@ class Table:
 def print_table(table: Table, console: Console | None = None) -> None:
     """Print a table to the terminal, or to the console given; its texts are no markup."""
     grid = RichTable(
-        title=Text(table.title) if table.title else None,
+        title=_plain(table.title) if table.title else None,
         title_justify="left",
-        caption=Text(table.caption) if table.caption else None,
+        caption=_plain(table.caption) if table.caption else None,
         caption_justify="left",
         box=SIMPLE_HEAD,
         show_edge=False,
@@ -60,12 +61,17 @@ def print_table(table: Table, console: Console | None = None) -> None:
     for place, heading in enumerate(table.headings):
         if place in table.words:
             longest = max((len(line[place]) for line in table.lines), default=0)
-            grid.add_column(Text(heading), overflow="fold", min_width=min(NAME_WIDTH, longest))
+            grid.add_column(_plain(heading), overflow="fold", min_width=min(NAME_WIDTH, longest))
         else:
-            grid.add_column(Text(heading), justify="right", no_wrap=True)
+            grid.add_column(_plain(heading), justify="right", no_wrap=True)
     for line in table.lines:
-        grid.add_row(*map(Text, line))
+        grid.add_row(*map(_plain, line))
     (console or Console()).print(grid)
+
+
+def _plain(text: str) -> Text:
+    """A text without markup, and without what steers a terminal."""
+    return Text(visible(text))
 
 
 def markdown(table: Table) -> str:
@@ -97,7 +103,7 @@ class ReportRow:
 def say(text: str, *, quiet: bool = False) -> None:
     """A line about the work, on stdout; of several processes the first one speaks."""
     if not quiet and is_first_process():
-        Console(soft_wrap=True, markup=False, highlight=False).print(text)
+        Console(soft_wrap=True, markup=False, highlight=False).print(visible(text))
 
 
 def say_scores(scores: Mapping[str, float]) -> str:

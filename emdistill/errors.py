@@ -7,6 +7,7 @@ EmdistillError
 """
 
 import difflib
+import re
 import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 
 SHOWN_NAMES = 20
 SHOWN_CHARACTERS = 60
+# Control codes but tab and line feed, marks of direction, and halves of surrogate pairs, which no terminal can show.
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = SHOWN_CHARACTERS
 
@@ -92,6 +95,11 @@ def listing(names: Iterable[str]) -> str:
     every = [name if len(name) <= SHOWN_CHARACTERS else f"{name[:SHOWN_CHARACTERS]}…" for name in names]
     more = f", … ({len(every)} in all)" if len(every) > SHOWN_NAMES else ""
     return ", ".join(every[:SHOWN_NAMES]) + more
+
+
+def visible(text: str) -> str:
+    """A text of a stranger's file as a terminal may show it: what would steer it, or turn the line round, escaped."""
+    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def shown(value: object) -> str:

@@ -10,6 +10,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from emdistill.errors import visible
+
+LONGEST_NAME = 255  # bytes that file systems take
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
@@ -30,6 +34,20 @@ def write_whole(path: Path, text: str) -> None:
     """Write `text` in UTF-8, whole or not at all."""
     with written_whole(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def is_inside(name: str) -> bool:
+    """Whether a path that a file names stays within the folder that it is seen from, and can be one at all."""
+    is_short = len(name.encode("utf-8", "surrogatepass")) <= LONGEST_NAME
+    return is_short and not Path(name).is_absolute() and ".." not in Path(name).parts
+
+
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder; False for a name that the system takes for none."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -61,7 +79,7 @@ def one_at_a_time(path: Path, writing: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print(f"another run is writing {writing}; waiting for it", file=sys.stderr)
+        print(visible(f"another run is writing {writing}; waiting for it"), file=sys.stderr)
         lock.acquire()
     try:
         yield

@@ -29,7 +29,8 @@ from emdistill.config import (
     recipe_of,
     student_recipe,
 )
-from emdistill.errors import ConfigError, nearest
+from emdistill.errors import ConfigError, nearest, shown
+from emdistill.values import parse_yaml
 
 Target = Callable[..., Any]
 Config = TypeVar("Config")
@@ -78,6 +79,7 @@ def load_options(target: Callable[..., Config], file: str | Path | None, options
     method = _method(target, given.get("method"), given.get("teacher"), given.get("student"))
     parser = option_parser(target, method, given.get("student"))
     refuse_unknown(places, parser, target)
+    _refuse_broken_texts(given, places, parser)
     try:
         parsed = parser.parse_object(_nested(given | ({"method": method} if method else {}), parser))
     except ArgumentError as error:
@@ -103,6 +105,7 @@ def read_words(verb: Target, words: Sequence[str], name: str) -> dict[str, Any] 
     given = [word[2:].partition("=")[0] for word in words if word.startswith("--") and len(word) > 2]
     places = dict.fromkeys(from_file, f" in {first.config}") | dict.fromkeys(given, "")
     refuse_unknown(places, parser, target)
+    _refuse_broken_texts(from_file, places, parser)
     try:
         chosen |= {"method": method} if method else {}
         below = parser.parse_object(_nested(from_file | chosen, parser))
@@ -155,10 +158,10 @@ def _read_first(words: Sequence[str], target: Target) -> tuple[argparse.Namespac
         raise ConfigError(str(error)) from None
 
 
-def _method(target: Target, method: str | None, teacher: object, student: str | None) -> str | None:
+def _method(target: Target, method: object, teacher: object, student: str | None) -> str | None:
     """The method that is named; else the student's own; else soft-targets for a file of answers: it has no layers."""
     if method or not _has_method(target):
-        return method
+        return None if method is None else str(method)
     if own := student_recipe(student).get("method"):
         return str(own)
     if not isinstance(teacher, str):
@@ -314,6 +317,19 @@ def _nearest_option(name: str, known: Iterable[str]) -> str:
     return hint.replace("mean '", f"mean '{section}.") if hint and section else hint or nearest(name, known)
 
 
+def _refuse_broken_texts(options: Mapping[str, Any], places: Places, parser: ArgumentParser) -> None:
+    """Raises ConfigError for a text where none is meant, such as a date's tag, that jsonargparse fails at as YAML."""
+    types = _types(parser)
+    if any(name.startswith("training.") for name in options):
+        types |= {f"training.{name}": hint for name, hint in _types(training_parser()).items()}
+    for name, value in options.items():
+        if isinstance(value, str) and types.get(name) is not str and str not in get_args(types.get(name)):
+            try:
+                parse_yaml(value)
+            except ValueError as error:
+                raise ConfigError(f"--{name}: {shown(value)} cannot be read{places.get(name, '')} ({error})") from None
+
+
 def _nested(options: Mapping[str, Any], parser: ArgumentParser) -> dict[str, Any]:
     """{'training.seed': 1} -> {'training': {'seed': 1}}, over the recipe's; student=3 becomes a text."""
     types = _types(parser)
@@ -345,18 +361,18 @@ def _checked_training(training: Mapping[str, Any], places: Places) -> dict[str, 
     checked: dict[str, Any] = {}
     wrong: list[str] = []
     for name, value in training.items():
-        if isinstance(value, dict):  # given key by key on the command line, its values are still as written
-            value = {key: yaml.safe_load(inner) if isinstance(inner, str) else inner for key, inner in value.items()}
         try:
+            if isinstance(value, dict):  # given key by key on the command line, its values are still as written
+                value = {key: parse_yaml(inner) if isinstance(inner, str) else inner for key, inner in value.items()}
             checked |= training_parser().parse_object({name: value}, defaults=False).as_dict()
-        except ArgumentError as error:
+        except (ArgumentError, ValueError) as error:
             wrong.append(explain(error, training_parser(), places, "training."))
     if wrong:
         raise ConfigError("\n".join(wrong))
     return checked
 
 
-def explain(error: ArgumentError, parser: ArgumentParser, places: Places, prefix: str = "") -> str:
+def explain(error: Exception, parser: ArgumentParser, places: Places, prefix: str = "") -> str:
     """The parser's message; for a wrong value: the option, what it takes, what was given, and where."""
     match = WRONG_VALUE.search(str(error))
     types = _types(parser)

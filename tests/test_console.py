@@ -5,7 +5,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from emdistill.console import ReportRow, Table, comparison_table, markdown, print_table, short
+from emdistill.console import ReportRow, Table, comparison_table, markdown, print_table, say, short
 
 ROWS = [
     ReportRow("teacher", {"accuracy": 0.8333, "f1": 0.881}, 22_713_216, 90_852_864, 12.34),
@@ -74,3 +74,11 @@ def test_columns_without_anything_are_left_out_and_words_stay_words() -> None:
 @pytest.mark.parametrize(("value", "text"), [(1234.5, "1,234"), (0.01234, "0.0123"), (99.95, "100"), (-150.2, "-150")])
 def test_short_numbers_have_three_digits_and_no_powers_of_ten(value: float, text: str) -> None:
     assert short(value) == text
+
+
+def test_names_do_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table(["model\x1b[31m", "score"], [["a\x1b]0;x\x07b", "\x1b[2J1"]], title="\x1b[5m", caption="\u202e")
+    say("\x1b[2Jlabels")
+    for text in (printed(table), capsys.readouterr().out):
+        assert not set(text) & {"\x1b", "\x07", "\u202e"}
+        assert "\\x1b[2J" in text

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from emdistill.commands._export_heads import export_heads, no_int8, several_tasks
 from emdistill.config import check_limits
-from emdistill.console import print_table
+from emdistill.console import print_table, say
 from emdistill.errors import ConfigError, OutputError
 from emdistill.files import folder_written_whole
 from emdistill.runs.describe import versions
@@ -232,7 +232,7 @@ def _show(gate: GateRecord, place: Path) -> None:
     for table in gate_tables(gate):
         print_table(table, console)
     for line in verdict_lines(gate):
-        print(line)
-    print(f"{place}: the exported model, with an example and gate.json, the record of these figures")
+        say(line)
+    say(f"{place}: the exported model, with an example and gate.json, the record of these figures")
     if (place.parent / RUN_FILE).is_file() and place.name == GATE_FILE.parent.name:
-        print(f"emdistill report {place.parent} puts them on the run's page")
+        say(f"emdistill report {place.parent} puts them on the run's page")

@@ -16,13 +16,22 @@ from emdistill.errors import DataError
 
 Opener = Callable[[Any], Any]  # a binary file -> the same, unpacked
 
+XZ_MEMORY = 2**27  # bytes
+
 OPENERS: dict[str, Opener] = {
     "": lambda file: file,
-    ".xz": lzma.LZMAFile,
+    ".xz": lambda file: lzma.LZMAFile(_with_small_dictionary(file)),  # noqa: SIM115 (it is closed by `open_bytes`)
     ".gz": lambda file: gzip.GzipFile(fileobj=file, mode="rb"),
     ".bz2": bz2.BZ2File,
     ".zst": lambda file: io.BufferedReader(pyarrow.CompressedInputStream(file, "zstd")),
 }
+
+
+def _with_small_dictionary(file: Any) -> Any:
+    """The same .xz file; raises LZMAError where unpacking needs more memory than that of `xz -9` does."""
+    lzma.LZMADecompressor(memlimit=XZ_MEMORY).decompress(file.read(1024), max_length=1)
+    file.seek(0)
+    return file
 
 
 def compression(path: Path) -> str:

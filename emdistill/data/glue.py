@@ -14,7 +14,7 @@ from datasets import Dataset
 
 from emdistill.data.files import Columns, Examples, hub_examples, load_hub, read_examples, to_dataset
 from emdistill.data.rows import BadRows, data_file, read_rows, tsv_cells
-from emdistill.errors import ConfigError, DataError, listing, nearest
+from emdistill.errors import ConfigError, DataError, listing, nearest, visible
 from emdistill.tasks import KINDS
 from emdistill.tasks.task import DataFile, Task, TaskData
 
@@ -199,6 +199,8 @@ def _read_file(glue: GlueTask, path: Path) -> tuple[Dataset, DataFile]:
 
 def _dataset(glue: GlueTask, examples: Examples) -> Dataset:
     if glue.broken_rows and (broken := examples.bad.problems):
-        logger.warning("%s: %d rows that are torn apart or empty are left out", examples.source, len(broken))
+        logger.warning(
+            "%s: %d rows that are torn apart or empty are left out", visible(str(examples.source)), len(broken)
+        )
         broken.clear()
     return to_dataset(examples, glue.task, glue.label_index)

@@ -15,12 +15,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from emdistill.config import LIMITS, check_limits
 from emdistill.errors import ConfigError, nearest
+from emdistill.files import exists
 from emdistill.tasks.mixture import TEMPER, shares
+from emdistill.values import parse_yaml, read_values
 
 SUFFIXES = (".yaml", ".yml")
 NAME = re.compile(r"[\w-]+")
@@ -104,11 +105,9 @@ def is_mixture(data: str) -> bool:
 def read_mixture(path: Path) -> Mixture:
     """The tasks of a file; raises ConfigError, naming all that is wrong in it."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"--data {path}: there is no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path} is not readable YAML: {error}") from None
+        content = read_values(path, parse_yaml)
+    except ValueError as error:
+        raise ConfigError(f"--data {path} cannot be read as YAML: {error}") from None
     content = {"tasks": content} if isinstance(content, list) else content
     if not isinstance(content, Mapping) or not isinstance(content.get("tasks"), list):
         raise ConfigError(
@@ -153,10 +152,10 @@ def _placed(task: MixtureTask, folder: Path) -> MixtureTask:
 
 def _beside(folder: Path, names: str) -> str:
     """A place as seen from here, or several that are separated by commas."""
-    if (folder / names).exists():
+    if exists(folder / names):
         return str(folder / names)
     places = [name.strip() for name in names.split(",")]
-    return ",".join(str(folder / place) if place and (folder / place).exists() else place for place in places)
+    return ",".join(str(folder / place) if place and exists(folder / place) else place for place in places)
 
 
 def _check(path: Path, tasks: list[MixtureTask]) -> None:

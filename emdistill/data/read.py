@@ -173,6 +173,8 @@ def _read_own(data: str, columns: Columns, dev: Path | None, kind: TaskKind | No
     task = Task(name=own.name, kind=kind, labels=labels, metrics=kind.metrics_of(labels), **columns._asdict())
     splits = {"train": train} if own.dev is None else {"train": train, "dev": own.dev}
     evaluation = {name: to_dataset(examples, task, varied=varied) for name, examples in splits.items()}
+    if kind.link != "identity" and not labels:
+        raise DataError(f"no row has a label in column {columns.label!r}", file=train.source)
     sources = {name: examples.source for name, examples in splits.items()}
     files = [data_file(path, len(evaluation[name])) for name, path in sources.items() if isinstance(path, Path)]
     return TaskData(task, evaluation.pop("train"), evaluation, tuple(files), notes=tuple(notes))

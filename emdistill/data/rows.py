@@ -2,8 +2,9 @@
 
 CSV follows RFC 4180: a quoted cell may hold commas and line ends. In TSV, as in GLUE, quotes are plain text and every
 line is a row. Text is UTF-8, with or without a byte-order mark; lines end in LF, CRLF, or CR alone (old Mac programs);
-blank lines are no rows. Cells may have any length. Rows of Parquet files are counted from 1. A .json file in SQuAD's
-format has a row per question: id, question, context, answers. The text formats may be compressed: reviews.csv.gz.
+blank lines are no rows. A line has at most 64 MiB, and so has a cell. Rows of Parquet files are counted from 1. A .json
+file in SQuAD's format, of at most 128 MiB, has a row per question: id, question, context, answers. The text formats may
+be compressed: reviews.csv.gz.
 """
 
 import codecs
@@ -12,7 +13,8 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
@@ -23,10 +25,12 @@ import pyarrow.parquet
 from emdistill.data.compressed import OPENERS, compression, open_bytes, plain_path
 from emdistill.errors import DataError, listing, nearest
 from emdistill.tasks.task import DataFile
+from emdistill.values import parse_json
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 _SHOWN_ROWS = 5
-_LONGEST_CELL = 2**31 - 1  # characters, the most that a C long holds everywhere
+LONGEST_LINE = 2**26  # bytes; a packed file of a few kilobytes may hold a line that fills the memory
+LONGEST_OBJECT = 2**27  # bytes of a file that is one JSON object
 _CELL_LIMIT = Lock()
 
 
@@ -92,7 +96,9 @@ def check_file(path: Path) -> None:
 
 
 def decoded(content: bytes, path: Path, line: int) -> str:
-    """The text of a line, without the byte-order mark of the first; raises DataError where it is not UTF-8."""
+    """The text of a line, without the byte-order mark of the first; DataError: it is too long, or not UTF-8."""
+    if len(content) > LONGEST_LINE:
+        raise DataError(f"this line has more than {LONGEST_LINE >> 20} MiB; write a row per line", file=path, line=line)
     content = content.removeprefix(codecs.BOM_UTF8) if line == 1 else content
     try:
         return content.decode("utf-8")
@@ -107,15 +113,28 @@ def text_lines(path: Path) -> Iterator[str]:
 
 
 def _raw_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file; of one that is longer than LONGEST_LINE a piece that is longer, too."""
     with open_bytes(path) as file:
-        first = file.readline()
+        lines: Iterator[bytes] = iter(partial(file.readline, LONGEST_LINE + 1), b"")
+        first = next(lines, b"")
         # CR ends lines where there is no LF; in CSV also where it ends the header, for cells may hold LF.
         by_cr = plain_path(path).suffix.lower() == ".csv" or not first.endswith(b"\n")
         if by_cr and re.search(rb"\r(?!\n)", first):
-            yield from (first + file.read()).splitlines(keepends=True)
+            yield from _cut_at_cr(itertools.chain([first], lines))
         else:
             yield first
-            yield from file
+            yield from lines
+
+
+def _cut_at_cr(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines of a file whose lines end in CR; a piece may end within one."""
+    rest = b""
+    for piece in pieces:
+        *lines, rest = (rest + piece).splitlines(keepends=True)
+        yield from lines
+        if len(rest) > LONGEST_LINE:
+            break
+    yield rest
 
 
 def tsv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -131,7 +150,7 @@ def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
         line = reader.line_num + 1
         try:
             with _CELL_LIMIT:  # the limit is the process's, so it is lifted for this row alone
-                limit = csv.field_size_limit(_LONGEST_CELL)
+                limit = csv.field_size_limit(LONGEST_LINE)
                 try:
                     cells = next(reader)
                 finally:
@@ -170,9 +189,9 @@ def _json_rows(path: Path, bad: BadRows) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            cells = json.loads(line)
-        except (ValueError, RecursionError) as error:  # the latter: lists and objects nested too deeply
-            bad.add(number, f"not valid JSON ({error}); every line must be one JSON object")
+            cells = parse_json(line)
+        except ValueError as error:
+            bad.add(number, f"{error}; every line must be one JSON object")
             continue
         if isinstance(cells, dict):
             yield Row(number, cells)
@@ -184,12 +203,14 @@ def squad_json(path: Path) -> tuple[dict[str, Any], str] | None:
     """The object of a file that is one JSON object with `data`, and its text; None for any other file."""
     if plain_path(path).suffix.lower() != ".json":
         return None
-    content = "".join(text_lines(path))
+    with open_bytes(path) as file:
+        content = file.read(LONGEST_OBJECT + 1)
     try:
-        whole = json.loads(content)
-    except (ValueError, RecursionError):
+        text = content.decode("utf-8-sig")
+        whole = parse_json(text) if len(content) <= LONGEST_OBJECT else None
+    except ValueError:
         return None  # one object per line, perhaps
-    return (whole, content) if isinstance(whole, dict) and "data" in whole else None
+    return (whole, text) if isinstance(whole, dict) and "data" in whole else None
 
 
 def _squad_rows(whole: dict[str, Any], content: str, path: Path) -> Iterator[Row]:

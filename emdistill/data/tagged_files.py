@@ -5,7 +5,6 @@ A sentence of tokens becomes a text, its words joined by single spaces; words ar
 
 import bisect
 import itertools
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from emdistill.data.rows import BadRows, Row, check_file, read_rows, text_lines
 from emdistill.errors import DataError, listing, nearest, shown
 from emdistill.tasks.kind import BadLabel
 from emdistill.tasks.tags import Entity, bio, cut_words, find_scheme, without_beginning
+from emdistill.values import parse_json
 
 ROW_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 CONLLU = ["id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc"]
@@ -288,7 +288,7 @@ def _parsed(cell: object) -> object:
     """A list that a CSV cell holds as JSON; anything else as it is."""
     if isinstance(cell, str) and cell.startswith("["):
         try:
-            return json.loads(cell)
+            return parse_json(cell)
         except ValueError:
             return cell
     return cell

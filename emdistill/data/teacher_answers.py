@@ -31,6 +31,7 @@ from emdistill.states import TEACHER_LOGITS
 from emdistill.tasks.answers import as_logits, probabilities
 from emdistill.tasks.kind import BadLabel, Cell, check_one_answer, name_index, number, text_of
 from emdistill.tasks.task import Task
+from emdistill.values import parse_json
 
 PER_LABEL = ("probability of {}", "probability_{}", "{}")
 PER_SCORE = ("score of {}", "{}")
@@ -298,8 +299,8 @@ class _CellReader:
         """The numbers of a list, of an object by label, or of the JSON of either."""
         if isinstance(cell, str):
             try:
-                cell = json.loads(cell)
-            except (ValueError, RecursionError):
+                cell = parse_json(cell)
+            except ValueError:
                 raise BadLabel(f"{shown(cell)} is no list or object of numbers") from None
         if isinstance(cell, Mapping) and self.names:
             numbers: list[Cell] = [None] * self.width

@@ -19,6 +19,7 @@ from emdistill.files import write_whole
 from emdistill.mapping.fixed import FixedMapping
 from emdistill.mapping.kernels import Pair
 from emdistill.mapping.mapping import check_layer_counts, check_pair
+from emdistill.values import parse_json, parse_yaml, read_values
 
 WeightedPair = tuple[int, int, float]
 
@@ -86,12 +87,9 @@ def write_mapping(
 def _read(path: Path) -> dict[str, Any]:
     """What the file holds, under its keys."""
     try:
-        text = path.read_text(encoding="utf-8")
         # YAML would read JSON as well, but takes its number 1e-3 for text.
-        content = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
-    except FileNotFoundError:
-        raise ConfigError(f"{path} is not there: name a mapping file that is") from None
-    except (yaml.YAMLError, ValueError, OSError) as error:  # ValueError: JSON, UTF-8, and YAML's dates
+        content = read_values(path, parse_json if path.suffix.lower() == ".json" else parse_yaml)
+    except ValueError as error:
         raise ConfigError(f"{path} is not readable as a mapping file, JSON or YAML: {error}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold the keys {', '.join(KEYS[:3])}; it holds {_shown(content)}")

@@ -53,9 +53,9 @@ def load_method(name: str) -> Method:
     """The method of that name, or `path.py:function`; raises ConfigError for what is neither."""
     if name in METHODS:
         return METHODS[name]
-    path, _, function = str(name).rpartition(":")
+    path, _, function = name.rpartition(":")
     if not path.endswith(".py"):
-        raise ConfigError(f"there is no method '{name}'; `emdistill methods` lists them.{nearest(str(name), METHODS)}")
+        raise ConfigError(f"there is no method '{name}'; `emdistill methods` lists them.{nearest(name, METHODS)}")
     if not Path(path).is_file():
         raise ConfigError(f"--method {name}: there is no file {path}")
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)

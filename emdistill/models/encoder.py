@@ -1,15 +1,16 @@
 """Load and save Hugging Face encoders: safetensors only, no remote code, always float32."""
 
 import hashlib
-import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 import transformers
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -17,7 +18,8 @@ from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
 from emdistill.config import HUB_ID
-from emdistill.errors import ModelError, TokenizerError
+from emdistill.errors import ModelError, TokenizerError, listing
+from emdistill.files import is_inside
 from emdistill.models import bag, bilstm, chain
 from emdistill.models.families import FAMILIES, family_of, require
 from emdistill.models.inputs import PROBES, check_padding, fit_tokenizer
@@ -32,11 +34,24 @@ from emdistill.models.multi_task import (
 )
 from emdistill.states import SEQUENCE, EncoderShape
 from emdistill.tasks import KINDS
+from emdistill.values import read_values, typed
 
 Source = str | Path
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+INDEX = "model.safetensors.index.json"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+WEIGHTS = "model.safetensors"
+# Of what a config.json says, how often some part of a model is made; and what may be made without being stored.
+REPEATED = ("num_hidden_layers", "num_hidden_groups", "inner_group_num", "num_feedforward_networks")
+FEW, MOST_FRESH = 100, 10_000_000
+MOST_LABELS = 100_000
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+CUSTOM_CODE = "custom code"  # in transformers' errors where a model brings its own
+CODE_OF_ITS_OWN = (
+    "brings code of its own (auto_map), which is never run here; name a model of one of transformers' own classes, or, "
+    "where those read its weights as well, take auto_map out of its .json files"
+)
 
 for family in (bilstm, bag, chain):
     family.register()
@@ -59,7 +74,7 @@ def load_classifier(
     padding in its own way (check_padding).
     """
     config = _load_config(source)
-    tasks = saved_tasks(config)
+    tasks = _saved_tasks(source, config)
     if tasks and problem_type is None:
         name = chosen_task([*tasks], task, source)
         return _checked(source, _task_models(source, config, {name: tasks[name]})[name])
@@ -85,14 +100,14 @@ def load_classifier(
 def load_tasks(source: Source) -> MultiTaskModel:
     """Load an encoder with the heads of all its tasks, in float32 and eval mode; raises ModelError."""
     config = _load_config(source)
-    if not (tasks := saved_tasks(config)):
+    if not (tasks := _saved_tasks(source, config)):
         raise ModelError(f"{source} has one head, and not several")
     return MultiTaskModel(_task_models(source, config, tasks), tasks)
 
 
 def tasks_of(source: Source) -> tuple[str, ...]:
     """The names of a model's heads where it has several, else (); raises ModelError for what is no encoder."""
-    return tuple(saved_tasks(_load_config(source)))
+    return tuple(_saved_tasks(source, _load_config(source)))
 
 
 def class_with_head(config: PreTrainedConfig, head: str) -> type[PreTrainedModel]:
@@ -105,7 +120,8 @@ def class_with_head(config: PreTrainedConfig, head: str) -> type[PreTrainedModel
 
 def stored_head(config: PreTrainedConfig) -> str:
     """The head (TaskKind.head) of a stored model; of one that no kind of task has, that of classes."""
-    heads = [name.partition("For")[2] for name in config.architectures or ()]
+    named = config.architectures if isinstance(config.architectures, list) else []
+    heads = [str(name).partition("For")[2] for name in named]
     return next((head for head in heads if any(head == kind.head for kind in KINDS.values())), SEQUENCE)
 
 
@@ -151,6 +167,8 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder or str(source), **_safely(folder))
     except Exception as error:  # the tokenizers library raises bare Exception for a broken tokenizer.json
+        if CUSTOM_CODE in str(error):
+            raise ModelError(f"the tokenizer of {source} {CODE_OF_ITS_OWN}") from None
         raise ModelError(f"{source}: its tokenizer cannot be loaded: {error}") from error
     has_config = folder is None or (folder / "config.json").is_file()
     fit_tokenizer(tokenizer, _read_config(source) if has_config else None, source)
@@ -255,13 +273,40 @@ def _safely(folder: Path | None) -> dict[str, Any]:
 
 def _read_config(source: Source) -> PreTrainedConfig:
     folder = local_folder(source)
+    place = source if folder is None else folder / "config.json"
+    if folder is not None:
+        _check_label_count(folder / "config.json")
     try:
         config: PreTrainedConfig = transformers.AutoConfig.from_pretrained(folder or str(source), **_safely(folder))
     except Exception as error:  # a wrong value of some field raises whatever the config's own code raises
+        if CUSTOM_CODE in str(error):
+            raise ModelError(f"{place} {CODE_OF_ITS_OWN}") from None
         if folder is None:
             raise ModelError(f"{source} is neither a folder nor a model the hub can give: {error}") from error
-        raise ModelError(f"{folder / 'config.json'} cannot be used: {_in_short(error)}") from error
+        raise ModelError(f"{place} cannot be used: {_in_short(error)}") from error
+    if getattr(config, "auto_map", None):
+        raise ModelError(f"{place} {CODE_OF_ITS_OWN}")
+    if not isinstance(getattr(config, "emdistill", {}), dict):
+        raise ModelError(f"{place} cannot be used: its entry 'emdistill' is no object; copy it again")
     return config
+
+
+def _check_label_count(path: Path) -> None:
+    """Raise ModelError for a file that is no JSON, or for a number that transformers would make a name each of."""
+    try:
+        content = read_values(path)
+    except ValueError as error:
+        raise ModelError(f"{path} cannot be used: {error}") from None
+    count = content.get("num_labels") if isinstance(content, dict) else None
+    if isinstance(count, int) and count > MOST_LABELS:
+        raise ModelError(f"{path} cannot be used: num_labels is {count}, and {MOST_LABELS:,} are the most")
+
+
+def _saved_tasks(source: Source, config: PreTrainedConfig) -> dict[str, TaskOutputs]:
+    try:
+        return saved_tasks(config)
+    except ValueError as error:
+        raise ModelError(f"{source}: config.json cannot be used (emdistill.{error}); copy it again") from None
 
 
 def _load_config(source: Source) -> PreTrainedConfig:
@@ -296,6 +341,8 @@ def _load_weights(auto_class: Any, source: Source, config: PreTrainedConfig) -> 
         _check_weight_files(folder)
     model: PreTrainedModel
     try:
+        if folder is not None:
+            _check_sizes(folder, auto_class, config)
         with _quiet_transformers():
             model, report = auto_class.from_pretrained(
                 folder or str(source),
@@ -308,10 +355,32 @@ def _load_weights(auto_class: Any, source: Source, config: PreTrainedConfig) -> 
             )
     except SafetensorError as error:
         raise ModelError(f"{source}: its safetensors file is damaged or cut short ({error}); copy it again") from error
+    except ModelError:
+        raise
     except Exception as error:  # a wrong value in config.json raises whatever the model's own code raises
         place = folder / "config.json" if folder is not None else source
         raise ModelError(f"{source}: its weights cannot be loaded as {place} says: {_in_short(error)}") from error
     return model, {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+
+
+def _check_sizes(folder: Path, auto_class: Any, config: PreTrainedConfig) -> None:
+    """Raise ModelError for a config.json whose model is much larger than its weights: making it would never end."""
+    shapes: list[list[int]] = []
+    for file in weight_parts(folder) or [folder / WEIGHTS]:
+        with safe_open(file, framework="pt") as tensors:
+            shapes += [tensors.get_slice(name).get_shape() for name in tensors.keys()]  # noqa: SIM118 (no mapping)
+    stored = sum(map(math.prod, shapes))
+    repeated = {name: getattr(config, name, 0) for name in REPEATED}
+    if too_many := {name: count for name, count in repeated.items() if count > max(len(shapes), FEW)}:
+        name, count = next(iter(too_many.items()))
+        raise ModelError(f"{folder / 'config.json'}: {name} is {count}, but its weights are {len(shapes)} tensors")
+    with torch.device("meta"):
+        parameters = sum(weights.numel() for weights in auto_class.from_config(config).parameters())
+    if parameters > MOST_FRESH + 2 * stored:
+        raise ModelError(
+            f"{folder / 'config.json'} describes {parameters:,} parameters, but its weights are {stored:,} numbers; "
+            "they do not belong together: copy both again"
+        )
 
 
 def _task_models(
@@ -334,25 +403,41 @@ def _task_models(
 
 
 def _in_short(error: Exception) -> str:
-    """Another library's error on one line; some bring a whole C++ stack."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    """The first line of another library's error; some bring a whole C++ stack."""
+    return f"{type(error).__name__}: {(str(error).strip() or 'no words').splitlines()[0][:300]}"
 
 
 def _check_weight_files(folder: Path) -> None:
-    index = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").is_file():
+    """Raise ModelError where the weights are not there, or stand in a pickle."""
+    if (folder / WEIGHTS).is_file() or weight_parts(folder):
         return
-    if index.is_file():
-        parts = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        if absent := [part for part in parts if not (folder / part).is_file()]:
-            raise ModelError(f"{index} names {', '.join(absent)}, which is not there; copy the whole folder")
-        return
-    if pickles := sorted(path.name for path in folder.glob("*.bin")):
+    if pickles := sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES):
         raise ModelError(
             f"{folder} has its weights only in {pickles[0]}, a pickle, which is never loaded; convert it where you "
             "trust it: load the model with transformers and save_pretrained() it, which writes model.safetensors"
         )
     raise ModelError(f"{folder} holds no weights (model.safetensors)")
+
+
+def weight_parts(folder: Path) -> list[Path]:
+    """The files of weights that stand in several; [] of others. Raises ModelError for an index that is broken."""
+    index = folder / INDEX
+    if not index.is_file():
+        return []
+    try:
+        parts = typed(read_values(index), _Index).weight_map.values()
+    except ValueError as error:
+        raise ModelError(f"{index} is broken ({error}); copy the whole folder") from None
+    if absent := [part for part in sorted(set(parts)) if not is_inside(part) or not (folder / part).is_file()]:
+        raise ModelError(f"{index} names {listing(absent)}, which is not in its folder; copy the whole folder")
+    return [folder / part for part in sorted(set(parts))]
+
+
+@dataclass(frozen=True)
+class _Index:
+    """Which file each tensor stands in."""
+
+    weight_map: dict[str, str]
 
 
 def _check_encoder(source: Source, absent: set[str]) -> None:

@@ -24,6 +24,7 @@ from emdistill.errors import ModelError, listing, nearest
 from emdistill.models.families import require
 from emdistill.models.task_head import HeadParts, TaskHead
 from emdistill.states import SEQUENCE, TASK
+from emdistill.values import typed
 
 HEADS = "heads"
 TASKS = "tasks"  # the entry of config.json's "emdistill"
@@ -239,18 +240,10 @@ def build_task_model(kind: type[PreTrainedModel], config: PreTrainedConfig, outp
 
 
 def saved_tasks(config: PreTrainedConfig) -> dict[str, TaskOutputs]:
-    """The tasks of a saved model by its configuration; {} of a model of one task."""
-    return {
-        entry["name"]: TaskOutputs(
-            tuple(entry["labels"]),
-            entry["problem_type"],
-            entry["head"],
-            entry["layer"],
-            HeadParts(**entry["parts"]),
-            entry["reading"],
-        )
-        for entry in (getattr(config, "emdistill", None) or {}).get(TASKS, [])
-    }
+    """The tasks of a saved model by its configuration; {} of a model of one task. Raises ValueError by field."""
+    entries = typed((getattr(config, "emdistill", None) or {}).get(TASKS, []), list[dict[str, Any]], TASKS)
+    names = typed([entry.get("name") for entry in entries], list[str], TASKS)
+    return dict(zip(names, typed(entries, list[TaskOutputs], TASKS), strict=True))
 
 
 def chosen_task(tasks: Sequence[str], task: str | None, source: object) -> str:

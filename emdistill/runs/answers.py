@@ -19,13 +19,13 @@ from typing import Annotated, Any
 import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field, FiniteFloat, InstanceOf, Strict, StrictInt, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, FiniteFloat, InstanceOf, Strict, StrictInt
 
 from emdistill.errors import DataError
 from emdistill.files import written_whole
-from emdistill.runs.record import first_fault
 from emdistill.states import NO_CLASS
 from emdistill.tasks.answers import ragged
+from emdistill.values import parse_json, typed
 
 PREDICTIONS = "predictions.jsonl"
 
@@ -67,7 +67,6 @@ class _RowOfWords(_Line):
     words: list[tuple[StrictInt, StrictInt]]
 
 
-_ROW, _ROW_OF_WORDS = TypeAdapter[_Row](_Row), TypeAdapter[_RowOfWords](_RowOfWords)
 _Rows = Sequence[_Row | _RowOfWords]
 COLUMNS = tuple(field.name for field in fields(_RowOfWords))
 
@@ -131,12 +130,11 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                cells = json.loads(line.decode("utf-8"))
+                cells = parse_json(line)
                 of_words = isinstance(cells, dict) and "words" in cells
-                row = _ROW_OF_WORDS.validate_python(cells) if of_words else _ROW.validate_python(cells)
-            except ValueError as error:  # broken UTF-8 and broken JSON
-                fault = first_fault(error) if isinstance(error, ValidationError) else str(error)
-                raise DataError(f"this line is no row of answers: {fault}", file=path, line=number) from None
+                row: _Row | _RowOfWords = typed(cells, _RowOfWords) if of_words else typed(cells, _Row)
+            except ValueError as error:
+                raise DataError(f"this line is no row of answers: {error}", file=path, line=number) from None
             rows = sets.setdefault(row.set, [])
             outputs = outputs or len(row.student[0] if isinstance(row, _RowOfWords) else row.student)
             if problem := _problem(row, rows, outputs):

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pydantic import FiniteFloat
 
 from emdistill.config import CacheChoice
+from emdistill.files import is_inside
+from emdistill.runs.baseline_record import TITLES
 from emdistill.runs.gate_record import Measured
 from emdistill.runs.search_record import Form, SearchRecord
 from emdistill.search.budget import Cost
@@ -23,7 +25,7 @@ class FormRow:
 
     p50: Measured
     p95: Measured
-    bytes: FiniteFloat
+    bytes: Measured
     keeps: bool
     score: FiniteFloat | None = None
 
@@ -80,7 +82,7 @@ class BaselineLine:
     held_out: FiniteFloat | None = None
     score: FiniteFloat | None = None
     p95: Measured | None = None
-    bytes: FiniteFloat | None = None
+    bytes: Measured | None = None
     problem: str = ""
 
 
@@ -118,3 +120,16 @@ class CompressionRecord(SearchRecord):
     trials: list[TrialRow] = field(default_factory=list)
     finals: list[FinalRow] = field(default_factory=list)
     delivered: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.baselines.keys() - TITLES.keys():
+            raise ValueError(f"baselines.{name} is none of {', '.join(TITLES)}")
+        rungs = len(self.plan.shares) if self.plan else 0
+        for trial in self.trials:
+            if trial.candidate not in self.candidates or not 0 <= trial.rung < rungs:
+                raise ValueError(f"trials: {trial.candidate} at rung {trial.rung} is none of candidates and plan")
+        for final in self.finals:
+            if self.metric not in final.scores or final.ship not in (None, *final.forms):
+                raise ValueError(f"finals: {final.candidate} lacks its {self.metric}, or the form that it ships")
+            if not is_inside(final.folder):
+                raise ValueError(f"finals: the folder {final.folder} does not lie within this one")

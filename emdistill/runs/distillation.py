@@ -8,6 +8,7 @@ from typing import Any
 
 from emdistill.config import NO_TEACHER
 from emdistill.errors import OutputError
+from emdistill.files import is_inside
 from emdistill.runs.record import (
     MEND,
     RUN_FILE,
@@ -137,7 +138,8 @@ def _fault(record: RunRecord) -> str | None:
     scored = ("teacher", "student") if isinstance(record.teacher, ModelRecord) else ("student",)
     scores = [f"scores.{name}.{task.metric}" for name in scored] if task else []
     needed = ("timings.training_seconds", *(scores or ("held_out_loss.before.loss", "held_out_loss.after.loss")))
-    faults = [f"{name}: {value} is no finite number" for name, value in values.items() if not math.isfinite(value)]
+    faults = [f"tasks.{name}: this is no name" for name in record.tasks if not is_inside(name)]
+    faults += [f"{name}: {value} is no finite number" for name, value in values.items() if not math.isfinite(value)]
     if record.is_finished:
         faults += [f"{name}: Field required" for name in needed if name not in values]
     return faults[0] if faults else None

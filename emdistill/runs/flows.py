@@ -25,29 +25,27 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, FiniteFloat, NonNegativeInt, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, FiniteFloat, NonNegativeInt, Strict
 
 from emdistill.errors import DataError
 from emdistill.files import written_whole
-from emdistill.runs.record import first_fault
+from emdistill.values import parse_json, typed
 
-Numbers = Annotated[list[FiniteFloat], Field(min_length=1)]
+Number = Annotated[FiniteFloat, Strict()]
+Numbers = Annotated[list[Number], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
 class FlowRecord:
     """The flows and layer weights at one step, by loss term; the module's docstring describes each field."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
-    step: NonNegativeInt
+    step: Annotated[NonNegativeInt, Strict()]
     stage: str
     flows: dict[str, Annotated[list[Numbers], Field(min_length=1)]]
     student_weights: dict[str, Numbers] = field(default_factory=dict)
     teacher_weights: dict[str, Numbers] = field(default_factory=dict)
-
-
-_RECORD = TypeAdapter(FlowRecord)
 
 
 def append_flows(path: Path, record: FlowRecord) -> None:
@@ -128,10 +126,10 @@ def _from_line(line: bytes, path: Path, number: int) -> FlowRecord:
 
 def _checked(line: str | bytes) -> FlowRecord:
     """Raises ValueError that names what keeps a line from being a record."""
-    try:
-        record = _RECORD.validate_json(line)
-    except ValidationError as error:
-        raise ValueError(first_fault(error)) from None
+    values = parse_json(line)
+    if not isinstance(values, dict):
+        raise ValueError("it is no JSON object")
+    record = typed(values, FlowRecord)
     for term, flow in record.flows.items():
         if any(len(row) != len(flow[0]) for row in flow):
             raise ValueError(f"the flow of '{term}' is no matrix with one row per student layer")

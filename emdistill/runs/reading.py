@@ -1,12 +1,19 @@
 """How a saved model reads sentences: written into its config.json, so that it scores new files the same way."""
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
+from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from emdistill.config import LIMITS
 from emdistill.data.read import read_task_data
+from emdistill.errors import ModelError
 from emdistill.tasks.task import Task, TaskData
+from emdistill.values import typed
+
+SHORTEST, LONGEST = map(int, LIMITS["max_length"])
+Length = Annotated[int, Field(ge=SHORTEST, le=LONGEST)]
 
 
 @dataclass(frozen=True)
@@ -16,7 +23,7 @@ class Reading:
     text: str = "text"
     text_pair: str | None = None
     label: str = "label"
-    max_length: int = 128
+    max_length: Length = 128
     kind: str | None = None
     words: str | None = None  # how plain text is cut into words (Task.words)
 
@@ -46,5 +53,8 @@ def reading_of(task: Task, max_length: int) -> dict[str, Any]:
 
 
 def recall_reading(model: PreTrainedModel) -> Reading:
-    """How the model's texts were read; the defaults for a model that emdistill did not make."""
-    return Reading(**model.config.to_dict().get("emdistill", {}))
+    """How the model's texts were read; the defaults for a model that emdistill did not make. Raises ModelError."""
+    try:
+        return typed(model.config.to_dict().get("emdistill") or {}, Reading)
+    except ValueError as error:
+        raise ModelError(f"{model.name_or_path}: config.json cannot be used (emdistill.{error})") from None

@@ -8,15 +8,13 @@ file.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
-
-from pydantic import TypeAdapter, ValidationError
+from typing import Any, Literal, TypeVar
 
 from emdistill.errors import OutputError
 from emdistill.files import write_whole
 from emdistill.states import EncoderShape
+from emdistill.values import read_values, typed
 
 RUN_FILE = "run.json"
 VERSION = 2
@@ -195,8 +193,8 @@ def write_run(folder: Path, run: RunRecord) -> None:
 def read_record(path: Path, kind: type[Record], *, mend: str = MEND) -> Record:
     """A JSON file as a record of this dataclass; raises OutputError naming file, field and mend."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # broken UTF-8 and broken JSON alike
+        content = read_values(path)
+    except ValueError as error:
         raise OutputError(f"{path} is broken ({error}); {mend}") from None
     if not isinstance(content, Mapping):
         raise OutputError(f"{path} is broken (it holds no record); {mend}")
@@ -206,19 +204,6 @@ def read_record(path: Path, kind: type[Record], *, mend: str = MEND) -> Record:
 def check_record(content: object, kind: type[Record], path: Path, *, mend: str = MEND, within: str = "") -> Record:
     """Plain values of a file, or those of its field `within`, as a record of this dataclass; OutputError as above."""
     try:
-        record: Record = _adapter(cast(Any, kind)).validate_python(content)
-    except ValidationError as error:
-        raise OutputError(f"{path} is broken ({first_fault(error, within)}); {mend}") from None
-    return record
-
-
-def first_fault(error: ValidationError, within: str = "") -> str:
-    """The field at fault, below `within`, and what is wrong with it."""
-    fault = error.errors()[0]
-    place = ".".join(map(str, (within, *fault["loc"]))).removeprefix(".")
-    return f"{place}: {fault['msg']}" if place else fault["msg"]
-
-
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+        return typed(content, kind, within)
+    except ValueError as error:
+        raise OutputError(f"{path} is broken ({error}); {mend}") from None

@@ -1,6 +1,5 @@
 """Measuring the variants of a student beside each other: scores, latency, size, and what loading each one takes."""
 
-import json
 import os
 import platform
 import statistics
@@ -19,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emdistill.data.batches import tokenise
 from emdistill.models.arithmetic import PRODUCTS, fast_float32, onednn_keeps_float32
+from emdistill.models.encoder import weight_parts
 from emdistill.models.size import model_size
 from emdistill.runs.gate_record import Machine, TimedCase, VariantRecord
 from emdistill.ship.footprint import Footprint, Runtime, measure_footprint
@@ -66,12 +66,10 @@ def torch_run(model: PreTrainedModel) -> Callable[[Batch], object]:
 def weight_files(source: str, model: PreTrainedModel) -> tuple[str, int]:
     """Name and bytes of a model's weights; of a model from the hub, the bytes of its parameters."""
     folder = Path(source).expanduser()
-    index = folder / "model.safetensors.index.json"
     if (whole := folder / "model.safetensors").is_file():
         return f"{folder.name}/{whole.name}", whole.stat().st_size
-    if index.is_file():
-        parts = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        return f"{folder.name}/model-*.safetensors", sum((folder / part).stat().st_size for part in parts)
+    if parts := weight_parts(folder):
+        return f"{folder.name}/model-*.safetensors", sum(part.stat().st_size for part in parts)
     return source, model_size(model)
 
 

@@ -17,19 +17,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Self
 
-from pydantic import TypeAdapter, ValidationError
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from emdistill.errors import ConfigError, ModelError, TokenizerError
-from emdistill.files import write_whole
+from emdistill.files import is_inside, write_whole
 from emdistill.models.inputs import longest_text
 from emdistill.models.multi_task import MultiTaskModel
 from emdistill.models.teacher import Teacher
 from emdistill.runs.reading import Reading, recall_reading
-from emdistill.runs.record import first_fault
 from emdistill.states import Link
 from emdistill.tasks import TaskKind, find_kind
+from emdistill.values import read_values, typed
 
 MODEL, INT8 = "model.onnx", "model_int8.onnx"
 TOKENIZER, CONFIG, EXAMPLE, CARD = "tokenizer.json", "config.json", "example.py", "README.md"
@@ -151,10 +150,10 @@ def read_folder(path: Path) -> tuple[FolderConfig, Path]:
         raise ModelError(f"there is no file or folder {path}; name an .onnx file, or the folder that export wrote")
     folder = path if path.is_dir() else path.parent
     config = _read_config(folder)
-    file = folder / config.model if path.is_dir() else path
-    for needed in (file.name, TOKENIZER):
+    name = config.model if path.is_dir() else path.name
+    for needed in (name, TOKENIZER):
         _check_file(folder, needed, config)
-    return config, file
+    return config, folder / name
 
 
 def open_tokenizer(folder: Path) -> Tokenizer:
@@ -181,23 +180,23 @@ def _read_config(folder: Path) -> FolderConfig:
     if not path.is_file():
         raise ModelError(f"{folder} holds no {CONFIG}; name an .onnx file inside a whole folder that export wrote")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_values(path)
         if not isinstance(content, dict) or content.get("format") not in (FORMAT, HEADS_FORMAT):
             raise ModelError(
                 f"{path} is not the {CONFIG} of an exported folder; name an .onnx file of a folder that export wrote"
             )
-        config = TypeAdapter(FolderConfig).validate_python(content)
-        find_kind(config.kind)
-    except (ValueError, ConfigError) as error:  # no UTF-8, no JSON, or other fields
-        fault = first_fault(error) if isinstance(error, ValidationError) else error
-        raise ModelError(f"{path} cannot be used ({fault}); copy the whole folder again, or {AGAIN}") from None
+        config = typed(content, FolderConfig)
+        for kind in (config.kind, *(head.kind for head in config.heads.values())):
+            find_kind(kind)
+    except (ValueError, ConfigError) as error:
+        raise ModelError(f"{path} cannot be used ({error}); copy the whole folder again, or {AGAIN}") from None
     return config
 
 
 def _check_file(folder: Path, name: str, config: FolderConfig) -> None:
     """Refuse a file that is not the one that config.json was written for."""
     path = folder / name
-    if not path.is_file():
+    if not is_inside(name) or not path.is_file():
         raise ModelError(f"{folder} holds no {name}; copy the whole folder again, or {AGAIN}")
     if name not in config.files:
         raise ModelError(f"{path} is not among the files of {folder / CONFIG} ({', '.join(config.files)}); {AGAIN}")

@@ -45,7 +45,7 @@ def trials_table(record: CompressionRecord) -> Table:
 
 def baseline_table(record: CompressionRecord) -> Table:
     """What needs no distillation, and the teacher."""
-    lines = [["teacher", cell(record.teacher[record.metric], ".4f"), ABSENT, ABSENT]]
+    lines = [["teacher", cell(record.teacher.get(record.metric), ".4f"), ABSENT, ABSENT]]
     for name, row in record.baselines.items():
         mb = None if row.bytes is None else row.bytes / 1e6
         lines.append([TITLES[name], cell(row.score, ".4f"), cell(row.p95, ".3g"), cell(mb, ".1f")])

@@ -243,7 +243,7 @@ def whole_name(text: str) -> str:
 
 
 def _place(name: str) -> tuple[int, int, str]:
-    plain = re.fullmatch(r"-?(?:0|[1-9]\d*)", name)
+    plain = re.fullmatch(r"-?(?:0|[1-9]\d{,99})", name)  # what is longer is no number, but text made of digits
     return (0, int(name), name) if plain else (1, 0, name)
 
 

@@ -1,7 +1,9 @@
 """Files into rows: what is read, under which line, and what is refused."""
 
 import csv
+import gzip
 import json
+import lzma
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from messages import names
 
+from emdistill.data import rows as rows_module
 from emdistill.data.files import read_inputs
 from emdistill.data.rows import BadRows, Row, read_rows
 from emdistill.errors import DataError, listing, shown
@@ -190,3 +193,28 @@ def test_what_is_shown_of_a_value_is_short(value: Any) -> None:
 def test_short_values_are_shown_as_they_are() -> None:
     assert [shown(value) for value in (7, "a", None, [1, "b"])] == ["7", "'a'", "None", "[1, 'b']"]
     assert listing(["a", "b"]) == "a, b"
+
+
+# ------------------------------------------------------------------------------------------------ what has no end
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".json"])
+@pytest.mark.parametrize("end", ["", "\r"])
+def test_a_packed_line_cannot_fill_the_memory(tmp_path: Path, suffix: str, end: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr(rows_module, "LONGEST_LINE", 1000)
+    monkeypatch.setattr(rows_module, "LONGEST_OBJECT", 1000)
+    path = tmp_path / f"bomb{suffix}.gz"
+    path.write_bytes(gzip.compress(f"text{end}".encode() + b"a" * 100_000))
+    assert refused(path).line == 1 + bool(end)
+
+
+def test_a_cell_over_many_lines_cannot_fill_the_memory(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(rows_module, "LONGEST_LINE", 1000)
+    assert refused(write(tmp_path / "open.csv", 'text\n"' + "a\n" * 1000)).line == 2
+
+
+def test_an_xz_file_that_needs_a_huge_dictionary_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.csv.xz"
+    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 2**29}]
+    path.write_bytes(lzma.compress(b"text\na\n", filters=filters))
+    refused(path)

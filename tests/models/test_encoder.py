@@ -329,3 +329,40 @@ def test_encoders_that_cannot_be_loaded(tiny_encoder, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(GPT2Config().to_dict()))
     with names(ModelError, tmp_path, "bert, roberta, xlm-roberta"):
         load_encoder(tmp_path)
+
+
+def test_pickles_of_any_name_are_refused_with_the_mend(tiny_encoder, tmp_path):
+    tiny_encoder(layers=1).config.save_pretrained(tmp_path)
+    for name in ("model.pt", "weights.pth"):
+        (tmp_path / name).write_bytes(b"\x80\x04.")
+        with names(ModelError, name, "save_pretrained()"):
+            load_classifier(tmp_path)
+        (tmp_path / name).unlink()
+
+
+def test_code_of_its_own_is_refused_though_the_family_is_known(tiny_encoder, tiny_tokenizer, tmp_path):
+    tiny_encoder(layers=1).save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    plain = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(plain | {"auto_map": {"AutoModel": "mine.Model"}}))
+    with names(ModelError, tmp_path / "config.json", "auto_map"):
+        load_classifier(tmp_path)
+
+
+@pytest.mark.parametrize("part", ["../outside.safetensors", "/etc/passwd", 3])
+def test_parts_of_weights_lie_in_their_folder(tiny_encoder, tmp_path, part):
+    tiny_encoder(layers=1).save_pretrained(tmp_path / "model", max_shard_size="4KB")
+    (tmp_path / "outside.safetensors").write_bytes(b"")
+    index = tmp_path / "model" / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": part}}))
+    with names(ModelError, index):
+        load_classifier(tmp_path / "model")
+
+
+@pytest.mark.parametrize("change", [{"vocab_size": 10**8}, {"num_hidden_layers": 10**7}, {"num_labels": 10**8}])
+def test_a_config_that_describes_far_more_than_is_stored_is_refused_at_once(tiny_encoder, tmp_path, change):
+    tiny_encoder(layers=1).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    with names(ModelError, tmp_path / "config.json"):
+        load_classifier(tmp_path)

@@ -314,3 +314,14 @@ def test_a_score_is_a_number(tiny_encoder: Callable[..., PreTrainedModel], tmp_p
     found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row.keys() for row in found] == [{"text", "prediction"}] * 6
     np.testing.assert_allclose([row["prediction"] for row in found], expected[:, 0], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["../outside.onnx", "/etc/passwd", "a" * 70_000])
+def test_the_graph_that_stands_for_a_folder_lies_in_it(shipped: Any, tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(shipped[2], tmp_path / "onnx")
+    shutil.copy(folder / MODEL, tmp_path / "outside.onnx")
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config["files"][name] = config["files"][MODEL]
+    (folder / CONFIG).write_text(json.dumps(config | {"model": name}), encoding="utf-8")
+    with names(ModelError, folder):
+        open_onnx(folder)

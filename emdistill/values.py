@@ -1,0 +1,118 @@
+"""Plain values of files, JSON or YAML: parsed once, and read as typed values; whatever is wrong is a ValueError.
+
+JSON and YAML of strangers may be small and yet without end: nested so deeply that whatever walks through it fails, or,
+by YAML's aliases, a thousand million values in ten lines. Both are refused here, before anything walks.
+"""
+
+import itertools
+import json
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+DEEPEST = 100  # lists and objects within each other
+TOO_DEEP = f"lists and objects stand more than {DEEPEST} deep within each other"
+MOST_VALUES = 1_000_000  # of a YAML file whose aliases are written out
+
+Typed = TypeVar("Typed")
+
+
+def read_values(path: Path, parse: Callable[[bytes], Any] | None = None) -> Any:
+    """What a file holds, in JSON if not `parse_yaml`; raises ValueError: it cannot be opened, or not be parsed."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(error.strerror or str(error)) from None
+    return (parse or parse_json)(content)
+
+
+def parse_json(content: str | bytes) -> Any:
+    """One JSON value, in UTF-8; raises ValueError."""
+    try:
+        text = content if isinstance(content, str) else content.decode("utf-8")
+        values = json.loads(text)
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
+    except ValueError as error:
+        raise ValueError(f"this is no JSON: {error}") from None
+    # Counting is fast: of a million lines only those with many brackets are walked through.
+    if text.count("[") + text.count("{") > DEEPEST and _is_deep(values):
+        raise ValueError(TOO_DEEP)
+    return values
+
+
+def parse_yaml(content: str | bytes) -> Any:
+    """One YAML document, in UTF-8, of plain values, whatever its tags say; raises ValueError."""
+    text = content if isinstance(content, str) else content.decode("utf-8")
+    if _open_brackets(text) > DEEPEST:
+        raise ValueError(TOO_DEEP)
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        _written_out(node, {})
+        values = None if node is None else loader.construct_document(node)
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
+    except (yaml.YAMLError, LookupError, TypeError, AttributeError, OverflowError) as error:
+        # All but the first: a tag on a value that it does not fit, as in `!!bool maybe`.
+        raise ValueError(f"this is no YAML of plain values: {error}") from None
+    if _is_deep(values):
+        raise ValueError(TOO_DEEP)
+    return values
+
+
+def _open_brackets(text: str) -> int:
+    """How many brackets are open at once, those of quoted texts included: PyYAML's time grows with its square."""
+    steps = (1 if bracket in "[{" else -1 for bracket in re.findall(r"[][{}]", text))
+    return max(itertools.accumulate(steps), default=0)
+
+
+def _is_deep(values: Any) -> bool:
+    """Whether lists and objects stand more than DEEPEST deep within each other."""
+    level = [values]
+    for _ in range(DEEPEST + 1):
+        objects = [value.values() for value in level if isinstance(value, dict)]
+        lists = [value for value in level if isinstance(value, list)]
+        level = [value for group in (*objects, *lists) for value in group]
+    return bool(level)
+
+
+def _written_out(node: yaml.Node | None, counts: dict[int, int]) -> int:
+    """How many values a node holds once its aliases are written out; `counts` has those of nodes met before."""
+    if id(node) not in counts:
+        counts[id(node)] = 0  # it is not known yet, so that an alias that finds it stands within it
+        inner = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = [part for each in inner for part in (each if isinstance(each, tuple) else (each,))]
+        counts[id(node)] = 1 + sum(_written_out(part, counts) for part in parts)
+    if counts[id(node)] == 0:
+        raise ValueError("an alias stands within what it names")
+    if counts[id(node)] > MOST_VALUES:
+        raise ValueError(f"its aliases stand for more than {MOST_VALUES:,} values")
+    return counts[id(node)]
+
+
+def typed(content: object, kind: type[Typed], within: str = "") -> Typed:
+    """Plain values as a dataclass or another type; raises ValueError naming the field, below `within`."""
+    try:
+        return cast(Typed, _adapter(cast(Any, kind)).validate_python(content))
+    except ValidationError as error:
+        raise ValueError(first_fault(error, within)) from None
+    except UnicodeEncodeError as error:  # pydantic's own, of a key
+        raise ValueError(f"{within}: half of a surrogate pair, which is no text ({error})".removeprefix(": ")) from None
+
+
+def first_fault(error: ValidationError, within: str = "") -> str:
+    """The field at fault, below `within`, and what is wrong with it."""
+    fault = error.errors()[0]
+    place = ".".join(map(str, (within, *fault["loc"]))).removeprefix(".")
+    return f"{place}: {fault['msg']}" if place else fault["msg"]
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
