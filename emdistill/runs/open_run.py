@@ -21,12 +21,14 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from emdistill.errors import BusyError, OutputError
+from emdistill.errors import BusyError, Interrupted, OutputError
+from emdistill.files import MEND, storage_errors
 from emdistill.processes import is_first_process, wait_for_all
 from emdistill.runs.record import RUN_FILE, VERSION, RunRecord, read_run, write_run
 
@@ -102,10 +104,18 @@ class Run:
         record.version = VERSION
         self._record = record
         if is_first_process():
+            for part in self.folder.glob("*.part"):  # of a process that was killed
+                part.unlink()
             if not self.resumes:
-                remove(self.folder, [name for name in (*OWN_FILES, *also) if name not in keep])
+                self._clear([name for name in (*OWN_FILES, *also) if name not in keep])
             self.save()
         wait_for_all()
+
+    def _clear(self, names: Iterable[str]) -> None:
+        """Remove what stands in the folder of an earlier run, its record last: half of it never passes for a whole."""
+        with suppress(OutputError):  # there is none, or none that can be read
+            write_run(self.folder, replace(read_run(self.folder), status="running"))
+        remove(self.folder, [name for name in names if name != RUN_FILE])
 
     def save(self) -> None:
         """Write run.json."""
@@ -142,7 +152,7 @@ def open_run(
     reads   what the run reads: a model or file that the run's own files would replace is refused
     A folder that was made for a run which is then refused is removed again.
     Raises OutputError: both flags, a run and no flag, something that is no run, nothing to resume, a place that cannot
-    be written; BusyError: another process is at this run.
+    be written, then or later; BusyError: another process is at this run; Interrupted after Ctrl-C or SIGTERM.
     """
     if not is_first_process():
         yield Run(folder, resumes=resume)
@@ -156,7 +166,10 @@ def open_run(
     except Timeout:
         raise BusyError(f"another process is at the run in {folder}; wait for it, or choose another --output") from None
     try:
-        yield Run(folder, resumes=resume)
+        with storage_errors(folder, f"{MEND}, then go on with --resume"):
+            yield Run(folder, resumes=resume)
+    except KeyboardInterrupt:
+        raise Interrupted("stopped between two steps", begun=(folder / RUN_FILE).exists()) from None
     finally:
         with suppress(OSError):
             (folder / LOCK).unlink()  # before it is free: whoever takes it next makes it anew
@@ -176,14 +189,18 @@ def check_output(folder: Path, *, overwrite: bool, resume: bool, reads: Iterable
         raise OutputError(f"{folder} holds no run to resume; leave out --resume to start one")
     if has_run and not (overwrite or resume):
         raise OutputError(f"{folder} already holds a run; --resume goes on with it, --overwrite replaces it")
-    # A cache alone is what is left of a run that was stopped, or refused, before it began.
-    if not has_run and folder.is_dir() and {item.name for item in folder.iterdir()} - {"teacher_cache", LOCK}:
+    # A cache alone is what is left of a run that was stopped, or refused, before it began; a part, of its first record.
+    if not has_run and folder.is_dir() and not all(_is_left_over(item.name) for item in folder.iterdir()):
         raise OutputError(f"{folder} is not empty and holds no run of emdistill; choose another --output")
     own = [folder.resolve() / name for name in OWN_FILES]
     for name in filter(None, reads):
         place = Path(name).resolve()
         if place == folder.resolve() or any(place.is_relative_to(file) for file in own):
             raise OutputError(f"{name} is read by this run, whose output would replace it; choose another --output")
+
+
+def _is_left_over(name: str) -> bool:
+    return name in ("teacher_cache", LOCK) or (name.startswith(RUN_FILE) and name.endswith(".part"))
 
 
 def check_writable(folder: Path) -> None:

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,12 @@ from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedTokenizerBase, Trainer
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, rotate_checkpoints
 
 from emdistill.data.batches import LengthGroupedSampler, TokenBudgetSampler, padding_collator
 from emdistill.data.mixed_batches import batches_in_order
 from emdistill.errors import ConfigError, TrainingError
+from emdistill.files import MANIFEST, damage, seal, storage_errors
 from emdistill.losses import LayerLoss, Objective
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.capture import capture
@@ -228,8 +230,27 @@ class DistillationTrainer(Trainer):
         return super().evaluate(*args, **options)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """As transformers.Trainer's, sealed; only then do older ones go."""
         self._refuse(self._finite.settle())
-        super()._save_checkpoint(model, trial)
+        folder = Path(self.args.output_dir)
+        checkpoint = folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        kept, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            with storage_errors(checkpoint):
+                (checkpoint / MANIFEST).unlink(missing_ok=True)  # of one that is written anew
+                super()._save_checkpoint(model, trial)
+                if self.is_world_process_zero():
+                    seal(checkpoint)
+        finally:
+            self.args.save_total_limit = kept
+        if self.is_world_process_zero():
+            rotate_checkpoints(str(folder), kept, self.state.best_model_checkpoint)
+
+    def _load_best_model(self) -> None:
+        best = Path(self.state.best_model_checkpoint or "")
+        if fault := damage(best):
+            raise TrainingError(f"the best checkpoint, {best}, is lost: {fault}; --resume learns it again")
+        super()._load_best_model()
 
     def prediction_step(
         self,
