@@ -52,7 +52,7 @@ SHORT = (
     "--student 2 --training.per_device_train_batch_size 8 --training.learning_rate 5e-3 --training.disable_tqdm "
     "--training.flow_steps 1 --training.logging_steps 3"
 )
-ROWS = "--data {place}/reviews.csv --baselines none"
+ROWS = "--data {place}/reviews.csv --baselines none --check_teacher false"
 DISTILL = f"distill --teacher {{place}}/teacher {ROWS} {SHORT} --output {{out}}"
 TWO_EPOCHS = "--training.num_train_epochs 2"
 CASES = {
@@ -82,10 +82,10 @@ CASES = {
     "search": Case(
         "search-mapping --teacher {place}/teacher --data {place}/reviews.csv --output {out} --student 2 --rows 20 "
         "--score_rows 16 --population 2 --evaluations 3 --random_evaluations 1 "
-        "--training.per_device_train_batch_size 8 --training.learning_rate 5e-3",
+        "--training.per_device_train_batch_size 8 --training.learning_rate 5e-3 --check_teacher false",
         ("best.json",),
     ),
-    "export": Case("export {place}/run --output {out} --threads 1 --data {place}/reviews.csv", ("model.onnx",)),
+    "export": Case("export {place}/run --onnx --output {out} --threads 1 --data {place}/reviews.csv", ("model.onnx",)),
 }
 
 
@@ -265,7 +265,7 @@ class Bench:
         (self.folder / "reviews.csv").write_text("\n".join(["text,label", *rows]) + "\n")
         paragraph = "the movie was good and it was not bad and the book of it is very good. " * 4
         (self.folder / "text.txt").write_text((paragraph + "\n\n") * 10)
-        fine = f"finetune --model {{place}}/encoder {ROWS.split(' --base')[0]} --output {{place}}/teacher "
+        fine = f"finetune --model {{place}}/encoder --data {{place}}/reviews.csv --output {{place}}/teacher "
         fine += "--training.num_train_epochs 8 --training.learning_rate 5e-3 --training.disable_tqdm"
         assert self._run(self._words(fine)) == 0, self.told
         if "{place}/run" in self.case.words:
