@@ -278,6 +278,12 @@ def _tensorboard(trainer: DistillationTrainer, folder: Path) -> Iterator[None]:
     if trainer.args.report_to or not is_first_process():
         yield
         return
-    with SummaryWriter(str(folder)) as writer:
-        trainer.add_callback(TensorBoardCallback(writer))  # type: ignore[no-untyped-call]
-        yield
+    before = threading.excepthook
+    # What the disk refuses the writer's thread is raised by its next call here; the thread need not print it as well.
+    threading.excepthook = lambda told: None if isinstance(told.exc_value, OSError) else before(told)
+    try:
+        with SummaryWriter(str(folder)) as writer:
+            trainer.add_callback(TensorBoardCallback(writer))  # type: ignore[no-untyped-call]
+            yield
+    finally:
+        threading.excepthook = before
