@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             flush=True,
         )
         if options.what == "writes":
-            numbers = range(options.first, min(options.last or whole.writes, whole.writes) + 1)
+            numbers = range(options.first, min(options.last or whole.writes, whole.writes) + 1, options.every)
             trials: Mapping[Any, Callable[[], Trial]] = {n: lambda n=n: bench.failing(n, whole) for n in numbers}
         else:
             draw = random.Random(options.seed)
@@ -323,6 +323,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--moments", type=int, default=50, help="how often a run is killed")
     parser.add_argument("--first", type=int, default=1, help="the first write that fails")
     parser.add_argument("--last", type=int, help="the last one; all if not given")
+    parser.add_argument("--every", type=int, default=1, help="leave out all but one of so many")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--output", type=Path, metavar="FILE.jsonl", help="add the figures, a line")
     return parser.parse_args(argv)

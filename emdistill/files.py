@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -141,6 +142,24 @@ def sha256(path: Path) -> str:
     """The SHA-256 of a file's content, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+CRC = b', "crc32": "'
+
+
+def sealed_line(line: bytes) -> bytes:
+    """A line that holds a JSON object, with the checksum of the line as its last entry: {..., "crc32": "89abcdef"}."""
+    return line[:-1] + CRC + b'%08x"}' % zlib.crc32(line)
+
+
+def unsealed_line(line: bytes) -> bytes:
+    """The line without its checksum; as it is where it has none, as by earlier versions. ValueError where they differ."""
+    body, mark, checksum = line.rstrip(b"\r\n").rpartition(CRC)
+    if not mark:
+        return line
+    if checksum != b'%08x"}' % zlib.crc32(body + b"}"):
+        raise ValueError("its checksum differs, so it was damaged after it was written")
+    return body + b"}"
 
 
 @contextmanager

@@ -18,6 +18,7 @@ RUN/
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -28,7 +29,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from emdistill.errors import BusyError, Interrupted, OutputError
-from emdistill.files import MEND, storage_errors
+from emdistill.files import MEND, sha256, storage_errors
 from emdistill.processes import is_first_process, wait_for_all
 from emdistill.runs.record import RUN_FILE, VERSION, RunRecord, read_run, write_run
 
@@ -51,6 +52,8 @@ OWN_FILES = (
     "teacher_cache",
 )
 WHILE_RUNNING = ("checkpoints", "teacher_cache")
+# What a finished run is judged by: these files are known by their checksums.
+RESULTS = ("*.safetensors", "student/*.safetensors", "predictions.jsonl", "flows.jsonl", "tasks/*/predictions.jsonl")
 # What a run may be resumed with another value of: names of places, where contents count (they are compared by hash),
 # and what is measured beside the student.
 PLACES = (
@@ -89,11 +92,14 @@ class Run:
             return False
         before = read_run(self.folder)
         check_same_run(self.folder, before, record)
-        if before.is_finished:
+        fault = damaged_file(self.folder, before)
+        if before.is_finished and not fault:
             self._tidy(before)
-        else:
-            record.timings = dict(before.timings)
-        return before.is_finished
+            return True
+        if fault:
+            print(f"{fault}; the run is gone on with from its last good checkpoint, if any", file=sys.stderr)
+        record.timings = dict(before.timings)
+        return False
 
     def begin(self, record: RunRecord, *, keep: Iterable[str] = (), also: Iterable[str] = ()) -> None:
         """Go on under this record; what stood in the folder of an earlier run is removed, where none is resumed.
@@ -134,6 +140,9 @@ class Run:
 
     def finish(self) -> None:
         """Mark the run finished; everything else stands by now. What is needed only while it runs is removed."""
+        if is_first_process():
+            places = [place for name in RESULTS for place in sorted(self.folder.glob(name))]
+            self.record.files = {place.relative_to(self.folder).as_posix(): sha256(place) for place in places}
         self.record.status = "finished"
         self.save()
         self._tidy(self.record)
@@ -235,6 +244,14 @@ def check_same_run(folder: Path, before: RunRecord, now: RunRecord) -> None:
             f"{folder} holds a run of another configuration:\n{differences}"
             "resume it as it was started, or replace it with --overwrite"
         )
+
+
+def damaged_file(folder: Path, record: RunRecord) -> str:
+    """The first result of a finished run that is not as it was written, in words; '' where all are."""
+    for name, checksum in record.files.items():
+        if (folder / name).is_file() and sha256(folder / name) != checksum:
+            return f"{folder / name} was damaged: its checksum differs"
+    return ""
 
 
 def remove(folder: Path, names: Iterable[str]) -> None:
