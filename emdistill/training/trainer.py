@@ -176,8 +176,7 @@ class DistillationTrainer(Trainer):
             self._refuse(self._finite.settle())
             fault = NotFinite(self.state.global_step + 1, str(error))
         if fault is not None:
-            # Delayed, this is not the batch at fault any more.
-            self._skip_or_refuse(fault, "" if self._finite.delayed else self._rows_at_fault(inputs, teacher))
+            self._skip_or_refuse(fault, partial(self._rows_at_fault, inputs, teacher))
             return torch.zeros((), device=self.args.device, requires_grad=True)  # from it no weight gets a gradient
         self._skipped_in_a_row = 0
         self._note_terms(terms)
@@ -349,12 +348,13 @@ class DistillationTrainer(Trainer):
         if fault is not None:
             raise self._not_finite(fault.step, fault.name)
 
-    def _skip_or_refuse(self, fault: NotFinite, rows: str = "") -> None:
+    def _skip_or_refuse(self, fault: NotFinite, rows: Callable[[], str] = str) -> None:
         """Count the batch that is left out, where that is asked for and not the rule by now; refuse to go on otherwise."""
         self._skipped += 1
         self._skipped_in_a_row += 1
         if not self.args.skip_bad_batches or self._skipped_in_a_row > MOST_SKIPPED_IN_A_ROW:
-            raise self._not_finite(fault.step, fault.name + rows)
+            # Delayed, the batch at fault is not this one any more.
+            raise self._not_finite(fault.step, fault.name + ("" if self._finite.delayed else rows()))
 
     def _rows_at_fault(self, inputs: dict[str, Tensor], teacher: EncoderStates | None) -> str:
         """Whose states of a batch are not finite, the teacher's or the student's, and the texts of those rows, in words."""
@@ -362,7 +362,8 @@ class DistillationTrainer(Trainer):
             student = capture(self.student, inputs, self.objective.of(inputs).student_needs)
         for whose, states in {"teacher": teacher, "student": student}.items():
             if states is not None and (rows := bad_rows(states)):
-                return of_rows(whose, self.tokenizer.batch_decode(inputs["input_ids"][rows], skip_special_tokens=True))
+                ids = inputs["input_ids"][rows].tolist()
+                return of_rows(whose, [self.tokenizer.decode(one, skip_special_tokens=True) for one in ids])
         return ""
 
     def _not_finite(self, step: int, fault: str) -> TrainingError:

@@ -206,7 +206,7 @@ def test_an_infinite_gradient_in_float16_only_lowers_the_loss_scale(
 
 def test_a_text_whose_states_are_not_finite_is_named_with_whose_they_are(new_run) -> None:
     run = new_run(method="soft-targets")
-    texts = run.tokenizer.batch_decode(run.train["input_ids"], skip_special_tokens=True)
+    texts = [run.tokenizer.decode(ids, skip_special_tokens=True) for ids in run.train["input_ids"]]
     row = texts.index(next(text for text in texts if texts.count(text) == 1))
     ids = run.train["input_ids"][row]
     forward = run.teacher.model.forward
