@@ -75,8 +75,8 @@ CASES = {
         before=f"{DISTILL} --method bert-emd --training.num_train_epochs 1 --seed 1",
     ),
     "compare": Case(
-        f"compare --methods bert-emd,soft-targets --seeds 1 --teacher {{place}}/teacher {ROWS} {SHORT} --output {{out}} "
-        "--training.num_train_epochs 1",
+        f"compare --methods bert-emd,soft-targets --seeds 1 --teacher {{place}}/teacher {ROWS} {SHORT} --output {{out}}"
+        " --training.num_train_epochs 1",
         ("runs/*/student/model.safetensors", "runs/*/flows.jsonl"),
     ),
     "search": Case(
@@ -265,7 +265,7 @@ class Bench:
         (self.folder / "reviews.csv").write_text("\n".join(["text,label", *rows]) + "\n")
         paragraph = "the movie was good and it was not bad and the book of it is very good. " * 4
         (self.folder / "text.txt").write_text((paragraph + "\n\n") * 10)
-        fine = f"finetune --model {{place}}/encoder --data {{place}}/reviews.csv --output {{place}}/teacher "
+        fine = "finetune --model {place}/encoder --data {place}/reviews.csv --output {place}/teacher "
         fine += "--training.num_train_epochs 8 --training.learning_rate 5e-3 --training.disable_tqdm"
         assert self._run(self._words(fine)) == 0, self.told
         if "{place}/run" in self.case.words:
@@ -305,7 +305,7 @@ def _say(options: argparse.Namespace, done: Mapping[Any, Trial]) -> None:
     felt = [trial for trial in done.values() if trial.felt]
     twice = max((trial.twice for trial in done.values()), default=0)
     print(
-        f"{options.case}, {options.what}: {len(done)} trials, {len(felt)} ended the command, {len(faults)} with a fault; "
+        f"{options.case}, {options.what}: {len(done)} trials, {len(felt)} felt, {len(faults)} with a fault; "
         f"at most {twice} batches learned twice, {CASES[options.case].interval} allowed"
     )
     if options.output:

@@ -112,7 +112,7 @@ def flush_all(folder: Path) -> None:
 
 
 def seal(folder: Path) -> None:
-    """Flush the files of `folder` and write their manifest: from now on `damage` knows whether they are as they were."""
+    """Flush the files of `folder` and write their manifest: from now on `damage` knows what becomes of them."""
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     flush_all(folder)
     sums = {name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for name, path in files.items()}
@@ -153,7 +153,7 @@ def sealed_line(line: bytes) -> bytes:
 
 
 def unsealed_line(line: bytes) -> bytes:
-    """The line without its checksum; as it is where it has none, as by earlier versions. ValueError where they differ."""
+    """The line without its checksum, if it has one (earlier versions wrote none); ValueError where they differ."""
     body, mark, checksum = line.rstrip(b"\r\n").rpartition(CRC)
     if not mark:
         return line

@@ -95,9 +95,9 @@ def sinkhorn_plan(
     )
     if missed.device.type == "cpu" and (most := float(missed.max())) > CONVERGED:
         warnings.warn(
-            f"Sinkhorn's steps at epsilon={epsilon:g} ended before the optimum: the plan's masses missed those asked for "
-            f"by {most:.1e} and were put right, so its cost is above the least; take a larger epsilon, or exact transport "
-            "(--mapping emd, solve_transport)",
+            f"Sinkhorn's steps at epsilon={epsilon:g} ended before the optimum: the plan's masses missed those asked "
+            f"for by {most:.1e} and were put right, so its cost is above the least; take a larger epsilon, or exact "
+            "transport (--mapping emd, solve_transport)",
             NotConvergedWarning,
             stacklevel=2,
         )
@@ -113,9 +113,7 @@ class _EntropicPlan(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, costs: Tensor, student: Tensor, teacher: Tensor, epsilon: float
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, costs: Tensor, student: Tensor, teacher: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
         nearly = _entropic_plan(costs, student, teacher, epsilon)
         missed = (nearly.sum(dim=-1) - student).abs().sum(dim=-1) + (nearly.sum(dim=-2) - teacher).abs().sum(dim=-1)
         plan = with_exact_marginals(nearly, student, teacher)

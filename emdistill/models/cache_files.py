@@ -1,6 +1,6 @@
 """The teacher cache on disk: one raw file per kind of states and layer, and an index that vouches for them.
 
-    FOLDER/index.json         key of the teacher and its examples; of every file kind, layer, type, shape, bytes, SHA-256
+    FOLDER/index.json         key of the teacher and its examples; kind, layer, type, shape, bytes, SHA-256 of files
     FOLDER/logits.bin         float32 [answers, C]; an example has one answer, or as many as its kind of task asks for
     FOLDER/embeddings.bin     float16 [tokens, d]
     FOLDER/hidden-3.bin       float16 [tokens, d], after layer 3

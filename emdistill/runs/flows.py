@@ -15,8 +15,8 @@ student_weights  layer weights per term after the step's cost attention, one num
                  sums are the weights before it; coupled terms repeat the same numbers
 teacher_weights  the same, one number per teacher layer; a mapping without layer weights leaves both empty
 
-Numbers carry 7 significant digits. "crc32" comes last: the checksum of the line without it. A crash can cut off the last
-line only; readers drop such a line.
+Numbers carry 7 significant digits. "crc32" comes last: the checksum of the line without it. A crash can cut off the
+last line only; readers drop such a line.
 """
 
 import json

@@ -239,7 +239,7 @@ class StopOnRequest(TrainerCallback):
 
 @contextlib.contextmanager
 def _stop_on_interrupt(stage: str) -> Iterator[StopOnRequest]:
-    """While open, the first Ctrl-C or SIGTERM asks for a checkpoint and a stop; the second one does what it did before."""
+    """While open, the first Ctrl-C or SIGTERM asks for a checkpoint and a stop; the second one stops at once."""
     stop = StopOnRequest(stage)
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -349,7 +349,7 @@ class DistillationTrainer(Trainer):
             raise self._not_finite(fault.step, fault.name)
 
     def _skip_or_refuse(self, fault: NotFinite, rows: Callable[[], str] = str) -> None:
-        """Count the batch that is left out, where that is asked for and not the rule by now; refuse to go on otherwise."""
+        """Count a batch that is left out, where that is asked for and not the rule by now; else refuse to go on."""
         self._skipped += 1
         self._skipped_in_a_row += 1
         if not self.args.skip_bad_batches or self._skipped_in_a_row > MOST_SKIPPED_IN_A_ROW:
@@ -357,7 +357,7 @@ class DistillationTrainer(Trainer):
             raise self._not_finite(fault.step, fault.name + ("" if self._finite.delayed else rows()))
 
     def _rows_at_fault(self, inputs: dict[str, Tensor], teacher: EncoderStates | None) -> str:
-        """Whose states of a batch are not finite, the teacher's or the student's, and the texts of those rows, in words."""
+        """Whose states of a batch are not finite, the teacher's or the student's, and the texts of those rows."""
         with torch.no_grad():
             student = capture(self.student, inputs, self.objective.of(inputs).student_needs)
         for whose, states in {"teacher": teacher, "student": student}.items():
@@ -370,8 +370,8 @@ class DistillationTrainer(Trainer):
         last = self.state.best_model_checkpoint or get_last_checkpoint(self.args.output_dir)  # type: ignore[no-untyped-call]
         checkpoint = f"the last good checkpoint is kept: {last}" if last else "no checkpoint was written before it"
         return TrainingError(
-            f"step {step}: {fault}; {checkpoint}. Lower --training.learning_rate or the weight of that term, or leave out "
-            "such batches: --training.skip_bad_batches"
+            f"step {step}: {fault}; {checkpoint}. Lower --training.learning_rate or the weight of that term, or leave "
+            "out such batches: --training.skip_bad_batches"
         )
 
     def _differences(self, loss: LayerLoss) -> float:

@@ -37,7 +37,9 @@ def problems(draw: st.DrawFn) -> Problem:
     """Costs of any size and spread, and masses of one sum, of which some may be 0 or next to it."""
     rows, columns = draw(st.integers(1, 8)), draw(st.integers(1, 8))
     costs = draw(arrays(np.float64, (rows, columns), elements=COSTS))
-    masses = [draw(arrays(np.float64, size, elements=MASSES).filter(lambda m: m.sum() > 1e-6)) for size in (rows, columns)]
+    masses = [
+        draw(arrays(np.float64, size, elements=MASSES).filter(lambda m: m.sum() > 1e-6)) for size in (rows, columns)
+    ]
     student, teacher = (torch.from_numpy(mass / mass.sum()) for mass in masses)
     return torch.from_numpy(costs), student, teacher
 

@@ -14,8 +14,8 @@ from torch.autograd import gradcheck
 
 from emdistill.errors import ConfigError, TransportError
 from emdistill.losses import HiddenStateCosts, LayerLoss
-from emdistill.mapping.sinkhorn import NotConvergedWarning
 from emdistill.mapping import MAPPINGS, SinkhornMapping, sinkhorn_plan, solve_transport
+from emdistill.mapping.sinkhorn import NotConvergedWarning
 from emdistill.states import EncoderShape
 
 SHAPES = [(1, 1), (1, 5), (4, 1), (3, 6), (4, 12), (5, 7), (6, 12), (7, 4), (24, 48)]

@@ -16,8 +16,8 @@ from messages import names, unnamed
 
 from emdistill.data.batches import padding_collator, tokenise
 from emdistill.errors import CacheError, CaptureError, LayerCountError
-from emdistill.models import Teacher, cache_files
 from emdistill.files import sha256
+from emdistill.models import Teacher, cache_files
 from emdistill.models.cache_files import Layout, parts_of
 from emdistill.models.teacher_cache import open_teacher_cache
 from emdistill.states import EncoderShape
@@ -404,7 +404,6 @@ def test_a_killed_run_is_gone_on_with_and_its_lock_is_free(setting, capsys, monk
     # What a kill between the renaming of the files and that of the index leaves besides.
     for name in ("hidden-1.bin", "index.json.1.part"):
         (setting.file("index.json").parent / name).write_bytes(b"half")
-    passes = setting.teacher.passes
     setting.check(setting.open(STATES), STATES)
     assert {"hidden-0.bin", "hidden-1.bin", "hidden-2.bin", "index.json", "logits.bin"} <= {*setting.files}
     assert not [name for name in setting.files if name.endswith(("part", "begun")) or "progress" in name]

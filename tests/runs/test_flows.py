@@ -138,7 +138,11 @@ def flip(path: Path, old: bytes, new: bytes) -> None:
 
 def test_a_digit_that_changes_is_found_by_the_lines_checksum(tmp_path: Path) -> None:
     path = write(tmp_path / "flows.jsonl", record(0), record(1), record(2))
-    flip(path, b'"step": 1, "stage": "joint", "flows": {"hidden_states": [[0.25', b'"step": 1, "stage": "joint", "flows": {"hidden_states": [[0.24')
+    flip(
+        path,
+        b'"step": 1, "stage": "joint", "flows": {"hidden_states": [[0.25',
+        b'"step": 1, "stage": "joint", "flows": {"hidden_states": [[0.24',
+    )
     with names(DataError, f"{path}:2", "checksum"):
         read_flows(path)
 
