@@ -5,21 +5,27 @@ is the exit code, anything else is for those who call it from Python.
 """
 
 import os
+import shlex
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from types import FrameType
 from typing import Any
 
 from rich.console import Console
 
 from emdistill.errors import ConfigError, EmdistillError, Interrupted, nearest, visible
+from emdistill.files import storage_errors
 from emdistill.options import call, read_words
 from emdistill.processes import is_first_process
 
 NOTHING = "nothing was written"
-AGAIN = "the same command goes on from there"
-RESUME = "the same command with --resume goes on from there"
+AGAIN = "go on from there:"
+RESUME = "go on from there with --resume:"
 
 # Before torch is loaded, which reads it once: OpenMP's threads sleep while they wait for each other. By default they
 # spin; where other programs want the same cores, a step then takes up to 20 times as long.
@@ -71,18 +77,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
-        answer = run(verb, words)
+        with _terminated_as_interrupted(), storage_errors("the output"):
+            answer = run(verb, words)
     except (EmdistillError, OSError) as error:
-        # An OSError that reaches this place is the machine's: a full disk, a folder that may not be written.
         console.print(f"[bold red]{type(error).__name__}[/]: ", end="")
         console.print(visible(str(error)), markup=False)
         return 2
     except (Interrupted, KeyboardInterrupt) as stop:
-        console.print(f"{visible(str(stop)) or 'interrupted'}; {COMMANDS[verb].interrupted}", markup=False)
+        console.print(f"{visible(str(stop)) or 'interrupted'}; {_what_now(verb, words, stop)}", markup=False)
         return 130
     if isinstance(answer, str) and is_first_process():
         print(visible(answer))
     return answer if isinstance(answer, int) else 0
+
+
+def _what_now(verb: str, words: Sequence[str], stop: BaseException) -> str:
+    """What became of an interrupted command, with the line that goes on with it."""
+    way = COMMANDS[verb].interrupted
+    if way == NOTHING:
+        return NOTHING
+    begun = way == RESUME and getattr(stop, "begun", True)
+    kept = [word for word in words if not word.startswith(("--overwrite", "--resume"))]
+    line = shlex.join(["emdistill", verb, *kept, *["--resume"] * begun])
+    return f"{RESUME if begun else AGAIN} {line}"
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """While open, SIGTERM is met as Ctrl-C is."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def run(verb: str, words: Sequence[str]) -> Any:

@@ -80,7 +80,11 @@ class TrainingError(EmdistillError):
 
 
 class Interrupted(Exception):
-    """The user stopped the run; a checkpoint of the step reached is written."""
+    """The user stopped the run; what it has done by then is kept, unless it had not begun."""
+
+    def __init__(self, message: str, *, begun: bool = True) -> None:
+        super().__init__(message)
+        self.begun = begun
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -1,18 +1,30 @@
-"""How files are made safe: written whole or not at all, and by one process at a time."""
+"""How files are made safe: written whole or not at all, known by checksum, and by one process at a time.
 
+What is written goes beside its place, is flushed to the disk, and is then renamed: a kill or a power cut leaves the
+old file or the new one. A folder is sealed by a manifest of checksums, which is written last.
+"""
+
+import errno
+import hashlib
+import json
 import os
 import shutil
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from emdistill.errors import visible
+from emdistill.errors import OutputError, visible
 
 LONGEST_NAME = 255  # bytes that file systems take
+MANIFEST = "manifest.json"
+# What the operating system says of a disk that is full, failing, or not to be written to.
+STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG}
+MEND = "mend the disk (free space, permission)"
 
 
 @contextmanager
@@ -25,7 +37,9 @@ def written_whole(path: Path) -> Iterator[Path]:
     part.touch()
     try:
         yield part
+        flush(part)
         part.replace(path)
+        flush(path.parent)
     finally:
         part.unlink(missing_ok=True)
 
@@ -52,21 +66,139 @@ def exists(path: Path) -> bool:
 
 @contextmanager
 def folder_written_whole(place: Path) -> Iterator[Path]:
-    """The same for a folder: what stands at `place` is replaced at the end, or stays where anything fails."""
+    """The same for a folder: what stands at `place` is replaced at the end, or stays where anything fails.
+
+    A kill between the two renames leaves the old folder aside; the next call puts it back before anything else.
+    """
     place = place.resolve()  # what a link leads to is written, not the link
     place.parent.mkdir(parents=True, exist_ok=True)
+    put_back(place)
     work = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
     part, old = work / "new", work / "old"
     part.mkdir()
     try:
         yield part
+        flush_all(part)
         if place.exists():
             place.replace(old)
         part.replace(place)
+        flush(place.parent)
     finally:
         if old.exists() and not place.exists():
             old.replace(place)
         shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def files_written_whole(folder: Path) -> Iterator[Path]:
+    """An empty folder to write files into; at the end each replaces the one of its name in `folder`, or none does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
+    try:
+        yield work
+        flush_all(work)
+        for file in sorted(work.iterdir()):
+            file.replace(folder / file.name)
+        flush(folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def put_back(place: Path) -> None:
+    """Where a killed process has moved the folder `place` aside and put no other there, put it back."""
+    for old in place.parent.glob(f".{place.name}-*/old"):
+        if not place.exists():
+            old.replace(place)
+
+
+def flush(place: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def flush_all(folder: Path) -> None:
+    """The same for all that stands below a folder, and itself."""
+    for place in (*folder.rglob("*"), folder):
+        flush(place)
+
+
+def seal(folder: Path) -> None:
+    """Flush the files of `folder` and write their manifest: from now on `damage` knows what becomes of them."""
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    flush_all(folder)
+    sums = {name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for name, path in files.items()}
+    write_whole(folder / MANIFEST, json.dumps(sums, indent=1) + "\n")
+
+
+def damage(folder: Path) -> str:
+    """What has become of a sealed folder: the first file that is not as it was, in words; '' where all are."""
+    try:
+        sums = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        for name, expected in sums.items():
+            path = folder / name
+            if not path.is_file():
+                return f"{name} is missing"
+            if path.stat().st_size != expected["bytes"]:
+                return f"{name} has {path.stat().st_size} bytes instead of {expected['bytes']}"
+            if sha256(path) != expected["sha256"]:
+                return f"{name} is damaged: its checksum differs"
+    except FileNotFoundError:
+        return f"it has no {MANIFEST}, so it was not written to its end"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{MANIFEST} cannot be read: {error}"
+    return ""
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+CRC = b', "crc32": "'
+
+
+def sealed_line(line: bytes) -> bytes:
+    """A line that holds a JSON object, with the checksum of the line as its last entry: {..., "crc32": "89abcdef"}."""
+    return line[:-1] + CRC + b'%08x"}' % zlib.crc32(line)
+
+
+def unsealed_line(line: bytes) -> bytes:
+    """The line without its checksum, if it has one (earlier versions wrote none); ValueError where they differ."""
+    body, mark, checksum = line.rstrip(b"\r\n").rpartition(CRC)
+    if not mark:
+        return line
+    if checksum != b'%08x"}' % zlib.crc32(body + b"}"):
+        raise ValueError("its checksum differs, so it was damaged after it was written")
+    return body + b"}"
+
+
+@contextmanager
+def storage_errors(place: Path | str, mend: str = MEND) -> Iterator[None]:
+    """Inside, files are written below `place`, perhaps by other libraries: what the disk refuses is an OutputError.
+
+    safetensors, torch and tokenizers tell of a full disk by errors of their own, which are no OSError.
+    """
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        if error.errno not in STORAGE:
+            raise
+        raise OutputError(f"{error.filename or place} cannot be written: {error.strerror}; {mend}") from error
+    except Exception as error:
+        if not any(sign in str(error) for sign in FOREIGN_SIGNS):
+            raise
+        raise OutputError(f"{place} cannot be written: {str(error).splitlines()[0]}; {mend}") from error
+
+
+# What a full or failing disk looks like in the errors of safetensors and tokenizers (Rust), and of torch (C++).
+FOREIGN_SIGNS = ("os error", "file write failed", "unexpected pos", "iostream error", "IoError")
 
 
 @contextmanager

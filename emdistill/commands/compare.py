@@ -29,7 +29,7 @@ from emdistill.runs.answers import PREDICTIONS, Logits, teacher_logits
 from emdistill.runs.baseline_record import BASELINES, OWN_INT8, baseline_names, read_baselines, write_baselines
 from emdistill.runs.comparison import RUNS, Comparison, read_comparison, run_place
 from emdistill.runs.distillation import Distillation, read_distillation
-from emdistill.runs.open_run import check_same_run
+from emdistill.runs.open_run import check_same_run, damaged_file
 from emdistill.runs.record import RUN_FILE, RunRecord, read_run
 from emdistill.runs.student_artifact import StudentArtifact
 from emdistill.ship.subject import Classifier
@@ -189,7 +189,7 @@ def state_of(run: PlannedRun, *, overwrite: bool) -> State:
         before = read_run(folder)
         now = RunRecord(config=config_dict(run.config), seed=run.seed, hashes=dict(run.hashes))
         check_same_run(folder, before, now)
-        return "finished" if before.is_finished else "begun"
+        return "finished" if before.is_finished and not damaged_file(folder, before) else "begun"
     except OutputError:
         if overwrite:
             return "other"

@@ -7,6 +7,7 @@ import atexit
 import itertools
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 from datasets import Dataset
 
-from emdistill.files import write_whole, written_whole
+from emdistill.files import sha256, write_whole, written_whole
 
 IN_MEMORY = 64 * 2**20
 ROWS_AT_ONCE = 4096
@@ -24,13 +25,10 @@ def write_rows(file: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch],
     """Write the batches one by one and, last, `counts`, which may grow while they are drawn, into the index."""
     for unfinished in file.parent.glob(f"{file.name}.*.part"):  # of a run that was killed
         unfinished.unlink()
-    with written_whole(file) as part, part.open("wb") as stream:
-        with pa.ipc.new_stream(stream, schema) as writer:
-            for batch in batches:
-                writer.write_batch(batch)
-        stream.flush()
-        os.fsync(stream.fileno())
-    index = {"bytes": file.stat().st_size, "counts": dict(counts)}
+    with written_whole(file) as part, part.open("wb") as stream, pa.ipc.new_stream(stream, schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+    index = {"bytes": file.stat().st_size, "sha256": sha256(file), "counts": dict(counts)}
     write_whole(file.with_suffix(".json"), json.dumps(index) + "\n")
 
 
@@ -39,7 +37,10 @@ def trusted_counts(file: Path) -> dict[str, int] | None:
     try:
         index = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
         counts: dict[str, int] = index["counts"]
-        return counts if index["bytes"] == file.stat().st_size else None
+        if index["bytes"] != file.stat().st_size or index["sha256"] != sha256(file):
+            print(f"{file} is damaged and made anew: its size or checksum differs", file=sys.stderr)
+            return None
+        return counts
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 

@@ -25,10 +25,15 @@ ROUNDINGS = 8
 
 @dataclass(frozen=True)
 class TransportPlan:
-    """flow [M, N]: the mass moved from row i to column j; cost: Σ_ij flow · costs, a scalar."""
+    """flow [M, N]: the mass moved from row i to column j; cost: Σ_ij flow · costs, a scalar.
+
+    missed   what the masses of the solver's plan missed those asked for by, as a share, before they were made exact;
+             None for a solver that is exact
+    """
 
     flow: Tensor
     cost: Tensor
+    missed: Tensor | None = None
 
 
 def solve_transport(

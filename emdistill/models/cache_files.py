@@ -1,6 +1,6 @@
 """The teacher cache on disk: one raw file per kind of states and layer, and an index that vouches for them.
 
-    FOLDER/index.json         key of the teacher and its examples; kind, layer, type, shape and bytes of every file
+    FOLDER/index.json         key of the teacher and its examples; kind, layer, type, shape, bytes, SHA-256 of files
     FOLDER/logits.bin         float32 [answers, C]; an example has one answer, or as many as its kind of task asks for
     FOLDER/embeddings.bin     float16 [tokens, d]
     FOLDER/hidden-3.bin       float16 [tokens, d], after layer 3
@@ -8,17 +8,21 @@
     FOLDER/queries-3.bin      float16 [tokens, d], and likewise keys-3.bin and values-3.bin
 
 Examples stand without padding in the order of writing, longest first. So files are only appended to, where a full disk
-is an error (through a memory map it would end the process), and an example is one read per file.
+is an error (through a memory map it would end the process), and an example is one read per file. While they are
+written they are called FILE.begun, and progress.json says how many examples are safe: whoever writes them after a kill
+goes on from there.
 """
 
+import hashlib
 import json
 import math
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import cached_property
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,12 +30,14 @@ import numpy as np
 from torch import Tensor
 
 from emdistill.errors import CacheError
-from emdistill.files import write_whole, written_whole
+from emdistill.files import flush, sha256, write_whole
 from emdistill.models.capture import OF_ATTENTION, OF_LAYERS, STATES, check_states, chosen_layers, field_of
 from emdistill.states import EncoderShape, EncoderStates
 
 FORMAT = 1
 GIB = 2**30
+PROGRESS = "progress.json"
+SAVE_SECONDS = 60.0  # of work are lost at most where the process is killed
 
 
 class Part(NamedTuple):
@@ -183,28 +189,82 @@ class CacheFiles:
             )
 
     def clear(self, parts: Collection[Part]) -> None:
-        """Remove `parts`, and what a crash left unfinished."""
+        """Remove `parts`, and what a crash left unfinished but can be gone on with."""
         for path in [*(self.folder / part.file for part in parts), *self.folder.glob("*.part")]:
             path.unlink(missing_ok=True)
 
     @contextmanager
-    def writing(self, parts: Sequence[Part]) -> Iterator[Callable[[np.ndarray, EncoderStates], None]]:
-        """Write `parts`, whole or not at all: yields append(rows, states), to call in the layout's order."""
+    def writing(self, parts: Sequence[Part]) -> Iterator[tuple[int, Callable[[np.ndarray, EncoderStates], None]]]:
+        """Write `parts`: yields how many examples of the layout's order stand already, and append(rows, states).
+
+        Whatever ends it, what has been appended is kept for the next time; the index lists files that are whole.
+        """
+        begun = {part: self.folder / f"{part.file}.begun" for part in parts}
+        done, digests = self._taken_up(begun)
+        saved = time.monotonic()
         with ExitStack() as stack:
-            paths = {part: stack.enter_context(written_whole(self.folder / part.file)) for part in parts}
-            files = {part: stack.enter_context(path.open("wb")) for part, path in paths.items()}
+            files = {part: stack.enter_context(path.open("r+b" if done else "wb")) for part, path in begun.items()}
+            for part, file in files.items():
+                file.truncate(self._bytes(part, done))
+                file.seek(0, os.SEEK_END)
 
             def append(rows: np.ndarray, states: EncoderStates) -> None:
+                nonlocal done, saved, digests
                 spans = self.layout.token_spans(rows, states.mask)
+                now = {part: digest.copy() for part, digest in digests.items()}
                 for part, file in files.items():
                     for values in self._values(part, rows, spans, states):
                         file.write(values.data)
+                        now[part].update(values.data)
+                done, digests = done + len(rows), now  # only of whole batches
+                if time.monotonic() - saved >= SAVE_SECONDS:
+                    save()
+                    saved = time.monotonic()
 
-            yield append
-            for file in files.values():
-                file.flush()
-                os.fsync(file.fileno())
-        self._write_index(self._trusted() | set(parts))
+            def save() -> None:
+                for file in files.values():
+                    file.flush()
+                    os.fsync(file.fileno())
+                sums = {part.file: digest.hexdigest() for part, digest in digests.items()}
+                write_whole(self.folder / PROGRESS, json.dumps({"examples": done, "sha256": sums}) + "\n")
+
+            try:
+                yield done, append
+                save()
+            except CacheError:  # these states cannot be kept
+                self._forget()
+                raise
+            except BaseException:
+                with suppress(OSError):  # a full disk: what was saved before counts
+                    save()
+                if not (self.folder / PROGRESS).exists():
+                    self._forget()
+                raise
+        for part, path in begun.items():
+            path.replace(self.folder / part.file)
+        flush(self.folder)
+        self._write_index(self._trusted() | {part: digest.hexdigest() for part, digest in digests.items()})
+        (self.folder / PROGRESS).unlink()
+
+    def _taken_up(self, begun: dict[Part, Path]) -> tuple[int, dict[Part, Any]]:
+        """How many examples an earlier process has left in the files `begun`, and the digests of these."""
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            progress = json.loads((self.folder / PROGRESS).read_text(encoding="utf-8"))
+            done, sums = int(progress["examples"]), progress["sha256"]
+            digests = {part: _digest_of(path, self._bytes(part, done)) for part, path in begun.items()}
+            if {part.file: digest.hexdigest() for part, digest in digests.items()} == sums:
+                return done, digests
+        self._forget()
+        return 0, {part: hashlib.sha256() for part in begun}
+
+    def _forget(self) -> None:
+        """Remove what was begun."""
+        for leftover in (*self.folder.glob("*.begun"), self.folder / PROGRESS):
+            leftover.unlink(missing_ok=True)
+
+    def _bytes(self, part: Part, examples: int) -> int:
+        """What the first examples, in the layout's order, take of a file."""
+        return int(self.layout.values(part.kind)[self.layout.order[:examples]].sum()) * part.dtype.itemsize
 
     def _values(self, part: Part, rows: np.ndarray, spans: list[slice], states: EncoderStates) -> Iterator[np.ndarray]:
         """The numbers of one file for one batch, example by example."""
@@ -227,29 +287,36 @@ class CacheFiles:
                 )
             yield values
 
-    def _trusted(self, explain: bool = False) -> set[Part]:
-        """The files that the index lists, at the right size."""
+    def _trusted(self, explain: bool = False) -> dict[Part, str]:
+        """The files that the index lists, with its checksums, where they are as they were written."""
         path = self.folder / "index.json"
         try:
             index = json.loads(path.read_text(encoding="utf-8"))
             if (index["format"], index["key"]) != (FORMAT, self.key):
                 raise ValueError("it belongs to another teacher or other examples")
-            listed = {Part(entry["kind"], entry["layer"]) for entry in index["files"]}
-            paths = {part: self.folder / part.file for part in listed}
-            sizes = {part: path.stat().st_size if path.is_file() else 0 for part, path in paths.items()}
-            right = {part for part, size in sizes.items() if size == self.layout.file_bytes(part)}
+            listed = {Part(entry["kind"], entry["layer"]): entry.get("sha256", "") for entry in index["files"]}
+            faults = {part: self._fault(part, checksum) for part, checksum in listed.items()}
         except FileNotFoundError:
-            return set()
+            return {}
         except (OSError, ValueError, KeyError, TypeError) as error:
             if explain:
                 _say(f"{path} cannot be used ({error!r}); the teacher's outputs are cached anew")
-            return set()
-        for part in sorted(listed - right, key=str) if explain else ():
-            size = f"{sizes[part]} bytes instead of {self.layout.file_bytes(part)}"
-            _say(f"{paths[part]} has {size}; it is not used, and written anew where it is needed")
-        return right
+            return {}
+        for part in sorted(listed, key=str) if explain else ():
+            if faults[part]:
+                _say(f"{self.folder / part.file} {faults[part]}; it is not used, and written anew where it is needed")
+        return {part: checksum for part, checksum in listed.items() if not faults[part]}
 
-    def _write_index(self, parts: Collection[Part]) -> None:
+    def _fault(self, part: Part, checksum: str) -> str:
+        """What is wrong with a file, or ''."""
+        path, size = self.folder / part.file, self.layout.file_bytes(part)
+        there = path.stat() if path.is_file() else None
+        if there is None or there.st_size != size:
+            return f"has {there.st_size if there else 0} bytes instead of {size}"
+        same = _read_once(path, there.st_ino, there.st_mtime_ns) == checksum
+        return "" if same else "has another checksum than when it was written"
+
+    def _write_index(self, parts: dict[Part, str]) -> None:
         lengths = self.layout.lengths
         files = [
             {
@@ -259,11 +326,28 @@ class CacheFiles:
                 "dtype": part.dtype.name,
                 "shape": self.layout.file_shape(part.kind),
                 "bytes": self.layout.file_bytes(part),
+                "sha256": parts[part],
             }
             for part in sorted(parts, key=lambda part: part.file)
         ]
         index = {"format": FORMAT, "key": self.key, "rows": len(lengths), "tokens": int(lengths.sum()), "files": files}
         write_whole(self.folder / "index.json", json.dumps(index, indent=1) + "\n")
+
+
+def _digest_of(path: Path, size: int) -> Any:
+    """The digest, still open, of the first bytes of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while size > 0 and (block := file.read(min(size, 2**20))):
+            digest.update(block)
+            size -= len(block)
+    return digest
+
+
+@cache
+def _read_once(path: Path, *_: int) -> str:
+    """The SHA-256 of a file; once per process, for one that is opened for every stage and trial."""
+    return sha256(path)
 
 
 def _say(text: str) -> None:

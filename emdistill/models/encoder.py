@@ -19,7 +19,7 @@ from transformers.utils.hub import cached_file
 
 from emdistill.config import HUB_ID
 from emdistill.errors import ModelError, TokenizerError, listing
-from emdistill.files import is_inside
+from emdistill.files import files_written_whole, is_inside, storage_errors
 from emdistill.models import bag, bilstm, chain
 from emdistill.models.families import FAMILIES, family_of, require
 from emdistill.models.inputs import PROBES, check_padding, fit_tokenizer
@@ -176,10 +176,13 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
 
 
 def save_student(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Source) -> None:
-    """Save a plain transformers model (safetensors) and tokenizer, loadable where emdistill is not installed."""
-    with _quiet_transformers():
-        model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    """Save a plain transformers model (safetensors) and tokenizer, loadable where emdistill is not installed.
+
+    Each file is replaced whole, once all are on the disk. Raises OutputError where the disk refuses them.
+    """
+    with storage_errors(Path(folder)), files_written_whole(Path(folder)) as part, _quiet_transformers():
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
 
 
 def name_outputs(config: PreTrainedConfig, *, labels: Sequence[str], problem_type: str) -> None:

@@ -100,7 +100,8 @@ def open_teacher_cache(
     collate           pads a list of rows to a batch
     tokens_per_batch  rows × longest, at most, while writing
     description       of the progress bar on stderr; '': no bar
-    Of two runs at once one writes and the other waits. A crash leaves nothing that is taken for a cache.
+    Of two runs at once one writes and the other waits; what a crash leaves is gone on with. Damage is found by checksum
+    and written anew.
     Raises CacheError where the outputs do not fit on the disk or in half precision, or the folder cannot be written to.
     """
     encoded = examples.select_columns([name for name in READ if name in examples.column_names]).with_format(None)
@@ -141,18 +142,17 @@ def _write(
 ) -> None:
     needs = {part.kind for part in parts} - {"logits"}
     layers = {part.layer for part in parts if part.layer is not None}
-    batches = list(_batches(files.layout, tokens_per_batch))
     console = Console(stderr=True)
-    with files.writing(parts) as append, fast_float32():
+    with files.writing(parts) as (done, append), fast_float32():
+        batches = list(_batches(files.layout, tokens_per_batch, done))
         for rows in track(batches, description, transient=True, disable=not description, console=console):
             inputs = collate([encoded[row] for row in rows.tolist()])
             inputs = {name: tensor.to(teacher.model.device) for name, tensor in inputs.items()}
             append(rows, teacher(inputs, needs, layers))
 
 
-def _batches(layout: Layout, tokens: int) -> Iterator[np.ndarray]:
-    """Examples in the order of the files, in batches of rows × longest within `tokens`, or of one."""
-    start = 0
+def _batches(layout: Layout, tokens: int, start: int = 0) -> Iterator[np.ndarray]:
+    """Examples in the order of the files, from `start`, in batches of rows × longest within `tokens`, or of one."""
     while start < len(layout.order):
         longest = max(1, int(layout.lengths[layout.order[start]]))
         count = max(1, tokens // longest)

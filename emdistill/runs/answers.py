@@ -7,7 +7,7 @@ Where a row has several answers, "words" are their places, characters [start, en
 "teacher" and "student" have logits for each. Where an answer is a span, the words are those of "text_pair", "label" has
 the [start, end) of each gold answer, and before the words' logits are those of no answer.
 "teacher" is null throughout where the teacher, a file of answers, has not answered every row. Logits are written so
-that they are read back as the same float32 numbers.
+that they are read back as the same float32 numbers. "crc32" comes last: the checksum of the line without it.
 """
 
 import json
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, FiniteFloat, InstanceOf, Strict, StrictInt
 
 from emdistill.errors import DataError
-from emdistill.files import written_whole
+from emdistill.files import sealed_line, unsealed_line, written_whole
 from emdistill.states import NO_CLASS
 from emdistill.tasks.answers import ragged
 from emdistill.values import parse_json, typed
@@ -105,7 +105,7 @@ def write_predictions(
     evaluation        columns `text`, `label`, `text_pair` for pairs and `words` for several answers, by the set's name
     teacher, student  logits [rows, C], or ragged, by the set's name
     """
-    with written_whole(path) as part, part.open("w", encoding="utf-8") as file:
+    with written_whole(path) as part, part.open("wb") as file:
         for name, examples in evaluation.items():
             texts, labels = examples["text"], map(_without_nan, examples["label"])
             pairs = examples["text_pair"] if "text_pair" in examples.column_names else [None] * len(examples)
@@ -115,7 +115,8 @@ def write_predictions(
             for row, cells in enumerate(zip(*columns, strict=True)):
                 values = (name, row, *cells)
                 # In ASCII, so that every text that Python holds can be written, half of a surrogate pair as well.
-                file.write(json.dumps(dict(zip(COLUMNS, values, strict=False)), allow_nan=False) + "\n")
+                line = json.dumps(dict(zip(COLUMNS, values, strict=False)), allow_nan=False)
+                file.write(sealed_line(line.encode()) + b"\n")
 
 
 def _without_nan(label: Any) -> Any:
@@ -130,7 +131,7 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                cells = parse_json(line)
+                cells = parse_json(unsealed_line(line))
                 of_words = isinstance(cells, dict) and "words" in cells
                 row: _Row | _RowOfWords = typed(cells, _RowOfWords) if of_words else typed(cells, _Row)
             except ValueError as error:

@@ -15,11 +15,13 @@ student_weights  layer weights per term after the step's cost attention, one num
                  sums are the weights before it; coupled terms repeat the same numbers
 teacher_weights  the same, one number per teacher layer; a mapping without layer weights leaves both empty
 
-Numbers carry 7 significant digits. A crash can cut off the last line only; readers drop such a line.
+Numbers carry 7 significant digits. "crc32" comes last: the checksum of the line without it. A crash can cut off the
+last line only; readers drop such a line.
 """
 
 import json
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,7 +30,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, FiniteFloat, NonNegativeInt, Strict
 
 from emdistill.errors import DataError
-from emdistill.files import written_whole
+from emdistill.files import sealed_line, unsealed_line, written_whole
 from emdistill.values import parse_json, typed
 
 Number = Annotated[FiniteFloat, Strict()]
@@ -74,19 +76,27 @@ def read_flows(path: Path) -> list[FlowRecord]:
     """
     if not path.is_file():
         raise DataError("there is no such file; a run writes it once its first flow is recorded", file=path)
-    lines = _without_cut_line(path.read_bytes()).split(b"\n")[:-1]
-    return [_from_line(line, path, number) for number, line in enumerate(lines, start=1)]
+    return [_from_line(line, path, number) for number, line in enumerate(_lines(path), start=1)]
+
+
+def _lines(path: Path) -> list[bytes]:
+    return _without_cut_line(path.read_bytes()).split(b"\n")[:-1]
 
 
 def truncate_flows(path: Path, last_step: int, *, stage: str, finished_stages: Sequence[str] = ()) -> int:
     """Forget what was recorded after a checkpoint, so that a resumed run records it anew; returns how many it dropped.
 
     Kept are all records of `finished_stages`, and those of `stage` up to and including `last_step`.
-    The file is replaced at once or not at all. A missing file is left missing. Raises DataError as `read_flows` does.
+    The file is replaced at once or not at all. A missing file is left missing, a damaged line is named and left out.
     """
     if not path.is_file():
         return 0
-    records = read_flows(path)
+    records = []
+    for number, line in enumerate(_lines(path), start=1):
+        try:
+            records.append(_from_line(line, path, number))
+        except DataError as error:
+            print(f"{error}; it is left out", file=sys.stderr)
     earlier = [r for r in records if r.stage in finished_stages or (r.stage == stage and r.step <= last_step)]
     with written_whole(path) as part:
         part.write_bytes(b"".join(map(_to_line, earlier)))
@@ -110,7 +120,7 @@ def _to_line(record: FlowRecord) -> bytes:
     fields = asdict(record)
     for name in ("flows", "student_weights", "teacher_weights"):
         fields[name] = {term: _rounded(numbers) for term, numbers in fields[name].items()}
-    return json.dumps(fields, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    return sealed_line(json.dumps(fields, ensure_ascii=False, allow_nan=False).encode()) + b"\n"
 
 
 def _rounded(numbers: Any) -> Any:
@@ -119,7 +129,7 @@ def _rounded(numbers: Any) -> Any:
 
 def _from_line(line: bytes, path: Path, number: int) -> FlowRecord:
     try:
-        return _checked(line)
+        return _checked(unsealed_line(line))
     except ValueError as error:
         raise DataError(f"this line is no record of flows: {error}", file=path, line=number) from None
 

@@ -18,15 +18,18 @@ RUN/
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from emdistill.errors import BusyError, OutputError
+from emdistill.errors import BusyError, Interrupted, OutputError
+from emdistill.files import MEND, sha256, storage_errors
 from emdistill.processes import is_first_process, wait_for_all
 from emdistill.runs.record import RUN_FILE, VERSION, RunRecord, read_run, write_run
 
@@ -49,6 +52,8 @@ OWN_FILES = (
     "teacher_cache",
 )
 WHILE_RUNNING = ("checkpoints", "teacher_cache")
+# What a finished run is judged by: these files are known by their checksums.
+RESULTS = ("*.safetensors", "student/*.safetensors", "predictions.jsonl", "flows.jsonl", "tasks/*/predictions.jsonl")
 # What a run may be resumed with another value of: names of places, where contents count (they are compared by hash),
 # and what is measured beside the student.
 PLACES = (
@@ -87,11 +92,14 @@ class Run:
             return False
         before = read_run(self.folder)
         check_same_run(self.folder, before, record)
-        if before.is_finished:
+        fault = damaged_file(self.folder, before)
+        if before.is_finished and not fault:
             self._tidy(before)
-        else:
-            record.timings = dict(before.timings)
-        return before.is_finished
+            return True
+        if fault:
+            print(f"{fault}; the run is gone on with from its last good checkpoint, if any", file=sys.stderr)
+        record.timings = dict(before.timings)
+        return False
 
     def begin(self, record: RunRecord, *, keep: Iterable[str] = (), also: Iterable[str] = ()) -> None:
         """Go on under this record; what stood in the folder of an earlier run is removed, where none is resumed.
@@ -102,10 +110,18 @@ class Run:
         record.version = VERSION
         self._record = record
         if is_first_process():
+            for part in self.folder.glob("*.part"):  # of a process that was killed
+                part.unlink()
             if not self.resumes:
-                remove(self.folder, [name for name in (*OWN_FILES, *also) if name not in keep])
+                self._clear([name for name in (*OWN_FILES, *also) if name not in keep])
             self.save()
         wait_for_all()
+
+    def _clear(self, names: Iterable[str]) -> None:
+        """Remove what stands in the folder of an earlier run, its record last: half of it never passes for a whole."""
+        with suppress(OutputError):  # there is none, or none that can be read
+            write_run(self.folder, replace(read_run(self.folder), status="running"))
+        remove(self.folder, [name for name in names if name != RUN_FILE])
 
     def save(self) -> None:
         """Write run.json."""
@@ -124,6 +140,9 @@ class Run:
 
     def finish(self) -> None:
         """Mark the run finished; everything else stands by now. What is needed only while it runs is removed."""
+        if is_first_process():
+            places = [place for name in RESULTS for place in sorted(self.folder.glob(name))]
+            self.record.files = {place.relative_to(self.folder).as_posix(): sha256(place) for place in places}
         self.record.status = "finished"
         self.save()
         self._tidy(self.record)
@@ -142,7 +161,7 @@ def open_run(
     reads   what the run reads: a model or file that the run's own files would replace is refused
     A folder that was made for a run which is then refused is removed again.
     Raises OutputError: both flags, a run and no flag, something that is no run, nothing to resume, a place that cannot
-    be written; BusyError: another process is at this run.
+    be written, then or later; BusyError: another process is at this run; Interrupted after Ctrl-C or SIGTERM.
     """
     if not is_first_process():
         yield Run(folder, resumes=resume)
@@ -156,7 +175,10 @@ def open_run(
     except Timeout:
         raise BusyError(f"another process is at the run in {folder}; wait for it, or choose another --output") from None
     try:
-        yield Run(folder, resumes=resume)
+        with storage_errors(folder, f"{MEND}, then go on with --resume"):
+            yield Run(folder, resumes=resume)
+    except KeyboardInterrupt:
+        raise Interrupted("stopped between two steps", begun=(folder / RUN_FILE).exists()) from None
     finally:
         with suppress(OSError):
             (folder / LOCK).unlink()  # before it is free: whoever takes it next makes it anew
@@ -176,14 +198,18 @@ def check_output(folder: Path, *, overwrite: bool, resume: bool, reads: Iterable
         raise OutputError(f"{folder} holds no run to resume; leave out --resume to start one")
     if has_run and not (overwrite or resume):
         raise OutputError(f"{folder} already holds a run; --resume goes on with it, --overwrite replaces it")
-    # A cache alone is what is left of a run that was stopped, or refused, before it began.
-    if not has_run and folder.is_dir() and {item.name for item in folder.iterdir()} - {"teacher_cache", LOCK}:
+    # A cache alone is what is left of a run that was stopped, or refused, before it began; a part, of its first record.
+    if not has_run and folder.is_dir() and not all(_is_left_over(item.name) for item in folder.iterdir()):
         raise OutputError(f"{folder} is not empty and holds no run of emdistill; choose another --output")
     own = [folder.resolve() / name for name in OWN_FILES]
     for name in filter(None, reads):
         place = Path(name).resolve()
         if place == folder.resolve() or any(place.is_relative_to(file) for file in own):
             raise OutputError(f"{name} is read by this run, whose output would replace it; choose another --output")
+
+
+def _is_left_over(name: str) -> bool:
+    return name in ("teacher_cache", LOCK) or (name.startswith(RUN_FILE) and name.endswith(".part"))
 
 
 def check_writable(folder: Path) -> None:
@@ -218,6 +244,14 @@ def check_same_run(folder: Path, before: RunRecord, now: RunRecord) -> None:
             f"{folder} holds a run of another configuration:\n{differences}"
             "resume it as it was started, or replace it with --overwrite"
         )
+
+
+def damaged_file(folder: Path, record: RunRecord) -> str:
+    """The first result of a finished run that is not as it was written, in words; '' where all are."""
+    for name, checksum in record.files.items():
+        if (folder / name).is_file() and sha256(folder / name) != checksum:
+            return f"{folder / name} was damaged: its checksum differs"
+    return ""
 
 
 def remove(folder: Path, names: Iterable[str]) -> None:

@@ -135,6 +135,7 @@ class RunRecord:
     scores      {"teacher", "student"} by metric, on the evaluation sets; no teacher's where it has not answered all;
                 of each of several as "teacher NAME"
     timings     seconds, added up over the sessions of a run that was resumed
+    files       SHA-256 of what the run has left, by its place in the folder
     """
 
     config: dict[str, Any]
@@ -160,6 +161,7 @@ class RunRecord:
     held_out_loss: dict[str, dict[str, float]] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     log: list[StageLog] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
     version: int = 1
 
     @property

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from emdistill.files import write_whole
 from emdistill.models.encoder import load_classifier, load_encoder, load_tasks, load_tokenizer, save_student
 from emdistill.runs.flows import FlowRecord, read_flows
 from emdistill.runs.record import RunRecord, read_run
@@ -19,7 +20,7 @@ def write_student(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTok
 
 def write_card(folder: Path, card: str) -> None:
     """Write the model card of a run's student."""
-    (folder / "student" / "README.md").write_text(card, encoding="utf-8")
+    write_whole(folder / "student" / "README.md", card)
 
 
 @dataclass(frozen=True)

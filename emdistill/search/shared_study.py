@@ -11,7 +11,9 @@ operating system does the same without waiting: it falls with its process.
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import zlib
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +35,7 @@ from emdistill.search.genes import Gene, GeneSpace
 Proposer = Literal["heuristic", "genetic", "random"]
 State = Literal["finished", "failed", "running", "abandoned"]
 
-JOURNAL = "journal.jsonl"
+JOURNAL, CRC = "journal.jsonl", "crc32"
 STUDY_NAME = "layer-mapping"
 
 
@@ -58,6 +60,32 @@ class GeneTrial:
     seconds: float = 0.0
     reused: bool = False
     error: str = ""
+
+
+class CheckedJournal(JournalFileBackend):
+    """Optuna's journal, each line with its checksum; OutputError names the first line that was damaged."""
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        super().append_logs([{**log, CRC: _checksum(log)} for log in logs])
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        number = log_number_from
+        try:
+            for log in super().read_logs(log_number_from):
+                number += 1
+                checksum = log.pop(CRC, None)  # None by an earlier version
+                if checksum not in (None, _checksum(log)):
+                    raise ValueError("its checksum differs")
+                yield log
+        except ValueError as error:
+            raise OutputError(
+                f"{self._file_path}:{number}: a line is damaged ({error}); cut the file off above it, and what stood "
+                "there is evaluated anew, or start again with --overwrite"
+            ) from None
+
+
+def _checksum(log: Mapping[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(log).encode()):08x}"
 
 
 class SharedStudy:
@@ -169,7 +197,7 @@ def _gene_trial(trial: FrozenTrial) -> GeneTrial:
 
 
 def _open_study(journal: Path) -> optuna.Study:
-    storage = JournalStorage(JournalFileBackend(str(journal), JournalFileOpenLock(str(journal))))
+    storage = JournalStorage(CheckedJournal(str(journal), JournalFileOpenLock(str(journal))))
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -187,7 +215,7 @@ def _open_study(journal: Path) -> optuna.Study:
 def _drop_half_line(journal: Path) -> None:
     """Remove the line that a crash cut short; Optuna would append to it, and read nothing after."""
     if journal.is_file() and (written := journal.read_bytes()) and not written.endswith(b"\n"):
-        journal.write_bytes(written[: written.rfind(b"\n") + 1])
+        os.truncate(journal, written.rfind(b"\n") + 1)
 
 
 def _is_free(lock: Path) -> bool:

@@ -1,4 +1,4 @@
-"""How training runs: transformers' TrainingArguments with this project's defaults and six more."""
+"""How training runs: transformers' TrainingArguments with this project's defaults and seven more."""
 
 from dataclasses import dataclass, field
 
@@ -24,6 +24,8 @@ class DistillationArguments(TrainingArguments):
                              seconds of compilation
     teacher_bf16             the teacher's matrix products in bfloat16; None = where the processor has instructions for
                              them, or the student's are too (bf16)
+    skip_bad_batches         leave out a batch whose loss or gradient is NaN or infinite, and count it in the log
+                             (skipped_batches), instead of stopping; after ten in a row the training stops all the same
     """
 
     per_device_train_batch_size: int = field(default=32)
@@ -41,6 +43,7 @@ class DistillationArguments(TrainingArguments):
     tokens_per_batch: int = field(default=0)
     compile_costs: bool | None = field(default=None)
     teacher_bf16: bool | None = field(default=None)
+    skip_bad_batches: bool = field(default=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()  # type: ignore[no-untyped-call]

@@ -2,10 +2,10 @@
 
 import contextlib
 import json
+import shutil
 import signal
 import sys
 import threading
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,6 @@ from types import FrameType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
 from torch.utils.tensorboard import SummaryWriter
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, set_seed
@@ -22,7 +21,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import logging as transformers_logging
 
 from emdistill.errors import ConfigError, Interrupted
-from emdistill.files import written_whole
+from emdistill.files import damage, folder_written_whole, put_back, seal, storage_errors
 from emdistill.models.own_answers import OwnAnswers
 from emdistill.models.teacher import TeacherSource
 from emdistill.processes import is_first_process, wait_for_all
@@ -31,7 +30,8 @@ from emdistill.training.lesson import Lesson
 from emdistill.training.stage import Stage
 from emdistill.training.trainer import DistillationTrainer
 
-STATE_FILE = "trainer_state.json"  # what transformers writes last into a checkpoint
+TRAINER_STATE = "trainer_state.json"
+FINISHED, WEIGHTS, LOG = "finished", "model.safetensors", "log.json"  # of a stage, beside its checkpoints
 LEAST = {
     "per_device_train_batch_size": 1,
     "per_device_eval_batch_size": 1,
@@ -72,7 +72,7 @@ def run_stages(
     histories = []
     for stage, settings, teacher in zip(lesson.stages, lesson.arguments, teachers, strict=True):
         checkpoints = Path(str(settings.output_dir))
-        finished = checkpoints / "finished.safetensors"
+        finished = checkpoints / FINISHED
         if resume and (log := _load_finished(student, finished)) is not None:
             histories.append({"stage": stage.name, "log": log})
             continue
@@ -110,51 +110,44 @@ def run_stages(
 
 
 def _last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that is whole; those that are not are named, and passed over."""
+    """The newest checkpoint that is whole; those that are not are named, and removed: they would count as the last."""
     checkpoints = folder.glob("checkpoint-*")
     for place in sorted(checkpoints, key=lambda place: int(place.name.rpartition("-")[2]), reverse=True):
-        if not (damage := _damage(place)):
+        if not (fault := damage(place) or _damage_of_best(place)):
             return str(place)
-        print(f"{place} is passed over: {damage}", file=sys.stderr)
+        print(f"{place} is passed over: {fault}", file=sys.stderr)
+        if is_first_process():
+            shutil.rmtree(place, ignore_errors=True)
     return None
 
 
-def _damage(checkpoint: Path) -> str:
-    """What is wrong with a checkpoint, or ''; transformers writes its trainer_state.json last."""
-    try:
-        json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
-        for file in checkpoint.glob("*.safetensors"):
-            with safe_open(file, framework="pt"):
-                pass
-        for file in (*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")):
-            if not zipfile.is_zipfile(file):
-                return f"{file.name} is cut short"
-    except FileNotFoundError:
-        return f"it has no {STATE_FILE}, so it was not written to its end"
-    except (OSError, ValueError, SafetensorError) as error:
-        return str(error)
-    return ""
+def _damage_of_best(checkpoint: Path) -> str:
+    """What has become of the best checkpoint so far, which a stage that goes on from this one may end with."""
+    best = json.loads((checkpoint / TRAINER_STATE).read_text(encoding="utf-8"))["best_model_checkpoint"]
+    place = checkpoint.parent / Path(best or checkpoint).name
+    fault = "" if place == checkpoint else damage(place)
+    return f"of {place.name}, the best one so far, {fault}" if fault else ""
 
 
-def _save_finished(student: PreTrainedModel, path: Path, log: list[dict[str, Any]]) -> None:
+def _save_finished(student: PreTrainedModel, folder: Path, log: list[dict[str, Any]]) -> None:
     if is_first_process():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as part:
-            save_model(student, str(part), metadata={"format": "pt", "log": json.dumps(log)})
+        with storage_errors(folder), folder_written_whole(folder) as part:
+            save_model(student, str(part / WEIGHTS), metadata={"format": "pt"})
+            (part / LOG).write_text(json.dumps(log), encoding="utf-8")
+            seal(part)
     wait_for_all()
 
 
-def _load_finished(student: PreTrainedModel, path: Path) -> list[dict[str, Any]] | None:
+def _load_finished(student: PreTrainedModel, folder: Path) -> list[dict[str, Any]] | None:
     """The log of a finished stage, whose student is loaded; None where none is whole."""
-    if not path.exists():
+    put_back(folder)
+    if not folder.is_dir():
         return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            log: list[dict[str, Any]] = json.loads(file.metadata()["log"])
-        load_model(student, path)
-    except (OSError, ValueError, SafetensorError) as error:
-        print(f"{path} is passed over: {error}", file=sys.stderr)
+    if fault := damage(folder):
+        print(f"{folder} is passed over: {fault}", file=sys.stderr)
         return None
+    load_model(student, folder / WEIGHTS)
+    log: list[dict[str, Any]] = json.loads((folder / LOG).read_text(encoding="utf-8"))
     return log
 
 
@@ -246,7 +239,7 @@ class StopOnRequest(TrainerCallback):
 
 @contextlib.contextmanager
 def _stop_on_interrupt(stage: str) -> Iterator[StopOnRequest]:
-    """While open, the first Ctrl-C asks for a checkpoint and a stop; the second one is the usual interrupt."""
+    """While open, the first Ctrl-C or SIGTERM asks for a checkpoint and a stop; the second one stops at once."""
     stop = StopOnRequest(stage)
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -254,14 +247,18 @@ def _stop_on_interrupt(stage: str) -> Iterator[StopOnRequest]:
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         stop.requested = True
-        signal.signal(signal.SIGINT, previous)
+        put_back_handlers()
         print("\nstopping with a checkpoint; press Ctrl-C again to stop at once", file=sys.stderr)
 
-    previous = signal.signal(signal.SIGINT, on_signal)
+    def put_back_handlers() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, previous)
+        put_back_handlers()
 
 
 @contextlib.contextmanager
@@ -281,6 +278,12 @@ def _tensorboard(trainer: DistillationTrainer, folder: Path) -> Iterator[None]:
     if trainer.args.report_to or not is_first_process():
         yield
         return
-    with SummaryWriter(str(folder)) as writer:
-        trainer.add_callback(TensorBoardCallback(writer))  # type: ignore[no-untyped-call]
-        yield
+    before = threading.excepthook
+    # What the disk refuses the writer's thread is raised by its next call here; the thread need not print it as well.
+    threading.excepthook = lambda told: None if isinstance(told.exc_value, OSError) else before(told)
+    try:
+        with SummaryWriter(str(folder)) as writer:
+            trainer.add_callback(TensorBoardCallback(writer))  # type: ignore[no-untyped-call]
+            yield
+    finally:
+        threading.excepthook = before

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,12 @@ from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedTokenizerBase, Trainer
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, rotate_checkpoints
 
 from emdistill.data.batches import LengthGroupedSampler, TokenBudgetSampler, padding_collator
 from emdistill.data.mixed_batches import batches_in_order
 from emdistill.errors import ConfigError, TrainingError
+from emdistill.files import MANIFEST, damage, seal, storage_errors
 from emdistill.losses import LayerLoss, Objective
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.capture import capture
@@ -25,12 +27,15 @@ from emdistill.models.own_answers import OwnAnswers
 from emdistill.models.teacher import Teacher, TeacherSource
 from emdistill.states import ANSWERS, NO_ANSWER, NO_CLASS, TASK, EncoderStates
 from emdistill.training.arguments import DistillationArguments
-from emdistill.training.finite_checks import FiniteChecks, NotFinite
+from emdistill.training.finite_checks import FiniteChecks, NotFinite, bad_rows, of_rows
 from emdistill.training.gradient_norms import gradient_norms
 from emdistill.training.learning_rates import parameters_below, slow_down
 
 # Differences from which on compiled layer costs save more than the half minute that compiling them may take.
 EARNS_COMPILATION = 1e11
+
+
+MOST_SKIPPED_IN_A_ROW = 10  # then it is not the batches
 
 
 class StudentWithObjective(nn.Module):
@@ -87,7 +92,8 @@ class DistillationTrainer(Trainer):
     The rest is transformers.Trainer's. `save_model()` writes the plain student.
     On an accelerator the next batch's teacher pass is queued before the flows of this one are waited for, and whether
     numbers are finite is looked up one step later; before an evaluation, a checkpoint and the end it is always known.
-    Raises TrainingError, naming step and term, when a loss or a gradient is NaN or infinite.
+    Raises TrainingError, naming step, term and texts, when a loss or a gradient is NaN or infinite; with
+    skip_bad_batches such batches are left out and counted, up to ten in a row.
     """
 
     def __init__(
@@ -139,7 +145,8 @@ class DistillationTrainer(Trainer):
         self._coming: deque[dict[str, Tensor]] = deque()
         self._fetched_from: Iterator[dict[str, Tensor]] | None = None
         self._taught: tuple[Tensor, EncoderStates] | None = None
-        self._finite = FiniteChecks(delayed=self._asynchronous)
+        self._finite = FiniteChecks(delayed=self._asynchronous and not args.skip_bad_batches)
+        self._skipped = self._skipped_in_a_row = 0
         self._lengths = [] if train_dataset is None else _lengths(train_dataset)
         for loss in objective.layer_losses():
             differences = self._differences(loss)
@@ -164,10 +171,14 @@ class DistillationTrainer(Trainer):
         self.objective.begin_step(self.state.global_step, max(1, self.state.max_steps))
         try:
             total, terms = model(inputs, teacher, self._teach_ahead if self._asynchronous else None)
+            fault = self._finite.note(self.state.global_step + 1, _terms(terms))
         except TrainingError as error:
             self._refuse(self._finite.settle())
-            raise self._not_finite(self.state.global_step + 1, str(error)) from None
-        self._check_finite({f"the loss term {name}": value for name, value in terms.items()})
+            fault = NotFinite(self.state.global_step + 1, str(error))
+        if fault is not None:
+            self._skip_or_refuse(fault, partial(self._rows_at_fault, inputs, teacher))
+            return torch.zeros((), device=self.args.device, requires_grad=True)  # from it no weight gets a gradient
+        self._skipped_in_a_row = 0
         self._note_terms(terms)
         return total  # type: ignore[no-any-return]
 
@@ -211,8 +222,12 @@ class DistillationTrainer(Trainer):
     def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | None = None) -> Tensor | float:
         # Asked for at every step, whether gradients are clipped or not.
         norm: Tensor | float = super()._get_grad_norm(model, grad_norm)  # type: ignore[no-untyped-call]
-        if not self.args.fp16:  # there, an infinite gradient only lowers the loss scale
-            self._check_finite({"the gradient": torch.as_tensor(norm)})
+        if self.args.fp16:  # there, an infinite gradient only lowers the loss scale
+            return norm
+        fault = self._finite.note(self.state.global_step + 1, {"the gradient": torch.as_tensor(norm)})
+        if fault is not None:
+            self._skip_or_refuse(fault)
+            model.zero_grad(set_to_none=True)  # the optimizer passes over weights without a gradient
         return norm
 
     def train(self, *args: Any, **options: Any) -> Any:
@@ -228,8 +243,27 @@ class DistillationTrainer(Trainer):
         return super().evaluate(*args, **options)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """As transformers.Trainer's, sealed; only then do older ones go."""
         self._refuse(self._finite.settle())
-        super()._save_checkpoint(model, trial)
+        folder = Path(str(self.args.output_dir))
+        checkpoint = folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        kept, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            with storage_errors(checkpoint):
+                (checkpoint / MANIFEST).unlink(missing_ok=True)  # of one that is written anew
+                super()._save_checkpoint(model, trial)
+                if self.is_world_process_zero():
+                    seal(checkpoint)
+        finally:
+            self.args.save_total_limit = kept
+        if self.is_world_process_zero():
+            rotate_checkpoints(str(folder), kept, self.state.best_model_checkpoint)
+
+    def _load_best_model(self) -> None:
+        best = Path(self.state.best_model_checkpoint or "")
+        if fault := damage(best):
+            raise TrainingError(f"the best checkpoint, {best}, is lost: {fault}; --resume learns it again")
+        super()._load_best_model()
 
     def prediction_step(
         self,
@@ -252,6 +286,9 @@ class DistillationTrainer(Trainer):
             logs |= {f"terms/{name}": (value / self._term_steps).item() for name, value in self._term_sums.items()}
             logs |= {f"gradient_norms/{name}": value for name, value in self._gradient_norms.items()}
             self._term_sums, self._term_steps, self._gradient_norms = {}, 0, {}
+        if self._skipped:
+            logs |= {"skipped_batches": self._skipped}
+            self._skipped = 0
         super().log(logs, start_time)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -308,18 +345,34 @@ class DistillationTrainer(Trainer):
         # transformers would group these by length too: predictions in another order than the examples.
         return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
 
-    def _check_finite(self, values: Mapping[str, Tensor]) -> None:
-        self._refuse(self._finite.note(self.state.global_step + 1, values))
-
     def _refuse(self, fault: NotFinite | None) -> None:
         if fault is not None:
-            raise self._not_finite(fault.step, f"{fault.name} is NaN or infinite")
+            raise self._not_finite(fault.step, fault.name)
+
+    def _skip_or_refuse(self, fault: NotFinite, rows: Callable[[], str] = str) -> None:
+        """Count a batch that is left out, where that is asked for and not the rule by now; else refuse to go on."""
+        self._skipped += 1
+        self._skipped_in_a_row += 1
+        if not self.args.skip_bad_batches or self._skipped_in_a_row > MOST_SKIPPED_IN_A_ROW:
+            # Delayed, the batch at fault is not this one any more.
+            raise self._not_finite(fault.step, fault.name + ("" if self._finite.delayed else rows()))
+
+    def _rows_at_fault(self, inputs: dict[str, Tensor], teacher: EncoderStates | None) -> str:
+        """Whose states of a batch are not finite, the teacher's or the student's, and the texts of those rows."""
+        with torch.no_grad():
+            student = capture(self.student, inputs, self.objective.of(inputs).student_needs)
+        for whose, states in {"teacher": teacher, "student": student}.items():
+            if states is not None and (rows := bad_rows(states)):
+                ids = inputs["input_ids"][rows].tolist()
+                return of_rows(whose, [str(self.tokenizer.decode(one, skip_special_tokens=True)) for one in ids])
+        return ""
 
     def _not_finite(self, step: int, fault: str) -> TrainingError:
         last = self.state.best_model_checkpoint or get_last_checkpoint(self.args.output_dir)  # type: ignore[no-untyped-call]
         checkpoint = f"the last good checkpoint is kept: {last}" if last else "no checkpoint was written before it"
         return TrainingError(
-            f"step {step}: {fault}; {checkpoint}. Lower --training.learning_rate or the weight of that term."
+            f"step {step}: {fault}; {checkpoint}. Lower --training.learning_rate or the weight of that term, or leave "
+            "out such batches: --training.skip_bad_batches"
         )
 
     def _differences(self, loss: LayerLoss) -> float:
@@ -342,6 +395,10 @@ class DistillationTrainer(Trainer):
         every = self.args.gradient_norm_steps
         if every and self.state.global_step % every == 0 and not self._gradient_norms:
             self._gradient_norms = gradient_norms(terms, self.student)
+
+
+def _terms(terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"the loss term {name}": value for name, value in terms.items()}
 
 
 def per_row(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:

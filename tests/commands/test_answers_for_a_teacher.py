@@ -156,7 +156,7 @@ def test_a_run_is_resumed_under_the_same_answers_alone(
     assert main(command) == 0
     whole = student(run)
     write_record(run, read_record(run) | {"status": "running"})
-    (run / "checkpoints" / "prediction" / "finished.safetensors").unlink()
+    shutil.rmtree(run / "checkpoints" / "prediction" / "finished")
     newest = max((run / "checkpoints" / "prediction").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
     shutil.rmtree(newest)
     shutil.rmtree(run / "student")

@@ -105,7 +105,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(
     run = Path(shutil.copytree(uninterrupted, tmp_path / "run"))
     student = (run / "student" / "model.safetensors").read_bytes()
     write_record(run, read_record(run) | {"status": "running"})
-    (run / "checkpoints" / "joint" / "finished.safetensors").unlink()
+    shutil.rmtree(run / "checkpoints" / "joint" / "finished")
     steps = sorted((run / "checkpoints" / "joint").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
     assert len(steps) == 2
     file = steps[-1] / damaged

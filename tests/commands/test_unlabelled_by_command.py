@@ -97,7 +97,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(place: Any, more: str, tmp_p
     student = (run / "student" / "model.safetensors").read_bytes()
     record = read_record(run)
     write_record(run, record | {"status": "running"})
-    (run / "checkpoints" / "joint" / "finished.safetensors").unlink()
+    shutil.rmtree(run / "checkpoints" / "joint" / "finished")
     steps = sorted((run / "checkpoints" / "joint").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
     shutil.rmtree(steps[-1])
     shutil.rmtree(run / "teacher_cache")

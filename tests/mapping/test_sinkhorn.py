@@ -15,6 +15,7 @@ from torch.autograd import gradcheck
 from emdistill.errors import ConfigError, TransportError
 from emdistill.losses import HiddenStateCosts, LayerLoss
 from emdistill.mapping import MAPPINGS, SinkhornMapping, sinkhorn_plan, solve_transport
+from emdistill.mapping.sinkhorn import NotConvergedWarning
 from emdistill.states import EncoderShape
 
 SHAPES = [(1, 1), (1, 5), (4, 1), (3, 6), (4, 12), (5, 7), (6, 12), (7, 4), (24, 48)]
@@ -305,3 +306,19 @@ def test_an_accelerator_is_not_waited_for() -> None:
     expected = sinkhorn_plan(costs.detach().cpu().requires_grad_(), student.cpu(), teacher.cpu())
     torch.testing.assert_close(plan.flow.cpu(), expected.flow, rtol=0, atol=1e-9)
     assert gradient.isfinite().all()
+
+
+def test_a_plan_that_the_steps_have_not_reached_says_so() -> None:
+    """Two bells over 100 bins, as in POT's tests: at ε = 1e-4 the marginals alone would hide that it is dearer."""
+    bins = np.arange(100.0)
+    student, teacher = (torch.tensor(ot.datasets.make_1D_gauss(100, m=m, s=s)) for m, s in ((30, 10), (40, 5)))
+    costs = torch.tensor(np.subtract.outer(bins, bins) ** 2)
+    least = solve_transport(costs, student, teacher).cost
+    with names(NotConvergedWarning, "epsilon=0.0001", "--mapping"):
+        plan = sinkhorn_plan(costs, student, teacher, epsilon=1e-4)
+    assert plan.cost > 1.005 * least
+    assert plan.missed is not None
+    assert plan.missed > 1e-3
+    near = sinkhorn_plan(costs, student, teacher, epsilon=1e-2)
+    assert near.missed is not None
+    assert near.missed < 1e-10

@@ -16,7 +16,8 @@ from messages import names, unnamed
 
 from emdistill.data.batches import padding_collator, tokenise
 from emdistill.errors import CacheError, CaptureError, LayerCountError
-from emdistill.models import Teacher
+from emdistill.files import sha256
+from emdistill.models import Teacher, cache_files
 from emdistill.models.cache_files import Layout, parts_of
 from emdistill.models.teacher_cache import open_teacher_cache
 from emdistill.states import EncoderShape
@@ -116,6 +117,9 @@ def setting(tiny_encoder, tiny_tokenizer, tmp_path):
         @property
         def files(self):
             return sorted(path.name for path in self.folder.glob("*/*"))
+
+        def lacks_all_but_what_is_begun(self):
+            return all(name.endswith(".begun") or name == "progress.json" for name in self.files)
 
         def file(self, name):
             (path,) = self.folder.glob(f"*/{name}")
@@ -355,19 +359,39 @@ def test_a_teacher_in_bfloat16(setting, tiny_encoder):
     assert torch.equal(cached.hidden[1], live.hidden[1].half())
 
 
-def test_an_interrupted_run_leaves_nothing_and_the_next_succeeds(setting, capsys):
-    setting.open()
-    setting.teacher.fails_at = setting.teacher.passes + 3
+def test_an_interrupted_run_is_gone_on_with_and_ends_alike(setting, capsys):
+    setting.open(STATES)
+    whole = {name: setting.file(name).read_bytes() for name in setting.files}
+    passes = setting.teacher.passes
+    shutil.rmtree(setting.folder)
+    setting.teacher.passes, setting.teacher.fails_at = 0, 3
     with pytest.raises(KeyboardInterrupt):
         setting.open(STATES)
-    assert setting.files == ["index.json", "logits.bin"]
-    setting.check(setting.open())  # what was there is still used
+    assert setting.lacks_all_but_what_is_begun()
+    setting.teacher.passes, setting.teacher.fails_at = 2, 0
     setting.check(setting.open(STATES), STATES)
+    assert {name: setting.file(name).read_bytes() for name in setting.files} == whole
+    assert setting.teacher.passes == passes  # none was done twice
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("damage", ["a bit", "cut short", "progress", "other states"])
+def test_what_was_begun_is_taken_up_as_it_was_written_or_not_at_all(setting, damage):
+    setting.teacher.fails_at = 3
+    with pytest.raises(KeyboardInterrupt):
+        setting.open(STATES)
+    begun = setting.file("hidden-1.bin.begun" if damage != "progress" else "progress.json")
+    content = begun.read_bytes()
+    begun.write_bytes(content[:40] if damage == "cut short" else bytes([content[0] ^ 1]) + content[1:])
+    setting.teacher.passes, setting.teacher.fails_at = 0, 0
+    needs = ("hidden",) if damage == "other states" else STATES
+    setting.check(setting.open(needs), needs)
+    assert not [name for name in setting.files if "begun" in name or "progress" in name]
+
+
 @forks
-def test_a_killed_run_is_written_over_and_its_lock_is_free(setting, capsys):
+def test_a_killed_run_is_gone_on_with_and_its_lock_is_free(setting, capsys, monkeypatch):
+    monkeypatch.setattr(cache_files, "SAVE_SECONDS", 0.0)
     setting.open(("hidden",), [0])
     setting.teacher.passes, setting.teacher.fails_at = 0, 3
     setting.teacher.fail = lambda: os._exit(9)  # no clean-up of any kind
@@ -375,14 +399,27 @@ def test_a_killed_run_is_written_over_and_its_lock_is_free(setting, capsys):
     child.start()
     child.join(30)
     assert child.exitcode == 9
-    assert f"attention-2.bin.{child.pid}.part" in setting.files
+    assert "attention-2.bin.begun" in setting.files
     setting.teacher.fails_at = 0
     # What a kill between the renaming of the files and that of the index leaves besides.
     for name in ("hidden-1.bin", "index.json.1.part"):
         (setting.file("index.json").parent / name).write_bytes(b"half")
-    setting.check(setting.open(("hidden",)), ("hidden",))
-    assert setting.files == ["hidden-0.bin", "hidden-1.bin", "hidden-2.bin", "index.json", "logits.bin"]
+    setting.check(setting.open(STATES), STATES)
+    assert {"hidden-0.bin", "hidden-1.bin", "hidden-2.bin", "index.json", "logits.bin"} <= {*setting.files}
+    assert not [name for name in setting.files if name.endswith(("part", "begun")) or "progress" in name]
     assert capsys.readouterr().err == ""
+
+
+def test_a_bit_that_flips_is_found_by_the_checksum(setting, capsys, monkeypatch):
+    setting.open(("hidden",))
+    path = setting.file("hidden-1.bin")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    monkeypatch.setattr(cache_files, "_read_once", lambda path, *_: sha256(path))  # as another process would
+    setting.check(setting.open(("hidden",)), ("hidden",))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert not unnamed(line, "hidden-1.bin", "checksum")
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ def test_scores_of_single_sentences(tmp_path: Path) -> None:
     write_predictions(tmp_path / "p", evaluation, logits, logits)
     assert json.loads((tmp_path / "p").read_text().splitlines()[1]) == {
         "set": "dev", "row": 1, "text": "b", "text_pair": None, "label": 4.0, "teacher": [3.9], "student": [3.9],
+            "crc32": "f71e5e0e",
     }  # fmt: skip
     assert read_predictions(tmp_path / "p")["dev"].pairs == [None, None]
 

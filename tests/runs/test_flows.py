@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from messages import names
+from messages import names, unnamed
 
 from emdistill.errors import DataError
 from emdistill.runs.flows import FlowRecord, append_flows, read_flows, truncate_flows
@@ -41,6 +41,7 @@ def test_a_line_is_the_documented_object_with_seven_significant_digits(tmp_path:
         "flows": {"hidden_states": [[0.3333333, 1.234568e-9]]},
         "student_weights": {},
         "teacher_weights": {},
+        "crc32": "be56abbf",
     }
 
 
@@ -126,3 +127,39 @@ def test_truncation_keeps_finished_stages_and_drops_later_ones(tmp_path: Path) -
     assert truncate_flows(path, 10, stage="two", finished_stages=["one"]) == 2
     assert steps(path) == [("one", 90), ("two", 10)]
     assert path.read_bytes().endswith(b"\n")
+
+
+def flip(path: Path, old: bytes, new: bytes) -> None:
+    """A damage that JSON does not see: one digit for another."""
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new, 1))
+
+
+def test_a_digit_that_changes_is_found_by_the_lines_checksum(tmp_path: Path) -> None:
+    path = write(tmp_path / "flows.jsonl", record(0), record(1), record(2))
+    flip(
+        path,
+        b'"step": 1, "stage": "joint", "flows": {"hidden_states": [[0.25',
+        b'"step": 1, "stage": "joint", "flows": {"hidden_states": [[0.24',
+    )
+    with names(DataError, f"{path}:2", "checksum"):
+        read_flows(path)
+
+
+def test_a_resumed_run_names_a_damaged_line_and_leaves_it_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path / "flows.jsonl", record(0), record(1), record(2))
+    flip(path, b'"step": 1', b'"step": 7')
+    truncate_flows(path, 9, stage="joint")
+    assert steps(path) == [("joint", 0), ("joint", 2)]
+    assert not unnamed(capsys.readouterr().err, f"{path}:2", "checksum")
+
+
+def test_lines_of_an_earlier_version_have_no_checksum(tmp_path: Path) -> None:
+    path = write(tmp_path / "flows.jsonl", record(3))
+    without = json.loads(path.read_text())
+    del without["crc32"]
+    path.write_text(json.dumps(without) + "\n")
+    assert read_flows(path) == [record(3)]

@@ -27,8 +27,8 @@ def values(**numbers: float) -> dict[str, Tensor]:
 def test_at_once_the_first_bad_value_is_named_with_its_step() -> None:
     checks = FiniteChecks(delayed=False)
     assert checks.note(1, values(one=1.0, two=-2.0)) is None
-    assert checks.note(2, values(one=1.0, two=NAN, three=INFINITY)) == NotFinite(2, "two")
-    assert checks.note(3, values(one=-INFINITY)) == NotFinite(3, "one")
+    assert checks.note(2, values(one=1.0, two=NAN, three=INFINITY)) == NotFinite(2, "two is NaN or infinite")
+    assert checks.note(3, values(one=-INFINITY)) == NotFinite(3, "one is NaN or infinite")
     assert checks.settle() is None
 
 
@@ -37,8 +37,8 @@ def test_delayed_a_step_answers_for_those_before_it() -> None:
     assert checks.note(1, values(loss=1.0)) is None
     assert checks.note(2, values(loss=NAN)) is None
     assert checks.note(2, values(gradient=NAN)) is None  # still the same step
-    assert checks.note(3, values(loss=NAN)) == NotFinite(2, "loss")
-    assert checks.settle() == NotFinite(3, "loss")
+    assert checks.note(3, values(loss=NAN)) == NotFinite(2, "loss is NaN or infinite")
+    assert checks.settle() == NotFinite(3, "loss is NaN or infinite")
     assert checks.settle() is None
 
 
@@ -46,7 +46,7 @@ def test_delayed_everything_noted_is_known_once_settled() -> None:
     checks = FiniteChecks(delayed=True)
     assert checks.note(7, values(loss=1.0)) is None
     assert checks.note(7, values(gradient=INFINITY)) is None
-    assert checks.settle() == NotFinite(7, "gradient")
+    assert checks.settle() == NotFinite(7, "gradient is NaN or infinite")
 
 
 def test_values_of_any_type_and_with_gradient_are_noted() -> None:
@@ -127,7 +127,7 @@ def test_a_bad_gradient_in_the_last_step_of_an_epoch_is_refused(spoiled_run, ste
     run = spoiled_run(step, gradient=NAN, save_strategy=saved)
     with names(TrainingError, step, "gradient"):
         run.go()
-    assert not list(run.folder.glob("checkpoints/*/finished.safetensors"))
+    assert not list(run.folder.glob("checkpoints/*/finished"))
     assert_checkpoints_are_finite(run.folder)
 
 
@@ -202,3 +202,40 @@ def test_an_infinite_gradient_in_float16_only_lowers_the_loss_scale(
     with names(TrainingError, 1, "gradient"):
         new_run(method="soft-targets").go()
     assert asked == [INFINITY]
+
+
+def test_a_text_whose_states_are_not_finite_is_named_with_whose_they_are(new_run) -> None:
+    run = new_run(method="soft-targets")
+    texts = [run.tokenizer.decode(ids, skip_special_tokens=True) for ids in run.train["input_ids"]]
+    row = texts.index(next(text for text in texts if texts.count(text) == 1))
+    ids = run.train["input_ids"][row]
+    forward = run.teacher.model.forward
+
+    def spoiled(*args: Any, **inputs: Any) -> Any:
+        outputs = forward(*args, **inputs)
+        read = inputs["input_ids"].tolist()
+        outputs.logits[[tokens[: len(ids)] == ids for tokens in read]] = NAN
+        return outputs
+
+    run.teacher.model.forward = spoiled
+    with names(TrainingError, "soft_targets", "teacher", texts[row], "--training.skip_bad_batches"):
+        run.go()
+
+
+@pytest.mark.parametrize(("value", "gradient"), [(NAN, 1.0), (1.0, INFINITY)])
+def test_bad_batches_are_left_out_and_counted_where_asked(spoiled_run, value: float, gradient: float) -> None:
+    run = spoiled_run(3, value=value, gradient=gradient, skip_bad_batches=True)
+    seen = weights_at_every_step(run)
+    (stage,) = run.go()
+    assert sum(entry.get("skipped_batches", 0) for entry in stage["log"]) == 1
+    assert torch.equal(seen[2], seen[3])  # that batch has taught nothing
+    assert not torch.equal(seen[3], seen[4])
+    assert run.student.classifier.weight.isfinite().all()
+
+
+def test_a_training_in_which_every_batch_is_bad_is_not_skipped_to_its_end(new_run) -> None:
+    run = new_run(method="soft-targets", skip_bad_batches=True)
+    with torch.no_grad():
+        run.student.classifier.weight.fill_(NAN)
+    with names(TrainingError, 11, "soft_targets", "student"):
+        run.go()
