@@ -38,7 +38,7 @@ bench: $(BENCH_INSTALLED)
 	  else echo "epoch left out: no folder $(GLUE); make bench GLUE=FOLDER names another"; fi
 
 audit: $(INSTALLED)
-	@$(BIN)/python -m pip show --quiet pip-audit || $(BIN)/python -m pip install --quiet $(PIP_OPTIONS) pip-audit
+	@$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) -c constraints.txt -e '.[audit]'
 	$(BIN)/python -m pip_audit --skip-editable
 
 $(BENCH_INSTALLED): $(INSTALLED)

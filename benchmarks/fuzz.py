@@ -1,7 +1,7 @@
 """Malformed inputs for every reader: each is read, or refused by an error of this project.
 
     python benchmarks/fuzz.py                                    10,000 inputs, spread evenly over the readers
-    python benchmarks/fuzz.py --reader "run.json" --number 17    one of them again; its files stay in --keep
+    python benchmarks/fuzz.py --reader "run.json" --number 17    one of them again; its files stay in --output
 
 Input N of a reader is a function of (seed, reader, N): one file of a small valid input (fuzz_readers.py) with one to
 four mutations, of its bytes or of the values that it holds. An input fails where a call raises anything but an
@@ -295,7 +295,7 @@ def main() -> int:
     parser.add_argument("--number", type=int, help="this input alone")
     parser.add_argument("--seconds", type=float, default=20, help="of computing that one input may take")
     parser.add_argument("--megabytes", type=float, default=512, help="that one input may add to the process")
-    parser.add_argument("--keep", type=Path, default=Path("fuzz-failures"), help="folder of the inputs that fail")
+    parser.add_argument("--output", type=Path, default=Path("fuzz-failures"), help="folder of the inputs that fail")
     options = parser.parse_args()
     names = [options.reader] if options.reader else [*READERS]
     limits, failures = Limits(options.seconds, options.megabytes), 0
@@ -309,7 +309,7 @@ def main() -> int:
             kind = result if result in KINDS else "failed"
             counts[kind] += 1
             if kind == "failed" or options.number is not None:
-                report = keep(name, number, options.seed, result, options.keep)
+                report = keep(name, number, options.seed, result, options.output)
                 fault = "".join(re.findall(r'File ".*", line \d+', result)[-1:])
                 if fault not in shown:  # one of each fault is enough to read
                     print(report)
