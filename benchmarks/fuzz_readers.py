@@ -46,14 +46,13 @@ from emdistill.runs.compression import (
     FormRow,
     PlanRow,
     TrialRow,
-    read_compression,
-    write_compression,
 )
 from emdistill.runs.flows import truncate_flows
 from emdistill.runs.gate_record import Machine
 from emdistill.runs.open_run import check_same_run
 from emdistill.runs.reading import remember_reading
 from emdistill.runs.record import read_run
+from emdistill.runs.search_record import read_search, write_search
 from emdistill.ship.measurement import weight_files
 from emdistill.ship.onnx import export_onnx
 from emdistill.ship.onnx_folder import write_onnx_folder
@@ -333,7 +332,7 @@ def compression(folder: Path) -> None:
         ship="int8",
         seconds=99.0,
     )
-    write_compression(
+    write_search(
         folder,
         CompressionRecord(
             command="emdistill compress", settings={"seed": 42}, task="reviews", metric="accuracy", budget="5ms",
@@ -347,7 +346,7 @@ def compression(folder: Path) -> None:
 
 
 def compression_page(folder: Path) -> None:
-    if record := read_compression(folder):
+    if record := read_search(folder, CompressionRecord):
         write_compress_report(folder / "page.html", record)
 
 
