@@ -52,8 +52,8 @@ def spooled(parts: Iterable[Dataset]) -> Dataset:
     """
     parts = iter(parts)
     first = next(parts)
-    features = first.features
-    tables = (part.cast(features).data.table for part in itertools.chain([first], parts))
+    schema = first.features.arrow_schema
+    tables = (part.with_format("arrow")[:].cast(schema) for part in itertools.chain([first], parts))
     held, size = [], 0
     for table in tables:
         held.append(table)
@@ -61,11 +61,11 @@ def spooled(parts: Iterable[Dataset]) -> Dataset:
         if size > IN_MEMORY:
             break
     else:
-        return Dataset(pa.concat_tables(held)).cast(features)
+        return Dataset(pa.concat_tables(held))
     handle, name = tempfile.mkstemp(prefix="emdistill-", suffix=".arrow")
     os.close(handle)
     atexit.register(Path(name).unlink, missing_ok=True)
-    with pa.OSFile(name, "wb") as stream, pa.ipc.new_stream(stream, features.arrow_schema) as writer:
+    with pa.OSFile(name, "wb") as stream, pa.ipc.new_stream(stream, schema) as writer:
         for table in itertools.chain(held, tables):
             writer.write_table(table)
     return Dataset.from_file(name)
