@@ -31,15 +31,7 @@ SCORED, MESSAGES_UNLABELLED, SPLIT_SEED = 3_000, 10_000, 7
 ARMS: dict[str, dict[str, Any]] = {
     "labels": {"method": "hard-labels"},
     "labels-0.3": {"method": "hard-labels", "training": {"num_train_epochs": 0.3}},
-    "labels-2": {"method": "hard-labels", "training": {"num_train_epochs": 2}},
-    "answers-2": {"method": "soft-targets", "training": {"num_train_epochs": 2}},
-    "labels-rate-1e-4": {"method": "hard-labels", "training": {"learning_rate": 1e-4}},
-    "answers-rate-1e-4": {"method": "soft-targets", "training": {"learning_rate": 1e-4}},
-    "bert-emd-rate-2e-4": {"method": "bert-emd", "training": {"learning_rate": 2e-4}},
-    "joint-rate-1e-4": {"training": {"learning_rate": 1e-4}},
-    "joint-rate-4e-4": {"training": {"learning_rate": 4e-4}},
     "joint-2": {"training": {"num_train_epochs": 2}},
-    "joint-4": {"training": {"num_train_epochs": 4}},
     "beta-1": {"method": "bert-emd", "objective": {"beta": 1.0}},
     "beta-30": {"method": "bert-emd", "objective": {"beta": 30.0}},
     "answers": {"method": "soft-targets"},
@@ -64,6 +56,7 @@ def main(
     teachers: str = "minilm",
     arms: str = "labels,answers,bert-emd,joint,fade",
     seeds: str = "0",
+    rate: float | None = None,
 ) -> None:
     """Run what is missing, and print the scores.
 
@@ -76,6 +69,7 @@ def main(
         teachers: minilm, mpnet.
         arms: names of ARMS, comma separated.
         seeds: comma separated.
+        rate: learning rate of all these arms, whose names then end in it; their recipes' if not given.
     """
     folder = Path(output)
     material = prepare(Path(data), folder / "data")
@@ -83,9 +77,9 @@ def main(
         for teacher in teachers.split(","):
             for arm in arms.split(","):
                 for seed in map(int, seeds.split(",")):
-                    place = folder / task / teacher / arm / str(seed)
+                    place = folder / task / teacher / (arm if rate is None else f"{arm}-rate-{rate:g}") / str(seed)
                     examples, options = material[task]
-                    config = run_config(options, ARMS[arm], f"{runs}/{task}/{teacher}", minilm, place, seed)
+                    config = run_config(options, ARMS[arm], f"{runs}/{task}/{teacher}", minilm, place, seed, rate)
                     distill(config, examples=examples)
     print(table(folder))
 
@@ -126,14 +120,20 @@ def split(data: TaskData, learned: Sequence[int], scored: Sequence[int]) -> Task
 
 
 def run_config(
-    options: dict[str, Any], arm: dict[str, Any], teacher: str, minilm: str, place: Path, seed: int
+    options: dict[str, Any],
+    arm: dict[str, Any],
+    teacher: str,
+    minilm: str,
+    place: Path,
+    seed: int,
+    rate: float | None,
 ) -> RunConfig:
     """The options of one run."""
     training = {"num_train_epochs": 1, **options.get("training", {}), **arm.get("training", {})}
     fixed = {"student": "3", "student_source": minilm, "select": "last", "teacher_cache": "states", "baselines": "none"}
     run = {"data": options["task"], "teacher": teacher, "output": str(place), "seed": seed}
     run |= {"teacher_cache_folder": str(place.parents[3] / "teacher_cache"), "resume": (place / RUN_FILE).exists()}
-    training |= {"bf16": True, "gradient_norm_steps": 0}
+    training |= {"bf16": True, "gradient_norm_steps": 0} | ({} if rate is None else {"learning_rate": rate})
     return load_config(**{**options, **arm, **fixed, **run, "training": training})
 
 

@@ -51,6 +51,8 @@ class DistillationArguments(TrainingArguments):
             raise ConfigError(
                 "--training.fsdp shards over accelerators, and this is a CPU; leave it out: torchrun alone"
             )
+        if self.skip_bad_batches and self.world_size > 1:  # the others would wait for gradients that never come
+            raise ConfigError("--training.skip_bad_batches works in one process only; leave it out under torchrun")
 
     @property
     def teacher_dtype(self) -> torch.dtype:

@@ -16,3 +16,9 @@ def test_shards_over_accelerators_need_some(tmp_path) -> None:
 def test_the_teacher_computes_as_is_asked(tmp_path, options: dict[str, bool]) -> None:
     arguments = DistillationArguments(output_dir=str(tmp_path), use_cpu=True, teacher_bf16=False, **options)
     assert str(arguments.teacher_dtype) == "torch.float32"
+
+
+def test_a_process_cannot_leave_out_a_batch_that_the_others_learn(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DistillationArguments, "world_size", 2)
+    with names(ConfigError, "--training.skip_bad_batches", "torchrun"):
+        DistillationArguments(output_dir=str(tmp_path), use_cpu=True, skip_bad_batches=True)
