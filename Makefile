@@ -20,7 +20,7 @@ help:
 	@echo "make demo    distil the built-in task's teacher, offline; about 5 minutes on 2 cores after installation"
 	@echo "make test    linter, formatter, type checker, tests: all that continuous integration runs"
 	@echo "make bench   a short form of every speed benchmark: that they run, and rough figures; two to three minutes"
-	@echo "make audit   known weaknesses of the packages in .venv, by pip-audit; it needs the network"
+	@echo "make audit   known weaknesses of the packages in .venv, by pip-audit; it fails where it cannot ask about one"
 	@echo "make clean   remove .venv, demo-run and every cache"
 
 demo: $(INSTALLED)
@@ -39,7 +39,8 @@ bench: $(BENCH_INSTALLED)
 
 audit: $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) -c constraints.txt -e '.[audit]'
-	$(BIN)/python -m pip_audit --skip-editable
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+.*//' | \
+	  $(BIN)/python -m pip_audit --strict --disable-pip --no-deps --progress-spinner off -r /dev/stdin
 
 $(BENCH_INSTALLED): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) -c constraints.txt -e '.[bench]'

@@ -48,17 +48,21 @@ USER = re.compile(r"@\w+")
 WORD = re.compile(r"\w+")
 
 
-def read_messages() -> TaskData:
-    """The task with its labelled rows and its development set; raises DataError as `messages_splits` does."""
-    splits = messages_splits()
+def read_messages(more_dev: int = 0) -> TaskData:
+    """The task with its labelled rows and its development set, as `messages_splits` has them; raises as it does."""
+    splits = messages_splits(more_dev)
     return TaskData(task=MESSAGES, train=_dataset(splits["train"]), evaluation={"dev": _dataset(splits["dev"])})
 
 
-def messages_splits() -> dict[str, list[Message]]:
-    """The messages of `dev`, of `train`, and those whose `text` alone is taken; raises DataError as `messages` does."""
+def messages_splits(more_dev: int = 0) -> dict[str, list[Message]]:
+    """The messages of `dev`, of `train`, and those whose `text` alone is taken.
+
+    more_dev   so many of the last messages score too, and are no text
+    Raises DataError as `messages` does.
+    """
     rows = messages()
-    first = DEV_ROWS + TRAIN_ROWS
-    return {"dev": rows[:DEV_ROWS], "train": rows[DEV_ROWS:first], "text": rows[first:]}
+    first, end = DEV_ROWS + TRAIN_ROWS, len(rows) - more_dev
+    return {"dev": rows[:DEV_ROWS] + rows[end:], "train": rows[DEV_ROWS:first], "text": rows[first:end]}
 
 
 def messages() -> list[Message]:

@@ -56,6 +56,8 @@ def test_splits_are_apart_and_do_not_depend_on_the_order(package: Path, monkeypa
     assert len({text for part in splits.values() for text, _ in part}) == 20
     write(package, rows[::-1], monkeypatch)
     assert messages_splits() == splits
+    more = messages_splits(more_dev=2)
+    assert (more["dev"], more["text"]) == (splits["dev"] + splits["text"][-2:], splits["text"][:-2])
     data = read_messages()
     assert data.train["text"][:] == [text for text, _ in splits["train"]]
     assert [data.task.labels[label] for label in data.evaluation["dev"]["label"]] == [
