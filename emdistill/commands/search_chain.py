@@ -19,7 +19,7 @@ from emdistill.models.chain import read_operators
 from emdistill.models.encoder import save_student
 from emdistill.models.size import parameter_count
 from emdistill.options import load_config
-from emdistill.runs.chain_search import DISTILLED, OUTSIDE, STATE, STUDENTS, TEACHER, ChainSearch, ChainStudy
+from emdistill.runs.chain_search import DISTILLED, OUTSIDE, STATES, STUDENTS, TEACHER, ChainSearch, ChainStudy
 from emdistill.runs.describe import file_hashes
 from emdistill.runs.open_run import remove
 from emdistill.runs.reading import remember_reading
@@ -125,7 +125,8 @@ def search_chain(
         task=known.name, metric=known.metrics[0], machine=machine(threads),
     )  # fmt: skip
     if overwrite:
-        remove(folder, (ChainSearch.FILE, STATE, STUDENTS, DISTILLED, PAGE, PLOTLY))
+        states = (path.name for path in folder.glob(STATES))
+        remove(folder, (ChainSearch.FILE, *states, STUDENTS, DISTILLED, PAGE, PLOTLY))
     study = ChainStudy(folder, taken_up(folder, record, status="searching"))
     timing: dict[str, Any] = {"runtime": runtime, "length": length, "threads": threads}
     costs = study.record.costs or _measure_costs(study, material, plan, timing)

@@ -2,34 +2,39 @@
 
 SEARCH/
 ├── search.json      the record: costs, rounds, survivors, and the chains found for each limit
-├── supernet.pt      the last finished round: weights, optimizer, survivors
+├── supernet-N.pt    after N rounds, the last ones: weights, optimizer, survivors
 ├── students/WORD/   the chains found, with the supernet's weights
 ├── runs/WORD/       their distillations, where --method was given
 └── report.html      the page
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import FiniteFloat
 
-from emdistill.files import written_whole
+from emdistill.console import say
+from emdistill.files import sha256, written_whole
 from emdistill.runs.search_record import SearchRecord, write_search
 from emdistill.search.chains import BlockCandidate, Chain, ChainCost
 
-STATE, STUDENTS, DISTILLED = "supernet.pt", "students", "runs"
+STATES, STUDENTS, DISTILLED = "supernet-*.pt", "students", "runs"
 OUTSIDE, TEACHER = "outside", "teacher"  # in costs: what is not in the operators; in measured
 
 
 @dataclass(frozen=True, kw_only=True)
 class RoundRow:
-    """A part of the training: its steps, the mean loss of each block, and how many of its candidates were left."""
+    """A part of the training: its steps, the mean loss of each block, and how many of its candidates were left.
+
+    sha256   of the state it left; earlier versions wrote none
+    """
 
     steps: int
     losses: tuple[FiniteFloat, ...]
     survivors: tuple[int, ...]
+    sha256: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +88,15 @@ class ChainStudy:
         self.record = record
         self.survivors: list[list[BlockCandidate]] = []
         self._state: dict[str, Any] = {}
-        if (folder / STATE).is_file():
-            self._state = torch.load(folder / STATE, weights_only=True, map_location="cpu")
+        if not record.rounds:
+            return
+        path = self._state_file()
+        if path.is_file() and sha256(path) == record.rounds[-1].sha256:
+            self._state = torch.load(path, weights_only=True, map_location="cpu")
             self.survivors = [[tuple(name) for name in block] for block in self._state["survivors"]]
-        del record.rounds[self._state.get("round", 0) :]  # one that was stopped before its state was written
+        else:
+            say(f"{path} is missing or damaged (its checksum differs): the supernet learns from its beginning")
+            record.rounds.clear()
 
     def restore(self, **parts: Any) -> None:
         """Give modules, optimizers and schedules the state of the last finished round, where there is one."""
@@ -95,9 +105,18 @@ class ChainStudy:
                 part.load_state_dict(self._state[name])
 
     def end_round(self, done: RoundRow, **parts: Any) -> None:
-        """Write the record, then the state with the states of these parts."""
+        """Write the state with the states of these parts, then the record that vouches for it; the one before goes."""
         self.record.rounds.append(done)
+        path = self._state_file()
+        with written_whole(path) as file:
+            states = {name: part.state_dict() for name, part in parts.items()}
+            torch.save({"survivors": self.survivors} | states, file)
+        self.record.rounds[-1] = replace(done, sha256=sha256(path))
         write_search(self.folder, self.record)
-        state = {"round": len(self.record.rounds), "survivors": self.survivors}
-        with written_whole(self.folder / STATE) as file:
-            torch.save(state | {name: part.state_dict() for name, part in parts.items()}, file)
+        for other in self.folder.glob(STATES):
+            if other != path:
+                other.unlink()
+
+    def _state_file(self) -> Path:
+        """The state after all rounds of the record."""
+        return self.folder / STATES.replace("*", str(len(self.record.rounds)))
