@@ -11,7 +11,7 @@ are rotated where the family rotates them (ModernBERT), and a window over the te
 
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
@@ -189,19 +189,8 @@ _recorder: ContextVar[_Recorder | None] = ContextVar("emdistill_recorder", defau
 
 
 def _forward_recorded(encoder: PreTrainedModel, forward: Callable[[], Any], recorder: _Recorder) -> Any:
-    checkpointed = any(getattr(module, "gradient_checkpointing", False) for module in encoder.modules())
-    if encoder.training and torch.is_grad_enabled() and checkpointed:
-        # The recomputation in the backward pass runs outside the capture and would lose the states' gradient.
-        raise CaptureError(
-            "states of the attention cannot be captured with gradient checkpointing; "
-            "switch that off, or the loss: --objective.attention_scores 0"
-        )
-    token = _recorder.set(recorder)
-    try:
-        with attending(encoder, _recording):
-            outputs = forward()
-    finally:
-        _recorder.reset(token)
+    with _recorded(encoder, recorder), _computed_again_alike(encoder, recorder):
+        outputs = forward()
     if recorder.passed != len(recorder.attending):
         raise CaptureError(
             f"the attention scores of this {encoder.config.model_type!r} model cannot be had: "
@@ -209,6 +198,54 @@ def _forward_recorded(encoder: PreTrainedModel, forward: Callable[[], Any], reco
             "interface; switch off the attention_scores loss: --objective.attention_scores 0"
         )
     return outputs
+
+
+@contextmanager
+def _recorded(encoder: PreTrainedModel, recorder: _Recorder) -> Iterator[None]:
+    """While open, the model attends by the recording twin of its implementation, for this recorder."""
+    token = _recorder.set(recorder)
+    try:
+        with attending(encoder, _recording):
+            yield
+    finally:
+        _recorder.reset(token)
+
+
+class _MadeAnew(AbstractContextManager[None]):
+    """A context that can be entered again once it is left: one backward pass per gradient norm enters it."""
+
+    def __init__(self, make: Callable[[], AbstractContextManager[None]]) -> None:
+        self._make = make
+
+    def __enter__(self) -> None:
+        self._context = self._make()
+        self._context.__enter__()
+
+    def __exit__(self, *raised: Any) -> bool | None:
+        return self._context.__exit__(*raised)
+
+
+@contextmanager
+def _computed_again_alike(encoder: PreTrainedModel, recorder: _Recorder) -> Iterator[None]:
+    """While open, gradient checkpointing computes a layer again, in the backward pass, as it is computed now.
+
+    States keep their gradient: what a layer records when it is computed again is not used.
+    """
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        ahead = recorder.attending[recorder.passed :]  # this layer first
+        again = partial(_Recorder, recorder.modules, ahead, recorder.chosen, recorder.needs)
+        return nullcontext(), _MadeAnew(lambda: _recorded(encoder, again()))
+
+    layers: list[Any] = [layer for layer in encoder.modules() if getattr(layer, "gradient_checkpointing", False)]
+    before = [layer._gradient_checkpointing_func for layer in layers]
+    try:
+        for layer, function in zip(layers, before, strict=True):
+            layer._gradient_checkpointing_func = partial(function, use_reentrant=False, context_fn=contexts)
+        yield
+    finally:
+        for layer, function in zip(layers, before, strict=True):
+            layer._gradient_checkpointing_func = function
 
 
 def _recording(name: str) -> str:

@@ -10,6 +10,7 @@ from datasets import Dataset
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from emdistill.errors import ConfigError
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.capture import capture
 from emdistill.models.teacher import TeacherSource
@@ -91,7 +92,7 @@ def prove(lesson: Lesson) -> None:
             student.train()
             objective = copy.deepcopy(stage.objective.of(batch)).to(device)
             if settings.gradient_checkpointing:
-                student.gradient_checkpointing_enable()  # type: ignore[no-untyped-call]
+                _switch_checkpointing_on(student)
             try:
                 states = taught = capture(student, batch, objective.student_needs, objective.student_layers)
                 if teacher is not None and stage.reads_teacher:
@@ -102,3 +103,11 @@ def prove(lesson: Lesson) -> None:
                     student.gradient_checkpointing_disable()  # type: ignore[no-untyped-call]
                 student.zero_grad(set_to_none=True)
                 student.train(was_training)
+
+
+def _switch_checkpointing_on(student: PreTrainedModel) -> None:
+    try:  # the first name is that of transformers from 5.23 on
+        getattr(student, "activation_checkpointing_enable", student.gradient_checkpointing_enable)()
+    except ValueError as error:  # transformers' own, for a family that it does not have it for
+        mend = "leave it out, or lower --training.per_device_train_batch_size"
+        raise ConfigError(f"--training.gradient_checkpointing true: {error} {mend}") from None

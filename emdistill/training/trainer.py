@@ -61,6 +61,14 @@ class StudentWithObjective(nn.Module):
         total, terms = self.objective(states, states if teacher is None else teacher, batch, meanwhile, norms)
         return total, terms
 
+    def activation_checkpointing_enable(self, **options: Any) -> None:
+        """The student's: transformers' Trainer calls it here."""
+        self.student.activation_checkpointing_enable(**options)
+
+    def gradient_checkpointing_enable(self, **options: Any) -> None:
+        """The same, under the name of earlier versions of transformers."""
+        self.student.gradient_checkpointing_enable(**options)  # type: ignore[no-untyped-call]
+
 
 def _second_names(module: nn.Module) -> list[str]:
     """The names under which a tied weight (a masked-LM's decoder) is met again."""

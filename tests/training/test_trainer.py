@@ -321,6 +321,22 @@ def test_a_student_learns_nearly_the_same_from_a_teacher_in_bfloat16(new_trainer
     assert losses[1] != losses[0]
 
 
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")  # the name until transformers 5.23
+@pytest.mark.parametrize("method", ["bert-emd", "balanced", "minilm"])
+def test_gradient_checkpointing_changes_nothing(new_trainer, tiny_tokenizer, method: str) -> None:
+    """Every layer is computed twice, dropout and all, and the student is the same."""
+    data = rows(examples([0, 1] * 8), tiny_tokenizer)
+    logs = []
+    for checkpointing in (False, True):
+        trainer = new_trainer(
+            data, method=method, dropout=0.1, max_steps=3, logging_steps=1, gradient_checkpointing=checkpointing
+        )
+        trainer.train()
+        logs.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+    assert len(logs[0]) == 3
+    assert logs[1] == pytest.approx(logs[0], rel=1e-5)
+
+
 def test_token_budgets_are_for_one_process(new_trainer, tiny_tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = new_trainer(rows(examples([0, 1] * 4), tiny_tokenizer), tokens_per_batch=100)
     monkeypatch.setattr(DistillationArguments, "world_size", 2)
