@@ -103,7 +103,7 @@ class ShardWriter:
         self._lock = FileLock(f"{self.folder}.lock")
         self._held: FileLock | None = None  # of the shard that this process is at
         self._digest: tuple[int, str] | None = None  # of the shard that it has written and not noted
-        self._is_known = False  # that what is to come fits on the disk
+        self._has_room = False  # that what is to come fits on the disk
 
     def write(self, compute: Compute, report: Callable[[float], object]) -> None:
         """Return once no part is lacking; until then compute shards, and wait where others are at the last ones.
@@ -124,7 +124,7 @@ class ShardWriter:
 
     def _next(self, report: Callable[[float], object]) -> tuple[Begun, Shard] | None:
         """Note the shard that is written and take one that nobody is at; None once no part is lacking."""
-        has_waited = self._digest is not None  # or worked, at least
+        is_said = self._digest is not None  # not of the last shards, which end soon
         while True:
             with self._lock:
                 self._seal()
@@ -137,11 +137,10 @@ class ShardWriter:
                 report(begun.share())
                 if (shard := self._taken(begun)) is not None:
                     return begun, shard
-            if not has_waited and is_first_process():
-                print(
-                    visible(f"another process is at the teacher cache {self.folder}; waiting for it"), file=sys.stderr
-                )
-            has_waited = True
+            if not is_said and is_first_process():
+                at_work = f"another process is at the teacher cache {self.folder}; waiting for it"
+                print(visible(at_work), file=sys.stderr)
+            is_said = True
             time.sleep(WAIT)
 
     def _begun(self, lacking: list[Part]) -> Begun:
@@ -150,15 +149,15 @@ class ShardWriter:
         Work on other parts is shared while others are at it: they are needed too, or were there already.
         """
         begun = self._read()
-        fits = begun is not None and (({*begun.parts} == {*lacking} and begun.tokens == self.tokens) or begun.is_whole)
-        is_new = begun is None or not (fits or self._is_attended())
+        is_ours = begun is not None and {*begun.parts} == {*lacking} and begun.tokens == self.tokens
+        is_new = begun is None or not (is_ours or begun.is_whole or self._is_attended())
         if begun is None or is_new:
             self._forget()
             self.files.clear(self.files.lacking(lacking, explain=True))
             begun = Begun(self.files.layout, lacking, self.tokens, {})
-        if not self._is_known:
+        if not self._has_room:
             self.files.check_space(begun.bytes_to_come())
-            self._is_known = True
+            self._has_room = True
         if is_new:
             self._note(begun)
         return begun
