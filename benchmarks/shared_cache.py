@@ -46,7 +46,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             wrong = sum(bool(trial.fault) for trial in trials)
             lines.append([str(number) for number in (workers, len(trials), kills, twice, wrong)])
     headings = ["workers", "trials", "processes killed", "shards computed twice", "other bytes or counts"]
-    print(markdown(Table(headings, lines)), *faults, sep="\n")
+    table = markdown(Table(headings, lines))
+    if options.output:
+        options.output.write_text(table, encoding="utf-8")
+    print(table, *faults, sep="\n")
     sys.exit(bool(faults))
 
 
@@ -145,6 +148,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", default="1,2,4", help="counts of processes, separated by commas")
     parser.add_argument("--trials", type=int, default=20, help="of each count")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--output", type=Path, metavar="FILE.md", help="write the table there too")
     return parser.parse_args(argv)
 
 
