@@ -3,6 +3,7 @@
     python benchmarks/faults.py writes --case steps             # every write, rename and fsync fails once: disk full
     python benchmarks/faults.py kills --case steps --moments 50  # SIGKILL at random moments
     python benchmarks/faults.py writes --case steps --first 101 --last 200
+    python benchmarks/faults.py kills --case steps --processes 2  # one training by two processes, all killed at once
 
 Each time the command is then called as its user would, with --resume where a run stands, and has to leave the files of
 the undisturbed run, bit for bit: student, flows with layer weights, graph, mapping. Batches that were learned twice are
@@ -19,6 +20,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -94,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not os.environ.get(PRELOADED):
         _again_with_faults(sys.argv[1:] if argv is None else argv)
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        bench = Bench(Path(folder), CASES[options.case])
+        bench = Bench(Path(folder), CASES[options.case], options.processes)
         whole = bench.undisturbed()
         print(
             f"{options.case}: {whole.writes} writes, renames and fsyncs, {whole.batches} batches, "
@@ -136,12 +138,16 @@ class Trial:
 
 
 class Bench:
-    """A folder with a teacher, data and outputs, in which commands are run by forked children."""
+    """A folder with a teacher, data and outputs, in which commands are run by forked children.
 
-    def __init__(self, folder: Path, case: Case) -> None:
-        self.folder, self.case = folder, case
+    processes   that do a training together, as torchrun starts them
+    """
+
+    def __init__(self, folder: Path, case: Case, processes: int = 1) -> None:
+        self.folder, self.case, self.processes = folder, case, 1
         self.out, self.counter, self.count = folder / "out", folder / "batches", folder / "writes"
         self._prepare()
+        self.processes = processes
         self.before = folder / "before"
         if case.before:
             assert self._run(self._words(case.before)) == 0, self.told
@@ -194,24 +200,35 @@ class Bench:
         return Trial(felt, twice, fault or (f"left behind: {left}" if left else ""))
 
     def _run(self, words: Sequence[str], *, fails_at: int = 0, kill_after: float | None = None) -> int:
-        """The exit code of a forked child that runs this command; -9 where it was killed."""
+        """The exit code of a forked child that runs this command, or of several; -9 where they were killed."""
         sys.stdout.flush()
-        child = os.fork()
-        if not child:
-            os._exit(self._child(words, fails_at))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        (self.folder / "told").write_bytes(b"")
+        children = []
+        for rank in range(self.processes):
+            children.append(os.fork())
+            if not children[-1]:
+                if self.processes > 1:
+                    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(self.processes)}
+                    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+                os._exit(self._child(words, fails_at, is_first=rank == 0))
         if kill_after is not None:
             time.sleep(kill_after)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            for child in children:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
         self.told = (self.folder / "told").read_text(errors="replace")
-        return code
+        return max(codes, key=abs)
 
-    def _child(self, words: Sequence[str], fails_at: int) -> int:
-        told = os.open(self.folder / "told", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    def _child(self, words: Sequence[str], fails_at: int, *, is_first: bool) -> int:
+        told = os.open(self.folder / "told", os.O_WRONLY | os.O_APPEND)
         os.dup2(told, 1)
         os.dup2(told, 2)
-        _note_batches(self.counter)
+        if is_first:
+            _note_batches(self.counter)
         faults = ctypes.CDLL(os.environ[PRELOADED])
         faults.faults_arm(str(self.out).encode(), ctypes.c_long(fails_at))
         from emdistill.cli import main as emdistill
@@ -224,13 +241,16 @@ class Bench:
 
             traceback.print_exc()
             code = 70
-        self.count.write_text(str(faults.faults_count()))
+        if is_first:
+            self.count.write_text(str(faults.faults_count()))
         sys.stdout.flush()
         sys.stderr.flush()
         return code
 
     def _words(self, command: str) -> list[str]:
-        return command.format(place=self.folder, out=self.out).split()
+        words = command.format(place=self.folder, out=self.out).split()
+        share = ["--training.per_device_train_batch_size", str(8 // self.processes)]  # of the 8 rows of a step
+        return words + share * (self.processes > 1)
 
     def _clear(self) -> None:
         shutil.rmtree(self.out, ignore_errors=True)
@@ -310,7 +330,7 @@ def _say(options: argparse.Namespace, done: Mapping[Any, Trial]) -> None:
     )
     if options.output:
         figures = {"case": options.case, "what": options.what, "trials": len(done), "felt": len(felt),
-                   "faults": len(faults), "most batches twice": twice}  # fmt: skip
+                   "faults": len(faults), "most batches twice": twice, "processes": options.processes}  # fmt: skip
         with options.output.open("a", encoding="utf-8") as file:
             file.write(json.dumps(figures) + "\n")
     sys.exit(bool(faults))
@@ -325,6 +345,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--last", type=int, help="the last one; all if not given")
     parser.add_argument("--every", type=int, default=1, help="leave out all but one of so many")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--processes", type=int, default=1, help="that do the training together")
     parser.add_argument("--output", type=Path, metavar="FILE.jsonl", help="add the figures, a line")
     return parser.parse_args(argv)
 

@@ -4,6 +4,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -33,6 +34,13 @@ def mean_over_processes(values: "Tensor") -> "Tensor":
         distributed.all_reduce(values)
         values /= distributed.get_world_size()
     return values
+
+
+def any_process(says: bool, device: "torch.device") -> bool:
+    """Whether any process of the training says so; all of them come here. `device` is where tensors are exchanged."""
+    import torch
+
+    return says if not _are_several() else bool(mean_over_processes(torch.tensor(float(says), device=device)) > 0)
 
 
 def of_all_processes(values: "Tensor") -> "Tensor":

@@ -17,7 +17,7 @@ from emdistill.models.teacher import Teacher
 from emdistill.processes import is_first_process
 from emdistill.runs.describe import describe_arithmetic, describe_model, objective_and_sizes, versions
 from emdistill.runs.distillation import as_distillation
-from emdistill.runs.learn import learn
+from emdistill.runs.learn import learn, rows_per_step
 from emdistill.runs.open_run import Run, open_run
 from emdistill.runs.record import RunRecord
 from emdistill.runs.student_artifact import StudentArtifact, write_student
@@ -111,6 +111,7 @@ def _distill_text(config: RunConfig, run: Run, *, quiet: bool) -> StudentArtifac
         corpus={name: getattr(text.corpus, name) for name in COUNTS},
         selection=LAST_IS_KEPT,
         rows={"train": len(text.train), "held out": len(text.held_out)},
+        rows_per_step=rows_per_step(stages, arguments),
         arithmetic=describe_arithmetic(arguments[0]),
         objective={stage.name: str(stage.objective) for stage in stages},
         teacher=describe_model(teacher.model),

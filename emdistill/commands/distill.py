@@ -35,7 +35,7 @@ from emdistill.runs.describe import (
     versions,
 )
 from emdistill.runs.distillation import as_distillation
-from emdistill.runs.learn import count_steps, learn, prepare, steps_per_epoch
+from emdistill.runs.learn import count_steps, learn, prepare, rows_per_step, steps_per_epoch
 from emdistill.runs.open_run import Run, open_run
 from emdistill.runs.reading import remember_reading
 from emdistill.runs.record import RunRecord
@@ -179,6 +179,7 @@ def _lesson(config: RunConfig, data: TaskData, teacher: OpenTeacher, sample: Any
         rows=splits.rows,
         unlabelled=splits.unlabelled,
         steps_per_epoch=steps_per_epoch(arguments[0], splits.batches),
+        rows_per_step=rows_per_step(stages, arguments),
         texts_cut_at_max_length=splits.cut,
         share_of_padding=splits.padding,
         arithmetic=describe_arithmetic(arguments[0]),

@@ -11,7 +11,7 @@ from emdistill.models.encoder import encoder_shape, fingerprint, load_classifier
 from emdistill.options import load_finetune_config
 from emdistill.processes import is_first_process
 from emdistill.runs.describe import describe_data, file_hashes, versions
-from emdistill.runs.learn import learn, prepare
+from emdistill.runs.learn import learn, prepare, rows_per_step
 from emdistill.runs.open_run import open_run
 from emdistill.runs.reading import remember_reading
 from emdistill.runs.record import RunRecord
@@ -82,6 +82,7 @@ def _lesson(config: FinetuneConfig, data: TaskData) -> tuple[Lesson, RunRecord]:
         task=describe_data(data),
         selection=splits.selection,
         rows=splits.rows,
+        rows_per_step=rows_per_step(stages, arguments),
     )
     lesson = Lesson(model, tokenizer, stages, arguments, splits.train, choose_on=splits.choose_on, score=splits.score)
     return lesson, record

@@ -7,21 +7,16 @@
     FOLDER/attention-3.bin    float16, h·l·l scores for an example of l tokens
     FOLDER/queries-3.bin      float16 [tokens, d], and likewise keys-3.bin and values-3.bin
 
-Examples stand without padding in the order of writing, longest first. So files are only appended to, where a full disk
-is an error (through a memory map it would end the process), and an example is one read per file. While they are
-written they are called FILE.begun, and progress.json says how many examples are safe: whoever writes them after a kill
-goes on from there.
+Examples stand without padding in the order of writing, longest first, and an example is one read per file. Files are
+written as such, where a full disk is an error (through a memory map it would end the process); cache_shards.py says
+how, and what stands in the folder meanwhile.
 """
 
-import hashlib
 import json
 import math
-import os
 import shutil
 import sys
-import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,14 +25,12 @@ import numpy as np
 from torch import Tensor
 
 from emdistill.errors import CacheError
-from emdistill.files import flush, sha256, write_whole
+from emdistill.files import sha256, write_whole
 from emdistill.models.capture import OF_ATTENTION, OF_LAYERS, STATES, check_states, chosen_layers, field_of
 from emdistill.states import EncoderShape, EncoderStates
 
 FORMAT = 1
 GIB = 2**30
-PROGRESS = "progress.json"
-SAVE_SECONDS = 60.0  # of work are lost at most where the process is killed
 
 
 class Part(NamedTuple):
@@ -178,9 +171,8 @@ class CacheFiles:
         trusted = self._trusted(explain)
         return [part for part in parts if part not in trusted]
 
-    def check_space(self, parts: Collection[Part]) -> None:
-        """Raise CacheError unless `parts` fit on the disk and leave 1 GiB or 5 % of the free space."""
-        size = sum(self.layout.file_bytes(part) for part in parts)
+    def check_space(self, size: int) -> None:
+        """Raise CacheError unless so many bytes fit on the disk and leave 1 GiB or 5 % of the free space."""
         free = shutil.disk_usage(self.folder).free
         if size > free - min(GIB, 0.05 * free):
             raise CacheError(
@@ -189,84 +181,11 @@ class CacheFiles:
             )
 
     def clear(self, parts: Collection[Part]) -> None:
-        """Remove `parts`, and what a crash left unfinished but can be gone on with."""
-        for path in [*(self.folder / part.file for part in parts), *self.folder.glob("*.part")]:
-            path.unlink(missing_ok=True)
+        """Remove `parts`."""
+        for part in parts:
+            (self.folder / part.file).unlink(missing_ok=True)
 
-    @contextmanager
-    def writing(self, parts: Sequence[Part]) -> Iterator[tuple[int, Callable[[np.ndarray, EncoderStates], None]]]:
-        """Write `parts`: yields how many examples of the layout's order stand already, and append(rows, states).
-
-        Whatever ends it, what has been appended is kept for the next time; the index lists files that are whole.
-        """
-        begun = {part: self.folder / f"{part.file}.begun" for part in parts}
-        done, digests = self._taken_up(begun)
-        saved = time.monotonic()
-        with ExitStack() as stack:
-            files = {part: stack.enter_context(path.open("r+b" if done else "wb")) for part, path in begun.items()}
-            for part, file in files.items():
-                file.truncate(self._bytes(part, done))
-                file.seek(0, os.SEEK_END)
-
-            def append(rows: np.ndarray, states: EncoderStates) -> None:
-                nonlocal done, saved, digests
-                spans = self.layout.token_spans(rows, states.mask)
-                now = {part: digest.copy() for part, digest in digests.items()}
-                for part, file in files.items():
-                    for values in self._values(part, rows, spans, states):
-                        file.write(values.data)
-                        now[part].update(values.data)
-                done, digests = done + len(rows), now  # only of whole batches
-                if time.monotonic() - saved >= SAVE_SECONDS:
-                    save()
-                    saved = time.monotonic()
-
-            def save() -> None:
-                for file in files.values():
-                    file.flush()
-                    os.fsync(file.fileno())
-                sums = {part.file: digest.hexdigest() for part, digest in digests.items()}
-                write_whole(self.folder / PROGRESS, json.dumps({"examples": done, "sha256": sums}) + "\n")
-
-            try:
-                yield done, append
-                save()
-            except CacheError:  # these states cannot be kept
-                self._forget()
-                raise
-            except BaseException:
-                with suppress(OSError):  # a full disk: what was saved before counts
-                    save()
-                if not (self.folder / PROGRESS).exists():
-                    self._forget()
-                raise
-        for part, path in begun.items():
-            path.replace(self.folder / part.file)
-        flush(self.folder)
-        self._write_index(self._trusted() | {part: digest.hexdigest() for part, digest in digests.items()})
-        (self.folder / PROGRESS).unlink()
-
-    def _taken_up(self, begun: dict[Part, Path]) -> tuple[int, dict[Part, Any]]:
-        """How many examples an earlier process has left in the files `begun`, and the digests of these."""
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            progress = json.loads((self.folder / PROGRESS).read_text(encoding="utf-8"))
-            done, sums = int(progress["examples"]), progress["sha256"]
-            digests = {part: _digest_of(path, self._bytes(part, done)) for part, path in begun.items()}
-            if {part.file: digest.hexdigest() for part, digest in digests.items()} == sums:
-                return done, digests
-        self._forget()
-        return 0, {part: hashlib.sha256() for part in begun}
-
-    def _forget(self) -> None:
-        """Remove what was begun."""
-        for leftover in (*self.folder.glob("*.begun"), self.folder / PROGRESS):
-            leftover.unlink(missing_ok=True)
-
-    def _bytes(self, part: Part, examples: int) -> int:
-        """What the first examples, in the layout's order, take of a file."""
-        return int(self.layout.values(part.kind)[self.layout.order[:examples]].sum()) * part.dtype.itemsize
-
-    def _values(self, part: Part, rows: np.ndarray, spans: list[slice], states: EncoderStates) -> Iterator[np.ndarray]:
+    def values(self, part: Part, rows: np.ndarray, spans: list[slice], states: EncoderStates) -> Iterator[np.ndarray]:
         """The numbers of one file for one batch, example by example."""
         state: Any = getattr(states, field_of(part.kind))
         state = state if part.layer is None else state[part.layer]
@@ -316,7 +235,9 @@ class CacheFiles:
         same = _read_once(path, there.st_ino, there.st_mtime_ns) == checksum
         return "" if same else "has another checksum than when it was written"
 
-    def _write_index(self, parts: dict[Part, str]) -> None:
+    def list_also(self, written: dict[Part, str]) -> None:
+        """Vouch for files, by their checksums, beside those that the index lists already."""
+        parts = self._trusted() | written
         lengths = self.layout.lengths
         files = [
             {
@@ -332,16 +253,6 @@ class CacheFiles:
         ]
         index = {"format": FORMAT, "key": self.key, "rows": len(lengths), "tokens": int(lengths.sum()), "files": files}
         write_whole(self.folder / "index.json", json.dumps(index, indent=1) + "\n")
-
-
-def _digest_of(path: Path, size: int) -> Any:
-    """The digest, still open, of the first bytes of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while size > 0 and (block := file.read(min(size, 2**20))):
-            digest.update(block)
-            size -= len(block)
-    return digest
 
 
 @cache

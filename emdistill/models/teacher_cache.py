@@ -3,6 +3,8 @@
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +12,16 @@ import numpy as np
 import torch
 from datasets import Dataset
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 from torch import Tensor
 
 from emdistill.errors import CacheError
-from emdistill.files import one_at_a_time
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.cache_files import FORMAT, CacheFiles, Layout, Part, parts_of, within
+from emdistill.models.cache_shards import ShardWriter
 from emdistill.models.capture import OF_LAYERS, field_of
 from emdistill.models.teacher import Teacher
+from emdistill.processes import is_first_process
 from emdistill.states import ANSWERS, ENDS, EncoderStates, teacher_part
 
 Collate = Callable[[list[dict[str, Any]]], Mapping[str, Tensor]]
@@ -100,8 +103,8 @@ def open_teacher_cache(
     collate           pads a list of rows to a batch
     tokens_per_batch  rows × longest, at most, while writing
     description       of the progress bar on stderr; '': no bar
-    Of two runs at once one writes and the other waits; what a crash leaves is gone on with. Damage is found by checksum
-    and written anew.
+    Several processes, of one run or of several, compute what is lacking together, and what a crash leaves is gone on
+    with. Damage is found by checksum and written anew.
     Raises CacheError where the outputs do not fit on the disk or in half precision, or the folder cannot be written to.
     """
     encoded = examples.select_columns([name for name in READ if name in examples.column_names]).with_format(None)
@@ -117,12 +120,9 @@ def open_teacher_cache(
     files = CacheFiles(folder / key[:16], key, layout)
     try:
         if files.lacking(parts):
-            files.folder.mkdir(parents=True, exist_ok=True)
-            with one_at_a_time(folder / f"{key[:16]}.lock", f"the teacher cache {files.folder}"):
-                if lacking := files.lacking(parts, explain=True):  # another run may have written them meanwhile
-                    files.clear(lacking)
-                    files.check_space(lacking)
-                    _write(files, lacking, teacher, encoded, collate, tokens_per_batch, description)
+            writer = ShardWriter(files, parts, tokens_per_batch)
+            with _bar(description) as report, fast_float32():
+                writer.write(partial(_states, teacher, encoded, collate), report)
         return TeacherCache(files, parts)
     except OSError as error:
         raise CacheError(
@@ -131,33 +131,23 @@ def open_teacher_cache(
         ) from error
 
 
-def _write(
-    files: CacheFiles,
-    parts: Sequence[Part],
-    teacher: Teacher,
-    encoded: Dataset,
-    collate: Collate,
-    tokens_per_batch: int,
-    description: str,
-) -> None:
+def _states(
+    teacher: Teacher, encoded: Dataset, collate: Collate, rows: np.ndarray, parts: Sequence[Part]
+) -> EncoderStates:
+    """The teacher's states of one batch, those that the parts hold."""
+    inputs = collate([encoded[row] for row in rows.tolist()])
+    inputs = {name: tensor.to(teacher.model.device) for name, tensor in inputs.items()}
     needs = {part.kind for part in parts} - {"logits"}
-    layers = {part.layer for part in parts if part.layer is not None}
-    console = Console(stderr=True)
-    with files.writing(parts) as (done, append), fast_float32():
-        batches = list(_batches(files.layout, tokens_per_batch, done))
-        for rows in track(batches, description, transient=True, disable=not description, console=console):
-            inputs = collate([encoded[row] for row in rows.tolist()])
-            inputs = {name: tensor.to(teacher.model.device) for name, tensor in inputs.items()}
-            append(rows, teacher(inputs, needs, layers))
+    return teacher(inputs, needs, {part.layer for part in parts if part.layer is not None})
 
 
-def _batches(layout: Layout, tokens: int, start: int = 0) -> Iterator[np.ndarray]:
-    """Examples in the order of the files, from `start`, in batches of rows × longest within `tokens`, or of one."""
-    while start < len(layout.order):
-        longest = max(1, int(layout.lengths[layout.order[start]]))
-        count = max(1, tokens // longest)
-        yield layout.order[start : start + count]
-        start += count
+@contextmanager
+def _bar(description: str) -> Iterator[Callable[[float], object]]:
+    """A bar on stderr, of the first process; what it gives is told the share that is done."""
+    is_shown = bool(description) and is_first_process()
+    with Progress(console=Console(stderr=True), transient=True, disable=not is_shown) as bar:
+        task = bar.add_task(description, total=1.0)
+        yield lambda share: bar.update(task, completed=share)
 
 
 def _key(teacher: Teacher, encoded: Dataset) -> str:

@@ -62,6 +62,11 @@ def steps_per_epoch(settings: DistillationArguments, batches: int) -> int:
     return math.ceil(of_each / settings.gradient_accumulation_steps)
 
 
+def rows_per_step(stages: Sequence[Stage], arguments: Sequence[DistillationArguments]) -> dict[str, int]:
+    """Rows per update of the student, by stage."""
+    return {stage.name: settings.rows_per_step for stage, settings in zip(stages, arguments, strict=True)}
+
+
 def count_steps(stages: Sequence[Stage], arguments: Sequence[DistillationArguments], batches: int) -> None:
     """Let a stage that learns from labels alone take as many steps as if it learned from text without labels too."""
     for stage, settings in zip(stages, arguments, strict=True):

@@ -30,7 +30,7 @@ from filelock import FileLock, Timeout
 
 from emdistill.errors import BusyError, Interrupted, OutputError
 from emdistill.files import MEND, sha256, storage_errors
-from emdistill.processes import is_first_process, wait_for_all
+from emdistill.processes import is_first_process, process_count, wait_for_all
 from emdistill.runs.record import RUN_FILE, VERSION, RunRecord, read_run, write_run
 
 LOCK = ".lock"
@@ -67,6 +67,10 @@ PLACES = (
     "teacher_cache_folder",
     "baselines",
 )
+
+
+# How the rows of a step are shared out; it is their number that counts.
+SHARES = {"per_device_train_batch_size", "gradient_accumulation_steps"}
 
 
 class Run:
@@ -225,25 +229,34 @@ def check_same_run(folder: Path, before: RunRecord, now: RunRecord) -> None:
     """Refuse to resume a run that was started with another configuration, teacher or data.
 
     An option that the earlier record does not have was added later, and differs in nothing. Not so under `training`,
-    whose entries are those that were given: one more is another training.
+    whose entries are those that were given: one more is another training. How the rows of a step are shared among
+    processes and accumulated gradients may differ, but not their number.
     Raises OutputError that lists the differences.
     """
     pairs: dict[str, tuple[Any, Any]] = {}
+    are_counted = bool(before.rows_per_step and now.rows_per_step)
     for name, value in json.loads(json.dumps(dict(now.config))).items():
         if name in PLACES or name not in before.config:
             continue
         earlier = before.config[name]
         if isinstance(earlier, Mapping) and isinstance(value, Mapping):
-            entries = {*earlier, *value} if name == "training" else earlier
+            entries = {*earlier, *value} - (SHARES if are_counted else set()) if name == "training" else {*earlier}
             pairs |= {f"config.{name}.{entry}": (earlier.get(entry), value.get(entry)) for entry in sorted(entries)}
         else:
             pairs[f"config.{name}"] = (earlier, value)
+    mend = "resume it as it was started, or replace it with --overwrite"
+    if are_counted and before.rows_per_step != now.rows_per_step:
+        pairs |= {
+            f"rows per step of stage {stage}": (rows, now.rows_per_step.get(stage))
+            for stage, rows in before.rows_per_step.items()
+        }
+        mend = (
+            f"choose --training.per_device_train_batch_size for {process_count()} process(es) so that a step has as "
+            f"many rows as then; {mend}"
+        )
     pairs |= {f"hashes.{name}": (before.hashes.get(name), value) for name, value in now.hashes.items()}
     if differences := "".join(f"  {name}: {a!r} then, {b!r} now\n" for name, (a, b) in pairs.items() if a != b):
-        raise OutputError(
-            f"{folder} holds a run of another configuration:\n{differences}"
-            "resume it as it was started, or replace it with --overwrite"
-        )
+        raise OutputError(f"{folder} holds a run of another configuration:\n{differences}{mend}")
 
 
 def damaged_file(folder: Path, record: RunRecord) -> str:

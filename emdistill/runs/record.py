@@ -129,6 +129,7 @@ class RunRecord:
     rows        how many were learned from, and chosen on
     unlabelled  how many texts without labels were read, left out and kept; None where none were given
     steps_per_epoch  updates of the student per pass over all that is learned from
+    rows_per_step  by stage: rows per update of the student, of all processes and accumulated gradients together
     objective   equation by stage
     teacher     of several the sizes are added up, and the shape is the first one's
     teachers    each of them, where they are several
@@ -150,6 +151,7 @@ class RunRecord:
     rows: dict[str, int] = field(default_factory=dict)
     unlabelled: dict[str, int] | None = None
     steps_per_epoch: int | None = None
+    rows_per_step: dict[str, int] = field(default_factory=dict)
     texts_cut_at_max_length: int | None = None
     share_of_padding: float | None = None
     arithmetic: dict[str, Any] = field(default_factory=dict)

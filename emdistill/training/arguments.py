@@ -55,6 +55,11 @@ class DistillationArguments(TrainingArguments):
             raise ConfigError("--training.skip_bad_batches works in one process only; leave it out under torchrun")
 
     @property
+    def rows_per_step(self) -> int:
+        """Rows per update of the student, of all processes together."""
+        return int(self.train_batch_size * self.world_size * self.gradient_accumulation_steps)
+
+    @property
     def teacher_dtype(self) -> torch.dtype:
         """What the teacher computes in."""
         if self.teacher_bf16 is None and self.fp16:

@@ -24,7 +24,7 @@ from emdistill.errors import ConfigError, Interrupted
 from emdistill.files import damage, folder_written_whole, put_back, seal, storage_errors
 from emdistill.models.own_answers import OwnAnswers
 from emdistill.models.teacher import TeacherSource
-from emdistill.processes import is_first_process, wait_for_all
+from emdistill.processes import any_process, is_first_process, wait_for_all
 from emdistill.training.arguments import DistillationArguments
 from emdistill.training.lesson import Lesson
 from emdistill.training.stage import Stage
@@ -46,6 +46,7 @@ LEAST = {
     "flow_steps": 0,
     "tokens_per_batch": 0,
 }
+STEPS_BETWEEN_QUESTIONS = 10  # of processes on accelerators, whether any is to stop
 DEFAULT_EPOCHS = 3.0  # transformers' own
 
 
@@ -103,7 +104,7 @@ def run_stages(
             trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints) if resume else None)
         histories.append({"stage": stage.name, "log": trainer.state.log_history})
         _save_finished(student, finished, trainer.state.log_history)
-        if stop.requested:
+        if stop.is_asked(settings):
             raise Interrupted(f"stopped after stage '{stage.name}'")
     student.train(False)
     return histories
@@ -115,8 +116,8 @@ def _last_checkpoint(folder: Path) -> str | None:
     for place in sorted(checkpoints, key=lambda place: int(place.name.rpartition("-")[2]), reverse=True):
         if not (fault := damage(place) or _damage_of_best(place)):
             return str(place)
-        print(f"{place} is passed over: {fault}", file=sys.stderr)
         if is_first_process():
+            print(f"{place} is passed over: {fault}", file=sys.stderr)
             shutil.rmtree(place, ignore_errors=True)
     return None
 
@@ -218,20 +219,26 @@ class ProgressWithLoss(ProgressCallback):
 class StopOnRequest(TrainerCallback):
     """Once `requested` is set: a checkpoint after the step under way, then Interrupted.
 
-    At the end of an epoch its evaluation and checkpoint come first, and what is complete is not cut short.
+    At the end of an epoch its evaluation and checkpoint come first, and what is complete is not cut short. Several
+    processes stop together; on accelerators they ask each other every ten steps, for it has them wait.
     """
 
     def __init__(self, stage: str) -> None:
         self.stage = stage
         self.requested = False
 
+    def is_asked(self, args: Any) -> bool:
+        """Whether any process is asked to stop; called by all at the same points."""
+        return any_process(self.requested, args.device)
+
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
-        if self.requested and not control.should_training_stop and not float(state.epoch or 0).is_integer():
-            control.should_save = True
+        is_now = args.world_size == 1 or args.device.type == "cpu" or state.global_step % STEPS_BETWEEN_QUESTIONS == 0
+        if is_now and self.is_asked(args) and not control.should_training_stop:
+            control.should_save |= not float(state.epoch or 0).is_integer()
         return control
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self.requested and not control.should_training_stop and state.global_step < state.max_steps:
+        if self.is_asked(args) and not control.should_training_stop and state.global_step < state.max_steps:
             # Not by should_training_stop: transformers would go on to score the half epoch as if it were one,
             # and remove this checkpoint where another one is the best.
             raise Interrupted(f"stopped at step {state.global_step} of {state.max_steps} of stage '{self.stage}'")
@@ -248,7 +255,8 @@ def _stop_on_interrupt(stage: str) -> Iterator[StopOnRequest]:
     def on_signal(number: int, frame: FrameType | None) -> None:
         stop.requested = True
         put_back_handlers()
-        print("\nstopping with a checkpoint; press Ctrl-C again to stop at once", file=sys.stderr)
+        if is_first_process():
+            print("\nstopping with a checkpoint; press Ctrl-C again to stop at once", file=sys.stderr)
 
     def put_back_handlers() -> None:
         for number, handler in previous.items():

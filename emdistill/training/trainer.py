@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
-from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, rotate_checkpoints
 
 from emdistill.data.batches import LengthGroupedSampler, TokenBudgetSampler, padding_collator
@@ -25,6 +25,7 @@ from emdistill.models.capture import capture
 from emdistill.models.encoder import save_student
 from emdistill.models.own_answers import OwnAnswers
 from emdistill.models.teacher import Teacher, TeacherSource
+from emdistill.processes import wait_for_all
 from emdistill.states import ANSWERS, NO_ANSWER, NO_CLASS, TASK, EncoderStates
 from emdistill.training.arguments import DistillationArguments
 from emdistill.training.finite_checks import FiniteChecks, NotFinite, bad_rows, of_rows
@@ -156,6 +157,7 @@ class DistillationTrainer(Trainer):
         self._finite = FiniteChecks(delayed=self._asynchronous and not args.skip_bad_batches)
         self._skipped = self._skipped_in_a_row = 0
         self._lengths = [] if train_dataset is None else _lengths(train_dataset)
+        self._sampler: LengthGroupedSampler | None = None
         for loss in objective.layer_losses():
             differences = self._differences(loss)
             loss.compiled = differences > EARNS_COMPILATION if args.compile_costs is None else args.compile_costs
@@ -260,12 +262,14 @@ class DistillationTrainer(Trainer):
             with storage_errors(checkpoint):
                 (checkpoint / MANIFEST).unlink(missing_ok=True)  # of one that is written anew
                 super()._save_checkpoint(model, trial)
+                wait_for_all()  # each process writes the state of its random generators
                 if self.is_world_process_zero():
                     seal(checkpoint)
         finally:
             self.args.save_total_limit = kept
         if self.is_world_process_zero():
             rotate_checkpoints(str(folder), kept, self.state.best_model_checkpoint)
+        wait_for_all()  # who stops after this checkpoint ends the others
 
     def _load_best_model(self) -> None:
         best = Path(self.state.best_model_checkpoint or "")
@@ -342,12 +346,25 @@ class DistillationTrainer(Trainer):
         prepared: DataLoader[Any] = self.accelerator.prepare(loader)
         return prepared
 
+    def _run_epoch(self, model: Any, epoch: int, *args: Any, **options: Any) -> Any:
+        # accelerate tells a sampler its epoch, but not in an epoch that several processes resume half-way.
+        if self._sampler is not None:
+            self._sampler.set_epoch(epoch)
+        return super()._run_epoch(model, epoch, *args, **options)  # type: ignore[no-untyped-call]
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """As transformers.Trainer's; of a process that the checkpoint does not know, by the seed and the step."""
+        set_seed(self.args.seed + self.state.global_step)
+        super()._load_rng_state(checkpoint)
+
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | None:
         # transformers' own grouping draws from the global generator: an epoch resumed half-way would be reordered.
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
         # Of several processes each takes its part of what one of them would read at once.
-        return LengthGroupedSampler(self._lengths, self.args.train_batch_size * self.args.world_size, self.args.seed)
+        # A resumed run may have another number of them, or of gradients accumulated: rows of one update stay together.
+        self._sampler = LengthGroupedSampler(self._lengths, self.args.rows_per_step, self.args.seed)
+        return self._sampler
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler[int] | None:
         # transformers would group these by length too: predictions in another order than the examples.

@@ -1,19 +1,17 @@
 """A run over its life: refused before the old one is touched, mended after a kill, written by one process."""
 
 import json
-import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from many_processes import run_in_processes
 from messages import unnamed
 from run_folders import contents, read_record, write_record
+from safetensors.numpy import load_file
 
 from emdistill.cli import main
 from emdistill.commands import distill as distill_module
@@ -116,54 +114,22 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(
     assert (run / "student" / "model.safetensors").read_bytes() == student
 
 
-TWO_PROCESSES = """
-import os
-import sys
-
-from emdistill.cli import load, main
-
-load("distill")  # what it imports is imported once, before there are two
-out, *words = sys.argv[1:]
-for rank in ("0", "1"):
-    if not os.fork():
-        os.environ |= {"RANK": rank, "LOCAL_RANK": rank}
-        for stream, name in ((1, "out"), (2, "err")):
-            os.dup2(os.open(f"{out}/{rank}.{name}", os.O_WRONLY | os.O_CREAT), stream)
-        code = main(words)
-        sys.stdout.flush()
-        os._exit(code)
-sys.exit(max(os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(2)))
-"""
+def without_dropout(place: Any, folder: Path) -> Path:
+    """The teacher, whose students have no dropout: each process draws its own."""
+    teacher = Path(shutil.copytree(place.folder / "teacher", folder / "teacher"))
+    config = json.loads((teacher / "config.json").read_text())
+    (teacher / "config.json").write_text(json.dumps(config | {name: 0.0 for name in config if "dropout" in name}))
+    return teacher
 
 
 def test_two_processes_write_one_run_once(place: Any, tmp_path: Path) -> None:
     """One student learned by two gloo processes; what the folder holds is what one process writes, and learns."""
     short = ["--training.flow_steps=1", "--training.max_steps=4", "--training.logging_steps=1", "--mapping=emd"]
+    short.append("--teacher_cache=states")  # which both compute
     half = "--training.per_device_train_batch_size=8"
-    teacher = Path(shutil.copytree(place.folder / "teacher", tmp_path / "teacher"))
-    config = json.loads((teacher / "config.json").read_text())
-    without_dropout = {name: 0.0 for name in config if "dropout" in name}  # each process draws its own
-    (teacher / "config.json").write_text(json.dumps(config | without_dropout))
-    short.append(f"--teacher={teacher}")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            TWO_PROCESSES,
-            str(tmp_path),
-            *place.distill("--output", f"{tmp_path}/two", *short, half),
-        ],
-        env=os.environ | environment,
-        timeout=300,
-        check=False,
-    )
-    told = {path.name: path.read_text() for path in (*tmp_path.glob("*.out"), *tmp_path.glob("*.err"))}
-    assert done.returncode == 0, told
+    short.append(f"--teacher={without_dropout(place, tmp_path)}")
+    code, told = run_in_processes(2, place.distill("--output", f"{tmp_path}/two", *short, half), tmp_path)
+    assert code == 0, told
     assert not unnamed(told["0.out"], "teacher on dev", f"{tmp_path}/two")
     assert told["1.out"] == ""  # one of them speaks
     assert read_run(tmp_path / "two").is_finished
@@ -184,3 +150,36 @@ def test_two_processes_write_one_run_once(place: Any, tmp_path: Path) -> None:
         for folder in (tmp_path / "one", tmp_path / "two")
     )
     assert one == two
+
+
+def test_a_run_goes_on_in_another_number_of_processes(place: Any, tmp_path: Path) -> None:
+    """From the middle of its second epoch, where one process was asked to stop: as a run that nobody has stopped."""
+    words = [f"--teacher={without_dropout(place, tmp_path)}", "--select=last", "--rows=64", "--keep_checkpoints"]
+    words += ["--training.num_train_epochs=2", "--training.learning_rate=1e-3"]
+    words += ["--training.save_strategy=steps", "--training.save_steps=3"]
+
+    def command(name: str, processes: int, *further: str) -> list[str]:
+        rows = f"--training.per_device_train_batch_size={16 // processes}"
+        return place.distill("--output", f"{tmp_path}/{name}", *words, *further, rows)
+
+    def checkpoints(name: str) -> set[str]:
+        return {path.name for path in (tmp_path / name / "checkpoints" / "joint").iterdir()}
+
+    code, told = run_in_processes(2, command("two", 2), tmp_path, stop_at=5)  # of 8
+    assert code == 130, told
+    assert checkpoints("two") == {"checkpoint-3", "checkpoint-5"}
+    assert main(command("two", 1, "--resume")) == 0
+
+    assert main(command("one", 1)) == 0
+    whole = load_file(tmp_path / "one" / "student" / "model.safetensors")
+    record = read_record(tmp_path / "one")
+    write_record(tmp_path / "one", record | {"status": "running"})  # as it stood after step 6
+    for later in ("finished", "checkpoint-8"):
+        shutil.rmtree(tmp_path / "one" / "checkpoints" / "joint" / later)
+    code, told = run_in_processes(2, command("one", 2, "--resume"), tmp_path)
+    assert code == 0, told
+
+    for name in ("one", "two"):
+        weights = load_file(tmp_path / name / "student" / "model.safetensors")
+        for part, expected in whole.items():
+            assert np.linalg.norm(weights[part] - expected) < 1e-5 * np.linalg.norm(expected), (name, part)

@@ -17,7 +17,7 @@ from messages import names, unnamed
 from emdistill.data.batches import padding_collator, tokenise
 from emdistill.errors import CacheError, CaptureError, LayerCountError
 from emdistill.files import sha256
-from emdistill.models import Teacher, cache_files
+from emdistill.models import Teacher, cache_files, cache_shards
 from emdistill.models.cache_files import Layout, parts_of
 from emdistill.models.teacher_cache import open_teacher_cache
 from emdistill.states import EncoderShape
@@ -375,8 +375,9 @@ def test_an_interrupted_run_is_gone_on_with_and_ends_alike(setting, capsys):
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("damage", ["a bit", "cut short", "progress", "other states"])
-def test_what_was_begun_is_taken_up_as_it_was_written_or_not_at_all(setting, damage):
+@pytest.mark.parametrize(("damage", "passes"), [("a bit", 3), ("cut short", 4), ("progress", 4), ("other states", 4)])
+def test_what_was_begun_is_taken_up_as_it_was_written_or_not_at_all(setting, damage, passes):
+    """Two of four shards were safe: one whose bytes differ is computed again, and no other."""
     setting.teacher.fails_at = 3
     with pytest.raises(KeyboardInterrupt):
         setting.open(STATES)
@@ -386,12 +387,12 @@ def test_what_was_begun_is_taken_up_as_it_was_written_or_not_at_all(setting, dam
     setting.teacher.passes, setting.teacher.fails_at = 0, 0
     needs = ("hidden",) if damage == "other states" else STATES
     setting.check(setting.open(needs), needs)
+    assert setting.teacher.passes == passes
     assert not [name for name in setting.files if "begun" in name or "progress" in name]
 
 
 @forks
-def test_a_killed_run_is_gone_on_with_and_its_lock_is_free(setting, capsys, monkeypatch):
-    monkeypatch.setattr(cache_files, "SAVE_SECONDS", 0.0)
+def test_a_killed_run_is_gone_on_with_and_its_lock_is_free(setting, capsys):
     setting.open(("hidden",), [0])
     setting.teacher.passes, setting.teacher.fails_at = 0, 3
     setting.teacher.fail = lambda: os._exit(9)  # no clean-up of any kind
@@ -399,14 +400,15 @@ def test_a_killed_run_is_gone_on_with_and_its_lock_is_free(setting, capsys, monk
     child.start()
     child.join(30)
     assert child.exitcode == 9
-    assert "attention-2.bin.begun" in setting.files
-    setting.teacher.fails_at = 0
+    assert {"attention-2.bin.begun", "shard-2.lock"} <= {*setting.files}
+    setting.teacher.passes = setting.teacher.fails_at = 0
     # What a kill between the renaming of the files and that of the index leaves besides.
     for name in ("hidden-1.bin", "index.json.1.part"):
         (setting.file("index.json").parent / name).write_bytes(b"half")
     setting.check(setting.open(STATES), STATES)
+    assert setting.teacher.passes == 2
     assert {"hidden-0.bin", "hidden-1.bin", "hidden-2.bin", "index.json", "logits.bin"} <= {*setting.files}
-    assert not [name for name in setting.files if name.endswith(("part", "begun")) or "progress" in name]
+    assert not [name for name in setting.files if not name.endswith(".bin") and name != "index.json"]
     assert capsys.readouterr().err == ""
 
 
@@ -523,7 +525,7 @@ def test_a_second_run_waits_and_finds_the_cache_finished(setting, tiny_encoder, 
     caches = {}
 
     def run(name, teacher):
-        caches[name] = setting.open(STATES, teacher=teacher)
+        caches[name] = setting.open(STATES, teacher=teacher, tokens_per_batch=1000)
 
     threads = [threading.Thread(target=run, args=("first", first), daemon=True)]
     threads[0].start()
@@ -542,6 +544,107 @@ def test_a_second_run_waits_and_finds_the_cache_finished(setting, tiny_encoder, 
         thread.join(20)
     for name in ("first", "second"):
         setting.check(caches[name], STATES)
+
+
+def bytes_of(setting):
+    return {name: setting.file(name).read_bytes() for name in setting.files}
+
+
+class Held(CountingTeacher):
+    """Its first pass waits until it may go on."""
+
+    def __init__(self, model):
+        super().__init__(model)
+        self.entered, self.leave = threading.Event(), threading.Event()
+
+    def __call__(self, inputs, needs=(), layers=None):
+        self.entered.set()
+        assert self.leave.wait(20)
+        return super().__call__(inputs, needs, layers)
+
+
+@pytest.mark.parametrize("needs", [STATES, ("hidden",)])
+def test_who_comes_later_computes_the_shards_that_nobody_is_at(setting, tiny_encoder, needs):
+    """All but one of them; also where it needs less than is being written."""
+    setting.open(STATES)
+    alone = bytes_of(setting)
+    shutil.rmtree(setting.folder)
+    setting.teacher.passes = 0
+    first = Held(tiny_encoder(layers=3))
+    thread = threading.Thread(target=setting.open, args=(STATES,), kwargs={"teacher": first}, daemon=True)
+    thread.start()
+    assert first.entered.wait(20)
+    later = threading.Thread(target=setting.open, args=(needs,), daemon=True)
+    later.start()
+    for _ in range(400):
+        if setting.teacher.passes == 3:
+            break
+        later.join(0.05)
+    assert later.is_alive()  # it waits for the last shard
+    first.leave.set()
+    for each in (thread, later):
+        each.join(20)
+    assert (first.passes, setting.teacher.passes) == (1, 3)
+    assert bytes_of(setting) == alone
+    setting.check(setting.open(STATES), STATES)
+
+
+@forks
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_killed_workers_lose_the_shards_in_work_and_no_more(setting, workers):
+    """Workers that die at one of their passes, round after round: the files are those of one process."""
+    texts = [" ".join(TEXTS[: 1 + row % 5]) for row in range(40)]
+    options = {"examples": encode(setting.tokenizer, texts), "tokens_per_batch": 60}
+    setting.open(("hidden",), **options)
+    alone, batches = bytes_of(setting), setting.teacher.passes
+    shutil.rmtree(setting.folder)
+    log = setting.folder.with_name("passes")
+    log.write_bytes(b"")
+    kills = 0
+
+    def work(dies_at):
+        def noted(self, *args):
+            with log.open("ab") as file:
+                file.write(b".")
+            setting.teacher.passes += 1
+            if setting.teacher.passes == dies_at:
+                os._exit(9)
+            return Teacher.__call__(self, *args)
+
+        setting.teacher.passes = 0
+        CountingTeacher.__call__ = noted
+        setting.open(("hidden",), **options)
+
+    context = multiprocessing.get_context("fork")
+    for a_round in range(4):
+        last = a_round == 3
+        processes = [
+            context.Process(target=work, args=(0 if last else 2 + (worker + a_round) % 2,), daemon=True)
+            for worker in range(workers)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(60)
+        assert {process.exitcode for process in processes} <= ({0} if last else {0, 9})
+        kills += sum(process.exitcode == 9 for process in processes)
+    assert kills >= 3
+    assert len(log.read_bytes()) == batches + kills
+    assert bytes_of(setting) == alone
+
+
+def test_many_batches_are_a_shard(setting, monkeypatch):
+    setting.open(STATES)
+    alone = bytes_of(setting)
+    shutil.rmtree(setting.folder)
+    monkeypatch.setattr(cache_shards, "MOST_SHARDS", 2)
+    setting.teacher.passes, setting.teacher.fails_at = 0, 4
+    with pytest.raises(KeyboardInterrupt):
+        setting.open(STATES)
+    assert setting.lacks_all_but_what_is_begun()
+    setting.open(STATES)  # the third batch was not safe without the fourth
+    assert setting.teacher.passes == 6
+    assert bytes_of(setting) == alone
 
 
 @forks

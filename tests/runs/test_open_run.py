@@ -187,6 +187,18 @@ def test_a_run_is_resumed_as_it_was_started(folder: Path, change: dict[str, Any]
     assert [line.strip() for line in str(caught.value).splitlines()[1:-1]] == differs
 
 
+def test_a_step_has_as_many_rows_however_they_are_shared_out(folder: Path) -> None:
+    """Among processes and accumulated gradients; of a record without their number the options are compared."""
+    training = {"learning_rate": 1e-4, "per_device_train_batch_size": 16, "gradient_accumulation_steps": 2}
+    now = record(config=CONFIG | {"training": training}, rows_per_step={"joint": 64})
+    with names(OutputError, "config.training.per_device_train_batch_size", "None", 16):
+        check_same_run(folder, read_run(folder), now)
+    write_run(folder, record(rows_per_step={"joint": 64}))
+    check_same_run(folder, read_run(folder), now)
+    with names(OutputError, "joint", 64, 32, "--training.per_device_train_batch_size"):
+        check_same_run(folder, read_run(folder), replace(now, rows_per_step={"joint": 32}))
+
+
 def test_removing_takes_a_runs_own_files_only(folder: Path) -> None:
     remove(folder, ["checkpoints", "flows.jsonl"])
     assert standing(folder) == {"run.json", "student", "notes.txt"}
