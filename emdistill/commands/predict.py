@@ -19,6 +19,7 @@ from emdistill.files import written_whole
 from emdistill.runs.answers import Logits, shortest
 from emdistill.ship.classifier import SavedClassifier, open_classifier
 from emdistill.tasks import KINDS
+from emdistill.tasks.answers import check_finite
 
 
 def predict_file(
@@ -73,6 +74,7 @@ def predict_file(
         writer = RowWriter(place.suffix, Path(input), rows, (*names, *added))
     with written_whole(place) as part:  # from here on the folder is known to take the file
         found = classifier.logits(examples, length, batch_size or classifier.batch_size, "predicting")
+        check_finite(found)
         further = classifier.kind.answers(found, names, examples)
         if logits:
             further = [cells | {"logits": _by_label(row, names)} for cells, row in zip(further, found, strict=True)]

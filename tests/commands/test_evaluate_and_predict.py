@@ -14,6 +14,7 @@ import pyarrow.parquet
 import pytest
 import torch
 from messages import names, unnamed
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from emdistill.cli import main
@@ -155,6 +156,16 @@ def test_a_model_of_another_task_is_refused(saved: Callable[..., str], tmp_path:
         evaluate_model(saved(), str(folder), task="rte")
     with names(ModelError, 3, 2):
         evaluate_model(saved("a", "b", "c"), str(folder), task="rte")
+
+
+def test_a_model_whose_outputs_are_no_numbers_predicts_nothing(saved: Callable[..., str], tmp_path: Path) -> None:
+    model, source = saved("bad", "good"), write_rows(tmp_path / "in.jsonl", [{"text": text} for text in TEXTS])
+    weights = load_file(f"{model}/model.safetensors")
+    weights["classifier.bias"] += float("nan")
+    save_file(weights, f"{model}/model.safetensors")
+    with names(ModelError, len(TEXTS)):
+        predict_file(model, source, f"{tmp_path}/out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 @pytest.mark.parametrize(
