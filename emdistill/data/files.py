@@ -22,6 +22,7 @@ from emdistill.data.rows import BadRows, Row, check_file, read_rows, text_lines
 from emdistill.errors import DataError, listing, nearest, shown
 from emdistill.tasks.kind import BadLabel, Cell, LabelColumns, text_of
 from emdistill.tasks.task import Task
+from emdistill.values import parse_list
 
 HALF_PAIR = "holds half of a surrogate pair, which is no text"
 
@@ -102,7 +103,7 @@ def _check_rows(rows: Iterator[Row], columns: Columns, bad: BadRows) -> Examples
                     bad.add(row.line, "; ".join(filter(None, problems)))
                     continue
                 cells = LabelColumns((name, row.cells.get(name)) for name in labels)
-                cell = cells if len(labels) > 1 else cells[labels[0]]
+                cell = cells if len(labels) > 1 else with_list(cells[labels[0]])
                 lines.append(row.line)
                 cells_of_rows.append(names.setdefault(cell, cell) if isinstance(cell, str) else cell)
                 yield [row.cells[name] for name in columns.texts]
@@ -151,6 +152,12 @@ def require_columns(row: Row, columns: list[str], source: str | Path) -> None:
                 hint = " Are the cells separated by something else than the file's extension says?"
             problem = f"column {name!r} is not in {Path(source).name}; its columns are: {listing(names)}.{hint}"
             raise DataError(problem, file=source)
+
+
+def with_list(cell: Cell) -> Cell:
+    """The list that a cell of text holds, as in CSV, where there is no other way to write one; else the cell."""
+    values = parse_list(cell) if isinstance(cell, str) else None
+    return cell if values is None else values
 
 
 def text_problem(row: Row, column: str) -> str:

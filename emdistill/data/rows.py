@@ -173,6 +173,8 @@ def _table_rows(
             _refuse_twice(header, path, line)
         elif len(cells) != len(header):
             bad.add(line, f"{len(cells)} cells, but there are {len(header)} columns ({listing(header)})")
+        elif header.count("") > 1 and any(cell for name, cell in zip(header, cells, strict=True) if not name):
+            bad.add(line, "a cell stands in one of several columns without a name; name these in the first line")
         else:
             yield Row(line, dict(zip(header, cells, strict=True)))
 
@@ -189,7 +191,7 @@ def _json_rows(path: Path, bad: BadRows) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            cells = parse_json(line)
+            cells = parse_json(line, once=True)
         except ValueError as error:
             bad.add(number, f"{error}; every line must be one JSON object")
             continue
