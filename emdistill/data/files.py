@@ -6,7 +6,7 @@ Labels stay as written until the task's kind is known, then become class indices
 import itertools
 import json
 from array import array
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -269,9 +269,15 @@ def _lines_as_rows(path: Path, columns: Columns, bad: BadRows) -> Iterator[Row]:
             bad.add(line, f"{len(texts) - 1} tabs, but a line holds {a} and {b} with one tab between")
 
 
-def read_inputs(path: str | Path, text: str = "text", text_pair: str | None = None) -> list[Row]:
+def read_inputs(
+    path: str | Path,
+    text: str = "text",
+    text_pair: str | None = None,
+    problem_of: Callable[[Row, str], str] = text_problem,
+) -> list[Row]:
     """Rows to predict, with all their columns; see `text_rows`.
 
+    problem_of   what is wrong with a row's text, or ''
     Raises DataError for a missing file or column, and for rows whose text is empty or no text.
     """
     path = Path(path)
@@ -282,7 +288,7 @@ def read_inputs(path: str | Path, text: str = "text", text_pair: str | None = No
         require_columns(first, columns.texts, path)
         inputs = list(rows)
     for row in inputs:
-        if problems := [problem for name in columns.texts if (problem := text_problem(row, name))]:
+        if problems := [problem for name in columns.texts if (problem := problem_of(row, name))]:
             bad.add(row.line, "; ".join(problems))
     bad.check()
     return inputs

@@ -283,13 +283,18 @@ def _of_tokens(line: int, tokens: list[Any], tags: Any, names: Sequence[str]) ->
     if not isinstance(tags, list) or len(tags) != len(tokens):
         count = f"{len(tags)} tags" if isinstance(tags, list) else f"{shown(tags)} as tags"
         raise BadLabel(f"{len(tokens)} words, but {count}; there must be a tag per word")
+    check_words(tokens)
+    return _joined(line, tokens, [_tag(tag, place, names) for place, tag in enumerate(tags, start=1)])
+
+
+def check_words(tokens: list[Any]) -> None:
+    """Raise BadLabel for a list that holds no words, or something else."""
     if not tokens:
         raise BadLabel("there are no words")
     for place, word in enumerate(tokens, start=1):
         if not isinstance(word, str) or not word.strip() or has_half_pair(word):
             problem = HALF_PAIR if isinstance(word, str) and word.strip() else "is no word"
             raise BadLabel(f"word {place}, {shown(word)}, {problem}")
-    return _joined(line, tokens, [_tag(tag, place, names) for place, tag in enumerate(tags, start=1)])
 
 
 def _tag(tag: object, place: int, names: Sequence[str]) -> str:
