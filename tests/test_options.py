@@ -75,7 +75,9 @@ def test_the_command_line_lies_over_file_and_recipe_too(tmp_path: Path, capsys) 
     assert again.label == "2"
 
 
-def test_a_path_from_home_is_one_wherever_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_a_path_from_home_is_one_wherever_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
     """A shell expands `--output ~/run` alone; else the run would lie in a folder called ~."""
     monkeypatch.setenv("HOME", "/home/me")
     file = tmp_path / "run.yaml"

@@ -54,7 +54,7 @@ def predict_file(
     """
     check_limits(batch_size=batch_size)
     place, beside = Path(output), suffixes_beside(Path(input)) if is_tagged(input) else ()
-    check_file(place, (*WRITTEN_SUFFIXES, *beside), overwrite=overwrite)
+    check_file(place, (*WRITTEN_SUFFIXES, *beside), overwrite=overwrite, reads=(input,))
     classifier = open_classifier(model, head)
     length = classifier.max_length(max_length)
     names = classifier.labels

@@ -78,7 +78,8 @@ def hub_examples(source: str, split: Dataset, columns: Columns) -> Examples:
         if isinstance(feature, ClassLabel):
             return cells | {columns.label: None if label is None or label < 0 else feature.names[label]}
         if isinstance(of_list, ClassLabel):
-            return cells | {columns.label: [of_list.names[index] for index in cells[columns.label]]}
+            hidden = label is None or min(label, default=0) < 0
+            return cells | {columns.label: None if hidden else [of_list.names[index] for index in label]}
         return cells
 
     rows = (Row(line, cells_of(cells)) for line, cells in enumerate(split, start=1))
@@ -93,6 +94,9 @@ def _check_rows(rows: Iterator[Row], columns: Columns, bad: BadRows) -> Examples
         labels = columns.label_columns(first.cells)
         problem_of_label = _label_problem if len(labels) == 1 else _cell_problem
         require_columns(first, [*columns.texts, *labels], bad.source)
+        if both := set(columns.texts) & set(labels):
+            problem = f"column {min(both)!r} would be the text and its label; name another with --text or --label"
+            raise DataError(problem, file=bad.source)
 
         def texts_of_good_rows() -> Iterator[list[str]]:
             for row in rows:

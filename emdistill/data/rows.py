@@ -87,7 +87,9 @@ def read_rows(path: Path, bad: BadRows, header: tuple[str, ...] | None = None) -
 
 
 def check_file(path: Path) -> None:
-    """Raise DataError for a file that is missing (with the nearest name in its folder) or empty."""
+    """Raise DataError for a folder, and for a file that is missing (with the nearest name beside it) or empty."""
+    if path.is_dir():
+        raise DataError("this is a folder; name a file in it", file=path)
     if not path.is_file():
         neighbours = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
         raise DataError(f"there is no such file.{nearest(path.name, neighbours)}", file=path)

@@ -195,7 +195,7 @@ def check_one_answer(kind: TaskKind, what: str) -> None:
 def text_of(cell: Cell) -> str:
     """A scalar label as it is read; '' where there is none. Raises BadLabel for anything but a scalar.
 
-    What looks the same is the same: blanks around it and marks that nobody sees are left out, accents are composed (NFC).
+    What looks the same is the same: without blanks around it and marks that nobody sees, accents composed (NFC).
     """
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return ""

@@ -174,6 +174,7 @@ def test_a_model_whose_outputs_are_no_numbers_predicts_nothing(saved: Callable[.
         ({"output": "out.txt"}, ConfigError),
         ({"output": "nowhere/out.csv"}, OutputError),
         ({"output": "folder.csv", "overwrite": True}, OutputError),
+        ({"output": "in.jsonl", "overwrite": True}, OutputError),
         ({"batch_size": 0}, ConfigError),
         ({"max_length": 129}, ConfigError),
         ({"text": "body"}, DataError),

@@ -144,6 +144,12 @@ def test_missing_columns_are_named_with_the_nearest(tmp_path: Path) -> None:
     assert "text;label" in message(write(tmp_path / "excel.csv", "text;label\na;1\n"))
 
 
+def test_a_text_that_is_its_own_label_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.csv", "text,label\na,b\nc,d\n")
+    assert "--label" in message(path, text="label")
+    assert "--label" in message(path, text_pair="label")
+
+
 def test_a_file_that_is_refused_is_closed(tmp_path: Path) -> None:
     """Whoever keeps the error keeps no open file by it."""
     path = write(tmp_path / "reviews.csv", "body,Star\na,1\nb,2\n")
@@ -216,6 +222,8 @@ def test_dev_may_not_hold_unseen_labels(tmp_path: Path) -> None:
 
 
 def test_missing_and_unknown_files_are_named(tmp_path: Path) -> None:
+    with names(DataError, tmp_path, "folder"):
+        read_inputs(tmp_path)
     write(tmp_path / "reviews.csv", "text,label\na,1\n")
     assert "'reviews.csv'" in message(tmp_path / "review.csv")
     found = message(write(tmp_path / "x.xlsx", "x"))
