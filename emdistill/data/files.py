@@ -78,8 +78,9 @@ def hub_examples(source: str, split: Dataset, columns: Columns) -> Examples:
         if isinstance(feature, ClassLabel):
             return cells | {columns.label: None if label is None or label < 0 else feature.names[label]}
         if isinstance(of_list, ClassLabel):
-            hidden = label is None or min(label, default=0) < 0
-            return cells | {columns.label: None if hidden else [of_list.names[index] for index in label]}
+            several = [-1] if label is None else label
+            hidden = min(several, default=0) < 0
+            return cells | {columns.label: None if hidden else [of_list.names[index] for index in several]}
         return cells
 
     rows = (Row(line, cells_of(cells)) for line, cells in enumerate(split, start=1))

@@ -100,7 +100,8 @@ def words_problem(row: Row, column: str) -> str:
 
 def texts_and_words(cells: Iterable[Any], rule: str | None) -> tuple[dict[str, list[str]], dict[str, list[Any]]]:
     """Cells that are texts or lists of words, as texts, and where their words stand. rule: Task.words, of texts."""
-    pairs = [joined(words) if isinstance(words, list) else (words, cut(words, rule)) for words in map(with_list, cells)]
+    read: Iterable[Any] = map(with_list, cells)
+    pairs = [joined(words) if isinstance(words, list) else (words, cut(words, rule)) for words in read]
     texts, words = zip(*pairs, strict=True)
     return {"text": [*texts]}, {"words": [*words]}
 

@@ -313,7 +313,7 @@ def _check_labels(path: Path) -> None:
 
 def _check_label_names(source: Source, config: PreTrainedConfig) -> None:
     """Raise ModelError unless every logit has a name of its own."""
-    names = config.id2label
+    names: dict[Any, str] = dict(config.id2label or {})
     if sorted(names) != [*range(len(names))] or len(set(map(str, names.values()))) < len(names):
         raise ModelError(f"{source}: config.json says id2label {shown(names)}; {NAMED_LOGITS}")
 
