@@ -38,6 +38,7 @@ Places = Mapping[str, str]  # option -> where it stands: " in run.yaml", or "" f
 
 QUIET_DEFAULTS: tuple[Any, ...] = (None, False, {}, argparse.SUPPRESS)
 WRONG_VALUE = re.compile(r'Parser key "([^"]+)":.*?(?:Got|Given) value: (.*)', re.DOTALL)
+HOME = re.compile(r"(?:^|(?<=,))~(?=/)")  # of --option=~/x, of a list and of a file, where no shell reads it
 TOP_LEVEL_OPTION = re.compile(r"--[a-z_]+(?![\w.])")  # those of the sections are Python's names
 
 
@@ -353,7 +354,14 @@ def _checked(parsed: Namespace, parser: OptionParser, places: Places) -> dict[st
     if "training" in values:
         values["training"] = _checked_training(values["training"] or {}, places)
     check_limits(places, **values)
-    return values
+    return {name: _from_home(value) for name, value in values.items()}
+
+
+def _from_home(value: Any) -> Any:
+    """The value, where paths that begin with ~ begin with the home folder."""
+    if isinstance(value, list):
+        return [_from_home(each) for each in value]
+    return HOME.sub(lambda _: str(Path.home()), value) if isinstance(value, str) else value
 
 
 def _checked_training(training: Mapping[str, Any], places: Places) -> dict[str, Any]:

@@ -4,6 +4,7 @@ JSON and YAML of strangers may be small and yet without end: nested so deeply th
 by YAML's aliases, a thousand million values in ten lines. Both are refused here, before anything walks.
 """
 
+import ast
 import itertools
 import json
 import re
@@ -17,6 +18,8 @@ from pydantic import TypeAdapter, ValidationError
 
 DEEPEST = 100  # lists and objects within each other
 TOO_DEEP = f"lists and objects stand more than {DEEPEST} deep within each other"
+_QUOTED = r"""(?:'(?:[^'\\]|\\[\\'"nrtxuU])*'|"(?:[^"\\]|\\[\\'"nrtxuU])*")"""
+PYTHON_LIST = re.compile(rf"\[{_QUOTED}(?:, {_QUOTED})*\]")  # of texts: JSON has no single quotes
 MOST_VALUES = 1_000_000  # of a YAML file whose aliases are written out
 
 Typed = TypeVar("Typed")
@@ -31,11 +34,11 @@ def read_values(path: Path, parse: Callable[[bytes], Any] | None = None) -> Any:
     return (parse or parse_json)(content)
 
 
-def parse_json(content: str | bytes) -> Any:
-    """One JSON value, in UTF-8; raises ValueError."""
+def parse_json(content: str | bytes, *, once: bool = False) -> Any:
+    """One JSON value, in UTF-8; raises ValueError. once: also for a key that stands twice in one object."""
     try:
         text = content if isinstance(content, str) else content.decode("utf-8")
-        values = json.loads(text)
+        values = json.loads(text, object_pairs_hook=_each_once if once else None)
     except RecursionError:
         raise ValueError(TOO_DEEP) from None
     except ValueError as error:
@@ -43,6 +46,26 @@ def parse_json(content: str | bytes) -> Any:
     # Counting is fast: of a million lines only those with many brackets are walked through.
     if text.count("[") + text.count("{") > DEEPEST and _is_deep(values):
         raise ValueError(TOO_DEEP)
+    return values
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} occurs twice; rename one of the two")
+    return values
+
+
+def parse_list(text: str) -> list[Any] | None:
+    """The list that a cell of text holds, as JSON or Python writes it; None for any other text."""
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
+    parse = ast.literal_eval if "'" in text and PYTHON_LIST.fullmatch(text) else parse_json
+    try:
+        values: list[Any] = parse(text)
+    except (ValueError, SyntaxError):
+        return None
     return values
 
 

@@ -75,6 +75,21 @@ def test_the_command_line_lies_over_file_and_recipe_too(tmp_path: Path, capsys) 
     assert again.label == "2"
 
 
+def test_a_path_from_home_is_one_wherever_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """A shell expands `--output ~/run` alone; else the run would lie in a folder called ~."""
+    monkeypatch.setenv("HOME", "/home/me")
+    file = tmp_path / "run.yaml"
+    file.write_text("data: ~/train.csv\nlabel: a~/b\n")
+    words = ["--config", str(file), "--output=~/run", "--teacher=~/one,~/two", "--method=bert-emd"]
+    assert main(["distill", *words, "--print-config"]) == 0
+    config = load_config(config=file, method="bert-emd", teacher="~/one,~/two", output="~/run")
+    for found in (RunConfig(**yaml.safe_load(capsys.readouterr().out)), config):
+        assert (found.data, found.output, found.label) == ("/home/me/train.csv", "/home/me/run", "a~/b")
+        assert found.teacher == "/home/me/one,/home/me/two"
+
+
 def test_sections_are_dictionaries_or_dotted_keys() -> None:
     nested = load_config(**EMD, training={"learning_rate": 0.5}, objective={"beta": 2})
     assert load_config(**EMD, **{"training.learning_rate": 0.5, "objective.beta": 2}) == nested

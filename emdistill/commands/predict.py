@@ -9,16 +9,17 @@ from datasets import Dataset
 
 from emdistill.commands._places import check_file
 from emdistill.config import check_limits
-from emdistill.data.files import read_inputs
+from emdistill.data.files import read_inputs, text_problem
 from emdistill.data.row_writer import WRITTEN_SUFFIXES, RowWriter
 from emdistill.data.rows import Row
 from emdistill.data.tagged import is_tagged
-from emdistill.data.tagged_words import TaggedWords, read_words, suffixes_beside
+from emdistill.data.tagged_words import TaggedWords, read_words, suffixes_beside, texts_and_words, words_problem
 from emdistill.errors import ConfigError, DataError
 from emdistill.files import written_whole
 from emdistill.runs.answers import Logits, shortest
 from emdistill.ship.classifier import SavedClassifier, open_classifier
 from emdistill.tasks import KINDS
+from emdistill.tasks.answers import check_finite
 
 
 def predict_file(
@@ -40,7 +41,7 @@ def predict_file(
     Args:
         model: folder or hub id of the model; or an .onnx file of an exported folder, or that folder.
         input: a CSV, TSV, JSONL or Parquet file, one in SQuAD's format, or a .txt file with a sentence per line; for a
-            tagger also CoNLL or CoNLL-U.
+            tagger also CoNLL or CoNLL-U, and lists of words in the text's column.
         output: file to write: .jsonl, .csv, .tsv or .parquet; or .json, the predictions by the rows' ids, as SQuAD's
             scripts read them; of CoNLL and CoNLL-U also the same, with the tags beside the words.
         text: column of the text; the column the model was trained on if not given.
@@ -53,7 +54,7 @@ def predict_file(
     """
     check_limits(batch_size=batch_size)
     place, beside = Path(output), suffixes_beside(Path(input)) if is_tagged(input) else ()
-    check_file(place, (*WRITTEN_SUFFIXES, *beside), overwrite=overwrite)
+    check_file(place, (*WRITTEN_SUFFIXES, *beside), overwrite=overwrite, reads=(input,))
     classifier = open_classifier(model, head)
     length = classifier.max_length(max_length)
     names = classifier.labels
@@ -73,6 +74,7 @@ def predict_file(
         writer = RowWriter(place.suffix, Path(input), rows, (*names, *added))
     with written_whole(place) as part:  # from here on the folder is known to take the file
         found = classifier.logits(examples, length, batch_size or classifier.batch_size, "predicting")
+        check_finite(found)
         further = classifier.kind.answers(found, names, examples)
         if logits:
             further = [cells | {"logits": _by_label(row, names)} for cells, row in zip(further, found, strict=True)]
@@ -92,8 +94,11 @@ def _words(classifier: SavedClassifier, file: Path, text: str | None, text_pair:
 
 def _rows(classifier: SavedClassifier, file: str, text: str | None, text_pair: str | None) -> tuple[list[Row], Dataset]:
     """The rows of a file, and what the model reads of them."""
-    reading = classifier.reading.of(text, text_pair)
-    rows = read_inputs(file, reading.text, reading.text_pair)
+    reading, tags = classifier.reading.of(text, text_pair), classifier.kind is KINDS["tagging"]
+    rows = read_inputs(file, reading.text, reading.text_pair, words_problem if tags else text_problem)
+    if tags:
+        words = texts_and_words((row.cells[reading.text] for row in rows), classifier.task.words)
+        return rows, classifier.task.rows_of_text(*words)
     columns = {"text": reading.text, "text_pair": reading.text_pair}
     texts = {name: [row.cells[column] for row in rows] for name, column in columns.items() if column is not None}
     return rows, classifier.task.rows_of_text(texts)

@@ -11,6 +11,7 @@ from datasets import Dataset
 
 from emdistill.config import as_command, check_limits
 from emdistill.console import say
+from emdistill.data.compressed import plain_path
 from emdistill.data.files import read_inputs
 from emdistill.data.paragraphs import OPENERS, read_corpus
 from emdistill.data.read import read_task_data
@@ -121,7 +122,7 @@ def _read_corpus(data: str, task: str | None, reading: Reading) -> Corpus:
     path = Path(data)
     if task is None and path.name.lower().endswith(tuple(OPENERS)):
         return Corpus(path.name, lambda: (paragraph.text for paragraph in read_corpus(path)))
-    if task is None and path.suffix.lower() in SUFFIXES:
+    if task is None and plain_path(path).suffix.lower() in SUFFIXES:
         names = [name for name in (reading.text, reading.text_pair) if name is not None]
         texts = [row.cells[name] for row in read_inputs(path, reading.text, reading.text_pair) for name in names]
         return Corpus(path.name, lambda: texts)

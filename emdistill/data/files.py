@@ -6,7 +6,7 @@ Labels stay as written until the task's kind is known, then become class indices
 import itertools
 import json
 from array import array
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from emdistill.data.rows import BadRows, Row, check_file, read_rows, text_lines
 from emdistill.errors import DataError, listing, nearest, shown
 from emdistill.tasks.kind import BadLabel, Cell, LabelColumns, text_of
 from emdistill.tasks.task import Task
+from emdistill.values import parse_list
 
 HALF_PAIR = "holds half of a surrogate pair, which is no text"
 
@@ -77,7 +78,9 @@ def hub_examples(source: str, split: Dataset, columns: Columns) -> Examples:
         if isinstance(feature, ClassLabel):
             return cells | {columns.label: None if label is None or label < 0 else feature.names[label]}
         if isinstance(of_list, ClassLabel):
-            return cells | {columns.label: [of_list.names[index] for index in cells[columns.label]]}
+            several = [-1] if label is None else label
+            hidden = min(several, default=0) < 0
+            return cells | {columns.label: None if hidden else [of_list.names[index] for index in several]}
         return cells
 
     rows = (Row(line, cells_of(cells)) for line, cells in enumerate(split, start=1))
@@ -92,6 +95,9 @@ def _check_rows(rows: Iterator[Row], columns: Columns, bad: BadRows) -> Examples
         labels = columns.label_columns(first.cells)
         problem_of_label = _label_problem if len(labels) == 1 else _cell_problem
         require_columns(first, [*columns.texts, *labels], bad.source)
+        if both := set(columns.texts) & set(labels):
+            problem = f"column {min(both)!r} would be the text and its label; name another with --text or --label"
+            raise DataError(problem, file=bad.source)
 
         def texts_of_good_rows() -> Iterator[list[str]]:
             for row in rows:
@@ -102,7 +108,7 @@ def _check_rows(rows: Iterator[Row], columns: Columns, bad: BadRows) -> Examples
                     bad.add(row.line, "; ".join(filter(None, problems)))
                     continue
                 cells = LabelColumns((name, row.cells.get(name)) for name in labels)
-                cell = cells if len(labels) > 1 else cells[labels[0]]
+                cell = cells if len(labels) > 1 else with_list(cells[labels[0]])
                 lines.append(row.line)
                 cells_of_rows.append(names.setdefault(cell, cell) if isinstance(cell, str) else cell)
                 yield [row.cells[name] for name in columns.texts]
@@ -151,6 +157,12 @@ def require_columns(row: Row, columns: list[str], source: str | Path) -> None:
                 hint = " Are the cells separated by something else than the file's extension says?"
             problem = f"column {name!r} is not in {Path(source).name}; its columns are: {listing(names)}.{hint}"
             raise DataError(problem, file=source)
+
+
+def with_list(cell: Cell) -> Cell:
+    """The list that a cell of text holds, as in CSV, where there is no other way to write one; else the cell."""
+    values = parse_list(cell) if isinstance(cell, str) else None
+    return cell if values is None else values
 
 
 def text_problem(row: Row, column: str) -> str:
@@ -262,9 +274,15 @@ def _lines_as_rows(path: Path, columns: Columns, bad: BadRows) -> Iterator[Row]:
             bad.add(line, f"{len(texts) - 1} tabs, but a line holds {a} and {b} with one tab between")
 
 
-def read_inputs(path: str | Path, text: str = "text", text_pair: str | None = None) -> list[Row]:
+def read_inputs(
+    path: str | Path,
+    text: str = "text",
+    text_pair: str | None = None,
+    problem_of: Callable[[Row, str], str] = text_problem,
+) -> list[Row]:
     """Rows to predict, with all their columns; see `text_rows`.
 
+    problem_of   what is wrong with a row's text, or ''
     Raises DataError for a missing file or column, and for rows whose text is empty or no text.
     """
     path = Path(path)
@@ -275,7 +293,7 @@ def read_inputs(path: str | Path, text: str = "text", text_pair: str | None = No
         require_columns(first, columns.texts, path)
         inputs = list(rows)
     for row in inputs:
-        if problems := [problem for name in columns.texts if (problem := text_problem(row, name))]:
+        if problems := [problem for name in columns.texts if (problem := problem_of(row, name))]:
             bad.add(row.line, "; ".join(problems))
     bad.check()
     return inputs

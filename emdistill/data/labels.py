@@ -7,6 +7,7 @@ from datasets import Dataset
 
 from emdistill.errors import EmdistillError, TeacherError, listing
 from emdistill.tasks import TaskKind
+from emdistill.tasks.kind import text_of
 from emdistill.tasks.task import TaskData
 
 
@@ -35,9 +36,10 @@ def as_the_model_counts(
         )
     if not task.labels:  # a score
         return data
-    index = {name.casefold(): place for place, name in enumerate(names)}
+    read = [text_of(name) for name in names]  # as labels of data are
+    index = {name.casefold(): place for place, name in enumerate(read)}
     if len(index) < len(names):  # names that differ in case alone
-        index = {name: place for place, name in enumerate(names)}
+        index = {name: place for place, name in enumerate(read)}
     order = [index.get(name, index.get(name.casefold())) for name in task.labels]
     known = [place for place in order if place is not None]
     unknown = [name for name, place in zip(task.labels, order, strict=True) if place is None]

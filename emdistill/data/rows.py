@@ -87,7 +87,9 @@ def read_rows(path: Path, bad: BadRows, header: tuple[str, ...] | None = None) -
 
 
 def check_file(path: Path) -> None:
-    """Raise DataError for a file that is missing (with the nearest name in its folder) or empty."""
+    """Raise DataError for a folder, and for a file that is missing (with the nearest name beside it) or empty."""
+    if path.is_dir():
+        raise DataError("this is a folder; name a file in it", file=path)
     if not path.is_file():
         neighbours = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
         raise DataError(f"there is no such file.{nearest(path.name, neighbours)}", file=path)
@@ -173,6 +175,8 @@ def _table_rows(
             _refuse_twice(header, path, line)
         elif len(cells) != len(header):
             bad.add(line, f"{len(cells)} cells, but there are {len(header)} columns ({listing(header)})")
+        elif header.count("") > 1 and any(cell for name, cell in zip(header, cells, strict=True) if not name):
+            bad.add(line, "a cell stands in one of several columns without a name; name these in the first line")
         else:
             yield Row(line, dict(zip(header, cells, strict=True)))
 
@@ -189,7 +193,7 @@ def _json_rows(path: Path, bad: BadRows) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            cells = parse_json(line)
+            cells = parse_json(line, once=True)
         except ValueError as error:
             bad.add(number, f"{error}; every line must be one JSON object")
             continue

@@ -14,12 +14,11 @@ from typing import Any, NamedTuple
 from datasets import ClassLabel, Dataset
 
 from emdistill.data.compressed import plain_path
-from emdistill.data.files import HALF_PAIR, Columns, has_half_pair, look_at_first, require_columns
+from emdistill.data.files import HALF_PAIR, Columns, has_half_pair, look_at_first, require_columns, with_list
 from emdistill.data.rows import BadRows, Row, check_file, read_rows, text_lines
 from emdistill.errors import DataError, listing, nearest, shown
 from emdistill.tasks.kind import BadLabel
 from emdistill.tasks.tags import Entity, bio, cut_words, find_scheme, without_beginning
-from emdistill.values import parse_json
 
 ROW_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 CONLLU = ["id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc"]
@@ -260,12 +259,12 @@ def _of_rows(
     """names: of a column whose tags are class indices."""
     first, rows = look_at_first(rows, bad)
     text = _present(first, columns.text, _DEFAULT.text, TOKEN_COLUMNS)
-    defaults = TAG_COLUMNS if _is_list(first.cells.get(text)) else ENTITY_COLUMNS
+    defaults = TAG_COLUMNS if isinstance(with_list(first.cells.get(text)), list) else ENTITY_COLUMNS
     label = _present(first, columns.label, _DEFAULT.label, defaults)
     require_columns(first, [text, label], bad.source)
     for line, cells in rows:
         try:
-            content, tags = _parsed(cells.get(text)), _parsed(cells.get(label))
+            content, tags = with_list(cells.get(text)), with_list(cells.get(label))
             if isinstance(content, list):
                 yield _of_tokens(line, content, tags, names.get(label, ()))
             else:
@@ -280,31 +279,22 @@ def _present(row: Row, named: str, default: str, others: Sequence[str]) -> str:
     return next((name for name in others if name in row.cells), named)
 
 
-def _is_list(cell: object) -> bool:
-    return isinstance(cell, list) or (isinstance(cell, str) and isinstance(_parsed(cell), list))
-
-
-def _parsed(cell: object) -> object:
-    """A list that a CSV cell holds as JSON; anything else as it is."""
-    if isinstance(cell, str) and cell.startswith("["):
-        try:
-            return parse_json(cell)
-        except ValueError:
-            return cell
-    return cell
-
-
 def _of_tokens(line: int, tokens: list[Any], tags: Any, names: Sequence[str]) -> Sentence:
     if not isinstance(tags, list) or len(tags) != len(tokens):
         count = f"{len(tags)} tags" if isinstance(tags, list) else f"{shown(tags)} as tags"
         raise BadLabel(f"{len(tokens)} words, but {count}; there must be a tag per word")
+    check_words(tokens)
+    return _joined(line, tokens, [_tag(tag, place, names) for place, tag in enumerate(tags, start=1)])
+
+
+def check_words(tokens: list[Any]) -> None:
+    """Raise BadLabel for a list that holds no words, or something else."""
     if not tokens:
         raise BadLabel("there are no words")
     for place, word in enumerate(tokens, start=1):
         if not isinstance(word, str) or not word.strip() or has_half_pair(word):
             problem = HALF_PAIR if isinstance(word, str) and word.strip() else "is no word"
             raise BadLabel(f"word {place}, {shown(word)}, {problem}")
-    return _joined(line, tokens, [_tag(tag, place, names) for place, tag in enumerate(tags, start=1)])
 
 
 def _tag(tag: object, place: int, names: Sequence[str]) -> str:

@@ -3,17 +3,28 @@
 CoNLL gets a further column, CoNLL-U `Predicted=TAG` among its miscellaneous entries; all else stays as it was.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from emdistill.data.compressed import plain_path
-from emdistill.data.files import Columns
+from emdistill.data.files import Columns, text_problem, with_list
 from emdistill.data.rows import BadRows, Row, check_file, text_lines
 from emdistill.data.tagged import SUFFIXES
-from emdistill.data.tagged_files import CONLLU, DOCSTART, FORM, conll_cells, conllu_cells, joined, word_column
+from emdistill.data.tagged_files import (
+    CONLLU,
+    DOCSTART,
+    FORM,
+    check_words,
+    conll_cells,
+    conllu_cells,
+    joined,
+    word_column,
+)
 from emdistill.errors import DataError
+from emdistill.tasks.kind import BadLabel
+from emdistill.tasks.tagging import cut
 from emdistill.tasks.tags import OUTSIDE
 
 CONLLU_SUFFIX = ".conllu"
@@ -73,6 +84,26 @@ def read_words(path: Path, text: str | None = None) -> TaggedWords:
     if not words:
         raise DataError("there are no sentences", file=path)
     return TaggedWords(path, words)
+
+
+def words_problem(row: Row, column: str) -> str:
+    """What is wrong with a text, or with a list of words, or ''."""
+    words = with_list(row.cells.get(column))
+    if not isinstance(words, list):
+        return text_problem(row, column)
+    try:
+        check_words(words)
+    except BadLabel as error:
+        return f"column {column!r}: {error}"
+    return ""
+
+
+def texts_and_words(cells: Iterable[Any], rule: str | None) -> tuple[dict[str, list[str]], dict[str, list[Any]]]:
+    """Cells that are texts or lists of words, as texts, and where their words stand. rule: Task.words, of texts."""
+    read: Iterable[Any] = map(with_list, cells)
+    pairs = [joined(words) if isinstance(words, list) else (words, cut(words, rule)) for words in read]
+    texts, words = zip(*pairs, strict=True)
+    return {"text": [*texts]}, {"words": [*words]}
 
 
 def is_conllu(path: Path) -> bool:

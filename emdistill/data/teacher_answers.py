@@ -24,6 +24,7 @@ import numpy as np
 from datasets import Dataset, Features, List, Value
 from numpy.typing import NDArray
 
+from emdistill.data.compressed import plain_path
 from emdistill.data.files import text_problem
 from emdistill.data.rows import SUFFIXES, BadRows, data_file, read_rows
 from emdistill.errors import DataError, listing, nearest, shown
@@ -45,7 +46,7 @@ Reader = Callable[[Sequence[Cell]], Vector]
 
 def is_answers_file(teacher: str) -> bool:
     """Whether a teacher is named by a file of rows, and not by a folder or hub id."""
-    return Path(teacher).suffix.lower() in SUFFIXES and not Path(teacher).is_dir()
+    return plain_path(Path(teacher)).suffix.lower() in SUFFIXES and not Path(teacher).is_dir()
 
 
 class Form(NamedTuple):

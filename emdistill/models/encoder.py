@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
 from emdistill.config import HUB_ID
-from emdistill.errors import ModelError, TokenizerError, listing
+from emdistill.errors import ModelError, TokenizerError, listing, shown
 from emdistill.files import files_written_whole, is_inside, storage_errors
 from emdistill.models import bag, bilstm, chain
 from emdistill.models.families import FAMILIES, family_of, require
@@ -47,6 +47,7 @@ REPEATED = ("num_hidden_layers", "num_hidden_groups", "inner_group_num", "num_fe
 FEW, MOST_FRESH = 100, 10_000_000
 MOST_LABELS = 100_000
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+NAMED_LOGITS = 'write there a name of its own for each logit, from 0 on: {"0": "negative", "1": "positive"}'
 CUSTOM_CODE = "custom code"  # in transformers' errors where a model brings its own
 CODE_OF_ITS_OWN = (
     "brings code of its own (auto_map), which is never run here; name a model of one of transformers' own classes, or, "
@@ -82,6 +83,7 @@ def load_classifier(
         raise ModelError(f"{source} has one head, and no {task!r} among several; leave out --head")
     if problem_type is None:
         head = stored_head(config)
+        _check_label_names(source, config)
     else:
         name_outputs(config, labels=labels, problem_type=problem_type)
     auto_class = getattr(transformers, f"AutoModelFor{head}")
@@ -166,6 +168,7 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     tokenizer: PreTrainedTokenizerBase
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder or str(source), **_safely(folder))
+        tokenizer(list(PROBES), verbose=False)  # some faults of a vocabulary are met by the first unknown word
     except Exception as error:  # the tokenizers library raises bare Exception for a broken tokenizer.json
         if CUSTOM_CODE in str(error):
             raise ModelError(f"the tokenizer of {source} {CODE_OF_ITS_OWN}") from None
@@ -278,7 +281,7 @@ def _read_config(source: Source) -> PreTrainedConfig:
     folder = local_folder(source)
     place = source if folder is None else folder / "config.json"
     if folder is not None:
-        _check_label_count(folder / "config.json")
+        _check_labels(folder / "config.json")
     try:
         config: PreTrainedConfig = transformers.AutoConfig.from_pretrained(folder or str(source), **_safely(folder))
     except Exception as error:  # a wrong value of some field raises whatever the config's own code raises
@@ -294,15 +297,25 @@ def _read_config(source: Source) -> PreTrainedConfig:
     return config
 
 
-def _check_label_count(path: Path) -> None:
-    """Raise ModelError for a file that is no JSON, or for a number that transformers would make a name each of."""
+def _check_labels(path: Path) -> None:
+    """Raise ModelError for a file that is no JSON, or whose labels transformers could not read or never end to name."""
     try:
         content = read_values(path)
     except ValueError as error:
         raise ModelError(f"{path} cannot be used: {error}") from None
-    count = content.get("num_labels") if isinstance(content, dict) else None
+    labels = content if isinstance(content, dict) else {}
+    count, names = labels.get("num_labels"), labels.get("id2label") or {}
     if isinstance(count, int) and count > MOST_LABELS:
         raise ModelError(f"{path} cannot be used: num_labels is {count}, and {MOST_LABELS:,} are the most")
+    if not isinstance(names, dict) or not all(map(str.isdecimal, names)):
+        raise ModelError(f"{path} cannot be used: id2label is {shown(names)}; {NAMED_LOGITS}")
+
+
+def _check_label_names(source: Source, config: PreTrainedConfig) -> None:
+    """Raise ModelError unless every logit has a name of its own."""
+    names: dict[Any, str] = dict(config.id2label or {})
+    if sorted(names) != [*range(len(names))] or len(set(map(str, names.values()))) < len(names):
+        raise ModelError(f"{source}: config.json says id2label {shown(names)}; {NAMED_LOGITS}")
 
 
 def _saved_tasks(source: Source, config: PreTrainedConfig) -> dict[str, TaskOutputs]:
@@ -320,12 +333,14 @@ def _load_config(source: Source) -> PreTrainedConfig:
             "with PEFT's merge_and_unload(), and name the folder that save_pretrained() then writes"
         )
     if folder is not None and not (folder / "config.json").is_file():
-        raise ModelError(f"{source} holds no config.json, so no encoder; name the folder that save_pretrained wrote")
+        inner = [path.parent.name for path in sorted(folder.glob("*/config.json"))]
+        mend = f"name a folder in it: {listing(inner)}" if inner else "name the folder that save_pretrained wrote"
+        raise ModelError(f"{source} holds no config.json, so no encoder; {mend}")
     config = _read_config(source)
     # Of the models that can classify sequences, those that can also fill masks are encoders.
     classifies = type(config) in transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
     known = config.model_type in FAMILIES or _fills_masks(config)
-    if not (classifies and known) or config.is_encoder_decoder:
+    if not (classifies and known) or config.is_encoder_decoder or getattr(config, "is_decoder", False):
         raise ModelError(
             f"{source} is a {config.model_type!r} model, no encoder with a sequence-classification head; "
             f"supported families: {', '.join(FAMILIES)}"
@@ -363,7 +378,19 @@ def _load_weights(auto_class: Any, source: Source, config: PreTrainedConfig) -> 
     except Exception as error:  # a wrong value in config.json raises whatever the model's own code raises
         place = folder / "config.json" if folder is not None else source
         raise ModelError(f"{source}: its weights cannot be loaded as {place} says: {_in_short(error)}") from error
+    _check_layers_read(source, model, report["unexpected_keys"])
     return model, {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+
+
+def _check_layers_read(source: Source, model: PreTrainedModel, unread: Iterable[str]) -> None:
+    """Raise ModelError where layers hold what the model has no place for: further layers, adapters, other attention."""
+    below = f"{model.base_model_prefix}."
+    if foreign := [key for key in unread if family_of(model).place(key.removeprefix(below))[0] is not None]:
+        raise ModelError(
+            f"{source}: {len(foreign)} tensors of its layers have no place in the model that config.json describes, "
+            f"e.g. {min(foreign)}; config.json and the weights do not belong together: copy both again, and merge "
+            "adapters into the weights"
+        )
 
 
 def _check_sizes(folder: Path, auto_class: Any, config: PreTrainedConfig) -> None:

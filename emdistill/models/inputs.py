@@ -46,7 +46,8 @@ def longest_text(model: PreTrainedModel) -> int:
 
 
 def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig | None, source: object) -> None:
-    """Make the tokenizer of `source` pad on the right, and leave out token types where the encoder has fewer than two.
+    """Make the tokenizer of `source` pad on the right and mark padding, and, where the encoder has fewer than two token
+    types, leave them out.
 
     Raises TokenizerError for one without a padding token, or with ids or types that the encoder has no row for.
     """
@@ -58,6 +59,8 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig |
             f'name the one that the encoder was trained with in tokenizer_config.json: "pad_token": "{token}"'
         )
     tokenizer.padding_side = "right"  # positions are counted from the left
+    if "attention_mask" not in tokenizer.model_input_names:
+        _give(tokenizer, [*tokenizer.model_input_names, "attention_mask"])
     if config is None:
         return
     rows: int = getattr(config, "vocab_size", len(vocabulary))
@@ -72,13 +75,17 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig |
         return
     types = token_types(config)
     if types < 2:
-        names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
-        tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names  # the latter are what is saved
+        _give(tokenizer, [name for name in tokenizer.model_input_names if name != "token_type_ids"])
     elif (last := max(tokenizer("a", "b")["token_type_ids"])) >= types:
         raise TokenizerError(
             f"the tokenizer of {source} gives token type {last}, and its encoder has rows for {types}; take the "
             "tokenizer that belongs to the encoder"
         )
+
+
+def _give(tokenizer: PreTrainedTokenizerBase, inputs: list[str]) -> None:
+    """Let the tokenizer give these inputs, now and once it is saved."""
+    tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = inputs
 
 
 def check_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: object) -> None:

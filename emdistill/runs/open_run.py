@@ -218,6 +218,8 @@ def _is_left_over(name: str) -> bool:
 
 def check_writable(folder: Path) -> None:
     """Refuse a folder that cannot be written to, or not be made."""
+    if folder.is_symlink() and not folder.exists():
+        raise OutputError(f"{folder} is a link to {folder.readlink()}, which is not there; choose another --output")
     nearest_folder = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not nearest_folder.is_dir():
         raise OutputError(f"{nearest_folder} is a file; --output names a folder")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emdistill.errors import ModelError
 from emdistill.states import Link
 
 Array = NDArray[np.float64]
@@ -27,6 +28,16 @@ def ragged(rows: Sequence[Any]) -> NDArray[np.object_]:
 def flat(rows: NDArray[Any]) -> NDArray[Any]:
     """All answers of all rows: [A, …] of ragged ones; others as they are."""
     return np.concatenate(list(rows)) if rows.dtype == object else rows
+
+
+def check_finite(logits: NDArray[Any]) -> None:
+    """Raise ModelError for NaN or infinite logits of rows, which are no answers."""
+    answers = flat(logits)
+    if spoiled := int((~np.isfinite(answers)).reshape(len(answers), -1).any(axis=1).sum()):
+        raise ModelError(
+            f"the model's outputs are NaN or infinite for {spoiled} of {len(answers)} examples; "
+            "its weights are damaged, or the precision is too low: score it in float32"
+        )
 
 
 def probabilities(logits: NDArray[Any], link: Link) -> Array:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -33,7 +34,9 @@ Metric = Callable[[Logits, NDArray[Any], "Task"], float]
 """(logits, labels, task) -> value; greater is better."""
 
 DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))\.0+")
+WHOLE = re.compile(r"(?:-(?=0+\.))?(-?(?:0|[1-9]\d*))\.0+")
+NUMBERED = re.compile(r"(?:LABEL_)?(-?(?:0|[1-9]\d{,99}))")  # what is longer is no number, but text made of digits
+UNSEEN = dict.fromkeys(map(ord, "\u200b\u2060\ufeff"))  # marks without width, and of byte order
 
 
 class LabelColumns(dict[str, Cell]):
@@ -190,7 +193,10 @@ def check_one_answer(kind: TaskKind, what: str) -> None:
 
 
 def text_of(cell: Cell) -> str:
-    """A scalar label as it is written; '' where there is none. Raises BadLabel for anything but a scalar."""
+    """A scalar label as it is read; '' where there is none. Raises BadLabel for anything but a scalar.
+
+    What looks the same is the same: without blanks around it and marks that nobody sees, accents composed (NFC).
+    """
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return ""
     if isinstance(cell, bytes | bytearray):
@@ -198,7 +204,8 @@ def text_of(cell: Cell) -> str:
     if isinstance(cell, list | tuple | dict | set):
         what = "an object" if isinstance(cell, dict) else "a list"
         raise BadLabel(f"the label is {what}, which is no class; several labels per row are --kind multi-label")
-    return str(cell).strip()
+    text = str(cell)
+    return (text if text.isascii() else unicodedata.normalize("NFC", text.translate(UNSEEN))).strip()
 
 
 def number(text: str) -> float | None:
@@ -223,7 +230,7 @@ def texts_of(cells: Sequence[Cell]) -> list[str]:
 
 
 def class_names(texts: Sequence[str]) -> tuple[str, ...]:
-    """The different names, as they are written: whole numbers in order, then the others alphabetically.
+    """The different names, as they are written: whole numbers in order, LABEL_2 like 2; then the others alphabetically.
 
     Where every number among them is whole, '1.0' is the class '1'; '007', '07' and '7' are always three classes.
     """
@@ -243,8 +250,8 @@ def whole_name(text: str) -> str:
 
 
 def _place(name: str) -> tuple[int, int, str]:
-    plain = re.fullmatch(r"-?(?:0|[1-9]\d{,99})", name)  # what is longer is no number, but text made of digits
-    return (0, int(name), name) if plain else (1, 0, name)
+    plain = NUMBERED.fullmatch(name)
+    return (0, int(plain[1]), name) if plain else (1, 0, name)
 
 
 def name_index(names: Sequence[str], aliases: Mapping[str, int] | None = None) -> Callable[[str], int]:
@@ -252,8 +259,8 @@ def name_index(names: Sequence[str], aliases: Mapping[str, int] | None = None) -
 
     It raises BadLabel, with the nearest name, for an unknown one.
     """
-    index = {whole_name(name): place for place, name in enumerate(names)}
-    index |= {name: place for place, name in enumerate(names)} | dict(aliases or {})
+    index = {whole_name(text_of(name)): place for place, name in enumerate(names)}
+    index |= {text_of(name): place for place, name in enumerate(names)} | dict(aliases or {})
 
     def find(text: str) -> int:
         place = index.get(text, index.get(whole_name(text)))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from emdistill.errors import ConfigError, DataError, ModelError
 from emdistill.states import Predictions
-from emdistill.tasks.answers import flat
+from emdistill.tasks.answers import check_finite, flat
 from emdistill.tasks.kind import Logits, Metric, TaskKind
 
 RAW_TEXT = "text"  # the name that stands for no task: learning from raw text, for any task to come
@@ -108,12 +108,7 @@ class Task:
                 f"the model's outputs have the shape {list(answers.shape)}, but task {self.name!r} "
                 f"with {examples} examples needs {[examples, self.outputs]}"
             )
-        spoiled = int((~np.isfinite(answers)).any(axis=1).sum())
-        if spoiled:
-            raise ModelError(
-                f"the model's outputs are NaN or infinite for {spoiled} of {examples} examples; "
-                "its weights are damaged, or the precision is too low: score it in float32"
-            )
+        check_finite(answers)
         return logits
 
 

@@ -14,6 +14,7 @@ import pyarrow.parquet
 import pytest
 import torch
 from messages import names, unnamed
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from emdistill.cli import main
@@ -157,12 +158,23 @@ def test_a_model_of_another_task_is_refused(saved: Callable[..., str], tmp_path:
         evaluate_model(saved("a", "b", "c"), str(folder), task="rte")
 
 
+def test_a_model_whose_outputs_are_no_numbers_predicts_nothing(saved: Callable[..., str], tmp_path: Path) -> None:
+    model, source = saved("bad", "good"), write_rows(tmp_path / "in.jsonl", [{"text": text} for text in TEXTS])
+    weights = load_file(f"{model}/model.safetensors")
+    weights["classifier.bias"] += float("nan")
+    save_file(weights, f"{model}/model.safetensors")
+    with names(ModelError, len(TEXTS)):
+        predict_file(model, source, f"{tmp_path}/out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [
         ({"output": "out.txt"}, ConfigError),
         ({"output": "nowhere/out.csv"}, OutputError),
         ({"output": "folder.csv", "overwrite": True}, OutputError),
+        ({"output": "in.jsonl", "overwrite": True}, OutputError),
         ({"batch_size": 0}, ConfigError),
         ({"max_length": 129}, ConfigError),
         ({"text": "body"}, DataError),

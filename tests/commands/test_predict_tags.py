@@ -9,6 +9,8 @@ import pytest
 from messages import unnamed
 
 from emdistill.cli import main
+from emdistill.data.files import read_inputs, with_list
+from emdistill.data.tagged_words import words_problem
 from emdistill.models import load_classifier, load_tokenizer
 from emdistill.runs.reading import remember_reading
 from emdistill.tasks import KINDS
@@ -57,6 +59,29 @@ def test_words_of_the_file_are_tagged_one_by_one(model: Path, tmp_path: Path) ->
     blocks = (tmp_path / "tagged.conll").read_text().strip().split("\n\n")
     written = [[line.split(" ") for line in block.splitlines()] for block in blocks]
     assert written == [[*map(list, zip(*pair, strict=True))] for pair in zip(SENTENCES, expected, strict=True)]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_lists_of_words_are_tagged_as_words(model: Path, tmp_path: Path, suffix: str) -> None:
+    """What predict writes of CoNLL is read back; texts may stand beside lists."""
+    file, output = tmp_path / "new.conll", tmp_path / f"again{suffix}"
+    file.write_text("\n\n".join("\n".join(sentence) for sentence in SENTENCES) + "\n")
+    assert predict(model, file, output) == 0
+    rows = [row.cells for row in read_inputs(output, "tokens", None, words_problem)]
+    tags = [row.pop("prediction") for row in rows]
+    words = [{"tokens": row["tokens"]} for row in rows]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*words, {"tokens": "it was good"}]))
+    assert predict(model, tmp_path / "in.jsonl", tmp_path / "out.jsonl", "--text", "tokens") == 0
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [line["prediction"] for line in lines[:-1]] == [with_list(cell) for cell in tags]
+    assert len(lines[-1]["prediction"]) == 3
+
+
+@pytest.mark.parametrize("words", ["[]", '["a", ""]', '["a", 1]', '["\\ud800"]'])
+def test_a_list_of_something_else_is_refused(model: Path, tmp_path: Path, capsys: Any, words: str) -> None:
+    (tmp_path / "in.jsonl").write_text(f'{{"text": ["it"]}}\n{{"text": {words}}}\n')
+    assert predict(model, tmp_path / "in.jsonl", tmp_path / "out.jsonl") == 2
+    assert not unnamed(capsys.readouterr().err, "in.jsonl:2", "'text'")
 
 
 def test_conllu_stays_conllu(model: Path, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import csv
 import hashlib
 import itertools
 import json
@@ -12,6 +13,7 @@ from messages import names
 from emdistill.data.files import read_inputs
 from emdistill.data.read import read_task_data
 from emdistill.errors import DataError
+from emdistill.tasks import KINDS
 from emdistill.tasks.task import TaskData
 
 ROWS = [
@@ -77,6 +79,34 @@ def test_labels_of_other_types_are_the_same_classes(tmp_path: Path, value: objec
     assert read(train, dev).evaluation["dev"]["label"][:] == [1, 0]
 
 
+@pytest.mark.parametrize("labels", [["['a', 'b']", "['it\\'s']", "[]"], ['["a", "b"]', '["it\'s"]', "[]"]])
+def test_a_list_in_a_cell_of_text_is_a_list(tmp_path: Path, labels: list[str]) -> None:
+    """As pandas and `predict` write them into CSV; taken for names, they would be classes of their own."""
+    with (tmp_path / "x.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["text", "label"], *[["a text", label] for label in labels * 9]])
+    data = read_task_data(str(tmp_path / "x.csv"))
+    assert data.task.kind is KINDS["multi-label"]
+    assert data.task.labels == ("a", "b", "it's")
+    with names(DataError, "x.csv:2", "--kind multi-label"):
+        read_task_data(str(tmp_path / "x.csv"), kind="classification")
+
+
+@pytest.mark.parametrize("label", ["[other]", "['a' 'b']", "[1", "['a'x]", "[\\d]"])
+def test_brackets_alone_make_no_list(tmp_path: Path, label: str) -> None:
+    (tmp_path / "x.csv").write_text("text,label\n" + f'a,"{label}"\nb,c\n' * 3)
+    assert read_task_data(str(tmp_path / "x.csv")).task.labels == (label, "c")
+
+
+def test_names_that_look_the_same_are_one_class(tmp_path: Path) -> None:
+    """Composed accents or not, blanks around them, marks without width."""
+    train = "text,label\n" + "a,caf\u00e9\nb,cafe\u0301\nc,bar\u200b\nd,bar\ne, bar\ufeff \n" * 4
+    (tmp_path / "x.csv").write_text(train, encoding="utf-8")
+    (tmp_path / "dev.csv").write_text("text,label\na,cafe\u0301\nb,\u2060bar\n", encoding="utf-8")
+    data = read_task_data(str(tmp_path / "x.csv"), dev=str(tmp_path / "dev.csv"))
+    assert data.task.labels == ("bar", "caf\u00e9")
+    assert data.evaluation["dev"]["label"][:] == [1, 0]
+
+
 def test_scores_are_floats_and_the_kind_can_be_said(tmp_path: Path) -> None:
     path = write(tmp_path / "scores.csv", "text,label\na,1\nb,2\nc,4\n")
     assert read(path).task.kind.name == "classification"
@@ -112,6 +142,12 @@ def test_missing_columns_are_named_with_the_nearest(tmp_path: Path) -> None:
     assert all(name in found for name in ("'stars'", "body, Star", "'Star'"))
     assert all(name in message(path) for name in ("'text'", "--text"))
     assert "text;label" in message(write(tmp_path / "excel.csv", "text;label\na;1\n"))
+
+
+def test_a_text_that_is_its_own_label_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.csv", "text,label\na,b\nc,d\n")
+    assert "--label" in message(path, text="label")
+    assert "--label" in message(path, text_pair="label")
 
 
 def test_a_file_that_is_refused_is_closed(tmp_path: Path) -> None:
@@ -186,6 +222,8 @@ def test_dev_may_not_hold_unseen_labels(tmp_path: Path) -> None:
 
 
 def test_missing_and_unknown_files_are_named(tmp_path: Path) -> None:
+    with names(DataError, tmp_path, "folder"):
+        read_inputs(tmp_path)
     write(tmp_path / "reviews.csv", "text,label\na,1\n")
     assert "'reviews.csv'" in message(tmp_path / "review.csv")
     found = message(write(tmp_path / "x.xlsx", "x"))

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import ClassLabel, Dataset, Features, List, Value
 from messages import names
 
 from emdistill.data.read import hold_out, read_task_data
@@ -130,6 +130,11 @@ def test_a_hub_dataset_is_read_with_its_class_names(monkeypatch: pytest.MonkeyPa
     splits["train"] = Dataset.from_dict({"body": ["a", "b"], "label": [-1, 0]}, features=features)
     with names(DataError, "owner/news (train):1", "'label'"):
         read_task_data("owner/news", text="body")
+    several = Features({"body": Value("string"), "label": List(ClassLabel(names=["world", "arts"]))})
+    splits["train"] = Dataset.from_dict({"body": [*"abcde"], "label": [[0], [-1], None, [1, 0], []]}, features=several)
+    with names(DataError, "owner/news (train):2", "owner/news (train):3") as caught:
+        read_task_data("owner/news", text="body")
+    assert "(train):5" not in str(caught.value)
     del splits["train"]
     with names(DataError, "owner/news", "'train'", "validation, test"):
         read_task_data("owner/news", text="body")

@@ -121,6 +121,8 @@ def test_broken_bytes_are_named_with_line_and_byte(tmp_path: Path) -> None:
         ("deep.jsonl", '{"text": "a"}\n{"text": ' + "[" * 100_000 + "]" * 100_000 + "}\n", 2),
         ("list.json", '[\n{"text": "a"}]', 1),
         ("twice.csv", "text,n,text\na,1,b\n", 1),
+        ("twice.jsonl", '{"text": "x"}\n{"text": "a", "n": {}, "text": "b"}\n', 2),
+        ("blank.csv", "text,,\na,,\nb,1,\n", 3),
         ("twice.tsv", "\n\ntext\tn\ttext\na\t1\tb\n", 3),
         ("x.parquet", "no parquet at all", None),
         ("x.xlsx", "x", None),

@@ -215,6 +215,7 @@ def test_logits_of_probabilities_give_them_back(link: Any) -> None:
 
 def test_a_file_of_rows_is_no_model(tmp_path: Path) -> None:
     assert is_answers_file("answers.CSV")
+    assert is_answers_file("answers.jsonl.gz")
     assert not is_answers_file("owner/model")
     (tmp_path / "teacher.json").mkdir()
     assert not is_answers_file(str(tmp_path / "teacher.json"))

@@ -2,10 +2,12 @@
 
 import json
 import logging
+import re
 
 import pytest
 import torch
 from messages import names
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModel,
     AutoModelForMaskedLM,
@@ -146,6 +148,53 @@ def test_weights_that_are_not_the_configs(tiny_encoder, tmp_path, change):
     (tmp_path / "config.json").write_text(json.dumps(config | change))
     with names(ModelError, tmp_path, "config.json"):
         load_classifier(tmp_path, labels=["a", "b"])
+
+
+@pytest.mark.parametrize(
+    "id2label",
+    [
+        ["bad", "good"],
+        {"bad": 0, "good": 1},
+        {"0": "bad", "2": "good"},
+        {"1": "bad", "2": "good"},
+        {"0": "x", "1": "x"},
+    ],
+)
+def test_names_that_do_not_name_each_logit_are_refused(tiny_encoder, tmp_path, id2label):
+    tiny_encoder(layers=1).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"id2label": id2label}))
+    with names(ModelError, "config.json", "id2label"):
+        load_classifier(tmp_path)
+
+
+def test_layers_that_hold_more_than_the_config_describes_are_refused(tiny_encoder, tmp_path):
+    """Silently passing over them would give other answers: further layers, and adapters that stand in the file."""
+    tiny_encoder(layers=2).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    with names(ModelError, tmp_path, 16, re.compile("bert.encoder.layer.1.")):
+        load_classifier(tmp_path)
+    with names(ModelError, tmp_path, 16):
+        load_encoder(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    weights = load_file(tmp_path / "model.safetensors")
+    adapter = "bert.encoder.layer.0.output.adapters.task.adapter_down.weight"
+    save_file(weights | {adapter: torch.ones(2, 2), "cls.bias": torch.ones(2)}, tmp_path / "model.safetensors")
+    with names(ModelError, tmp_path, adapter):
+        load_classifier(tmp_path)
+
+
+def test_a_decoder_is_no_encoder_though_its_family_is_known(tiny_encoder, tmp_path):
+    tiny_encoder(is_decoder=True).save_pretrained(tmp_path)
+    with names(ModelError, tmp_path):
+        load_classifier(tmp_path)
+
+
+def test_a_folder_around_the_model_names_the_model(tiny_encoder, tmp_path):
+    tiny_encoder(layers=1).save_pretrained(tmp_path / "0_Transformer")
+    with names(ModelError, tmp_path, "0_Transformer"):
+        load_classifier(tmp_path)
 
 
 @pytest.mark.parametrize("change", [{"hidden_size": 10**30}, {"vocab_size": "many"}, {"hidden_act": ["gelu"]}])

@@ -1,5 +1,7 @@
 """What encoders are given: tokenizers that do not fit, the longest text, and families that answer by their batch."""
 
+import json
+
 import pytest
 import torch
 from messages import names
@@ -42,6 +44,21 @@ def test_a_tokenizer_that_pads_on_the_left_pads_on_the_right(saved, tiny_tokeniz
     assert torch.equal(logits(folder, TEXTS), right)
     load_tokenizer(folder).save_pretrained(folder)
     assert '"padding_side": "left"' not in (folder / "tokenizer_config.json").read_text()
+
+
+def test_padding_is_marked_though_the_tokenizer_does_not_say_so(saved, tiny_tokenizer):
+    right = logits(saved(tiny_tokenizer), TEXTS)
+    tiny_tokenizer.init_kwargs["model_input_names"] = ["input_ids"]
+    assert torch.equal(logits(saved(tiny_tokenizer), TEXTS), right)
+
+
+def test_a_vocabulary_without_a_token_for_unknown_words_is_refused(saved, tiny_tokenizer, tmp_path):
+    folder = saved(tiny_tokenizer)
+    rules = json.loads((folder / "tokenizer.json").read_text())
+    rules["model"]["vocab"] = {"[PAD]": 0}
+    (folder / "tokenizer.json").write_text(json.dumps(rules))
+    with names(ModelError, folder, "UNK"):
+        load_tokenizer(folder)
 
 
 def test_a_tokenizer_without_a_padding_token_is_refused(saved, tiny_tokenizer):

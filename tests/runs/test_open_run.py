@@ -38,6 +38,12 @@ def standing(folder: Path) -> set[str]:
 # ------------------------------------------------------------------------------------------------- the claim
 
 
+def test_a_link_to_nowhere_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with names(OutputError, tmp_path / "link", tmp_path / "nowhere"):
+        check_output(tmp_path / "link", overwrite=False, resume=False)
+
+
 def test_a_new_or_empty_folder_may_be_written_and_is_not_touched(tmp_path: Path) -> None:
     check_output(tmp_path / "deep" / "run", overwrite=False, resume=False)
     assert not (tmp_path / "deep").exists()

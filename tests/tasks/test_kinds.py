@@ -257,6 +257,8 @@ def test_a_row_without_a_label_adds_nothing_to_the_hard_labels(single: Case) -> 
         (["9007199254740993", "9007199254740992"], ("9007199254740992", "9007199254740993")),
         (["1E1", "2E1", "1E2"], ("1E1", "1E2", "2E1")),
         (["-1", "10", "9"], ("-1", "9", "10")),
+        (["-1.0", "-0.0", "0.0"], ("-1", "0")),
+        (["LABEL_10", "LABEL_9", "LABEL_1"], ("LABEL_1", "LABEL_9", "LABEL_10")),
     ],
 )
 def test_classes_are_named_as_they_are_written(written: list[str], expected: tuple[str, ...]) -> None:
