@@ -9,6 +9,7 @@ EmdistillError
 import difflib
 import re
 import reprlib
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,11 @@ def listing(names: Iterable[str]) -> str:
 def visible(text: str) -> str:
     """A text of a stranger's file as a terminal may show it: what would steer it, or turn the line round, escaped."""
     return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def tell(text: str) -> None:
+    """A line on stderr: what was mended or passed over while the work goes on."""
+    print(visible(text), file=sys.stderr)
 
 
 def shown(value: object) -> str:

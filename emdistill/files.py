@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from emdistill.errors import OutputError, visible
+from emdistill.errors import OutputError, tell
 
 LONGEST_NAME = 255  # bytes that file systems take
 MANIFEST = "manifest.json"
@@ -211,7 +210,7 @@ def one_at_a_time(path: Path, writing: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print(visible(f"another run is writing {writing}; waiting for it"), file=sys.stderr)
+        tell(f"another run is writing {writing}; waiting for it")
         lock.acquire()
     try:
         yield

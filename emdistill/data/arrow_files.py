@@ -7,7 +7,6 @@ import atexit
 import itertools
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 from datasets import Dataset
 
+from emdistill.errors import tell
 from emdistill.files import sha256, write_whole, written_whole
 
 IN_MEMORY = 64 * 2**20
@@ -38,7 +38,7 @@ def trusted_counts(file: Path) -> dict[str, int] | None:
         index = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
         counts: dict[str, int] = index["counts"]
         if index["bytes"] != file.stat().st_size or index["sha256"] != sha256(file):
-            print(f"{file} is damaged and made anew: its size or checksum differs", file=sys.stderr)
+            tell(f"{file} is damaged and made anew: its size or checksum differs")
             return None
         return counts
     except (FileNotFoundError, ValueError, KeyError, TypeError):

@@ -15,7 +15,6 @@ how, and what stands in the folder meanwhile.
 import json
 import math
 import shutil
-import sys
 from collections.abc import Collection, Iterator, Sequence
 from functools import cache, cached_property
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from emdistill.errors import CacheError
+from emdistill.errors import CacheError, tell
 from emdistill.files import sha256, write_whole
 from emdistill.models.capture import OF_ATTENTION, OF_LAYERS, STATES, check_states, chosen_layers, field_of
 from emdistill.states import EncoderShape, EncoderStates
@@ -219,11 +218,11 @@ class CacheFiles:
             return {}
         except (OSError, ValueError, KeyError, TypeError) as error:
             if explain:
-                _say(f"{path} cannot be used ({error!r}); the teacher's outputs are cached anew")
+                tell(f"{path} cannot be used ({error!r}); the teacher's outputs are cached anew")
             return {}
         for part in sorted(listed, key=str) if explain else ():
             if faults[part]:
-                _say(f"{self.folder / part.file} {faults[part]}; it is not used, and written anew where it is needed")
+                tell(f"{self.folder / part.file} {faults[part]}; it is not used, and written anew where it is needed")
         return {part: checksum for part, checksum in listed.items() if not faults[part]}
 
     def _fault(self, part: Part, checksum: str) -> str:
@@ -259,7 +258,3 @@ class CacheFiles:
 def _read_once(path: Path, *_: int) -> str:
     """The SHA-256 of a file; once per process, for one that is opened for every stage and trial."""
     return sha256(path)
-
-
-def _say(text: str) -> None:
-    print(f"teacher cache: {text}", file=sys.stderr)

@@ -14,7 +14,6 @@ longer than an accelerator computes them: what a power cut takes of them is foun
 
 import hashlib
 import json
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -26,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from filelock import FileLock, Timeout
 
-from emdistill.errors import CacheError, visible
+from emdistill.errors import CacheError, tell
 from emdistill.files import flush, write_whole
 from emdistill.models.cache_files import CacheFiles, Layout, Part
 from emdistill.processes import is_first_process
@@ -138,8 +137,7 @@ class ShardWriter:
                 if (shard := self._taken(begun)) is not None:
                     return begun, shard
             if not is_said and is_first_process():
-                at_work = f"another process is at the teacher cache {self.folder}; waiting for it"
-                print(visible(at_work), file=sys.stderr)
+                tell(f"another process is at the teacher cache {self.folder}; waiting for it")
             is_said = True
             time.sleep(WAIT)
 

@@ -21,7 +21,6 @@ last line only; readers drop such a line.
 
 import json
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,7 +28,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, FiniteFloat, NonNegativeInt, Strict
 
-from emdistill.errors import DataError
+from emdistill.errors import DataError, tell
 from emdistill.files import sealed_line, unsealed_line, written_whole
 from emdistill.values import parse_json, typed
 
@@ -96,7 +95,7 @@ def truncate_flows(path: Path, last_step: int, *, stage: str, finished_stages: S
         try:
             records.append(_from_line(line, path, number))
         except DataError as error:
-            print(f"{error}; it is left out", file=sys.stderr)
+            tell(f"{error}; it is left out")
     earlier = [r for r in records if r.stage in finished_stages or (r.stage == stage and r.step <= last_step)]
     with written_whole(path) as part:
         part.write_bytes(b"".join(map(_to_line, earlier)))

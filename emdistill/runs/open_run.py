@@ -18,7 +18,6 @@ RUN/
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -28,7 +27,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from emdistill.errors import BusyError, Interrupted, OutputError
+from emdistill.errors import BusyError, Interrupted, OutputError, tell
 from emdistill.files import MEND, sha256, storage_errors
 from emdistill.processes import is_first_process, process_count, wait_for_all
 from emdistill.runs.record import RUN_FILE, VERSION, RunRecord, read_run, write_run
@@ -101,7 +100,7 @@ class Run:
             self._tidy(before)
             return True
         if fault:
-            print(f"{fault}; the run is gone on with from its last good checkpoint, if any", file=sys.stderr)
+            tell(f"{fault}; the run is gone on with from its last good checkpoint, if any")
         record.timings = dict(before.timings)
         return False
 

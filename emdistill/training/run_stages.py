@@ -20,7 +20,7 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import logging as transformers_logging
 
-from emdistill.errors import ConfigError, Interrupted
+from emdistill.errors import ConfigError, Interrupted, tell
 from emdistill.files import damage, folder_written_whole, put_back, seal, storage_errors
 from emdistill.models.own_answers import OwnAnswers
 from emdistill.models.teacher import TeacherSource
@@ -117,7 +117,7 @@ def _last_checkpoint(folder: Path) -> str | None:
         if not (fault := damage(place) or _damage_of_best(place)):
             return str(place)
         if is_first_process():
-            print(f"{place} is passed over: {fault}", file=sys.stderr)
+            tell(f"{place} is passed over: {fault}")
             shutil.rmtree(place, ignore_errors=True)
     return None
 
@@ -145,7 +145,7 @@ def _load_finished(student: PreTrainedModel, folder: Path) -> list[dict[str, Any
     if not folder.is_dir():
         return None
     if fault := damage(folder):
-        print(f"{folder} is passed over: {fault}", file=sys.stderr)
+        tell(f"{folder} is passed over: {fault}")
         return None
     load_model(student, folder / WEIGHTS)
     log: list[dict[str, Any]] = json.loads((folder / LOG).read_text(encoding="utf-8"))
