@@ -223,7 +223,8 @@ def tables(cells: Sequence[Cell]) -> dict[str, Table]:
         by_name = {entry.name: entry for entry in cell.entries}
         seeds = max(len(entry.scores) for entry in cell.entries)
         about = (cell.task, cell.metric, cell.teacher, f"{cell.teacher_score:.4f}", cell.student, str(seeds))
-        scores.append([*about, *(spread(by_name[name], cell.metric) if name in by_name else "" for name in methods)])
+        found = (spread(by_name[name], cell.metric, seeds) if name in by_name else "" for name in methods)
+        scores.append([*about, *found])
         if cell.baselines:
             baselines += baseline_lines(cell, cell.baselines)
     made = {"Scores": Table(["task", "metric", "teacher", "its score", "student", "seeds", *methods], scores)}
@@ -336,10 +337,14 @@ def write_tables(folder: Path, cells: Sequence[Cell]) -> None:
     )  # fmt: skip
 
 
-def spread(entry: EntryResult, metric: str) -> str:
-    """Mean ± standard deviation over seeds."""
-    deviation = entry.deviation(metric)
-    return f"{entry.mean(metric):.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
+def spread(entry: EntryResult, metric: str, seeds: int) -> str:
+    """Mean ± standard deviation over seeds; their number where it is not `seeds`."""
+    deviation, count = entry.deviation(metric), len(entry.scores)
+    return (
+        f"{entry.mean(metric):.4f}"
+        + ("" if deviation is None else f" ± {deviation:.4f}")
+        + ("" if count == seeds else f" ({count})")
+    )
 
 
 if __name__ == "__main__":
