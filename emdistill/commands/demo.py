@@ -14,7 +14,7 @@ from emdistill.commands.distill import distill
 from emdistill.commands.finetune import finetune
 from emdistill.console import print_table
 from emdistill.data.messages import MESSAGES, messages_splits, read_messages
-from emdistill.errors import ModelError
+from emdistill.errors import ModelError, OutputError
 from emdistill.files import write_whole
 from emdistill.models.arithmetic import has_bfloat16
 from emdistill.options import load_config, load_finetune_config
@@ -71,7 +71,10 @@ def demo(output: str = "demo-run", epochs: float = 1.0, unlabelled_rows: int = 1
         training={**training, "num_train_epochs": epochs}, baselines="tfidf,labels,int8",
         resume=(run / RUN_FILE).exists(),
     )  # fmt: skip
-    distill(config, examples=examples)
+    try:
+        distill(config, examples=examples)
+    except OutputError as error:  # of a demo by another version
+        raise OutputError(f"{error}; of the demo, remove {folder} or name another --output") from None
 
     record = read_baselines(run)
     assert record is not None  # the run is finished
