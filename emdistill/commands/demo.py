@@ -14,7 +14,7 @@ from emdistill.commands.distill import distill
 from emdistill.commands.finetune import finetune
 from emdistill.console import print_table
 from emdistill.data.messages import MESSAGES, messages_splits, read_messages
-from emdistill.errors import ModelError, OutputError
+from emdistill.errors import ModelError
 from emdistill.files import write_whole
 from emdistill.models.arithmetic import has_bfloat16
 from emdistill.options import load_config, load_finetune_config
@@ -33,7 +33,13 @@ emdistill distill  --teacher teacher/ --data reviews.csv --text body --label sta
 emdistill export   run/ --onnx --int8"""
 
 
-def demo(output: str = "demo-run", epochs: float = 1.0, unlabelled_rows: int = 10_000, seed: int = 42) -> None:
+def demo(
+    output: str = "demo-run",
+    epochs: float = 1.0,
+    unlabelled_rows: int = 10_000,
+    seed: int = 42,
+    overwrite: bool = False,
+) -> None:
     """Fine-tune all-MiniLM-L6-v2 on few labels, distil 3 of its layers with text to spare, and compare.
 
     Args:
@@ -41,6 +47,7 @@ def demo(output: str = "demo-run", epochs: float = 1.0, unlabelled_rows: int = 1
         epochs: passes of the students over all texts, labelled or not.
         unlabelled_rows: learn from at most so many of the texts without labels, of which there are 26,856.
         seed: seed of everything random.
+        overwrite: replace the runs that stand in the folder.
     """
     console = Console()
     started = time.perf_counter()
@@ -60,7 +67,7 @@ def demo(output: str = "demo-run", epochs: float = 1.0, unlabelled_rows: int = 1
     finetune(
         load_finetune_config(
             model=str(encoder), data=MESSAGES.name, output=str(teacher), seed=seed, select="last",
-            training=training, resume=(teacher / RUN_FILE).exists(),
+            training=training, overwrite=overwrite, resume=not overwrite and (teacher / RUN_FILE).exists(),
         ),
         examples=examples,
     )  # fmt: skip
@@ -69,12 +76,9 @@ def demo(output: str = "demo-run", epochs: float = 1.0, unlabelled_rows: int = 1
         teacher=str(teacher), data=MESSAGES.name, unlabelled=str(text), unlabelled_rows=unlabelled_rows,
         student="3", student_source=str(encoder), output=str(run), seed=seed, select="last",
         training={**training, "num_train_epochs": epochs}, baselines="tfidf,labels,int8",
-        resume=(run / RUN_FILE).exists(),
+        overwrite=overwrite, resume=not overwrite and (run / RUN_FILE).exists(),
     )  # fmt: skip
-    try:
-        distill(config, examples=examples)
-    except OutputError as error:  # of a demo by another version
-        raise OutputError(f"{error}; of the demo, remove {folder} or name another --output") from None
+    distill(config, examples=examples)
 
     record = read_baselines(run)
     assert record is not None  # the run is finished

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from pydantic import FiniteFloat
 
-from emdistill.console import say
+from emdistill.errors import tell
 from emdistill.files import sha256, written_whole
 from emdistill.runs.search_record import SearchRecord, write_search
 from emdistill.search.chains import BlockCandidate, Chain, ChainCost
@@ -95,7 +95,7 @@ class ChainStudy:
             self._state = torch.load(path, weights_only=True, map_location="cpu")
             self.survivors = [[tuple(name) for name in block] for block in self._state["survivors"]]
         else:
-            say(f"{path} is missing or damaged (its checksum differs): the supernet learns from its beginning")
+            tell(f"{path} is missing, or its checksum differs: the supernet learns from its beginning")
             record.rounds.clear()
 
     def restore(self, **parts: Any) -> None:

@@ -107,7 +107,7 @@ def test_a_search_that_was_stopped_ends_as_one_that_was_not(options, tmp_path: P
     state.write_bytes(state.read_bytes()[:-1])
     again = search_chain(**options, output=str(tmp_path / "search"))
     assert (again.returned, learned(again)) == (whole.returned, learned(whole))
-    assert not unnamed(capsys.readouterr().out, state)
+    assert not unnamed(capsys.readouterr().err, state)
     overwritten = search_chain(**options | {"seed": 1}, output=str(tmp_path / "search"), overwrite=True)
     assert len(overwritten.returned) == 3
 
