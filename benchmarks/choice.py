@@ -42,6 +42,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "two-phase": {"objective": {"schedule": "two-phase"}},
     "standardised": {"objective": {"standardised_logits": 0.1}},
     "no-attention": {"objective": {"attention_scores": 0.0}},
+    "hidden-alone": {"objective": {"attention_scores": 0.0, "embeddings": 0.0}},
+    "per-layer": {"objective": {"projection": "per_layer"}},
     "emd": {"mapping": "emd"},
     "last": {"mapping": "last"},
 }
@@ -57,6 +59,7 @@ def main(
     arms: str = "labels,answers,bert-emd,joint,fade",
     seeds: str = "0",
     rate: float | None = None,
+    epochs: float | None = None,
 ) -> None:
     """Run what is missing, and print the scores.
 
@@ -70,16 +73,19 @@ def main(
         arms: names of ARMS, comma separated.
         seeds: comma separated.
         rate: learning rate of all these arms, whose names then end in it; their recipes' if not given.
+        epochs: of all these arms, whose names then end in it; the protocol's if not given.
     """
     folder = Path(output)
     material = prepare(Path(data), folder / "data")
+    tried = {"rate": rate, "epochs": epochs}
+    ending = "".join(f"-{name}-{value:g}" for name, value in tried.items() if value is not None)
     for task in tasks.split(","):
         for teacher in teachers.split(","):
             for arm in arms.split(","):
                 for seed in map(int, seeds.split(",")):
-                    place = folder / task / teacher / (arm if rate is None else f"{arm}-rate-{rate:g}") / str(seed)
+                    place = folder / task / teacher / f"{arm}{ending}" / str(seed)
                     examples, options = material[task]
-                    config = run_config(options, ARMS[arm], f"{runs}/{task}/{teacher}", minilm, place, seed, rate)
+                    config = run_config(options, ARMS[arm], f"{runs}/{task}/{teacher}", minilm, place, seed, rate, epochs)
                     distill(config, examples=examples)
     print(table(folder))
 
@@ -127,13 +133,15 @@ def run_config(
     place: Path,
     seed: int,
     rate: float | None,
+    epochs: float | None,
 ) -> RunConfig:
     """The options of one run."""
     training = {"num_train_epochs": 1, **options.get("training", {}), **arm.get("training", {})}
     fixed = {"student": "3", "student_source": minilm, "select": "last", "teacher_cache": "states", "baselines": "none"}
     run = {"data": options["task"], "teacher": teacher, "output": str(place), "seed": seed}
     run |= {"teacher_cache_folder": str(place.parents[3] / "teacher_cache"), "resume": (place / RUN_FILE).exists()}
-    training |= {"bf16": True, "gradient_norm_steps": 0} | ({} if rate is None else {"learning_rate": rate})
+    tried = {"learning_rate": rate, "num_train_epochs": epochs}
+    training |= {"bf16": True, "gradient_norm_steps": 0} | {key: value for key, value in tried.items() if value}
     return load_config(**{**options, **arm, **fixed, **run, "training": training})
 
 
