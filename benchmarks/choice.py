@@ -77,15 +77,15 @@ def main(
     """
     folder = Path(output)
     material = prepare(Path(data), folder / "data")
-    tried = {"rate": rate, "epochs": epochs}
-    ending = "".join(f"-{name}-{value:g}" for name, value in tried.items() if value is not None)
+    ending = "".join(f"-{name}-{value:g}" for name, value in {"rate": rate, "epochs": epochs}.items() if value)
+    tried = {name: value for name, value in {"learning_rate": rate, "num_train_epochs": epochs}.items() if value}
     for task in tasks.split(","):
         for teacher in teachers.split(","):
             for arm in arms.split(","):
                 for seed in map(int, seeds.split(",")):
                     place = folder / task / teacher / f"{arm}{ending}" / str(seed)
                     examples, options = material[task]
-                    config = run_config(options, ARMS[arm], f"{runs}/{task}/{teacher}", minilm, place, seed, rate, epochs)
+                    config = run_config(options, ARMS[arm], f"{runs}/{task}/{teacher}", minilm, place, seed, tried)
                     distill(config, examples=examples)
     print(table(folder))
 
@@ -132,16 +132,14 @@ def run_config(
     minilm: str,
     place: Path,
     seed: int,
-    rate: float | None,
-    epochs: float | None,
+    tried: dict[str, float],
 ) -> RunConfig:
-    """The options of one run."""
+    """The options of one run; `tried` are training options above the arm's."""
     training = {"num_train_epochs": 1, **options.get("training", {}), **arm.get("training", {})}
     fixed = {"student": "3", "student_source": minilm, "select": "last", "teacher_cache": "states", "baselines": "none"}
     run = {"data": options["task"], "teacher": teacher, "output": str(place), "seed": seed}
     run |= {"teacher_cache_folder": str(place.parents[3] / "teacher_cache"), "resume": (place / RUN_FILE).exists()}
-    tried = {"learning_rate": rate, "num_train_epochs": epochs}
-    training |= {"bf16": True, "gradient_norm_steps": 0} | {key: value for key, value in tried.items() if value}
+    training |= {"bf16": True, "gradient_norm_steps": 0, **tried}
     return load_config(**{**options, **arm, **fixed, **run, "training": training})
 
 
