@@ -44,6 +44,13 @@ ARMS: dict[str, dict[str, Any]] = {
     "no-attention": {"objective": {"attention_scores": 0.0}},
     "hidden-alone": {"objective": {"attention_scores": 0.0, "embeddings": 0.0}},
     "per-layer": {"objective": {"projection": "per_layer"}},
+    "each-norm": {"objective": {"weighting": "each-norm"}},
+    "emd-memory": {"mapping": "emd", "objective": {"cost_memory": 0.9}},
+    "emd-inverse": {"mapping": "emd", "objective": {"cost_attention": "inverse", "smoothing": 0.9}},
+    "emd-reverse": {"mapping": "emd", "objective": {"cost_attention": "reverse", "smoothing": 0.9}},
+    "unbalanced-0.1": {"mapping": "unbalanced", "objective": {"penalty": 0.1}},
+    "nearest": {"mapping": "unbalanced", "objective": {"penalty": 0.0}},
+    "uniform": {"mapping": "uniform"},
     "emd": {"mapping": "emd"},
     "last": {"mapping": "last"},
 }
@@ -60,6 +67,7 @@ def main(
     seeds: str = "0",
     rate: float | None = None,
     epochs: float | None = None,
+    student: str = "3",
 ) -> None:
     """Run what is missing, and print the scores.
 
@@ -74,10 +82,12 @@ def main(
         seeds: comma separated.
         rate: learning rate of all these arms, whose names then end in it; their recipes' if not given.
         epochs: of all these arms, whose names then end in it; the protocol's if not given.
+        student: as for `emdistill distill`; another than 3 stands at the end of the arms' names.
     """
     folder = Path(output)
     material = prepare(Path(data), folder / "data")
     ending = "".join(f"-{name}-{value:g}" for name, value in {"rate": rate, "epochs": epochs}.items() if value)
+    ending += "" if student == "3" else f"-{student.replace(':', '-')}"
     tried = {name: value for name, value in {"learning_rate": rate, "num_train_epochs": epochs}.items() if value}
     for task in tasks.split(","):
         for teacher in teachers.split(","):
@@ -85,6 +95,7 @@ def main(
                 for seed in map(int, seeds.split(",")):
                     place = folder / task / teacher / f"{arm}{ending}" / str(seed)
                     examples, options = material[task]
+                    options = {**options, "student": student}
                     config = run_config(options, ARMS[arm], f"{runs}/{task}/{teacher}", minilm, place, seed, tried)
                     distill(config, examples=examples)
     print(table(folder))
@@ -136,7 +147,7 @@ def run_config(
 ) -> RunConfig:
     """The options of one run; `tried` are training options above the arm's."""
     training = {"num_train_epochs": 1, **options.get("training", {}), **arm.get("training", {})}
-    fixed = {"student": "3", "student_source": minilm, "select": "last", "teacher_cache": "states", "baselines": "none"}
+    fixed = {"student_source": minilm, "select": "last", "teacher_cache": "states", "baselines": "none"}
     run = {"data": options["task"], "teacher": teacher, "output": str(place), "seed": seed}
     run |= {"teacher_cache_folder": str(place.parents[3] / "teacher_cache"), "resume": (place / RUN_FILE).exists()}
     training |= {"bf16": True, "gradient_norm_steps": 0, **tried}

@@ -13,7 +13,7 @@ from typing import Literal
 
 from emdistill.losses import GradientBalance, Objective
 from emdistill.losses.projection import ProjectionKind
-from emdistill.mapping import EmdMapping, LayerMapping, make_mapping
+from emdistill.mapping import EmdMapping, LayerMapping, UnbalancedMapping, make_mapping
 from emdistill.mapping.costs import Heads, Scale
 from emdistill.mapping.emd import CostAttention
 from emdistill.methods import _parts as parts
@@ -47,6 +47,7 @@ def balanced(
     cost_memory: float = 0.0,
     cost_attention: CostAttention = "off",
     smoothing: float = 0.0,
+    penalty: float = 1.0,
 ) -> list[Stage]:
     """Layers and answers in balance by their gradients, nothing tuned per task.
 
@@ -77,6 +78,8 @@ def balanced(
         cost_memory: share of the old costs kept at each batch in the costs that a flow comes from, 0 to 1.
         cost_attention: how the mapping emd's layer weights follow the unit costs: inverse, softmax, reverse, or off.
         smoothing: share of the mapping emd's old layer weights kept at each update, 0 to 1.
+        penalty: price of leaving a teacher layer untaught under the mapping unbalanced, as a share of the mean cost: 0
+            gives each student layer its nearest teacher layer.
     """
     factors = {"attention_scores": attention_scores, "hidden_states": hidden_states, "embeddings": embeddings}
     parts.check_factors({**factors, "layer_ratio": layer_ratio, "standardised_logits": standardised_logits})
@@ -87,9 +90,11 @@ def balanced(
     )
 
     def layer_mapping(student_layers: int, teacher_layers: int) -> LayerMapping:
-        if mapping != "emd":
-            return make_mapping(mapping, student_layers, teacher_layers)
-        return EmdMapping(student_layers, teacher_layers, cost_attention=cost_attention, smoothing=smoothing)
+        if mapping == "emd":
+            return EmdMapping(student_layers, teacher_layers, cost_attention=cost_attention, smoothing=smoothing)
+        if mapping == "unbalanced":
+            return UnbalancedMapping(student_layers, teacher_layers, penalty=penalty)
+        return make_mapping(mapping, student_layers, teacher_layers)
 
     intermediate = parts.layer_losses(
         layer_weights,

@@ -119,8 +119,9 @@ def test_emd_and_its_settings_are_to_be_had() -> None:
     (loss,) = stage.objective.layer_losses()
     assert isinstance(loss.mapping, EmdMapping)
     assert (loss.mapping.cost_attention, loss.mapping.smoothing, loss.cost_memory) == ("reverse", 0.5, 0.75)
-    (loss,) = build(mapping="unbalanced")[0].objective.layer_losses()
+    (loss,) = build(mapping="unbalanced", penalty=0.25)[0].objective.layer_losses()
     assert isinstance(loss.mapping, UnbalancedMapping)
+    assert loss.mapping.penalty == 0.25
 
 
 @pytest.mark.parametrize(("count", "heads"), [(2, "equal"), (4, "mean")])
