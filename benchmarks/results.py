@@ -34,6 +34,7 @@ from emdistill.show.pareto import pareto_front
 LABELS = "hard-labels"
 ARMS = (LABELS, "soft-targets", "bert-emd", "balanced")
 SEEDS = range(5)
+EPOCHS = 10  # of the tasks without further text
 SST2_SEED, SST2_LABELLED, SST2_MANY, SST2_UNLABELLED = 42, 2_000, 20_000, 20_000
 TEACHERS: dict[str, dict[str, Any]] = {"minilm": {}, "mpnet": {"num_train_epochs": 3, "learning_rate": 3e-5}}
 BASELINES = "tfidf,frozen,static,int8-teacher,int8"
@@ -60,6 +61,7 @@ def main(
     arms: str = ",".join(ARMS),
     seeds: str = "5",
     baselines: str = BASELINES,
+    epochs: float = EPOCHS,
 ) -> None:
     """Run what is missing, and write the tables.
 
@@ -75,10 +77,11 @@ def main(
             teacher, and count under the other too.
         seeds: as for `emdistill compare`.
         baselines: as for `emdistill compare`; measured in the cells of 3x384.
+        epochs: of the tasks without further text; for another number take another output.
     """
     folder = Path(output)
     encoders = {"minilm": minilm, "mpnet": mpnet}
-    material = prepare(Path(data), folder / "data")
+    material = prepare(Path(data), folder / "data", epochs)
     for task in filter(None, tasks.split(",")):
         for teacher in teachers.split(","):
             fine_tune(task, material[task], teacher, encoders[teacher], folder)
@@ -93,11 +96,14 @@ def main(
     print(f"{folder / 'results.html'}: {len(cells)} cells")
 
 
-def prepare(glue: Path, folder: Path) -> dict[str, Material]:
-    """Each task's material; files that have to be made are made in `folder`, always the same."""
+def prepare(glue: Path, folder: Path, epochs: float = EPOCHS) -> dict[str, Material]:
+    """Each task's material; files that have to be made are made in `folder`, always the same.
+
+    epochs   of the tasks without further text
+    """
     folder.mkdir(parents=True, exist_ok=True)
     names = {"mrpc": "MRPC", "rte": "RTE", "stsb": "STS-B", "cola": "CoLA"}
-    material = {task: Material({"task": task, "data": str(glue / name)}, 3) for task, name in names.items()}
+    material = {task: Material({"task": task, "data": str(glue / name)}, epochs) for task, name in names.items()}
 
     with (glue / "SST-2" / "train.tsv").open(encoding="utf-8", newline="") as file:
         rows: dict[str, str] = {}
