@@ -46,7 +46,7 @@ class Material:
     """What a task is learned and scored on, as options of `emdistill`; epochs count all rows, labelled or not."""
 
     options: dict[str, str]
-    epochs: int
+    epochs: float
     unlabelled: str | None = None
 
 
