@@ -78,7 +78,7 @@ def compress(
         student_source: encoder whose layers the students keep instead of the teacher's, a folder or hub id.
         methods: methods to try, separated by commas.
         finals: how many students are trained whole.
-        epochs: passes of a whole training over all rows; 1 with --unlabelled, 3 without, if not given.
+        epochs: passes of a whole training over all rows; 1 with --unlabelled, 10 without, if not given.
         training: further settings of all trainings.
         max_length: tokens per sentence or pair at most.
         threads: CPU threads that the student may use; as many as PyTorch takes if not given.
@@ -102,7 +102,7 @@ def compress(
         "unlabelled_rows": unlabelled_rows, "max_length": max_length, "seed": seed, "check_teacher": check_teacher,
     }  # fmt: skip
     if epochs is None:
-        epochs = 3.0 if unlabelled is None else 1.0
+        epochs = 10.0 if unlabelled is None else 1.0
     options = given | {
         "training": (training or {}) | {"num_train_epochs": epochs}, "output": output, "select": "last",
         "baselines": "none", "teacher_cache": "logits", "teacher_cache_folder": str(folder / CACHE),
