@@ -14,7 +14,6 @@ from emdistill.commands._mixture_student import Part, born
 from emdistill.commands._mixture_tasks import Asked, OpenMixture, check_options, open_mixture
 from emdistill.config import RunConfig, Selection, config_dict
 from emdistill.console import say
-from emdistill.data.batches import lengths_of
 from emdistill.data.mixed_batches import MixtureSampler
 from emdistill.data.mixture_file import Mixture, read_mixture
 from emdistill.data.unlabelled import texts_kept
@@ -32,7 +31,6 @@ from emdistill.runs.learn import count_steps, learn, prepare, steps_per_epoch
 from emdistill.runs.open_run import Run, open_run
 from emdistill.runs.record import FileRecord, RunRecord, TaskRecord
 from emdistill.runs.student_artifact import StudentArtifact
-from emdistill.tasks.columns import column
 from emdistill.tasks.mixture import MEAN, MIXTURE, shares
 from emdistill.training import Stage
 from emdistill.training.lesson import Lesson, prove
@@ -131,7 +129,7 @@ def _lesson(
         MixtureCollator([part.lesson.collate for part in parts]),
         labelled=concatenate_datasets(labelled) if labelled else None,
         batches=lambda rows, size, seed: MixtureSampler(
-            column(rows, "task"), lengths_of(rows), size, seed, temper=mixture.temper, weights=weights
+            rows["task"][:], rows["length"][:], size, seed, temper=mixture.temper, weights=weights
         ),
     )
     if has_text:

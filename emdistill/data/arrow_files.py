@@ -16,9 +16,9 @@ from datasets import Dataset
 
 from emdistill.errors import tell
 from emdistill.files import sha256, write_whole, written_whole
-from emdistill.tasks.columns import ROWS_AT_ONCE
 
 IN_MEMORY = 16 * 2**20
+ROWS_AT_ONCE = 4096
 
 
 def write_rows(file: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch], counts: Mapping[str, int]) -> None:

@@ -16,11 +16,10 @@ import datasets
 from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets
 from datasets.exceptions import DatasetsError
 
-from emdistill.data.arrow_files import spooled
+from emdistill.data.arrow_files import ROWS_AT_ONCE, spooled
 from emdistill.data.compressed import plain_path
 from emdistill.data.rows import BadRows, Row, check_file, read_rows, text_lines
 from emdistill.errors import DataError, listing, nearest, shown
-from emdistill.tasks.columns import ROWS_AT_ONCE
 from emdistill.tasks.kind import BadLabel, Cell, LabelColumns, text_of
 from emdistill.tasks.task import Task
 from emdistill.values import parse_list

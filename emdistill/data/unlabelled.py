@@ -21,7 +21,7 @@ import pyarrow as pa
 from datasets import Dataset, Features
 from numpy.typing import NDArray
 
-from emdistill.data.arrow_files import trusted_counts, write_rows
+from emdistill.data.arrow_files import ROWS_AT_ONCE, trusted_counts, write_rows
 from emdistill.data.files import Columns, load_hub, look_at_first, require_columns, text_problem, text_rows
 from emdistill.data.glue import GLUE
 from emdistill.data.read import is_hub_name
@@ -30,7 +30,6 @@ from emdistill.data.teacher_answers import TeacherAnswers
 from emdistill.errors import ConfigError, DataError
 from emdistill.files import one_at_a_time
 from emdistill.states import TEACHER_LOGITS
-from emdistill.tasks.columns import ROWS_AT_ONCE
 from emdistill.tasks.task import Task
 
 FORMAT = 2

@@ -1,5 +1,7 @@
 """Batches: every example once an epoch, little padding, an order that is a function of seed and epoch alone."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from datasets import Dataset
@@ -83,6 +85,39 @@ def test_length_groups_hold_every_sentence_once_and_repeat() -> None:
     assert epochs(LengthGroupedSampler(lengths, 16, seed=3), 2) == [first, second]
     unordered = np.random.default_rng(0).permutation(503)[:496].reshape(-1, 16).tolist()
     assert share_of_padding(lengths, first) < share_of_padding(lengths, unordered) / 4
+
+
+def test_orders_stay_those_of_earlier_versions_so_that_their_runs_resume() -> None:
+    lengths = [5, 3, 9, 1, 7, 2, 8, 3, 5]
+    by_sentences, by_tokens = LengthGroupedSampler(lengths, 2, seed=3), TokenBudgetSampler(lengths, 12, seed=3)
+    assert epochs(by_sentences, 2)[1] == [[2, 6], [1, 5], [4, 8], [0, 7], [3]]
+    assert epochs(by_tokens, 2)[1] == [[2], [7, 1, 5, 3], [8, 0], [6], [4]]
+
+
+@pytest.mark.parametrize("new_sampler", [LengthGroupedSampler, TokenBudgetSampler])
+def test_an_order_takes_bytes_a_row_and_not_objects(
+    new_sampler: type[LengthGroupedSampler | TokenBudgetSampler],
+) -> None:
+    lengths = skewed_lengths(50_000)
+    tracemalloc.start()
+    sampler = new_sampler(lengths, 1024, 0)
+    held, _ = tracemalloc.get_traced_memory()
+    assert sum(map(len, sampler.batches())) == len(lengths)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert sampler.lengths is lengths  # which the trainer holds too
+    assert held < 4 * len(lengths)
+    assert most < 24 * len(lengths)
+
+
+def test_lengths_are_those_of_a_selection_counted_before_or_now() -> None:
+    ids = [[1] * length for length in skewed_lengths(9000).tolist()]
+    chosen = np.random.default_rng(0).permutation(9000)[:8500]
+    for columns in ({"input_ids": ids, "length": list(map(len, ids))}, {"input_ids": ids}):
+        lengths = lengths_of(Dataset.from_dict(columns).select(chosen))
+        assert lengths.dtype == np.int32
+        assert lengths.tolist() == [len(ids[row]) for row in chosen]
+    assert len(lengths_of(Dataset.from_dict({"input_ids": [], "length": []}))) == 0
 
 
 def test_padding_is_counted_by_hand() -> None:
