@@ -33,7 +33,7 @@ from training_steps import Inputs, ReferenceStep, Step, models, our_steps, peer_
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emdistill.commands.demo import find_encoder
-from emdistill.data.batches import LengthGroupedSampler, padding_collator, share_of_padding, tokenise
+from emdistill.data.batches import LengthGroupedSampler, lengths_of, padding_collator, share_of_padding, tokenise
 from emdistill.data.read import read_task_data
 from emdistill.errors import EmdistillError
 from emdistill.models.encoder import load_tokenizer
@@ -111,9 +111,9 @@ def measure_epoch(
     """One task: what its epoch holds, and what it costs each contender."""
     tokenizer = load_tokenizer(find_encoder())
     examples = tokenise(read_task_data(options.data, task=task).train, tokenizer, MAX_LENGTH)
-    lengths = list(examples["length"])
+    lengths = lengths_of(examples)
     examples = examples.remove_columns(["length", "labels"])
-    batches = LengthGroupedSampler(lengths, BATCH_SIZE, seed=0).batches()
+    batches = list(LengthGroupedSampler(lengths, BATCH_SIZE, seed=0).batches())
     sampled = sample_batches(lengths, batches, options.batches)
     inputs = encode(examples, sampled, tokenizer)
     padded = encode(examples, sampled[:1], tokenizer, padding="max_length", max_length=MAX_LENGTH)[0]
@@ -121,7 +121,7 @@ def measure_epoch(
     cache = open_teacher_cache(Teacher(teacher), cached, folder, needs=STATES, collate=padding_collator(tokenizer))
     steps = {**our_steps(teacher, student, cache), **peer_steps(teacher, student)}
     seconds = time_all(steps, ReferenceStep(teacher, student), inputs, padded)
-    tokens = sum(lengths)
+    tokens = int(lengths.sum())
     facts = {
         "examples": len(lengths),
         "batches": len(batches),

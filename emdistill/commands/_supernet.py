@@ -136,7 +136,7 @@ def _order(material: Material, plan: Plan) -> list[list[int]]:
 
     def epoch(number: int) -> list[list[int]]:
         sampler.set_epoch(number)
-        return sampler.batches()
+        return list(sampler.batches())
 
     per_epoch = len(epoch(0))
     steps = max(plan.rounds, round(plan.epochs * per_epoch))

@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +17,7 @@ from datasets import Dataset
 from emdistill.errors import tell
 from emdistill.files import sha256, write_whole, written_whole
 
-IN_MEMORY = 64 * 2**20
+IN_MEMORY = 16 * 2**20
 ROWS_AT_ONCE = 4096
 
 
@@ -43,6 +43,13 @@ def trusted_counts(file: Path) -> dict[str, int] | None:
         return counts
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
+
+
+def chunk_by_chunk(examples: Dataset, made_of: Callable[[Dataset], Dataset]) -> Dataset:
+    """What is made of the examples, so many at once that memory does not grow with them."""
+    starts = range(0, max(1, len(examples)), ROWS_AT_ONCE)
+    chunks = (examples.select(range(start, min(start + ROWS_AT_ONCE, len(examples)))) for start in starts)
+    return spooled(made_of(chunk) for chunk in chunks)
 
 
 def spooled(parts: Iterable[Dataset]) -> Dataset:

@@ -2,16 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from datasets import Dataset
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import BatchEncoding, DataCollatorWithPadding, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from emdistill.data.arrow_files import ROWS_AT_ONCE, spooled
+from emdistill.data.arrow_files import chunk_by_chunk
 from emdistill.data.corpus import TextEncoder
 from emdistill.data.readers import reader_of
 from emdistill.errors import ConfigError, TokenizerError
@@ -28,9 +30,11 @@ from emdistill.states import (
     WORDS_OF_TOKENS,
 )
 from emdistill.tasks import TaskKind
+from emdistill.tasks.columns import column
 from emdistill.tasks.features import Feature, Reader
 
 Index = TypeVar("Index", int, list[int])
+Lengths = NDArray[np.int32]
 
 BATCHES_PER_POOL = 50
 
@@ -49,13 +53,6 @@ def tokenise(
         rows = examples.to_dict()
         return windowed(kind.features(rows, [reader(tokenizer)], max_length), labelled="label" in rows)
     return chunk_by_chunk(examples, lambda chunk: _tokenised(chunk, tokenizer, max_length))
-
-
-def chunk_by_chunk(examples: Dataset, tokenised: Callable[[Dataset], Dataset]) -> Dataset:
-    """What `tokenised` makes of the examples, so many at once that memory does not grow with them."""
-    starts = range(0, max(1, len(examples)), ROWS_AT_ONCE)
-    chunks = (examples.select(range(start, min(start + ROWS_AT_ONCE, len(examples)))) for start in starts)
-    return spooled(tokenised(chunk) for chunk in chunks)
 
 
 def _tokenised(examples: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
@@ -206,18 +203,27 @@ class MaskingCollator:
         return int.from_bytes(tokens.digest(), "big") >> 1
 
 
-def share_of_padding(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:
+def lengths_of(examples: Dataset) -> Lengths:
+    """Tokens of every example, [rows], whether they are counted already or not."""
+    if "length" in examples.column_names:
+        return column(examples, "length", np.int32)
+    return np.fromiter(map(len, examples["input_ids"]), np.int32, len(examples))
+
+
+def share_of_padding(lengths: Lengths, batches: Iterable[Sequence[int]]) -> float:
     """Padded positions as a share of all positions: 1 - Σ length / Σ (batch size · longest of batch)."""
-    tokens = sum(lengths[index] for batch in batches for index in batch)
-    positions = sum(len(batch) * max(lengths[index] for index in batch) for batch in batches)
+    tokens = positions = 0
+    for batch in batches:
+        tokens += int(lengths[batch].sum())
+        positions += len(batch) * int(lengths[batch].max())
     return 1 - tokens / positions
 
 
 class _EpochSampler(Sampler[Index]):
-    """Every index once per epoch, in an order that is a function of (seed, epoch) alone."""
+    """Every index once per epoch, in an order that is a function of (seed, epoch) alone; 4 bytes a row."""
 
-    def __init__(self, lengths: Sequence[int], seed: int) -> None:
-        self.lengths = list(lengths)
+    def __init__(self, lengths: Sequence[int] | Lengths, seed: int) -> None:
+        self.lengths = np.asarray(lengths, dtype=np.int32)
         self.seed = seed
         self.epoch = 0
 
@@ -225,10 +231,15 @@ class _EpochSampler(Sampler[Index]):
         """Choose the epoch of the next iteration."""
         self.epoch = epoch
 
-    def _draw(self) -> tuple[torch.Generator, list[int]]:
+    def _draw(self) -> tuple[torch.Generator, NDArray[np.int32]]:
         """The epoch's generator, and all indices in a random order."""
         generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
-        return generator, torch.randperm(len(self.lengths), generator=generator).tolist()
+        order = torch.randperm(len(self.lengths), generator=generator, dtype=torch.int32)
+        return generator, order.numpy()
+
+    def _longest_first(self, rows: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Rows by their length; those of one length stay in their order."""
+        return rows[np.argsort(-self.lengths[rows], kind="stable")]
 
 
 class LengthGroupedSampler(_EpochSampler[int]):
@@ -238,24 +249,27 @@ class LengthGroupedSampler(_EpochSampler[int]):
     little padding, and an interrupted epoch resumes in its order.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+    def __init__(self, lengths: Sequence[int] | Lengths, batch_size: int, seed: int) -> None:
         super().__init__(lengths, seed)
         self.batch_size = batch_size
 
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def batches(self) -> list[list[int]]:
+    @property
+    def count(self) -> int:
+        """The number of batches."""
+        return -(-len(self.lengths) // self.batch_size)
+
+    def batches(self) -> Iterator[list[int]]:
         """The epoch's batches in order; the one short batch, if any, comes last."""
         generator, order = self._draw()
         pool = self.batch_size * BATCHES_PER_POOL
-        grouped: list[int] = []
         for start in range(0, len(order), pool):
-            grouped += sorted(order[start : start + pool], key=lambda index: -self.lengths[index])
-        batches = [grouped[start : start + self.batch_size] for start in range(0, len(grouped), self.batch_size)]
-        short = [batches.pop()] if batches and len(batches[-1]) < self.batch_size else []
-        shuffled = torch.randperm(len(batches), generator=generator).tolist()
-        return [batches[index] for index in shuffled] + short
+            order[start : start + pool] = self._longest_first(order[start : start + pool])
+        whole = len(order) // self.batch_size
+        for place in [*torch.randperm(whole, generator=generator).tolist(), *range(whole, self.count)]:
+            yield order[place * self.batch_size : (place + 1) * self.batch_size].tolist()
 
     def __iter__(self) -> Iterator[int]:
         for batch in self.batches():
@@ -270,30 +284,32 @@ class TokenBudgetSampler(_EpochSampler[list[int]]):
     Raises ConfigError where one sentence alone exceeds the budget.
     """
 
-    def __init__(self, lengths: Sequence[int], tokens: int, seed: int) -> None:
-        if max(lengths, default=0) > tokens:
+    def __init__(self, lengths: Sequence[int] | Lengths, tokens: int, seed: int) -> None:
+        super().__init__(lengths, seed)
+        descending = np.sort(self.lengths)[::-1]
+        if len(descending) and descending[0] > tokens:
             raise ConfigError(
-                f"--training.tokens_per_batch {tokens} is less than the longest sentence takes, {max(lengths)}; "
+                f"--training.tokens_per_batch {tokens} is less than the longest sentence takes, {descending[0]}; "
                 "give at least that, or a smaller --max_length"
             )
-        super().__init__(lengths, seed)
-        self.tokens = tokens
-        self._count = len(self.batches())
+        self.bounds = [0]  # of the batches, whatever the order of sentences of one length
+        while self.bounds[-1] < len(descending):
+            self.bounds.append(self.bounds[-1] + tokens // max(1, int(descending[self.bounds[-1]])))
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
-    def batches(self) -> list[list[int]]:
+    @property
+    def count(self) -> int:
+        """The number of batches."""
+        return len(self.bounds) - 1
+
+    def batches(self) -> Iterator[list[int]]:
         """The epoch's batches in order."""
         generator, order = self._draw()
-        batches: list[list[int]] = []
-        for index in sorted(order, key=lambda index: -self.lengths[index]):
-            longest = self.lengths[batches[-1][0]] if batches else 0
-            if batches and (len(batches[-1]) + 1) * longest <= self.tokens:
-                batches[-1].append(index)
-            else:
-                batches.append([index])
-        return [batches[place] for place in torch.randperm(len(batches), generator=generator).tolist()]
+        order = self._longest_first(order)
+        for place in torch.randperm(self.count, generator=generator).tolist():
+            yield order[self.bounds[place] : self.bounds[place + 1]].tolist()
 
     def __iter__(self) -> Iterator[list[int]]:
-        yield from self.batches()
+        return self.batches()

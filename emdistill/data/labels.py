@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from datasets import Dataset
 
+from emdistill.data.arrow_files import chunk_by_chunk
 from emdistill.errors import EmdistillError, TeacherError, listing
 from emdistill.tasks import TaskKind
 from emdistill.tasks.kind import text_of
@@ -63,7 +64,7 @@ def as_the_model_counts(
     for place, name in zip(known, task.labels, strict=True):
         labels[place] = name
 
-    def renumbered(examples: Dataset) -> Dataset:
+    def of_the_model(examples: Dataset) -> Dataset:
         columns = examples.to_dict()
         columns["label"] = [kind.permuted(label, known, len(names)) for label in columns["label"]]
         return Dataset.from_dict(columns, features=examples.features)
@@ -71,6 +72,6 @@ def as_the_model_counts(
     return replace(
         data,
         task=replace(task, labels=tuple(labels)),
-        train=renumbered(data.train),
-        evaluation={name: renumbered(examples) for name, examples in data.evaluation.items()},
+        train=chunk_by_chunk(data.train, of_the_model),
+        evaluation={name: chunk_by_chunk(examples, of_the_model) for name, examples in data.evaluation.items()},
     )

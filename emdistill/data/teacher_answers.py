@@ -24,6 +24,7 @@ import numpy as np
 from datasets import Dataset, Features, List, Value
 from numpy.typing import NDArray
 
+from emdistill.data.arrow_files import chunk_by_chunk
 from emdistill.data.compressed import plain_path
 from emdistill.data.files import text_problem
 from emdistill.data.rows import SUFFIXES, BadRows, data_file, read_rows
@@ -91,10 +92,14 @@ class TeacherAnswers:
 
     def beside(self, examples: Dataset) -> Dataset:
         """The examples with the column TEACHER_LOGITS: the logits of each row, None where it has no answer."""
-        logits, answered = self.of(examples)
-        column = [row if there else None for row, there in zip(logits.tolist(), answered, strict=True)]
         features = Features({**examples.features, TEACHER_LOGITS: List(Value("float32"))})
-        return Dataset.from_dict({**examples.to_dict(), TEACHER_LOGITS: column}, features=features)
+
+        def answered(rows: Dataset) -> Dataset:
+            answers = zip(*self.of(rows), strict=True)
+            column = [logits.tolist() if there else None for logits, there in answers]
+            return Dataset.from_dict({**rows.to_dict(), TEACHER_LOGITS: column}, features=features)
+
+        return chunk_by_chunk(examples, answered)
 
 
 def answered_rows(examples: Dataset) -> Dataset:

@@ -16,7 +16,7 @@ import json
 import math
 import shutil
 from collections.abc import Collection, Iterator, Sequence
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,11 +25,12 @@ from torch import Tensor
 
 from emdistill.errors import CacheError, tell
 from emdistill.files import sha256, write_whole
-from emdistill.models.capture import OF_ATTENTION, OF_LAYERS, STATES, check_states, chosen_layers, field_of
+from emdistill.models.capture import OF_ATTENTION, OF_LAYERS, check_states, chosen_layers, field_of
 from emdistill.states import EncoderShape, EncoderStates
 
 FORMAT = 1
 GIB = 2**30
+EVERY = slice(None)
 
 
 class Part(NamedTuple):
@@ -85,9 +86,11 @@ class Layout:
     ) -> None:
         self.shape = shape
         self.outputs = outputs
-        self.lengths = np.asarray(lengths, dtype=np.int64)
-        self.answers = np.ones_like(self.lengths) if answers is None else np.asarray(answers, dtype=np.int64)
-        self.order = np.argsort(-self.lengths, kind="stable")
+        self.lengths = np.asarray(lengths, dtype=np.int32)
+        one = np.broadcast_to(np.int32(1), self.lengths.shape)  # takes no memory
+        self.answers = one if answers is None else np.asarray(answers, dtype=np.int32)
+        self.order = np.argsort(-self.lengths, kind="stable").astype(np.int32)
+        self._starts: dict[str, np.ndarray] = {}
 
     def state_shape(self, kind: str, length: int) -> tuple[int, ...]:
         """The shape of one example's state over `length` positions."""
@@ -99,21 +102,20 @@ class Layout:
             return (int(self.answers[row]), self.outputs)
         return self.state_shape(kind, int(self.lengths[row]))
 
-    def values(self, kind: str) -> np.ndarray:
+    def values(self, kind: str, rows: slice | np.ndarray = EVERY) -> np.ndarray:
         """Numbers per example, [rows]."""
+        counts = (self.answers if kind == "logits" else self.lengths)[rows].astype(np.int64)
         if kind == "logits":
-            return self.outputs * self.answers
-        return self.shape.heads * self.lengths**2 if kind == "attention" else self.shape.width * self.lengths
+            return self.outputs * counts
+        return self.shape.heads * counts**2 if kind == "attention" else self.shape.width * counts
 
-    @cached_property
-    def starts(self) -> dict[str, np.ndarray]:
-        """Kind -> where each example's numbers begin in its files, [rows]."""
-        starts = {}
-        for kind in ("logits", *STATES):
-            in_order = self.values(kind)[self.order]
-            starts[kind] = np.empty_like(in_order)
-            starts[kind][self.order] = np.cumsum(in_order) - in_order
-        return starts
+    def starts(self, kind: str) -> np.ndarray:
+        """Where each example's numbers begin in the files of a kind, [rows]."""
+        if kind not in self._starts:
+            in_order = self.values(kind, self.order)
+            self._starts[kind] = np.empty_like(in_order)
+            self._starts[kind][self.order] = np.cumsum(in_order) - in_order
+        return self._starts[kind]
 
     def file_shape(self, kind: str) -> tuple[int, ...]:
         """Rows × outputs, tokens × width, or the number of scores."""

@@ -83,7 +83,7 @@ class Begun:
 
     def span(self, part: Part, number: int) -> tuple[int, int]:
         """The first byte of a shard in a file, and the one after its last."""
-        starts = self.layout.starts[part.kind]
+        starts = self.layout.starts(part.kind)
         bounds = [int(starts[shard.batches[0][0]]) * part.dtype.itemsize for shard in self.shards[number : number + 2]]
         return bounds[0], bounds[1] if len(bounds) == 2 else self.layout.file_bytes(part)
 

@@ -73,12 +73,13 @@ class TeacherCache:
         )
 
     def _read(self, part: Part, rows: np.ndarray, spans: list[slice], length: int) -> Tensor:
-        numbers, starts, sizes = self._numbers[part], self.layout.starts[part.kind], self.layout.values(part.kind)
+        numbers = self._numbers[part]
+        starts, sizes = self.layout.starts(part.kind)[rows], self.layout.values(part.kind, rows)
         if part.kind == "logits":
-            of_rows = [numbers[start : start + size] for start, size in zip(starts[rows], sizes[rows], strict=True)]
+            of_rows = [numbers[start : start + size] for start, size in zip(starts, sizes, strict=True)]
             return torch.from_numpy(np.concatenate(of_rows).reshape(-1, self.layout.outputs))
         padded = np.zeros((len(rows), *self.layout.state_shape(part.kind, length)), part.dtype)
-        for place, (start, size, span) in enumerate(zip(starts[rows], sizes[rows], spans, strict=True)):
+        for place, (start, size, span) in enumerate(zip(starts, sizes, spans, strict=True)):
             shape = self.layout.state_shape(part.kind, span.stop - span.start)
             padded[place][within(part.kind, span)] = numbers[start : start + size].reshape(shape)
         return torch.from_numpy(padded)
@@ -112,7 +113,7 @@ def open_teacher_cache(
         raise CacheError("there are no examples whose teacher outputs could be cached")
     with_mask = "attention_mask" in encoded.column_names
     counts = map(sum, encoded["attention_mask"]) if with_mask else map(len, encoded["input_ids"])
-    lengths = np.fromiter(counts, dtype=np.int64, count=len(encoded))
+    lengths = np.fromiter(counts, dtype=np.int32, count=len(encoded))
     answers = [len(places) for places in encoded[ANSWERS]] if ANSWERS in encoded.column_names else None
     layout = Layout(teacher.shape, teacher.outputs, lengths, answers)
     parts = parts_of(teacher.shape, needs, layers)

@@ -20,6 +20,7 @@ from torch import Tensor
 from emdistill.errors import ConfigError, listing, nearest
 from emdistill.states import SEQUENCE, Link, Predictions
 from emdistill.tasks.answers import ragged
+from emdistill.tasks.columns import column
 from emdistill.tasks.features import Feature, Reader
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ class TaskKind(ABC):
 
     def gold(self, examples: Dataset) -> NDArray[Any]:
         """What `metrics` compare the logits of rows with: labels; of several answers per row a sequence per row."""
-        return np.asarray(examples["label"][:])
+        return column(examples, "label")
 
 
 def check_one_answer(kind: TaskKind, what: str) -> None:

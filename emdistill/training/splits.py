@@ -12,6 +12,7 @@ from emdistill.config import Selection
 from emdistill.data.batches import (
     LengthGroupedSampler,
     TokenBudgetSampler,
+    lengths_of,
     share_of_padding,
     tokenise,
     tokenizer_key,
@@ -137,14 +138,13 @@ def make_splits(
         order = np.argsort(features["length"])[::-1]  # longest first: like lengths share a batch
         score = score_features(data.task, choose_on, features, order.tolist())
         choose_on = features.select(order)
-    lengths: list[int] = encoded["length"][:]
+    lengths = lengths_of(encoded)
     by_tokens = tokens_per_batch > 0
     sampler = (TokenBudgetSampler if by_tokens else LengthGroupedSampler)(lengths, tokens_per_batch or batch_size, 0)
-    batches = sampler.batches()
     is_cut = data.task.kind.one_answer  # else it is read in windows
     once = lengths[repeats * len(labelled) :]
-    padding, cut = share_of_padding(lengths, batches), sum(is_cut and length >= max_length for length in once)
-    return Splits(encoded, choose_on, selection, padding, cut, len(batches), labelled, counts, score, unlabelled)
+    padding, cut = share_of_padding(lengths, sampler.batches()), int((once >= max_length).sum()) * is_cut
+    return Splits(encoded, choose_on, selection, padding, cut, sampler.count, labelled, counts, score, unlabelled)
 
 
 def _repeats(labelled: int, further: int, share: float | None) -> int:

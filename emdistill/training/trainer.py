@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, rotate_checkpoints
 
-from emdistill.data.batches import LengthGroupedSampler, TokenBudgetSampler, padding_collator
+from emdistill.data.batches import LengthGroupedSampler, TokenBudgetSampler, lengths_of, padding_collator
 from emdistill.data.mixed_batches import batches_in_order
 from emdistill.errors import ConfigError, TrainingError
 from emdistill.files import MANIFEST, damage, seal, storage_errors
@@ -123,7 +123,7 @@ class DistillationTrainer(Trainer):
             raise ConfigError(f"the objective {objective} reads a teacher: pass teacher=")
         rows: Any = _model_inputs(train_dataset)
         if getattr(teacher, "reads_rows", False) and rows is not None:  # it finds an example's outputs by its number
-            rows = rows.add_column("row", np.arange(len(rows)))
+            rows = rows.add_column("row", np.arange(len(rows), dtype=np.int32))
         # The objective's losses take whole batches as dicts; nothing may be dropped by signature.
         args.remove_unused_columns = False
         args.label_names = ["labels"]
@@ -156,7 +156,7 @@ class DistillationTrainer(Trainer):
         self._taught: tuple[Tensor, EncoderStates] | None = None
         self._finite = FiniteChecks(delayed=self._asynchronous and not args.skip_bad_batches)
         self._skipped = self._skipped_in_a_row = 0
-        self._lengths = [] if train_dataset is None else _lengths(train_dataset)
+        self._lengths = np.empty(0, np.int32) if train_dataset is None else lengths_of(train_dataset)
         self._sampler: LengthGroupedSampler | None = None
         for loss in objective.layer_losses():
             differences = self._differences(loss)
@@ -402,13 +402,14 @@ class DistillationTrainer(Trainer):
 
     def _differences(self, loss: LayerLoss) -> float:
         """How many differences of two numbers the layer costs of the whole training take, roughly."""
-        if self.teacher is None or not self._lengths:
+        if self.teacher is None or not len(self._lengths):
             return 0.0
         teacher, mapping = self.teacher.shape, loss.mapping
         every = mapping.student_layers * mapping.teacher_layers
         pairs = every if mapping.pairs is None else len(mapping.pairs)
-        states = sum(self._lengths) * teacher.width if "hidden" in loss.needs else 0
-        scores = sum(length**2 for length in self._lengths) * teacher.heads if "attention" in loss.needs else 0
+        tokens, squares = (int(np.power(self._lengths, power, dtype=np.int64).sum()) for power in (1, 2))
+        states = tokens * teacher.width if "hidden" in loss.needs else 0
+        scores = squares * teacher.heads if "attention" in loss.needs else 0
         steps = self.args.max_steps * self.args.train_batch_size / len(self._lengths)
         epochs = steps if self.args.max_steps > 0 else self.args.num_train_epochs
         return float(pairs * (states + scores) * epochs)
@@ -434,11 +435,6 @@ def per_row(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
     padded = logits.new_full((*there.shape, logits.shape[-1]), NO_CLASS)
     padded[there] = logits
     return padded
-
-
-def _lengths(dataset: Dataset) -> list[int]:
-    """Tokens per example, whether they are counted already or not."""
-    return dataset["length"][:] if "length" in dataset.column_names else [len(ids) for ids in dataset["input_ids"]]
 
 
 def _model_inputs(dataset: Dataset | dict[str, Dataset] | None) -> Dataset | dict[str, Dataset] | None:

@@ -8,7 +8,8 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from emdistill.data.batches import chunk_by_chunk, encode, padding_collator, reader, tokenise, windowed
+from emdistill.data.arrow_files import chunk_by_chunk
+from emdistill.data.batches import encode, padding_collator, reader, tokenise, windowed
 from emdistill.errors import TokenizerError
 from emdistill.models.alignment import Span, token_spans, words_of_tokens
 from emdistill.models.encoder import same_tokens

@@ -1,28 +1,30 @@
 """Batches: every example once an epoch, little padding, an order that is a function of seed and epoch alone."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from datasets import Dataset
 from messages import names
 
-from emdistill.data.batches import LengthGroupedSampler, TokenBudgetSampler, share_of_padding
+from emdistill.data.batches import LengthGroupedSampler, TokenBudgetSampler, lengths_of, share_of_padding
 from emdistill.errors import ConfigError
 from emdistill.tasks import KINDS
 from emdistill.tasks.task import Task, TaskData
 from emdistill.training.splits import make_splits
 
 
-def skewed_lengths(rows: int, seed: int = 0) -> list[int]:
+def skewed_lengths(rows: int, seed: int = 0) -> np.ndarray:
     """Mostly short, a few long, 3 to 128."""
     draw = np.random.default_rng(seed)
-    return np.clip(draw.lognormal(2.8, 0.7, rows), 3, 128).astype(int).tolist()
+    return np.clip(draw.lognormal(2.8, 0.7, rows), 3, 128).astype(np.int32)
 
 
 def epochs(sampler: TokenBudgetSampler | LengthGroupedSampler, count: int) -> list[list[list[int]]]:
     found = []
     for epoch in range(count):
         sampler.set_epoch(epoch)
-        found.append(sampler.batches())
+        found.append(list(sampler.batches()))
     return found
 
 
@@ -54,7 +56,7 @@ def test_token_budgets_change_from_epoch_to_epoch_and_with_the_seed_and_repeat()
     assert len(together[0] & together[1]) < len(first) / 2  # other sentences share a batch
     assert [max(lengths[i] for i in batch) for batch in first] != [max(lengths[i] for i in batch) for batch in second]
     assert epochs(TokenBudgetSampler(lengths, 600, seed=3), 2) == [first, second]
-    assert TokenBudgetSampler(lengths, 600, seed=4).batches() != first
+    assert list(TokenBudgetSampler(lengths, 600, seed=4).batches()) != first
 
 
 def test_a_budget_below_the_longest_sentence_is_refused() -> None:
@@ -68,7 +70,7 @@ def test_a_budget_below_the_longest_sentence_is_refused() -> None:
 def test_token_budgets_pad_no_more_than_as_many_batches_of_equal_size(tokens: int) -> None:
     lengths = skewed_lengths(3000)
     by_tokens = TokenBudgetSampler(lengths, tokens, seed=0)
-    by_sentences = LengthGroupedSampler(lengths, -(-len(lengths) // len(by_tokens)), seed=0)
+    by_sentences = LengthGroupedSampler(lengths, -(-len(lengths) // by_tokens.count), seed=0)
     assert share_of_padding(lengths, by_tokens.batches()) <= share_of_padding(lengths, by_sentences.batches())
 
 
@@ -85,8 +87,41 @@ def test_length_groups_hold_every_sentence_once_and_repeat() -> None:
     assert share_of_padding(lengths, first) < share_of_padding(lengths, unordered) / 4
 
 
+def test_orders_stay_those_of_earlier_versions_so_that_their_runs_resume() -> None:
+    lengths = [5, 3, 9, 1, 7, 2, 8, 3, 5]
+    by_sentences, by_tokens = LengthGroupedSampler(lengths, 2, seed=3), TokenBudgetSampler(lengths, 12, seed=3)
+    assert epochs(by_sentences, 2)[1] == [[2, 6], [1, 5], [4, 8], [0, 7], [3]]
+    assert epochs(by_tokens, 2)[1] == [[2], [7, 1, 5, 3], [8, 0], [6], [4]]
+
+
+@pytest.mark.parametrize("new_sampler", [LengthGroupedSampler, TokenBudgetSampler])
+def test_an_order_takes_bytes_a_row_and_not_objects(
+    new_sampler: type[LengthGroupedSampler | TokenBudgetSampler],
+) -> None:
+    lengths = skewed_lengths(50_000)
+    tracemalloc.start()
+    sampler = new_sampler(lengths, 1024, 0)
+    held, _ = tracemalloc.get_traced_memory()
+    assert sum(map(len, sampler.batches())) == len(lengths)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert sampler.lengths is lengths  # which the trainer holds too
+    assert held < 4 * len(lengths)
+    assert most < 24 * len(lengths)
+
+
+def test_lengths_are_those_of_a_selection_counted_before_or_now() -> None:
+    ids = [[1] * length for length in skewed_lengths(9000).tolist()]
+    chosen = np.random.default_rng(0).permutation(9000)[:8500]
+    for columns in ({"input_ids": ids, "length": list(map(len, ids))}, {"input_ids": ids}):
+        lengths = lengths_of(Dataset.from_dict(columns).select(chosen))
+        assert lengths.dtype == np.int32
+        assert lengths.tolist() == [len(ids[row]) for row in chosen]
+    assert len(lengths_of(Dataset.from_dict({"input_ids": [], "length": []}))) == 0
+
+
 def test_padding_is_counted_by_hand() -> None:
-    assert share_of_padding([2, 4, 3], [[0, 1], [2]]) == pytest.approx(2 / 11)
+    assert share_of_padding(np.array([2, 4, 3], np.int32), [[0, 1], [2]]) == pytest.approx(2 / 11)
 
 
 def test_splits_report_the_padding_of_the_batches_that_training_draws(tiny_tokenizer) -> None:
@@ -97,7 +132,7 @@ def test_splits_report_the_padding_of_the_batches_that_training_draws(tiny_token
     )
     options = {"select": "last", "max_length": 32, "batch_size": 8}
     splits = make_splits(data, tiny_tokenizer, tokens_per_batch=60, **options)
-    lengths = list(splits.train["length"])
+    lengths = lengths_of(splits.train)
     assert splits.padding == share_of_padding(lengths, TokenBudgetSampler(lengths, 60, seed=5).batches())
     assert splits.padding != make_splits(data, tiny_tokenizer, **options).padding
     with names(ConfigError, "--training.tokens_per_batch", 5):

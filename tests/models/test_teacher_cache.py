@@ -8,6 +8,7 @@ import shutil
 import threading
 from collections import namedtuple
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -54,6 +55,18 @@ class CountingTeacher(Teacher):
 def cache_bytes(shape, outputs, lengths, needs, layers=None):
     layout = Layout(shape, outputs, lengths)
     return sum(layout.file_bytes(part) for part in parts_of(shape, needs, layers))
+
+
+def test_a_layout_takes_sixteen_bytes_a_row_and_finds_every_place():
+    lengths = np.random.default_rng(0).integers(1, 40, 1000)
+    layout = Layout(EncoderShape(3, 8, 2), 2, lengths)
+    starts = layout.starts("logits")
+    held = [value for value in (*vars(layout).values(), starts) if isinstance(value, np.ndarray)]
+    assert sum(value.nbytes for value in held if any(value.strides)) == 16 * 1000
+    rank = np.argsort(np.argsort(-lengths, kind="stable"))
+    assert (starts == 2 * rank).all()
+    squares = np.square(lengths)[layout.order]
+    assert (layout.starts("attention")[layout.order] == 2 * (np.cumsum(squares) - squares)).all()
 
 
 def encode(tokenizer, texts=TEXTS, pairs=None, family="bert"):
