@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from datasets import Dataset
-from messages import names
+from messages import names, unnamed
 from run_folders import write_run_folder
 
 from emdistill.errors import OutputError
@@ -79,6 +79,24 @@ def test_a_broken_field_is_named(tmp_path: Path, place: list[Any], value: Any) -
     change(folder, place, value)
     with names(OutputError, folder / RUN_FILE, re.compile(rf"\({place[0]}\b"), "--overwrite"):
         read_run(folder)
+
+
+def test_damage_is_found_wherever_it_is(tmp_path: Path) -> None:
+    run = RunRecord(config={"task": "Straße"}, seed=3, version=VERSION)
+    write_run(tmp_path, run)
+    written = (tmp_path / RUN_FILE).read_bytes()
+    for place, byte in enumerate(written):
+        content = bytearray(written)
+        content[place] = byte ^ 1 << place % 8
+        (tmp_path / RUN_FILE).write_bytes(content)
+        try:
+            assert read_run(tmp_path) == run  # only the space between entries, or the checksum's name, was hit
+        except OutputError as error:
+            assert not unnamed(str(error), tmp_path / RUN_FILE, "--overwrite")
+    for size in range(len(written) - 1):
+        (tmp_path / RUN_FILE).write_bytes(written[:size])
+        with pytest.raises(OutputError):
+            read_run(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b'{"status":', b"[1]", b"\xff", b"[" * 100_000, b"null"])
