@@ -64,11 +64,12 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig |
     if config is None:
         return
     rows: int = getattr(config, "vocab_size", len(vocabulary))
-    if outside := sorted((id, token) for token, id in vocabulary.items() if id >= rows):
-        id, token = outside[0]
+    tokens = {id: token for token, id in vocabulary.items()}
+    given = tokenizer("a", "b")["input_ids"]  # special tokens may be given by ids that the vocabulary has for others
+    if outside := sorted(id for id in {*tokens, *given} if id >= rows):
         raise TokenizerError(
             f"the tokenizer of {source} has {len(outside)} tokens beyond the {rows} that its encoder has rows for, "
-            f"e.g. {token!r} of id {id}; take the tokenizer that belongs to the encoder, or add rows to it and train "
+            f"e.g. {tokens.get(outside[0], 'a special token')!r} of id {outside[0]}; take the tokenizer that belongs to the encoder, or add rows to it and train "
             "them: resize_token_embeddings()"
         )
     if "token_type_ids" not in tokenizer.model_input_names:

@@ -99,6 +99,20 @@ def test_columns_and_length_are_remembered_with_the_model(saved: Callable[..., s
     assert evaluate_model(model, source).keys() == {"accuracy", "macro_f1"}
 
 
+def test_texts_that_are_cut_are_counted(saved: Callable[..., str], tmp_path: Path, capsys) -> None:
+    model = saved("bad", "good", text="a", text_pair="b", max_length=9)
+    texts = [("good " * 3, "bad " * 3), ("good " * 3, "bad " * 4), ("good " * 200, "bad"), ("good", "bad")]  # 9 and more
+    rows = [{"a": a, "b": b, "label": ("bad", "good")[row % 2]} for row, (a, b) in enumerate(texts)]
+    source = write_rows(tmp_path / "in.jsonl", rows)
+    predict_file(model, source, str(tmp_path / "out.jsonl"))
+    assert not unnamed(capsys.readouterr().err, "2 of 4", 9, "--max-length", 128)
+    evaluate_model(model, source, max_length=128)
+    assert not unnamed(capsys.readouterr().err, "1 of 4", 128)
+    write_rows(tmp_path / "in.jsonl", rows[:1])
+    predict_file(model, source, str(tmp_path / "out.jsonl"), overwrite=True)
+    assert not capsys.readouterr().err.strip()
+
+
 def test_pairs_are_read_as_pairs_unless_another_column_is_named(saved: Callable[..., str], tmp_path: Path) -> None:
     model = saved("bad", "good", text="a", text_pair="b")
     source = write_rows(tmp_path / "in.jsonl", [{"a": "good", "b": "bad"}])
