@@ -235,7 +235,7 @@ def same_tokens(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBa
             f"{teacher.special_tokens_map} and {student.special_tokens_map}{mend}"
         )
     for probe in PROBES:
-        teacher_ids, student_ids = teacher(probe, PROBES[0])["input_ids"], student(probe, PROBES[0])["input_ids"]
+        teacher_ids, student_ids = (each(probe, PROBES[0], verbose=False)["input_ids"] for each in (teacher, student))
         if teacher_ids != student_ids:
             raise TokenizerError(
                 f"teacher and student split {probe!r} differently: {teacher.convert_ids_to_tokens(teacher_ids)} "
