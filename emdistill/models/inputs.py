@@ -103,7 +103,7 @@ def check_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, so
         raise ModelError(f"{what}, and it cannot read texts as they do: {type(error).__name__}: {error}") from error
     if not difference <= ROUNDING:
         raise ModelError(
-            f"{what}, and it gives a text other states in a padded batch than alone (by {difference:.0%} of the "
+            f"{what}, and it gives a text other states in a padded batch than alone (by {difference:.1%} of the "
             "largest number), so its answers depend on the batch; take an encoder of a known family"
         )
 
