@@ -162,7 +162,7 @@ CRC = b'"crc32": "'
 
 
 def sealed(record: bytes, before: bytes = b" ") -> bytes:
-    """A JSON object with the checksum of all above as its last entry: {..., "crc32": "89abcdef"}; `before` parts them."""
+    """A JSON object with a checksum as its last entry, {..., "crc32": "89abcdef"}, and `before` it this space."""
     body = record.rstrip()[:-1].rstrip()
     return body + b"," + before + CRC + b'%08x"}' % zlib.crc32(body + b"}")
 

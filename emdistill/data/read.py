@@ -107,7 +107,7 @@ def _apart(data: TaskData, dev: str) -> TaskData:
     common = int(Seen(hashes_of_rows([data.train])).has(hashes_of_texts(rows)).sum())
     if not common:
         return data
-    note = f"{common:,} of the {len(rows):,} rows of {dev} stand in the training rows as well (case and punctuation apart)"
+    note = f"{common:,} of the {len(rows):,} rows of {dev} stand in train as well (case and punctuation apart)"
     return replace(data, notes=(*data.notes, f"{note}, so its scores flatter; leave them out of one of the two"))
 
 

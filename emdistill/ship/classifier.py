@@ -82,9 +82,14 @@ def _open_pytorch(source: str, head: str | None) -> SavedClassifier:
         longest_text=longest_text(model),
         batch_size=64,
         logits=lambda examples, max_length, batch_size, description: predict_logits(
-            model, tokenizer, examples,
-            max_length=max_length, batch_size=batch_size, description=description, tell_cut=True,
-        ),  # fmt: skip
+            model,
+            tokenizer,
+            examples,
+            max_length=max_length,
+            batch_size=batch_size,
+            description=description,
+            tell_cut=True,
+        ),
     )
 
 

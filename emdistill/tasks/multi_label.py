@@ -19,9 +19,9 @@ from emdistill.tasks.kind import (
     class_names,
     name_index,
     number,
+    plain_name,
     text_of,
     texts_of,
-    plain_name,
 )
 from emdistill.tasks.scores import are_columns_of_scores
 from emdistill.tasks.task import Task

@@ -46,9 +46,10 @@ def test_a_tokenizer_that_pads_on_the_left_pads_on_the_right(saved, tiny_tokeniz
     assert '"padding_side": "left"' not in (folder / "tokenizer_config.json").read_text()
 
 
-def test_padding_is_marked_though_the_tokenizer_does_not_say_so(saved, tiny_tokenizer):
+@pytest.mark.parametrize("inputs", [["input_ids"], "input_ids", ["foo"], ["attention_mask", "input_ids"]])
+def test_padding_is_marked_though_the_tokenizer_does_not_say_so(saved, tiny_tokenizer, inputs):
     right = logits(saved(tiny_tokenizer), TEXTS)
-    tiny_tokenizer.init_kwargs["model_input_names"] = ["input_ids"]
+    tiny_tokenizer.init_kwargs["model_input_names"] = inputs
     assert torch.equal(logits(saved(tiny_tokenizer), TEXTS), right)
 
 
