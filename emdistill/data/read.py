@@ -21,6 +21,7 @@ from emdistill.data.tagged import TASKS as TAGGED_TASKS
 from emdistill.data.tagged import is_tagged, tagged_file, tagged_hub, tagged_task
 from emdistill.data.unlabelled import Seen, hashes_of_rows, hashes_of_texts
 from emdistill.errors import ConfigError, DataError
+from emdistill.files import sha256
 from emdistill.tasks import KINDS, TaskKind, find_kind
 from emdistill.tasks.task import Task, TaskData
 
@@ -99,8 +100,7 @@ def read_task_data(
 
 def _apart(data: TaskData, dev: str) -> TaskData:
     """With a note on rows of the file `dev` that are learned from too; DataError where it is the training file."""
-    *others, dev_file = data.files
-    if dev_file.sha256 in [file.sha256 for file in others]:
+    if [file.sha256 for file in data.files].count(sha256(Path(dev))) > 1:
         mend = "leave out --dev, and a part of the training rows is held out instead, or name another file"
         raise DataError(f"--dev is the training file: what is learned from would be scored on; {mend}", file=dev)
     rows = data.evaluation["dev"]
