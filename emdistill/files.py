@@ -158,22 +158,24 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-CRC = b', "crc32": "'
+CRC = b'"crc32": "'
 
 
-def sealed_line(line: bytes) -> bytes:
-    """A line that holds a JSON object, with the checksum of the line as its last entry: {..., "crc32": "89abcdef"}."""
-    return line[:-1] + CRC + b'%08x"}' % zlib.crc32(line)
+def sealed(record: bytes, before: bytes = b" ") -> bytes:
+    """A JSON object with a checksum as its last entry, {..., "crc32": "89abcdef"}, and `before` it this space."""
+    body = record.rstrip()[:-1].rstrip()
+    return body + b"," + before + CRC + b'%08x"}' % zlib.crc32(body + b"}")
 
 
-def unsealed_line(line: bytes) -> bytes:
-    """The line without its checksum, if it has one (earlier versions wrote none); ValueError where they differ."""
-    body, mark, checksum = line.rstrip(b"\r\n").rpartition(CRC)
+def unsealed(record: bytes) -> bytes:
+    """The object without its checksum, if it has one (earlier versions wrote none); ValueError where they differ."""
+    body, mark, checksum = record.rstrip().rpartition(CRC)
     if not mark:
-        return line
-    if checksum != b'%08x"}' % zlib.crc32(body + b"}"):
+        return record
+    body = body.rstrip()[:-1] + b"}"
+    if checksum != b'%08x"}' % zlib.crc32(body):
         raise ValueError("its checksum differs, so it was damaged after it was written")
-    return body + b"}"
+    return body
 
 
 @contextmanager

@@ -35,8 +35,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """run.json as plain values, to be changed and written again."""
-    return json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    """run.json as plain values without their checksum, to be changed and written again."""
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    record.pop("crc32", None)
+    return record
 
 
 def write_run_folder(

@@ -19,10 +19,12 @@ from emdistill.commands._several_teachers import teacher_names
 from emdistill.commands._teachers import OpenTeacher
 from emdistill.config import RunConfig, config_dict, student_recipe
 from emdistill.console import say, say_scores
+from emdistill.data.batches import note_cut
 from emdistill.data.mixture_file import is_mixture
 from emdistill.data.read import read_data
 from emdistill.data.unlabelled import texts_kept
 from emdistill.models.encoder import encoder_shape
+from emdistill.models.inputs import longest_text
 from emdistill.options import load_config
 from emdistill.processes import is_first_process
 from emdistill.runs.answers import PREDICTIONS, write_predictions
@@ -235,6 +237,8 @@ def _outline(record: RunRecord, lesson: Lesson) -> str:
             for stage, settings in zip(lesson.stages, lesson.arguments, strict=True)
             if not stage.objective.taught
         ]
+    if cut := record.texts_cut_at_max_length:
+        lines.append(note_cut(cut, len(lesson.train), record.config["max_length"], longest_text(lesson.student)))
     lines.append(f"{record.share_of_padding:.1%} of the positions in its batches are padding")
     if own := student_recipe(record.config["student"]):
         numbers = ", ".join(f"{name.removeprefix('training.')} {value}" for name, value in own.items())

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from emdistill.data.labels import as_the_model_counts
-from emdistill.errors import ModelError
+from emdistill.errors import ModelError, tell
 from emdistill.ship.classifier import head_of_task, open_classifier
 from emdistill.training.evaluate import score_sets
 
@@ -52,6 +52,9 @@ def evaluate_model(
         name: classifier.logits(examples, length, classifier.batch_size, "evaluating")
         for name, examples in task_data.evaluation.items()
     }
+    for examples in task_data.evaluation.values():
+        if classifier.kind.link == "identity" and (examples["label"][:] == examples["label"][:1] * len(examples)):
+            tell(f"note: all scores of {data} are the same, with which nothing correlates: 0 stands for no number")
     return score_sets(task_data.task, logits, task_data.evaluation)
 
 

@@ -5,9 +5,11 @@ from typing import Any
 
 from emdistill.config import FinetuneConfig, config_dict
 from emdistill.console import say, say_scores
+from emdistill.data.batches import note_cut
 from emdistill.data.read import read_data
 from emdistill.methods import METHODS
 from emdistill.models.encoder import encoder_shape, fingerprint, load_classifier, load_tokenizer, save_student
+from emdistill.models.inputs import longest_text
 from emdistill.options import load_finetune_config
 from emdistill.processes import is_first_process
 from emdistill.runs.describe import describe_data, file_hashes, versions
@@ -47,6 +49,8 @@ def finetune(config: FinetuneConfig | None = None, *, examples: TaskData | None 
         for note in data.notes:
             say(f"note: {note}")
         say(f"{task.name}: {record.rows['train']} rows to learn from; {record.selection}")
+        if cut := record.texts_cut_at_max_length:
+            say(note_cut(cut, len(lesson.train), config.max_length, longest_text(lesson.student)))
         prove(lesson)
         run.begin(record, also=("model.safetensors",))  # a half-trained run must not pass for the old one
         learn(run, lesson, [None] * len(lesson.stages))
@@ -83,6 +87,7 @@ def _lesson(config: FinetuneConfig, data: TaskData) -> tuple[Lesson, RunRecord]:
         selection=splits.selection,
         rows=splits.rows,
         rows_per_step=rows_per_step(stages, arguments),
+        texts_cut_at_max_length=splits.cut,
     )
     lesson = Lesson(model, tokenizer, stages, arguments, splits.train, choose_on=splits.choose_on, score=splits.score)
     return lesson, record

@@ -96,6 +96,29 @@ def encode(rows: Mapping[str, list[Any]], tokenizer: PreTrainedTokenizerBase, ma
     return encoding
 
 
+def texts_cut(
+    examples: Dataset, encoded: Dataset, tokenizers: Sequence[PreTrainedTokenizerBase], max_length: int
+) -> int:
+    """How many of the examples, which `encoded` has in this order, have more than `max_length` tokens.
+
+    Those that fill them are read again, uncut.
+    """
+    full = np.flatnonzero(lengths_of(encoded) >= max_length)
+    cut = 0
+    for start in range(0, len(full), ROWS_AT_ONCE):
+        rows = examples.select(full[start : start + ROWS_AT_ONCE])
+        texts = [rows[name][:] for name in ("text", "text_pair") if name in rows.column_names]
+        readings = [tokenizer(*texts, verbose=False)["input_ids"] for tokenizer in tokenizers]
+        cut += sum(max(map(len, ids)) > max_length for ids in zip(*readings, strict=True))
+    return cut
+
+
+def note_cut(cut: int, texts: int, max_length: int, longest: int) -> str:
+    """How many of so many texts are cut at max_length, and the mend; `longest` is what the encoder reads at most."""
+    mend = f"--max-length reads up to {longest:,}" if max_length < longest else "the encoder reads no more"
+    return f"note: {cut:,} of {texts:,} texts are longer than {max_length:,} tokens, and are cut there; {mend}"
+
+
 class PaddingCollator(DataCollatorWithPadding):
     """Pads a batch to its longest sentence; columns per token or per answer are filled with what stands for none."""
 

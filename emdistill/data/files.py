@@ -5,6 +5,7 @@ Labels stay as written until the task's kind is known, then become class indices
 
 import itertools
 import json
+import re
 from array import array
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from datasets.exceptions import DatasetsError
 
 from emdistill.data.arrow_files import ROWS_AT_ONCE, spooled
 from emdistill.data.compressed import plain_path
-from emdistill.data.rows import BadRows, Row, check_file, read_rows, text_lines
+from emdistill.data.rows import SUFFIXES, BadRows, Row, check_file, read_rows, text_lines
 from emdistill.errors import DataError, listing, nearest, shown
 from emdistill.tasks.kind import BadLabel, Cell, LabelColumns, text_of
 from emdistill.tasks.task import Task
@@ -226,6 +227,12 @@ def to_dataset(
         raise DataError(problem, file=examples.source)
     label = Dataset.from_dict({"label": labels}, features=Features({"label": task.kind.label_type}))
     return concatenate_datasets([examples.texts, label], axis=1)
+
+
+def is_hub_name(data: str) -> bool:
+    """'name' or 'owner/name', where that is no existing path and no file's name."""
+    named = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", data)
+    return bool(named) and not Path(data).exists() and plain_path(Path(data)).suffix.lower() not in (*SUFFIXES, ".txt")
 
 
 def load_hub(name: str, config: str | None = None) -> dict[str, Dataset]:

@@ -51,6 +51,12 @@ def as_the_model_counts(
             f"{model} tells {len(names)} labels apart ({listing(names)}), the data have {len(task.labels)} "
             f"({listing(task.labels)}); take a model that was fine-tuned on this task"
         )
+    columns = [column.strip() for column in task.label.split(",")]
+    if len(names) > len(columns) > 1 and columns == [*task.labels]:  # what a column does not say is not known to be 0
+        raise error(
+            f"--label names columns of {len(columns)} of the {len(names)} labels that {model} tells apart; name one of "
+            f"each: --label {','.join(names)}"
+        )
     if unknown and in_place and (not some or (as_many and not known)):
         return data
     if unknown:

@@ -1,6 +1,5 @@
 """The one entry point to data: GLUE, a user's files or a hub dataset become TaskData."""
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from emdistill.config import CommonConfig
 from emdistill.data.compressed import plain_path
-from emdistill.data.files import Columns, Examples, hub_examples, hub_sets, read_examples, to_dataset
+from emdistill.data.files import Columns, Examples, hub_examples, hub_sets, is_hub_name, read_examples, to_dataset
 from emdistill.data.glue import glue_folders, glue_task, read_glue, read_glue_from_hub, recognise
 from emdistill.data.messages import MESSAGES, read_messages
 from emdistill.data.mixture_file import is_mixture
@@ -20,7 +19,9 @@ from emdistill.data.squad import SPAN_KINDS, is_squad, span_task
 from emdistill.data.squad import TASKS as SPAN_TASKS
 from emdistill.data.tagged import TASKS as TAGGED_TASKS
 from emdistill.data.tagged import is_tagged, tagged_file, tagged_hub, tagged_task
+from emdistill.data.unlabelled import Seen, hashes_of_rows, hashes_of_texts
 from emdistill.errors import ConfigError, DataError
+from emdistill.files import sha256
 from emdistill.tasks import KINDS, TaskKind, find_kind
 from emdistill.tasks.task import Task, TaskData
 
@@ -29,8 +30,11 @@ DEV_AT_MOST = 2_000
 
 
 def read_data(config: CommonConfig) -> TaskData:
-    """The task and examples that a configuration names; errors as read_task_data."""
-    return read_task_data(
+    """The task and examples that a run learns from and is scored on.
+
+    Raises as read_task_data does, and DataError for a development set that is the training file.
+    """
+    data = read_task_data(
         config.data,
         task=config.task,
         text=config.text,
@@ -39,6 +43,7 @@ def read_data(config: CommonConfig) -> TaskData:
         dev=config.dev,
         kind=config.kind,
     )
+    return data if config.dev is None else _apart(data, config.dev)
 
 
 def read_task_data(
@@ -66,6 +71,8 @@ def read_task_data(
         raise ConfigError(f"{data} lists several tasks, which `emdistill distill` learns; name the data of one task")
     kind_named = None if kind is None else find_kind(kind)
     if MESSAGES.name in (task, data):
+        if dev is not None:
+            raise ConfigError(f"--dev {dev}: the task {MESSAGES.name} has a development set; leave out --dev")
         return read_messages()
     columns = Columns(text, text_pair, label)
     dev_file = None if dev is None else Path(dev)
@@ -89,6 +96,19 @@ def read_task_data(
         from_hub = is_hub_name(data)
         task_data = read_glue_from_hub(glue, data, dev_file) if from_hub else read_glue(glue, Path(data), dev_file)
     return task_data if "dev" in task_data.evaluation else _with_held_out_dev(task_data, seed)
+
+
+def _apart(data: TaskData, dev: str) -> TaskData:
+    """With a note on rows of the file `dev` that are learned from too; DataError where it is the training file."""
+    if [file.sha256 for file in data.files].count(sha256(Path(dev))) > 1:
+        mend = "leave out --dev, and a part of the training rows is held out instead, or name another file"
+        raise DataError(f"--dev is the training file: what is learned from would be scored on; {mend}", file=dev)
+    rows = data.evaluation["dev"]
+    common = int(Seen(hashes_of_rows([data.train])).has(hashes_of_texts(rows)).sum())
+    if not common:
+        return data
+    note = f"{common:,} of the {len(rows):,} rows of {dev} stand in train as well (case and punctuation apart)"
+    return replace(data, notes=(*data.notes, f"{note}, so its scores flatter; leave them out of one of the two"))
 
 
 def _with_held_out_dev(data: TaskData, seed: int) -> TaskData:
@@ -211,9 +231,3 @@ def _folder_without_task(folder: Path) -> Exception:
         return ConfigError(f"{folder} holds the GLUE tasks {', '.join(folders)}; say which one with --task")
     mend = f"name one file ({', '.join(SUFFIXES)}), and the development set's with --dev"
     return DataError(f"this is a folder; {mend}", file=folder)
-
-
-def is_hub_name(data: str) -> bool:
-    """'name' or 'owner/name', where that is no existing path and no file's name."""
-    named = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", data)
-    return bool(named) and not Path(data).exists() and plain_path(Path(data)).suffix.lower() not in (*SUFFIXES, ".txt")

@@ -22,9 +22,8 @@ from datasets import Dataset, Features
 from numpy.typing import NDArray
 
 from emdistill.data.arrow_files import ROWS_AT_ONCE, trusted_counts, write_rows
-from emdistill.data.files import Columns, load_hub, look_at_first, require_columns, text_problem, text_rows
+from emdistill.data.files import Columns, is_hub_name, load_hub, look_at_first, require_columns, text_problem, text_rows
 from emdistill.data.glue import GLUE
-from emdistill.data.read import is_hub_name
 from emdistill.data.rows import BadRows, Row, check_file
 from emdistill.data.teacher_answers import TeacherAnswers
 from emdistill.errors import ConfigError, DataError
@@ -262,11 +261,12 @@ def text_hashes(texts: Iterable[Texts]) -> Hashes:
 
 def hashes_of_rows(parts: Iterable[Dataset]) -> Hashes:
     """The hashes of all their texts (columns `text`, `text_pair`), sorted, each once."""
-    return np.unique(np.concatenate([np.empty(0, np.uint64), *(text_hashes(_texts_of(part)) for part in parts)]))
+    return np.unique(np.concatenate([np.empty(0, np.uint64), *map(hashes_of_texts, parts)]))
 
 
-def _texts_of(rows: Dataset) -> Iterable[Texts]:
-    return zip(*(rows[name] for name in ("text", "text_pair") if name in rows.column_names), strict=True)
+def hashes_of_texts(rows: Dataset) -> Hashes:
+    """The hashes of the rows' texts (columns `text`, `text_pair`), in their order."""
+    return text_hashes(zip(*(rows[name] for name in ("text", "text_pair") if name in rows.column_names), strict=True))
 
 
 def _answers(texts: Sequence[Texts], answers: TeacherAnswers) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

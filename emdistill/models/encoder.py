@@ -235,7 +235,7 @@ def same_tokens(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBa
             f"{teacher.special_tokens_map} and {student.special_tokens_map}{mend}"
         )
     for probe in PROBES:
-        teacher_ids, student_ids = teacher(probe, PROBES[0])["input_ids"], student(probe, PROBES[0])["input_ids"]
+        teacher_ids, student_ids = (each(probe, PROBES[0], verbose=False)["input_ids"] for each in (teacher, student))
         if teacher_ids != student_ids:
             raise TokenizerError(
                 f"teacher and student split {probe!r} differently: {teacher.convert_ids_to_tokens(teacher_ids)} "
@@ -313,8 +313,9 @@ def _check_labels(path: Path) -> None:
 
 def _check_label_names(source: Source, config: PreTrainedConfig) -> None:
     """Raise ModelError unless every logit has a name of its own."""
-    names: dict[Any, str] = dict(config.id2label or {})
-    if sorted(names) != [*range(len(names))] or len(set(map(str, names.values()))) < len(names):
+    names: dict[Any, str | None] = dict(config.id2label or {})
+    different = {str(name) for name in names.values() if name not in (None, "")}
+    if sorted(names) != [*range(len(names))] or len(different) < len(names):
         raise ModelError(f"{source}: config.json says id2label {shown(names)}; {NAMED_LOGITS}")
 
 

@@ -15,6 +15,7 @@ PROBES = (
     "naïve CAFÉ, Straße, 北京, 🙂",
     "  two  spaces\tand a tab ",
 )
+INPUTS = ["input_ids", "token_type_ids", "attention_mask"]  # that a tokenizer gives; the first is what it pads
 PADDING = ("[PAD]", "<pad>")
 ROUNDING = 1e-3  # of a text's largest number
 
@@ -46,8 +47,8 @@ def longest_text(model: PreTrainedModel) -> int:
 
 
 def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig | None, source: object) -> None:
-    """Make the tokenizer of `source` pad on the right and mark padding, and, where the encoder has fewer than two token
-    types, leave them out.
+    """Make the tokenizer of `source` pad on the right, mark padding, give the inputs that are known and, where the
+    encoder has fewer than two token types, leave them out.
 
     Raises TokenizerError for one without a padding token, or with ids or types that the encoder has no row for.
     """
@@ -59,17 +60,19 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig |
             f'name the one that the encoder was trained with in tokenizer_config.json: "pad_token": "{token}"'
         )
     tokenizer.padding_side = "right"  # positions are counted from the left
-    if "attention_mask" not in tokenizer.model_input_names:
-        _give(tokenizer, [*tokenizer.model_input_names, "attention_mask"])
+    named = tokenizer.model_input_names
+    if named[:1] != INPUTS[:1] or "attention_mask" not in named or not {*named} <= {*INPUTS}:
+        _give(tokenizer, [name for name in INPUTS if name != "token_type_ids" or name in named])
     if config is None:
         return
     rows: int = getattr(config, "vocab_size", len(vocabulary))
-    if outside := sorted((id, token) for token, id in vocabulary.items() if id >= rows):
-        id, token = outside[0]
+    tokens = {id: token for token, id in vocabulary.items()}
+    given = tokenizer("a", "b")["input_ids"]  # special tokens may be given by ids that the vocabulary has for others
+    if outside := sorted(id for id in {*tokens, *given} if id >= rows):
         raise TokenizerError(
             f"the tokenizer of {source} has {len(outside)} tokens beyond the {rows} that its encoder has rows for, "
-            f"e.g. {token!r} of id {id}; take the tokenizer that belongs to the encoder, or add rows to it and train "
-            "them: resize_token_embeddings()"
+            f"e.g. {tokens.get(outside[0], 'a special token')!r} of id {outside[0]}; take the tokenizer "
+            "that belongs to the encoder, or add rows to it and train them: resize_token_embeddings()"
         )
     if "token_type_ids" not in tokenizer.model_input_names:
         return
@@ -102,7 +105,7 @@ def check_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, so
         raise ModelError(f"{what}, and it cannot read texts as they do: {type(error).__name__}: {error}") from error
     if not difference <= ROUNDING:
         raise ModelError(
-            f"{what}, and it gives a text other states in a padded batch than alone (by {difference:.0%} of the "
+            f"{what}, and it gives a text other states in a padded batch than alone (by {difference:.1%} of the "
             "largest number), so its answers depend on the batch; take an encoder of a known family"
         )
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, FiniteFloat, InstanceOf, Strict, StrictInt
 
 from emdistill.errors import DataError
-from emdistill.files import sealed_line, unsealed_line, written_whole
+from emdistill.files import sealed, unsealed, written_whole
 from emdistill.states import NO_CLASS
 from emdistill.tasks.answers import ragged
 from emdistill.values import parse_json, typed
@@ -116,7 +116,7 @@ def write_predictions(
                 values = (name, row, *cells)
                 # In ASCII, so that every text that Python holds can be written, half of a surrogate pair as well.
                 line = json.dumps(dict(zip(COLUMNS, values, strict=False)), allow_nan=False)
-                file.write(sealed_line(line.encode()) + b"\n")
+                file.write(sealed(line.encode()) + b"\n")
 
 
 def _without_nan(label: Any) -> Any:
@@ -131,7 +131,7 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                cells = parse_json(unsealed_line(line))
+                cells = parse_json(unsealed(line))
                 of_words = isinstance(cells, dict) and "words" in cells
                 row: _Row | _RowOfWords = typed(cells, _RowOfWords) if of_words else typed(cells, _Row)
             except ValueError as error:

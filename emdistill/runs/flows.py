@@ -29,7 +29,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, FiniteFloat, NonNegativeInt, Strict
 
 from emdistill.errors import DataError, tell
-from emdistill.files import sealed_line, unsealed_line, written_whole
+from emdistill.files import sealed, unsealed, written_whole
 from emdistill.values import parse_json, typed
 
 Number = Annotated[FiniteFloat, Strict()]
@@ -119,7 +119,7 @@ def _to_line(record: FlowRecord) -> bytes:
     fields = asdict(record)
     for name in ("flows", "student_weights", "teacher_weights"):
         fields[name] = {term: _rounded(numbers) for term, numbers in fields[name].items()}
-    return sealed_line(json.dumps(fields, ensure_ascii=False, allow_nan=False).encode()) + b"\n"
+    return sealed(json.dumps(fields, ensure_ascii=False, allow_nan=False).encode()) + b"\n"
 
 
 def _rounded(numbers: Any) -> Any:
@@ -128,7 +128,7 @@ def _rounded(numbers: Any) -> Any:
 
 def _from_line(line: bytes, path: Path, number: int) -> FlowRecord:
     try:
-        return _checked(unsealed_line(line))
+        return _checked(unsealed(line))
     except ValueError as error:
         raise DataError(f"this line is no record of flows: {error}", file=path, line=number) from None
 

@@ -2,7 +2,7 @@
 
 Version 1 is what the first release wrote, without a number: it has the same fields. A record that lacks a field which
 was added later still opens, with that field's default; a field that is missing or of a wrong type is named with its
-file.
+file. The last entry is a checksum of all above it; a record of an earlier version has none.
 """
 
 import json
@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from emdistill.errors import OutputError
-from emdistill.files import write_whole
+from emdistill.files import sealed, unsealed, write_whole
 from emdistill.states import EncoderShape
-from emdistill.values import read_values, typed
+from emdistill.values import parse_json, read_values, typed
 
 RUN_FILE = "run.json"
 VERSION = 2
-MEND = "start again with --overwrite"
+MEND = "copy it again, or start again with --overwrite"
 
 Record = TypeVar("Record")
 
@@ -191,13 +191,14 @@ def read_run(folder: Path) -> RunRecord:
 def write_run(folder: Path, run: RunRecord) -> None:
     """Write run.json whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / RUN_FILE, json.dumps(asdict(run), indent=2, ensure_ascii=False) + "\n")
+    content = json.dumps(asdict(run), indent=2, ensure_ascii=False).encode()
+    write_whole(folder / RUN_FILE, sealed(content, b"\n  ").decode() + "\n")
 
 
 def read_record(path: Path, kind: type[Record], *, mend: str = MEND) -> Record:
     """A JSON file as a record of this dataclass; raises OutputError naming file, field and mend."""
     try:
-        content = read_values(path)
+        content = read_values(path, lambda content: parse_json(unsealed(content)))
     except ValueError as error:
         raise OutputError(f"{path} is broken ({error}); {mend}") from None
     if not isinstance(content, Mapping):

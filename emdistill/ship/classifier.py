@@ -29,7 +29,7 @@ class SavedClassifier:
     labels         names in the order of the logits; empty for a score
     longest_text   tokens that it has positions for
     batch_size     texts at once by default
-    logits         (examples, max_length, batch_size, description) -> [rows, C]
+    logits         (examples, max_length, batch_size, description) -> [rows, C]; says how many texts are cut
     """
 
     reading: Reading
@@ -82,7 +82,13 @@ def _open_pytorch(source: str, head: str | None) -> SavedClassifier:
         longest_text=longest_text(model),
         batch_size=64,
         logits=lambda examples, max_length, batch_size, description: predict_logits(
-            model, tokenizer, examples, max_length=max_length, batch_size=batch_size, description=description
+            model,
+            tokenizer,
+            examples,
+            max_length=max_length,
+            batch_size=batch_size,
+            description=description,
+            tell_cut=True,
         ),
     )
 
@@ -97,6 +103,6 @@ def _open_onnx(path: Path, head: str | None) -> SavedClassifier:
         longest_text=config.positions,
         batch_size=1,
         logits=lambda examples, max_length, batch_size, _: classifier.predict_logits(
-            examples, max_length=max_length, batch_size=batch_size
+            examples, max_length=max_length, batch_size=batch_size, tell_cut=True
         ),
     )

@@ -24,9 +24,9 @@ from tokenizers import Encoding, Tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from emdistill.data.batches import windowed
+from emdistill.data.batches import note_cut, windowed
 from emdistill.data.readers import reader_of
-from emdistill.errors import ConfigError, ModelError
+from emdistill.errors import ConfigError, ModelError, tell
 from emdistill.models.encoder import head_logits
 from emdistill.models.families import family_of, require
 from emdistill.models.inputs import longest_text, token_types
@@ -270,18 +270,21 @@ class OnnxClassifier:
                 self.tokenizer.enable_padding(**padding)
 
     def predict_logits(
-        self, examples: Dataset, *, max_length: int | None = None, batch_size: int = 1
+        self, examples: Dataset, *, max_length: int | None = None, batch_size: int = 1, tell_cut: bool = False
     ) -> NDArray[np.float32]:
         """The logits of rows in the order of `examples`, as training's predict_logits gives them.
 
         examples     columns `text`, perhaps `text_pair`, and those of the kind
         max_length   as trained by default
+        tell_cut     say on stderr how many texts are longer
         """
         kind, length = KINDS[self.config.kind], max_length or self.config.reading.max_length
         if not kind.one_answer:
             return self._predict_windows(kind, examples, length, batch_size)
         pairs = list(examples["text_pair"]) if "text_pair" in examples.column_names else None
         encoded = self.encode(list(examples["text"]), pairs, max_length=length)
+        if tell_cut and (cut := sum(bool(text.overflowing) for text in encoded)):
+            tell(note_cut(cut, len(encoded), length, self.config.positions))
         order = sorted(range(len(encoded)), key=lambda row: -len(encoded[row]))
         logits = np.zeros((len(encoded), len(self.config.labels) or 1), dtype=np.float32)
         for start in range(0, len(order), batch_size):

@@ -9,6 +9,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score, matthews_corrcoef
 
+from emdistill.errors import listing
 from emdistill.states import NO_CLASS
 from emdistill.tasks.answers import probabilities
 from emdistill.tasks.kind import (
@@ -78,6 +79,13 @@ class Classification(TaskKind):
                     f"column {column!r} holds {text!r}, taken for one class although its parts are labels too; "
                     "several labels per row are --kind multi-label"
                 )
+        names = class_names(list(texts))
+        often = Counter(name.casefold() for name in names)
+        if twins := [name for name in names if often[name.casefold()] > 1]:
+            return (
+                f"column {column!r} holds labels that differ in case alone ({listing(twins)}), taken for different "
+                "classes; write them alike where they are one"
+            )
         return ""
 
     def strata(self, labels: NDArray[Any]) -> NDArray[np.int64]:

@@ -37,6 +37,7 @@ Metric = Callable[[Logits, NDArray[Any], "Task"], float]
 DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 WHOLE = re.compile(r"(?:-(?=0+\.))?(-?(?:0|[1-9]\d*))\.0+")
 NUMBERED = re.compile(r"(?:LABEL_)?(-?(?:0|[1-9]\d{,99}))")  # what is longer is no number, but text made of digits
+TRUTHS = ("true", "false")
 UNSEEN = dict.fromkeys(map(ord, "\u200b\u2060\ufeff"))  # marks without width, and of byte order
 
 
@@ -233,9 +234,13 @@ def texts_of(cells: Sequence[Cell]) -> list[str]:
 def class_names(texts: Sequence[str]) -> tuple[str, ...]:
     """The different names, as they are written: whole numbers in order, LABEL_2 like 2; then the others alphabetically.
 
-    Where every number among them is whole, '1.0' is the class '1'; '007', '07' and '7' are always three classes.
+    Where every number among them is whole, '1.0' is the class '1'; '007', '07' and '7' are always three classes. True
+    and false are one class each, however JSON, pandas and spreadsheets write them.
     """
     different = set(texts)
+    truths = {text for text in different if text.lower() in TRUTHS}
+    if len(truths) > len({text.lower() for text in truths}):
+        different = different - truths | set(map(plain_name, truths))
     numbers = {text: value for text in different if (value := number(text)) is not None}
     if all(value.is_integer() for value in numbers.values()):
         different = {whole_name(text) for text in different}
@@ -250,21 +255,26 @@ def whole_name(text: str) -> str:
     return whole[1] if whole else text
 
 
+def plain_name(text: str) -> str:
+    """The same, and 'true' for 'True' and 'TRUE'."""
+    return text.lower() if text.lower() in TRUTHS else whole_name(text)
+
+
 def _place(name: str) -> tuple[int, int, str]:
     plain = NUMBERED.fullmatch(name)
     return (0, int(plain[1]), name) if plain else (1, 0, name)
 
 
 def name_index(names: Sequence[str], aliases: Mapping[str, int] | None = None) -> Callable[[str], int]:
-    """A function from a name as written to its index: '1.0' finds the class '1', and '1' the class '1.0'.
+    """A function from a name as written to its index: '1.0' finds the class '1', 'true' the class 'True', and back.
 
     It raises BadLabel, with the nearest name, for an unknown one.
     """
-    index = {whole_name(text_of(name)): place for place, name in enumerate(names)}
+    index = {plain_name(text_of(name)): place for place, name in enumerate(names)}
     index |= {text_of(name): place for place, name in enumerate(names)} | dict(aliases or {})
 
     def find(text: str) -> int:
-        place = index.get(text, index.get(whole_name(text)))
+        place = index.get(text, index.get(plain_name(text)))
         if place is None:
             problem = f"label {text!r} is unknown; the task's labels are: {listing(names)}"
             raise BadLabel(f"{problem}.{nearest(text, names)}")

@@ -19,9 +19,9 @@ from emdistill.tasks.kind import (
     class_names,
     name_index,
     number,
+    plain_name,
     text_of,
     texts_of,
-    whole_name,
 )
 from emdistill.tasks.scores import are_columns_of_scores
 from emdistill.tasks.task import Task
@@ -74,13 +74,13 @@ class MultiLabel(TaskKind):
 
     def encoder(self, names: Sequence[str], aliases: Mapping[str, int] | None = None) -> Callable[[Cell], list[float]]:
         find = name_index(names, aliases)
-        known = {whole_name(name) for name in (*names, *(aliases or ()))}
+        known = {plain_name(name) for name in (*names, *(aliases or ()))}
 
         def places(cell: Cell) -> list[int]:
             if isinstance(cell, LabelColumns):
                 return [find(name) for name, value in cell.items() if _is_set(name, value)]
             # One name may hold a comma; names that are known apart do not.
-            whole = isinstance(cell, str) and whole_name(cell.strip()) in known
+            whole = isinstance(cell, str) and plain_name(cell.strip()) in known
             parts = [cell] if whole else _parts(cell, _separator([cell]))
             return [find(name) for part in parts if (name := text_of(part))]
 

@@ -12,10 +12,12 @@ from rich.progress import track
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from emdistill.data.batches import padding_collator, tokenise
+from emdistill.data.batches import note_cut, padding_collator, texts_cut, tokenise
+from emdistill.errors import tell
 from emdistill.losses import Objective
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.capture import capture
+from emdistill.models.inputs import longest_text
 from emdistill.models.teacher import TeacherSource, kind_of
 from emdistill.states import ANSWERS, answers_per_feature
 from emdistill.tasks.task import Task
@@ -63,15 +65,19 @@ def predict_logits(
     max_length: int,
     batch_size: int = 64,
     description: str = "",
+    tell_cut: bool = False,
 ) -> np.ndarray:
     """The logits of rows in the order of `examples`, in eval mode, longest first inside.
 
     examples   columns `text`, perhaps `text_pair`, and those of the kind that the model was trained for
+    tell_cut   say on stderr how many texts are longer than max_length
     [rows, C]; ragged where a row has several answers (tasks/answers.py).
     """
     kind = kind_of(model)
     read = [name for name in ("text", "text_pair", *kind.columns) if name in examples.column_names]
     encoded = tokenise(examples.select_columns(read), tokenizer, max_length, kind)
+    if tell_cut and kind.one_answer and (cut := texts_cut(examples, encoded, [tokenizer], max_length)):
+        tell(note_cut(cut, len(examples), max_length, longest_text(model)))
     logits: list[np.ndarray] = [np.empty(0)] * len(encoded)
     with evaluating(model), torch.inference_mode(), fast_float32():
         for places, batch in _batches(encoded, padding_collator(tokenizer), batch_size, model.device, description):

@@ -14,6 +14,7 @@ from emdistill.data.batches import (
     TokenBudgetSampler,
     lengths_of,
     share_of_padding,
+    texts_cut,
     tokenise,
     tokenizer_key,
 )
@@ -42,7 +43,7 @@ class Splits:
     choose_on  what chooses among checkpoints; None: the last one is kept
     selection  a sentence saying so, for the result
     padding    share of padded positions in an epoch's batches
-    cut        how many training texts are longer than max_length tokens allow
+    cut        how many training texts have more than max_length tokens; of those without labels, that fill them
     batches    how many an epoch has
     labelled   those of train that have labels: all of them, or those before the text without labels
     rows       how many labelled rows are learned from, how many choose the checkpoint, and how many have no label
@@ -115,10 +116,11 @@ def make_splits(
         tokenise_for_both, tokenizer=tokenizer, max_length=max_length, teacher_tokenizer=teacher_tokenizer,
         kind=data.task.kind,
     )  # fmt: skip
+    readers = [each for each in (tokenizer, teacher_tokenizer) if each is not None]
     encoded = labelled = encode(train)
     unlabelled, repeats = None, 0
     if text is not None:
-        keys = [tokenizer_key(each) for each in (tokenizer, teacher_tokenizer) if each is not None]
+        keys = map(tokenizer_key, readers)
         further, unlabelled = unlabelled_dataset(
             text,
             scored=[*data.evaluation.values(), *([] if choose_on is None else [choose_on])],
@@ -141,9 +143,11 @@ def make_splits(
     lengths = lengths_of(encoded)
     by_tokens = tokens_per_batch > 0
     sampler = (TokenBudgetSampler if by_tokens else LengthGroupedSampler)(lengths, tokens_per_batch or batch_size, 0)
-    is_cut = data.task.kind.one_answer  # else it is read in windows
-    once = lengths[repeats * len(labelled) :]
-    padding, cut = share_of_padding(lengths, sampler.batches()), int((once >= max_length).sum()) * is_cut
+    cut = 0
+    if data.task.kind.one_answer:  # else a text is read in windows
+        cut = texts_cut(train, labelled, readers, max_length)
+        cut += int((lengths[(repeats + 1) * len(labelled) :] >= max_length).sum())
+    padding = share_of_padding(lengths, sampler.batches())
     return Splits(encoded, choose_on, selection, padding, cut, sampler.count, labelled, counts, score, unlabelled)
 
 

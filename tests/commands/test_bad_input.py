@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from emdistill.cli import main
+from emdistill.data.read import read_data
+from emdistill.options import load_finetune_config
 
 
 def table(row: int = 0, **cells: str) -> str:
@@ -62,6 +64,31 @@ def test_an_unknown_label_in_the_development_set_is_refused(place, tmp_path: Pat
     assert main(place.distill("--output", f"{tmp_path}/run", "--dev", f"{tmp_path}/dev.csv")) == 2
     assert not unnamed(capsys.readouterr().err, "dev.csv:2", "'goood'", "bad, good", "'good'")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_development_set_is_not_the_training_file(place, tmp_path: Path, capsys) -> None:
+    train, dev = (tmp_path / name for name in ("train.csv", "dev.csv"))
+    for file in (train, dev):
+        file.write_text(table())
+    words = [f"--data={train}", f"--dev={dev}", f"--output={tmp_path}/run"]
+    finetune = ["finetune", "--model", f"{place.folder}/encoder", *place.reviews]
+    for command in (place.distill(), finetune):
+        assert main([*command, *words]) == 2
+        assert not unnamed(capsys.readouterr().err, dev, "--dev")
+        assert not (tmp_path / "run").exists()
+
+
+def test_rows_of_the_development_set_that_are_learned_from_are_counted(tmp_path: Path) -> None:
+    train, dev = (tmp_path / name for name in ("train.csv", "dev.csv"))
+    train.write_text(table())
+    dev.write_text("id,body,stars\n1,It was GOOD.,1\n2,it was very good,1\n3,it was bad,0\n")
+    config = load_finetune_config(
+        model="none", data=str(train), dev=str(dev), text="body", label="stars", output=str(tmp_path / "run")
+    )
+    (note,) = read_data(config).notes
+    assert not unnamed(note, "2 of the 3", dev)
+    dev.write_text("id,body,stars\n2,it was very good,1\n3,it was very bad,0\n")
+    assert not read_data(config).notes
 
 
 def damage_weights(folder: Path) -> None:

@@ -99,6 +99,25 @@ def test_columns_and_length_are_remembered_with_the_model(saved: Callable[..., s
     assert evaluate_model(model, source).keys() == {"accuracy", "macro_f1"}
 
 
+def test_texts_that_are_cut_are_counted(saved: Callable[..., str], tmp_path: Path, capsys) -> None:
+    model = saved("bad", "good", text="a", text_pair="b", max_length=9)
+    texts = [
+        ("good " * 3, "bad " * 3),  # 9 tokens
+        ("good " * 3, "bad " * 4),
+        ("good " * 200, "bad"),
+        ("good", "bad"),
+    ]
+    rows = [{"a": a, "b": b, "label": ("bad", "good")[row % 2]} for row, (a, b) in enumerate(texts)]
+    source = write_rows(tmp_path / "in.jsonl", rows)
+    predict_file(model, source, str(tmp_path / "out.jsonl"))
+    assert not unnamed(capsys.readouterr().err, "2 of 4", 9, "--max-length", 128)
+    evaluate_model(model, source, max_length=128)
+    assert not unnamed(capsys.readouterr().err, "1 of 4", 128)
+    write_rows(tmp_path / "in.jsonl", rows[:1])
+    predict_file(model, source, str(tmp_path / "out.jsonl"), overwrite=True)
+    assert not capsys.readouterr().err.strip()
+
+
 def test_pairs_are_read_as_pairs_unless_another_column_is_named(saved: Callable[..., str], tmp_path: Path) -> None:
     model = saved("bad", "good", text="a", text_pair="b")
     source = write_rows(tmp_path / "in.jsonl", [{"a": "good", "b": "bad"}])
@@ -144,6 +163,12 @@ def test_a_model_of_scores_is_scored_by_correlation(saved: Callable[..., str], t
     source = write_rows(tmp_path / "in.jsonl", [{"text": t, "label": s} for t, s in zip(TEXTS, scores, strict=True)])
     expected = np.corrcoef(logits_of(model, *TEXTS)[:, 0], scores)[0, 1]
     assert evaluate_model(model, source)["pearson"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_scores_that_are_all_the_same_are_noted(saved: Callable[..., str], tmp_path: Path, capsys) -> None:
+    source = write_rows(tmp_path / "in.jsonl", [{"text": text, "label": 2.5} for text in TEXTS])
+    assert evaluate_model(saved(), source)["pearson"] == 0
+    assert not unnamed(capsys.readouterr().err, source)
 
 
 def test_a_model_of_another_task_is_refused(saved: Callable[..., str], tmp_path: Path) -> None:

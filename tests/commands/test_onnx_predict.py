@@ -15,6 +15,17 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
 
+def test_texts_that_are_cut_are_counted_alike(place, exported: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "in.txt").write_text("good good\ngood good good\n" * 2, encoding="utf-8")
+    told = []
+    for number, model in enumerate((place.folder / "run" / "student", exported)):
+        words = ["predict", "--model", str(model), "--input", f"{tmp_path}/in.txt", "--max-length", "4"]
+        assert main([*words, "--output", f"{tmp_path}/{number}.jsonl"]) == 0
+        told.append(capsys.readouterr().err.strip())
+    assert not unnamed(told[0], "2 of 4", 4, "--max-length")
+    assert told[0] == told[1]
+
+
 @pytest.mark.parametrize("name", ["", MODEL])
 def test_predict_takes_an_onnx_file_or_its_folder(place, exported: Path, tmp_path: Path, capsys, name: str) -> None:
     rows = {}

@@ -128,7 +128,7 @@ def test_contexts_without_an_answer_are_a_kind_of_their_own(asked: Path, tmp_pat
         read_task_data(data, dev=data, kind="span-answers")
     with names(ConfigError, "--kind", "tagging", "squad"):
         read_task_data(data, dev=data, task="squad", kind="tagging")
-    words = ["--model", f"{asked}/encoder", "--data", data, "--dev", data, "--max_length", "32", *QUICK]
+    words = ["--model", f"{asked}/encoder", "--data", data, "--max_length", "32", *QUICK]
     assert main(["finetune", *words, "--output", f"{tmp_path}/teacher"]) == 0
     scores = evaluate_model(f"{tmp_path}/teacher", data)
     assert list(scores) == ["f1", "exact_match", "has_answer_f1", "no_answer_f1"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from messages import names
+from messages import names, unnamed
 
 from emdistill.data.files import read_inputs
 from emdistill.data.read import read_task_data
@@ -105,6 +105,21 @@ def test_names_that_look_the_same_are_one_class(tmp_path: Path) -> None:
     data = read_task_data(str(tmp_path / "x.csv"), dev=str(tmp_path / "dev.csv"))
     assert data.task.labels == ("bar", "caf\u00e9")
     assert data.evaluation["dev"]["label"][:] == [1, 0]
+
+
+def test_true_is_one_class_however_it_is_written(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("text,label\n" + "a,true\nb,false\n" * 4)
+    (tmp_path / "dev.jsonl").write_text('{"text": "a", "label": true}\n{"text": "b", "label": "FALSE"}\n')
+    data = read_task_data(str(tmp_path / "x.csv"), dev=str(tmp_path / "dev.jsonl"))
+    assert data.task.labels == ("false", "true")
+    assert data.evaluation["dev"]["label"][:] == [1, 0]
+
+
+def test_names_that_differ_in_case_alone_are_noted(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("text,label\n" + "a,Yes\nb,yes\nc,no\n" * 4)
+    data = read_task_data(str(tmp_path / "x.csv"))
+    assert data.task.labels == ("Yes", "no", "yes")
+    assert not unnamed(data.notes[0], "Yes", "yes", "'label'")
 
 
 def test_scores_are_floats_and_the_kind_can_be_said(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Labels are mapped by name wherever a model's names are the data's."""
 
+from dataclasses import replace
+
 import pytest
 from datasets import Dataset, Features, Value
 from messages import names
@@ -80,3 +82,11 @@ def test_a_file_that_is_scored_need_not_hold_all_labels() -> None:
 def test_what_does_not_fit_is_refused(of_data: tuple[str, ...], of_model: tuple[str, ...], kind: object) -> None:
     with pytest.raises(TeacherError):
         as_the_model_counts(data_of(of_data), of_model, kind)  # type: ignore[arg-type]
+
+
+def test_label_columns_that_are_not_named_are_not_taken_for_unset() -> None:
+    data = data_of(("toxic", "rude"), "multi-label")
+    data = replace(data, task=replace(data.task, label="toxic, rude"))
+    with names(ModelError, 2, 3, "m/", "--label rude,insult,toxic"):
+        as_the_model_counts(data, ("rude", "insult", "toxic"), LABELS, some=True, model="m/", error=ModelError)
+    assert as_the_model_counts(data, ("rude", "toxic"), LABELS, some=True).task.labels == ("rude", "toxic")

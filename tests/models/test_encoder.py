@@ -158,6 +158,8 @@ def test_weights_that_are_not_the_configs(tiny_encoder, tmp_path, change):
         {"0": "bad", "2": "good"},
         {"1": "bad", "2": "good"},
         {"0": "x", "1": "x"},
+        {"0": None, "1": "x"},
+        {"0": "", "1": "x"},
     ],
 )
 def test_names_that_do_not_name_each_logit_are_refused(tiny_encoder, tmp_path, id2label):

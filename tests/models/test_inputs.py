@@ -46,9 +46,10 @@ def test_a_tokenizer_that_pads_on_the_left_pads_on_the_right(saved, tiny_tokeniz
     assert '"padding_side": "left"' not in (folder / "tokenizer_config.json").read_text()
 
 
-def test_padding_is_marked_though_the_tokenizer_does_not_say_so(saved, tiny_tokenizer):
+@pytest.mark.parametrize("inputs", [["input_ids"], "input_ids", ["foo"], ["attention_mask", "input_ids"]])
+def test_padding_is_marked_though_the_tokenizer_does_not_say_so(saved, tiny_tokenizer, inputs):
     right = logits(saved(tiny_tokenizer), TEXTS)
-    tiny_tokenizer.init_kwargs["model_input_names"] = ["input_ids"]
+    tiny_tokenizer.init_kwargs["model_input_names"] = inputs
     assert torch.equal(logits(saved(tiny_tokenizer), TEXTS), right)
 
 
@@ -73,6 +74,20 @@ def test_tokens_that_the_encoder_has_no_row_for_are_refused(saved, tiny_tokenize
     with names(TokenizerError, 2, size, "'<one>'", "resize_token_embeddings()"):
         load_tokenizer(saved(tiny_tokenizer))
     assert len(load_tokenizer(saved(tiny_tokenizer, vocab_size=size + 2))) == size + 2
+
+
+def test_special_tokens_of_other_ids_than_the_vocabulary_has_are_met(saved, tiny_tokenizer):
+    folder = saved(tiny_tokenizer)
+    rules = json.loads((folder / "tokenizer.json").read_text())
+    rules["post_processor"]["special_tokens"]["[SEP]"]["ids"] = [900]
+    (folder / "tokenizer.json").write_text(json.dumps(rules))
+    with names(TokenizerError, folder, 900):
+        load_tokenizer(folder)
+
+
+def test_a_vocabulary_may_be_shorter_than_the_table(saved, tiny_tokenizer, tokenizer_factory):
+    tokens = tuple(sorted(tiny_tokenizer.get_vocab(), key=tiny_tokenizer.get_vocab().get))
+    assert logits(saved(tokenizer_factory(tokens[:-5])), TEXTS).isfinite().all()
 
 
 def test_token_types_are_given_to_encoders_that_tell_them_apart(saved, tokenizer_factory):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,25 @@ def test_a_broken_field_is_named(tmp_path: Path, place: list[Any], value: Any) -
     change(folder, place, value)
     with names(OutputError, folder / RUN_FILE, re.compile(rf"\({place[0]}\b"), "--overwrite"):
         read_run(folder)
+
+
+def test_damage_is_found_wherever_it_is(tmp_path: Path) -> None:
+    run = RunRecord(config={"task": "Straße"}, seed=3, version=VERSION)
+    write_run(tmp_path, run)
+    written = (tmp_path / RUN_FILE).read_bytes()
+    for place, byte in enumerate(written):
+        content = bytearray(written)
+        content[place] = byte ^ 1 << place % 8
+        (tmp_path / RUN_FILE).write_bytes(content)
+        with suppress(OutputError):  # else only space, or the name of the checksum, was hit
+            assert read_run(tmp_path) == run
+    for size in range(len(written) - 1):
+        (tmp_path / RUN_FILE).write_bytes(written[:size])
+        with pytest.raises(OutputError):
+            read_run(tmp_path)
+    (tmp_path / RUN_FILE).write_bytes(written.replace(b'"seed": 3', b'"seed": 7'))
+    with names(OutputError, tmp_path / RUN_FILE, "--overwrite"):
+        read_run(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b'{"status":', b"[1]", b"\xff", b"[" * 100_000, b"null"])

@@ -259,6 +259,8 @@ def test_a_row_without_a_label_adds_nothing_to_the_hard_labels(single: Case) -> 
         (["-1", "10", "9"], ("-1", "9", "10")),
         (["-1.0", "-0.0", "0.0"], ("-1", "0")),
         (["LABEL_10", "LABEL_9", "LABEL_1"], ("LABEL_1", "LABEL_9", "LABEL_10")),
+        (["True", "true", "FALSE", "no"], ("false", "no", "true")),
+        (["TRUE", "False"], ("False", "TRUE")),
     ],
 )
 def test_classes_are_named_as_they_are_written(written: list[str], expected: tuple[str, ...]) -> None:
