@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import BatchEncoding, DataCollatorWithPadding, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from emdistill.data.arrow_files import chunk_by_chunk
+from emdistill.data.arrow_files import ROWS_AT_ONCE, chunk_by_chunk
 from emdistill.data.corpus import TextEncoder
 from emdistill.data.readers import reader_of
 from emdistill.errors import ConfigError, TokenizerError
@@ -105,9 +105,8 @@ def texts_cut(
     """
     full = np.flatnonzero(lengths_of(encoded) >= max_length)
     cut = 0
-    for start in range(0, len(full), ROWS_AT_ONCE):
-        rows = examples.select(full[start : start + ROWS_AT_ONCE])
-        texts = [rows[name][:] for name in ("text", "text_pair") if name in rows.column_names]
+    for rows in examples.select(full).iter(ROWS_AT_ONCE):
+        texts = [rows[name] for name in ("text", "text_pair") if name in rows]
         readings = [tokenizer(*texts, verbose=False)["input_ids"] for tokenizer in tokenizers]
         cut += sum(max(map(len, ids)) > max_length for ids in zip(*readings, strict=True))
     return cut
