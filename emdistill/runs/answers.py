@@ -93,6 +93,11 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.texts)
 
+    @property
+    def models(self) -> dict[str, Logits]:
+        """The logits by model; the student's alone where the teacher's are absent."""
+        return ({} if self.teacher is None else {"teacher": self.teacher}) | {"student": self.student}
+
 
 def write_predictions(
     path: Path,

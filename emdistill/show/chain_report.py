@@ -9,8 +9,8 @@ from emdistill.console import Table, cell, counted, short
 from emdistill.runs.chain_search import TEACHER, ChainSearch
 from emdistill.search.chains import ChainCost, read_limits
 from emdistill.show.charts import Figure, figure, plain, points
-from emdistill.show.front import Point, front_charts, front_table
-from emdistill.show.page import Chart, write_page
+from emdistill.show.front import Axis, Point, front_section
+from emdistill.show.page import Chart, Command, Notes, Row, Section, Small, Verdict, write_sections
 
 END_ERROR = "error of the last states"
 FEWEST = 3  # different values that have an order to speak of
@@ -69,25 +69,37 @@ def write_chain_report(path: Path, record: ChainSearch) -> None:
         )
         for name, score in scores.items()
     ]  # fmt: skip
-    every = [limit for name in record.returned for limit in read_limits(name)]
-    limits = {
-        "ms": [limit.milliseconds for limit in every if limit.milliseconds is not None],
-        "size": [limit.parameters / 1e6 for limit in every if limit.parameters is not None],
-    }
-    caption = "Students as distilled, or else with the supernet's weights."
-    write_page(
-        path,
-        "chain_search",
-        title=f"Chains of operators for {record.task}",
-        record=record,
-        table=limits_table(record),
-        charts=front_charts(made, record.metric, "million parameters", limits, caption),
-        front=front_table(made, f"{record.metric}\ndev", "ms", "params\n(millions)"),
-        estimates=[
-            Chart(f"Estimate and {measure}", _against_loss(record, measure, values))
-            for measure, values in _outcomes(record).items()
-        ],
+    limits = [limit for name in record.returned for limit in read_limits(name)]
+    front = front_section(
+        made, record.metric, "dev",
+        Axis("milliseconds", "ms", [each.milliseconds for each in limits if each.milliseconds is not None]),
+        Axis(
+            "million parameters", "params\n(millions)",
+            [each.parameters / 1e6 for each in limits if each.parameters is not None],
+        ),
+        "Students as distilled, or else with the supernet's weights.",
+    )  # fmt: skip
+    settings = (
+        f"Limits are on parameters, and on the median of one text of {record.settings['length']} tokens in "
+        f"{record.settings['runtime']} on {record.machine}. Scores are on {record.dev_rows:,} rows of dev, which "
+        "nothing was chosen on."
     )
+    estimates = [
+        Chart(f"Estimate and {measure}", _against_loss(record, measure, values))
+        for measure, values in _outcomes(record).items()
+    ]
+    chosen = (
+        "Chains are chosen by the sum of their blocks' losses; the best of each limit were run whole, and those "
+        "returned scored."
+    )
+    sections = [
+        Section("", [Verdict(record.verdict), Small(settings)]),
+        Section("A student for each limit", [limits_table(record), Notes(record.notes)]),
+        front,
+        Section("What the estimate is worth", [Row(estimates), Small(chosen)]),
+        Section("The command", [Command(record.command)]),
+    ]
+    write_sections(path, f"Chains of operators for {record.task}", sections)
 
 
 def _outcomes(record: ChainSearch) -> dict[str, dict[str, float]]:

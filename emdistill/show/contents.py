@@ -41,14 +41,6 @@ class Contents:
         return stages
 
 
-@dataclass(frozen=True)
-class Section:
-    """A part of a page: its heading, and the values of its template, templates/sections/NAME.html."""
-
-    heading: str
-    values: dict[str, Any]
-
-
 def read_contents(folder: Path) -> Contents:
     """Raises OutputError for a folder without a distillation or with a broken record, DataError for a broken line."""
     run = read_distillation(folder)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from emdistill.show.contents import read_contents
-from emdistill.show.page import render, write_page
+from emdistill.show.page import Section, write_sections
 from emdistill.show.sections import OF_TASKS, SECTIONS
 
 REPORT = "report.html"
@@ -15,14 +15,13 @@ def write_run_report(folder: Path) -> Path:
     Equal folders (and label-only runs beside them) give equal bytes; runs of earlier versions are read too.
     Raises OutputError for a folder without a distillation or with a broken record, DataError for a broken line in it.
     """
-    contents = read_contents(folder)
-    sections = []
+    contents, sections = read_contents(folder), []
     for name, make in SECTIONS.items():
         for task, part in (contents.tasks if contents.tasks and name in OF_TASKS else {"": contents}).items():
             if (section := make(part)) is not None:
                 anchor, heading = (f"{name}-{task}", f"{task}: {section.heading}") if task else (name, section.heading)
-                sections.append((anchor, heading, render(f"sections/{name}.html", **section.values)))
+                sections.append(Section(heading, section.parts, anchor))
     run, path = contents.run, folder / REPORT
     title = f"{run.task.name if run.task else 'raw text'}: a {run.options.method} student"
-    write_page(path, "run", title=title, sections=sections)
+    write_sections(path, title, sections)
     return path

@@ -1,13 +1,14 @@
 """The page that compares runs: size, latency and score of all they could ship, with the Pareto front."""
 
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Literal
 
 from emdistill.console import ABSENT, Table, cell, counted, spread
 from emdistill.show.candidates import VARIANT_NAMES, Candidate, RunSet
 from emdistill.show.charts import LEGEND_TOP, MARKS, SOFT, VARIANTS, Figure, cost_axis, figure, plain, points, whiskers
-from emdistill.show.page import write_page
+from emdistill.show.page import Chart, Notes, Row, Section, Small, Text, Verdict, write_sections
 from emdistill.show.pareto import pareto_front
 
 Cost = Literal["latency", "size"]
@@ -25,15 +26,55 @@ def write_runs_report(path: Path, runs: RunSet) -> None:
     names = dict.fromkeys(candidate.name for candidate in runs.candidates if not candidate.is_teacher)
     numbers = {name: number for number, name in enumerate(names, start=1)}  # in the table and at the marks
     fronts = {cost: find_fronts(runs.candidates, cost) for cost in COSTS}
-    figures = {cost: (scatter(runs, cost, front, numbers), len(front)) for cost, front in fronts.items()}
-    write_page(
-        path,
-        "runs",
-        title=f"{runs.task}: {counted(len(numbers), 'configuration')} compared",
-        runs=runs,
-        best=_best(runs, fronts),
-        table=_table(runs, fronts, numbers),
-        figures={cost: (figure, lines) for cost, (figure, lines) in figures.items() if figure},
+    several = any(candidate.deviation is not None for candidate in runs.candidates)
+    charts = [
+        Chart(f"{runs.metric} against {cost}", figure, _caption(runs, cost, len(front), several=several))
+        for cost, front in fronts.items()
+        if (figure := scatter(runs, cost, front, numbers))
+    ]
+    legend = [
+        "Size: MB = 10⁶ bytes; front: of score against latency, size, or both",
+        "±: standard deviation over seeds (n - 1)" if several else "",
+        "ms per call: at batch 1 and the longest length timed; speed-up: against the teacher timed beside it"
+        if runs.places
+        else "",
+    ]
+    sections = [
+        Section(
+            "",
+            [
+                Verdict(_best(runs, fronts)),
+                Small(f"Scores are {runs.metric} on {runs.dev} ({runs.dev_rows:,} rows)."),
+            ],
+        ),
+        Section("Models", [_table(runs, fronts, numbers), Small("; ".join(filter(None, legend)) + ".")]),
+        Section("What each costs, and what it scores", [Row(charts)]),
+        Section("Notes", [_unmeasured(runs), Notes(runs.notes)]),
+    ]
+    write_sections(path, f"{runs.task}: {counted(len(numbers), 'configuration')} compared", sections)
+
+
+def _caption(runs: RunSet, cost: Cost, lines: int, *, several: bool) -> str:
+    """What the marks, their sizes, bars and lines mean."""
+    of_latency, where = cost == "latency", f", {runs.places[0]}" if len(runs.places) == 1 else ""
+    sentences = {
+        "Numbers are those of the table.": True,
+        "A mark's area is the model's size.": of_latency,
+        f"What stands on {'the' if lines == 1 else 'each'} line, the Pareto front, is beaten by nothing in both {cost} "
+        "and score.": True,
+        "Bars: one standard deviation over seeds; the front takes the means as they are.": several,
+        f"Medians at batch 1{where}.": of_latency,
+    }
+    return " ".join(compress(sentences, sentences.values()))
+
+
+def _unmeasured(runs: RunSet) -> Text | None:
+    if not runs.unmeasured:
+        return None
+    verbs = "has no latency and stands" if len(runs.unmeasured) == 1 else "have no latency and stand"
+    return Text(
+        f"{', '.join(runs.unmeasured)} {verbs} in the chart of sizes only; measured by: "
+        "`emdistill export RUN --onnx --int8`"
     )
 
 
@@ -138,13 +179,13 @@ def _table(runs: RunSet, fronts: Mapping[Cost, Front], numbers: Mapping[str, int
     return Table(headings, lines, words=(0, 1, 6, 9)).without_empty_columns()
 
 
-def _best(runs: RunSet, fronts: Mapping[Cost, Front]) -> dict[str, list[str]]:
+def _best(runs: RunSet, fronts: Mapping[Cost, Front]) -> str:
     """The students that nothing else beats, and by which costs; empty where there are none."""
     students = {index for index, candidate in enumerate(runs.candidates) if not candidate.is_teacher}
-    of_cost = {cost: _members(fronts[cost]) & students for cost in COSTS if _members(fronts[cost]) & students}
-    best = [runs.candidates[index] for index in sorted(set.intersection(*of_cost.values()))] if of_cost else []
-    names = [f"{candidate.name} ({VARIANT_NAMES[candidate.variant]})" for candidate in best]
-    return {"costs": list(of_cost), "names": names} if best else {}
+    of_cost = {cost: of_students for cost in COSTS if (of_students := _members(fronts[cost]) & students)}
+    best = sorted(set.intersection(*of_cost.values())) if of_cost else []
+    names = [f"{runs.candidates[at].name} ({VARIANT_NAMES[runs.candidates[at].variant]})" for at in best]
+    return f"On the Pareto front of {' and '.join(of_cost)}: {', '.join(names)}." if names else ""
 
 
 def _members(fronts: Front) -> set[int]:

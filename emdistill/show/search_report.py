@@ -13,7 +13,7 @@ from emdistill.search.genes import gene_name, gene_pairs
 from emdistill.search.layer_mapping import SearchResult
 from emdistill.search.shared_study import GeneTrial, Proposer
 from emdistill.show.charts import progress
-from emdistill.show.page import Chart, write_page
+from emdistill.show.page import Chart, Command, Notes, Section, Text, Verdict, write_sections
 
 SEARCHES: tuple[Proposer, ...] = ("genetic", "random")
 
@@ -72,17 +72,24 @@ def write_search_report(path: Path, result: SearchResult, *, notes: Sequence[str
     }
     levels = {trial.name: trial.fitness for trial in result.finished("heuristic")}
     figure = progress(searches, levels, x="different mappings evaluated", y="mean score of the short distillations")
-    write_page(
-        path,
-        "search",
-        title=f"Which layer should teach which: {', '.join(result.best.scores)}",
-        best=result.best,
-        gene=gene_name(result.best.gene),
-        table=search_table(result),
-        notes=notes,
-        chart=Chart("", figure, "A dot per mapping; steps: the best so far; dashed: the usual mappings."),
-        command=command,
-    )
+    chart = Chart("", figure, "A dot per mapping; steps: the best so far; dashed: the usual mappings.")
+    best = result.best
+    name = f"{gene_name(best.gene)} ({best.name})" if best.name else gene_name(best.gene)
+    sections = [
+        Section(
+            "",
+            [
+                Verdict(f"The best mapping is {name}, with a mean score of {best.fitness:.4f}."),
+                search_table(result),
+                Notes(notes),
+            ],
+        ),
+        Section("The search", [chart]),
+        Section(
+            "What it is worth, over seeds and on dev", [Text("The best of many is partly luck."), Command(command)]
+        ),
+    ]
+    write_sections(path, f"Which layer should teach which: {', '.join(best.scores)}", sections)
 
 
 def _rows(result: SearchResult) -> list[tuple[str, GeneTrial]]:

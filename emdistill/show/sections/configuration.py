@@ -5,7 +5,8 @@ from typing import Any
 
 from emdistill.config import as_command
 from emdistill.console import ABSENT, Table
-from emdistill.show.contents import Contents, Section
+from emdistill.show.contents import Contents
+from emdistill.show.page import Command, Fold, Section, Small
 
 GROUPS = {
     "Data": (
@@ -33,8 +34,9 @@ def configuration(contents: Contents) -> Section:
     versions = [[*pair] for pair in record.versions.items()]
     tables = [(title, ["option", "value"], lines) for title, lines in groups.items()]
     tables += [("Files read", ["name", "rows", "SHA-256"], hashes), ("Versions", ["package", "version"], versions)]
-    folds = [(title, Table(names, lines, words=range(len(names)))) for title, names, lines in tables if lines]
-    return Section("Configuration", {"command": as_command("distill", record.config), "folds": folds})
+    folds = [Fold(title, Table(names, lines, words=range(len(names)))) for title, names, lines in tables if lines]
+    cut = Small("Longer paths in the command are cut to their last part.")
+    return Section("Configuration", [Command(as_command("distill", record.config)), cut, *folds])
 
 
 def _flat(name: str, value: Any) -> list[list[str]]:

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from emdistill.show.charts import lines
-from emdistill.show.contents import Contents, Section, has_step
-from emdistill.show.page import Chart, words
+from emdistill.show.contents import Contents, has_step
+from emdistill.show.page import Chart, Notes, Row, Section, Small, words
 
 MOST_POINTS = 500
 
@@ -37,7 +37,8 @@ def loss(contents: Contents) -> Section | None:
         figure = lines(scores, x="step", y=words(metric), stages=marks, from_zero=False)
         charts.append(Chart("Score while training", figure))
     equations = [f"{stage}: {equation}" for stage, equation in record.objective.items()]
-    return Section("Loss", {"equations": equations, "chart": main, "charts": charts, "has_terms": len(terms) > 1})
+    weighted = "Each term with its weight: together they are the loss. A point is the mean since the one before."
+    return Section("Loss", [Notes(equations), Small(weighted) if len(terms) > 1 else None, main, Row(charts)])
 
 
 def _series(entries: Entries, prefix: str, *, name: str = "") -> Series:
