@@ -5,14 +5,13 @@ was added later still opens, with that field's default; a field that is missing 
 file.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from emdistill.errors import OutputError
-from emdistill.files import write_whole
+from emdistill.files import write_json
 from emdistill.states import EncoderShape
 from emdistill.values import read_values, typed
 
@@ -115,6 +114,11 @@ class StageLog:
     stage: str
     log: list[dict[str, Any]]
 
+    @property
+    def steps(self) -> list[tuple[int, dict[str, Any]]]:
+        """The entries that say at which step they were written, by that step."""
+        return [(entry["step"], entry) for entry in self.log if type(entry.get("step")) is int]
+
 
 @dataclass(kw_only=True)
 class RunRecord:
@@ -191,7 +195,7 @@ def read_run(folder: Path) -> RunRecord:
 def write_run(folder: Path, run: RunRecord) -> None:
     """Write run.json whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / RUN_FILE, json.dumps(asdict(run), indent=2, ensure_ascii=False) + "\n")
+    write_json(folder / RUN_FILE, asdict(run))
 
 
 def read_record(path: Path, kind: type[Record], *, mend: str = MEND) -> Record:

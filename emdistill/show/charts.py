@@ -7,7 +7,7 @@ They are told apart by people who see fewer colours (after Okabe and Ito), and l
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import accumulate
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -168,14 +168,14 @@ def lines(
     y: str,
     stages: Sequence[tuple[str, float]] = (),
     layers: bool = False,
-    logarithmic: bool = False,
-    from_zero: bool = True,
+    scale: Literal["log", "zero", "free"] = "zero",
     level: float | None = None,
 ) -> Figure:
     """Lines by name, each (x values, y values), with a mark at every point where there are few.
 
     stages    (name, x) of each stage's beginning; they are marked where there is more than one
     layers    the series are an encoder's layers, from the lowest to the highest: coloured in that order
+    scale     "log" where all values are positive, else from zero; "free": around the values
     level     a thin dashed line across, such as the value of all weights if they were equal
     """
     data = []
@@ -185,7 +185,7 @@ def lines(
             own |= {"colour": layer_colour(place, len(series)), "line": {"dash": "solid"}}
         data.append(points(name, steps, values, place=place, **own))
     numbers = [value for _, values in series.values() for value in values if value is not None]
-    starts = stages if len(stages) > 1 else ()
+    is_log, starts = scale == "log" and min(numbers, default=0.0) > 0, stages if len(stages) > 1 else ()
     shapes = [line(x0=start, x1=start, dash="dot") for _, start in starts]
     shapes += [] if level is None else [line(y0=level, y1=level, dash="dash")]
     note = {"yref": "paper", "y": 1, "xanchor": "left", "yanchor": "top", "xshift": 3, "showarrow": False, "font": NOTE}
@@ -194,7 +194,7 @@ def lines(
         data, 280 + legend, x=x, y=y, hovermode="x unified", margin={"t": legend}, shapes=shapes,
         legend={"traceorder": "normal", **LEGEND_TOP},
         annotations=[note | {"x": start, "text": plain(name)} for name, start in starts],
-        yaxis=log_axis(numbers) if logarithmic else {"rangemode": "tozero" if from_zero else "normal"},
+        yaxis=log_axis(numbers) if is_log else {"rangemode": "normal" if scale == "free" else "tozero"},
     )  # fmt: skip
 
 

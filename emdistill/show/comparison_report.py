@@ -1,13 +1,12 @@
 """What a comparison tells people: the table, its notes and the page; all from the comparison alone."""
 
-import json
 from dataclasses import asdict, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from emdistill.console import ABSENT, ReportRow, Table, cell, comparison_table, counted, markdown, short, spread
-from emdistill.files import write_whole
+from emdistill.files import write_json, write_whole
 from emdistill.runs.baseline_record import TITLES, BaselineRecord
 from emdistill.runs.comparison import Comparison, EntryResult, PairedDifference
 from emdistill.runs.distillation import version_notes
@@ -27,32 +26,36 @@ def write_comparison(
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / OLD_PICTURE).unlink(missing_ok=True)
-    record = json.dumps(comparison_record(comparison), indent=2, ensure_ascii=False) + "\n"
-    write_whole(folder / "comparison.json", record)
+    write_json(folder / "comparison.json", comparison_record(comparison))
     notes, judgement = comparison_notes(comparison), verdict(beside) if beside else ""
     of_tasks = tasks_table(comparison) if comparison.tasks else None
-    models = baselines_table(beside).without_empty_columns() if beside else None
+    instead = baselines_table(beside).without_empty_columns() if beside else None
     text = differences_markdown(comparison, beside) + "\n" + (markdown(of_tasks) + "\n" if of_tasks else "")
     text += "".join(f"- {note}\n" for note in notes)
-    text += f"\n{markdown(models)}\n{judgement}\n" if models else ""
+    text += f"\n{markdown(instead)}\n{judgement}\n" if instead else ""
     write_whole(folder / "comparison.md", text)
     title = f"{comparison.task}: {', '.join(entry.name for entry in comparison.entries)}"
-    rows = [ReportRow("teacher", comparison.teacher)] if comparison.teacher else []
-    rows += map(_means, comparison.entries)
+    models = [ReportRow("teacher", comparison.teacher)] if comparison.teacher else []
+    for entry in comparison.entries:
+        means = {name: entry.mean(name) for name in next(iter(entry.scores.values()), {})}
+        models.append(ReportRow(entry.name, means, entry.parameters, entry.size))
+    differing = [
+        (entry.name, list(entry.differences.values()), difference.mean, (difference.low, difference.high))
+        for entry, difference in comparison.compared
+    ]
+    caption = (
+        f"A dot per seed: its score minus that of {comparison.baseline} with the same seed. Below, their mean and its "
+        "95 % interval; an interval that holds 0 shows no difference."
+    )
+    x = f"{comparison.metric}, difference to {comparison.baseline}"
+    verdicts = Verdict(_findings(comparison)), Verdict(judgement and f"{judgement[0].upper()}{judgement[1:]}.")
     sections = [
-        Section(
-            "",
-            [
-                Verdict(_findings(comparison)),
-                Verdict(judgement and f"{judgement[0].upper()}{judgement[1:]}."),
-                differences_table(comparison, beside),
-            ],
-        ),
+        Section("", [*verdicts, differences_table(comparison, beside)]),
         Section("Task by task", [of_tasks]),
-        Section("What could be taken instead", [models, Notes(baseline_notes(beside) if beside else ())]),
-        Section("Differences", [_chart(comparison) if comparison.compared else None]),
+        Section("What could be taken instead", [instead, Notes(baseline_notes(beside) if beside else ())]),
+        Section("Differences", [Chart("", differences(differing, x=x), caption)] if differing else []),
         Section("Notes", [Notes([*(_note(*each) for each in comparison.compared), *notes])]),
-        Section("Models", [comparison_table(rows).without_empty_columns()]),
+        Section("Models", [comparison_table(models).without_empty_columns()]),
         Section("Command", [Command(command)]),
     ]
     write_sections(folder / "report.html", title, sections)
@@ -73,18 +76,6 @@ def _note(entry: EntryResult, difference: PairedDifference) -> str:
         f"{entry.name}: {entry.finding}; {_difference(difference)} over {counted(len(entry.differences), 'seed')} "
         f"({difference.wins} won, {difference.ties} tied, {difference.losses} lost)"
     )
-
-
-def _chart(comparison: Comparison) -> Chart:
-    rows = [
-        (entry.name, list(entry.differences.values()), difference.mean, (difference.low, difference.high))
-        for entry, difference in comparison.compared
-    ]
-    caption = (
-        f"A dot per seed: its score minus that of {comparison.baseline} with the same seed. Below, their mean and its "
-        "95 % interval; an interval that holds 0 shows no difference."
-    )
-    return Chart("", differences(rows, x=f"{comparison.metric}, difference to {comparison.baseline}"), caption)
 
 
 def comparison_record(comparison: Comparison) -> dict[str, Any]:
@@ -207,11 +198,6 @@ def _difference(difference: PairedDifference) -> str:
     if low is None or high is None:
         return _signed(mean) + (" each" if difference.p is not None else "")
     return f"{_signed(mean)} [{_signed(low)}, {_signed(high)}]"
-
-
-def _means(entry: EntryResult) -> ReportRow:
-    metrics = next(iter(entry.scores.values()), {})
-    return ReportRow(entry.name, {name: entry.mean(name) for name in metrics}, entry.parameters, entry.size)
 
 
 def _signed(value: float) -> str:

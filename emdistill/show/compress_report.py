@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from emdistill.console import ABSENT, Table, cell, counted, short
+from emdistill.console import ABSENT, Table, cell, counted, gap, short
 from emdistill.runs.baseline_record import TITLES
 from emdistill.runs.compression import TEACHER, CompressionRecord, FinalRow, FormRow, PlanRow, TrialRow
 from emdistill.runs.search_record import Form
 from emdistill.search.budget import Budget, Cost, read_budget
 from emdistill.show.front import Axis, Point, front_section
+from emdistill.show.gate_tables import FORMS
 from emdistill.show.page import Command, Notes, Section, Small, Verdict, write_sections
 
-FORMS: dict[Form, str] = {"onnx": "float32", "int8": "int8"}
 BASELINE_TIMES = "Their milliseconds are from a text to its answer, on texts of dev."
 PREDICTED = "Predicted from graphs of random weights that were measured here, before anything was trained."
 
@@ -22,11 +22,9 @@ def candidates_table(record: CompressionRecord) -> Table:
         costs = [part for form in FORMS for part in _cost(row.predicted.get(form))]
         keeping = [FORMS[form] for form, cost in row.predicted.items() if cost.keeps]
         lines[row.shape] = [row.shape, *costs, " and ".join(keeping) or "no"]
-    headings = [
-        "student", "float32\nms (p95)", "float32\nMB", "int8\nms (p95)", "int8\nMB", f"keeps\n{record.budget}",
-    ]  # fmt: skip
-    title = f"what students will cost here ({record.machine})"
-    return Table(headings, list(lines.values()), title=title, words=(0, 5))
+    costs = [f"{form}\n{cost}" for form in FORMS.values() for cost in ("ms (p95)", "MB")]
+    headings = ["student", *costs, f"keeps\n{record.budget}"]
+    return Table(headings, list(lines.values()), f"what students will cost here ({record.machine})", words=(0, 5))
 
 
 def trials_table(record: CompressionRecord) -> Table:
@@ -62,14 +60,7 @@ def finals_table(record: CompressionRecord) -> Table:
             chosen = final.candidate == record.delivered and form == final.ship
             kept = "delivered" if chosen else "yes" if row.keeps else "no"
             lines.append([final.candidate, FORMS[form], cell(row.score, ".4f"), *_cost(row), kept])
-    headings = [
-        "trained whole",
-        "form",
-        f"{record.metric}\ndev",
-        "ms (p95)",
-        "MB",
-        f"keeps\n{record.budget}",
-    ]
+    headings = ["trained whole", "form", f"{record.metric}\ndev", "ms (p95)", "MB", f"keeps\n{record.budget}"]
     return Table(headings, lines, title="measured", words=(0, 1, 5))
 
 
@@ -123,8 +114,7 @@ def verdict(record: CompressionRecord, best: FinalRow) -> str:
             return f"take {rival}: it is {-lead:.1f} points better, and keeps the budget too; {sentence}"
         clauses.append(f"{lead:.1f} points better than {rival}")
     if (teacher := record.teacher.get(record.metric)) is not None and best.candidate != TEACHER:
-        gap = 100 * (teacher - score)
-        clauses.append(f"{abs(gap):.1f} points {'below' if gap >= 0 else 'above'} the teacher")
+        clauses.append(f"{gap(score, teacher)} the teacher")
     return f"{sentence}: {' and '.join(clauses)}" if clauses else sentence
 
 

@@ -62,12 +62,8 @@ class Command(str):
     """A line for a shell."""
 
 
-@dataclass(frozen=True)
-class Fold:
+class Fold(Table):
     """A table that opens when its title is pressed."""
-
-    title: str
-    table: Table
 
 
 @dataclass(frozen=True)
@@ -117,9 +113,9 @@ class Slider:
         return [{"label": frame.label, "updates": frame.updates} for frame in self.frames]
 
 
-Part = Text | Notes | Command | Table | Fold | Chart | Row | Slider
+Part = Text | Notes | Command | Table | Chart | Row | Slider
 MACROS: dict[type[Any], str] = {
-    Text: "text", Notes: "items", Command: "command", Table: "table", Fold: "fold", Chart: "chart", Row: "row",
+    Text: "text", Notes: "items", Command: "command", Fold: "fold", Table: "table", Chart: "chart", Row: "row",
     Slider: "slider",
 }  # fmt: skip
 """What draws each kind of part, in templates/blocks.html."""

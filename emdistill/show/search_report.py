@@ -1,6 +1,5 @@
 """What a search tells people: a line per trial, the table, the record as JSON, and the page."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +7,7 @@ from statistics import pstdev
 from typing import Any
 
 from emdistill.console import Table, counted, say_scores
-from emdistill.files import write_whole
+from emdistill.files import write_json
 from emdistill.search.genes import gene_name, gene_pairs
 from emdistill.search.layer_mapping import SearchResult
 from emdistill.search.shared_study import GeneTrial, Proposer
@@ -60,7 +59,7 @@ def write_record(path: Path, result: SearchResult, *, status: str, about: Mappin
         "spread": _spread(result),
         "trials": [_plain(trial) for trial in result.trials],
     }
-    write_whole(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    write_json(path, record)
 
 
 def write_search_report(path: Path, result: SearchResult, *, notes: Sequence[str], command: str) -> None:
@@ -75,19 +74,12 @@ def write_search_report(path: Path, result: SearchResult, *, notes: Sequence[str
     chart = Chart("", figure, "A dot per mapping; steps: the best so far; dashed: the usual mappings.")
     best = result.best
     name = f"{gene_name(best.gene)} ({best.name})" if best.name else gene_name(best.gene)
+    judgement = Verdict(f"The best mapping is {name}, with a mean score of {best.fitness:.4f}.")
+    luck = Text("The best of many is partly luck.")
     sections = [
-        Section(
-            "",
-            [
-                Verdict(f"The best mapping is {name}, with a mean score of {best.fitness:.4f}."),
-                search_table(result),
-                Notes(notes),
-            ],
-        ),
+        Section("", [judgement, search_table(result), Notes(notes)]),
         Section("The search", [chart]),
-        Section(
-            "What it is worth, over seeds and on dev", [Text("The best of many is partly luck."), Command(command)]
-        ),
+        Section("What it is worth, over seeds and on dev", [luck, Command(command)]),
     ]
     write_sections(path, f"Which layer should teach which: {', '.join(best.scores)}", sections)
 

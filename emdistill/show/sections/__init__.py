@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from emdistill.show.contents import Contents
+from emdistill.runs.distillation import Distillation
 from emdistill.show.page import Section
 from emdistill.show.sections.answers import answers
 from emdistill.show.sections.baselines import baselines
@@ -14,7 +14,7 @@ from emdistill.show.sections.latency import latency
 from emdistill.show.sections.loss import loss
 from emdistill.show.sections.weights import weights
 
-SECTIONS: dict[str, Callable[[Contents], Section | None]] = {
+SECTIONS: dict[str, Callable[[Distillation], Section | None]] = {
     "glance": glance,
     "baselines": baselines,
     "latency": latency,

@@ -12,9 +12,9 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from emdistill.console import Table
 from emdistill.runs.answers import Predictions
+from emdistill.runs.distillation import Distillation
 from emdistill.show import answer_charts
 from emdistill.show.answer_statistics import Bins, Matrix, calibration_error, largest, reliability_bins
-from emdistill.show.contents import Contents
 from emdistill.show.page import Chart, Part, Row, Section, Small
 from emdistill.states import NO_CLASS, Link
 from emdistill.tasks import find_kind
@@ -36,10 +36,10 @@ SURELY = ("Confidence", "How many answers are given how surely.")
 Parts = list[Part | None]
 
 
-def answers(contents: Contents) -> Section | None:
+def answers(run: Distillation) -> Section | None:
     """None for raw text, and for a run that has not been scored."""
-    task, predictions = contents.run.task, contents.answers
-    if task is None or (predictions is None and not contents.run.student_scores):
+    task, predictions = run.task, run.predictions
+    if task is None or (predictions is None and not run.student_scores):
         return None
     if predictions is None:
         hint = (

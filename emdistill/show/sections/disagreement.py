@@ -10,9 +10,9 @@ from scipy.special import expit, softmax
 
 from emdistill.console import Table
 from emdistill.runs.answers import Predictions
+from emdistill.runs.distillation import Distillation
 from emdistill.show.answer_statistics import Matrix, class_divergence, label_divergence, largest
 from emdistill.show.charts import cut
-from emdistill.show.contents import Contents
 from emdistill.show.page import Section, Text
 from emdistill.show.sections.answers import gold_spans, logits_of, spans_of, tags_of
 from emdistill.states import Link
@@ -45,9 +45,9 @@ class Disagreement:
     gold: Callable[[Row, Sequence[str]], str]
 
 
-def disagreement(contents: Contents) -> Section | None:
+def disagreement(run: Distillation) -> Section | None:
     """None where the answers of both were not recorded."""
-    task, predictions = contents.run.task, contents.answers
+    task, predictions = run.task, run.predictions
     if task is None or predictions is None or predictions.teacher is None:
         return None
     link = find_kind(task.kind).link

@@ -5,17 +5,17 @@ from itertools import groupby
 
 import numpy as np
 
+from emdistill.runs.distillation import Distillation
 from emdistill.runs.flows import FlowRecord
-from emdistill.show.contents import Contents
 from emdistill.show.flow_charts import flow_heatmap, flow_sankey, flow_updates
 from emdistill.show.page import Chart, Frame, Part, Row, Section, Slider, Small, words
 
 MOST_FRAMES = 120
 
 
-def flow(contents: Contents) -> Section | None:
+def flow(run: Distillation) -> Section | None:
     """None for a method without layer mapping; a mapping whose flows never change has no slider."""
-    return flow_section(contents.flows, contents.stages) if contents.flows else None
+    return flow_section(run.flows, run.stages) if run.flows else None
 
 
 def flow_section(records: Sequence[FlowRecord], offsets: Mapping[str, int]) -> Section:

@@ -2,15 +2,14 @@
 
 import shlex
 
-from emdistill.console import ReportRow, comparison_table
+from emdistill.console import ReportRow, comparison_table, gap
 from emdistill.data.unlabelled import texts_kept
 from emdistill.errors import OutputError
 from emdistill.runs.baseline_record import FOLDER
 from emdistill.runs.distillation import Distillation, read_distillation
 from emdistill.runs.gate_record import GateRecord
 from emdistill.runs.record import RUN_FILE
-from emdistill.show.contents import Contents
-from emdistill.show.gate_tables import name_of
+from emdistill.show.gate_tables import FORMS, name_of
 from emdistill.show.page import Go, NoGo, Notes, Section, Small, Verdict, words
 from emdistill.tasks.task import ANSWERED
 
@@ -22,33 +21,31 @@ SAME = (
 BUDGET = ("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps")
 
 
-def glance(contents: Contents) -> Section:
+def glance(run: Distillation) -> Section:
     """The sentence, the verdict, and the table of every model that there is."""
-    run, gate = contents.run, contents.gate
-    labels_only = _labels_only(run) if run.task else None
-    cases = [case for variant in gate.variants.values() if (case := variant.limit_case)] if gate else []
+    gate, labels_only = run.gate, _labels_only(run)
+    cases = [*gate.limit_cases.values()] if gate else []
     where = f"batch 1, length {cases[-1].length}, {gate.machine}" if gate and cases else ""
-    table = comparison_table(_rows(run, gate, labels_only), caption=where).without_empty_columns()
+    taught = f"taught by the answers in {run.answers.file}" if run.answers else "without a teacher"
+    taught = f"taught by {run.teacher.shape}" if run.teacher else taught
     facts = [
-        f"{run.student.shape} (--student {run.options.student}), {_taught(run)} on {run.record.learned_from}",
+        f"{run.student.shape} (--student {run.options.student}), {taught} on {run.record.learned_from}",
         texts_kept(run.record.unlabelled) if run.record.unlabelled else "",
         run.record.selection,
         run.task.held_out if run.task else "",
         f"seed {run.record.seed}",
         "" if run.training_seconds is None else f"{run.training_seconds:,.0f} seconds of training",
     ]
-    return Section(
-        "At a glance",
-        [
-            Verdict(_result(run)),
-            _shipped(gate) if gate else None,
-            table,
-            Notes(_remarks(gate) if gate else ()),
-            Small("; ".join(filter(None, facts)) + "."),
-            Small("; ".join(run.answers.notes) + ".") if run.answers else None,
-            *_further(run, gate, labels_only),
-        ],
-    )
+    parts = [
+        Verdict(_result(run)),
+        _shipped(gate) if gate else None,
+        comparison_table(_rows(run, gate, labels_only), caption=where).without_empty_columns(),
+        Notes(_remarks(gate) if gate else ()),
+        Small("; ".join(filter(None, facts)) + "."),
+        Small("; ".join(run.answers.notes) + ".") if run.answers else None,
+        *_further(run, gate, labels_only),
+    ]
+    return Section("At a glance", parts)
 
 
 def _result(run: Distillation) -> str:
@@ -65,9 +62,7 @@ def _result(run: Distillation) -> str:
         return f"The student agrees with its teacher: {score:.3f} in {metric}."
     if score is None or other is None:
         return ""
-    points = 100 * (other - score)
-    beside = f"{abs(points):.1f} points {'below' if points > 0 else 'above'} the teacher's {other:.3f}"
-    beside = "as the teacher does" if abs(points) < 0.05 else beside
+    beside = "as the teacher does" if abs(other - score) < 0.0005 else f"{gap(score, other)} the teacher's {other:.3f}"
     size = run.student.parameters
     share = f"{size / max(1, run.teacher.parameters):.0%} of its" if run.teacher else f"{size:,}"
     return f"The student scores {score:.3f} in {metric}, {beside}, with {share} parameters."
@@ -77,12 +72,6 @@ def _shipped(gate: GateRecord) -> Verdict:
     if gate.verdict.go:
         return Go(f"Go: ship {name_of(gate.verdict.ship or '')}.")
     return NoGo("No-go: no exported student keeps the limits.")
-
-
-def _taught(run: Distillation) -> str:
-    if run.teacher:
-        return f"taught by {run.teacher.shape}"
-    return f"taught by the answers in {run.answers.file}" if run.answers else "without a teacher"
 
 
 def _further(run: Distillation, gate: GateRecord | None, labels_only: Distillation | None) -> list[Small]:
@@ -112,17 +101,15 @@ def _rows(run: Distillation, gate: GateRecord | None, labels_only: Distillation 
         models = [("student as born", losses.get("before", {}), student), ("student", losses.get("after", {}), student)]
     if labels_only:
         models.append(("student, labels alone", labels_only.student_scores, labels_only.student))
-    variants = gate.variants if gate else {}
-    times = {name: case.p50 for name, variant in variants.items() if (case := variant.limit_case)}
-    rows = [
-        ReportRow(name, scores, model.parameters if model else None, model.bytes if model else None, times.get(name))
+    forms = [(name_of(form), form, gate.variants[form]) for form in FORMS if form in gate.variants] if gate else []
+    times = {name: case.p50 for name, case in gate.limit_cases.items()} if gate else {}
+    return [
+        ReportRow(name, scores, model and model.parameters, model and model.bytes, times.get(name))
         for name, scores, model in models
         if scores
-    ]
-    return rows + [
-        ReportRow(name_of(name), variants[name].scores, student.parameters, variants[name].bytes, times.get(name))
-        for name in ("onnx", "int8")
-        if name in variants
+    ] + [
+        ReportRow(name, variant.scores, student.parameters, variant.bytes, times.get(form))
+        for name, form, variant in forms
     ]
 
 
@@ -135,7 +122,7 @@ def _remarks(gate: GateRecord) -> list[str]:
 
 def _labels_only(run: Distillation) -> Distillation | None:
     """The finished run of the same student on the same rows from the labels alone, beside it or in its own folder."""
-    if run.options.method == LABELS_ONLY:
+    if run.task is None or run.options.method == LABELS_ONLY:
         return None
     folder = run.folder.resolve()
     for path in [*sorted(folder.parent.glob(f"*/{RUN_FILE}")), folder / FOLDER / "labels" / RUN_FILE]:
@@ -149,15 +136,11 @@ def _labels_only(run: Distillation) -> Distillation | None:
 
 
 def _is_comparable(other: Distillation, run: Distillation) -> bool:
-    """The same teacher and data, the same student, the same budget, and a score."""
+    """The same teacher and data (a mapping's file is the method's own), the same student, budget, and a score."""
+    hashes, own = ({**each.record.hashes, "mapping": ""} for each in (other, run))
     return (
         other.task is not None
-        and _files_read(other) == _files_read(run)
+        and hashes == own
         and all(other.options.training.get(name) == run.options.training.get(name) for name in BUDGET)
         and all(other.record.config.get(name) == run.record.config.get(name) for name in SAME)
     )
-
-
-def _files_read(run: Distillation) -> dict[str, str]:
-    """Hashes of teacher and data; a mapping's file is the method's own."""
-    return {name: digest for name, digest in run.record.hashes.items() if name != "mapping"}

@@ -1,14 +1,14 @@
 """How long each form of the model takes: a chart per batch size and length, so that each has its own scale."""
 
+from emdistill.runs.distillation import Distillation
 from emdistill.show.charts import GREY, VARIANTS, latency_bars
-from emdistill.show.contents import Contents
 from emdistill.show.gate_tables import name_of
 from emdistill.show.page import Chart, Row, Section, Small
 
 
-def latency(contents: Contents) -> Section | None:
+def latency(run: Distillation) -> Section | None:
     """Bars at the median, whiskers up to the 95th percentile; None where nothing was timed."""
-    gate = contents.gate
+    gate = run.gate
     if gate is None or not gate.cases:
         return None
     charts = []

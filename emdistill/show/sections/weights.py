@@ -2,18 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 
+from emdistill.runs.distillation import Distillation
 from emdistill.runs.flows import FlowRecord
-from emdistill.show.charts import lines
-from emdistill.show.contents import Contents
+from emdistill.show.charts import Figure, lines
 from emdistill.show.page import Chart, Row, Section, Small, words
 from emdistill.show.sections.flow import terms_of
 
 Weights = tuple[tuple[float, ...], ...]
 
 
-def weights(contents: Contents) -> Section | None:
+def weights(run: Distillation) -> Section | None:
     """None where the mapping has no layer weights."""
-    rows = weight_rows(contents.flows, contents.stages)
+    rows = weight_rows(run.flows, run.stages)
     legend = Small("Cost attention gives cheap layers more mass; dashed: all layers alike.")
     return Section("Layer weights over the steps", [legend, *rows]) if rows else None
 
@@ -30,13 +30,13 @@ def weight_rows(records: Sequence[FlowRecord], offsets: Mapping[str, int]) -> li
             groups.setdefault((steps, student, teacher), []).append(words(term))
     return [
         Row(
-            _chart(f"{side} layers: {', '.join(terms)}", steps, weights)
+            Chart(f"{side} layers: {', '.join(terms)}", _lines(steps, weights))
             for side, weights in (("student", student), ("teacher", teacher))
         )
         for (steps, student, teacher), terms in groups.items()
     ]
 
 
-def _chart(title: str, steps: Sequence[float], weights: Weights) -> Chart:
+def _lines(steps: Sequence[float], weights: Weights) -> Figure:
     series = {f"layer {layer}": (steps, column) for layer, column in enumerate(zip(*weights, strict=True))}
-    return Chart(title, lines(series, x="step", y="weight", layers=True, level=1 / len(series)))
+    return lines(series, x="step", y="weight", layers=True, level=1 / len(series))
