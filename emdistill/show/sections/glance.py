@@ -103,11 +103,12 @@ def _rows(run: Distillation, gate: GateRecord | None, labels_only: Distillation 
         models.append(("student, labels alone", labels_only.student_scores, labels_only.student))
     forms = [(name_of(form), form, gate.variants[form]) for form in FORMS if form in gate.variants] if gate else []
     times = {name: case.p50 for name, case in gate.limit_cases.items()} if gate else {}
-    return [
-        ReportRow(name, scores, model and model.parameters, model and model.bytes, times.get(name))
+    rows = [
+        ReportRow(name, scores, model.parameters if model else None, model.bytes if model else None, times.get(name))
         for name, scores, model in models
         if scores
-    ] + [
+    ]
+    return rows + [
         ReportRow(name, variant.scores, student.parameters, variant.bytes, times.get(form))
         for name, form, variant in forms
     ]
