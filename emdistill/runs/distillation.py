@@ -87,11 +87,6 @@ class Distillation:
         return self.record.timings.get("training_seconds")
 
     @property
-    def train_rows(self) -> int:
-        """How many rows, or pieces of text, were learned from."""
-        return self.record.rows.get("train", 0)
-
-    @property
     def dev(self) -> tuple[str, int]:
         """Name and rows of the first evaluation set; ("", 0) for raw text."""
         return next(iter(self.task.evaluation_rows.items())) if self.task else ("", 0)

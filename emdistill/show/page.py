@@ -123,9 +123,9 @@ MACROS: dict[type[Any], str] = {
 
 @dataclass(frozen=True)
 class Section:
-    """What stands below a heading, or before the first one; parts that are None or empty are left out, so is a section
-    without any other.
+    """What stands below a heading; without a heading, what a page begins with.
 
+    parts    from top to bottom; those that are None or empty are left out, and a section of no others with them
     anchor   of a link to it at the top of the page
     """
 
