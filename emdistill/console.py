@@ -152,6 +152,12 @@ def spread(mean: float, deviation: float | None) -> str:
     return f"{mean:.3f}" + ("" if deviation is None else f" ± {deviation:.3f}")
 
 
+def gap(score: float, other: float) -> str:
+    """'2.1 points below': where a score stands beside another, both as fractions."""
+    points = 100 * (other - score)
+    return f"{abs(points):.1f} points {'below' if points >= 0 else 'above'}"
+
+
 def counted(number: int, noun: str) -> str:
     """'1 seed', '5 seeds'."""
     return f"{number:,} {noun}{'s' * (number != 1)}"

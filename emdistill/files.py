@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -47,6 +48,11 @@ def write_whole(path: Path, text: str) -> None:
     """Write `text` in UTF-8, whole or not at all."""
     with written_whole(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write plain values as JSON, whole or not at all."""
+    write_whole(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
 def is_inside(name: str) -> bool:

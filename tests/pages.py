@@ -1,12 +1,19 @@
 """A page as a browser would take it, for tests of what stands in it."""
 
 import json
+from collections.abc import Iterable
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+Kind = TypeVar("Kind")
 VOID = {"meta", "img", "br", "link", "input"}
 WITHIN = {"code"}  # a part of the text around it
+
+
+def of_kind(kind: type[Kind], parts: Iterable[object]) -> list[Kind]:
+    """The parts of a section that are of this kind."""
+    return [part for part in parts if isinstance(part, kind)]
 
 
 class Page(HTMLParser):

@@ -224,8 +224,8 @@ PACKAGE = ROOT / "emdistill"
 ORDER = ("tasks", "data", "models", "students", "mapping", "losses", "methods", "training", "search", "runs", "ship")
 ORDER += ("show", "recipes", "commands")
 INTRODUCTION = """The order of the folders is the order in which data flows; imports go downwards only
-([concepts.md](concepts.md#the-floors) has the floors). recipes/ has a YAML file per method, show/templates/ a template
-per section of a page. tests/ mirrors the package, benchmarks/ has one script per claim."""
+([concepts.md](concepts.md#the-floors) has the floors). recipes/ has a YAML file per method, show/templates/ what
+pages and cards are made of. tests/ mirrors the package, benchmarks/ has one script per claim."""
 
 
 def place_in_tree(path: Path) -> list[tuple[int, str]]:

@@ -93,6 +93,11 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.texts)
 
+    @property
+    def models(self) -> dict[str, Logits]:
+        """The logits by model; the student's alone where the teacher's are absent."""
+        return ({} if self.teacher is None else {"teacher": self.teacher}) | {"student": self.student}
+
 
 def write_predictions(
     path: Path,
@@ -197,15 +202,10 @@ def _problem_of_label(row: _Row, outputs: int) -> str | None:
 
 
 def _problem_of_words(row: _RowOfWords, outputs: int) -> str | None:
-    words = len(row.words)
-    if row.label == [] or isinstance(row.label[0], tuple):  # spans: a logit before the words is that of no answer
-        return _problem_of_logits(row, outputs, 1 + words)
-    if len(row.label) != words or not set(row.label) <= {NO_CLASS, *range(outputs)}:
+    words, is_span = len(row.words), row.label == [] or isinstance(row.label[0], tuple)
+    if not is_span and (len(row.label) != words or not set(row.label) <= {NO_CLASS, *range(outputs)}):
         return f"'label' is {row.label!r}, but each of {words} words has one of the classes 0 to {outputs - 1}"
-    return _problem_of_logits(row, outputs, words)
-
-
-def _problem_of_logits(row: _RowOfWords, outputs: int, answers: int) -> str | None:
+    answers = words + is_span  # before the words of a span stands the logit of no answer
     for name, logits in (("teacher", row.teacher), ("student", row.student)):
         if logits is not None and [len(answer) for answer in logits] != [outputs] * answers:
             return f"'{name}' has other logits than {outputs} for each of {answers} places"

@@ -1,13 +1,12 @@
 """baselines.json of a run or a comparison: what the student is worth beside what a user could take instead. Typed."""
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pydantic import FiniteFloat
 
 from emdistill.errors import ConfigError, nearest
-from emdistill.files import write_whole
+from emdistill.files import write_json
 from emdistill.runs.gate_record import Machine, Measured
 from emdistill.runs.record import read_record
 
@@ -102,7 +101,7 @@ def baseline_names(text: str) -> tuple[str, ...]:
 
 def write_baselines(folder: Path, record: BaselineRecord) -> None:
     """Write baselines.json whole or not at all."""
-    write_whole(folder / BASELINES, json.dumps(asdict(record), indent=2, ensure_ascii=False) + "\n")
+    write_json(folder / BASELINES, asdict(record))
 
 
 def read_baselines(folder: Path) -> BaselineRecord | None:

@@ -48,6 +48,13 @@ class PairedDifference:
     losses: int
     p: float | None
 
+    @property
+    def finding(self) -> Finding:
+        """'better' or 'worse' where p is below 5 %, that is, where the 95 % interval leaves out 0."""
+        if self.p is None or self.p >= SIGNIFICANCE:
+            return "no difference shown"
+        return "better" if self.mean > 0 else "worse"
+
 
 @dataclass(frozen=True)
 class EntryResult:
@@ -86,7 +93,7 @@ class EntryResult:
     @property
     def finding(self) -> Finding | None:
         """What the paired differences show; None where there is none, as for the baseline."""
-        return None if self.difference is None else finding(self.difference.p, self.difference.mean)
+        return self.difference.finding if self.difference else None
 
     @property
     def survives(self) -> bool:
@@ -157,13 +164,6 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Pai
         low, high = map(float, test.confidence_interval(CONFIDENCE))
         p = float(test.pvalue)
     return PairedDifference(mean, low, high, wins, count - wins - losses, losses, p)
-
-
-def finding(p: float | None, mean: float) -> Finding:
-    """'better' or 'worse' where p is below 5 %, that is, where the 95 % interval leaves out 0."""
-    if p is None or p >= SIGNIFICANCE:
-        return "no difference shown"
-    return "better" if mean > 0 else "worse"
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

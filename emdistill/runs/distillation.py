@@ -3,12 +3,17 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from emdistill.config import NO_TEACHER
-from emdistill.errors import OutputError
+from emdistill.errors import DataError, OutputError
 from emdistill.files import is_inside
+from emdistill.runs.answers import PREDICTIONS, Predictions, read_predictions
+from emdistill.runs.baseline_record import BaselineRecord, read_baselines
+from emdistill.runs.flows import FLOWS, FlowRecord, read_flows
+from emdistill.runs.gate_record import GateRecord, read_gate
 from emdistill.runs.record import (
     MEND,
     RUN_FILE,
@@ -20,6 +25,7 @@ from emdistill.runs.record import (
     check_record,
     read_run,
 )
+from emdistill.tasks.answers import flat
 
 PACKAGES = ("emdistill", "torch", "transformers")
 TASKS = "tasks"  # of a run of several, a folder of each task's answers and baselines
@@ -39,7 +45,12 @@ class Options(DataOptions):
 
 @dataclass(frozen=True)
 class Distillation:
-    """The record of a run with a student; `task` is None for raw text, `teacher` where no model taught."""
+    """The record of a run with a student, and what else it has left, which is read when asked for.
+
+    task      None for raw text
+    teacher   None where no model taught
+    Raises OutputError for a broken record, DataError for a broken line.
+    """
 
     folder: Path
     record: RunRecord
@@ -76,16 +87,48 @@ class Distillation:
         return self.record.timings.get("training_seconds")
 
     @property
-    def train_rows(self) -> int:
-        """How many rows, or pieces of text, were learned from."""
-        return self.record.rows.get("train", 0)
-
-    @property
     def dev(self) -> tuple[str, int]:
         """Name and rows of the first evaluation set; ("", 0) for raw text."""
         return next(iter(self.task.evaluation_rows.items())) if self.task else ("", 0)
 
+    @cached_property
+    def gate(self) -> GateRecord | None:
+        """What was measured of its exported forms."""
+        return read_gate(self.folder)
+
+    @cached_property
+    def baselines(self) -> BaselineRecord | None:
+        """What could be taken instead of the student."""
+        return read_baselines(self.folder)
+
+    @cached_property
+    def flows(self) -> list[FlowRecord]:
+        """The flows over the steps; empty for a method without layer mapping."""
+        path = self.folder / FLOWS
+        return read_flows(path) if path.exists() else []
+
+    @cached_property
+    def predictions(self) -> Predictions | None:
+        """The answers to the first development set."""
+        path = self.folder / PREDICTIONS
+        if self.task is None or not path.exists():
+            return None
+        predictions = next(iter(read_predictions(path).values()))
+        outputs, labels = flat(predictions.student).shape[1], len(self.task.labels)
+        if outputs != (labels or 1):
+            raise DataError(f"its rows have {outputs} logits, but {RUN_FILE} names {labels} labels", file=path)
+        return predictions
+
     @property
+    def stages(self) -> dict[str, int]:
+        """Each stage, and the steps before it: steps are counted from 1 in every stage."""
+        stages, before = {}, 0
+        for stage in self.record.log:
+            stages[stage.stage] = before
+            before += max((step for step, _ in stage.steps), default=0)
+        return stages
+
+    @cached_property
     def of_tasks(self) -> dict[str, "Distillation"]:
         """Of several tasks each, as if it had been learned alone: its task and scores, in a folder of its own."""
         return {

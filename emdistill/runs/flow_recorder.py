@@ -25,18 +25,10 @@ class FlowRecorder(TrainerCallback):
         truncate_flows(self.path, state.global_step, stage=current.name, finished_stages=before)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        last = state.global_step == state.max_steps
-        if (
-            state.is_world_process_zero
-            and args.flow_steps
-            and (last or state.global_step == 1 or state.global_step % args.flow_steps == 0)
-        ):
-            self._record(args, state.global_step)
-
-    def _current(self, args: Any) -> Stage:
-        return next(stage for stage in self.stages if stage.name == Path(args.output_dir).name)
-
-    def _record(self, args: Any, step: int) -> None:
+        step = state.global_step
+        is_due = args.flow_steps and (step in (1, state.max_steps) or step % args.flow_steps == 0)
+        if not (state.is_world_process_zero and is_due):
+            return
         stage = self._current(args)
         flows, student_weights, teacher_weights = {}, {}, {}
         for name, loss, flow in stage.objective.flows():
@@ -47,3 +39,6 @@ class FlowRecorder(TrainerCallback):
                 teacher_weights[name] = mapping.teacher_weights.tolist()
         if flows:
             append_flows(self.path, FlowRecord(step, stage.name, flows, student_weights, teacher_weights))
+
+    def _current(self, args: Any) -> Stage:
+        return next(stage for stage in self.stages if stage.name == Path(args.output_dir).name)

@@ -32,6 +32,8 @@ from emdistill.errors import DataError, tell
 from emdistill.files import sealed, unsealed, written_whole
 from emdistill.values import parse_json, typed
 
+FLOWS = "flows.jsonl"
+
 Number = Annotated[FiniteFloat, Strict()]
 Numbers = Annotated[list[Number], Field(min_length=1)]
 
@@ -52,18 +54,16 @@ class FlowRecord:
 def append_flows(path: Path, record: FlowRecord) -> None:
     """Add one record as the last line of `path` and wait until it is on the disk.
 
-    A line that an earlier crash cut off is removed first. Raises DataError for a record that could not be read back.
+    Raises DataError for a record that could not be read back.
     """
+    line = _to_line(record)
     try:
-        _checked(json.dumps(asdict(record)))
+        _checked(line)
     except ValueError as error:
         message = f"step {record.step} of stage '{record.stage}' cannot be recorded: {error}"
         raise DataError(message, file=path) from None
-    with path.open("a+b") as file:
-        if _ends_within_a_line(path):
-            file.seek(0)
-            file.truncate(len(_without_cut_line(file.read())))
-        file.write(_to_line(record))
+    with path.open("ab") as file:
+        file.write(line)
         file.flush()
         os.fsync(file.fileno())
 
@@ -79,47 +79,37 @@ def read_flows(path: Path) -> list[FlowRecord]:
 
 
 def _lines(path: Path) -> list[bytes]:
-    return _without_cut_line(path.read_bytes()).split(b"\n")[:-1]
+    # A record counts once its newline is written: only then is it known to be whole.
+    return path.read_bytes().split(b"\n")[:-1]
 
 
-def truncate_flows(path: Path, last_step: int, *, stage: str, finished_stages: Sequence[str] = ()) -> int:
-    """Forget what was recorded after a checkpoint, so that a resumed run records it anew; returns how many it dropped.
+def truncate_flows(path: Path, last_step: int, *, stage: str, finished_stages: Sequence[str] = ()) -> None:
+    """Forget what was recorded after a checkpoint, so that a resumed run records it anew.
 
     Kept are all records of `finished_stages`, and those of `stage` up to and including `last_step`.
-    The file is replaced at once or not at all. A missing file is left missing, a damaged line is named and left out.
+    The file is replaced at once or not at all. A missing file is left missing; a damaged line is named and left out,
+    as is one that a crash cut off.
     """
     if not path.is_file():
-        return 0
-    records = []
+        return
+    earlier = []
     for number, line in enumerate(_lines(path), start=1):
         try:
-            records.append(_from_line(line, path, number))
+            record = _from_line(line, path, number)
         except DataError as error:
             tell(f"{error}; it is left out")
-    earlier = [r for r in records if r.stage in finished_stages or (r.stage == stage and r.step <= last_step)]
+            continue
+        if record.stage in finished_stages or (record.stage == stage and record.step <= last_step):
+            earlier.append(record)
     with written_whole(path) as part:
         part.write_bytes(b"".join(map(_to_line, earlier)))
-    return len(records) - len(earlier)
-
-
-def _ends_within_a_line(path: Path) -> bool:
-    with path.open("rb") as file:
-        if file.seek(0, os.SEEK_END) == 0:
-            return False
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) != b"\n"
-
-
-def _without_cut_line(content: bytes) -> bytes:
-    # A record counts once its newline is written: only then is it known to be whole.
-    return content[: content.rfind(b"\n") + 1]
 
 
 def _to_line(record: FlowRecord) -> bytes:
     fields = asdict(record)
     for name in ("flows", "student_weights", "teacher_weights"):
         fields[name] = {term: _rounded(numbers) for term, numbers in fields[name].items()}
-    return sealed(json.dumps(fields, ensure_ascii=False, allow_nan=False).encode()) + b"\n"
+    return sealed(json.dumps(fields, ensure_ascii=False).encode()) + b"\n"
 
 
 def _rounded(numbers: Any) -> Any:
@@ -128,14 +118,14 @@ def _rounded(numbers: Any) -> Any:
 
 def _from_line(line: bytes, path: Path, number: int) -> FlowRecord:
     try:
-        return _checked(unsealed(line))
+        return _checked(line)
     except ValueError as error:
         raise DataError(f"this line is no record of flows: {error}", file=path, line=number) from None
 
 
-def _checked(line: str | bytes) -> FlowRecord:
+def _checked(line: bytes) -> FlowRecord:
     """Raises ValueError that names what keeps a line from being a record."""
-    values = parse_json(line)
+    values = parse_json(unsealed(line))
     if not isinstance(values, dict):
         raise ValueError("it is no JSON object")
     record = typed(values, FlowRecord)

@@ -1,6 +1,5 @@
 """onnx/gate.json of a run: what each form of the student is worth on one machine, and the verdict. Typed."""
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, FiniteFloat
 
 from emdistill.console import counted
-from emdistill.files import write_whole
+from emdistill.files import write_json
 from emdistill.runs.record import check_record, read_record
 
 GATE = Path("onnx", "gate.json")
@@ -128,6 +127,11 @@ class GateRecord:
                 cases[case.batch, case.length][name] = case
         return cases
 
+    @property
+    def limit_cases(self) -> dict[str, TimedCase]:
+        """The case that the latency limit is about, by variant."""
+        return {name: case for name, variant in self.variants.items() if (case := variant.limit_case)}
+
     def __post_init__(self) -> None:
         for name, variant in self.variants.items():
             if self.metric not in variant.scores:
@@ -154,4 +158,4 @@ def write_gate(path: Path, gate: GateRecord) -> None:
             del variant["method"], variant["kept_in_float32"]
         if not variant["heads"]:
             del variant["heads"]
-    write_whole(path, json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
+    write_json(path, plain)

@@ -11,6 +11,7 @@ from emdistill.config import LearningConfig
 from emdistill.data.unlabelled import UnlabelledText
 from emdistill.models.teacher import TeacherSource
 from emdistill.runs.flow_recorder import FlowRecorder
+from emdistill.runs.flows import FLOWS
 from emdistill.runs.open_run import Run
 from emdistill.runs.record import StageLog
 from emdistill.tasks.task import TaskData
@@ -18,8 +19,6 @@ from emdistill.training import DistillationArguments, Stage
 from emdistill.training.lesson import Lesson
 from emdistill.training.run_stages import run_stages, stage_arguments
 from emdistill.training.splits import Splits, make_splits
-
-FLOWS = "flows.jsonl"
 
 
 def prepare(

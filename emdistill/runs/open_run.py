@@ -34,40 +34,17 @@ from emdistill.runs.record import RUN_FILE, VERSION, RunRecord, read_run, write_
 
 LOCK = ".lock"
 OWN_FILES = (
-    "student",
-    RUN_FILE,
-    "predictions.jsonl",
-    "flows.jsonl",
-    "flows.png",
-    "layer_weights.png",
-    "report.html",
-    "plotly.min.js",
-    "onnx",
-    "baselines.json",
-    "baselines",
-    "tasks",
-    "tensorboard",
-    "checkpoints",
-    "teacher_cache",
-)
+    "student", RUN_FILE, "predictions.jsonl", "flows.jsonl", "flows.png", "layer_weights.png", "report.html",
+    "plotly.min.js", "onnx", "baselines.json", "baselines", "tasks", "tensorboard", "checkpoints", "teacher_cache",
+)  # fmt: skip
 WHILE_RUNNING = ("checkpoints", "teacher_cache")
 # What a finished run is judged by: these files are known by their checksums.
 RESULTS = ("*.safetensors", "student/*.safetensors", "predictions.jsonl", "flows.jsonl", "tasks/*/predictions.jsonl")
 # What a run may be resumed with another value of: names of places, where contents count (they are compared by hash),
 # and what is measured beside the student.
 PLACES = (
-    "output",
-    "teacher",
-    "model",
-    "data",
-    "dev",
-    "unlabelled",
-    "keep_checkpoints",
-    "teacher_cache_folder",
-    "baselines",
-)
-
-
+    "output", "teacher", "model", "data", "dev", "unlabelled", "keep_checkpoints", "teacher_cache_folder", "baselines",
+)  # fmt: skip
 # How the rows of a step are shared out; it is their number that counts.
 SHARES = {"per_device_train_batch_size", "gradient_accumulation_steps"}
 

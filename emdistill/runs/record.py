@@ -115,6 +115,11 @@ class StageLog:
     stage: str
     log: list[dict[str, Any]]
 
+    @property
+    def steps(self) -> list[tuple[int, dict[str, Any]]]:
+        """The entries that say at which step they were written, by that step."""
+        return [(entry["step"], entry) for entry in self.log if type(entry.get("step")) is int]
+
 
 @dataclass(kw_only=True)
 class RunRecord:

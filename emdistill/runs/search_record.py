@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from pydantic import FiniteFloat
 
 from emdistill.errors import OutputError, differences
-from emdistill.files import write_whole
+from emdistill.files import write_json
 from emdistill.runs.gate_record import Machine
 from emdistill.runs.record import read_record
 
@@ -43,7 +43,7 @@ Record = TypeVar("Record", bound=SearchRecord)
 
 def write_search(folder: Path, record: SearchRecord) -> None:
     """Write the record whole or not at all."""
-    write_whole(folder / record.FILE, json.dumps(asdict(record), indent=1, ensure_ascii=False) + "\n")
+    write_json(folder / record.FILE, asdict(record))
 
 
 def read_search(folder: Path, kind: type[Record]) -> Record | None:

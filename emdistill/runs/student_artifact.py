@@ -7,7 +7,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emdistill.files import write_whole
 from emdistill.models.encoder import load_classifier, load_encoder, load_tasks, load_tokenizer, save_student
-from emdistill.runs.flows import FlowRecord, read_flows
+from emdistill.runs.flows import FLOWS, FlowRecord, read_flows
 from emdistill.runs.record import RunRecord, read_run
 from emdistill.tasks.task import RAW_TEXT
 
@@ -46,7 +46,7 @@ class StudentArtifact:
 
     def flows(self) -> list[FlowRecord]:
         """The recorded flows and layer weights; empty for a method without layer mapping."""
-        path = self.folder / "flows.jsonl"
+        path = self.folder / FLOWS
         return read_flows(path) if path.exists() else []
 
     def load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

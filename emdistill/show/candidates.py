@@ -12,9 +12,9 @@ from typing import Any
 from emdistill.console import counted
 from emdistill.errors import ConfigError, OutputError
 from emdistill.runs.distillation import Distillation, read_distillation, version_notes, versions_of
-from emdistill.runs.gate_record import GATE, GateRecord, read_gate
+from emdistill.runs.gate_record import GATE, GateRecord
 from emdistill.runs.open_run import PLACES
-from emdistill.runs.record import RUN_FILE, ModelRecord, TaskRecord
+from emdistill.runs.record import RUN_FILE, ModelRecord
 
 VARIANT_NAMES = {"teacher": "teacher", "student": "PyTorch", "onnx": "ONNX", "int8": "int8"}
 TEACHER, STUDENT = "teacher", "student"
@@ -50,6 +50,11 @@ class Candidate:
         return self.variant == TEACHER
 
     @property
+    def costs(self) -> dict[str, float]:
+        """Megabytes, and milliseconds where they were measured."""
+        return {"size": self.size / 1e6} | ({} if self.latency is None else {"latency": self.latency})
+
+    @property
     def score(self) -> float:
         """The mean over the seeds."""
         return fmean(self.scores)
@@ -78,21 +83,14 @@ class RunSet:
     notes: tuple[str, ...] = ()
 
     @property
+    def has_seeds(self) -> bool:
+        """Whether some scores are means over seeds."""
+        return any(len(candidate.scores) > 1 for candidate in self.candidates)
+
+    @property
     def places(self) -> tuple[str, ...]:
         """The machines and threads that latencies were measured with."""
         return tuple(dict.fromkeys(candidate.place for candidate in self.candidates if candidate.place is not None))
-
-
-@dataclass(frozen=True)
-class _Run(Distillation):
-    """A finished run of a task, with its gate where it was exported."""
-
-    task: TaskRecord
-    gate: GateRecord | None
-
-    @property
-    def teacher_hash(self) -> str:
-        return self.record.hashes.get("teacher", "")
 
 
 def read_runs(folders: Sequence[Path]) -> RunSet:
@@ -103,71 +101,73 @@ def read_runs(folders: Sequence[Path]) -> RunSet:
     are of different tasks or development sets, whose scores are not comparable.
     """
     runs = [_read(folder) for folder in folders]
-    _check_comparable(runs)
+    _check_comparable(runs, "tasks", _task)
+    _check_comparable(runs, "development sets", _dev_set)
     groups = _by_configuration(runs)
     candidates, unmeasured, notes = _teachers(runs), [], []
     for name, group in zip(_names(groups), groups, strict=True):
-        forms, omission = _students(name, group)
+        forms, all_here = _students(name, group)
         candidates += forms
         unmeasured += [] if any(candidate.latency is not None for candidate in forms) else [name]
-        notes += [f"{name}: {omission}"] if omission else []
-    task, (dev, rows) = runs[0].task, runs[0].dev
+        if not all_here:
+            notes.append(f"{name}: latencies of some of its seeds were measured elsewhere and are left out")
+    task, (dev, rows) = runs[0].scored_task, runs[0].dev
     compared = RunSet(task.name, task.metric, dev, rows, tuple(candidates), tuple(unmeasured))
     return replace(compared, notes=(*notes, *_differences(runs, compared.places)))
 
 
-def _read(folder: Path) -> _Run:
+def _read(folder: Path) -> Distillation:
     run = read_distillation(folder)
-    task = run.scored_task
+    metric = run.scored_task.metric
     if not run.record.is_finished:
         raise OutputError(f"{folder} holds a run that is not finished; finish it by its own command with --resume")
-    gate = read_gate(folder)
-    if gate is not None and gate.metric != task.metric:
-        raise OutputError(f"{folder / GATE} is of another metric ({gate.metric}) than {RUN_FILE} ({task.metric})")
-    return _Run(**vars(run), gate=gate)
+    if run.gate is not None and run.gate.metric != metric:
+        raise OutputError(f"{folder / GATE} is of another metric ({run.gate.metric}) than {RUN_FILE} ({metric})")
+    return run
 
 
-def _check_comparable(runs: Sequence[_Run]) -> None:
+def _check_comparable(runs: Sequence[Distillation], what: str, key: Callable[[Distillation], Hashable]) -> None:
     """Refuse runs of several tasks or development sets, with some folders of each."""
-    keys: dict[str, Callable[[_Run], Hashable]] = {"tasks": _task, "development sets": _dev_set}
-    for kind, key in keys.items():
-        groups = _grouped(runs, key)
-        if len(groups) == 1:
-            continue
-        lists = []
-        for number, group in enumerate(groups, start=1):
-            folders = [str(run.folder) for run in group[:MOST_FOLDERS]]
-            folders += [f"{len(group) - MOST_FOLDERS} more"] if len(group) > MOST_FOLDERS else []
-            about = (group[0].task.name, *group[0].dev)
-            lists.append("{} ({}, {}, {} rows): {}".format(number, *about, ", ".join(folders)))
-        raise ConfigError(f"scores of different {kind} are not comparable; report each by itself: {'; '.join(lists)}")
+    lists = []
+    for number, group in enumerate(_grouped(runs, key), start=1):
+        folders = [str(run.folder) for run in group[:MOST_FOLDERS]]
+        folders += [f"{len(group) - MOST_FOLDERS} more"] if len(group) > MOST_FOLDERS else []
+        dev, rows = group[0].dev
+        lists.append(f"{number} ({group[0].scored_task.name}, {dev}, {rows} rows): {', '.join(folders)}")
+    if len(lists) > 1:
+        raise ConfigError(f"scores of different {what} are not comparable; report each by itself: {'; '.join(lists)}")
 
 
-def _task(run: _Run) -> Hashable:
-    return run.task.name, run.task.kind, run.task.labels, run.task.metric
-
-
-def _grouped(runs: Sequence[_Run], key: Callable[[_Run], Hashable]) -> list[list[_Run]]:
+def _grouped(runs: Sequence[Distillation], key: Callable[[Distillation], Hashable]) -> list[list[Distillation]]:
     """The runs of each key, in the order of their first ones."""
-    groups: dict[Hashable, list[_Run]] = {}
+    groups: dict[Hashable, list[Distillation]] = {}
     for run in runs:
         groups.setdefault(key(run), []).append(run)
     return list(groups.values())
 
 
-def _dev_set(run: _Run) -> Hashable:
+def _task(run: Distillation) -> Hashable:
+    task = run.scored_task
+    return task.name, task.kind, task.labels, task.metric
+
+
+def _dev_set(run: Distillation) -> Hashable:
     """What development rows are known by: their number, how they were cut out of train, the hashes of their files."""
-    task = run.task
+    task = run.scored_task
     train, *others = [file.sha256 for file in task.files] or [task.description]
     files = tuple(others) if others and not task.held_out else (train,)
     return tuple(task.evaluation_rows.items()), task.held_out, files
 
 
-def _by_configuration(runs: Sequence[_Run]) -> list[list[_Run]]:
+def _teacher(run: Distillation) -> str:
+    return run.record.hashes.get("teacher", "")
+
+
+def _by_configuration(runs: Sequence[Distillation]) -> list[list[Distillation]]:
     """Runs that differ in nothing but their seed, together; a seed that comes twice opens a group of its own."""
     repeats: Counter[Hashable] = Counter()
 
-    def key(run: _Run) -> Hashable:
+    def key(run: Distillation) -> Hashable:
         # An option that an earlier version did not have is one that was not given.
         options = {name: value for name, value in run.record.config.items() if value is not None}
         config = {name: value for name, value in options.items() if name not in ("seed", *PLACES)}
@@ -178,7 +178,7 @@ def _by_configuration(runs: Sequence[_Run]) -> list[list[_Run]]:
     return _grouped(runs, key)
 
 
-def _names(groups: Sequence[Sequence[_Run]]) -> list[str]:
+def _names(groups: Sequence[Sequence[Distillation]]) -> list[str]:
     """A name per group: its folder's, without the seed where there are several; the path where two would be one."""
     places = [group[0].folder.absolute() for group in groups]
     seeds = [f"-{group[0].record.seed}" if len(group) > 1 else "" for group in groups]
@@ -188,9 +188,9 @@ def _names(groups: Sequence[Sequence[_Run]]) -> list[str]:
     return [name if names.count(name) == 1 else path for name, path in zip(names, relative, strict=True)]
 
 
-def _students(name: str, group: Sequence[_Run]) -> tuple[list[Candidate], str]:
-    """A configuration's models, the one in PyTorch first; and what was left out of their latencies."""
-    first, metric = group[0], group[0].task.metric
+def _students(name: str, group: Sequence[Distillation]) -> tuple[list[Candidate], bool]:
+    """A configuration's models, the one in PyTorch first; and whether all were timed where the first one was."""
+    first, metric = group[0], group[0].scored_task.metric
     gates = [run.gate for run in group if run.gate is not None]
     comparable = _of_one_place(gates)
     # A file has a header too; sizes of what was measured and what was not are to be comparable.
@@ -204,14 +204,12 @@ def _students(name: str, group: Sequence[_Run]) -> tuple[list[Candidate], str]:
         Candidate(name, variant, *about, size, tuple(scores), **_timing(comparable, variant))
         for variant, (size, scores) in forms.items()
     ]
-    elsewhere = "latencies of some of its seeds were measured elsewhere and are left out"
-    return candidates, elsewhere if comparable != gates else ""
+    return candidates, comparable == gates
 
 
-def _teachers(runs: Sequence[_Run]) -> list[Candidate]:
+def _teachers(runs: Sequence[Distillation]) -> list[Candidate]:
     """The runs' teachers that are models, each once."""
-    groups = _grouped(runs, lambda run: run.teacher_hash)
-    teachers = []
+    groups, teachers = _grouped(runs, _teacher), []
     for group in groups:
         first = group[0]
         if first.teacher is None:
@@ -220,7 +218,7 @@ def _teachers(runs: Sequence[_Run]) -> list[Candidate]:
         names = ",".join(Path(name).name for name in first.options.teacher.split(","))
         name = TEACHER if len(groups) == 1 else f"{TEACHER} {names}"
         about = (name, TEACHER, "", _shape(first.teacher), first.teacher.parameters, first.teacher.bytes)
-        scores = (first.teacher_scores[first.task.metric],)
+        scores = (first.teacher_scores[first.scored_task.metric],)
         teachers.append(Candidate(*about, scores, **_timing(_of_one_place(gates), TEACHER)))
     return teachers
 
@@ -236,13 +234,12 @@ def _of_one_place(gates: Sequence[GateRecord]) -> list[GateRecord]:
 
 def _timing(gates: Sequence[GateRecord], variant: str) -> dict[str, Any]:
     """Latency, speed-up and place of a variant, over gates of one place; nothing where none has timed it."""
-    cases = [{name: case.p50 for name, form in gate.variants.items() if (case := form.limit_case)} for gate in gates]
-    times = [of_gate for of_gate in cases if variant in of_gate]
+    times = [cases for gate in gates if variant in (cases := gate.limit_cases)]
     if not times:
         return {}
-    ratios = [of_gate[TEACHER] / of_gate[variant] for of_gate in times if TEACHER in of_gate]
+    ratios = [cases[TEACHER].p50 / cases[variant].p50 for cases in times if TEACHER in cases]
     return {
-        "latency": median(of_gate[variant] for of_gate in times),
+        "latency": median(cases[variant].p50 for cases in times),
         "speed_up": median(ratios) if ratios else None,
         "place": _place(gates[0]),
     }
@@ -250,22 +247,19 @@ def _timing(gates: Sequence[GateRecord], variant: str) -> dict[str, Any]:
 
 def _place(gate: GateRecord) -> str:
     """'128 tokens, 2 threads of 4 cores, Intel Xeon': what latencies must have in common to be compared."""
-    cases = [case for variant in gate.variants.values() if (case := variant.limit_case)]
-    length = f"{cases[0].length} tokens, " if cases else ""
-    machine = gate.machine
+    machine, case = gate.machine, next(iter(gate.limit_cases.values()), None)
+    length = f"{case.length} tokens, " if case else ""
     return f"{length}{counted(machine.threads, 'thread')} of {counted(machine.cores, 'core')}, {machine.cpu}"
 
 
-def _differences(runs: Sequence[_Run], places: Sequence[str]) -> list[str]:
+def _differences(runs: Sequence[Distillation], places: Sequence[str]) -> list[str]:
     """What the runs differ in that their numbers do not show."""
     notes = []
     if len(places) > 1:
-        notes.append(
-            f"latencies were measured in {len(places)} places, and are comparable within one place only: "
-            f"{'; '.join(places)}"
-        )
-    if len({run.teacher_hash for run in runs}) > 1:
+        where = f"latencies were measured in {len(places)} places, and are comparable within one place only"
+        notes.append(f"{where}: {'; '.join(places)}")
+    if len({*map(_teacher, runs)}) > 1:
         notes.append("the runs have different teachers")
-    if len({(run.task.files[:1], run.record.learned_from) for run in runs}) > 1:
+    if len({(run.scored_task.files[:1], run.record.learned_from) for run in runs}) > 1:
         notes.append("the runs learned from different training rows; all are scored on the same development set")
     return notes + version_notes(versions_of(runs))

@@ -14,11 +14,9 @@ from emdistill.console import ReportRow, Table, cell, comparison_table
 from emdistill.runs.distillation import Distillation
 from emdistill.runs.gate_record import GateRecord
 from emdistill.runs.record import RunRecord
-from emdistill.show.gate_tables import gate_tables, name_of, verdict_lines
+from emdistill.show.gate_tables import FORMS, gate_tables, name_of, verdict_lines
 from emdistill.show.page import code_span, render, words
 from emdistill.tasks import TaskKind, find_kind
-
-FILES = {"onnx": "float32", "int8": "int8"}
 
 
 @dataclass(frozen=True)
@@ -109,11 +107,7 @@ def text_card(run: Distillation) -> str:
 
 def onnx_card(gate: GateRecord, reads: Reads) -> str:
     """The card of an exported folder: what is in it, how it is run, and what was measured."""
-    worth, speed = gate_tables(gate)
-    files = [(FILES[name], variant) for name, variant in gate.variants.items() if name in FILES]
-    return render(
-        "cards/onnx.md", gate=gate, reads=reads, files=files, worth=worth, speed=speed, verdict=verdict_lines(gate)
-    )
+    return _export_card("onnx.md", gate, gate_tables(gate)[0], reads=reads)
 
 
 def heads_card(gate: GateRecord, run: RunRecord) -> str:
@@ -122,14 +116,19 @@ def heads_card(gate: GateRecord, run: RunRecord) -> str:
     scores = [
         [name, *(f"{variant.scores[name]:.4f}" for variant in variants.values())] for name in variants["student"].scores
     ]
+    worth = Table(["metric", *map(name_of, variants)], scores, words=(0,))
+    return _export_card("heads.md", gate, worth, tasks=list(run.tasks))
+
+
+def _export_card(template: str, gate: GateRecord, worth: Table, **values: Any) -> str:
     return render(
-        "cards/heads.md",
+        f"cards/{template}",
         gate=gate,
-        tasks=list(run.tasks),
-        files=[(FILES[name], variant) for name, variant in variants.items() if name in FILES],
-        scores=Table(["metric", *map(name_of, variants)], scores, words=(0,)),
+        files=[(FORMS[name], variant) for name, variant in gate.variants.items() if name in FORMS],
+        worth=worth,
         speed=gate_tables(gate)[1],
         verdict=verdict_lines(gate),
+        **values,
     )
 
 

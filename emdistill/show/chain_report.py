@@ -5,14 +5,15 @@ from pathlib import Path
 
 from scipy.stats import spearmanr
 
-from emdistill.console import Table, cell, counted, short
+from emdistill.console import Table, cell, counted, gap, short
 from emdistill.runs.chain_search import TEACHER, ChainSearch
 from emdistill.search.chains import ChainCost, read_limits
 from emdistill.show.charts import Figure, figure, plain, points
-from emdistill.show.front import Point, front_charts, front_table
-from emdistill.show.page import Chart, write_page
+from emdistill.show.front import Axis, Point, front_section
+from emdistill.show.page import Chart, Command, Notes, Row, Section, Small, Verdict, write_sections
 
 END_ERROR = "error of the last states"
+HOVER = "%{text}<br>%{y:.4f} at %{x:.3g}"
 FEWEST = 3  # different values that have an order to speak of
 
 
@@ -34,19 +35,17 @@ def limits_table(record: ChainSearch) -> Table:
 
 def verdict(record: ChainSearch) -> str:
     """How many limits are kept, and the best student that keeps its own, beside the teacher."""
-    kept = {word: limit for limit, word in record.returned.items() if not _missed(limit, record.measured[word])}
-    count = sum(not _missed(limit, record.measured[word]) for limit, word in record.returned.items())
-    share = f"{count} of {counted(len(record.returned), 'limit')} kept as measured"
+    keeping = [(word, limit) for limit, word in record.returned.items() if not _missed(limit, record.measured[word])]
+    share, kept = f"{len(keeping)} of {counted(len(record.returned), 'limit')} kept as measured", dict(keeping)
     if not kept:
         return f"{share}: ask for a little less than you can bear"
     scores = {word: record.chains[word].score or 0.0 for word in kept}
     best = max(scores, key=lambda word: scores[word])
     how = "with the supernet's weights" if record.chains[best].distilled is None else "distilled"
-    gap = 100 * (record.teacher[record.metric] - scores[best])
     takes, teacher = _costs(record.measured[best]), _costs(record.measured[TEACHER])
     return (
         f"{share}; the best student, chain:{best} (limit: {kept[best]}), {how}, has {record.metric} {scores[best]:.4f} "
-        f"on dev, {abs(gap):.1f} points {'below' if gap >= 0 else 'above'} the teacher, with {takes} against {teacher}"
+        f"on dev, {gap(scores[best], record.teacher[record.metric])} the teacher, with {takes} against {teacher}"
     )
 
 
@@ -69,25 +68,40 @@ def write_chain_report(path: Path, record: ChainSearch) -> None:
         )
         for name, score in scores.items()
     ]  # fmt: skip
-    every = [limit for name in record.returned for limit in read_limits(name)]
-    limits = {
-        "ms": [limit.milliseconds for limit in every if limit.milliseconds is not None],
-        "size": [limit.parameters / 1e6 for limit in every if limit.parameters is not None],
-    }
-    caption = "Students as distilled, or else with the supernet's weights."
-    write_page(
-        path,
-        "chain_search",
-        title=f"Chains of operators for {record.task}",
-        record=record,
-        table=limits_table(record),
-        charts=front_charts(made, record.metric, "million parameters", limits, caption),
-        front=front_table(made, f"{record.metric}\ndev", "ms", "params\n(millions)"),
-        estimates=[
-            Chart(f"Estimate and {measure}", _against_loss(record, measure, values))
-            for measure, values in _outcomes(record).items()
-        ],
+    limits = [limit for name in record.returned for limit in read_limits(name)]
+    front = front_section(
+        made, record.metric, "dev",
+        Axis("milliseconds", "ms", [each.milliseconds for each in limits if each.milliseconds is not None]),
+        Axis(
+            "million parameters", "params\n(millions)",
+            [each.parameters / 1e6 for each in limits if each.parameters is not None],
+        ),
+        "Students as distilled, or else with the supernet's weights.",
+    )  # fmt: skip
+    settings = (
+        f"Limits are on parameters, and on the median of one text of {record.settings['length']} tokens in "
+        f"{record.settings['runtime']} on {record.machine}. Scores are on {record.dev_rows:,} rows of dev, which "
+        "nothing was chosen on."
     )
+    estimates = []
+    for measure, values in _outcomes(record).items():
+        losses = [record.chains[word].loss for word in values]
+        look: Figure = {"mode": "markers", "text": [plain(f"chain:{word}") for word in values]}
+        marks = points(measure, losses, list(values.values()), hovertemplate=HOVER, **look)
+        axes = {"x": "sum of the blocks' losses", "y": plain(measure), "hovermode": "closest"}
+        estimates.append(Chart(f"Estimate and {measure}", figure([marks], 320, **axes)))
+    chosen = (
+        "Chains are chosen by the sum of their blocks' losses; the best of each limit were run whole, and those "
+        "returned scored."
+    )
+    sections = [
+        Section("", [Verdict(record.verdict), Small(settings)]),
+        Section("A student for each limit", [limits_table(record), Notes(record.notes)]),
+        front,
+        Section("What the estimate is worth", [Row(estimates), Small(chosen)]),
+        Section("The command", [Command(record.command)]),
+    ]
+    write_sections(path, f"Chains of operators for {record.task}", sections)
 
 
 def _outcomes(record: ChainSearch) -> dict[str, dict[str, float]]:
@@ -105,18 +119,6 @@ def _agreement(record: ChainSearch, values: Mapping[str, float], *, rising: bool
     if len({*losses}) < FEWEST or len({*values.values()}) < FEWEST:
         return None
     return float(spearmanr(losses, [value if rising else -value for value in values.values()]).statistic)
-
-
-def _against_loss(record: ChainSearch, measure: str, values: Mapping[str, float]) -> Figure:
-    trace = points(
-        measure,
-        [record.chains[word].loss for word in values],
-        list(values.values()),
-        mode="markers",
-        text=[plain(f"chain:{word}") for word in values],
-        hovertemplate="%{text}<br>%{y:.4f} at %{x:.3g}",
-    )
-    return figure([trace], 320, x="sum of the blocks' losses", y=plain(measure), hovermode="closest")
 
 
 def _missed(limit: str, cost: ChainCost) -> str:

@@ -7,7 +7,7 @@ They are told apart by people who see fewer colours (after Okabe and Ito), and l
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import accumulate
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,10 +144,10 @@ def log_axis(values: Sequence[float]) -> Figure:
     return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
 
 
-def _line(*, dash: str, **ends: float) -> Figure:
+def line(*, dash: str, width: float = 1, **ends: float) -> Figure:
     """A thin line, upright at an x or across at a y, from edge to edge."""
     along = {"yref": "paper", "y0": 0, "y1": 1} if "x0" in ends else {"xref": "paper", "x0": 0, "x1": 1}
-    return {"type": "line", "line": {"color": SOFT, "width": 1, "dash": dash}, **along, **ends}
+    return {"type": "line", "line": {"color": SOFT, "dash": dash, "width": width}, **along, **ends}
 
 
 def _over(shared: Figure, further: Mapping[str, Any]) -> Figure:
@@ -168,14 +168,14 @@ def lines(
     y: str,
     stages: Sequence[tuple[str, float]] = (),
     layers: bool = False,
-    logarithmic: bool = False,
-    from_zero: bool = True,
+    scale: Literal["log", "zero", "free"] = "zero",
     level: float | None = None,
 ) -> Figure:
     """Lines by name, each (x values, y values), with a mark at every point where there are few.
 
     stages    (name, x) of each stage's beginning; they are marked where there is more than one
     layers    the series are an encoder's layers, from the lowest to the highest: coloured in that order
+    scale     "log" where all values are positive, else from zero; "free": around the values
     level     a thin dashed line across, such as the value of all weights if they were equal
     """
     data = []
@@ -185,16 +185,16 @@ def lines(
             own |= {"colour": layer_colour(place, len(series)), "line": {"dash": "solid"}}
         data.append(points(name, steps, values, place=place, **own))
     numbers = [value for _, values in series.values() for value in values if value is not None]
-    starts = stages if len(stages) > 1 else ()
-    shapes = [_line(x0=start, x1=start, dash="dot") for _, start in starts]
-    shapes += [] if level is None else [_line(y0=level, y1=level, dash="dash")]
+    is_log, starts = scale == "log" and min(numbers, default=0.0) > 0, stages if len(stages) > 1 else ()
+    shapes = [line(x0=start, x1=start, dash="dot") for _, start in starts]
+    shapes += [] if level is None else [line(y0=level, y1=level, dash="dash")]
     note = {"yref": "paper", "y": 1, "xanchor": "left", "yanchor": "top", "xshift": 3, "showarrow": False, "font": NOTE}
     legend = 34 + 19 * (sum(len(trace["name"]) + 6 for trace in data) // 44) if len(data) > 1 else 10
     return figure(
         data, 280 + legend, x=x, y=y, hovermode="x unified", margin={"t": legend}, shapes=shapes,
         legend={"traceorder": "normal", **LEGEND_TOP},
         annotations=[note | {"x": start, "text": plain(name)} for name, start in starts],
-        yaxis=log_axis(numbers) if logarithmic else {"rangemode": "tozero" if from_zero else "normal"},
+        yaxis=log_axis(numbers) if is_log else {"rangemode": "normal" if scale == "free" else "tozero"},
     )  # fmt: skip
 
 
@@ -245,7 +245,7 @@ def differences(rows: Sequence[tuple[str, Sequence[float], float, Interval]], *,
     return figure(
         [seeds, points("mean and 95 % interval", means, places, colour=INK, **diamonds, **look)],
         120 + 46 * len(rows), x=x, hovermode="closest", xaxis={"tickformat": "+.3f", "nticks": 6},
-        yaxis=ticks | {"showgrid": False, "zeroline": False, "ticks": ""}, shapes=[_line(x0=0, x1=0, dash="solid")],
+        yaxis=ticks | {"showgrid": False, "zeroline": False, "ticks": ""}, shapes=[line(x0=0, x1=0, dash="solid")],
     )  # fmt: skip
 
 

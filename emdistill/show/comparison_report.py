@@ -1,17 +1,17 @@
 """What a comparison tells people: the table, its notes and the page; all from the comparison alone."""
 
-import json
 from dataclasses import asdict, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from emdistill.console import ABSENT, ReportRow, Table, cell, comparison_table, counted, markdown, short, spread
-from emdistill.files import write_whole
+from emdistill.files import write_json, write_whole
 from emdistill.runs.baseline_record import TITLES, BaselineRecord
 from emdistill.runs.comparison import Comparison, EntryResult, PairedDifference
 from emdistill.runs.distillation import version_notes
 from emdistill.show.charts import differences
-from emdistill.show.page import Chart, write_page
+from emdistill.show.page import Chart, Command, Notes, Section, Verdict, write_sections
 from emdistill.show.verdict import baseline_notes, baselines_table, verdict
 
 OLD_PICTURE = "differences.png"  # of earlier versions
@@ -26,38 +26,20 @@ def write_comparison(
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / OLD_PICTURE).unlink(missing_ok=True)
-    notes = comparison_notes(comparison)
-    record = json.dumps(comparison_record(comparison), indent=2, ensure_ascii=False) + "\n"
-    write_whole(folder / "comparison.json", record)
-    judgement = verdict(beside) if beside else ""
+    write_json(folder / "comparison.json", comparison_record(comparison))
+    notes, judgement = comparison_notes(comparison), verdict(beside) if beside else ""
     of_tasks = tasks_table(comparison) if comparison.tasks else None
-    lines = differences_markdown(comparison, beside) + "\n" + (markdown(of_tasks) + "\n" if of_tasks else "")
-    lines += "".join(f"- {note}\n" for note in notes)
-    if beside:
-        lines += f"\n{markdown(baselines_table(beside).without_empty_columns())}\n{judgement}\n"
-    write_whole(folder / "comparison.md", lines)
-    teacher = [ReportRow("teacher", comparison.teacher)] if comparison.teacher else []
-    rows = [*teacher, *map(_means, comparison.entries)]
-    write_page(
-        folder / "report.html",
-        "comparison",
-        title=f"{comparison.task}: {', '.join(entry.name for entry in comparison.entries)}",
-        comparison=comparison,
-        differences=[_difference(difference) for _, difference in comparison.compared],
-        notes=notes,
-        table=differences_table(comparison, beside),
-        of_tasks=of_tasks,
-        verdict=judgement[:1].upper() + judgement[1:],
-        beside=baselines_table(beside).without_empty_columns() if beside else None,
-        beside_notes=baseline_notes(beside) if beside else [],
-        chart=_chart(comparison) if comparison.compared else None,
-        models=comparison_table(rows).without_empty_columns(),
-        command=command,
-    )
-
-
-def _chart(comparison: Comparison) -> Chart:
-    rows = [
+    instead = baselines_table(beside).without_empty_columns() if beside else None
+    text = differences_markdown(comparison, beside) + "\n" + (markdown(of_tasks) + "\n" if of_tasks else "")
+    text += "".join(f"- {note}\n" for note in notes)
+    text += f"\n{markdown(instead)}\n{judgement}\n" if instead else ""
+    write_whole(folder / "comparison.md", text)
+    title = f"{comparison.task}: {', '.join(entry.name for entry in comparison.entries)}"
+    models = [ReportRow("teacher", comparison.teacher)] if comparison.teacher else []
+    for entry in comparison.entries:
+        means = {name: entry.mean(name) for name in next(iter(entry.scores.values()), {})}
+        models.append(ReportRow(entry.name, means, entry.parameters, entry.size))
+    differing = [
         (entry.name, list(entry.differences.values()), difference.mean, (difference.low, difference.high))
         for entry, difference in comparison.compared
     ]
@@ -65,7 +47,35 @@ def _chart(comparison: Comparison) -> Chart:
         f"A dot per seed: its score minus that of {comparison.baseline} with the same seed. Below, their mean and its "
         "95 % interval; an interval that holds 0 shows no difference."
     )
-    return Chart("", differences(rows, x=f"{comparison.metric}, difference to {comparison.baseline}"), caption)
+    x = f"{comparison.metric}, difference to {comparison.baseline}"
+    verdicts = Verdict(_findings(comparison)), Verdict(judgement and f"{judgement[0].upper()}{judgement[1:]}.")
+    sections = [
+        Section("", [*verdicts, differences_table(comparison, beside)]),
+        Section("Task by task", [of_tasks]),
+        Section("What could be taken instead", [instead, Notes(baseline_notes(beside) if beside else ())]),
+        Section("Differences", [Chart("", differences(differing, x=x), caption)] if differing else []),
+        Section("Notes", [Notes([*(_note(*each) for each in comparison.compared), *notes])]),
+        Section("Models", [comparison_table(models).without_empty_columns()]),
+        Section("Command", [Command(command)]),
+    ]
+    write_sections(folder / "report.html", title, sections)
+
+
+def _findings(comparison: Comparison) -> str:
+    """'Better than soft-targets: a, b. No difference shown: c.'"""
+    headings = {finding: f"{finding.capitalize()} than {comparison.baseline}" for finding in ("better", "worse")}
+    sentences = []
+    for finding, heading in (headings | {"no difference shown": "No difference shown"}).items():
+        names = [entry.name for entry, _ in comparison.compared if entry.finding == finding]
+        sentences += [f"{heading}: {', '.join(names)}."] if names else []
+    return " ".join(sentences)
+
+
+def _note(entry: EntryResult, difference: PairedDifference) -> str:
+    return (
+        f"{entry.name}: {entry.finding}; {_difference(difference)} over {counted(len(entry.differences), 'seed')} "
+        f"({difference.wins} won, {difference.ties} tied, {difference.losses} lost)"
+    )
 
 
 def comparison_record(comparison: Comparison) -> dict[str, Any]:
@@ -78,17 +88,17 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
         plain["finding"] = entry.finding
         plain["finding_survives_holm"] = entry.survives
     of_tasks = {
-        metric: {e.name: _difference_record(e, metric) for e in comparison.by(metric).entries}
+        metric: {
+            entry.name: {
+                "mean": entry.mean(metric) if entry.scores else None,
+                "standard_deviation": entry.deviation(metric),
+                "difference": entry.difference and asdict(entry.difference),
+            }
+            for entry in comparison.by(metric).entries
+        }
         for metric in comparison.tasks
     }
     return {"status": "interrupted" if comparison.missing else "finished", **record, "tasks": of_tasks}
-
-
-def _difference_record(entry: EntryResult, metric: str) -> dict[str, Any]:
-    """What one entry scores on one of several tasks."""
-    difference = None if entry.difference is None else asdict(entry.difference)
-    mean = entry.mean(metric) if entry.scores else None
-    return {"mean": mean, "standard_deviation": entry.deviation(metric), "difference": difference}
 
 
 def differences_table(comparison: Comparison, beside: BaselineRecord | None = None) -> Table:
@@ -122,9 +132,8 @@ def tasks_table(comparison: Comparison) -> Table:
 def differences_markdown(comparison: Comparison, beside: BaselineRecord | None = None) -> str:
     """The same table in Markdown, with the p-values beside it."""
     table = differences_table(comparison, beside)
-    p_values = [["", ""], *([_p(e.difference.p if e.difference else None), _p(e.p_holm)] for e in comparison.entries)]
-    p_values += [["", ""]] * (len(table.lines) - len(p_values))
-    lines = [[*line, *p] for line, p in zip(table.lines, p_values, strict=True)]
+    p_values = [("", ""), *((_p(e.difference.p if e.difference else None), _p(e.p_holm)) for e in comparison.entries)]
+    lines = [[*line, *p] for line, p in zip_longest(table.lines, p_values, fillvalue=("", ""))]
     return markdown(replace(table, headings=[*table.headings, "p", "p (Holm)"], lines=lines))
 
 
@@ -161,15 +170,15 @@ def comparison_notes(comparison: Comparison) -> list[str]:
 def _holm_notes(comparison: Comparison) -> list[str]:
     if len(comparison.compared) < 2 or len(comparison.seeds) < 2:
         return []
-    opening = f"{len(comparison.compared)} comparisons with {comparison.baseline} were made"
     verdicts = [
         f"{entry.name} {entry.finding} (p {_p(difference.p)}, adjusted {_p(entry.p_holm)}: "
         f"{'stands' if entry.survives else 'does not stand'})"
         for entry, difference in comparison.compared
         if entry.finding != "no difference shown"
     ]
-    outcome = f"; after Holm's correction for their number: {', '.join(verdicts)}" if verdicts else None
-    return [opening + (outcome or ", and none shows a difference")]
+    outcome = f"; after Holm's correction for their number: {', '.join(verdicts)}"
+    made = f"{len(comparison.compared)} comparisons with {comparison.baseline} were made"
+    return [made + (outcome if verdicts else ", and none shows a difference")]
 
 
 def _line(comparison: Comparison, entry: EntryResult) -> list[str]:
@@ -189,11 +198,6 @@ def _difference(difference: PairedDifference) -> str:
     if low is None or high is None:
         return _signed(mean) + (" each" if difference.p is not None else "")
     return f"{_signed(mean)} [{_signed(low)}, {_signed(high)}]"
-
-
-def _means(entry: EntryResult) -> ReportRow:
-    metrics = next(iter(entry.scores.values()), {})
-    return ReportRow(entry.name, {name: entry.mean(name) for name in metrics}, entry.parameters, entry.size)
 
 
 def _signed(value: float) -> str:

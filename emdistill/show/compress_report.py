@@ -2,15 +2,17 @@
 
 from pathlib import Path
 
-from emdistill.console import ABSENT, Table, cell, counted, short
+from emdistill.console import ABSENT, Table, cell, counted, gap, short
 from emdistill.runs.baseline_record import TITLES
 from emdistill.runs.compression import TEACHER, CompressionRecord, FinalRow, FormRow, PlanRow, TrialRow
 from emdistill.runs.search_record import Form
 from emdistill.search.budget import Budget, Cost, read_budget
-from emdistill.show.front import Point, front_charts, front_table
-from emdistill.show.page import write_page
+from emdistill.show.front import Axis, Point, front_section
+from emdistill.show.gate_tables import FORMS
+from emdistill.show.page import Command, Notes, Section, Small, Verdict, write_sections
 
-FORMS: dict[Form, str] = {"onnx": "float32", "int8": "int8"}
+BASELINE_TIMES = "Their milliseconds are from a text to its answer, on texts of dev."
+PREDICTED = "Predicted from graphs of random weights that were measured here, before anything was trained."
 
 
 def candidates_table(record: CompressionRecord) -> Table:
@@ -20,11 +22,9 @@ def candidates_table(record: CompressionRecord) -> Table:
         costs = [part for form in FORMS for part in _cost(row.predicted.get(form))]
         keeping = [FORMS[form] for form, cost in row.predicted.items() if cost.keeps]
         lines[row.shape] = [row.shape, *costs, " and ".join(keeping) or "no"]
-    headings = [
-        "student", "float32\nms (p95)", "float32\nMB", "int8\nms (p95)", "int8\nMB", f"keeps\n{record.budget}",
-    ]  # fmt: skip
-    title = f"what students will cost here ({record.machine})"
-    return Table(headings, list(lines.values()), title=title, words=(0, 5))
+    costs = [f"{form}\n{cost}" for form in FORMS.values() for cost in ("ms (p95)", "MB")]
+    headings = ["student", *costs, f"keeps\n{record.budget}"]
+    return Table(headings, list(lines.values()), f"what students will cost here ({record.machine})", words=(0, 5))
 
 
 def trials_table(record: CompressionRecord) -> Table:
@@ -60,14 +60,7 @@ def finals_table(record: CompressionRecord) -> Table:
             chosen = final.candidate == record.delivered and form == final.ship
             kept = "delivered" if chosen else "yes" if row.keeps else "no"
             lines.append([final.candidate, FORMS[form], cell(row.score, ".4f"), *_cost(row), kept])
-    headings = [
-        "trained whole",
-        "form",
-        f"{record.metric}\ndev",
-        "ms (p95)",
-        "MB",
-        f"keeps\n{record.budget}",
-    ]
+    headings = ["trained whole", "form", f"{record.metric}\ndev", "ms (p95)", "MB", f"keeps\n{record.budget}"]
     return Table(headings, lines, title="measured", words=(0, 1, 5))
 
 
@@ -121,8 +114,7 @@ def verdict(record: CompressionRecord, best: FinalRow) -> str:
             return f"take {rival}: it is {-lead:.1f} points better, and keeps the budget too; {sentence}"
         clauses.append(f"{lead:.1f} points better than {rival}")
     if (teacher := record.teacher.get(record.metric)) is not None and best.candidate != TEACHER:
-        gap = 100 * (teacher - score)
-        clauses.append(f"{abs(gap):.1f} points {'below' if gap >= 0 else 'above'} the teacher")
+        clauses.append(f"{gap(score, teacher)} the teacher")
     return f"{sentence}: {' and '.join(clauses)}" if clauses else sentence
 
 
@@ -159,21 +151,32 @@ def chart_points(record: CompressionRecord) -> list[Point]:
 
 def write_compress_report(path: Path, record: CompressionRecord) -> None:
     """Write the page: the verdict, the front, what was measured, what was tried, and the notes."""
-    made, budget = chart_points(record), read_budget(record.budget)
-    limits = {name: [] if limit is None else [limit] for name, limit in (("ms", budget.ms), ("size", budget.mb))}
-    caption = f"Scores by {record.held_out}, each after the longest short training it had."
-    write_page(
-        path,
-        "compress",
-        title=f"{record.task} within {record.budget}",
-        record=record,
-        charts=front_charts(made, record.metric, "megabytes", limits, caption),
-        front=front_table(made, f"{record.metric}\nheld out", "ms (p95)", "MB"),
-        finals=finals_table(record),
-        candidates=candidates_table(record),
-        trials=trials_table(record),
-        baselines=baseline_table(record),
+    budget, trials = read_budget(record.budget), trials_table(record)
+    effort = (
+        f"The budget: {record.budget}, the 95th percentile of one text of 128 tokens and the model file, on "
+        f"{record.machine}. The search took {record.spent / 60:.0f} of {record.hours * 60:.0f} minutes."
     )
+    chosen = (
+        f"Which one is delivered was chosen by {record.held_out}; scores here are on {record.dev_rows:,} rows of dev, "
+        "which nothing was chosen on."
+    )
+    front = front_section(
+        chart_points(record), record.metric, "held out",
+        Axis("milliseconds", "ms (p95)", [] if budget.ms is None else [budget.ms]),
+        Axis("megabytes", "MB", [] if budget.mb is None else [budget.mb]),
+        f"Scores by {record.held_out}, each after the longest short training it had.",
+    )  # fmt: skip
+    sections = [
+        Section("", [Verdict(record.verdict), Small(effort)]),
+        Section("Trained whole, exported, measured", [finals_table(record), Small(chosen)] if record.finals else []),
+        front,
+        Section("Without distilling", [baseline_table(record), Small(BASELINE_TIMES)]),
+        Section("Short trainings", [trials, Small(f"Scores by {record.held_out}.")] if trials.lines else []),
+        Section("What students cost", [candidates_table(record), Small(PREDICTED)]),
+        Section("Notes", [Notes(record.notes)]),
+        Section("The command", [Command(record.command)]),
+    ]
+    write_sections(path, f"{record.task} within {record.budget}", sections)
 
 
 def _cost(row: FormRow | None) -> list[str]:

@@ -1,11 +1,11 @@
 """The front of a search on its page: score against time and size of what was tried, and of what stands beside it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from emdistill.console import Table, short
-from emdistill.show.charts import GREY, LEGEND_TOP, SOFT, VARIANTS, Figure, cost_axis, figure, plain, points
-from emdistill.show.page import Chart
+from emdistill.show.charts import GREY, LEGEND_TOP, VARIANTS, Figure, cost_axis, figure, line, plain, points
+from emdistill.show.page import Chart, Row, Section
 from emdistill.show.pareto import pareto_front
 
 # Of the kinds of points: title, colour, mark.
@@ -30,39 +30,37 @@ class Point:
     size: float
 
 
-def front_of(made: Iterable[Point]) -> list[Point]:
-    """The points that none beats in score, milliseconds and size at once, the best score first."""
-    every = list(made)
-    counts = [{"score": point.score, "ms": point.ms, "size": point.size} for point in every]
-    front = [every[place] for place in pareto_front(counts, lower=["ms", "size"], higher=["score"])]
-    return sorted(front, key=lambda point: -point.score)
+@dataclass(frozen=True)
+class Axis:
+    """What a point's `ms` or `size` is called in its chart and in the table, and its limits."""
+
+    title: str
+    heading: str
+    limits: Sequence[float]
 
 
-def front_table(made: Iterable[Point], score: str, ms: str, size: str) -> Table:
-    """The front, under these headings."""
-    lines = [
-        [point.name, LOOKS[point.kind][0], f"{point.score:.4f}", short(point.ms), short(point.size)]
-        for point in front_of(made)
-    ]
-    return Table(["model", "form", score, ms, size], lines, words=(0, 1))
+def front_section(made: Sequence[Point], metric: str, rows: str, ms: Axis, size: Axis, caption: str) -> Section:
+    """The score on these rows against milliseconds and size, and the front as a table; without parts if none is made.
 
-
-def front_charts(
-    made: Sequence[Point], metric: str, size: str, limits: Mapping[str, Sequence[float]], caption: str
-) -> list[Chart]:
-    """The score against milliseconds and against size, in the unit of this name; none of no points.
-
-    limits   of "ms" and "size"
+    On the front is what nothing beats in score, milliseconds and size at once.
     """
-    axes = {"ms": "milliseconds", "size": size} if made else {}
-    return [
-        Chart(f"{metric} against {title}", _scatter(made, metric, cost, title, limits[cost]), f"{caption} {BRIGHT}")
-        for cost, title in axes.items()
+    if not made:
+        return Section("The front", [])
+    places = pareto_front([vars(point) for point in made], lower=["ms", "size"], higher=["score"])
+    front = sorted((made[place] for place in places), key=lambda point: -point.score)
+    lines = [
+        [point.name, LOOKS[point.kind][0], f"{point.score:.4f}", short(point.ms), short(point.size)] for point in front
     ]
+    charts = [
+        Chart(f"{metric} against {axis.title}", _scatter(made, front, metric, cost, axis), f"{caption} {BRIGHT}")
+        for cost, axis in (("ms", ms), ("size", size))
+    ]
+    headings = ["model", "form", f"{metric}\n{rows}", ms.heading, size.heading]
+    return Section("The front", [Row(charts), Table(headings, lines, words=(0, 1))])
 
 
-def _scatter(made: Sequence[Point], metric: str, cost: str, title: str, limits: Sequence[float]) -> Figure:
-    front, data = front_of(made), []
+def _scatter(made: Sequence[Point], front: Sequence[Point], metric: str, cost: str, axis: Axis) -> Figure:
+    data = []
     for kind, (name, colour, symbol) in LOOKS.items():
         members = [point for point in made if point.kind == kind]
         opacity = [0.95 if point in front else 0.4 for point in members]
@@ -77,10 +75,8 @@ def _scatter(made: Sequence[Point], metric: str, cost: str, title: str, limits: 
             hovertemplate="%{text}<br>%{y:.4f} at %{x:.3g}",
         )
         data += [trace] if members else []
-    ends = {"yref": "paper", "y0": 0, "y1": 1}
-    line = {"type": "line", "line": {"color": SOFT, "dash": "dash", "width": 1.5}, **ends}
     return figure(
-        data, 400, x=title, y=plain(metric), hovermode="closest", margin={"t": 56}, legend=LEGEND_TOP,
-        xaxis=cost_axis([*(getattr(point, cost) for point in made), *limits]),
-        shapes=[line | {"x0": limit, "x1": limit} for limit in limits],
+        data, 400, x=axis.title, y=plain(metric), hovermode="closest", margin={"t": 56}, legend=LEGEND_TOP,
+        xaxis=cost_axis([*(getattr(point, cost) for point in made), *axis.limits]),
+        shapes=[line(x0=limit, x1=limit, dash="dash", width=1.5) for limit in axis.limits],
     )  # fmt: skip

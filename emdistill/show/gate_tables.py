@@ -2,8 +2,10 @@
 
 from emdistill.console import ABSENT, Table, cell, short
 from emdistill.runs.gate_record import GateRecord, HeadRecord, VariantRecord
+from emdistill.runs.search_record import Form
 
 NAMES = {"teacher": "teacher", "student": "student", "onnx": "student, ONNX", "int8": "student, int8"}
+FORMS: dict[Form, str] = {"onnx": "float32", "int8": "int8"}
 WORTH_CAPTION = (
     "drop: points below the PyTorch student ± standard error; logits: largest and mean difference to it; "
     "agrees: with the teacher; load: without imports; peak: memory of a process that loads it"

@@ -14,18 +14,56 @@ from html import escape
 from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from emdistill.console import markdown
+from emdistill.console import Table, markdown
 from emdistill.data.unlabelled import texts_kept
 from emdistill.files import written_whole
 from emdistill.runs.comparison import RUNS
 from emdistill.show.charts import DARK
 
 PLOTLY = "plotly.min.js"
+
+
+class Text(str):
+    """A paragraph; what stands between `backticks` is code."""
+
+    look: ClassVar = ""
+
+
+class Small(Text):
+    """A quiet one, about what stands beside it."""
+
+    look = "small"
+
+
+class Verdict(Text):
+    """A sentence that judges."""
+
+    look = "verdict"
+
+
+class Go(Verdict):
+    look = "verdict go"
+
+
+class NoGo(Verdict):
+    look = "verdict no-go"
+
+
+class Notes(tuple[str, ...]):
+    """Sentences below each other."""
+
+
+class Command(str):
+    """A line for a shell."""
+
+
+class Fold(Table):
+    """A table that opens when its title is pressed."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +76,10 @@ class Chart:
     title: str
     figure: Mapping[str, Any]
     caption: str = ""
+
+
+class Row(tuple[Chart, ...]):
+    """Charts beside each other, where there is room."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +110,33 @@ class Slider:
     @property
     def steps(self) -> list[dict[str, Any]]:
         """The frames as the page's script reads them."""
-        return [{"label": frame.label, "updates": list(frame.updates)} for frame in self.frames]
+        return [{"label": frame.label, "updates": frame.updates} for frame in self.frames]
+
+
+Part = Text | Notes | Command | Table | Chart | Row | Slider
+MACROS: dict[type[Any], str] = {
+    Text: "text", Notes: "items", Command: "command", Fold: "fold", Table: "table", Chart: "chart", Row: "row",
+    Slider: "slider",
+}  # fmt: skip
+"""What draws each kind of part, in templates/blocks.html."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """What stands below a heading; without a heading, what a page begins with.
+
+    parts    from top to bottom; those that are None or empty are left out, and a section of no others with them
+    anchor   of a link to it at the top of the page
+    """
+
+    heading: str
+    parts: Sequence[Part | None]
+    anchor: str = ""
+
+
+def write_sections(path: Path, title: str, sections: Sequence[Section]) -> None:
+    """Write a page of these sections."""
+    write_page(path, "sections", title=title, sections=[section for section in sections if any(section.parts)])
 
 
 def write_page(path: Path, template: str, *, title: str, **values: Any) -> None:
@@ -128,7 +196,7 @@ def _environment() -> Environment:
     environment.policies |= {"json.dumps_function": _as_json, "json.dumps_kwargs": {}}
     environment.filters |= {
         "code": code_span, "line": plain_line, "words": words, "markdown": markdown, "thousands": "{:,}".format,
-        "texts_kept": texts_kept,
+        "texts_kept": texts_kept, "macro": lambda part: next(MACROS[kind] for kind in MACROS if isinstance(part, kind)),
     }  # fmt: skip
     environment.globals["blocks"] = environment.get_template("blocks.html").module
     return environment

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from emdistill.show.contents import read_contents
-from emdistill.show.page import render, write_page
+from emdistill.runs.distillation import read_distillation
+from emdistill.show.page import Section, write_sections
 from emdistill.show.sections import OF_TASKS, SECTIONS
 
 REPORT = "report.html"
@@ -15,14 +15,11 @@ def write_run_report(folder: Path) -> Path:
     Equal folders (and label-only runs beside them) give equal bytes; runs of earlier versions are read too.
     Raises OutputError for a folder without a distillation or with a broken record, DataError for a broken line in it.
     """
-    contents = read_contents(folder)
-    sections = []
+    run, sections, path = read_distillation(folder), [], folder / REPORT
     for name, make in SECTIONS.items():
-        for task, part in (contents.tasks if contents.tasks and name in OF_TASKS else {"": contents}).items():
+        for task, part in (run.of_tasks if run.of_tasks and name in OF_TASKS else {"": run}).items():
             if (section := make(part)) is not None:
                 anchor, heading = (f"{name}-{task}", f"{task}: {section.heading}") if task else (name, section.heading)
-                sections.append((anchor, heading, render(f"sections/{name}.html", **section.values)))
-    run, path = contents.run, folder / REPORT
-    title = f"{run.task.name if run.task else 'raw text'}: a {run.options.method} student"
-    write_page(path, "run", title=title, sections=sections)
+                sections.append(Section(heading, section.parts, anchor))
+    write_sections(path, f"{run.task.name if run.task else 'raw text'}: a {run.options.method} student", sections)
     return path

@@ -1,19 +1,15 @@
 """The page that compares runs: size, latency and score of all they could ship, with the Pareto front."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 from emdistill.console import ABSENT, Table, cell, counted, spread
 from emdistill.show.candidates import VARIANT_NAMES, Candidate, RunSet
 from emdistill.show.charts import LEGEND_TOP, MARKS, SOFT, VARIANTS, Figure, cost_axis, figure, plain, points, whiskers
-from emdistill.show.page import write_page
+from emdistill.show.page import Chart, Notes, Row, Section, Small, Text, Verdict, write_sections
 from emdistill.show.pareto import pareto_front
 
-Cost = Literal["latency", "size"]
-Front = dict[str, set[int]]
-
-COSTS: dict[Cost, str] = {"latency": "milliseconds per call", "size": "megabytes"}
+COSTS = {"latency": "milliseconds per call", "size": "megabytes"}
 MARKER = 9  # pixels across
 LARGEST_MARKER = 34  # of the largest model, where the area is its size
 # PyTorch's and ONNX's models are of equal size: their numbers go to different sides.
@@ -25,47 +21,84 @@ def write_runs_report(path: Path, runs: RunSet) -> None:
     names = dict.fromkeys(candidate.name for candidate in runs.candidates if not candidate.is_teacher)
     numbers = {name: number for number, name in enumerate(names, start=1)}  # in the table and at the marks
     fronts = {cost: find_fronts(runs.candidates, cost) for cost in COSTS}
-    figures = {cost: (scatter(runs, cost, front, numbers), len(front)) for cost, front in fronts.items()}
-    write_page(
-        path,
-        "runs",
-        title=f"{runs.task}: {counted(len(numbers), 'configuration')} compared",
-        runs=runs,
-        best=_best(runs, fronts),
-        table=_table(runs, fronts, numbers),
-        figures={cost: (figure, lines) for cost, (figure, lines) in figures.items() if figure},
+    charts = [
+        Chart(f"{runs.metric} against {cost}", figure, _caption(runs, cost, len(of_cost)))
+        for cost, of_cost in fronts.items()
+        if (figure := scatter(runs, cost, of_cost, numbers))
+    ]
+    scored = f"Scores are {runs.metric} on {runs.dev} ({runs.dev_rows:,} rows)."
+    timed = "ms per call: at batch 1 and the longest length timed; speed-up: against the teacher timed beside it"
+    legend = [
+        "Size: MB = 10⁶ bytes; front: of score against latency, size, or both",
+        "±: standard deviation over seeds (n - 1)" if runs.has_seeds else "",
+        timed if runs.places else "",
+    ]
+    verbs = "has no latency and stands" if len(runs.unmeasured) == 1 else "have no latency and stand"
+    unmeasured = (
+        f"{', '.join(runs.unmeasured)} {verbs} in the chart of sizes only; measured by: "
+        "`emdistill export RUN --onnx --int8`"
     )
+    on_fronts = {cost: set().union(*of_cost.values()) for cost, of_cost in fronts.items()}
+    sections = [
+        Section("", [Verdict(_best(runs, on_fronts)), Small(scored)]),
+        Section("Models", [_table(runs, on_fronts, numbers), Small("; ".join(filter(None, legend)) + ".")]),
+        Section("What each costs, and what it scores", [Row(charts)]),
+        Section("Notes", [Text(unmeasured) if runs.unmeasured else None, Notes(runs.notes)]),
+    ]
+    write_sections(path, f"{runs.task}: {counted(len(numbers), 'configuration')} compared", sections)
 
 
-def find_fronts(candidates: Sequence[Candidate], cost: Cost) -> Front:
-    """The Pareto front of a lower cost and a higher score: places of the candidates on it.
+def _caption(runs: RunSet, cost: str, lines: int) -> str:
+    """What the marks, their sizes, bars and lines mean."""
+    where = f", {runs.places[0]}" if len(runs.places) == 1 else ""
+    sentences = [
+        "Numbers are those of the table.",
+        "A mark's area is the model's size." if cost == "latency" else "",
+        f"What stands on {'the' if lines == 1 else 'each'} line, the Pareto front, is beaten by nothing in both {cost} "
+        "and score.",
+        "Bars: one standard deviation over seeds; the front takes the means as they are." if runs.has_seeds else "",
+        f"Medians at batch 1{where}." if cost == "latency" else "",
+    ]
+    return " ".join(filter(None, sentences))
+
+
+def find_fronts(candidates: Sequence[Candidate], cost: str) -> dict[str, set[Candidate]]:
+    """The Pareto front of a lower cost and a higher score.
 
     Latencies compare within one place of measurement, so that each place has a front of its own; sizes have one, "".
     """
-    groups: dict[str, list[int]] = {}
-    for index, candidate in enumerate(candidates):
-        if getattr(candidate, cost) is not None:
-            groups.setdefault(candidate.place or "" if cost == "latency" else "", []).append(index)
+    groups: dict[str, list[Candidate]] = {}
+    for each in candidates:
+        if cost in each.costs:
+            groups.setdefault(each.place or "" if cost == "latency" else "", []).append(each)
     fronts = {}
     for where, members in groups.items():
-        counts = [{cost: getattr(candidates[index], cost), "score": candidates[index].score} for index in members]
+        counts = [each.costs | {"score": each.score} for each in members]
         fronts[where] = {members[place] for place in pareto_front(counts, lower=[cost], higher=["score"])}
     return fronts
 
 
-def scatter(runs: RunSet, cost: Cost, fronts: Front, numbers: Mapping[str, int]) -> Figure | None:
+def scatter(
+    runs: RunSet, cost: str, fronts: Mapping[str, Collection[Candidate]], numbers: Mapping[str, int]
+) -> Figure | None:
     """Score against a cost as a Plotly figure: a mark per candidate, its number beside it, the front as steps.
 
     In the chart of latencies a mark's area is the model's size. None where no student has that cost.
     """
-    measured = [candidate for candidate in runs.candidates if getattr(candidate, cost) is not None]
-    if all(candidate.is_teacher for candidate in measured):
+    measured = [each for each in runs.candidates if cost in each.costs]
+    if all(each.is_teacher for each in measured):
         return None
-    data = [_front_line(runs, cost, place, front, len(fronts)) for place, front in fronts.items()]
-    scale = 2 * max(candidate.size for candidate in measured) / LARGEST_MARKER**2
+    data = []
+    for place, front in fronts.items():
+        # Steps: up to the next candidate's cost, no more than this one's score can be had.
+        costs, scores = zip(*sorted((each.costs[cost], each.score) for each in front), strict=True)
+        name = f"Pareto front ({place})" if len(fronts) > 1 else "Pareto front"
+        look: Figure = {"line": {"width": 1.5, "dash": "dot", "shape": "hv"}, "hoverinfo": "skip"}
+        data.append(points(name, costs, scores, colour=SOFT, **look))
+    scale = 2 * max(each.size for each in measured) / LARGEST_MARKER**2
     areas = {"sizemode": "area", "sizeref": scale, "sizemin": MARKER / 2}
     for symbol, (variant, colour) in zip(MARKS, VARIANTS.items(), strict=False):
-        members = [candidate for candidate in measured if candidate.variant == variant]
+        members = [each for each in measured if each.variant == variant]
         marker = {"color": colour, "symbol": symbol, "size": MARKER, "opacity": 0.85}
         if cost == "latency":
             marker |= {"size": [member.size for member in members], **areas}
@@ -74,14 +107,14 @@ def scatter(runs: RunSet, cost: Cost, fronts: Front, numbers: Mapping[str, int])
     return figure(
         data, 420, x=COSTS[cost], y=plain(runs.metric), hovermode="closest", margin={"t": 56},
         legend={"itemsizing": "constant", **LEGEND_TOP},
-        xaxis=cost_axis([_in_unit(candidate, cost) for candidate in measured]),
+        xaxis=cost_axis([each.costs[cost] for each in measured]),
     )  # fmt: skip
 
 
-def _marks(members: Sequence[Candidate], cost: Cost, marker: Figure, numbers: Mapping[str, int]) -> Figure:
+def _marks(members: Sequence[Candidate], cost: str, marker: Figure, numbers: Mapping[str, int]) -> Figure:
     return points(
         VARIANT_NAMES[members[0].variant],
-        [_in_unit(each, cost) for each in members],
+        [each.costs[cost] for each in members],
         [each.score for each in members],
         mode="markers+text",
         marker=marker,
@@ -97,60 +130,39 @@ def _marks(members: Sequence[Candidate], cost: Cost, marker: Figure, numbers: Ma
     )
 
 
-def _front_line(runs: RunSet, cost: Cost, place: str, front: set[int], count: int) -> Figure:
-    """Steps: up to the next candidate's cost, no more than this one's score can be had."""
-    members = sorted((_in_unit(runs.candidates[index], cost), runs.candidates[index].score) for index in front)
-    return points(
-        "Pareto front" + (f" ({place})" if count > 1 else ""),
-        [value for value, _ in members],
-        [score for _, score in members],
-        colour=SOFT,
-        line={"width": 1.5, "dash": "dot", "shape": "hv"},
-        hoverinfo="skip",
-    )
-
-
-def _table(runs: RunSet, fronts: Mapping[Cost, Front], numbers: Mapping[str, int]) -> Table:
-    many = any(len(candidate.scores) > 1 for candidate in runs.candidates)
+def _table(runs: RunSet, on_fronts: Mapping[str, set[Candidate]], numbers: Mapping[str, int]) -> Table:
     headings = [
         "", "form", runs.metric, "ms per call\n(median)", "speed-up", "size\n(MB)", "front", "params\n(millions)",
         "layers ×\nwidth", "method", "seeds",
     ]  # fmt: skip
     lines = []
-    for index, candidate in enumerate(runs.candidates):
-        number = numbers.get(candidate.name)
-        costs = [cost for cost in COSTS if index in _members(fronts[cost])]
+    for each in runs.candidates:
+        fronts = [cost for cost, members in on_fronts.items() if each in members]
         lines.append(
             [
-                candidate.name if number is None else f"{number}  {candidate.name}",
-                VARIANT_NAMES[candidate.variant],
-                spread(candidate.score, candidate.deviation),
-                cell(candidate.latency, ".3g"),
-                cell(candidate.speed_up, ".1f", "×"),
-                f"{candidate.size / 1e6:.1f}",
-                "both" if len(costs) == len(COSTS) else next(iter(costs), ABSENT),
-                f"{candidate.parameters / 1e6:.1f}",
-                candidate.shape,
-                candidate.method or ABSENT,
-                str(len(candidate.scores)) if many and not candidate.is_teacher else ABSENT,
+                each.name if each.is_teacher else f"{numbers[each.name]}  {each.name}",
+                VARIANT_NAMES[each.variant],
+                spread(each.score, each.deviation),
+                cell(each.latency, ".3g"),
+                cell(each.speed_up, ".1f", "×"),
+                f"{each.size / 1e6:.1f}",
+                "both" if len(fronts) == len(COSTS) else "".join(fronts) or ABSENT,
+                f"{each.parameters / 1e6:.1f}",
+                each.shape,
+                each.method or ABSENT,
+                str(len(each.scores)) if runs.has_seeds and not each.is_teacher else ABSENT,
             ]
         )
     return Table(headings, lines, words=(0, 1, 6, 9)).without_empty_columns()
 
 
-def _best(runs: RunSet, fronts: Mapping[Cost, Front]) -> dict[str, list[str]]:
+def _best(runs: RunSet, on_fronts: Mapping[str, set[Candidate]]) -> str:
     """The students that nothing else beats, and by which costs; empty where there are none."""
-    students = {index for index, candidate in enumerate(runs.candidates) if not candidate.is_teacher}
-    of_cost = {cost: _members(fronts[cost]) & students for cost in COSTS if _members(fronts[cost]) & students}
-    best = [runs.candidates[index] for index in sorted(set.intersection(*of_cost.values()))] if of_cost else []
-    names = [f"{candidate.name} ({VARIANT_NAMES[candidate.variant]})" for candidate in best]
-    return {"costs": list(of_cost), "names": names} if best else {}
-
-
-def _members(fronts: Front) -> set[int]:
-    return set().union(*fronts.values())
-
-
-def _in_unit(candidate: Candidate, cost: Cost) -> float:
-    value: float = getattr(candidate, cost)
-    return value / 1e6 if cost == "size" else value
+    students = [each for each in runs.candidates if not each.is_teacher]
+    of_cost = {cost: members for cost, members in on_fronts.items() if members & {*students}}
+    names = [
+        f"{each.name} ({VARIANT_NAMES[each.variant]})"
+        for each in students
+        if of_cost and all(each in members for members in of_cost.values())
+    ]
+    return f"On the Pareto front of {' and '.join(of_cost)}: {', '.join(names)}." if names else ""

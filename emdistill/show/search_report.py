@@ -1,6 +1,5 @@
 """What a search tells people: a line per trial, the table, the record as JSON, and the page."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -8,12 +7,12 @@ from statistics import pstdev
 from typing import Any
 
 from emdistill.console import Table, counted, say_scores
-from emdistill.files import write_whole
+from emdistill.files import write_json
 from emdistill.search.genes import gene_name, gene_pairs
 from emdistill.search.layer_mapping import SearchResult
 from emdistill.search.shared_study import GeneTrial, Proposer
 from emdistill.show.charts import progress
-from emdistill.show.page import Chart, write_page
+from emdistill.show.page import Chart, Command, Notes, Section, Text, Verdict, write_sections
 
 SEARCHES: tuple[Proposer, ...] = ("genetic", "random")
 
@@ -60,7 +59,7 @@ def write_record(path: Path, result: SearchResult, *, status: str, about: Mappin
         "spread": _spread(result),
         "trials": [_plain(trial) for trial in result.trials],
     }
-    write_whole(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    write_json(path, record)
 
 
 def write_search_report(path: Path, result: SearchResult, *, notes: Sequence[str], command: str) -> None:
@@ -72,17 +71,17 @@ def write_search_report(path: Path, result: SearchResult, *, notes: Sequence[str
     }
     levels = {trial.name: trial.fitness for trial in result.finished("heuristic")}
     figure = progress(searches, levels, x="different mappings evaluated", y="mean score of the short distillations")
-    write_page(
-        path,
-        "search",
-        title=f"Which layer should teach which: {', '.join(result.best.scores)}",
-        best=result.best,
-        gene=gene_name(result.best.gene),
-        table=search_table(result),
-        notes=notes,
-        chart=Chart("", figure, "A dot per mapping; steps: the best so far; dashed: the usual mappings."),
-        command=command,
-    )
+    chart = Chart("", figure, "A dot per mapping; steps: the best so far; dashed: the usual mappings.")
+    best = result.best
+    name = f"{gene_name(best.gene)} ({best.name})" if best.name else gene_name(best.gene)
+    judgement = Verdict(f"The best mapping is {name}, with a mean score of {best.fitness:.4f}.")
+    luck = Text("The best of many is partly luck.")
+    sections = [
+        Section("", [judgement, search_table(result), Notes(notes)]),
+        Section("The search", [chart]),
+        Section("What it is worth, over seeds and on dev", [luck, Command(command)]),
+    ]
+    write_sections(path, f"Which layer should teach which: {', '.join(best.scores)}", sections)
 
 
 def _rows(result: SearchResult) -> list[tuple[str, GeneTrial]]:

@@ -22,7 +22,6 @@ from emdistill.runs.comparison import (
     EntryResult,
     PairedDifference,
     compare_entries,
-    finding,
     holm,
     paired_difference,
     read_comparison,
@@ -52,7 +51,7 @@ def test_interval_and_p_are_those_of_the_paired_t_test(seeds: int, draw: int) ->
     assert ours.p == pytest.approx(theirs.pvalue)
     assert ours.wins + ours.ties + ours.losses == seeds
     # the interval leaves out 0 exactly where p is below 5 %
-    shown = finding(ours.p, ours.mean) != "no difference shown"
+    shown = ours.finding != "no difference shown"
     assert shown == (interval.low > 0 or interval.high < 0)
 
 
@@ -64,13 +63,13 @@ def test_a_difference_by_hand() -> None:
     assert (found.wins, found.ties, found.losses) == (3, 0, 0)
     # of Student's t with 2 degrees: p = 1 - t/√(2 + t²), t = 0.04 / 0.011547 = √12
     assert found.p == pytest.approx(1 - math.sqrt(12 / 14))
-    assert finding(found.p, found.mean) == "no difference shown"
+    assert found.finding == "no difference shown"
     assert paired_difference([0.5, 0.6, 0.4], [0.5, 0.5, 0.5]).ties == 1
 
 
 def test_one_seed_shows_nothing() -> None:
     assert paired_difference([0.9], [0.1]) == PairedDifference(pytest.approx(0.8), None, None, 1, 0, 0, None)
-    assert finding(None, 0.8) == "no difference shown"
+    assert PairedDifference(0.8, None, None, 1, 0, 0, None).finding == "no difference shown"
 
 
 def test_equal_scores_are_no_difference_and_no_nan() -> None:
@@ -83,7 +82,7 @@ def test_differences_that_do_not_vary_are_judged_by_their_sign(seeds: int, verdi
     values, baseline = ([0.75, 0.25] * 3)[:seeds], ([0.76, 0.26] * 3)[:seeds]
     found = paired_difference(values, baseline)
     assert found == PairedDifference(pytest.approx(-0.01), None, None, 0, 0, seeds, 2.0 ** (1 - seeds))
-    assert finding(found.p, found.mean) == verdict
+    assert found.finding == verdict
 
 
 @pytest.mark.parametrize(("values", "baseline"), [([], []), ([0.5], [0.5, 0.6])])
@@ -100,9 +99,9 @@ def test_holm_by_hand() -> None:
 
 
 def test_the_finding_needs_a_p_below_5_percent() -> None:
-    assert finding(0.049, 0.1) == "better"
-    assert finding(0.049, -0.1) == "worse"
-    assert finding(0.05, 0.1) == "no difference shown"
+    assert PairedDifference(0.1, None, None, 1, 0, 0, 0.049).finding == "better"
+    assert PairedDifference(-0.1, None, None, 1, 0, 0, 0.049).finding == "worse"
+    assert PairedDifference(0.1, None, None, 1, 0, 0, 0.05).finding == "no difference shown"
 
 
 def entry(name: str, scores: dict[int, float]) -> EntryResult:

@@ -6,13 +6,15 @@ from typing import get_args
 import numpy as np
 import plotly.graph_objects as plotly
 import pytest
+from messages import unnamed
+from pages import Page, of_kind
 from scipy.special import expit
 from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score
 
+from emdistill.console import Table
 from emdistill.runs.answers import Predictions
 from emdistill.show import page
-from emdistill.show.contents import Section
-from emdistill.show.page import render, write_page
+from emdistill.show.page import Row, Section, write_sections
 from emdistill.show.sections.answers import ANSWERS
 from emdistill.show.sections.disagreement import DISAGREEMENTS, disagreement_section, spans_section, words_section
 from emdistill.states import Link
@@ -48,22 +50,19 @@ def test_every_link_has_its_section_and_every_kind_its_wording() -> None:
 def test_every_link_fills_the_templates_with_charts_that_plotly_takes(link: Link, tmp_path: Path) -> None:
     given = predictions(link)
     heading, make = ANSWERS[link]
-    values = {"rows": len(given), "notes": [], "table": None} | make(given, NAMES[link])
-    body = render("sections/answers.html", **values)
-    section = disagreement_section(given, NAMES[link], link)
-    far = render("sections/disagreement.html", **section.values)
-    sections = [("answers", heading, body), ("disagreement", section.heading, far)]
-    write_page(tmp_path / "page.html", "run", title="t", sections=sections)
-    charts = [chart for row in values["charts"] for chart in row]
+    parts = make(given, NAMES[link])
+    sections = [Section(heading, parts), disagreement_section(given, NAMES[link], link)]
+    write_sections(tmp_path / "page.html", "t", sections)
+    charts = [chart for row in of_kind(Row, parts) for chart in row]
     assert len(charts) >= 2
     for chart in charts:
         plotly.Figure(chart.figure)
-    assert f"{ROWS} rows" in body
+    assert not unnamed(" ".join(Page(tmp_path / "page.html").texts["p"]), f"{ROWS} rows")
 
 
 def test_labels_have_precision_recall_and_f1_of_both_models() -> None:
     given = predictions("sigmoid")
-    table = ANSWERS["sigmoid"][1](given, NAMES["sigmoid"])["table"]
+    (table,) = of_kind(Table, ANSWERS["sigmoid"][1](given, NAMES["sigmoid"]))
     for name, count, *cells in table.lines:
         place = NAMES["sigmoid"].index(name)
         gold = given.labels[:, place] > 0
@@ -82,21 +81,21 @@ def test_the_least_frequent_of_many_labels_are_left_out_and_that_is_said() -> No
     labels[:, 5:] = np.tri(30, 20)
     logits = np.zeros((30, 25), dtype=np.float32)
     given = Predictions(["t"] * 30, [None] * 30, labels, logits, logits)
-    values = ANSWERS["sigmoid"][1](given, [f"label {place}" for place in range(25)])
-    assert [line[0] for line in values["table"].lines] == [f"label {place}" for place in range(5, 25)]
-    assert "25" in values["notes"][0]
+    table, note, _ = ANSWERS["sigmoid"][1](given, [f"label {place}" for place in range(25)])
+    assert [line[0] for line in table.lines] == [f"label {place}" for place in range(5, 25)]
+    assert "25" in note
 
 
 def test_confusion_counts_rows_by_gold_label_and_answer() -> None:
     given = predictions("softmax")
-    _, matrices = ANSWERS["softmax"][1](given, NAMES["softmax"])["charts"]
+    _, matrices = of_kind(Row, ANSWERS["softmax"][1](given, NAMES["softmax"]))
     for chart, logits in zip(matrices, (given.teacher, given.student), strict=True):
         counts = [[cell[0] for cell in line] for line in chart.figure["data"][0]["customdata"]]
         assert counts == confusion_matrix(given.labels, logits.argmax(axis=1)).tolist()
 
 
 def lines_of(section: Section) -> list[list[str]]:
-    return [list(line) for line in section.values["table"].lines]
+    return [list(line) for table in of_kind(Table, section.parts) for line in table.lines]
 
 
 def test_rows_of_several_labels_name_those_that_hold_and_the_likeliest_of_none() -> None:
@@ -105,7 +104,7 @@ def test_rows_of_several_labels_name_those_that_hold_and_the_likeliest_of_none()
     student = np.array([[2.0, 3.0, -1.0], [-3.0, -1.0, -1.5]], dtype=np.float32)
     given = Predictions(["first", "second"], [None, None], labels, teacher, student)
     section = disagreement_section(given, NAMES["sigmoid"], "sigmoid")
-    assert "1 of 2 rows" in section.values["sentence"]
+    assert "1 of 2 rows" in section.parts[0]
     first, second = lines_of(section)
     assert first[:4] == ["first", "rude, never", "rude (0.88), never (0.73)", "rude (0.88), loud (0.95)"]
     assert second[:4] == ["second", "none", "none; loud (0.27)", "none; loud (0.27)"]
@@ -126,20 +125,21 @@ def test_spans_are_told_apart_by_question_and_listed_by_disagreement(tmp_path: P
     teacher, student = ends((0, 1), (2, 2), (1, 1)), ends((0, 0), (2, 2), (1, 1))
     questions = ["what is it?", "And who?", "is it?"]
     given = Predictions(questions, ["ab cd ef"] * 3, labels, teacher, student, words)
-    values = ANSWERS["positions"][1](given, ("start", "end"))
-    assert values["table"].lines == [
+    table, row = ANSWERS["positions"][1](given, ("start", "end"))
+    assert table.lines == [
         ["what", "1", "1.000", "1.000", "0.000", "0.667"],
         ["who", "1", "1.000", "1.000", "1.000", "1.000"],
         ["others", "1", "1.000", "1.000", "1.000", "1.000"],
     ]
-    for chart in (chart for row in values["charts"] for chart in row):
+    for chart in row:
         plotly.Figure(chart.figure)
     section = spans_section(given)
-    assert "2 of 3 questions" in section.values["sentence"]
+    assert "2 of 3 questions" in section.parts[0]
     ((texts, *cells),) = lines_of(section)
     assert texts == "what is it?\nab cd ef"
     assert [cell.partition(" (")[0] for cell in cells[:3]] == ["ab cd", "ab cd", "ab"]
-    assert "ab cd" in render("sections/disagreement.html", **section.values)
+    write_sections(tmp_path / "page.html", "t", [section])
+    assert "ab cd" in Page(tmp_path / "page.html").texts["td"]
 
 
 def test_rows_on_which_both_agree_wholly_are_left_out() -> None:
@@ -147,7 +147,7 @@ def test_rows_on_which_both_agree_wholly_are_left_out() -> None:
     given = Predictions(["a", "b"], [None, "c"], np.array([1.0, 2.5]), logits, logits + np.float32([[0.0], [0.5]]))
     section = disagreement_section(given, (), "identity")
     assert lines_of(section) == [["b\nc", "2.5", "2.00", "2.50", "0.50", "1"]]
-    assert "0.250" in section.values["sentence"]
+    assert "0.250" in section.parts[0]
 
 
 TAGS = ("O", "B-x", "B-y", "I-x", "I-y")
@@ -165,18 +165,17 @@ def tagged() -> Predictions:
 
 
 def test_entities_are_scored_by_type_and_words_beside_each_other() -> None:
-    values = ANSWERS["softmax"][1](tagged(), TAGS)
-    assert [line[:2] for line in values["table"].lines] == [["x", "2"], ["y", "1"]]
-    assert [line[2:] for line in values["table"].lines] == [["1.000"] * 6, ["1.000"] * 3 + ["0.000"] * 3]
+    (table,) = of_kind(Table, ANSWERS["softmax"][1](tagged(), TAGS))
+    assert [line[:2] for line in table.lines] == [["x", "2"], ["y", "1"]]
+    assert [line[2:] for line in table.lines] == [["1.000"] * 6, ["1.000"] * 3 + ["0.000"] * 3]
     section = words_section(tagged(), TAGS)
-    assert "4 of 5 words" in section.values["sentence"]
-    first, second = section.values["table"].lines
+    assert "4 of 5 words" in section.parts[0]
+    first, second = lines_of(section)
     assert first[:2] == ["Ann in New York", "York: I-y"]
     assert first[2].startswith("York: I-y (")
     assert first[3].startswith("York: B-y (")
     assert second[1] == "Bob: B-x"
-    assert "<table" in render("sections/answers.html", **{"rows": 2, "notes": []} | values)
 
 
 def test_plain_tags_have_no_entities() -> None:
-    assert ANSWERS["softmax"][1](tagged(), ("a", "b", "c", "d", "e"))["table"] is None
+    assert not of_kind(Table, ANSWERS["softmax"][1](tagged(), ("a", "b", "c", "d", "e")))

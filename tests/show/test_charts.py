@@ -25,7 +25,7 @@ def all_charts() -> dict[str, Figure]:
     series = {"loss": ([1.0, 2.0], [3.0, None]), "a_term": ([1.0, 2.0], [0.02, 0.01])}
     layers = {str(layer): ([0.0, 1.0], [0.1, 0.2]) for layer in range(12)}
     return {
-        "lines": charts.lines(series, x="step", y="loss", stages=[("a", 0), ("b", 2)], logarithmic=True),
+        "lines": charts.lines(series, x="step", y="loss", stages=[("a", 0), ("b", 2)], scale="log"),
         "layers": charts.lines(layers, x="step", y="weight", layers=True, level=0.5),
         "sankey": flow_charts.flow_sankey(FLOW),
         "heatmap": flow_charts.flow_heatmap(FLOW, 0.5),
@@ -131,7 +131,7 @@ def test_logarithmic_axes_have_few_ticks() -> None:
     assert (
         axis["tickvals"] == [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0][: len(axis["tickvals"])]
     )
-    wide = charts.lines({"a": ([0, 1], [1e-6, 1e3])}, x="", y="", logarithmic=True)["layout"]["yaxis"]
+    wide = charts.lines({"a": ([0, 1], [1e-6, 1e3])}, x="", y="", scale="log")["layout"]["yaxis"]
     assert all(np.log10(tick) == pytest.approx(round(np.log10(tick))) for tick in wide["tickvals"])
 
 

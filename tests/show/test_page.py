@@ -1,17 +1,31 @@
 """The page: what is in it, what may run in it, where its script stands; no text of it is taken for HTML."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import pytest
 from pages import Page
 
 from emdistill.console import ReportRow, Table, comparison_table, markdown
-from emdistill.show import page as module
 from emdistill.show.charts import DARK, lines
-from emdistill.show.page import PLOTLY, Chart, Frame, Slider, code_span, plain_line, share_script, write_page
+from emdistill.show.page import (
+    PLOTLY,
+    Chart,
+    Command,
+    Frame,
+    Notes,
+    Row,
+    Section,
+    Slider,
+    Small,
+    code_span,
+    plain_line,
+    share_script,
+    write_page,
+    write_sections,
+)
 
 ROWS = [
     ReportRow("teacher", {"accuracy": 0.8333, "f1": 0.881}, 22_713_216, 90_852_864, 12.34),
@@ -19,24 +33,15 @@ ROWS = [
 ]
 NASTY = "</pre></title></script><script>alert('x')</script><!--<script> \"q\" & <img src=x onerror=y>"
 CHART = Chart("Title", lines({"a": ([0, 1], [1, 2])}, x="x", y="y"), "Caption.")
-EVERYTHING = """
-{{ blocks.table(table) }}{{ blocks.items(items) }}{{ blocks.row(charts) }}
-{% if slider %}{{ blocks.slider(slider) }}{% endif %}{{ blocks.command(command) }}
-"""
 
 
-@pytest.fixture
-def everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A template of all that pages are made of."""
-    environment = module._environment()
-    own = jinja2.ChoiceLoader([environment.loader, jinja2.DictLoader({"everything.html": EVERYTHING})])
-    monkeypatch.setattr(environment, "loader", own)
-
-
-def written(folder: Path, *, title: str = "t", name: str = "report.html", **values: Any) -> Page:
-    usual = {"table": Table(["a"], [["b"]]), "items": [], "charts": [], "slider": None, "command": "c"}
+def written(
+    folder: Path, *, title: str = "t", name: str = "report.html", table: Table | None = None,
+    items: Sequence[str] = (), charts: Sequence[Chart] = (), slider: Slider | None = None, command: str = "c",
+) -> Page:  # fmt: skip
+    parts = [table or Table(["a"], [["b"]]), Notes(items), Row(charts), slider, Command(command)]
     folder.mkdir(parents=True, exist_ok=True)
-    write_page(folder / name, "everything", title=title, **usual | values)
+    write_sections(folder / name, title, [Section("", parts)])
     return Page(folder / name)
 
 
@@ -45,7 +50,16 @@ def slider(*labels: str) -> Slider:
     return Slider("step", [CHART, CHART], frames)
 
 
-pytestmark = pytest.mark.usefixtures("everything")
+def test_sections_without_parts_are_left_out_and_links_lead_to_the_others(tmp_path: Path) -> None:
+    said = Small("press `<b>` or `x`")
+    sections = [Section(name, [None, said, Notes()], name) for name in "abcd"]
+    write_sections(tmp_path / "page.html", "t", [*sections, Section("e", [None, Notes(), Row()], "e")])
+    page = Page(tmp_path / "page.html")
+    assert page.texts["h2"] == page.texts["a"][:4] == [*"abcd"]
+    assert [link["href"] for link in page.named("a")] == ["#a", "#b", "#c", "#d"]
+    assert page.texts["p"] == ["press <b> or x"] * 4
+    assert page.named("p")[0] == {"class": "small"}
+    assert len(page.named("code")) == 8
 
 
 def test_the_table_is_the_one_of_the_other_reports(tmp_path: Path) -> None:
@@ -145,7 +159,7 @@ def test_equal_input_gives_equal_bytes_and_an_old_page_is_replaced(tmp_path: Pat
 def test_a_value_that_is_missing_is_an_error_and_the_old_page_stays(tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text("old")
     with pytest.raises(jinja2.UndefinedError):
-        write_page(tmp_path / "report.html", "everything", title="t")
+        write_page(tmp_path / "report.html", "results", title="t")
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("report.html", "old")]
 
 

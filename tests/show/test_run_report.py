@@ -10,13 +10,13 @@ import numpy as np
 import plotly.graph_objects as plotly
 import pytest
 from messages import names, unnamed
-from pages import Page
+from pages import Page, of_kind
 from run_folders import add_flows, add_gate, add_predictions, read_record, write_record, write_run_folder
 
 from emdistill.errors import DataError, OutputError
 from emdistill.runs.flows import FlowRecord
 from emdistill.show import sections
-from emdistill.show.page import PLOTLY
+from emdistill.show.page import PLOTLY, Row, Slider
 from emdistill.show.run_report import write_run_report
 from emdistill.show.sections import SECTIONS
 from emdistill.show.sections.flow import flow_section, thinned
@@ -51,11 +51,10 @@ def run(tmp_path: Path) -> Path:
     return write_run_folder(tmp_path / "run")
 
 
-def test_every_section_is_a_file_with_a_template_and_stands_in_the_table() -> None:
-    folder = Path(sections.__file__).parent
-    files = {file.stem for file in folder.glob("*.py")} - {"__init__"}
+def test_every_section_is_a_file_and_stands_in_the_table() -> None:
+    files = {file.stem for file in Path(sections.__file__).parent.glob("*.py")} - {"__init__"}
     assert list(SECTIONS) == [make.__name__ for make in SECTIONS.values()]
-    assert files == set(SECTIONS) == {file.stem for file in (folder.parent / "templates" / "sections").iterdir()}
+    assert files == set(SECTIONS)
 
 
 def test_a_whole_run_has_every_part(run: Path) -> None:
@@ -180,7 +179,7 @@ def test_the_slider_has_every_record_of_all_stages() -> None:
         FlowRecord(2, "a", {"one": [[1.0, 0.0]]}),
         FlowRecord(1, "b", {"one": [[0.0, 3.0]]}),
     ]
-    slider = flow_section(records, {"a": 0, "b": 10}).values["slider"]
+    (slider,) = of_kind(Slider, flow_section(records, {"a": 0, "b": 10}).parts)
     assert [frame.label for frame in slider.frames] == [
         "stage a, step 1, 0.500 of the mass moved (two)",
         "stage a, step 2",
@@ -196,9 +195,9 @@ def test_the_slider_has_every_record_of_all_stages() -> None:
 
 def test_a_fixed_mapping_has_one_picture(run: Path) -> None:
     records = [FlowRecord(step, "a", {"one": [[1.0, 0.0], [0.0, 1.0]]}) for step in (1, 2)]
-    values = flow_section(records, {}).values
-    assert values["slider"] is None
-    assert len(values["charts"]) == 2
+    parts = flow_section(records, {}).parts
+    assert not of_kind(Slider, parts)
+    assert [len(row) for row in of_kind(Row, parts)] == [2]
     assert weight_rows(records, {}) == []
 
 

@@ -203,9 +203,9 @@ def test_a_page_has_every_score_and_charts_of_the_worst() -> None:
     gold, teacher, student = drawn()
     student[:, 1] = np.random.default_rng(3).normal(size=80)
     given = Predictions([f"text {row}" for row in range(80)], [None] * 80, gold, teacher, student)
-    values = ANSWERS["identity"][1](given, TASK.labels)
-    assert "'arousal'" in values["notes"][0]
-    for line, at in zip(values["table"].lines, range(2), strict=True):
+    table, note, _ = ANSWERS["identity"][1](given, TASK.labels)
+    assert "'arousal'" in note
+    for line, at in zip(table.lines, range(2), strict=True):
         there = ~np.isnan(gold[:, at])
         own = gold[there, at]
         cells = [TASK.labels[at], str(there.sum())]
@@ -214,7 +214,7 @@ def test_a_page_has_every_score_and_charts_of_the_worst() -> None:
             cells += [f"{pearsonr(answers, own)[0]:.3f}", f"{spearmanr(answers, own)[0]:.3f}", f"{error:.3g}"]
         assert list(line) == cells
     section = disagreement_section(given, TASK.labels, "identity")
-    first = list(section.values["table"].lines[0])
+    first = list(section.parts[1].lines[0])
     row = int(first[-1])
     assert row == np.abs(teacher.astype(np.float64) - student).max(axis=1).argmax()
     assert first[2] == f"valence {teacher[row, 0]:#.3g}, arousal {teacher[row, 1]:#.3g}"

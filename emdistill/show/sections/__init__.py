@@ -1,8 +1,9 @@
-"""The sections of a run's page, in their order: a file here, its template of the same name, and a line in SECTIONS."""
+"""The sections of a run's page, in their order: a file here, and a line in SECTIONS."""
 
 from collections.abc import Callable
 
-from emdistill.show.contents import Contents, Section
+from emdistill.runs.distillation import Distillation
+from emdistill.show.page import Section
 from emdistill.show.sections.answers import answers
 from emdistill.show.sections.baselines import baselines
 from emdistill.show.sections.configuration import configuration
@@ -13,7 +14,7 @@ from emdistill.show.sections.latency import latency
 from emdistill.show.sections.loss import loss
 from emdistill.show.sections.weights import weights
 
-SECTIONS: dict[str, Callable[[Contents], Section | None]] = {
+SECTIONS: dict[str, Callable[[Distillation], Section | None]] = {
     "glance": glance,
     "baselines": baselines,
     "latency": latency,

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,10 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from emdistill.console import Table
 from emdistill.runs.answers import Predictions
+from emdistill.runs.distillation import Distillation
 from emdistill.show import answer_charts
 from emdistill.show.answer_statistics import Bins, Matrix, calibration_error, largest, reliability_bins
-from emdistill.show.contents import Contents, Section
-from emdistill.show.page import Chart
+from emdistill.show.page import Chart, Part, Row, Section, Small
 from emdistill.states import NO_CLASS, Link
 from emdistill.tasks import find_kind
 from emdistill.tasks.answers import flat
@@ -29,28 +29,37 @@ MOST_POINTS = 800
 QUESTION_WORDS = frozenset(["what", "who", "whom", "whose", "when", "where", "which", "why", "how"])
 OTHER = "others"
 
-Values = dict[str, Any]
+RIGHTNESS = ("precision", "recall", "F1")
+AT_HALF = "a label is given where its probability is above one half; 0 where it is never given, or never there"
+SURELY = ("Confidence", "How many answers are given how surely.")
+
+Parts = list[Part | None]
 
 
-def answers(contents: Contents) -> Section | None:
+def answers(run: Distillation) -> Section | None:
     """None for raw text, and for a run that has not been scored."""
-    task, predictions = contents.run.task, contents.answers
-    if task is None or (predictions is None and not contents.run.student_scores):
+    task, predictions = run.task, run.predictions
+    if task is None or (predictions is None and not run.student_scores):
         return None
-    heading, values = "Answers", {"rows": 0, "charts": [], "notes": [], "table": None}
-    if predictions is not None:
-        heading, make = ANSWERS[find_kind(task.kind).link]
-        values |= {"rows": len(predictions)} | make(predictions, task.labels)
-    return Section(heading, values)
+    if predictions is None:
+        hint = (
+            "The answers to each row were not kept: the command below with `--overwrite` keeps them, and this page "
+            "then shows calibration, confusion and disagreement."
+        )
+        return Section("Answers", [Small(hint)])
+    heading, make = ANSWERS[find_kind(task.kind).link]
+    rows = Small(f"On the {len(predictions):,} rows of the development set.")
+    return Section(heading, [rows, *make(predictions, task.labels)])
 
 
-def classes(predictions: Predictions, labels: Sequence[str]) -> Values:
+def classes(predictions: Predictions, labels: Sequence[str]) -> Parts:
     """The reliability diagram with both calibration errors, and a confusion matrix for each model.
 
     Of words that have tags also the scores of each type of entities.
     """
-    gold, logits = flat(predictions.labels).astype(np.int64), logits_of(predictions)
-    logits, gold = {name: values[gold != NO_CLASS] for name, values in logits.items()}, gold[gold != NO_CLASS]
+    gold = flat(predictions.labels).astype(np.int64)
+    logits = {name: values[gold != NO_CLASS] for name, values in logits_of(predictions).items()}
+    gold = gold[gold != NO_CLASS]
     chosen = {name: values.argmax(axis=1) for name, values in logits.items()}
     bins = {
         name: reliability_bins(softmax(values, axis=1).max(axis=1), chosen[name] == gold)
@@ -62,39 +71,33 @@ def classes(predictions: Predictions, labels: Sequence[str]) -> Values:
         counts = confusion_matrix(places[gold], places[answer], labels=range(len(names)))
         figure = answer_charts.confusion_heatmap(names, counts)
         matrices.append(Chart(f"Confusion: {name}", figure, "Shares of each gold label's rows."))
-    calibration = _calibration(bins, "Answers are binned by their probability", "a model is surer than it is right")
-    of = "rows" if predictions.words is None else "words"
-    figure = answer_charts.confidence_bars(bins, of)
-    confidence = Chart("Confidence", figure, "How many answers are given how surely.")
+    binned, of = "Answers are binned by their probability", "rows" if predictions.words is None else "words"
     cut = f"The {MOST_CLASSES - 1} most frequent of {len(labels)} classes; the rest together."
-    table = None if predictions.words is None else entity_table(predictions, labels)
-    return {
-        "table": table,
-        "charts": [[calibration, confidence], matrices],
-        "notes": [cut] * (len(names) < len(labels)),
-    }
+    return [
+        None if predictions.words is None else entity_table(predictions, labels),
+        Small(cut) if len(names) < len(labels) else None,
+        calibration(bins, binned, "a model is surer than it is right", of),
+        Row(matrices),
+    ]
 
 
 def entity_table(predictions: Predictions, labels: Sequence[str]) -> Table | None:
     """Precision, recall and F1 of each type of entities; None where the tags spell none."""
     if find_scheme(labels) is None:
         return None
-    models = {"teacher": predictions.teacher, "student": predictions.student}
     gold = [tags_of(row, labels) for row in predictions.labels]
-    scores = {
-        name: entity_scores(gold, [tags_of(row.argmax(axis=1), labels) for row in rows])
-        for name, rows in models.items()
-        if rows is not None
-    }
-    counts = {type_: score.support for of_model in scores.values() for type_, score in of_model.items()}
+    scores = [
+        entity_scores(gold, [tags_of(row.argmax(axis=1), labels) for row in rows])
+        for rows in predictions.models.values()
+    ]
+    counts = Counter({type_: score.support for of_model in scores for type_, score in of_model.items()})
     absent = EntityScore(0.0, 0.0, 0.0, 0)  # of a type that one model never answers
-    columns = [f"{name}\n{metric}" for name in scores for metric in ("precision", "recall", "F1")]
     lines = [
-        [type_, f"{count:,}", *(f"{value:.3f}" for each in scores.values() for value in each.get(type_, absent)[:3])]
-        for type_, count in sorted(counts.items(), key=lambda item: -item[1])
+        (type_, count, [value for of_model in scores for value in of_model.get(type_, absent)[:3]])
+        for type_, count in counts.most_common()
     ]
     caption = "an entity is right where its type, its first and its last word are"
-    return Table(["entities", "there are", *columns], lines, caption=caption)
+    return _table("entities", "there are", predictions, RIGHTNESS, lines, caption)
 
 
 def tags_of(row: NDArray[Any], labels: Sequence[str]) -> list[str]:
@@ -102,7 +105,7 @@ def tags_of(row: NDArray[Any], labels: Sequence[str]) -> list[str]:
     return [labels[int(tag)] if tag >= 0 else OUTSIDE for tag in row]
 
 
-def several_labels(predictions: Predictions, labels: Sequence[str]) -> Values:
+def several_labels(predictions: Predictions, labels: Sequence[str]) -> Parts:
     """Precision, recall and F1 of each label, and the calibration over all pairs of a row and a label."""
     gold, logits = predictions.labels > 0.5, logits_of(predictions)
     columns = [
@@ -111,61 +114,49 @@ def several_labels(predictions: Predictions, labels: Sequence[str]) -> Values:
         for column in precision_recall_fscore_support(gold, values > 0, average=None, zero_division=0.0)[:3]
     ]
     places = largest(gold.sum(axis=0).astype(np.float64), MOST_CLASSES)
-    metrics = [f"{name}\n{metric}" for name in logits for metric in ("precision", "recall", "F1")]
-    table = Table(
-        ["label", "rows\nthat have it", *metrics],
-        [[labels[at], f"{gold[:, at].sum():,}", *(f"{column[at]:.3f}" for column in columns)] for at in places],
-        caption="a label is given where its probability is above one half; 0 where it is never given, or never there",
-    )
+    lines = [(labels[at], int(gold[:, at].sum()), [column[at] for column in columns]) for at in places]
     bins = {name: reliability_bins(expit(values), gold) for name, values in logits.items()}
-    calibration = _calibration(
-        bins, "All pairs of a row and a label are binned by the label's probability", "labels hold less often than said"
-    )
-    figure = answer_charts.confidence_bars(bins, "labels of rows")
-    confidence = Chart("Probabilities", figure, "How many labels are given which probability.")
+    binned = "All pairs of a row and a label are binned by the label's probability"
+    given = ("Probabilities", "How many labels are given which probability.")
     cut = f"The {MOST_CLASSES} most frequent of {len(labels)} labels."
-    return {"table": table, "charts": [[calibration, confidence]], "notes": [cut] * (len(places) < len(labels))}
+    return [
+        _table("label", "rows\nthat have it", predictions, RIGHTNESS, lines, AT_HALF),
+        Small(cut) if len(places) < len(labels) else None,
+        calibration(bins, binned, "labels hold less often than said", "labels of rows", given),
+    ]
 
 
-def scores(predictions: Predictions, labels: Sequence[str]) -> Values:
+def scores(predictions: Predictions, labels: Sequence[str]) -> Parts:
     """Predicted against gold scores, and how the errors are spread.
 
     Of several scores a table of them all, and these charts of the one that the student correlates with least.
     """
-    columns = _score_columns(predictions, labels or ("score",))
-    worst = min(columns, key=lambda name: pearson(columns[name][1]["student"][:, None], columns[name][0]))
-    charts = _one_score(*columns[worst])
-    if not labels:
-        return charts
-    lines = [
-        [name, f"{len(gold):,}", *(cell for values in of_models.values() for cell in _correctness(values, gold))]
-        for name, (gold, of_models) in columns.items()
-    ]
-    models = columns[worst][1]
-    metrics = [f"{model}\n{metric}" for model in models for metric in ("Pearson", "Spearman", "|error|")]
-    table = Table(["score", "rows\nthat have it", *metrics], lines, caption="|error| is the mean over these rows")
-    note = f"The charts are of {worst!r}, with which the student's answers correlate least."
-    return charts | {"table": table, "notes": [note]}
-
-
-def _score_columns(predictions: Predictions, names: Sequence[str]) -> dict[str, tuple[Matrix, dict[str, Matrix]]]:
-    """Name -> (gold, answers by model) of each score, over the rows [n] that have it; without those that none has."""
     gold, logits = predictions.labels.reshape(len(predictions), -1), logits_of(predictions)
-    there = ~np.isnan(gold)
-    return {
+    columns: dict[str, tuple[Matrix, dict[str, Matrix]]] = {
         name: (gold[rows, place], {model: values[rows, place] for model, values in logits.items()})
-        for place, (name, rows) in enumerate(zip(names, there.T, strict=True))
+        for place, (name, rows) in enumerate(zip(labels or ("score",), ~np.isnan(gold).T, strict=True))
         if rows.any()
     }
+    worst = min(columns, key=lambda name: pearson(columns[name][1]["student"][:, None], columns[name][0]))
+    lines = [
+        (name, len(own), [value for answers in of_models.values() for value in _correctness(answers, own)])
+        for name, (own, of_models) in columns.items()
+    ]
+    caption, metrics = "|error| is the mean over these rows", ("Pearson", "Spearman", "|error|")
+    note = f"The charts are of {worst!r}, with which the student's answers correlate least."
+    several: Parts = [
+        _table("score", "rows\nthat have it", predictions, metrics, lines, caption), Small(note),
+    ]  # fmt: skip
+    return [*(several if labels else []), _one_score(*columns[worst])]
 
 
-def _correctness(answers: Matrix, gold: Matrix) -> list[str]:
+def _correctness(answers: Matrix, gold: Matrix) -> tuple[float, float, float]:
     """Pearson's and Spearman's correlation, and the mean distance."""
-    correlations = (measure(answers[:, None], gold) for measure in (pearson, spearman))
-    return [*(f"{value:.3f}" for value in correlations), f"{np.abs(answers - gold).mean():.3g}"]
+    column = answers[:, None]
+    return pearson(column, gold), spearman(column, gold), float(np.abs(answers - gold).mean())
 
 
-def _one_score(gold: Matrix, predicted: Mapping[str, Matrix]) -> Values:
+def _one_score(gold: Matrix, predicted: Mapping[str, Matrix]) -> Row:
     """The charts of one score; gold, and each model's answers: [rows]."""
     rows = len(gold)
     places = np.unique(np.linspace(0, rows - 1, min(MOST_POINTS, rows)).round().astype(int))
@@ -175,64 +166,62 @@ def _one_score(gold: Matrix, predicted: Mapping[str, Matrix]) -> Values:
     errors = {name: values - gold for name, values in predicted.items()}
     spread = ", ".join(f"{name} {values.mean():+.3g} ± {values.std():.3g}" for name, values in errors.items())
     spreads = Chart("Errors", answer_charts.error_histogram(errors), f"Mean error ± standard deviation: {spread}.")
-    return {"charts": [[Chart("Predicted against gold", figure, thinned), spreads]]}
+    return Row([Chart("Predicted against gold", figure, thinned), spreads])
 
 
-def spans(predictions: Predictions, labels: Sequence[str]) -> Values:
+def spans(predictions: Predictions, labels: Sequence[str]) -> Parts:
     """Exact match and F1 by how the question begins, and how often an answer of some probability matches."""
-    texts = _texts_and(predictions, predictions.labels)
-    gold = [[text[int(start) : int(end)] for start, end in answers] for text, answers in texts]
-    found = spans_of(predictions)
+    gold, answers = gold_spans(predictions), spans_of(predictions)
     some_unanswerable = not all(gold)
     scores = {
-        name: [
-            answer_score(answer, texts, some_unanswerable=some_unanswerable)
-            for (answer, _), texts in zip(answers, gold, strict=True)
-        ]
-        for name, answers in found.items()
+        name: np.array(
+            [
+                answer_score(answer, texts, some_unanswerable=some_unanswerable)[:2]
+                for (answer, _), texts in zip(of_model, gold, strict=True)
+            ]
+        )
+        for name, of_model in answers.items()
     }
     words = (re.findall(r"\w+", text.lower()) for text in predictions.texts)
-    begins = [next((word for word in question if word in QUESTION_WORDS), OTHER) for question in words]
-    lines = []
-    for begin, count in Counter(begins).most_common():
-        rows = [row for row, own in enumerate(begins) if own == begin]
-        means = [np.mean([of_model[row][:2] for row in rows], axis=0) for of_model in scores.values()]
-        lines.append([begin, f"{count:,}", *(f"{value:.3f}" for mean in means for value in mean)])
-    columns = [f"{name}\n{metric}" for name in scores for metric in ("exact match", "F1")]
+    begins = np.array([next((word for word in question if word in QUESTION_WORDS), OTHER) for question in words])
+    lines = [
+        (begin, count, [value for of_model in scores.values() for value in of_model[begins == begin].mean(axis=0)])
+        for begin, count in Counter(begins.tolist()).most_common()
+    ]
     bins = {
-        name: reliability_bins(np.array([share for _, share in found[name]]), np.array([s[0] > 0 for s in of_model]))
+        name: reliability_bins(np.array([share for _, share in answers[name]]), of_model[:, 0] > 0)
         for name, of_model in scores.items()
     }
     binned = "Answers are binned by the probability of their start times that of their end"
-    calibration = _calibration(bins, binned, "a model is surer than it matches")
-    confidence = Chart("Confidence", answer_charts.confidence_bars(bins), "How many answers are given how surely.")
-    return {
-        "table": Table(["question", "there are", *columns], lines, caption="by the question's first such word"),
-        "charts": [[calibration, confidence]],
-    }
+    caption, metrics = "by the question's first such word", ("exact match", "F1")
+    return [
+        _table("question", "there are", predictions, metrics, lines, caption),
+        calibration(bins, binned, "a model is surer than it matches"),
+    ]
+
+
+def gold_spans(predictions: Predictions) -> list[list[str]]:
+    """The texts that answer each row; none where it has no answer."""
+    return [
+        [(text or "")[int(start) : int(end)] for start, end in answers]
+        for text, answers in zip(predictions.pairs, predictions.labels, strict=True)
+    ]
 
 
 def spans_of(predictions: Predictions) -> dict[str, list[tuple[str, float]]]:
     """The answers of each model and their probabilities, '' for none where some text has none."""
     assert predictions.words is not None
     always = all(len(label) for label in predictions.labels)
-    models = {"teacher": predictions.teacher, "student": predictions.student}
-    found: dict[str, list[tuple[str, float]]] = {}
-    for name, logits in models.items():
-        if logits is not None:
-            rows = zip(predictions.words, logits, strict=True)
-            answers = [answered(words, row, always=always) for words, row in rows]
-            texts = _texts_and(predictions, answers)
-            found[name] = [("" if span is None else text[slice(*span)], share) for text, (span, share) in texts]
-    return found
+    answers: dict[str, list[tuple[str, float]]] = {}
+    for name, logits in predictions.models.items():
+        answers[name] = []
+        for text, words, row in zip(predictions.pairs, predictions.words, logits, strict=True):
+            span, share = answered(words, row, always=always)
+            answers[name].append(("" if span is None else (text or "")[slice(*span)], share))
+    return answers
 
 
-def _texts_and(predictions: Predictions, of_rows: Iterable[Any]) -> Iterator[tuple[str, Any]]:
-    """The texts in which answers stand, each with something of its row."""
-    return zip((text or "" for text in predictions.pairs), of_rows, strict=True)
-
-
-ANSWERS: dict[Link, tuple[str, Callable[[Predictions, Sequence[str]], Values]]] = {
+ANSWERS: dict[Link, tuple[str, Callable[[Predictions, Sequence[str]], Parts]]] = {
     "softmax": ("Calibration and confusion", classes),
     "sigmoid": ("Labels and calibration", several_labels),
     "identity": ("Scores and errors", scores),
@@ -241,15 +230,35 @@ ANSWERS: dict[Link, tuple[str, Callable[[Predictions, Sequence[str]], Values]]] 
 
 
 def logits_of(predictions: Predictions) -> dict[str, Matrix]:
-    """Logits [A, C] of all answers by model; the student's alone where the teacher's are absent."""
-    logits = {"teacher": predictions.teacher, "student": predictions.student}
-    return {name: flat(values).astype(np.float64) for name, values in logits.items() if values is not None}
+    """Logits [A, C] of all answers by model."""
+    return {name: flat(values).astype(np.float64) for name, values in predictions.models.items()}
 
 
-def _calibration(bins: Mapping[str, Bins], binned: str, below: str) -> Chart:
+def calibration(
+    bins: Mapping[str, Bins], binned: str, below: str, of: str = "rows", given: tuple[str, str] = SURELY
+) -> Row:
+    """The reliability diagram, and how many answers are given with which probability (its title and caption)."""
     errors = ", ".join(f"{name} {calibration_error(values):.3f}" for name, values in bins.items())
     caption = f"Expected calibration error: {errors}. {binned}; below the diagonal {below}."
-    return Chart("Calibration", answer_charts.reliability(bins), caption)
+    title, meaning = given
+    reliability = Chart("Calibration", answer_charts.reliability(bins), caption)
+    return Row([reliability, Chart(title, answer_charts.confidence_bars(bins, of), meaning)])
+
+
+Line = tuple[str, int, Sequence[float]]
+
+
+def _table(
+    name: str, count: str, predictions: Predictions, metrics: Sequence[str], lines: Iterable[Line], caption: str
+) -> Table:
+    """Lines of a name, how many there are, and these metrics of each model, under these headings."""
+    columns = [f"{model}\n{metric}" for model in predictions.models for metric in metrics]
+    forms = [".3g" if column.endswith("|error|") else ".3f" for column in columns]
+    cells = [
+        [name, f"{number:,}", *(f"{value:{form}}" for value, form in zip(values, forms, strict=True))]
+        for name, number, values in lines
+    ]
+    return Table([name, count, *columns], cells, caption=caption)
 
 
 def _frequent(gold: NDArray[np.int64], labels: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:

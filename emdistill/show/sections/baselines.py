@@ -1,14 +1,14 @@
 """What could be taken instead of the student, and whether the student is worth it."""
 
-from emdistill.show.contents import Contents, Section
+from emdistill.runs.distillation import Distillation
+from emdistill.show.page import Notes, Section, Verdict
 from emdistill.show.verdict import baseline_notes, baselines_table, verdict
 
 
-def baselines(contents: Contents) -> Section | None:
+def baselines(run: Distillation) -> Section | None:
     """The sentence, the table, and how each baseline was made; None where nothing was measured."""
-    record = contents.baselines
-    if record is None:
+    if (record := run.baselines) is None:
         return None
-    sentence, table = verdict(record), baselines_table(record).without_empty_columns()
-    values = {"verdict": sentence[:1].upper() + sentence[1:], "table": table, "notes": baseline_notes(record)}
-    return Section("Is it worth it?", values)
+    table, sentence = baselines_table(record).without_empty_columns(), verdict(record)
+    judgement = Verdict(f"{sentence[0].upper()}{sentence[1:]}.")
+    return Section("Is it worth it?", [judgement, table, Notes(baseline_notes(record))])

@@ -4,8 +4,9 @@ import json
 from typing import Any
 
 from emdistill.config import as_command
-from emdistill.console import ABSENT, Table
-from emdistill.show.contents import Contents, Section
+from emdistill.console import ABSENT
+from emdistill.runs.distillation import Distillation
+from emdistill.show.page import Command, Fold, Section, Small
 
 GROUPS = {
     "Data": (
@@ -21,9 +22,9 @@ GROUPS = {
 }  # fmt: skip
 
 
-def configuration(contents: Contents) -> Section:
+def configuration(run: Distillation) -> Section:
     """Options in groups; those of a later version stand under further options."""
-    record, task = contents.run.record, contents.run.task
+    record, task = run.record, run.task
     options = {name: _flat(name, value) for name, value in record.config.items()}
     groups = {title: [line for name in names for line in options.get(name, [])] for title, names in GROUPS.items()}
     further = options.keys() - {name for names in GROUPS.values() for name in names}
@@ -33,8 +34,9 @@ def configuration(contents: Contents) -> Section:
     versions = [[*pair] for pair in record.versions.items()]
     tables = [(title, ["option", "value"], lines) for title, lines in groups.items()]
     tables += [("Files read", ["name", "rows", "SHA-256"], hashes), ("Versions", ["package", "version"], versions)]
-    folds = [(title, Table(names, lines, words=range(len(names)))) for title, names, lines in tables if lines]
-    return Section("Configuration", {"command": as_command("distill", record.config), "folds": folds})
+    folds = [Fold(names, lines, title, words=range(len(names))) for title, names, lines in tables if lines]
+    cut = Small("Longer paths in the command are cut to their last part.")
+    return Section("Configuration", [Command(as_command("distill", record.config)), cut, *folds])
 
 
 def _flat(name: str, value: Any) -> list[list[str]]:

@@ -10,10 +10,11 @@ from scipy.special import expit, softmax
 
 from emdistill.console import Table
 from emdistill.runs.answers import Predictions
+from emdistill.runs.distillation import Distillation
 from emdistill.show.answer_statistics import Matrix, class_divergence, label_divergence, largest
 from emdistill.show.charts import cut
-from emdistill.show.contents import Contents, Section
-from emdistill.show.sections.answers import logits_of, spans_of, tags_of
+from emdistill.show.page import Section, Text
+from emdistill.show.sections.answers import gold_spans, logits_of, spans_of, tags_of
 from emdistill.states import Link
 from emdistill.tasks import find_kind
 
@@ -21,7 +22,7 @@ MOST_SENTENCES = 20
 MOST_LETTERS = 500
 MOST_WORDS = 6  # of a sentence
 HEADING = "Where student and teacher disagree most"
-HEADINGS = ("sentence", "gold", "teacher", "student", "disagreement", "row of dev")
+NONE = "no answer"
 LEAST_SHOWN = 0.005  # less is 0.00 in the table
 
 Row = NDArray[np.floating]
@@ -44,9 +45,9 @@ class Disagreement:
     gold: Callable[[Row, Sequence[str]], str]
 
 
-def disagreement(contents: Contents) -> Section | None:
+def disagreement(run: Distillation) -> Section | None:
     """None where the answers of both were not recorded."""
-    task, predictions = contents.run.task, contents.answers
+    task, predictions = run.task, run.predictions
     if task is None or predictions is None or predictions.teacher is None:
         return None
     link = find_kind(task.kind).link
@@ -59,67 +60,45 @@ def disagreement(contents: Contents) -> Section | None:
 
 def spans_section(predictions: Predictions) -> Section:
     """How often both answer a question alike, and the questions whose ends they place most differently."""
-    assert predictions.teacher is not None
-    sides = zip(predictions.teacher, predictions.student, strict=True)
+    sides = zip(*predictions.models.values(), strict=True)
     distances = np.array([class_divergence(teacher.T, student.T).sum() for teacher, student in sides])
     teacher, student = spans_of(predictions).values()
+    gold = gold_spans(predictions)
 
-    def written(answer: tuple[str, float]) -> str:
-        return f"{cut(answer[0], MOST_LETTERS) or 'no answer'} ({answer[1]:.2f})"
+    def cells(row: int) -> list[str]:
+        answers = [f"{cut(text, MOST_LETTERS) or NONE} ({share:.2f})" for text, share in (teacher[row], student[row])]
+        return [_sentences(predictions, row), "\n".join(dict.fromkeys(gold[row])) or NONE, *answers]
 
-    def gold(row: int) -> str:
-        texts = ((predictions.pairs[row] or "")[int(start) : int(end)] for start, end in predictions.labels[row])
-        return "\n".join(dict.fromkeys(texts)) or "no answer"
-
-    lines = [
-        [
-            _sentences(predictions.texts[row], predictions.pairs[row]), gold(row),
-            written(teacher[row]), written(student[row]), f"{distances[row]:.2f}", str(row),
-        ]
-        for row in largest(distances, MOST_SENTENCES)
-        if distances[row] >= LEAST_SHOWN
-    ]  # fmt: skip
     same = sum(one == other for (one, _), (other, _) in zip(teacher, student, strict=True))
     sentence = f"They give the same answer to {same:,} of {len(predictions):,} questions."
     measure = f"{DISAGREEMENTS['softmax'].measure}, summed over the answer's start and end"
-    table = Table(["question and text", *HEADINGS[1:]], lines, words=range(len(HEADINGS)))
-    return Section(HEADING, {"sentence": sentence, "measure": measure, "table": table})
+    return _section(sentence, measure, distances, cells, first="question and text")
 
 
 def words_section(predictions: Predictions, labels: Sequence[str]) -> Section:
     """How often words get the same tag, and the sentences that have the words of the largest distances."""
-    assert predictions.teacher is not None
-    sides = zip(predictions.teacher, predictions.student, strict=True)
+    assert predictions.words is not None
+    places, sides = predictions.words, list(zip(*predictions.models.values(), strict=True))
     distances = [class_divergence(teacher, student) for teacher, student in sides]
-    of_rows = np.array([of_words.max() for of_words in distances])
-    lines = [
-        [*_tags(predictions, row, distances[row], labels), f"{of_rows[row]:.2f}", str(row)]
-        for row in largest(of_rows, MOST_SENTENCES)
-        if of_rows[row] >= LEAST_SHOWN
-    ]
+
+    def cells(row: int) -> list[str]:
+        """The sentence, and the gold, the teacher's and the student's tags of its words that both tag otherwise."""
+        text, (teacher, student) = predictions.texts[row], sides[row]
+        differ = np.flatnonzero(teacher.argmax(axis=1) != student.argmax(axis=1))[:MOST_WORDS]
+        shown = differ if len(differ) else [distances[row].argmax()]
+        gold = tags_of(predictions.labels[row], labels)
+        columns = [
+            [gold[place] for place in shown],
+            *([_one_class(logits[place], labels) for place in shown] for logits in (teacher, student)),
+        ]
+        words = [text[slice(*places[row][int(place)])] for place in shown]
+        tags = ["\n".join(map(": ".join, zip(words, column, strict=True))) for column in columns]
+        return [cut(text, MOST_LETTERS), *tags]
+
     teacher, student = (logits.argmax(axis=1) for logits in logits_of(predictions).values())
     sentence = f"They give the same tag to {(teacher == student).sum():,} of {len(teacher):,} words."
     measure = f"of the word on which they differ most, {DISAGREEMENTS['softmax'].measure}"
-    table = Table([*HEADINGS], lines, words=range(len(HEADINGS)))
-    return Section(HEADING, {"sentence": sentence, "measure": measure, "table": table})
-
-
-def _tags(predictions: Predictions, row: int, distances: Matrix, labels: Sequence[str]) -> list[str]:
-    """A sentence, and the gold, the teacher's and the student's tags of its words that both tag otherwise."""
-    assert predictions.teacher is not None
-    assert predictions.words is not None
-    teacher, student = predictions.teacher[row], predictions.student[row]
-    differ = np.flatnonzero(teacher.argmax(axis=1) != student.argmax(axis=1))[:MOST_WORDS]
-    places = differ if len(differ) else np.array([distances.argmax()])
-    text = predictions.texts[row]
-    gold = tags_of(predictions.labels[row], labels)
-    words = [text[slice(*predictions.words[row][place])] for place in places]
-    columns = [
-        [gold[place] for place in places],
-        *([_one_class(logits[place], labels) for place in places] for logits in (teacher, student)),
-    ]
-    tags = ["\n".join(f"{word}: {tag}" for word, tag in zip(words, column, strict=True)) for column in columns]
-    return [cut(text, MOST_LETTERS), *tags]
+    return _section(sentence, measure, np.array([of_words.max() for of_words in distances]), cells)
 
 
 def disagreement_section(predictions: Predictions, labels: Sequence[str], link: Link) -> Section:
@@ -131,21 +110,31 @@ def disagreement_section(predictions: Predictions, labels: Sequence[str], link: 
     else:
         same = kind.same(teacher, student).sum()
         sentence = f"They give the same answer on {same:,} of {len(predictions):,} rows."
+
+    def cells(row: int) -> list[str]:
+        answers = [kind.answer(logits[row], labels) for logits in (teacher, student)]
+        return [_sentences(predictions, row), kind.gold(predictions.labels[row], labels), *answers]
+
+    return _section(sentence, kind.measure, distances, cells)
+
+
+def _section(
+    sentence: str, measure: str, distances: Matrix, cells: Callable[[int], list[str]], first: str = "sentence"
+) -> Section:
+    """The sentence, and the cells of the rows of the largest distances."""
     lines = [
-        [
-            _sentences(predictions.texts[row], predictions.pairs[row]),
-            kind.gold(predictions.labels[row], labels),
-            kind.answer(teacher[row], labels),
-            kind.answer(student[row], labels),
-            f"{distances[row]:.2f}",
-            str(row),
-        ]
+        [*cells(row), f"{distances[row]:.2f}", str(row)]
         for row in largest(distances, MOST_SENTENCES)
         if distances[row] >= LEAST_SHOWN
     ]
-    table = Table([*HEADINGS], lines, words=range(len(HEADINGS)))
-    values = {"sentence": sentence, "measure": kind.measure, "table": table}
-    return Section(HEADING, values)
+    headings = [first, "gold", "teacher", "student", "disagreement", "row of dev"]
+    table = Table(headings, lines, words=range(len(headings))) if lines else None
+    return Section(HEADING, [Text(f"{sentence} Disagreement: {measure}."), table])
+
+
+def _sentences(predictions: Predictions, row: int) -> str:
+    texts = (predictions.texts[row], predictions.pairs[row])
+    return "\n".join(cut(text, MOST_LETTERS) for text in texts if text is not None)
 
 
 def _one_class(logits: Row, labels: Sequence[str]) -> str:
@@ -193,7 +182,3 @@ DISAGREEMENTS: dict[Link, Disagreement] = {
         lambda scores, labels: _scores(scores, labels, "g"),
     ),
 }
-
-
-def _sentences(*texts: str | None) -> str:
-    return "\n".join(cut(text, MOST_LETTERS) for text in texts if text is not None)

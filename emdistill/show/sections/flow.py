@@ -5,17 +5,17 @@ from itertools import groupby
 
 import numpy as np
 
+from emdistill.runs.distillation import Distillation
 from emdistill.runs.flows import FlowRecord
-from emdistill.show.contents import Contents, Section
 from emdistill.show.flow_charts import flow_heatmap, flow_sankey, flow_updates
-from emdistill.show.page import Chart, Frame, Slider, words
+from emdistill.show.page import Chart, Frame, Part, Row, Section, Slider, Small, words
 
 MOST_FRAMES = 120
 
 
-def flow(contents: Contents) -> Section | None:
+def flow(run: Distillation) -> Section | None:
     """None for a method without layer mapping; a mapping whose flows never change has no slider."""
-    return flow_section(contents.flows, contents.stages) if contents.flows else None
+    return flow_section(run.flows, run.stages) if run.flows else None
 
 
 def flow_section(records: Sequence[FlowRecord], offsets: Mapping[str, int]) -> Section:
@@ -30,12 +30,18 @@ def flow_section(records: Sequence[FlowRecord], offsets: Mapping[str, int]) -> S
         charts.append(Chart(f"{words(term)}: from teacher to student", flow_sankey(of_term[-1])))
         charts.append(Chart(f"{words(term)}: shares of mass", flow_heatmap(of_term[-1], greatest)))
     frames = [Frame(_moment(record, offsets), record.stage, _updates(record, terms)) for record in moments]
-    values = {
-        "slider": Slider("step of the training", charts, frames) if len(moments) > 1 else None,
-        "charts": charts,
-        "recorded": len(records),
-    }
-    return Section("Flow: which layer teaches which", values)
+    legend = (
+        "Left: teacher layers, right: student layers, counted from 0; a band is as wide as the mass that flows between "
+        "them. In the grid a cell is the same mass, as a share of all that is moved: the cells add up to 1."
+    )
+    if len(moments) > 1:
+        shown = f"{len(moments)} of {len(records)} recorded steps are shown."
+        slider = Slider("step of the training", charts, frames)
+        parts: list[Part | None] = [Small(legend), slider, Small(shown) if len(moments) < len(records) else None]
+    else:
+        fixed = "The mapping is fixed: the same at every recorded step."
+        parts = [Small(legend), Small(fixed) if len(records) > 1 else None, Row(charts)]
+    return Section("Flow: which layer teaches which", parts)
 
 
 def terms_of(records: Sequence[FlowRecord]) -> list[str]:

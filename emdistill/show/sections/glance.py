@@ -2,14 +2,15 @@
 
 import shlex
 
-from emdistill.console import ReportRow, comparison_table
+from emdistill.console import ReportRow, comparison_table, gap
+from emdistill.data.unlabelled import texts_kept
 from emdistill.errors import OutputError
 from emdistill.runs.baseline_record import FOLDER
 from emdistill.runs.distillation import Distillation, read_distillation
 from emdistill.runs.gate_record import GateRecord
 from emdistill.runs.record import RUN_FILE
-from emdistill.show.contents import Contents, Section
-from emdistill.show.gate_tables import name_of
+from emdistill.show.gate_tables import FORMS, name_of
+from emdistill.show.page import Go, NoGo, Notes, Section, Small, Verdict, words
 from emdistill.tasks.task import ANSWERED
 
 LABELS_ONLY = "hard-labels"
@@ -20,24 +21,76 @@ SAME = (
 BUDGET = ("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps")
 
 
-def glance(contents: Contents) -> Section:
+def glance(run: Distillation) -> Section:
     """The sentence, the verdict, and the table of every model that there is."""
-    run, gate = contents.run, contents.gate
-    labels_only = _labels_only(run) if run.task else None
-    cases = [case for variant in gate.variants.values() if (case := variant.limit_case)] if gate else []
+    gate, labels_only = run.gate, _labels_only(run)
+    cases = [*gate.limit_cases.values()] if gate else []
     where = f"batch 1, length {cases[-1].length}, {gate.machine}" if gate and cases else ""
-    values = {
-        "run": run,
-        "name": shlex.quote(run.folder.resolve().name),
-        "table": comparison_table(_rows(run, gate, labels_only), caption=where).without_empty_columns(),
-        "gate": gate,
-        "agreement": run.dev[0] == ANSWERED,
-        "ship": name_of(gate.verdict.ship or "") if gate else "",
-        "remarks": _remarks(gate) if gate else [],
-        "labels_only": labels_only.folder.name if labels_only else "",
-        "wants_labels_only": not labels_only and run.options.method != LABELS_ONLY,
-    }
-    return Section("At a glance", values)
+    taught = f"taught by the answers in {run.answers.file}" if run.answers else "without a teacher"
+    taught = f"taught by {run.teacher.shape}" if run.teacher else taught
+    facts = [
+        f"{run.student.shape} (--student {run.options.student}), {taught} on {run.record.learned_from}",
+        texts_kept(run.record.unlabelled) if run.record.unlabelled else "",
+        run.record.selection,
+        run.task.held_out if run.task else "",
+        f"seed {run.record.seed}",
+        "" if run.training_seconds is None else f"{run.training_seconds:,.0f} seconds of training",
+    ]
+    parts = [
+        Verdict(_result(run)),
+        _shipped(gate) if gate else None,
+        comparison_table(_rows(run, gate, labels_only), caption=where).without_empty_columns(),
+        Notes(_remarks(gate) if gate else ()),
+        Small("; ".join(filter(None, facts)) + "."),
+        Small("; ".join(run.answers.notes) + ".") if run.answers else None,
+        *_further(run, gate, labels_only),
+    ]
+    return Section("At a glance", parts)
+
+
+def _result(run: Distillation) -> str:
+    """What the student scores beside its teacher; of raw text, how the loss fell."""
+    if not run.record.log:  # a page is written just before its run is marked finished
+        return "This run has not finished; --resume goes on with it."
+    if run.task is None:
+        before, after = (run.record.held_out_loss.get(moment, {}).get("loss") for moment in ("before", "after"))
+        is_known = before is not None and after is not None
+        return f"The loss on held-out text went from {before:.3f} to {after:.3f}." if is_known else ""
+    metric = words(run.task.metric)
+    score, other = (scores.get(run.task.metric) for scores in (run.student_scores, run.teacher_scores))
+    if score is not None and run.dev[0] == ANSWERED:
+        return f"The student agrees with its teacher: {score:.3f} in {metric}."
+    if score is None or other is None:
+        return ""
+    beside = "as the teacher does" if abs(other - score) < 0.0005 else f"{gap(score, other)} the teacher's {other:.3f}"
+    size = run.student.parameters
+    share = f"{size / max(1, run.teacher.parameters):.0%} of its" if run.teacher else f"{size:,}"
+    return f"The student scores {score:.3f} in {metric}, {beside}, with {share} parameters."
+
+
+def _shipped(gate: GateRecord) -> Verdict:
+    if gate.verdict.go:
+        return Go(f"Go: ship {name_of(gate.verdict.ship or '')}.")
+    return NoGo("No-go: no exported student keeps the limits.")
+
+
+def _further(run: Distillation, gate: GateRecord | None, labels_only: Distillation | None) -> list[Small]:
+    """What stands beside the run, and what could still be made."""
+    name = shlex.quote(run.folder.resolve().name)
+    if run.task is None:
+        return [Small(f"The loss and its terms on {run.record.rows.get('held out', 0):,} pieces not learned from.")]
+    hints = []
+    if labels_only:
+        hints.append(f"Labels alone: the run {labels_only.folder.name} beside this one.")
+    elif run.options.method != LABELS_ONLY:
+        hints.append(
+            "No student of the labels alone stands beside this run. The same command with `--method hard-labels`, "
+            "without its `--objective` options and `--mapping`, and with an `--output` beside it, trains one; "
+            f"`emdistill report {name}` shows it here."
+        )
+    if not gate:
+        hints.append(f"Latency, ONNX and int8 are not measured yet: `emdistill export {name} --onnx --int8`.")
+    return [*map(Small, hints)]
 
 
 def _rows(run: Distillation, gate: GateRecord | None, labels_only: Distillation | None) -> list[ReportRow]:
@@ -48,17 +101,16 @@ def _rows(run: Distillation, gate: GateRecord | None, labels_only: Distillation 
         models = [("student as born", losses.get("before", {}), student), ("student", losses.get("after", {}), student)]
     if labels_only:
         models.append(("student, labels alone", labels_only.student_scores, labels_only.student))
-    variants = gate.variants if gate else {}
-    times = {name: case.p50 for name, variant in variants.items() if (case := variant.limit_case)}
+    forms = [(name_of(form), form, gate.variants[form]) for form in FORMS if form in gate.variants] if gate else []
+    times = {name: case.p50 for name, case in gate.limit_cases.items()} if gate else {}
     rows = [
         ReportRow(name, scores, model.parameters if model else None, model.bytes if model else None, times.get(name))
         for name, scores, model in models
         if scores
     ]
     return rows + [
-        ReportRow(name_of(name), variants[name].scores, student.parameters, variants[name].bytes, times.get(name))
-        for name in ("onnx", "int8")
-        if name in variants
+        ReportRow(name, variant.scores, student.parameters, variant.bytes, times.get(form))
+        for name, form, variant in forms
     ]
 
 
@@ -71,7 +123,7 @@ def _remarks(gate: GateRecord) -> list[str]:
 
 def _labels_only(run: Distillation) -> Distillation | None:
     """The finished run of the same student on the same rows from the labels alone, beside it or in its own folder."""
-    if run.options.method == LABELS_ONLY:
+    if run.task is None or run.options.method == LABELS_ONLY:
         return None
     folder = run.folder.resolve()
     for path in [*sorted(folder.parent.glob(f"*/{RUN_FILE}")), folder / FOLDER / "labels" / RUN_FILE]:
@@ -85,15 +137,11 @@ def _labels_only(run: Distillation) -> Distillation | None:
 
 
 def _is_comparable(other: Distillation, run: Distillation) -> bool:
-    """The same teacher and data, the same student, the same budget, and a score."""
+    """The same teacher and data (a mapping's file is the method's own), the same student, budget, and a score."""
+    hashes, own = ({**each.record.hashes, "mapping": ""} for each in (other, run))
     return (
         other.task is not None
-        and _files_read(other) == _files_read(run)
+        and hashes == own
         and all(other.options.training.get(name) == run.options.training.get(name) for name in BUDGET)
         and all(other.record.config.get(name) == run.record.config.get(name) for name in SAME)
     )
-
-
-def _files_read(run: Distillation) -> dict[str, str]:
-    """Hashes of teacher and data; a mapping's file is the method's own."""
-    return {name: digest for name, digest in run.record.hashes.items() if name != "mapping"}

@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from emdistill.runs.distillation import Distillation
 from emdistill.show.charts import lines
-from emdistill.show.contents import Contents, Section, has_step
-from emdistill.show.page import Chart, words
+from emdistill.show.page import Chart, Notes, Row, Section, Small, words
 
 MOST_POINTS = 500
 
@@ -14,30 +14,30 @@ Entries = Sequence[tuple[int, Mapping[str, Any]]]
 Series = dict[str, tuple[list[int], list[float | None]]]
 
 
-def loss(contents: Contents) -> Section | None:
+def loss(run: Distillation) -> Section | None:
     """None where nothing was logged."""
-    record, stages = contents.run.record, contents.stages
+    record, stages = run.record, run.stages
     entries: list[tuple[int, dict[str, Any]]] = []
     for stage in record.log:
         # Lines break where a stage begins, for it has another objective.
         entries.append((stages[stage.stage], {}))
-        entries += [(stages[stage.stage] + entry["step"], entry) for entry in stage.log if has_step(entry)]
+        entries += [(stages[stage.stage] + step, entry) for step, entry in stage.steps]
     terms, total = _series(entries, "terms/"), _series(entries, "loss", name="loss")
     series = total if len(terms) == 1 else total | terms
     if not series:
         return None
     marks = list(stages.items())
-    numbers = [value for _, values in series.values() for value in values if value is not None]
-    main = Chart("", lines(series, x="step", y="loss", stages=marks, logarithmic=min(numbers, default=0.0) > 0))
+    main = Chart("", lines(series, x="step", y="loss", stages=marks, scale="log"))
     charts = []
     if norms := _series(entries, "grad_norm", name="all terms together") | _series(entries, "gradient_norms/"):
         charts.append(Chart("Gradient norms", lines(norms, x="step", y="norm", stages=marks)))
-    metric = contents.run.task.metric if contents.run.task else "loss"
+    metric = run.task.metric if run.task else "loss"
     if scores := _series(entries, f"eval_{metric}", name=words(metric)):
-        figure = lines(scores, x="step", y=words(metric), stages=marks, from_zero=False)
+        figure = lines(scores, x="step", y=words(metric), stages=marks, scale="free")
         charts.append(Chart("Score while training", figure))
     equations = [f"{stage}: {equation}" for stage, equation in record.objective.items()]
-    return Section("Loss", {"equations": equations, "chart": main, "charts": charts, "has_terms": len(terms) > 1})
+    weighted = "Each term with its weight: together they are the loss. A point is the mean since the one before."
+    return Section("Loss", [Notes(equations), Small(weighted) if len(terms) > 1 else None, main, Row(charts)])
 
 
 def _series(entries: Entries, prefix: str, *, name: str = "") -> Series:

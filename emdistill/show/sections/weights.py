@@ -2,22 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 
+from emdistill.runs.distillation import Distillation
 from emdistill.runs.flows import FlowRecord
-from emdistill.show.charts import lines
-from emdistill.show.contents import Contents, Section
-from emdistill.show.page import Chart, words
+from emdistill.show.charts import Figure, lines
+from emdistill.show.page import Chart, Row, Section, Small, words
 from emdistill.show.sections.flow import terms_of
 
 Weights = tuple[tuple[float, ...], ...]
 
 
-def weights(contents: Contents) -> Section | None:
+def weights(run: Distillation) -> Section | None:
     """None where the mapping has no layer weights."""
-    rows = weight_rows(contents.flows, contents.stages)
-    return Section("Layer weights over the steps", {"rows": rows}) if rows else None
+    rows = weight_rows(run.flows, run.stages)
+    legend = Small("Cost attention gives cheap layers more mass; dashed: all layers alike.")
+    return Section("Layer weights over the steps", [legend, *rows]) if rows else None
 
 
-def weight_rows(records: Sequence[FlowRecord], offsets: Mapping[str, int]) -> list[list[Chart]]:
+def weight_rows(records: Sequence[FlowRecord], offsets: Mapping[str, int]) -> list[Row]:
     """The student's and the teacher's chart per term; terms whose weights are the same share them."""
     groups: dict[tuple[tuple[int, ...], Weights, Weights], list[str]] = {}
     for term in terms_of(records):
@@ -28,14 +29,14 @@ def weight_rows(records: Sequence[FlowRecord], offsets: Mapping[str, int]) -> li
             teacher = tuple(tuple(record.teacher_weights[term]) for record in weighted)
             groups.setdefault((steps, student, teacher), []).append(words(term))
     return [
-        [
-            _chart(f"student layers: {', '.join(terms)}", steps, student),
-            _chart(f"teacher layers: {', '.join(terms)}", steps, teacher),
-        ]
+        Row(
+            Chart(f"{side} layers: {', '.join(terms)}", _lines(steps, weights))
+            for side, weights in (("student", student), ("teacher", teacher))
+        )
         for (steps, student, teacher), terms in groups.items()
     ]
 
 
-def _chart(title: str, steps: Sequence[float], weights: Weights) -> Chart:
+def _lines(steps: Sequence[float], weights: Weights) -> Figure:
     series = {f"layer {layer}": (steps, column) for layer, column in enumerate(zip(*weights, strict=True))}
-    return Chart(title, lines(series, x="step", y="weight", layers=True, level=1 / len(series)))
+    return lines(series, x="step", y="weight", layers=True, level=1 / len(series))
