@@ -27,9 +27,10 @@ from emdistill.runs.answers import Logits
 from emdistill.runs.baseline_record import FOLDER, OWN_INT8, TITLES
 from emdistill.runs.record import RUN_FILE
 from emdistill.runs.student_artifact import StudentArtifact
-from emdistill.ship.int8_choice import MAX_DROP_ON_TRAIN, quantize_best, training_sample
-from emdistill.ship.onnx import export_onnx, open_onnx, reads_token_types
-from emdistill.ship.onnx_folder import INT8, MODEL, write_onnx_folder
+from emdistill.ship.exported import write_exported
+from emdistill.ship.int8_choice import MAX_DROP_ON_TRAIN, training_sample
+from emdistill.ship.onnx import open_onnx
+from emdistill.ship.onnx_folder import INT8
 from emdistill.ship.subject import Classifier
 from emdistill.students import student_kind
 from emdistill.tasks.task import TaskData
@@ -178,16 +179,12 @@ def _int8(classifier: Classifier, setting: Setting) -> Contender:
     model, tokenizer, length = classifier.model, classifier.tokenizer, setting.config.max_length
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
-        part = Path(folder)
-        types = reads_token_types(model) and "token_type_ids" in tokenizer.model_input_names
-        export_onnx(model, part / MODEL, token_types=types)
-        sample = training_sample(setting.data, tokenizer, length)
-        made = quantize_best(part / MODEL, part / INT8, [sample], max_drop=MAX_DROP_ON_TRAIN, threads=threads)
+        part, sample = Path(folder), training_sample(setting.data, tokenizer, length)
+        made = write_exported(part, model, tokenizer, [sample], max_drop=MAX_DROP_ON_TRAIN, threads=threads, quiet=True)
         if made is None:
             raise ModelError(
                 f"whatever stays in float32, int8 costs over {MAX_DROP_ON_TRAIN:g} points on training rows"
             )
-        write_onnx_folder(part, model, tokenizer)
         size, graph = (part / INT8).stat().st_size, open_onnx(part / INT8, threads=threads)
     evaluation = setting.data.evaluation
     logits = {name: graph.predict_logits(examples, max_length=length) for name, examples in evaluation.items()}

@@ -52,7 +52,7 @@ from emdistill.runs.record import RUN_FILE, RunRecord
 from emdistill.runs.search_record import Form, write_search
 from emdistill.search.budget import Budget
 from emdistill.search.halving import Plan, finalists, make_plan, next_trial
-from emdistill.ship.measurement import busy_note, read_cpu_clock
+from emdistill.ship.measurement import busy_notes
 from emdistill.ship.operator_table import FORMS, GraphCost
 from emdistill.show.compress_report import (
     baseline_table,
@@ -126,10 +126,9 @@ class Compression:
         self._score_teacher()
         self._measure_baselines()
         if not record.candidates:
-            before = read_cpu_clock()
-            record.candidates = price(self.nursery, students, methods)
-            busy = busy_note(before, read_cpu_clock(), cores=record.machine.cores, threads=self.nursery.threads)
-            record.notes += [busy] if busy else []
+            with busy_notes(self.nursery.threads) as busy:
+                record.candidates = price(self.nursery, students, methods)
+            record.notes += busy
             self.save()
         print_table(candidates_table(record))
         if not any(row.fits for row in record.candidates.values()):

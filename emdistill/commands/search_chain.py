@@ -27,7 +27,7 @@ from emdistill.runs.record import RUN_FILE
 from emdistill.runs.search_record import taken_up, write_search
 from emdistill.search.chains import ChainCost, Limit, read_limits
 from emdistill.search.supernet import Supernet, take_over
-from emdistill.ship.measurement import busy_note, machine, read_cpu_clock
+from emdistill.ship.measurement import busy_notes, machine
 from emdistill.ship.operators import Runtime, milliseconds, operator_costs
 from emdistill.show.chain_report import limits_table, notes, verdict, write_chain_report
 from emdistill.show.page import PLOTLY
@@ -209,10 +209,8 @@ def _save(study: ChainStudy, material: Material, supernet: Supernet, timing: dic
         remember_reading(student, material.tokenizer, task, material.config.max_length)
         save_student(student, material.tokenizer, study.folder / STUDENTS / word)
         record.chains[word] = replace(row, found=material.score(student))
-    before = read_cpu_clock()
-    times = milliseconds(models, **timing)
-    busy = busy_note(before, read_cpu_clock(), cores=record.machine.cores, threads=record.machine.threads)
-    record.notes = [busy] if busy else []
+    with busy_notes(record.machine.threads) as record.notes:
+        times = milliseconds(models, **timing)
     record.measured = {name: ChainCost(parameter_count(model), times[name]) for name, model in models.items()}
     write_search(study.folder, record)
 
