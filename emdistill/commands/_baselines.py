@@ -15,12 +15,11 @@ from emdistill.baselines import Fitted, encoder_means, over_vectors, static_vect
 from emdistill.baselines.linear import columns
 from emdistill.commands._bench import Bench, Contender, run_contender, time_all, torch_contender
 from emdistill.commands._entries import BUDGET
-from emdistill.commands._teachers import OpenTeacher
 from emdistill.config import LearningConfig, RunConfig, TeachingConfig, flatten, recipe_of, source_name
 from emdistill.console import say, say_scores
 from emdistill.errors import ConfigError, Interrupted, ModelError
 from emdistill.models.arithmetic import fast_float32
-from emdistill.models.encoder import load_encoder, load_tokenizer
+from emdistill.models.encoder import Classifier, load_encoder, load_tokenizer
 from emdistill.options import load_config
 from emdistill.processes import process_count
 from emdistill.runs.answers import Logits
@@ -31,9 +30,9 @@ from emdistill.ship.exported import write_exported
 from emdistill.ship.int8_choice import MAX_DROP_ON_TRAIN, training_sample
 from emdistill.ship.onnx import open_onnx
 from emdistill.ship.onnx_folder import INT8
-from emdistill.ship.subject import Classifier
 from emdistill.students import student_kind
 from emdistill.tasks.task import TaskData
+from emdistill.teachers.opened import OpenTeacher
 from emdistill.training.evaluate import score_sets
 from emdistill.training.splits import labelled_rows
 

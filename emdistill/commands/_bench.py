@@ -13,6 +13,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from emdistill.baselines.linear import columns
+from emdistill.models.encoder import Classifier
 from emdistill.models.size import model_size
 from emdistill.runs.answers import PREDICTIONS, Logits, read_predictions
 from emdistill.runs.baseline_record import TITLES, BaselineRecord, ModelRow
@@ -20,7 +21,6 @@ from emdistill.runs.student_artifact import StudentArtifact
 from emdistill.ship.gate import resampled_scores
 from emdistill.ship.latency import Latency, forward, summarise, time_in_turns
 from emdistill.ship.measurement import busy_notes, machine
-from emdistill.ship.subject import Classifier
 from emdistill.tasks.task import Task
 from emdistill.training.evaluate import score_sets
 

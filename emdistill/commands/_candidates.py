@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from emdistill.commands._teachers import OpenTeacher
 from emdistill.config import RunConfig
 from emdistill.console import say
 from emdistill.data.unlabelled import every_nth_text
@@ -30,6 +29,7 @@ from emdistill.students.fresh import fresh_student
 from emdistill.students.pretrained import pretrained_student
 from emdistill.students.shape import StudentShape, complete_shape, shape_of
 from emdistill.tasks.task import TaskData
+from emdistill.teachers.opened import OpenTeacher
 
 OWN_VOCABULARY = "own_vocabulary"  # folder of the encoder over the tokens of the texts
 WITHOUT_LAYERS: Mapping[str, Collection[str]] = {"bilstm": bilstm.HEADS, "bag": bag.HEADS}

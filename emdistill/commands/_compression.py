@@ -21,7 +21,6 @@ from emdistill.commands._candidates import (
     nearest_miss,
     price,
 )
-from emdistill.commands._text_alone import answered_by
 from emdistill.commands.distill import distill
 from emdistill.commands.export import export
 from emdistill.config import CacheChoice, student_recipe
@@ -67,6 +66,7 @@ from emdistill.show.compress_report import (
 )
 from emdistill.show.page import PLOTLY
 from emdistill.tasks.task import TaskData
+from emdistill.teachers.text_alone import answered_by
 from emdistill.training.evaluate import score_sets
 from emdistill.training.splits import HELD_OUT_AT_MOST, HELD_OUT_SEED, HELD_OUT_SHARE
 

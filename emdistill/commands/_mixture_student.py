@@ -1,12 +1,11 @@
 """How a student of several tasks is born: the student of --student, with a head per task."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
-from emdistill.commands._mixture_tasks import Asked, OpenMixture
-from emdistill.commands._teachers import OpenTeacher, TeacherModel
+from emdistill.commands._mixture_tasks import OpenMixture
+from emdistill.commands._one_task import Asked
 from emdistill.config import RunConfig
 from emdistill.models.encoder import tasks_of
 from emdistill.models.multi_task import MultiTaskModel, TaskOutputs
@@ -15,17 +14,7 @@ from emdistill.runs.reading import reading_of
 from emdistill.students import Student, student_kind
 from emdistill.students.several_heads import with_heads
 from emdistill.tasks.task import Task
-from emdistill.training.lesson import Lesson
-from emdistill.training.splits import Splits, sample_batches
-
-
-@dataclass(frozen=True)
-class Part:
-    """What the student learns of one task: the lesson that it would be alone, and the rows."""
-
-    asked: Asked
-    lesson: Lesson
-    splits: Splits
+from emdistill.teachers.opened import TeacherModel
 
 
 def born(config: RunConfig, opened: OpenMixture) -> tuple[MultiTaskModel, Any]:
@@ -44,23 +33,15 @@ def born(config: RunConfig, opened: OpenMixture) -> tuple[MultiTaskModel, Any]:
 
 def _body(config: RunConfig, tasks: Sequence[Asked]) -> Student:
     """The encoder as a student of --teacher: of the task that it teaches, so that importance can be measured on it."""
+    options: Any = {"seed": config.seed, "birth": config.student_birth, "embedding_rank": config.embedding_rank}
     for asked in tasks:
         if config.teacher == asked.config.teacher and config.head in (None, asked.config.head):
-            sample = partial(
-                sample_batches, asked.data,
-                select=config.select, max_length=config.max_length, rows=asked.config.rows,
-            )  # fmt: skip
-            birth: OpenTeacher = asked.teacher
-            return birth.student(asked.task, sample=sample, **_options(config))
+            return asked.teacher.student(asked.task, sample=asked.sample, **options)
     heads = tasks_of(config.teacher)
     teacher = TeacherModel(replace(config, head=config.head or next(iter(heads), None)))
     kind, labels = teacher.model.kind, teacher.model.labels
     task = Task("its own", kind, kind.names_of(labels), kind.default_metrics)
-    return teacher.student(task, **_options(config))
-
-
-def _options(config: RunConfig) -> dict[str, Any]:
-    return {"seed": config.seed, "birth": config.student_birth, "embedding_rank": config.embedding_rank}
+    return teacher.student(task, **options)
 
 
 def _outputs(asked: Asked, parts: HeadParts, max_length: int) -> TaskOutputs:

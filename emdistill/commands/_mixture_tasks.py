@@ -1,51 +1,26 @@
 """The tasks of a mixture, each with its data and its teacher, as a distillation of it alone would have them."""
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from emdistill.commands._open_teacher import input_hashes, open_teacher
-from emdistill.commands._teachers import OpenTeacher, TeacherModel
+from emdistill.commands._one_task import Asked
 from emdistill.config import RunConfig
 from emdistill.data.mixture_file import Mixture, MixtureTask
 from emdistill.data.read import read_data
 from emdistill.data.teacher_answers import is_answers_file
 from emdistill.errors import ConfigError
+from emdistill.files import sha256
 from emdistill.models.encoder import tasks_of
 from emdistill.processes import process_count
 from emdistill.runs.baseline_record import baseline_names
-from emdistill.tasks.task import Task, TaskData
+from emdistill.teachers.open_teacher import input_hashes, open_teacher
+from emdistill.teachers.opened import TeacherModel
 from emdistill.training.splits import check_max_length
 
 # Options of one task's data: of several, the file says them.
 OF_A_TASK = (
     "task", "text", "text_pair", "label", "dev", "kind", "augmented", "unlabelled", "unlabelled_rows", "labelled_share",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Asked:
-    """One task of the mixture with its data and its teacher, as a distillation of it alone would have them."""
-
-    entry: MixtureTask
-    config: RunConfig
-    data: TaskData
-    teacher: OpenTeacher
-
-    @property
-    def name(self) -> str:
-        """Of the task, and of its head."""
-        return self.entry.name
-
-    @property
-    def task(self) -> Task:
-        """What is asked."""
-        return self.data.task
-
-    def under(self, config: RunConfig) -> RunConfig:
-        """Its configuration with the method of another one."""
-        ways = {name: getattr(config, name) for name in ("method", "mapping", "objective", "training")}
-        return replace(self.config, **ways)
 
 
 @dataclass(frozen=True)
@@ -62,11 +37,18 @@ class OpenMixture:
 
     def hashes(self, config: RunConfig) -> dict[str, str]:
         """SHA-256 of all that a run of this configuration reads, by name."""
-        hashes = {"mixture": hashlib.sha256(Path(config.data).read_bytes()).hexdigest()}
+        hashes = {"mixture": sha256(Path(config.data))}
         for asked in self.tasks:
-            own = input_hashes(asked.under(config), asked.teacher, asked.data)
+            own = input_hashes(under(config, asked), asked.teacher, asked.data)
             hashes |= {f"{asked.name}/{name}": digest for name, digest in own.items()}
         return hashes
+
+
+def under(config: RunConfig, asked: Asked) -> RunConfig:
+    """The configuration of a task with the method of another one."""
+    return replace(
+        asked.config, **{name: getattr(config, name) for name in ("method", "mapping", "objective", "training")}
+    )
 
 
 def open_mixture(config: RunConfig, mixture: Mixture) -> OpenMixture:
@@ -107,4 +89,4 @@ def _asked(config: RunConfig, entry: MixtureTask) -> Asked:
     teacher, data = open_teacher(own, read_data(own))
     if isinstance(teacher, TeacherModel):
         check_max_length(config.max_length, teacher.model.model)
-    return Asked(entry, own, data, teacher)
+    return Asked(own, data, teacher, entry)

@@ -10,7 +10,6 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from emdistill.commands._teachers import TeacherModel
 from emdistill.config import RunConfig
 from emdistill.console import say
 from emdistill.data.batches import LengthGroupedSampler, padding_collator
@@ -30,6 +29,7 @@ from emdistill.search.chains import (
 )
 from emdistill.search.supernet import BlockStates, Supernet, block_states, train
 from emdistill.tasks.task import TaskData
+from emdistill.teachers.opened import TeacherModel
 from emdistill.training.evaluate import evaluate
 
 WARM_UP = 0.05  # of the steps

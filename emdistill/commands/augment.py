@@ -10,7 +10,6 @@ import torch
 from datasets import Dataset
 
 from emdistill.commands._places import check_file
-from emdistill.commands._text_alone import read_dev, task_of_text
 from emdistill.commands._text_variants import some_places, variants_made, word_counts, write_text_variants
 from emdistill.config import check_limits
 from emdistill.console import Table, print_table, say
@@ -45,6 +44,7 @@ from emdistill.runs.describe import file_hashes
 from emdistill.runs.reading import recall_reading
 from emdistill.tasks.kind import check_one_answer
 from emdistill.tasks.task import Task, TaskData
+from emdistill.teachers.text_alone import read_dev, task_of_text
 from emdistill.training import predict_logits
 from emdistill.training.evaluate import with_bar
 from emdistill.training.splits import check_max_length

@@ -13,17 +13,15 @@ from emdistill.commands._baselines import Setting, measure_baselines
 from emdistill.commands._bench import Contender, run_contender
 from emdistill.commands._entries import entry_configs, find_baseline, read_entries, read_seeds, with_labels_alone
 from emdistill.commands._mixture_student import born
-from emdistill.commands._mixture_tasks import check_options, open_mixture
-from emdistill.commands._open_teacher import input_hashes, open_teacher
+from emdistill.commands._mixture_tasks import check_options, open_mixture, under
 from emdistill.commands._places import check_folder
-from emdistill.commands._teachers import OpenTeacher
 from emdistill.commands.distill import distill, student_shape
 from emdistill.config import CompareConfig, RunConfig, as_command, config_dict
 from emdistill.console import print_table, say
 from emdistill.data.mixture_file import is_mixture, read_mixture
 from emdistill.data.read import read_data
 from emdistill.errors import ConfigError, EmdistillError, Interrupted, ModelError, OutputError
-from emdistill.models.encoder import encoder_shape
+from emdistill.models.encoder import Classifier, encoder_shape
 from emdistill.options import load_options
 from emdistill.runs.answers import PREDICTIONS, Logits, teacher_logits
 from emdistill.runs.baseline_record import BASELINES, OWN_INT8, baseline_names, read_baselines, write_baselines
@@ -32,12 +30,13 @@ from emdistill.runs.distillation import Distillation, read_distillation
 from emdistill.runs.open_run import check_same_run, damaged_file
 from emdistill.runs.record import RUN_FILE, RunRecord, read_run
 from emdistill.runs.student_artifact import StudentArtifact
-from emdistill.ship.subject import Classifier
 from emdistill.show.comparison_report import comparison_notes, differences_table, tasks_table, write_comparison
 from emdistill.show.page import share_script
 from emdistill.show.run_report import write_run_report
 from emdistill.show.verdict import baseline_notes, baselines_table, verdict
 from emdistill.tasks.task import RAW_TEXT, TaskData
+from emdistill.teachers.open_teacher import input_hashes, open_teacher
+from emdistill.teachers.opened import OpenTeacher
 
 LABELS_ONLY = "hard-labels"
 WAIT = 2.0  # seconds between looks at what another process is running
@@ -162,7 +161,7 @@ def _several_tasks(config: RunConfig) -> Subject:
 
     def compose(entry: RunConfig) -> None:
         for asked in opened.tasks:
-            asked.teacher.stages(asked.under(entry), shapes[asked.name], asked.task)
+            asked.teacher.stages(under(entry, asked), shapes[asked.name], asked.task)
 
     measured = f"note: baselines of each task are measured by a run of its own: emdistill distill --data {config.data}"
     return Subject([*opened.notes, measured], opened.hashes, compose)

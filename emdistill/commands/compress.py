@@ -9,7 +9,6 @@ import torch
 
 from emdistill.commands._candidates import Nursery, check_students
 from emdistill.commands._compression import CACHE, REPLACED, TRIALS, Compression
-from emdistill.commands._open_teacher import input_hashes, open_teacher
 from emdistill.commands._places import check_folder
 from emdistill.config import check_limits, command_of
 from emdistill.data.read import read_data
@@ -23,6 +22,7 @@ from emdistill.search.budget import read_budget
 from emdistill.ship.measurement import machine
 from emdistill.ship.onnx import check_onnx_packages
 from emdistill.tasks.task import RAW_TEXT
+from emdistill.teachers.open_teacher import input_hashes, open_teacher
 
 
 def compress(

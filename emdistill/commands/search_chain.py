@@ -5,10 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from emdistill.commands._open_teacher import open_teacher
 from emdistill.commands._places import check_folder
 from emdistill.commands._supernet import Material, Plan, choose, learn
-from emdistill.commands._teachers import TeacherModel
 from emdistill.commands.distill import distill
 from emdistill.config import LIMITS, check_limits, command_of
 from emdistill.console import print_table, say
@@ -31,6 +29,8 @@ from emdistill.ship.measurement import busy_notes, machine
 from emdistill.ship.operators import Runtime, milliseconds, operator_costs
 from emdistill.show.chain_report import limits_table, notes, verdict, write_chain_report
 from emdistill.show.page import PLOTLY
+from emdistill.teachers.open_teacher import open_teacher
+from emdistill.teachers.opened import TeacherModel
 from emdistill.training.evaluate import score_sets
 
 PAGE = "report.html"

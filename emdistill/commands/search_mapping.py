@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from emdistill.commands._open_teacher import open_teacher
 from emdistill.commands._places import check_folder
 from emdistill.commands.distill import distill, student_shape
 from emdistill.config import Birth, CacheChoice, RunConfig, check_limits
@@ -25,6 +24,7 @@ from emdistill.search.shared_study import GeneTrial
 from emdistill.show.page import PLOTLY
 from emdistill.show.search_report import search_notes, search_table, trial_line, write_record, write_search_report
 from emdistill.tasks.task import RAW_TEXT, TaskData
+from emdistill.teachers.open_teacher import open_teacher
 
 STUDY, TRIALS, CACHE = "study", "trials", "teacher_cache"
 BEST, RECORD, PAGE = "best.json", "search.json", "report.html"

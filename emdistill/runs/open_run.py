@@ -27,6 +27,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from emdistill.console import say
 from emdistill.errors import BusyError, Interrupted, OutputError, tell
 from emdistill.files import MEND, sha256, storage_errors
 from emdistill.processes import is_first_process, process_count, wait_for_all
@@ -86,8 +87,8 @@ class Run:
         assert self._record is not None, "begin comes first"
         return self._record
 
-    def is_finished(self, record: RunRecord) -> bool:
-        """Whether the run that is resumed has nothing left to do.
+    def is_finished(self, record: RunRecord, *, quiet: bool = False) -> bool:
+        """Whether the run that is resumed has nothing left to do, which is said.
 
         Raises OutputError where it was started with another configuration, teacher or data.
         """
@@ -98,6 +99,7 @@ class Run:
         fault = damaged_file(self.folder, before)
         if before.is_finished and not fault:
             self._tidy(before)
+            say(f"{self.folder} is finished already; nothing to do", quiet=quiet)
             return True
         if fault:
             tell(f"{fault}; the run is gone on with from its last good checkpoint, if any")

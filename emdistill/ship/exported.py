@@ -11,6 +11,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emdistill.console import status
+from emdistill.models.encoder import Classifier
 from emdistill.models.inputs import longest_text
 from emdistill.runs.describe import versions
 from emdistill.runs.gate_record import GateRecord
@@ -39,7 +40,7 @@ from emdistill.ship.onnx import (
 )
 from emdistill.ship.onnx_folder import INT8, MODEL, write_onnx_folder
 from emdistill.ship.quantize import Bits
-from emdistill.ship.subject import Classifier, SeveralTasks, Subject
+from emdistill.ship.subject import SeveralTasks, Subject
 from emdistill.tasks.answers import flat
 from emdistill.training.evaluate import predict_logits
 

@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from emdistill.data.labels import as_the_model_counts
 from emdistill.data.mixture_file import read_mixture
 from emdistill.errors import ConfigError, DataError, EmdistillError, ModelError, TeacherError
-from emdistill.models.encoder import load_classifier, load_tasks, load_tokenizer
+from emdistill.models.encoder import Classifier, load_classifier, load_tasks, load_tokenizer
 from emdistill.models.inputs import longest_text
 from emdistill.models.multi_task import MultiTaskModel
 from emdistill.models.teacher import Teacher
@@ -18,15 +18,6 @@ from emdistill.runs.reading import Reading, recall_reading, remember_reading
 from emdistill.runs.record import RUN_FILE, DataOptions, ModelRecord, RunRecord, TaskRecord, check_record, read_run
 from emdistill.tasks.task import RAW_TEXT, TaskData
 from emdistill.training.splits import check_max_length
-
-
-@dataclass(frozen=True)
-class Classifier:
-    """A model as it lies on the disk, loaded, with its tokenizer."""
-
-    source: str
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)

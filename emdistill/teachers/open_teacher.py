@@ -4,15 +4,15 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
-from emdistill.commands._several_teachers import TeacherModels, teacher_names, teacher_weights
-from emdistill.commands._teachers import Nobody, OpenTeacher, TeacherFile, TeacherModel
-from emdistill.commands._text_alone import answered_text
 from emdistill.config import NO_TEACHER, RunConfig
 from emdistill.data.labels import as_the_model_counts
 from emdistill.data.teacher_answers import is_answers_file, read_teacher_answers
 from emdistill.errors import ConfigError
 from emdistill.runs.describe import file_hashes
 from emdistill.tasks.task import TaskData
+from emdistill.teachers.opened import Nobody, OpenTeacher, TeacherFile, TeacherModel
+from emdistill.teachers.several import TeacherModels, teacher_names, teacher_weights
+from emdistill.teachers.text_alone import answered_text
 
 
 def open_teacher(config: RunConfig, data: TaskData | None) -> tuple[OpenTeacher, TaskData]:
