@@ -20,16 +20,16 @@ from emdistill.losses import MixtureObjective, Orthogonality, TaskDiscriminator
 from emdistill.models.encoder import encoder_shape
 from emdistill.models.multi_task import MultiTaskModel
 from emdistill.runs.baseline_record import TITLES
-from emdistill.runs.describe import describe_data, describe_model, objective_and_sizes
+from emdistill.runs.describe import describe_data, describe_model, describe_together, objective_and_sizes
 from emdistill.runs.distillation import as_distillation, task_folder
 from emdistill.runs.learn import count_steps, learn, new_record, steps_per_epoch
 from emdistill.runs.open_run import Run, open_run
-from emdistill.runs.record import FileRecord, RunRecord, TaskRecord
+from emdistill.runs.record import RunRecord
 from emdistill.runs.student_artifact import StudentArtifact, write_student
 from emdistill.show.cards import mixture_card
 from emdistill.show.run_report import write_run_report
 from emdistill.show.verdict import tasks_table, verdict
-from emdistill.tasks.mixture import MEAN, MIXTURE, joint_scores, shares
+from emdistill.tasks.mixture import MEAN, joint_scores, shares
 from emdistill.teachers.opened import Logits
 from emdistill.training import Stage
 from emdistill.training.lesson import Lesson, prove
@@ -159,7 +159,7 @@ def _record(
         config,
         lesson,
         hashes=hashes,
-        task=_together(described),
+        task=describe_together(described),
         tasks=described,
         selection=SELECTIONS[config.select].format(rows["chosen on"]),
         rows=rows,
@@ -168,24 +168,6 @@ def _record(
         texts_cut_at_max_length=sum(part.splits.cut for part in parts),
         teacher=parts[0].asked.teacher.describe(),
         student=describe_model(student),
-    )
-
-
-def _together(tasks: Mapping[str, TaskRecord]) -> TaskRecord:
-    """All tasks as one, for whoever reads the scores of a run."""
-    return TaskRecord(
-        name="+".join(tasks),
-        kind=MIXTURE,
-        labels=(),
-        metrics=(MEAN, *(f"{name}/{metric}" for name, task in tasks.items() for metric in task.metrics)),
-        evaluation_rows={"dev": sum(next(iter(task.evaluation_rows.values())) for task in tasks.values())},
-        train_rows=sum(task.train_rows for task in tasks.values()),
-        files=tuple(
-            FileRecord(f"{name}/{file.name}", file.rows, file.sha256)
-            for name, task in tasks.items()
-            for file in task.files
-        ),
-        held_out="; ".join(f"{name}: {task.held_out}" for name, task in tasks.items() if task.held_out) or None,
     )
 
 

@@ -8,8 +8,6 @@ from typing import Any
 
 from datasets import Dataset
 
-from emdistill.commands._baselines import Setting, measure_baselines
-from emdistill.commands._bench import torch_contender
 from emdistill.config import RunConfig
 from emdistill.data.mixture_file import MixtureTask
 from emdistill.models.encoder import Classifier, encoder_shape
@@ -17,6 +15,8 @@ from emdistill.runs.answers import PREDICTIONS, write_predictions
 from emdistill.runs.baseline_record import BaselineRecord, baseline_names, write_baselines
 from emdistill.runs.learn import prepare
 from emdistill.runs.open_run import Run
+from emdistill.ship.baselines import Setting, measure_baselines
+from emdistill.ship.bench import torch_contender
 from emdistill.tasks.task import Task, TaskData
 from emdistill.teachers.opened import Logits, OpenTeacher
 from emdistill.training.evaluate import predict_sets, score_sets

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from emdistill.commands._places import check_file
 from emdistill.commands._text_variants import some_places, variants_made, word_counts, write_text_variants
 from emdistill.config import check_limits
 from emdistill.console import Table, print_table, say
@@ -41,6 +40,7 @@ from emdistill.models.word_candidates import (
     load_masked_lm,
 )
 from emdistill.runs.describe import file_hashes
+from emdistill.runs.places import check_file
 from emdistill.runs.reading import recall_reading
 from emdistill.tasks.kind import check_one_answer
 from emdistill.tasks.task import Task, TaskData

@@ -9,13 +9,10 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from emdistill.commands._baselines import Setting, measure_baselines
-from emdistill.commands._bench import Contender, run_contender
 from emdistill.commands._entries import entry_configs, find_baseline, read_entries, read_seeds, with_labels_alone
 from emdistill.commands._mixture_student import born
 from emdistill.commands._mixture_tasks import check_options, open_mixture, under
-from emdistill.commands._places import check_folder
-from emdistill.commands.distill import distill, student_shape
+from emdistill.commands.distill import distill
 from emdistill.config import CompareConfig, RunConfig, as_command, config_dict
 from emdistill.console import print_table, say
 from emdistill.data.mixture_file import is_mixture, read_mixture
@@ -28,8 +25,11 @@ from emdistill.runs.baseline_record import BASELINES, OWN_INT8, baseline_names, 
 from emdistill.runs.comparison import RUNS, Comparison, read_comparison, run_place
 from emdistill.runs.distillation import Distillation, read_distillation
 from emdistill.runs.open_run import check_same_run, damaged_file
+from emdistill.runs.places import check_folder
 from emdistill.runs.record import RUN_FILE, RunRecord, read_run
 from emdistill.runs.student_artifact import StudentArtifact
+from emdistill.ship.baselines import Setting, measure_baselines
+from emdistill.ship.bench import Contender, run_contender
 from emdistill.show.comparison_report import comparison_notes, differences_table, tasks_table, write_comparison
 from emdistill.show.page import share_script
 from emdistill.show.run_report import write_run_report
@@ -143,7 +143,7 @@ def _open(config: RunConfig) -> Subject:
     if is_mixture(config.data):
         return _several_tasks(config)
     teacher, data = open_teacher(config, read_data(config) if config.data else None)
-    shape = student_shape(teacher, data)
+    shape = teacher.student_shape(data.task)
     return Subject(
         [f"note: {note}" for note in data.notes],
         lambda entry: input_hashes(entry, teacher, data),

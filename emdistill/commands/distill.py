@@ -10,16 +10,14 @@ from emdistill.commands._gradual import AFTER_BIRTH, be_born, birth_lesson, chec
 from emdistill.commands._mixture import distill_mixture
 from emdistill.commands._one_task import Asked, Part
 from emdistill.commands._raw_text import distill_text
-from emdistill.config import RunConfig, student_recipe
+from emdistill.config import RunConfig
 from emdistill.console import say, say_scores
 from emdistill.data.mixture_file import is_mixture
 from emdistill.data.read import read_data
-from emdistill.data.unlabelled import texts_kept
-from emdistill.models.encoder import encoder_shape
 from emdistill.options import load_config
 from emdistill.processes import is_first_process
 from emdistill.runs.baseline_record import baseline_names
-from emdistill.runs.describe import describe_data, describe_model, objective_and_sizes
+from emdistill.runs.describe import describe_data, describe_model, outline
 from emdistill.runs.distillation import as_distillation
 from emdistill.runs.learn import count_steps, learn, new_record, steps_per_epoch
 from emdistill.runs.open_run import Run, open_run
@@ -29,13 +27,12 @@ from emdistill.runs.student_artifact import StudentArtifact, write_card, write_s
 from emdistill.show.cards import student_card
 from emdistill.show.run_report import write_run_report
 from emdistill.show.verdict import verdict
-from emdistill.states import EncoderShape
 from emdistill.students import ExtractionPlan
 from emdistill.tasks.task import RAW_TEXT, TaskData
 from emdistill.teachers.open_teacher import input_hashes, open_teacher
-from emdistill.teachers.opened import Logits, OpenTeacher
+from emdistill.teachers.opened import Logits
 from emdistill.teachers.several import teacher_names
-from emdistill.training.lesson import Lesson, prove
+from emdistill.training.lesson import prove
 from emdistill.training.run_stages import seed_everything
 
 
@@ -77,7 +74,7 @@ def distill(
         lesson = part.lesson
         if run.is_finished(record, quiet=quiet):
             return StudentArtifact(folder)
-        for line in (*(f"note: {note}" for note in data.notes), _outline(record, lesson)):
+        for line in (*(f"note: {note}" for note in data.notes), outline(record, lesson)):
             say(line, quiet=quiet)
 
         def note_scores(name: str, logits: Logits | None) -> None:
@@ -168,34 +165,3 @@ def _leave_behind(run: Run, part: Part, teacher: Logits | None, student: Logits,
     write_run_report(folder)
     if beside is not None:
         say(verdict(beside), quiet=quiet)
-
-
-def student_shape(teacher: OpenTeacher, data: TaskData) -> EncoderShape:
-    """The shape that the student will have: for it a method can be composed before any training."""
-    return encoder_shape(teacher.student(data.task, birth="fresh")[0])
-
-
-def _outline(record: RunRecord, lesson: Lesson) -> str:
-    """What is learned, from how many rows in how many steps, as a run says it before it begins."""
-    assert record.task is not None
-    held_out = f"; {record.task.held_out}" if record.task.held_out else ""
-    lines = [
-        f"{record.task.name}: {record.learned_from} to learn from, {record.steps_per_epoch:,} steps an epoch"
-        f"{held_out}; {record.selection}"
-    ]
-    if record.unlabelled:
-        lines.append(texts_kept(record.unlabelled))
-        lines += [
-            f"stage {stage.name} has no teacher: it learns from the {len(lesson.rows_of(stage)):,} labelled rows "
-            f"alone, {settings.max_steps:,} steps"
-            for stage, settings in zip(lesson.stages, lesson.arguments, strict=True)
-            if not stage.objective.taught
-        ]
-    lines.append(f"{record.share_of_padding:.1%} of the positions in its batches are padding")
-    if own := student_recipe(record.config["student"]):
-        numbers = ", ".join(f"{name.removeprefix('training.')} {value}" for name, value in own.items())
-        lines.append(f"a {record.config['student']} is learned by, where nothing else is said: {numbers}")
-    lines.append(objective_and_sizes(record))
-    if lesson.teacher_tokenizer is not None:
-        lines.append("teacher and student read the texts in tokens of their own; states meet at words")
-    return "\n".join(lines)

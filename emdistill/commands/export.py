@@ -10,11 +10,11 @@ from rich.console import Console
 
 from emdistill.config import check_limits
 from emdistill.console import print_table, say
-from emdistill.errors import ConfigError, OutputError
+from emdistill.errors import ConfigError
 from emdistill.files import folder_written_whole
 from emdistill.runs.gate_record import GATE as GATE_FILE
 from emdistill.runs.gate_record import GateRecord, write_gate
-from emdistill.runs.open_run import check_writable
+from emdistill.runs.places import check_replaceable
 from emdistill.runs.reading import recall_reading
 from emdistill.runs.record import RUN_FILE
 from emdistill.ship.exported import judge_exported, samples_of, write_exported
@@ -78,7 +78,7 @@ def export(
     threads = threads or torch.get_num_threads()
     check_onnx_packages()
     place = Path(output) if output is not None else Path(run) / "onnx"
-    _check_place(place, overwrite=overwrite)
+    check_replaceable(place, OWN_FILES, GATE, "an export", overwrite=overwrite)
     subject: Subject | SeveralTasks
     if (record := several_tasks(run)) is not None:
         _check_several({"teacher": teacher, "dev": dev, "task": task}, limits)
@@ -120,21 +120,6 @@ def _check_several(options: Mapping[str, str | None], limits: Limits) -> None:
         raise ConfigError(f"{', '.join(given)}: of several tasks, the file of --data says it for each")
     if limits.max_drop_from_teacher is not None:
         raise ConfigError("--max-drop-from-teacher: several tasks have several teachers, which are not measured here")
-
-
-def _check_place(place: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that holds something, unless that is an export to be replaced."""
-    if Path.cwd().is_relative_to(place.resolve()):
-        raise OutputError(f"--output {place} is the folder that this command runs in; name one inside it")
-    check_writable(place)
-    check_writable(place.absolute().parent)  # where the folder is put in its place
-    names = {item.name for item in place.iterdir()} if place.is_dir() else set()
-    if foreign := sorted(names - OWN_FILES):
-        raise OutputError(f"{place} holds {foreign[0]}, which is no part of an export; choose another --output")
-    if names and GATE not in names:
-        raise OutputError(f"{place} is not empty and holds no export; choose another --output")
-    if names and not overwrite:
-        raise OutputError(f"{place} already holds an export; --overwrite replaces it")
 
 
 def _card(gate: GateRecord, subject: Subject | SeveralTasks) -> str:

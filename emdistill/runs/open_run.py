@@ -16,7 +16,6 @@ RUN/
 """
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,6 +30,7 @@ from emdistill.console import say
 from emdistill.errors import BusyError, Interrupted, OutputError, tell
 from emdistill.files import MEND, sha256, storage_errors
 from emdistill.processes import is_first_process, process_count, wait_for_all
+from emdistill.runs.places import check_writable
 from emdistill.runs.record import RUN_FILE, VERSION, RunRecord, read_run, write_run
 
 LOCK = ".lock"
@@ -217,17 +217,6 @@ def _is_left_over(name: str) -> bool:
     return name in ("teacher_cache", LOCK) or (name.startswith(RUN_FILE) and name.endswith(".part"))
 
 
-def check_writable(folder: Path) -> None:
-    """Refuse a folder that cannot be written to, or not be made."""
-    if folder.is_symlink() and not folder.exists():
-        raise OutputError(f"{folder} is a link to {folder.readlink()}, which is not there; choose another --output")
-    nearest_folder = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not nearest_folder.is_dir():
-        raise OutputError(f"{nearest_folder} is a file; --output names a folder")
-    if not os.access(nearest_folder, os.W_OK | os.X_OK):
-        raise OutputError(f"{nearest_folder} may not be written to; choose another --output")
-
-
 def check_same_run(folder: Path, before: RunRecord, now: RunRecord) -> None:
     """Refuse to resume a run that was started with another configuration, teacher or data.
 
@@ -268,6 +257,11 @@ def damaged_file(folder: Path, record: RunRecord) -> str:
         if (folder / name).is_file() and sha256(folder / name) != checksum:
             return f"{folder / name} was damaged: its checksum differs"
     return ""
+
+
+def keep_record_alone(folder: Path) -> None:
+    """Remove of a run all but its run.json: of a short training whose scores are wanted."""
+    remove(folder, [name for name in OWN_FILES if name != RUN_FILE])
 
 
 def remove(folder: Path, names: Iterable[str]) -> None:

@@ -18,7 +18,7 @@ from emdistill.data.unlabelled import UnlabelledText, unlabelled_text
 from emdistill.errors import ConfigError
 from emdistill.methods import compose_stages
 from emdistill.models.answers_teacher import AnswersTeacher
-from emdistill.models.encoder import Classifier, load_classifier, load_tokenizer
+from emdistill.models.encoder import Classifier, encoder_shape, load_classifier, load_tokenizer
 from emdistill.models.teacher import Teacher, TeacherSource, check_above_chance
 from emdistill.models.teacher_ensemble import TeacherEnsemble
 from emdistill.runs.describe import describe_model
@@ -65,6 +65,10 @@ class OpenTeacher(ABC):
     @abstractmethod
     def student(self, task: Task, spec: str | None = None, **options: Any) -> Student:
         """The student that the configuration names, or `spec`, at birth; keywords as of make_student."""
+
+    def student_shape(self, task: Task) -> EncoderShape:
+        """The shape that the student will have: for it a method can be composed before any training."""
+        return encoder_shape(self.student(task, birth="fresh")[0])
 
     @abstractmethod
     def stages(self, config: RunConfig, student: EncoderShape, task: Task) -> list[Stage]:
@@ -126,7 +130,7 @@ class TeacherModel(OpenTeacher):
     def student(self, task: Task, spec: str | None = None, **options: Any) -> Student:
         student, tokenizer = make_student(
             spec or self.config.student, self.model.model, self.tokenizer, source=self.config.student_source,
-            **_of_task(task), **options,
+            **task.asks, **options,
         )  # fmt: skip
         check_max_length(self.config.max_length, self.model.model, student)
         return student, tokenizer
@@ -180,12 +184,11 @@ class WithoutModel(OpenTeacher):
 
     def student(self, task: Task, spec: str | None = None, **options: Any) -> Student:
         """Made from the encoder as from a teacher; a student that is named as a whole takes no source."""
-        described = _of_task(task)
-        encoder, _ = pretrained_student(self.encoder, **described, seed=options.get("seed", 0))
+        encoder, _ = pretrained_student(self.encoder, **task.asks, seed=options.get("seed", 0))
         whole = student_kind(self.config.student) == "pretrained"
         source = self.config.student_source if whole else None
         student, tokenizer = make_student(
-            spec or self.config.student, encoder, self.tokenizer, source=source, **described, **options
+            spec or self.config.student, encoder, self.tokenizer, source=source, **task.asks, **options
         )
         check_max_length(self.config.max_length, student)
         return student, tokenizer
@@ -250,10 +253,6 @@ class Nobody(WithoutModel):
 def cache_folder(config: RunConfig) -> Path:
     """Where the teacher's outputs and the tokens of text without labels are kept."""
     return Path(config.teacher_cache_folder or Path(config.output) / "teacher_cache")
-
-
-def _of_task(task: Task) -> dict[str, Any]:
-    return {"labels": task.labels, "predictions": task.predictions}
 
 
 def _describe_answers(answers: TeacherAnswers, data: TaskData) -> AnswersRecord:

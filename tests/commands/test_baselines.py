@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-import emdistill.commands._baselines as module
+import emdistill.ship.baselines as module
 from emdistill.baselines import vectors
 from emdistill.cli import main
-from emdistill.commands import _bench
 from emdistill.commands.compare import compare
 from emdistill.runs.answers import read_predictions
 from emdistill.runs.baseline_record import read_baselines
 from emdistill.runs.record import read_run
+from emdistill.ship import bench as _bench
 from emdistill.ship.gate import drop_error
 from emdistill.tasks import KINDS
 from emdistill.tasks.task import Task

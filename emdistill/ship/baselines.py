@@ -13,8 +13,6 @@ from datasets import Dataset
 
 from emdistill.baselines import Fitted, encoder_means, over_vectors, static_vectors, tfidf
 from emdistill.baselines.linear import columns
-from emdistill.commands._bench import Bench, Contender, run_contender, time_all, torch_contender
-from emdistill.commands._entries import BUDGET
 from emdistill.config import LearningConfig, RunConfig, TeachingConfig, flatten, recipe_of, source_name
 from emdistill.console import say, say_scores
 from emdistill.errors import ConfigError, Interrupted, ModelError
@@ -26,6 +24,7 @@ from emdistill.runs.answers import Logits
 from emdistill.runs.baseline_record import FOLDER, OWN_INT8, TITLES
 from emdistill.runs.record import RUN_FILE
 from emdistill.runs.student_artifact import StudentArtifact
+from emdistill.ship.bench import Bench, Contender, run_contender, time_all, torch_contender
 from emdistill.ship.exported import write_exported
 from emdistill.ship.int8_choice import MAX_DROP_ON_TRAIN, training_sample
 from emdistill.ship.onnx import open_onnx
@@ -33,6 +32,7 @@ from emdistill.ship.onnx_folder import INT8
 from emdistill.students import student_kind
 from emdistill.tasks.task import TaskData
 from emdistill.teachers.opened import OpenTeacher
+from emdistill.training.arguments import BUDGET
 from emdistill.training.evaluate import score_sets
 from emdistill.training.splits import labelled_rows
 
@@ -93,22 +93,29 @@ def measure_baselines(
     for name in names:
         if name in bench.baselines:
             continue
-        started = time.perf_counter()
-        try:
-            with fast_float32():
-                made = BASELINES[name](setting)
-        except Interrupted:
-            raise
-        except Exception as error:  # whatever is wrong with a baseline, the student is not to be lost for it
-            bench.problems[name] = str(error).strip().partition("\n")[0] or type(error).__name__
-            say(f"{TITLES[name]}: not computed: {bench.problems[name]}", quiet=quiet)
+        made = make_baseline(name, setting)
+        if isinstance(made, str):
+            bench.problems[name] = made
+            say(f"{TITLES[name]}: not computed: {made}", quiet=quiet)
             continue
-        seconds = time.perf_counter() - started if made.seconds is None else made.seconds
-        bench.baselines[name] = replace(made, seconds=seconds)
+        bench.baselines[name] = made
         scores = score_sets(bench.task, made.logits[0], bench.evaluation)
         say(f"{TITLES[name]} on dev: {say_scores(scores)}", quiet=quiet)
     time_all(bench, student)
     return bench
+
+
+def make_baseline(name: str, setting: Setting) -> Contender | str:
+    """A baseline, or why it could not be had: whatever is wrong with it, what it is to stand beside is not lost."""
+    started = time.perf_counter()
+    try:
+        with fast_float32():
+            made = BASELINES[name](setting)
+    except Interrupted:
+        raise
+    except Exception as error:
+        return str(error).strip().partition("\n")[0] or type(error).__name__
+    return replace(made, seconds=time.perf_counter() - started if made.seconds is None else made.seconds)
 
 
 def labels_alone(config: RunConfig) -> RunConfig:
