@@ -14,7 +14,7 @@ import numpy as np
 from emdistill.commands.distill import distill
 from emdistill.commands.export import export
 from emdistill.config import CacheChoice, student_recipe
-from emdistill.console import print_table, say
+from emdistill.console import conclude, print_table, say
 from emdistill.data.batches import tokenise
 from emdistill.data.read import hold_out
 from emdistill.data.unlabelled import every_nth_text
@@ -361,10 +361,8 @@ class Compression:
         shutil.rmtree(self.folder / CACHE, ignore_errors=True)
         self.save()
         write_compress_report(self.folder / PAGE, self.record)
-        if self.record.finals:
-            print_table(finals_table(self.record))
-        say("\n".join(f"- {note}" for note in self.record.notes), quiet=not self.record.notes)
-        say(f"{sentence}\nthe page: {self.folder / PAGE}")
+        tables = [finals_table(self.record)] if self.record.finals else []
+        conclude(tables, self.record.notes, sentence, f"the page: {self.folder / PAGE}")
 
 
 def _proxy(nursery: Nursery) -> tuple[TaskData, str]:

@@ -8,8 +8,7 @@ from typing import Any
 
 from datasets import Dataset, concatenate_datasets
 
-from emdistill.commands._mixture_student import born
-from emdistill.commands._mixture_tasks import OpenMixture, check_options, open_mixture
+from emdistill.commands._mixture_tasks import OpenMixture, born, check_options, open_mixture
 from emdistill.commands._one_task import Asked, Part
 from emdistill.config import RunConfig, Selection
 from emdistill.console import print_table, say, say_scores

@@ -10,11 +10,10 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from emdistill.commands._entries import entry_configs, find_baseline, read_entries, read_seeds, with_labels_alone
-from emdistill.commands._mixture_student import born
-from emdistill.commands._mixture_tasks import check_options, open_mixture, under
+from emdistill.commands._mixture_tasks import born, check_options, open_mixture, under
 from emdistill.commands.distill import distill
 from emdistill.config import CompareConfig, RunConfig, as_command, config_dict
-from emdistill.console import print_table, say
+from emdistill.console import conclude, say
 from emdistill.data.mixture_file import is_mixture, read_mixture
 from emdistill.data.read import read_data
 from emdistill.errors import ConfigError, EmdistillError, Interrupted, ModelError, OutputError
@@ -278,12 +277,8 @@ def _report(folder: Path, comparison: Comparison | None, command: str) -> None:
         return
     beside = read_baselines(folder)
     write_comparison(folder, comparison, beside, command=command)
-    print_table(differences_table(comparison, beside))
-    if comparison.tasks:
-        print_table(tasks_table(comparison))
-    say("\n".join(f"- {note}" for note in comparison_notes(comparison)))
+    tables = [differences_table(comparison, beside), *([tasks_table(comparison)] if comparison.tasks else [])]
+    conclude(tables, comparison_notes(comparison))
     if beside:
-        print_table(baselines_table(beside).without_empty_columns())
-        say("\n".join(f"- {note}" for note in baseline_notes(beside)))
-        say(verdict(beside))
+        conclude([baselines_table(beside).without_empty_columns()], baseline_notes(beside), verdict(beside))
     say(f"the page: {folder / 'report.html'}")

@@ -8,7 +8,7 @@ from typing import Any
 from emdistill.commands._supernet import Material, Plan, choose, learn
 from emdistill.commands.distill import distill
 from emdistill.config import LIMITS, check_limits, command_of
-from emdistill.console import print_table, say
+from emdistill.console import conclude, say
 from emdistill.data.batches import tokenise
 from emdistill.data.read import hold_out, read_data
 from emdistill.errors import ConfigError, Interrupted
@@ -215,5 +215,4 @@ def _finish(study: ChainStudy) -> None:
     record.verdict, record.notes, record.status = verdict(record), [*record.notes, *notes(record)], "finished"
     write_search(study.folder, record)
     write_chain_report(page, record)
-    print_table(limits_table(record))
-    say("\n".join([*(f"- {note}" for note in record.notes), record.verdict, f"the page: {page}"]))
+    conclude([limits_table(record)], record.notes, record.verdict, f"the page: {page}")

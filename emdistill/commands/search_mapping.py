@@ -8,7 +8,7 @@ from typing import Any
 
 from emdistill.commands.distill import distill
 from emdistill.config import Birth, CacheChoice, RunConfig, check_limits
-from emdistill.console import print_table, say, say_scores
+from emdistill.console import conclude, say, say_scores
 from emdistill.data.read import hold_out, read_data
 from emdistill.errors import ConfigError, Interrupted
 from emdistill.mapping import write_mapping
@@ -263,6 +263,5 @@ def _finish(folder: Path, result: SearchResult, about: dict[str, Any]) -> None:
     sentences = [*search_notes(result), f"scored on {SCORED_ON}"]
     comparison = f"emdistill compare --methods {about['method']}@{folder / BEST},{about['method']}@uniform ..."
     write_search_report(folder / PAGE, result, notes=sentences, command=comparison)
-    print_table(search_table(result))
     luck = "The best of many is partly luck; what it is worth, over seeds and on dev:"
-    say("\n".join([*(f"- {note}" for note in (*sentences, luck)), comparison, f"the page: {folder / PAGE}"]))
+    conclude([search_table(result)], [*sentences, luck], comparison, f"the page: {folder / PAGE}")

@@ -101,8 +101,9 @@ def judge_exported(
 
     Of several tasks the metric is the mean over them, and a limit on the drop holds for it and for each task.
     """
-    judged = _judge_one if isinstance(subject, Subject) else _judge_several
-    return judged(subject, folder, quantised, limits, threads, notes)  # type: ignore[arg-type]
+    if isinstance(subject, Subject):
+        return _judge_one(subject, folder, quantised, limits, threads, notes)
+    return _judge_several(subject, folder, quantised, limits, threads, notes)
 
 
 def _judge_one(

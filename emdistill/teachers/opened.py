@@ -1,4 +1,4 @@
-"""Whoever teaches: a model, a file of answers, or nobody; several models stand in _several_teachers.py."""
+"""Whoever teaches: a model, a file of answers, or nobody; several models stand in several.py."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
