@@ -55,7 +55,7 @@ def check_replaceable(
             raise OutputError(f"{name} is read by this command, which would replace it; choose another --output")
     names = {item.name for item in folder.iterdir()} if folder.is_dir() else set()
     if foreign := sorted(names - {*own}):
-        raise OutputError(f"{folder} holds {foreign[0]}, which is no part of {content}; choose another --output")
+        raise OutputError(f"{folder} holds {foreign[0]!r}, which is no part of {content}; choose another --output")
     if names and mark not in names:
         raise OutputError(f"{folder} is not empty and is not {content}: it lacks {mark}; choose another --output")
     if names and not overwrite:
