@@ -60,7 +60,7 @@ def test_all_of_them_stand_beside_the_student(
 def test_none_costs_nothing_and_a_wrong_name_is_refused_before_training(
     place: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("emdistill.commands.distill.measure_baselines", None)
+    monkeypatch.setattr("emdistill.commands._one_task.measure_baselines", None)
     run = tmp_path / "run"
     assert main(place.distill("--output", str(run), "--baselines", "none")) == 0
     assert not (run / "baselines.json").exists()
