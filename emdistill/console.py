@@ -1,6 +1,7 @@
 """Tables for people: the same cells on the terminal, in Markdown, and on pages (show/templates/blocks.html)."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -104,6 +105,18 @@ def say(text: str, *, quiet: bool = False) -> None:
     """A line about the work, on stdout; of several processes the first one speaks."""
     if not quiet and is_first_process():
         Console(soft_wrap=True, markup=False, highlight=False).print(visible(text))
+
+
+def conclude(tables: Iterable[Table], notes: Iterable[str], *lines: str) -> None:
+    """How a verb that compares ends: its tables, a dash before each note, and lines: the verdict, the page."""
+    for table in tables:
+        print_table(table)
+    say("\n".join([*(f"- {note}" for note in notes), *lines]))
+
+
+def status(doing: str, *, quiet: bool = False) -> AbstractContextManager[object]:
+    """While open, a line on stderr says what is being done."""
+    return Console(stderr=True, quiet=quiet, highlight=False).status(doing)
 
 
 def say_scores(scores: Mapping[str, float]) -> str:

@@ -221,7 +221,20 @@ def tree_page() -> str:
 
 
 PACKAGE = ROOT / "emdistill"
-ORDER = ("tasks", "data", "models", "students", "mapping", "losses", "methods", "training", "search", "runs", "ship")
+ORDER = (
+    "tasks",
+    "data",
+    "models",
+    "students",
+    "mapping",
+    "losses",
+    "methods",
+    "training",
+    "search",
+    "runs",
+    "teachers",
+    "ship",
+)
 ORDER += ("show", "recipes", "commands")
 INTRODUCTION = """The order of the folders is the order in which data flows; imports go downwards only
 ([concepts.md](concepts.md#the-floors) has the floors). recipes/ has a YAML file per method, show/templates/ what

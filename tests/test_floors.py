@@ -27,6 +27,7 @@ FLOORS = {
     "search": 3,
     "baselines": 4,
     "runs": 4,
+    "teachers": 4,
     "options": 4,
     "ship": 5,
     "show": 5,
@@ -49,6 +50,7 @@ NEIGHBOURS = {
     ("students", "mapping"),
     ("students", "tasks"),
     ("methods", "training"),
+    ("teachers", "runs"),
     ("__main__", "cli"),
 }
 ROOMS = {

@@ -11,27 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from emdistill.commands._baselines import BASELINES, Setting
-from emdistill.commands._bench import time_answers
-from emdistill.commands._candidates import (
-    OWN_VOCABULARY,
-    WITHOUT_LAYERS,
-    Nursery,
-    against,
-    nearest_miss,
-    price,
-)
-from emdistill.commands._text_alone import answered_by
 from emdistill.commands.distill import distill
 from emdistill.commands.export import export
 from emdistill.config import CacheChoice, student_recipe
-from emdistill.console import print_table, say
+from emdistill.console import conclude, print_table, say
 from emdistill.data.batches import tokenise
 from emdistill.data.read import hold_out
 from emdistill.data.unlabelled import every_nth_text
-from emdistill.errors import EmdistillError, Interrupted, TrainingError
+from emdistill.errors import EmdistillError, TrainingError
 from emdistill.files import folder_written_whole
-from emdistill.models.arithmetic import fast_float32
 from emdistill.models.teacher import Teacher
 from emdistill.options import load_config
 from emdistill.runs.answers import Logits
@@ -46,13 +34,22 @@ from emdistill.runs.compression import (
     PlanRow,
     TrialRow,
 )
-from emdistill.runs.gate_record import GATE, GateRecord, read_gate
-from emdistill.runs.open_run import OWN_FILES, remove
+from emdistill.runs.gate_record import GATE, read_gate
+from emdistill.runs.open_run import keep_record_alone
 from emdistill.runs.record import RUN_FILE, RunRecord
 from emdistill.runs.search_record import Form, write_search
-from emdistill.search.budget import Budget
 from emdistill.search.halving import Plan, finalists, make_plan, next_trial
-from emdistill.ship.measurement import busy_note, read_cpu_clock
+from emdistill.ship.baselines import Setting, make_baseline
+from emdistill.ship.bench import time_answers
+from emdistill.ship.candidates import (
+    OWN_VOCABULARY,
+    WITHOUT_LAYERS,
+    Nursery,
+    against,
+    nearest_miss,
+    price,
+)
+from emdistill.ship.measurement import busy_notes
 from emdistill.ship.operator_table import FORMS, GraphCost
 from emdistill.show.compress_report import (
     baseline_table,
@@ -67,6 +64,8 @@ from emdistill.show.compress_report import (
 )
 from emdistill.show.page import PLOTLY
 from emdistill.tasks.task import TaskData
+from emdistill.teachers.text_alone import answered_by
+from emdistill.training.arguments import LEAN
 from emdistill.training.evaluate import score_sets
 from emdistill.training.splits import HELD_OUT_AT_MOST, HELD_OUT_SEED, HELD_OUT_SHARE
 
@@ -75,8 +74,6 @@ REPLACED = (TRIALS, FINALS, MODEL, CACHE, OWN_VOCABULARY, CompressionRecord.FILE
 HELD_OUT = "held-out"
 EVERY, FEWEST_TEXTS, MOST_TEXTS = 5, 200, 1000  # of the texts without labels: those that choose
 BESIDE = ("tfidf", "static")
-# Over what is given, for nothing of a trial is kept but its scores.
-LEAN = {"save_strategy": "no", "flow_steps": 0, "gradient_norm_steps": 0, "disable_tqdm": True}
 WARM_UP_ROWS = 512
 LEAST_SECONDS = 2e-4  # that a row takes to be learned from, however small the student
 EXPORT_SECONDS = 90.0  # of a whole training's export and measurement, until one is known
@@ -126,10 +123,9 @@ class Compression:
         self._score_teacher()
         self._measure_baselines()
         if not record.candidates:
-            before = read_cpu_clock()
-            record.candidates = price(self.nursery, students, methods)
-            busy = busy_note(before, read_cpu_clock(), cores=record.machine.cores, threads=self.nursery.threads)
-            record.notes += [busy] if busy else []
+            with busy_notes(self.nursery.threads) as busy:
+                record.candidates = price(self.nursery, students, methods)
+            record.notes += busy
             self.save()
         print_table(candidates_table(record))
         if not any(row.fits for row in record.candidates.values()):
@@ -162,14 +158,9 @@ class Compression:
             if name in self.record.baselines:
                 continue
             say(f"learning {TITLES[name]}")
-            try:
-                with fast_float32():
-                    made = BASELINES[name](Setting(self.nursery.config, data, self.nursery.teacher))
-            except Interrupted:
-                raise
-            except Exception as error:  # whatever is wrong with a baseline, the search goes on
-                problem = str(error).strip().partition("\n")[0] or type(error).__name__
-                self.record.baselines[name] = BaselineLine(problem=problem)
+            made = make_baseline(name, Setting(self.nursery.config, data, self.nursery.teacher))
+            if isinstance(made, str):
+                self.record.baselines[name] = BaselineLine(problem=made)
                 continue
             scores = {
                 place: task.score(made.logits[0][place], task.gold(examples))[metric]
@@ -305,7 +296,7 @@ class Compression:
         seconds = time.perf_counter() - started
         self.record.trials.append(TrialRow(candidate=name, rung=rung, score=score, seconds=seconds, problem=problem))
         self.save()
-        remove(place, [file for file in OWN_FILES if file != RUN_FILE])
+        keep_record_alone(place)
         say(trial_line(self.record, self.record.trials[-1]))
 
     def _train_whole(self, name: str) -> None:
@@ -338,9 +329,18 @@ class Compression:
                 str(source), int8=True, output=output, threads=self.nursery.threads, overwrite=True,
                 max_latency_ms=budget.ms, max_size_mb=budget.mb, **options,
             )  # fmt: skip
-        self.record.finals.append(_final(name, place, dict(scores), seconds, gate, budget))
+        forms: dict[Form, FormRow] = {}
+        for form in FORMS:
+            if (variant := gate.variants.get(form)) is not None and (case := variant.limit_case) is not None:
+                cost = GraphCost(case.p50, case.p95, variant.bytes)
+                forms[form] = against(budget, cost, measured=True, score=variant.scores[gate.metric])
+        final = FinalRow(
+            candidate=name, folder=str(Path(place.parent.name, place.name)), scores=dict(scores), forms=forms,
+            seconds=seconds, ship=gate.verdict.ship if gate.verdict.ship in forms else None,
+        )  # fmt: skip
+        self.record.finals.append(final)
         self.save()
-        say(delivery(self.record, self.record.finals[-1]))
+        say(delivery(self.record, final))
 
     def _deliver(self) -> None:
         """Copy the folder of the best that keeps the budget, by the rows that chose; or say what is nearest."""
@@ -361,10 +361,8 @@ class Compression:
         shutil.rmtree(self.folder / CACHE, ignore_errors=True)
         self.save()
         write_compress_report(self.folder / PAGE, self.record)
-        if self.record.finals:
-            print_table(finals_table(self.record))
-        say("\n".join(f"- {note}" for note in self.record.notes), quiet=not self.record.notes)
-        say(f"{sentence}\nthe page: {self.folder / PAGE}")
+        tables = [finals_table(self.record)] if self.record.finals else []
+        conclude(tables, self.record.notes, sentence, f"the page: {self.folder / PAGE}")
 
 
 def _proxy(nursery: Nursery) -> tuple[TaskData, str]:
@@ -387,22 +385,6 @@ def _proxy(nursery: Nursery) -> tuple[TaskData, str]:
         "students that keep most of it"
     )
     return replace(data, train=learned, evaluation={HELD_OUT: scored}, held_out=said), said
-
-
-def _final(
-    name: str, place: Path, scores: dict[str, float], seconds: float, gate: GateRecord, budget: Budget
-) -> FinalRow:
-    forms: dict[Form, FormRow] = {}
-    for form in FORMS:
-        if (variant := gate.variants.get(form)) is not None and (case := variant.limit_case) is not None:
-            cost = GraphCost(case.p50, case.p95, variant.bytes)
-            forms[form] = against(budget, cost, measured=True, score=variant.scores[gate.metric])
-    ship = gate.verdict.ship
-    folder = str(Path(place.parent.name, place.name))
-    return FinalRow(
-        candidate=name, folder=folder, scores=scores, forms=forms, seconds=seconds,
-        ship=ship if ship in forms else None,
-    )  # fmt: skip
 
 
 def _folder_name(candidate: str) -> str:

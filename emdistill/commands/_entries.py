@@ -9,17 +9,8 @@ from typing import Any
 from emdistill.config import CompareConfig, RunConfig, TeachingConfig, flatten, read_yaml
 from emdistill.errors import ConfigError, nearest
 from emdistill.options import load_config
-from emdistill.training import DistillationArguments
+from emdistill.training.arguments import BUDGET, DistillationArguments
 
-# What decides how long a student learns, and from how much; one for all entries. A learning rate is the recipe's own.
-BUDGET = (
-    "max_steps",
-    "num_train_epochs",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "tokens_per_batch",
-    "early_stopping_patience",
-)
 OF_AN_ENTRY = ("method", "mapping", "objective")
 LARGEST_SEED = 2**32 - 1
 

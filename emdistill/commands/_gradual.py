@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from emdistill.commands._teachers import OpenTeacher
 from emdistill.config import RunConfig
 from emdistill.errors import ConfigError
 from emdistill.models.encoder import encoder_shape
@@ -14,13 +13,14 @@ from emdistill.students import student_kind
 from emdistill.students.gradual import begin, cut_to
 from emdistill.students.shape import shape_of
 from emdistill.tasks.task import Task
+from emdistill.teachers.opened import OpenTeacher
 from emdistill.training.leaving_units import LeavingUnits
 from emdistill.training.lesson import Lesson
 from emdistill.training.run_stages import stage_arguments
-from emdistill.training.stage import Stage
 
 STAGE = "gradual"
 SHARE = 0.4  # of the budget, until the shape is reached
+AFTER_BIRTH = 1 - SHARE  # what is left to the method
 
 
 def check_gradual(config: RunConfig) -> None:
@@ -35,11 +35,6 @@ def check_gradual(config: RunConfig) -> None:
             f"--embedding_rank {config.embedding_rank}: embeddings are factorised at birth, not after units have left; "
             "leave it out, or choose --student_birth importance"
         )
-
-
-def after_birth(stages: Sequence[Stage]) -> list[Stage]:
-    """A method's stages with what a gradual birth leaves them of the budget."""
-    return [replace(stage, share=stage.share * (1 - SHARE)) for stage in stages]
 
 
 def birth_lesson(config: RunConfig, teacher: OpenTeacher, task: Task, lesson: Lesson, layers: Sequence[int]) -> Lesson:

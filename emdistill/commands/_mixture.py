@@ -3,41 +3,38 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, concatenate_datasets
 
-from emdistill.commands._mixture_results import leave_behind, score_teachers
-from emdistill.commands._mixture_student import Part, born
-from emdistill.commands._mixture_tasks import Asked, OpenMixture, check_options, open_mixture
-from emdistill.config import RunConfig, Selection, config_dict
-from emdistill.console import say
+from emdistill.commands._mixture_tasks import OpenMixture, born, check_options, open_mixture
+from emdistill.commands._one_task import Asked, Part
+from emdistill.config import RunConfig, Selection
+from emdistill.console import print_table, say, say_scores
 from emdistill.data.mixed_batches import MixtureSampler
 from emdistill.data.mixture_file import Mixture, read_mixture
 from emdistill.data.unlabelled import texts_kept
 from emdistill.losses import MixtureObjective, Orthogonality, TaskDiscriminator
 from emdistill.models.encoder import encoder_shape
 from emdistill.models.multi_task import MultiTaskModel
-from emdistill.runs.describe import (
-    describe_arithmetic,
-    describe_data,
-    describe_model,
-    objective_and_sizes,
-    versions,
-)
-from emdistill.runs.learn import count_steps, learn, prepare, steps_per_epoch
+from emdistill.runs.baseline_record import TITLES
+from emdistill.runs.describe import describe_data, describe_model, describe_together, objective_and_sizes
+from emdistill.runs.distillation import as_distillation, task_folder
+from emdistill.runs.learn import count_steps, learn, new_record, steps_per_epoch
 from emdistill.runs.open_run import Run, open_run
-from emdistill.runs.record import FileRecord, RunRecord, TaskRecord
-from emdistill.runs.student_artifact import StudentArtifact
-from emdistill.tasks.mixture import MEAN, MIXTURE, shares
+from emdistill.runs.record import RunRecord
+from emdistill.runs.student_artifact import StudentArtifact, write_student
+from emdistill.show.cards import mixture_card
+from emdistill.show.run_report import write_run_report
+from emdistill.show.verdict import tasks_table, verdict
+from emdistill.tasks.mixture import MEAN, joint_scores, shares
+from emdistill.teachers.opened import Logits
 from emdistill.training import Stage
 from emdistill.training.lesson import Lesson, prove
 from emdistill.training.mixture import MixtureCollator, MixtureScore, MixtureTeacher, of_task, to_choose_on
-from emdistill.training.projections import fit_projections
 from emdistill.training.run_stages import seed_everything
-from emdistill.training.splits import LAST_IS_KEPT, sample_batches
+from emdistill.training.splits import LAST_IS_KEPT
 
 SELECTIONS: dict[Selection, str] = {
     "held-out": "the best checkpoint by the mean over tasks on {:,} rows held out of train (not trained on)",
@@ -61,41 +58,24 @@ def distill_mixture(config: RunConfig, *, quiet: bool = False) -> StudentArtifac
         tasks = opened.tasks
         student, tokenizer = born(config, opened)
         seed_everything(config.seed)
-        parts = [_part(asked, student.of(asked.name), tokenizer) for asked in tasks]
+        parts = [asked.lesson(student.of(asked.name), tokenizer) for asked in tasks]
         lesson, record = _lesson(config, opened, student, tokenizer, parts)
-        if run.is_finished(record):
-            say(f"{folder} is finished already; nothing to do", quiet=quiet)
+        if run.is_finished(record, quiet=quiet):
             return StudentArtifact(folder)
         for line in (*opened.notes, _outline(mixture, record, lesson, parts)):
             say(line, quiet=quiet)
         for part in parts:
             prove(replace(part.lesson, stages=lesson.stages, train=_rows(part, tasks), collator=lesson.collator))
-        teacher_logits = score_teachers(record, parts, quiet=quiet)
+        teacher_logits = _score_teachers(record, parts, quiet=quiet)
         run.begin(record, keep=("teacher_cache",) if record.unlabelled else ())  # the tokens of the text stand there
         _teach(run, lesson, parts)
-        leave_behind(run, student, tokenizer, parts, teacher_logits, quiet=quiet)
+        student_logits = _score_student(record, parts, quiet=quiet)
+        _leave_behind(run, student, tokenizer, parts, teacher_logits, student_logits, quiet=quiet)
         run.finish()
     return StudentArtifact(folder)
 
 
 # ------------------------------------------------------------------------------------------------- lessons and record
-
-
-def _part(asked: Asked, model: Any, tokenizer: Any) -> Part:
-    """The stages of the method for this task's teacher, and its rows."""
-    config, teacher = asked.config, asked.teacher
-    augmented = None if config.augmented is None else teacher.augmented(Path(config.augmented), asked.data)
-    stages = teacher.stages(config, encoder_shape(model), asked.task)
-    own_tokenizer = teacher.own_tokenizer(stages, tokenizer)
-    text = teacher.unlabelled(config, asked.task)
-    arguments, splits = prepare(
-        config, asked.data, tokenizer, stages, augmented, own_tokenizer, text, config.labelled_share
-    )
-    lesson = Lesson(
-        model, tokenizer, stages, arguments, splits.train, teacher.source, splits.choose_on, splits.score,
-        teacher_tokenizer=own_tokenizer,
-    )  # fmt: skip
-    return Part(asked, lesson, splits)
 
 
 def _lesson(
@@ -173,42 +153,20 @@ def _record(
 ) -> RunRecord:
     described = {part.asked.name: describe_data(part.asked.data) for part in parts}
     rows = {name: sum(part.splits.rows[name] for part in parts) for name in ("train", "chosen on")}
-    settings = lesson.arguments[0]
     texts = [part.splits.unlabelled for part in parts if part.splits.unlabelled is not None]
-    return RunRecord(
-        config=config_dict(config),
-        seed=config.seed,
-        versions=versions(),
+    return new_record(
+        config,
+        lesson,
         hashes=hashes,
-        task=_together(described),
+        task=describe_together(described),
         tasks=described,
         selection=SELECTIONS[config.select].format(rows["chosen on"]),
         rows=rows,
         unlabelled={name: sum(counts[name] for counts in texts) for name in texts[0]} if texts else None,
-        steps_per_epoch=steps_per_epoch(settings, len(_sampler(lesson))),
+        steps_per_epoch=steps_per_epoch(lesson.arguments[0], len(_sampler(lesson))),
         texts_cut_at_max_length=sum(part.splits.cut for part in parts),
-        arithmetic=describe_arithmetic(settings),
-        objective={stage.name: str(stage.objective) for stage in lesson.stages},
         teacher=parts[0].asked.teacher.describe(),
         student=describe_model(student),
-    )
-
-
-def _together(tasks: Mapping[str, TaskRecord]) -> TaskRecord:
-    """All tasks as one, for whoever reads the scores of a run."""
-    return TaskRecord(
-        name="+".join(tasks),
-        kind=MIXTURE,
-        labels=(),
-        metrics=(MEAN, *(f"{name}/{metric}" for name, task in tasks.items() for metric in task.metrics)),
-        evaluation_rows={"dev": sum(next(iter(task.evaluation_rows.values())) for task in tasks.values())},
-        train_rows=sum(task.train_rows for task in tasks.values()),
-        files=tuple(
-            FileRecord(f"{name}/{file.name}", file.rows, file.sha256)
-            for name, task in tasks.items()
-            for file in task.files
-        ),
-        held_out="; ".join(f"{name}: {task.held_out}" for name, task in tasks.items() if task.held_out) or None,
     )
 
 
@@ -236,14 +194,71 @@ def _outline(mixture: Mixture, record: RunRecord, lesson: Lesson, parts: Sequenc
 def _teach(run: Run, lesson: Lesson, parts: Sequence[Part]) -> None:
     """Fit the projections, write the caches, and train."""
     for part in parts:
-        asked = part.asked
-        sample = partial(
-            sample_batches, asked.data, lesson.tokenizer, part.lesson.teacher_tokenizer,
-            select=asked.config.select, max_length=asked.config.max_length, rows=asked.config.rows,
-        )  # fmt: skip
-        fit_projections(part.lesson.stages, part.lesson.student, asked.teacher.source, sample)
+        part.fit_projections()
     with run.timed("teacher_cache_seconds"):
         sources = [part.asked.teacher.stage_sources(part.lesson) for part in parts]
     stages = zip(*sources, strict=True)
     together = [None if each == (None,) * len(parts) else MixtureTeacher(each) for each in stages]
     learn(run, lesson, together)
+
+
+def _score_teachers(record: RunRecord, parts: Sequence[Part], *, quiet: bool) -> dict[str, Logits | None]:
+    """The teachers' logits, and scores, each on its own task; raises TeacherError for one near chance."""
+    logits: dict[str, Logits | None] = {}
+    for asked in (part.asked for part in parts):
+        description = "" if quiet else f"teacher of {asked.name} on dev"
+        length = asked.config.max_length
+        logits[asked.name] = asked.teacher.logits(asked.data.evaluation, max_length=length, description=description)
+        asked.check_teacher(asked.scores(logits[asked.name]))
+    if None not in logits.values():
+        record.scores["teacher"] = _joint(parts, logits)
+        say(f"teachers on dev: {say_scores(record.scores['teacher'])}", quiet=quiet)
+    return logits
+
+
+def _score_student(record: RunRecord, parts: Sequence[Part], *, quiet: bool) -> dict[str, Logits]:
+    """The logits of every head on its task, and the scores."""
+    logits = {part.asked.name: part.predict("" if quiet else f"student on {part.asked.name}") for part in parts}
+    record.scores["student"] = _joint(parts, logits)
+    say(f"student on dev: {say_scores(record.scores['student'])}", quiet=quiet)
+    return logits
+
+
+def _joint(parts: Sequence[Part], logits: Mapping[str, Logits | None]) -> dict[str, float]:
+    every = {part.asked.name: part.asked for part in parts}
+    scores = {name: asked.scores(logits[name]) for name, asked in every.items()}
+    return joint_scores(scores, {name: asked.task.metrics[0] for name, asked in every.items()})
+
+
+def _leave_behind(
+    run: Run,
+    student: MultiTaskModel,
+    tokenizer: Any,
+    parts: Sequence[Part],
+    teachers: Mapping[str, Logits | None],
+    students: Mapping[str, Logits],
+    *,
+    quiet: bool,
+) -> None:
+    """Write the run's files; then measure what could be taken instead, of each task as of one alone.
+
+    teachers, students   logits by task
+    """
+    tokenizer.model_max_length = parts[0].asked.config.max_length
+    write_student(run.folder, student, tokenizer, mixture_card(as_distillation(run.folder, run.record)))
+    every = {name: (part, task_folder(run.folder, name)) for part in parts for name in [part.asked.name]}
+    for name, (part, place) in every.items():
+        part.write_answers(place, teachers[name], students[name])
+    run.save()
+    measured = {
+        name: part.measure_baselines(run, place, teachers[name], students[name], quiet=True)
+        for name, (part, place) in every.items()
+    }
+    records = {name: record for name, record in measured.items() if record is not None}
+    if records and not quiet:
+        print_table(tasks_table(records))
+        for task, record in records.items():
+            say(f"{task}: {verdict(record)}")
+            for name, row in record.baselines.items():
+                say(f"{task}: {TITLES[name]}: not computed: {row.problem}", quiet=not row.problem)
+    write_run_report(run.folder)

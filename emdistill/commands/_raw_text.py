@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from emdistill.commands._several_teachers import teacher_names
-from emdistill.commands._teachers import cache_folder
-from emdistill.config import NO_TEACHER, RunConfig, config_dict
+from emdistill.config import NO_TEACHER, RunConfig
 from emdistill.console import say
 from emdistill.data.batches import MaskingCollator, padding_collator, text_encoder
 from emdistill.data.corpus import corpus_dataset
@@ -15,16 +13,17 @@ from emdistill.models.encoder import encoder_shape, load_encoder, load_tokenizer
 from emdistill.models.masked_lm import has_masked_lm_head
 from emdistill.models.teacher import Teacher
 from emdistill.processes import is_first_process
-from emdistill.runs.describe import describe_arithmetic, describe_model, objective_and_sizes, versions
+from emdistill.runs.describe import describe_model, objective_and_sizes
 from emdistill.runs.distillation import as_distillation
-from emdistill.runs.learn import learn, rows_per_step
+from emdistill.runs.learn import learn, new_record
 from emdistill.runs.open_run import Run, open_run
-from emdistill.runs.record import RunRecord
 from emdistill.runs.student_artifact import StudentArtifact, write_student
 from emdistill.show.cards import text_card
 from emdistill.show.run_report import write_run_report
 from emdistill.states import NOTHING, WORDS
 from emdistill.students import make_student
+from emdistill.teachers.opened import cache_folder
+from emdistill.teachers.several import teacher_names
 from emdistill.training.evaluate import mean_terms
 from emdistill.training.lesson import Lesson, prove
 from emdistill.training.projections import fit_projections
@@ -47,9 +46,8 @@ def distill_text(config: RunConfig, *, quiet: bool = False) -> StudentArtifact:
     Raises an EmdistillError before any training where an input cannot be used; Interrupted after Ctrl-C.
     """
     _check_options(config)
-    folder = Path(config.output)
     reads = (config.teacher, config.data, config.student, config.student_source)
-    with open_run(folder, overwrite=config.overwrite, resume=config.resume, reads=reads) as run:
+    with open_run(Path(config.output), overwrite=config.overwrite, resume=config.resume, reads=reads) as run:
         return _distill_text(config, run, quiet=quiet)
 
 
@@ -103,23 +101,18 @@ def _distill_text(config: RunConfig, run: Run, *, quiet: bool) -> StudentArtifac
         masking = MaskingCollator(tokenizer, unmasked_share=unmasked_share, seed=config.seed)
     # Words are masked only where an objective asks for them.
     collator = masking if masking is not None and any(stage.objective.predicts for stage in stages) else plain
-    record = RunRecord(
-        config=config_dict(config),
-        seed=config.seed,
-        versions=versions(),
+    lesson = Lesson(student, student_tokenizer, stages, arguments, text.train, teacher, collator=collator)
+    record = new_record(
+        config,
+        lesson,
         hashes={"teacher": teacher.fingerprint, text.corpus.path.name: text.corpus.sha256},
         corpus={name: getattr(text.corpus, name) for name in COUNTS},
         selection=LAST_IS_KEPT,
         rows={"train": len(text.train), "held out": len(text.held_out)},
-        rows_per_step=rows_per_step(stages, arguments),
-        arithmetic=describe_arithmetic(arguments[0]),
-        objective={stage.name: str(stage.objective) for stage in stages},
         teacher=describe_model(teacher.model),
         student=describe_model(student),
     )
-    lesson = Lesson(student, student_tokenizer, stages, arguments, text.train, teacher, collator=collator)
-    if run.is_finished(record):
-        say(f"{folder} is finished already; nothing to do", quiet=quiet)
+    if run.is_finished(record, quiet=quiet):
         return StudentArtifact(folder)
     say(
         f"raw text: {record.rows['train']:,} pieces of at most {config.max_length} tokens to learn from, "

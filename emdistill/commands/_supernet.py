@@ -10,12 +10,10 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from emdistill.commands._teachers import TeacherModel
 from emdistill.config import RunConfig
 from emdistill.console import say
 from emdistill.data.batches import LengthGroupedSampler, padding_collator
 from emdistill.errors import ConfigError
-from emdistill.models.teacher import Teacher
 from emdistill.runs.chain_search import OUTSIDE, ChainRow, ChainStudy, RoundRow
 from emdistill.search.chains import (
     BlockCandidate,
@@ -30,6 +28,7 @@ from emdistill.search.chains import (
 )
 from emdistill.search.supernet import BlockStates, Supernet, block_states, train
 from emdistill.tasks.task import TaskData
+from emdistill.teachers.opened import TeacherModel
 from emdistill.training.evaluate import evaluate
 
 WARM_UP = 0.05  # of the steps
@@ -66,19 +65,9 @@ class Material:
     learned: Dataset
     held_out: Dataset
 
-    @property
-    def teacher(self) -> Teacher:
-        """The model."""
-        return self.opened.model
-
-    @property
-    def tokenizer(self) -> Any:
-        """The teacher's, and the students'."""
-        return self.opened.tokenizer
-
     def batches(self, rows: Dataset, places: Sequence[Sequence[int]]) -> Iterator[Batch]:
         """Rows at these places, padded."""
-        collate = padding_collator(self.tokenizer)
+        collate = padding_collator(self.opened.tokenizer)
         for batch in places:
             yield dict(collate(rows.select(batch).to_list()))
 
@@ -94,15 +83,13 @@ class Material:
 
     def score(self, model: Any) -> float:
         """On dev, by the metric that counts."""
-        scores = evaluate(
-            model, self.tokenizer, self.data.task, self.data.evaluation, max_length=self.config.max_length
-        )
-        return scores[self.data.task.metrics[0]]
+        task, length = self.data.task, self.config.max_length
+        return evaluate(model, self.opened.tokenizer, task, self.data.evaluation, max_length=length)[task.metrics[0]]
 
 
 def learn(study: ChainStudy, material: Material, plan: Plan, costs: Mapping[str, ChainCost]) -> Supernet:
     """The supernet after all rounds, those that are done already passed over."""
-    supernet = Supernet(material.teacher, plan.operators, plan.blocks, seed=plan.seed)
+    supernet = Supernet(material.opened.model, plan.operators, plan.blocks, seed=plan.seed)
     places = _order(material, plan)
     optimizer = torch.optim.AdamW(supernet.parameters(), lr=plan.learning_rate, weight_decay=0.0)
     warm_up = max(1, round(WARM_UP * len(places)))
@@ -119,7 +106,9 @@ def learn(study: ChainStudy, material: Material, plan: Plan, costs: Mapping[str,
     ]
     for number in range(len(study.record.rounds), plan.rounds):
         part = places[number * len(places) // plan.rounds : (number + 1) * len(places) // plan.rounds]
-        states = (block_states(material.teacher, supernet, batch) for batch in material.batches(material.learned, part))
+        states = (
+            block_states(material.opened.model, supernet, batch) for batch in material.batches(material.learned, part)
+        )
         losses = train(supernet, states, study.survivors, optimizer, schedule, f"{plan.seed}-{number}")
         if number >= plan.rounds // 3:
             _shrink(study, material, plan, supernet, bins, number)
@@ -156,7 +145,7 @@ def _shrink(
 
 
 def _judging_states(material: Material, supernet: Supernet) -> list[BlockStates]:
-    return [block_states(material.teacher, supernet, batch) for batch in material.judging]
+    return [block_states(material.opened.model, supernet, batch) for batch in material.judging]
 
 
 def choose(

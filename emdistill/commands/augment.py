@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from emdistill.commands._places import check_file
-from emdistill.commands._text_alone import read_dev, task_of_text
 from emdistill.commands._text_variants import some_places, variants_made, word_counts, write_text_variants
 from emdistill.config import check_limits
 from emdistill.console import Table, print_table, say
@@ -42,9 +40,11 @@ from emdistill.models.word_candidates import (
     load_masked_lm,
 )
 from emdistill.runs.describe import file_hashes
+from emdistill.runs.places import check_file
 from emdistill.runs.reading import recall_reading
 from emdistill.tasks.kind import check_one_answer
 from emdistill.tasks.task import Task, TaskData
+from emdistill.teachers.text_alone import read_dev, task_of_text
 from emdistill.training import predict_logits
 from emdistill.training.evaluate import with_bar
 from emdistill.training.splits import check_max_length
@@ -132,10 +132,13 @@ def augment(
     neighbours = NeighbourCandidates(table, tokenizer, candidates, without=STOP_WORDS)
     masked = None if masked_lm is None else _masked_candidates(masked_lm, candidates, judge.model.device)
     take_apart = partial(_take_apart, masked=masked, neighbours=neighbours)
-    draw = partial(_draw, copies=copies, replace=replace, seed=seed)
+
+    def draw(side: Callable[[str], Side], row: int, texts: Texts) -> list[Variant]:
+        return augment_row(row, [side(text) for text in texts], copies=copies, replace=replace, seed=seed)
+
     if further is not None:
-        draw = partial(draw, lru_cache(SIDES_KEPT)(take_apart))
-        write_text_variants(place, further, scored=scored, labelled=labelled, draw=draw)
+        sides = lru_cache(SIDES_KEPT)(take_apart)
+        write_text_variants(place, further, scored=scored, labelled=labelled, draw=partial(draw, sides))
         return place
     assert examples is not None
     header = describe_train(examples) | {
@@ -156,8 +159,8 @@ def augment(
         return place
     originals = train_texts(examples)
     texts = list(dict.fromkeys(text for texts in originals for text in texts))
-    sides = {text: take_apart(text) for text in with_bar(texts, "words that fit")}
-    variants = _vary(originals, partial(draw, sides.__getitem__))
+    taken_apart = {text: take_apart(text) for text in with_bar(texts, "words that fit")}
+    variants = _vary(originals, partial(draw, taken_apart.__getitem__))
     if not variants:
         raise DataError("no word of its texts can be replaced, so there are no variants", file=data)
     labels = _label(variants, partial(predict_logits, judge.model, tokenizer, max_length=length), examples.task)
@@ -214,11 +217,6 @@ def _take_apart(text: str, masked: MaskedWordCandidates | None, neighbours: Neig
     near = neighbours(pieces[place] for place in places if not in_context.get(place))
     candidates = {place: in_context.get(place) or near[pieces[place]] for place in places}
     return pieces, {place: words for place, words in candidates.items() if words}
-
-
-def _draw(side: Callable[[str], Side], row: int, texts: Texts, **settings: Any) -> list[Variant]:
-    """The variants of a row; `side` takes a text apart, `settings` are those of `augment_row`."""
-    return augment_row(row, [side(text) for text in texts], **settings)
 
 
 def _vary(originals: Sequence[Texts], draw: Callable[[int, Texts], list[Variant]]) -> list[Variant]:

@@ -9,35 +9,33 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from emdistill.commands._baselines import Setting, measure_baselines
-from emdistill.commands._bench import Contender, run_contender
 from emdistill.commands._entries import entry_configs, find_baseline, read_entries, read_seeds, with_labels_alone
-from emdistill.commands._mixture_student import born
-from emdistill.commands._mixture_tasks import check_options, open_mixture
-from emdistill.commands._open_teacher import input_hashes, open_teacher
-from emdistill.commands._places import check_folder
-from emdistill.commands._teachers import OpenTeacher
-from emdistill.commands.distill import distill, student_shape
+from emdistill.commands._mixture_tasks import born, check_options, open_mixture, under
+from emdistill.commands.distill import distill
 from emdistill.config import CompareConfig, RunConfig, as_command, config_dict
-from emdistill.console import print_table, say
+from emdistill.console import conclude, say
 from emdistill.data.mixture_file import is_mixture, read_mixture
 from emdistill.data.read import read_data
 from emdistill.errors import ConfigError, EmdistillError, Interrupted, ModelError, OutputError
-from emdistill.models.encoder import encoder_shape
+from emdistill.models.encoder import Classifier, encoder_shape
 from emdistill.options import load_options
 from emdistill.runs.answers import PREDICTIONS, Logits, teacher_logits
 from emdistill.runs.baseline_record import BASELINES, OWN_INT8, baseline_names, read_baselines, write_baselines
 from emdistill.runs.comparison import RUNS, Comparison, read_comparison, run_place
 from emdistill.runs.distillation import Distillation, read_distillation
 from emdistill.runs.open_run import check_same_run, damaged_file
+from emdistill.runs.places import check_folder
 from emdistill.runs.record import RUN_FILE, RunRecord, read_run
 from emdistill.runs.student_artifact import StudentArtifact
-from emdistill.ship.subject import Classifier
+from emdistill.ship.baselines import Setting, measure_baselines
+from emdistill.ship.bench import Contender, run_contender
 from emdistill.show.comparison_report import comparison_notes, differences_table, tasks_table, write_comparison
 from emdistill.show.page import share_script
 from emdistill.show.run_report import write_run_report
 from emdistill.show.verdict import baseline_notes, baselines_table, verdict
 from emdistill.tasks.task import RAW_TEXT, TaskData
+from emdistill.teachers.open_teacher import input_hashes, open_teacher
+from emdistill.teachers.opened import OpenTeacher
 
 LABELS_ONLY = "hard-labels"
 WAIT = 2.0  # seconds between looks at what another process is running
@@ -144,7 +142,7 @@ def _open(config: RunConfig) -> Subject:
     if is_mixture(config.data):
         return _several_tasks(config)
     teacher, data = open_teacher(config, read_data(config) if config.data else None)
-    shape = student_shape(teacher, data)
+    shape = teacher.student_shape(data.task)
     return Subject(
         [f"note: {note}" for note in data.notes],
         lambda entry: input_hashes(entry, teacher, data),
@@ -162,7 +160,7 @@ def _several_tasks(config: RunConfig) -> Subject:
 
     def compose(entry: RunConfig) -> None:
         for asked in opened.tasks:
-            asked.teacher.stages(asked.under(entry), shapes[asked.name], asked.task)
+            asked.teacher.stages(under(entry, asked), shapes[asked.name], asked.task)
 
     measured = f"note: baselines of each task are measured by a run of its own: emdistill distill --data {config.data}"
     return Subject([*opened.notes, measured], opened.hashes, compose)
@@ -279,12 +277,8 @@ def _report(folder: Path, comparison: Comparison | None, command: str) -> None:
         return
     beside = read_baselines(folder)
     write_comparison(folder, comparison, beside, command=command)
-    print_table(differences_table(comparison, beside))
-    if comparison.tasks:
-        print_table(tasks_table(comparison))
-    say("\n".join(f"- {note}" for note in comparison_notes(comparison)))
+    tables = [differences_table(comparison, beside), *([tasks_table(comparison)] if comparison.tasks else [])]
+    conclude(tables, comparison_notes(comparison))
     if beside:
-        print_table(baselines_table(beside).without_empty_columns())
-        say("\n".join(f"- {note}" for note in baseline_notes(beside)))
-        say(verdict(beside))
+        conclude([baselines_table(beside).without_empty_columns()], baseline_notes(beside), verdict(beside))
     say(f"the page: {folder / 'report.html'}")

@@ -7,10 +7,7 @@ from typing import Any
 
 import torch
 
-from emdistill.commands._candidates import Nursery, check_students
 from emdistill.commands._compression import CACHE, REPLACED, TRIALS, Compression
-from emdistill.commands._open_teacher import input_hashes, open_teacher
-from emdistill.commands._places import check_folder
 from emdistill.config import check_limits, command_of
 from emdistill.data.read import read_data
 from emdistill.errors import ConfigError, Interrupted
@@ -18,11 +15,19 @@ from emdistill.options import load_config
 from emdistill.runs.chain_search import STUDENTS, ChainSearch
 from emdistill.runs.compression import CompressionRecord
 from emdistill.runs.open_run import PLACES, remove
+from emdistill.runs.places import check_folder
 from emdistill.runs.search_record import read_search, taken_up
 from emdistill.search.budget import read_budget
+from emdistill.ship.candidates import Nursery, check_students
 from emdistill.ship.measurement import machine
 from emdistill.ship.onnx import check_onnx_packages
 from emdistill.tasks.task import RAW_TEXT
+from emdistill.teachers.open_teacher import input_hashes, open_teacher
+
+READING = (
+    "teacher", "data", "task", "text", "text_pair", "label", "dev", "kind", "student_source", "unlabelled",
+    "unlabelled_rows", "max_length", "seed", "check_teacher",
+)  # fmt: skip
 
 
 def compress(
@@ -96,11 +101,7 @@ def compress(
         raise ConfigError(f"--task {RAW_TEXT} has no score to choose by; name a task with labels")
     folder = Path(output)
     check_folder(folder, TRIALS, "compression")
-    given: dict[str, Any] = {
-        "teacher": teacher, "data": data, "task": task, "text": text, "text_pair": text_pair, "label": label,
-        "dev": dev, "kind": kind, "student_source": student_source, "unlabelled": unlabelled,
-        "unlabelled_rows": unlabelled_rows, "max_length": max_length, "seed": seed, "check_teacher": check_teacher,
-    }  # fmt: skip
+    given = {name: call[name] for name in READING}
     if epochs is None:
         epochs = 10.0 if unlabelled is None else 1.0
     options = given | {
@@ -109,8 +110,7 @@ def compress(
     }  # fmt: skip
     taught = methods.split(",")
     config, *_ = [load_config(**options, method=method) for method in taught]  # a wrong name is refused now
-    examples = read_data(config)
-    opened, examples = open_teacher(config, examples)
+    opened, examples = open_teacher(config, read_data(config))
     if opened.born_from is None:
         raise ConfigError(f"--teacher {teacher}: a file of answers has no layers to keep; name a fine-tuned encoder")
     threads = threads or torch.get_num_threads()

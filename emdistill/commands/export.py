@@ -1,50 +1,31 @@
 """`emdistill export`: a student becomes a folder that runs without PyTorch, measured here and judged by limits."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from functools import wraps
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from datasets import Dataset
 from rich.console import Console
 
-from emdistill.commands._export_heads import export_heads, no_int8, several_tasks
 from emdistill.config import check_limits
 from emdistill.console import print_table, say
-from emdistill.errors import ConfigError, OutputError
+from emdistill.errors import ConfigError
 from emdistill.files import folder_written_whole
-from emdistill.runs.describe import versions
 from emdistill.runs.gate_record import GATE as GATE_FILE
 from emdistill.runs.gate_record import GateRecord, write_gate
-from emdistill.runs.open_run import check_writable
+from emdistill.runs.places import check_replaceable
 from emdistill.runs.reading import recall_reading
 from emdistill.runs.record import RUN_FILE
-from emdistill.ship.gate import Limits, judge
-from emdistill.ship.int8_choice import MAX_DROP_ON_TRAIN, quantize_best, training_sample
-from emdistill.ship.measurement import (
-    Variant,
-    busy_note,
-    machine,
-    measure_footprints,
-    measure_latencies,
-    onednn_note,
-    read_cpu_clock,
-    torch_run,
-    variant_records,
-    weight_files,
-)
-from emdistill.ship.onnx import PACKAGES, check_onnx_packages, export_onnx, open_onnx, reads_token_types
-from emdistill.ship.onnx_folder import CARD, CONFIG, EXAMPLE, INT8, MODEL, TOKENIZER, put_first, write_onnx_folder
+from emdistill.ship.exported import judge_exported, samples_of, write_exported
+from emdistill.ship.gate import Limits
+from emdistill.ship.int8_choice import MAX_DROP_ON_TRAIN
+from emdistill.ship.onnx import check_onnx_packages
+from emdistill.ship.onnx_folder import CARD, CONFIG, EXAMPLE, INT8, MODEL, TOKENIZER, put_first
 from emdistill.ship.quantize import Bits
-from emdistill.ship.subject import Classifier, Subject, read_subject
-from emdistill.show.cards import Reads, onnx_card
+from emdistill.ship.subject import SeveralTasks, Subject, read_several, read_subject, several_tasks
+from emdistill.show.cards import Reads, heads_card, onnx_card
 from emdistill.show.gate_tables import gate_tables, verdict_lines
-from emdistill.tasks.answers import flat
-from emdistill.training import predict_logits
 
 GATE = GATE_FILE.name
 OWN_FILES = {MODEL, INT8, TOKENIZER, CONFIG, EXAMPLE, CARD, GATE}
@@ -97,57 +78,40 @@ def export(
     threads = threads or torch.get_num_threads()
     check_onnx_packages()
     place = Path(output) if output is not None else Path(run) / "onnx"
-    _check_place(place, overwrite=overwrite)
-    if (several := several_tasks(run)) is not None:
+    check_replaceable(place, OWN_FILES, GATE, "an export", overwrite=overwrite)
+    subject: Subject | SeveralTasks
+    if (record := several_tasks(run)) is not None:
         _check_several({"teacher": teacher, "dev": dev, "task": task}, limits)
-        gate = export_heads(run, several, place, limits, data=data, int8=int8, threads=threads, bits=weight_bits)
-        _show(gate, place)
-        return gate
-    subject = read_subject(run, teacher=teacher, data=data, dev=dev, task=task)
-    if max_drop_from_teacher is not None and subject.teacher is None:
-        raise ConfigError("--max-drop-from-teacher needs a teacher, and none is known here; name it with --teacher")
+        subject = read_several(run, record, data)
+    else:
+        subject = read_subject(run, teacher=teacher, data=data, dev=dev, task=task)
+        if max_drop_from_teacher is not None and subject.teacher is None:
+            raise ConfigError("--max-drop-from-teacher needs a teacher, and none is known here; name it with --teacher")
 
-    console = Console(stderr=True, highlight=False)
-    examples = next(iter(subject.data.evaluation.values()))
-    variants = {
-        name: _torch_variant(name, classifier, examples, subject.max_length)
-        for name, classifier in (("teacher", subject.teacher), ("student", subject.student))
-        if classifier is not None
-    }
     with folder_written_whole(place) as part:
-        model, tokenizer = subject.student.model, subject.student.tokenizer
-        # What the tokenizer never tells apart in PyTorch is not to be told apart in ONNX.
-        token_types = reads_token_types(model) and "token_type_ids" in tokenizer.model_input_names
-        with console.status(f"writing {MODEL}"):
-            export_onnx(model, part / MODEL, token_types=token_types)
-        quantised, asides = None, []
-        if int8:
-            most = MAX_DROP_ON_TRAIN if max_drop is None else max_drop
-            with console.status(f"writing {INT8}"):
-                sample = training_sample(subject.data, tokenizer, subject.max_length)
-                quantised = quantize_best(
-                    part / MODEL, part / INT8, [sample], max_drop=most, threads=threads, bits=weight_bits
-                )
-            asides += [no_int8(most)] * (quantised is None)
-        write_onnx_folder(part, model, tokenizer)
-        with console.status("scoring the exported models on dev"):
-            variants["onnx"] = _onnx_variant(part / MODEL, subject, examples, threads)
-            if quantised is not None:
-                variant = _onnx_variant(part / INT8, subject, examples, threads)
-                variants["int8"] = replace(variant, method=quantised.method, kept_in_float32=quantised.in_float32)
-        gate = _judge(variants, subject, examples, limits, threads=threads, console=console, asides=asides)
+        most = MAX_DROP_ON_TRAIN if max_drop is None else max_drop
+        quantised = write_exported(
+            part, subject.student.model, subject.student.tokenizer, samples_of(subject) if int8 else [],
+            max_drop=most, threads=threads, bits=weight_bits,
+        )  # fmt: skip
+        notes = []
+        if int8 and quantised is None:
+            notes = [
+                "no int8 model was written: whatever stays in float32, it costs more than "
+                f"{most:g} points on training rows"
+            ]
+        gate = judge_exported(subject, part, quantised, limits, threads=threads, notes=notes)
         if gate.verdict.ship == "int8":
             put_first(part, INT8)
-        (part / CARD).write_text(onnx_card(gate, _reads(subject)), encoding="utf-8")
+        (part / CARD).write_text(_card(gate, subject), encoding="utf-8")
         write_gate(part / GATE, gate)
     _show(gate, place)
     return gate
 
 
-def _reads(subject: Subject) -> Reads:
-    task = subject.data.task
-    length = min(recall_reading(subject.student.model).max_length, subject.max_length)
-    return Reads(task.name, task.kind, task.labels, task.text_pair is not None, length)
+@wraps(export)
+def command(run: str, **options: Any) -> int:
+    return 0 if export(run, **options).verdict.go else 1
 
 
 def _check_several(options: Mapping[str, str | None], limits: Limits) -> None:
@@ -158,73 +122,12 @@ def _check_several(options: Mapping[str, str | None], limits: Limits) -> None:
         raise ConfigError("--max-drop-from-teacher: several tasks have several teachers, which are not measured here")
 
 
-@wraps(export)
-def command(run: str, **options: Any) -> int:
-    return 0 if export(run, **options).verdict.go else 1
-
-
-def _judge(
-    variants: Mapping[str, Variant],
-    subject: Subject,
-    examples: Dataset,
-    limits: Limits,
-    *,
-    threads: int,
-    console: Console,
-    asides: Sequence[str],
-) -> GateRecord:
-    """Time and load every variant, and hold it against the limits: what gate.json holds."""
-    measured = {"longest": subject.longest, "threads": threads}
-    here = machine(threads)
-    with console.status("timing all of them in turns"):
-        before = read_cpu_clock()
-        latencies = measure_latencies(variants, examples, **measured)
-        busy = busy_note(before, read_cpu_clock(), cores=here.cores, threads=threads)
-        yardstick = next(iter(variants))
-        aside = onednn_note(yardstick, variants[yardstick], examples, **measured)
-    with console.status("loading each in a process of its own"):
-        footprints = measure_footprints(variants, examples, **measured)
-    task, labels = subject.data.task, subject.data.task.gold(examples)
-    notes = [busy, aside, *asides, *dict.fromkeys(footprint.note for footprint in footprints.values())]
-    return judge(
-        variant_records(variants, task, labels, latencies, footprints),
-        limits,
-        metric=task.metrics[0],
-        dev_rows=len(examples),
-        versions={**versions(), **{package: str(import_module(package).__version__) for package in PACKAGES}},
-        machine=here,
-        logit_size=max(1.0, float(np.abs(flat(variants["student"].predicted)).max())),
-        notes=[note for note in notes if note],
-    )
-
-
-def _check_place(place: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that holds something, unless that is an export to be replaced."""
-    if Path.cwd().is_relative_to(place.resolve()):
-        raise OutputError(f"--output {place} is the folder that this command runs in; name one inside it")
-    check_writable(place)
-    check_writable(place.absolute().parent)  # where the folder is put in its place
-    names = {item.name for item in place.iterdir()} if place.is_dir() else set()
-    if foreign := sorted(names - OWN_FILES):
-        raise OutputError(f"{place} holds {foreign[0]}, which is no part of an export; choose another --output")
-    if names and GATE not in names:
-        raise OutputError(f"{place} is not empty and holds no export; choose another --output")
-    if names and not overwrite:
-        raise OutputError(f"{place} already holds an export; --overwrite replaces it")
-
-
-def _torch_variant(name: str, classifier: Classifier, examples: Dataset, max_length: int) -> Variant:
-    source, model, tokenizer = classifier.source, classifier.model, classifier.tokenizer
-    file, size = weight_files(source, model)
-    predicted = predict_logits(model, tokenizer, examples, max_length=max_length, description=f"{name} on dev")
-    return Variant("PyTorch", source, file, size, predicted, torch_run(model), tokenizer)
-
-
-def _onnx_variant(path: Path, subject: Subject, examples: Dataset, threads: int) -> Variant:
-    classifier = open_onnx(path, threads=threads)
-    predicted = classifier.predict_logits(examples, max_length=subject.max_length)
-    size = path.stat().st_size
-    return Variant("ONNX Runtime", str(path), path.name, size, predicted, classifier.logits, subject.student.tokenizer)
+def _card(gate: GateRecord, subject: Subject | SeveralTasks) -> str:
+    if isinstance(subject, SeveralTasks):
+        return heads_card(gate, subject.record)
+    task = subject.data.task
+    length = min(recall_reading(subject.student.model).max_length, subject.max_length)
+    return onnx_card(gate, Reads(task.name, task.kind, task.labels, task.text_pair is not None, length))
 
 
 def _show(gate: GateRecord, place: Path) -> None:

@@ -44,7 +44,6 @@ def finetune(config: FinetuneConfig | None = None, *, examples: TaskData | None 
         task = data.task
         lesson, record = _lesson(config, data)
         if run.is_finished(record):
-            say(f"{folder} is finished already; nothing to do")
             return folder
         for note in data.notes:
             say(f"note: {note}")

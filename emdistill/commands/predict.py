@@ -7,7 +7,6 @@ from typing import Any
 
 from datasets import Dataset
 
-from emdistill.commands._places import check_file
 from emdistill.config import check_limits
 from emdistill.data.files import read_inputs, text_problem
 from emdistill.data.row_writer import WRITTEN_SUFFIXES, RowWriter
@@ -17,6 +16,7 @@ from emdistill.data.tagged_words import TaggedWords, read_words, suffixes_beside
 from emdistill.errors import ConfigError, DataError
 from emdistill.files import written_whole
 from emdistill.runs.answers import Logits, shortest
+from emdistill.runs.places import check_file
 from emdistill.ship.classifier import SavedClassifier, open_classifier
 from emdistill.tasks import KINDS
 from emdistill.tasks.answers import check_finite

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from datasets import Dataset
@@ -16,11 +15,11 @@ from emdistill.data.files import read_inputs
 from emdistill.data.paragraphs import OPENERS, read_corpus
 from emdistill.data.read import read_task_data
 from emdistill.data.rows import SUFFIXES
-from emdistill.errors import OutputError
+from emdistill.files import folder_written_whole
 from emdistill.models.encoder import TOKENIZER_FILES, save_student
 from emdistill.models.vocabulary import load_with_tokenizer, prune, same_words, used_tokens
 from emdistill.runs.describe import describe_model
-from emdistill.runs.open_run import check_writable
+from emdistill.runs.places import check_replaceable
 from emdistill.runs.reading import Reading, recall_reading
 from emdistill.runs.record import RUN_FILE, ModelRecord
 
@@ -72,7 +71,7 @@ def prune_vocabulary(
     """
     check_limits(min_count=min_count)
     source, place = _model_folder(model), Path(output)
-    _check_output(place, overwrite=overwrite, reads=(model, source, data))
+    check_replaceable(place, OWN_FILES, "config.json", "a model", overwrite=overwrite, reads=(model, source, data))
     before = load_with_tokenizer(source)
     corpus = _read_corpus(data, task, recall_reading(before.model).of(text, text_pair))
     used = used_tokens(before.tokenizer, corpus.texts())
@@ -87,14 +86,9 @@ def prune_vocabulary(
     options: dict[str, Any] = {"model": model, "data": data, "task": task, "text": text, "text_pair": text_pair}
     options |= {"output": output, "min_count": None if min_count == 1 else min_count}
     findings = _say_sizes(tokens, sizes), _say_words(split_alike)
-    place.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{place.name}-", dir=place.absolute().parent) as fresh:
-        save_student(after.model, after.tokenizer, fresh)
-        (Path(fresh) / CARD).write_text(_card(source, corpus.name, findings, options), encoding="utf-8")
-        for name in OWN_FILES:  # only now, for nothing is to be lost where that fails
-            (place / name).unlink(missing_ok=True)
-        for file in Path(fresh).iterdir():
-            file.replace(place / file.name)
+    with folder_written_whole(place) as part:
+        save_student(after.model, after.tokenizer, part)
+        (part / CARD).write_text(_card(source, corpus.name, findings, options), encoding="utf-8")
     say("\n".join((*findings, WARNING, f"{place}: the model over the smaller vocabulary")))
     return place
 
@@ -103,18 +97,6 @@ def _model_folder(model: str) -> str:
     """The student of a run; any other model as it is named."""
     folder = Path(model)
     return str(folder / "student") if (folder / RUN_FILE).is_file() and (folder / "student").is_dir() else model
-
-
-def _check_output(place: Path, *, overwrite: bool, reads: Iterable[str]) -> None:
-    check_writable(place)
-    for name in reads:
-        if Path(name).resolve().is_relative_to(place.resolve()):
-            raise OutputError(f"{name} is read by this command, which would replace it; choose another --output")
-    held = {item.name for item in place.iterdir()} if place.is_dir() else set()
-    if held and not overwrite:
-        raise OutputError(f"{place} is not empty; choose another --output, or replace a model in it with --overwrite")
-    if other := sorted(held - set(OWN_FILES)):
-        raise OutputError(f"{place} holds more than a model, {other[0]!r} for one; choose another --output")
 
 
 def _read_corpus(data: str, task: str | None, reading: Reading) -> Corpus:

@@ -5,9 +5,9 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from emdistill.commands._places import check_file
 from emdistill.errors import ConfigError, OutputError
 from emdistill.runs.comparison import RUNS
+from emdistill.runs.places import check_file
 from emdistill.runs.record import RUN_FILE, read_run
 from emdistill.show.candidates import read_runs
 from emdistill.show.run_report import write_run_report

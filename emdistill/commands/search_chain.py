@@ -1,17 +1,14 @@
 """Which operators, in which order, make a student of a size? The spine of `emdistill search-chain`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from emdistill.commands._open_teacher import open_teacher
-from emdistill.commands._places import check_folder
 from emdistill.commands._supernet import Material, Plan, choose, learn
-from emdistill.commands._teachers import TeacherModel
 from emdistill.commands.distill import distill
 from emdistill.config import LIMITS, check_limits, command_of
-from emdistill.console import print_table, say
+from emdistill.console import conclude, say
 from emdistill.data.batches import tokenise
 from emdistill.data.read import hold_out, read_data
 from emdistill.errors import ConfigError, Interrupted
@@ -22,15 +19,18 @@ from emdistill.options import load_config
 from emdistill.runs.chain_search import DISTILLED, OUTSIDE, STATES, STUDENTS, TEACHER, ChainSearch, ChainStudy
 from emdistill.runs.describe import file_hashes
 from emdistill.runs.open_run import remove
+from emdistill.runs.places import check_folder
 from emdistill.runs.reading import remember_reading
 from emdistill.runs.record import RUN_FILE
 from emdistill.runs.search_record import taken_up, write_search
-from emdistill.search.chains import ChainCost, Limit, read_limits
+from emdistill.search.chains import ChainCost, check_reach, read_limits
 from emdistill.search.supernet import Supernet, take_over
-from emdistill.ship.measurement import busy_note, machine, read_cpu_clock
+from emdistill.ship.measurement import busy_notes, machine
 from emdistill.ship.operators import Runtime, milliseconds, operator_costs
 from emdistill.show.chain_report import limits_table, notes, verdict, write_chain_report
 from emdistill.show.page import PLOTLY
+from emdistill.teachers.open_teacher import open_teacher
+from emdistill.teachers.opened import TeacherModel
 from emdistill.training.evaluate import score_sets
 
 PAGE = "report.html"
@@ -106,14 +106,16 @@ def search_chain(
     """
     options = dict(locals())
     check_limits(**{name: value for name, value in options.items() if name in LIMITS})
-    allowed, names, folder = read_limits(limits), _distinct(operators), Path(output)
+    allowed, names, folder = read_limits(limits), tuple(read_operators(operators)), Path(output)
+    if len({*names}) < len(names):
+        raise ConfigError(f"--operators {operators}: name each operator once")
     if training and method is None:
         raise ConfigError("--training is that of the students' distillations; name their --method")
     check_folder(folder, ChainSearch.FILE, "search")
     distilled = {"method": method or "soft-targets", "training": training or {}, "rows": rows, "seed": seed}
     reading = {name: options[name] for name in READING} | distilled
     material, hashes = _material(reading, output)
-    layers = material.teacher.shape.layers
+    layers = material.opened.model.shape.layers
     if not 1 <= (blocks := blocks or max(1, layers // 2)) <= layers:
         raise ConfigError(f"--blocks {blocks}: this teacher has {layers} layers; give 1 to {layers}")
     plan = Plan(names, blocks, epochs, rounds, bins, judged, survivors, batch_size, learning_rate, seed)
@@ -130,7 +132,7 @@ def search_chain(
     study = ChainStudy(folder, taken_up(folder, record, status="searching"))
     timing: dict[str, Any] = {"runtime": runtime, "length": length, "threads": threads}
     costs = study.record.costs or _measure_costs(study, material, plan, timing)
-    _check_reach(allowed, plan, costs)
+    check_reach(allowed, [costs[name] for name in names], blocks, costs[OUTSIDE])
     logits = material.opened.logits(
         material.data.evaluation, max_length=max_length, description="the teacher's answers"
     )
@@ -146,13 +148,6 @@ def search_chain(
         raise Interrupted("the search stopped; its finished rounds are kept") from None
     _finish(study)
     return study.record
-
-
-def _distinct(operators: str) -> tuple[str, ...]:
-    names = read_operators(operators)
-    if len({*names}) < len(names):
-        raise ConfigError(f"--operators {operators}: name each operator once")
-    return tuple(names)
 
 
 def _material(reading: dict[str, Any], output: str) -> tuple[Material, dict[str, str]]:
@@ -184,35 +179,18 @@ def _measure_costs(study: ChainStudy, material: Material, plan: Plan, timing: di
     return costs
 
 
-def _check_reach(allowed: Sequence[Limit], plan: Plan, costs: Mapping[str, ChainCost]) -> None:
-    """Raise ConfigError for a limit that no chain keeps."""
-    each, outside = [costs[name] for name in plan.operators], costs[OUTSIDE]
-    least = ChainCost(
-        outside.parameters + plan.blocks * min(cost.parameters for cost in each),
-        outside.milliseconds + plan.blocks * min(cost.milliseconds for cost in each),
-    )
-    for limit in allowed:
-        if not limit.allows(least):
-            raise ConfigError(
-                f"--limits {limit}: the smallest chain of these operators has {least.parameters / 1e6:.4g}M "
-                f"parameters, the fastest takes {least.milliseconds:.3g}ms; give more, or a smaller teacher"
-            )
-
-
 def _save(study: ChainStudy, material: Material, supernet: Supernet, timing: dict[str, Any]) -> None:
     """The students' folders, what they and the teacher take as measured, and their scores."""
     record, task = study.record, material.data.task
-    models = {TEACHER: material.teacher.model}
+    models = {TEACHER: material.opened.model.model}
     for word, row in record.students.items():
         student = models[word] = material.student(word)
         take_over(student, supernet, row.blocks)
-        remember_reading(student, material.tokenizer, task, material.config.max_length)
-        save_student(student, material.tokenizer, study.folder / STUDENTS / word)
+        remember_reading(student, material.opened.tokenizer, task, material.config.max_length)
+        save_student(student, material.opened.tokenizer, study.folder / STUDENTS / word)
         record.chains[word] = replace(row, found=material.score(student))
-    before = read_cpu_clock()
-    times = milliseconds(models, **timing)
-    busy = busy_note(before, read_cpu_clock(), cores=record.machine.cores, threads=record.machine.threads)
-    record.notes = [busy] if busy else []
+    with busy_notes(record.machine.threads) as record.notes:
+        times = milliseconds(models, **timing)
     record.measured = {name: ChainCost(parameter_count(model), times[name]) for name, model in models.items()}
     write_search(study.folder, record)
 
@@ -237,5 +215,4 @@ def _finish(study: ChainStudy) -> None:
     record.verdict, record.notes, record.status = verdict(record), [*record.notes, *notes(record)], "finished"
     write_search(study.folder, record)
     write_chain_report(page, record)
-    print_table(limits_table(record))
-    say("\n".join([*(f"- {note}" for note in record.notes), record.verdict, f"the page: {page}"]))
+    conclude([limits_table(record)], record.notes, record.verdict, f"the page: {page}")

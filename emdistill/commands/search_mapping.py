@@ -6,31 +6,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from emdistill.commands._open_teacher import open_teacher
-from emdistill.commands._places import check_folder
-from emdistill.commands.distill import distill, student_shape
+from emdistill.commands.distill import distill
 from emdistill.config import Birth, CacheChoice, RunConfig, check_limits
-from emdistill.console import print_table, say, say_scores
+from emdistill.console import conclude, say, say_scores
 from emdistill.data.read import hold_out, read_data
 from emdistill.errors import ConfigError, Interrupted
 from emdistill.mapping import write_mapping
 from emdistill.options import load_config
 from emdistill.runs.answers import PREDICTIONS, Logits, teacher_logits
 from emdistill.runs.describe import file_hashes
-from emdistill.runs.open_run import OWN_FILES, remove
-from emdistill.runs.record import RUN_FILE
+from emdistill.runs.open_run import keep_record_alone, remove
+from emdistill.runs.places import check_folder
 from emdistill.search.genes import Gene, gene_name, gene_pairs
 from emdistill.search.layer_mapping import SearchResult, search
 from emdistill.search.shared_study import GeneTrial
 from emdistill.show.page import PLOTLY
 from emdistill.show.search_report import search_notes, search_table, trial_line, write_record, write_search_report
 from emdistill.tasks.task import RAW_TEXT, TaskData
+from emdistill.teachers.open_teacher import open_teacher
+from emdistill.training.arguments import LEAN
 
 STUDY, TRIALS, CACHE = "study", "trials", "teacher_cache"
 BEST, RECORD, PAGE = "best.json", "search.json", "report.html"
 MOST_TASKS = 3
-# Over what is given, for nothing of a trial is kept but its scores.
-LEAN = {"save_strategy": "no", "flow_steps": 0, "gradient_norm_steps": 0, "disable_tqdm": True}
 SCORED_ON = "rows of train that no student learned from; the development sets are untouched"
 
 
@@ -203,7 +201,7 @@ def _proxy(config: RunConfig, rows: int, score_rows: int) -> ProxyTask:
     small = replace(data, train=learned, evaluation={"scored": scored}, held_out=f"scored on {len(scored)} {SCORED_ON}")
     config = replace(config, training=config.training | LEAN)
     teacher, data = open_teacher(config, data)
-    shape = student_shape(teacher, data)
+    shape = teacher.student_shape(data.task)
     # A method that cannot be composed is refused now; any mapping will do, so that one that maps no layers is, too.
     teacher.stages(replace(config, mapping="uniform"), shape, data.task)
     assert teacher.source is not None  # where nobody teaches, no mapping is composed
@@ -247,7 +245,7 @@ def _distil(
         if proxy.name not in logits and (answers := teacher_logits(run / PREDICTIONS)):
             logits[proxy.name] = answers
         scores[proxy.name] = artifact.scores["student"][proxy.metric]
-        remove(run, [name for name in OWN_FILES if name != RUN_FILE])
+        keep_record_alone(run)
     return scores
 
 
@@ -265,6 +263,5 @@ def _finish(folder: Path, result: SearchResult, about: dict[str, Any]) -> None:
     sentences = [*search_notes(result), f"scored on {SCORED_ON}"]
     comparison = f"emdistill compare --methods {about['method']}@{folder / BEST},{about['method']}@uniform ..."
     write_search_report(folder / PAGE, result, notes=sentences, command=comparison)
-    print_table(search_table(result))
     luck = "The best of many is partly luck; what it is worth, over seeds and on dev:"
-    say("\n".join([*(f"- {note}" for note in (*sentences, luck)), comparison, f"the page: {folder / PAGE}"]))
+    conclude([search_table(result)], [*sentences, luck], comparison, f"the page: {folder / PAGE}")

@@ -58,6 +58,15 @@ for family in (bilstm, bag, chain):
     family.register()
 
 
+@dataclass(frozen=True)
+class Classifier:
+    """A model as it lies on the disk, loaded, with its tokenizer."""
+
+    source: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
 def load_classifier(
     source: Source,
     *,

@@ -1,19 +1,25 @@
 """What goes into a record: versions, hashes, the shapes of models, the task and its data."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
 from transformers import PreTrainedModel
 
+from emdistill.config import student_recipe
+from emdistill.data.batches import note_cut
+from emdistill.data.unlabelled import texts_kept
 from emdistill.models.arithmetic import onednn_keeps_float32
 from emdistill.models.encoder import encoder_shape
+from emdistill.models.inputs import longest_text
 from emdistill.models.size import model_size, parameter_count
 from emdistill.runs.record import FileRecord, ModelRecord, RunRecord, TaskRecord
+from emdistill.tasks.mixture import MEAN, MIXTURE
 from emdistill.tasks.task import TaskData
 from emdistill.training.arguments import DistillationArguments
+from emdistill.training.lesson import Lesson
 
 PACKAGES = ("emdistill", "torch", "transformers", "datasets", "POT", "numpy")
 
@@ -60,6 +66,24 @@ def describe_data(data: TaskData) -> TaskRecord:
     )
 
 
+def describe_together(tasks: Mapping[str, TaskRecord]) -> TaskRecord:
+    """All tasks as one, for whoever reads the scores of a run."""
+    return TaskRecord(
+        name="+".join(tasks),
+        kind=MIXTURE,
+        labels=(),
+        metrics=(MEAN, *(f"{name}/{metric}" for name, task in tasks.items() for metric in task.metrics)),
+        evaluation_rows={"dev": sum(next(iter(task.evaluation_rows.values())) for task in tasks.values())},
+        train_rows=sum(task.train_rows for task in tasks.values()),
+        files=tuple(
+            FileRecord(f"{name}/{file.name}", file.rows, file.sha256)
+            for name, task in tasks.items()
+            for file in task.files
+        ),
+        held_out="; ".join(f"{name}: {task.held_out}" for name, task in tasks.items() if task.held_out) or None,
+    )
+
+
 def objective_and_sizes(record: RunRecord) -> str:
     """What is learned and by how large a student, for people: the stages' equations, and the parameters."""
     assert record.student is not None
@@ -67,3 +91,31 @@ def objective_and_sizes(record: RunRecord) -> str:
     models = {"teacher": record.teacher, "student": record.student}
     sizes = [f"{name} {each.parameters:,} parameters" for name, each in models.items() if isinstance(each, ModelRecord)]
     return f"{equations}\n{', '.join(sizes)}"
+
+
+def outline(record: RunRecord, lesson: Lesson) -> str:
+    """What is learned, from how many rows in how many steps, as a run says it before it begins."""
+    assert record.task is not None
+    held_out = f"; {record.task.held_out}" if record.task.held_out else ""
+    lines = [
+        f"{record.task.name}: {record.learned_from} to learn from, {record.steps_per_epoch:,} steps an epoch"
+        f"{held_out}; {record.selection}"
+    ]
+    if record.unlabelled:
+        lines.append(texts_kept(record.unlabelled))
+        lines += [
+            f"stage {stage.name} has no teacher: it learns from the {len(lesson.rows_of(stage)):,} labelled rows "
+            f"alone, {settings.max_steps:,} steps"
+            for stage, settings in zip(lesson.stages, lesson.arguments, strict=True)
+            if not stage.objective.taught
+        ]
+    if cut := record.texts_cut_at_max_length:
+        lines.append(note_cut(cut, len(lesson.train), record.config["max_length"], longest_text(lesson.student)))
+    lines.append(f"{record.share_of_padding:.1%} of the positions in its batches are padding")
+    if own := student_recipe(record.config["student"]):
+        numbers = ", ".join(f"{name.removeprefix('training.')} {value}" for name, value in own.items())
+        lines.append(f"a {record.config['student']} is learned by, where nothing else is said: {numbers}")
+    lines.append(objective_and_sizes(record))
+    if lesson.teacher_tokenizer is not None:
+        lines.append("teacher and student read the texts in tokens of their own; states meet at words")
+    return "\n".join(lines)

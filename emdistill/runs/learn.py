@@ -3,17 +3,19 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
-from emdistill.config import LearningConfig
+from emdistill.config import LearningConfig, config_dict
 from emdistill.data.unlabelled import UnlabelledText
 from emdistill.models.teacher import TeacherSource
+from emdistill.runs.describe import describe_arithmetic, versions
 from emdistill.runs.flow_recorder import FlowRecorder
 from emdistill.runs.flows import FLOWS
 from emdistill.runs.open_run import Run
-from emdistill.runs.record import StageLog
+from emdistill.runs.record import RunRecord, StageLog
 from emdistill.tasks.task import TaskData
 from emdistill.training import DistillationArguments, Stage
 from emdistill.training.lesson import Lesson
@@ -53,6 +55,19 @@ def prepare(
         labelled_share=labelled_share,
     )
     return arguments, splits
+
+
+def new_record(config: LearningConfig, lesson: Lesson, **known: Any) -> RunRecord:
+    """The record of a run that is about to begin: its options and versions, what the lesson says, and what is known."""
+    return RunRecord(
+        config=config_dict(config),
+        seed=config.seed,
+        versions=versions(),
+        rows_per_step=rows_per_step(lesson.stages, lesson.arguments),
+        arithmetic=describe_arithmetic(lesson.arguments[0]),
+        objective={stage.name: str(stage.objective) for stage in lesson.all_stages},
+        **known,
+    )
 
 
 def steps_per_epoch(settings: DistillationArguments, batches: int) -> int:

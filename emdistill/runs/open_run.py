@@ -16,7 +16,6 @@ RUN/
 """
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,9 +26,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from emdistill.console import say
 from emdistill.errors import BusyError, Interrupted, OutputError, tell
 from emdistill.files import MEND, sha256, storage_errors
 from emdistill.processes import is_first_process, process_count, wait_for_all
+from emdistill.runs.places import check_writable
 from emdistill.runs.record import RUN_FILE, VERSION, RunRecord, read_run, write_run
 
 LOCK = ".lock"
@@ -63,8 +64,8 @@ class Run:
         assert self._record is not None, "begin comes first"
         return self._record
 
-    def is_finished(self, record: RunRecord) -> bool:
-        """Whether the run that is resumed has nothing left to do.
+    def is_finished(self, record: RunRecord, *, quiet: bool = False) -> bool:
+        """Whether the run that is resumed has nothing left to do, which is said.
 
         Raises OutputError where it was started with another configuration, teacher or data.
         """
@@ -75,6 +76,7 @@ class Run:
         fault = damaged_file(self.folder, before)
         if before.is_finished and not fault:
             self._tidy(before)
+            say(f"{self.folder} is finished already; nothing to do", quiet=quiet)
             return True
         if fault:
             tell(f"{fault}; the run is gone on with from its last good checkpoint, if any")
@@ -192,17 +194,6 @@ def _is_left_over(name: str) -> bool:
     return name in ("teacher_cache", LOCK) or (name.startswith(RUN_FILE) and name.endswith(".part"))
 
 
-def check_writable(folder: Path) -> None:
-    """Refuse a folder that cannot be written to, or not be made."""
-    if folder.is_symlink() and not folder.exists():
-        raise OutputError(f"{folder} is a link to {folder.readlink()}, which is not there; choose another --output")
-    nearest_folder = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not nearest_folder.is_dir():
-        raise OutputError(f"{nearest_folder} is a file; --output names a folder")
-    if not os.access(nearest_folder, os.W_OK | os.X_OK):
-        raise OutputError(f"{nearest_folder} may not be written to; choose another --output")
-
-
 def check_same_run(folder: Path, before: RunRecord, now: RunRecord) -> None:
     """Refuse to resume a run that was started with another configuration, teacher or data.
 
@@ -243,6 +234,11 @@ def damaged_file(folder: Path, record: RunRecord) -> str:
         if (folder / name).is_file() and sha256(folder / name) != checksum:
             return f"{folder / name} was damaged: its checksum differs"
     return ""
+
+
+def keep_record_alone(folder: Path) -> None:
+    """Remove of a run all but its run.json: of a short training whose scores are wanted."""
+    remove(folder, [name for name in OWN_FILES if name != RUN_FILE])
 
 
 def remove(folder: Path, names: Iterable[str]) -> None:

@@ -81,6 +81,20 @@ def _read_limit(text: str) -> Limit:
     return Limit(round(limits["M"] * 1e6) if "M" in limits else None, limits.get("ms"))
 
 
+def check_reach(limits: Sequence[Limit], operators: Sequence[ChainCost], blocks: int, outside: ChainCost) -> None:
+    """Raise ConfigError for a limit that no chain keeps: a block has one operator at least."""
+    least = ChainCost(
+        outside.parameters + blocks * min(cost.parameters for cost in operators),
+        outside.milliseconds + blocks * min(cost.milliseconds for cost in operators),
+    )
+    for limit in limits:
+        if not limit.allows(least):
+            raise ConfigError(
+                f"--limits {limit}: the smallest chain of these operators has {least.parameters / 1e6:.4g}M "
+                f"parameters, the fastest takes {least.milliseconds:.3g}ms; give more, or a smaller teacher"
+            )
+
+
 def candidates(operators: Sequence[str], places: int) -> Iterator[BlockCandidate]:
     """All sequences of 1 to `places` operators, Σ_k n^k: shorter ones are those with the identity at their tail."""
     for length in range(1, places + 1):

@@ -4,7 +4,8 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from emdistill.data.batches import tokenise
 from emdistill.models.arithmetic import PRODUCTS, fast_float32, onednn_keeps_float32
 from emdistill.models.encoder import weight_parts
+from emdistill.models.multi_task import MultiTaskModel
 from emdistill.models.size import model_size
 from emdistill.runs.gate_record import Machine, TimedCase, VariantRecord
 from emdistill.ship.footprint import Footprint, Runtime, measure_footprint
@@ -54,11 +56,14 @@ class Variant:
 
 
 def torch_run(model: PreTrainedModel) -> Callable[[Batch], object]:
-    """A forward pass as its users run it: in inference mode, with PyTorch's own choice of kernels."""
+    """A forward pass as its users run it, of several tasks through all heads: in inference mode, with PyTorch's own
+    choice of kernels.
+    """
 
     def run(batch: Batch) -> object:
+        inputs = {name: torch.from_numpy(rows) for name, rows in batch.items()}
         with torch.inference_mode():
-            return forward(model, {name: torch.from_numpy(rows) for name, rows in batch.items()})
+            return model.answers(inputs) if isinstance(model, MultiTaskModel) else forward(model, inputs)
 
     return run
 
@@ -118,6 +123,16 @@ def busy_note(before: CpuClock | None, after: CpuClock | None, *, cores: int, th
         f"other processes kept {others:.1f} of the {cores} cores busy while latency was measured, so it is worth "
         "little: measure again on an idle machine"
     )
+
+
+@contextmanager
+def busy_notes(threads: int) -> Iterator[list[str]]:
+    """While latency is measured inside; at the end the list holds the note of `busy_note`, where there is one."""
+    notes: list[str] = []
+    before = read_cpu_clock()
+    yield notes
+    note = busy_note(before, read_cpu_clock(), cores=os.cpu_count() or 1, threads=threads)
+    notes += [note] if note else []
 
 
 def full_batch(examples: Dataset, tokenizer: PreTrainedTokenizerBase, batch: int, length: int) -> Batch:

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from transformers import PreTrainedModel
 
+from emdistill.console import status
 from emdistill.models.inputs import longest_text
 from emdistill.runs.search_record import Form
 from emdistill.ship.gate import LENGTHS
@@ -61,12 +61,12 @@ def measure_graphs(
     with tempfile.TemporaryDirectory() as name:
         folder, calls, sizes = Path(name), dict[str, Call](), dict[str, int]()
         for place, (model_name, model) in enumerate(models.items()):
-            with Console(stderr=True).status(f"measuring {model_name} with random weights"):
+            with status(f"measuring {model_name} with random weights"):
                 inputs = random_text(model)
                 for kind, file in _write_graphs(model, folder / str(place), inputs).items():
                     calls[f"{model_name} {kind}"] = graph_call(file, inputs, threads)
                     sizes[f"{model_name} {kind}"] = file.stat().st_size
-        with Console(stderr=True).status(f"timing {len(calls)} graphs in turns"):
+        with status(f"timing {len(calls)} graphs in turns"):
             times = time_in_turns(calls, rounds=20, calls=10, warm_up=2, seconds=seconds)
     latencies = {graph: summarise(taken, 1) for graph, taken in times.items()}
     # How far the slow calls lie above the others is the machine's, and is known best from all graphs together.

@@ -5,26 +5,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from emdistill.data.labels import as_the_model_counts
+from emdistill.data.mixture_file import read_mixture
 from emdistill.errors import ConfigError, DataError, EmdistillError, ModelError, TeacherError
-from emdistill.models.encoder import load_classifier, load_tokenizer
+from emdistill.models.encoder import Classifier, load_classifier, load_tasks, load_tokenizer
 from emdistill.models.inputs import longest_text
+from emdistill.models.multi_task import MultiTaskModel
 from emdistill.models.teacher import Teacher
 from emdistill.runs.reading import Reading, recall_reading, remember_reading
-from emdistill.runs.record import RUN_FILE, DataOptions, ModelRecord, TaskRecord, check_record, read_run
+from emdistill.runs.record import RUN_FILE, DataOptions, ModelRecord, RunRecord, TaskRecord, check_record, read_run
 from emdistill.tasks.task import RAW_TEXT, TaskData
 from emdistill.training.splits import check_max_length
-
-
-@dataclass(frozen=True)
-class Classifier:
-    """A model as it lies on the disk, loaded, with its tokenizer."""
-
-    source: str
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -41,6 +34,54 @@ class Subject:
         """How many tokens all of its models have positions for."""
         models = [self.student.model, *([self.teacher.model] if self.teacher else [])]
         return min(map(longest_text, models))
+
+
+@dataclass(frozen=True)
+class SeveralTasks:
+    """A student of several tasks, the record of its run, and the data of each task."""
+
+    student: Classifier
+    record: RunRecord
+    data: dict[str, TaskData]
+
+    def model(self, task: str) -> PreTrainedModel:
+        """The student with the head of one task."""
+        assert isinstance(self.student.model, MultiTaskModel)
+        return self.student.model.of(task)
+
+    def max_length(self, task: str) -> int:
+        """Tokens of a text of one task."""
+        model = self.model(task)
+        return min(recall_reading(model).max_length, longest_text(model))
+
+
+def several_tasks(run: str) -> RunRecord | None:
+    """The record of a run whose student has learned several tasks; None for anything else."""
+    folder = Path(run)
+    record = read_run(folder) if (folder / RUN_FILE).is_file() else None
+    return record if record is not None and record.tasks else None
+
+
+def read_several(run: str, record: RunRecord, data: str | None) -> SeveralTasks:
+    """The student of a run of several tasks, and the data of each, labels counted as its head counts them.
+
+    data   the file of the tasks, if it has moved
+    Raises ConfigError for a run that has not finished, or a file without one of its tasks; ModelError, DataError.
+    """
+    if not record.is_finished:
+        raise ConfigError(f"{run} is a run that has not finished; finish it first, with --resume")
+    source = str(Path(run) / "student")
+    model, file, sets = load_tasks(source), Path(data or record.config["data"]), {}
+    entries = {entry.name: entry for entry in read_mixture(file).tasks}
+    if absent := model.outputs.keys() - entries.keys():
+        raise ConfigError(f"{file} names no task {min(absent)}, which {source} answers; name its file with --data")
+    for task in model.outputs:
+        entry, one = entries[task], Teacher(model.of(task))
+        examples = recall_reading(one.model).read(
+            entry.data, task=entry.task, dev=entry.dev, kind=entry.kind, evaluating=True
+        )
+        sets[task] = as_the_model_counts(examples, one.labels, one.kind, model=source, error=ModelError)
+    return SeveralTasks(Classifier(source, model, load_tokenizer(source)), record, sets)
 
 
 def read_subject(

@@ -57,6 +57,11 @@ class Task:
         """The index of the class that F1 counts."""
         return 1 if self.positive is None else self.labels.index(self.positive)
 
+    @property
+    def asks(self) -> dict[str, Any]:
+        """What a student is told of it at birth."""
+        return {"labels": self.labels, "predictions": self.predictions}
+
     def score(self, logits: Logits, labels: NDArray[np.generic]) -> dict[str, float]:
         """The task's metrics, in their order.
 

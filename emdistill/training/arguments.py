@@ -8,6 +8,18 @@ from transformers import TrainingArguments
 from emdistill.errors import ConfigError
 from emdistill.models.arithmetic import has_bfloat16
 
+# What decides how long a student learns, and from how much: one for all that is compared, but for learning rates.
+BUDGET = (
+    "max_steps",
+    "num_train_epochs",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "tokens_per_batch",
+    "early_stopping_patience",
+)
+# For a short training of which nothing is kept but its scores.
+LEAN = {"save_strategy": "no", "flow_steps": 0, "gradient_norm_steps": 0, "disable_tqdm": True}
+
 
 @dataclass
 class DistillationArguments(TrainingArguments):

@@ -12,8 +12,8 @@ import pytest
 from transformers import PreTrainedModel
 
 from emdistill.cli import main
-from emdistill.commands import export as export_module
 from emdistill.models import fingerprint, load_classifier
+from emdistill.ship import exported as export_module
 from emdistill.ship import measurement
 from emdistill.ship.footprint import Footprint, measure_footprint
 from emdistill.ship.onnx_folder import MODEL

@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 
 from emdistill.baselines import vectors
 from emdistill.cli import main
-from emdistill.commands import _bench
 from emdistill.options import load_config
 from emdistill.runs.answers import PREDICTIONS, read_predictions
 from emdistill.runs.baseline_record import read_baselines
+from emdistill.ship import bench as _bench
 from emdistill.ship.subject import read_subject
 from emdistill.show.candidates import read_runs
 from emdistill.show.verdict import baseline_notes, verdict

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-import emdistill.commands._baselines as module
+import emdistill.ship.baselines as module
 from emdistill.baselines import vectors
 from emdistill.cli import main
-from emdistill.commands import _bench
 from emdistill.commands.compare import compare
 from emdistill.runs.answers import read_predictions
 from emdistill.runs.baseline_record import read_baselines
 from emdistill.runs.record import read_run
+from emdistill.ship import bench as _bench
 from emdistill.ship.gate import drop_error
 from emdistill.tasks import KINDS
 from emdistill.tasks.task import Task
@@ -60,7 +60,7 @@ def test_all_of_them_stand_beside_the_student(
 def test_none_costs_nothing_and_a_wrong_name_is_refused_before_training(
     place: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("emdistill.commands.distill.measure_baselines", None)
+    monkeypatch.setattr("emdistill.commands._one_task.measure_baselines", None)
     run = tmp_path / "run"
     assert main(place.distill("--output", str(run), "--baselines", "none")) == 0
     assert not (run / "baselines.json").exists()

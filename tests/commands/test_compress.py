@@ -9,13 +9,14 @@ from messages import names, unnamed
 from pages import Page
 
 from emdistill.cli import main
-from emdistill.commands import _candidates, _compression, search_chain
+from emdistill.commands import _compression, search_chain
 from emdistill.commands.compress import compress
 from emdistill.errors import ConfigError, Interrupted, OutputError
 from emdistill.runs.compression import TEACHER, CompressionRecord
 from emdistill.runs.record import read_run
 from emdistill.runs.search_record import read_search
 from emdistill.search.chains import ChainCost
+from emdistill.ship import candidates as _candidates
 from emdistill.ship.onnx import open_onnx
 from emdistill.ship.operator_table import GraphCost, measure_graphs
 

@@ -17,6 +17,7 @@ from emdistill.cli import main
 from emdistill.commands import export as export_module
 from emdistill.errors import ConfigError, DataError, EmdistillError, TeacherError
 from emdistill.models.encoder import load_classifier, load_tokenizer
+from emdistill.ship import exported as exported_graphs
 from emdistill.ship.onnx import open_onnx
 from emdistill.ship.subject import read_subject
 from emdistill.training import predict_logits
@@ -103,7 +104,7 @@ def test_a_no_go_is_exit_code_1_and_says_what_fails(place, tmp_path: Path, capsy
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_module, "export_onnx", stop)
+        patch.setattr(exported_graphs, "export_onnx", stop)
         assert main([*words, "--overwrite"]) == 130
     assert contents(tmp_path) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.old"]

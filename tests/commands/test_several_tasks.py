@@ -21,7 +21,6 @@ from transformers import AutoModel
 
 from emdistill import distill
 from emdistill.cli import main
-from emdistill.commands import _export_heads
 from emdistill.commands.compare import compare
 from emdistill.commands.evaluate import evaluate_model
 from emdistill.errors import ConfigError, Interrupted, ModelError, OutputError
@@ -32,6 +31,7 @@ from emdistill.runs.baseline_record import read_baselines
 from emdistill.runs.flows import read_flows
 from emdistill.runs.gate_record import read_gate
 from emdistill.runs.record import read_run
+from emdistill.ship import exported as exported_graphs
 from emdistill.show.gate_tables import verdict_lines
 from emdistill.tasks import KINDS as KINDS_OF
 
@@ -199,7 +199,7 @@ def exported(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("exported") / "run"
     shutil.copytree(finished, run)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_export_heads, "measure_latencies", partial(_export_heads.measure_latencies, seconds=0.0))
+        patch.setattr(exported_graphs, "measure_latencies", partial(exported_graphs.measure_latencies, seconds=0.0))
         assert main(["export", "--int8", str(run), "--threads", "1", "--max-drop", "100"]) == 0
     return run / "onnx"
 

@@ -14,7 +14,6 @@ from messages import names, unnamed
 from transformers import PreTrainedModel
 
 from emdistill.cli import main
-from emdistill.commands import export as export_module
 from emdistill.commands.evaluate import evaluate_model
 from emdistill.commands.predict import predict_file
 from emdistill.data.read import read_task_data
@@ -22,6 +21,7 @@ from emdistill.errors import ConfigError, DataError
 from emdistill.models.encoder import load_classifier, load_tokenizer
 from emdistill.runs.answers import read_predictions
 from emdistill.runs.record import read_run
+from emdistill.ship import exported as export_module
 from emdistill.ship import measurement
 from emdistill.ship.footprint import Footprint
 from emdistill.ship.onnx import open_onnx

@@ -8,7 +8,6 @@ from messages import names, unnamed
 from pages import Page
 from run_folders import HOSTILE, write_run_folder
 
-from emdistill.commands._baselines import BASELINES
 from emdistill.errors import ConfigError, OutputError
 from emdistill.runs.baseline_record import (
     TITLES,
@@ -19,6 +18,7 @@ from emdistill.runs.baseline_record import (
     write_baselines,
 )
 from emdistill.runs.gate_record import Machine
+from emdistill.ship.baselines import BASELINES
 from emdistill.show.run_report import write_run_report
 from emdistill.show.verdict import baseline_notes, baselines_table, verdict
 

@@ -1,18 +1,18 @@
 """The one place that tells teachers apart: a model, several models, a file of answers, or nobody."""
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 
-from emdistill.commands._several_teachers import TeacherModels, teacher_names, teacher_weights
-from emdistill.commands._teachers import Nobody, OpenTeacher, TeacherFile, TeacherModel
-from emdistill.commands._text_alone import answered_text
 from emdistill.config import NO_TEACHER, RunConfig
 from emdistill.data.labels import as_the_model_counts
 from emdistill.data.teacher_answers import is_answers_file, read_teacher_answers
 from emdistill.errors import ConfigError
+from emdistill.files import sha256
 from emdistill.runs.describe import file_hashes
 from emdistill.tasks.task import TaskData
+from emdistill.teachers.opened import Nobody, OpenTeacher, TeacherFile, TeacherModel
+from emdistill.teachers.several import TeacherModels, teacher_names, teacher_weights
+from emdistill.teachers.text_alone import answered_text
 
 
 def open_teacher(config: RunConfig, data: TaskData | None) -> tuple[OpenTeacher, TaskData]:
@@ -59,5 +59,5 @@ def input_hashes(config: RunConfig, teacher: OpenTeacher, data: TaskData) -> dic
         "teacher": teacher.fingerprint,
         **file_hashes(data),
         **({} if text is None else {f"unlabelled {Path(name).name}": hash for name, hash in text.digests().items()}),
-        **{name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items() if file.is_file()},
+        **{name: sha256(file) for name, file in files.items() if file.is_file()},
     }

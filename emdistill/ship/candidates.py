@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from emdistill.commands._teachers import OpenTeacher
 from emdistill.config import RunConfig
 from emdistill.console import say
 from emdistill.data.unlabelled import every_nth_text
@@ -21,7 +20,7 @@ from emdistill.runs.search_record import Form
 from emdistill.search.budget import Budget, Cost
 from emdistill.search.shapes import RANK, Proposal, ladder, orders, propose
 from emdistill.ship.operator_table import FEW, MANY, GraphCost, along_layers, measure_graphs
-from emdistill.students import Student, make_student, student_kind
+from emdistill.students import make_student, student_kind
 from emdistill.students.bilstm import embedding_table
 from emdistill.students.chain import GIVE_OPERATORS, check_gives_operators
 from emdistill.students.extract import check_part
@@ -30,6 +29,7 @@ from emdistill.students.fresh import fresh_student
 from emdistill.students.pretrained import pretrained_student
 from emdistill.students.shape import StudentShape, complete_shape, shape_of
 from emdistill.tasks.task import TaskData
+from emdistill.teachers.opened import OpenTeacher
 
 OWN_VOCABULARY = "own_vocabulary"  # folder of the encoder over the tokens of the texts
 WITHOUT_LAYERS: Mapping[str, Collection[str]] = {"bilstm": bilstm.HEADS, "bag": bag.HEADS}
@@ -58,9 +58,8 @@ class Nursery:
     @cached_property
     def encoder(self) -> Any:
         """The teacher, or the source with a head for the task."""
-        source, task = self.config.student_source, self.data.task
-        if source is not None:
-            return pretrained_student(source, labels=task.labels, predictions=task.predictions)[0]
+        if (source := self.config.student_source) is not None:
+            return pretrained_student(source, **self.data.task.asks)[0]
         assert self.teacher.born_from is not None  # a file of answers is refused
         return self.teacher.born_from.model
 
@@ -109,13 +108,10 @@ class Nursery:
 
 def check_students(nursery: Nursery, students: Sequence[str]) -> None:
     """Raise ConfigError, ModelError or LayerCountError for what is no student of this teacher."""
-    teacher, task = nursery.teacher.born_from, nursery.data.task
+    teacher, source = nursery.teacher.born_from, nursery.config.student_source
     assert teacher is not None  # a file of answers is refused
     for student in students:
-        make_student(
-            student, teacher.model, teacher.tokenizer, source=nursery.config.student_source,
-            labels=task.labels, predictions=task.predictions, birth="fresh",
-        )  # fmt: skip
+        make_student(student, teacher.model, teacher.tokenizer, source=source, birth="fresh", **nursery.data.task.asks)
         if student_kind(student) == "chain":
             check_gives_operators(nursery.encoder)
         if student_kind(student) == "shape":
@@ -127,17 +123,15 @@ def price(nursery: Nursery, students: Sequence[str] | None, methods: Sequence[st
 
     Of a student that is too large, the same with a smaller table of tokens is priced too.
     """
-    own, asked = shape_of(nursery.encoder.config), students is not None
-    students = _worth_trying(nursery) if students is None else students
+    own = [shape_of(nursery.encoder.config)] if nursery.config.student_source is None else []
+    measured = Measured(nursery, _worth_trying(nursery) if students is None else students, *own)
     rows: dict[str, CandidateRow] = {}
-    if nursery.config.student_source is None:
-        measured = Measured(nursery, students, own)
-        rows[TEACHER] = _row(nursery, Proposal(TEACHER, ""), measured.of_shape(own), own.width)
-    else:
-        measured = Measured(nursery, students)
-    rows |= _rows(nursery, students, methods, measured)
-    if chains := [*dict.fromkeys([*nursery.chains, *([] if asked else _other_orders(nursery, rows))])]:
-        rows |= _rows(nursery, chains, methods, Measured(nursery, chains))
+    for shape in own:
+        rows[TEACHER] = measured.row(Proposal(TEACHER, ""), measured.of_shape(shape), shape.width)
+    rows |= measured.rows(methods)
+    others = _other_orders(nursery, rows) if students is None else []
+    if chains := [*dict.fromkeys([*nursery.chains, *others])]:
+        rows |= Measured(nursery, chains).rows(methods)
     return rows
 
 
@@ -164,33 +158,9 @@ def _other_orders(nursery: Nursery, rows: Mapping[str, CandidateRow]) -> list[st
     return [f"chain:{word}{width}" for word in orders(largest.layers)]
 
 
-def _rows(
-    nursery: Nursery, students: Sequence[str], methods: Sequence[str], measured: "Measured"
-) -> dict[str, CandidateRow]:
-    rows: dict[str, CandidateRow] = {}
-    for student in students:
-        for method in methods if measured.has_layers(student) else [ANSWERS_ALONE]:
-            for candidate in measured.ladder(Proposal(student, method, searched=student in nursery.chains)):
-                row = _row(nursery, candidate, measured.of_student(student), measured.table_width(student))
-                if row.fits or not candidate.pruned:
-                    rows[candidate.name] = row
-                if row.fits or nursery.budget.mb is None:
-                    break
-    return rows
-
-
-def _row(nursery: Nursery, candidate: Proposal, costs: Costs, width: int) -> CandidateRow:
-    """width: of the student's table of tokens."""
-    predicted = {
-        form: against(nursery.budget, _with_smaller_table(nursery, candidate, form, cost, width), measured=False)
-        for form, cost in costs.items()
-    }
-    return CandidateRow(**asdict(candidate), predicted=predicted)
-
-
 def against(budget: Budget, cost: GraphCost, *, measured: bool, score: float | None = None) -> FormRow:
     """The costs of a form, and whether they keep the budget; to be sure of it, where they are predicted."""
-    row = FormRow(p50=cost.p50, p95=cost.p95, bytes=cost.bytes, keeps=False, score=score)
+    row = FormRow(**asdict(cost), keeps=False, score=score)
     return replace(row, keeps=budget.keeps(row.cost if measured else row.cost.to_be_sure))
 
 
@@ -221,14 +191,6 @@ def _shape(nursery: Nursery, student: str) -> StudentShape | None:
     return None
 
 
-def _born(nursery: Nursery, student: str) -> Student:
-    task = nursery.data.task
-    return make_student(
-        student, nursery.encoder, nursery.tokenizer,
-        labels=task.labels, predictions=task.predictions, birth="fresh",
-    )  # fmt: skip
-
-
 class Measured:
     """What graphs cost here: of the students' widths, and `more`, at FEW and MANY layers; of other students whole."""
 
@@ -238,7 +200,9 @@ class Measured:
         every = [shape for shape in (*more, *shapes.values()) if shape is not None]
         ends = dict.fromkeys(replace(shape, layers=layers) for shape in every for layers in (FEW, MANY))
         models = {str(shape): self._fresh(shape) for shape in ends}
-        others = {student: _born(nursery, student)[0] for student, shape in shapes.items() if shape is None}
+        source, asked = (nursery.encoder, nursery.tokenizer), nursery.data.task.asks
+        whole = [student for student, shape in shapes.items() if shape is None]
+        others = {student: make_student(student, *source, birth="fresh", **asked)[0] for student in whole}
         say(f"measuring {len(models) + len(others)} graphs of random weights on this machine")
         self._costs = measure_graphs({**models, **others}, threads=nursery.threads)
         self._shapes = shapes
@@ -266,16 +230,33 @@ class Measured:
         cut = self._shapes[candidate.student] is not None and self.table_width(candidate.student) > RANK
         return ladder(candidate, factorises=cut and self._nursery.factorises)
 
-    def has_layers(self, student: str) -> bool:
-        """Whether a student has layers like the encoder's, which every method can teach."""
-        return student_kind(student) not in WITHOUT_LAYERS
+    def rows(self, methods: Sequence[str]) -> dict[str, CandidateRow]:
+        """Every student with every method that can teach it; of a student that is too large, smaller tables too."""
+        nursery, rows = self._nursery, dict[str, CandidateRow]()
+        for student in self._shapes:
+            for method in [ANSWERS_ALONE] if student_kind(student) in WITHOUT_LAYERS else methods:
+                for candidate in self.ladder(Proposal(student, method, searched=student in nursery.chains)):
+                    row = self.row(candidate, self.of_student(student), self.table_width(student))
+                    if row.fits or not candidate.pruned:
+                        rows[candidate.name] = row
+                    if row.fits or nursery.budget.mb is None:
+                        break
+        return rows
+
+    def row(self, candidate: Proposal, costs: Costs, width: int) -> CandidateRow:
+        """width: of the student's table of tokens."""
+        nursery = self._nursery
+        predicted = {
+            form: against(nursery.budget, _with_smaller_table(nursery, candidate, form, cost, width), measured=False)
+            for form, cost in costs.items()
+        }
+        return CandidateRow(**asdict(candidate), predicted=predicted)
 
     def _fresh(self, shape: StudentShape) -> Any:
-        task = self._nursery.data.task
+        nursery = self._nursery
         return fresh_student(
-            self._nursery.encoder, shape.layers, shape.width, shape.heads, shape.feed_forward,
-            labels=task.labels, predictions=task.predictions,
-        )  # fmt: skip
+            nursery.encoder, shape.layers, shape.width, shape.heads, shape.feed_forward, **nursery.data.task.asks
+        )
 
 
 def nearest_miss(models: Mapping[str, Mapping[Form, FormRow]], budget: Budget) -> tuple[str, Form, Cost]:

@@ -13,26 +13,26 @@ from datasets import Dataset
 
 from emdistill.baselines import Fitted, encoder_means, over_vectors, static_vectors, tfidf
 from emdistill.baselines.linear import columns
-from emdistill.commands._bench import Bench, Contender, run_contender, time_all, torch_contender
-from emdistill.commands._entries import BUDGET
-from emdistill.commands._teachers import OpenTeacher
 from emdistill.config import LearningConfig, RunConfig, TeachingConfig, flatten, recipe_of, source_name
 from emdistill.console import say, say_scores
 from emdistill.errors import ConfigError, Interrupted, ModelError
 from emdistill.models.arithmetic import fast_float32
-from emdistill.models.encoder import load_encoder, load_tokenizer
+from emdistill.models.encoder import Classifier, load_encoder, load_tokenizer
 from emdistill.options import load_config
 from emdistill.processes import process_count
 from emdistill.runs.answers import Logits
 from emdistill.runs.baseline_record import FOLDER, OWN_INT8, TITLES
 from emdistill.runs.record import RUN_FILE
 from emdistill.runs.student_artifact import StudentArtifact
-from emdistill.ship.int8_choice import MAX_DROP_ON_TRAIN, quantize_best, training_sample
-from emdistill.ship.onnx import export_onnx, open_onnx, reads_token_types
-from emdistill.ship.onnx_folder import INT8, MODEL, write_onnx_folder
-from emdistill.ship.subject import Classifier
+from emdistill.ship.bench import Bench, Contender, run_contender, time_all, torch_contender
+from emdistill.ship.exported import write_exported
+from emdistill.ship.int8_choice import MAX_DROP_ON_TRAIN, training_sample
+from emdistill.ship.onnx import open_onnx
+from emdistill.ship.onnx_folder import INT8
 from emdistill.students import student_kind
 from emdistill.tasks.task import TaskData
+from emdistill.teachers.opened import OpenTeacher
+from emdistill.training.arguments import BUDGET
 from emdistill.training.evaluate import score_sets
 from emdistill.training.splits import labelled_rows
 
@@ -93,22 +93,29 @@ def measure_baselines(
     for name in names:
         if name in bench.baselines:
             continue
-        started = time.perf_counter()
-        try:
-            with fast_float32():
-                made = BASELINES[name](setting)
-        except Interrupted:
-            raise
-        except Exception as error:  # whatever is wrong with a baseline, the student is not to be lost for it
-            bench.problems[name] = str(error).strip().partition("\n")[0] or type(error).__name__
-            say(f"{TITLES[name]}: not computed: {bench.problems[name]}", quiet=quiet)
+        made = make_baseline(name, setting)
+        if isinstance(made, str):
+            bench.problems[name] = made
+            say(f"{TITLES[name]}: not computed: {made}", quiet=quiet)
             continue
-        seconds = time.perf_counter() - started if made.seconds is None else made.seconds
-        bench.baselines[name] = replace(made, seconds=seconds)
+        bench.baselines[name] = made
         scores = score_sets(bench.task, made.logits[0], bench.evaluation)
         say(f"{TITLES[name]} on dev: {say_scores(scores)}", quiet=quiet)
     time_all(bench, student)
     return bench
+
+
+def make_baseline(name: str, setting: Setting) -> Contender | str:
+    """A baseline, or why it could not be had: whatever is wrong with it, what it is to stand beside is not lost."""
+    started = time.perf_counter()
+    try:
+        with fast_float32():
+            made = BASELINES[name](setting)
+    except Interrupted:
+        raise
+    except Exception as error:
+        return str(error).strip().partition("\n")[0] or type(error).__name__
+    return replace(made, seconds=time.perf_counter() - started if made.seconds is None else made.seconds)
 
 
 def labels_alone(config: RunConfig) -> RunConfig:
@@ -178,16 +185,12 @@ def _int8(classifier: Classifier, setting: Setting) -> Contender:
     model, tokenizer, length = classifier.model, classifier.tokenizer, setting.config.max_length
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
-        part = Path(folder)
-        types = reads_token_types(model) and "token_type_ids" in tokenizer.model_input_names
-        export_onnx(model, part / MODEL, token_types=types)
-        sample = training_sample(setting.data, tokenizer, length)
-        made = quantize_best(part / MODEL, part / INT8, [sample], max_drop=MAX_DROP_ON_TRAIN, threads=threads)
+        part, sample = Path(folder), training_sample(setting.data, tokenizer, length)
+        made = write_exported(part, model, tokenizer, [sample], max_drop=MAX_DROP_ON_TRAIN, threads=threads, quiet=True)
         if made is None:
             raise ModelError(
                 f"whatever stays in float32, int8 costs over {MAX_DROP_ON_TRAIN:g} points on training rows"
             )
-        write_onnx_folder(part, model, tokenizer)
         size, graph = (part / INT8).stat().st_size, open_onnx(part / INT8, threads=threads)
     evaluation = setting.data.evaluation
     logits = {name: graph.predict_logits(examples, max_length=length) for name, examples in evaluation.items()}

@@ -1,4 +1,4 @@
-"""Whoever teaches: a model, a file of answers, or nobody; several models stand in _several_teachers.py."""
+"""Whoever teaches: a model, a file of answers, or nobody; several models stand in several.py."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -18,12 +18,11 @@ from emdistill.data.unlabelled import UnlabelledText, unlabelled_text
 from emdistill.errors import ConfigError
 from emdistill.methods import compose_stages
 from emdistill.models.answers_teacher import AnswersTeacher
-from emdistill.models.encoder import load_classifier, load_tokenizer
+from emdistill.models.encoder import Classifier, encoder_shape, load_classifier, load_tokenizer
 from emdistill.models.teacher import Teacher, TeacherSource, check_above_chance
 from emdistill.models.teacher_ensemble import TeacherEnsemble
 from emdistill.runs.describe import describe_model
 from emdistill.runs.record import AnswersRecord, MemberRecord, ModelRecord
-from emdistill.ship.subject import Classifier
 from emdistill.states import NOBODY, EncoderShape
 from emdistill.students import Student, make_student, student_kind
 from emdistill.students.pretrained import pretrained_student
@@ -41,18 +40,20 @@ Logits = Mapping[str, np.ndarray]
 
 
 class OpenTeacher(ABC):
-    """What a distillation asks of its teacher.
+    """What a distillation asks of its teacher; what stands here is true where nobody teaches.
 
     source       gives a batch's states; None where nobody teaches
     fingerprint  SHA-256 of the weights, or of the file; '' of nobody
+    tokenizer    of the encoder that the student is born from
     answers      of a file; what it has not answered is not learned from
     classifier   the one model that can be run, measured and exported; of a file, and of several, none
     born_from    the model whose layers a student may keep; of a file none
     logits_of_each  of several teachers, each one's by its name, once `logits` were asked for
     """
 
-    source: Teacher | TeacherEnsemble | AnswersTeacher | None
-    fingerprint: str
+    source: Teacher | TeacherEnsemble | AnswersTeacher | None = None
+    fingerprint: str = ""
+    tokenizer: Any
     answers: TeacherAnswers | None = None
     classifier: Classifier | None = None
     born_from: Classifier | None = None
@@ -61,14 +62,13 @@ class OpenTeacher(ABC):
     def __init__(self, config: RunConfig) -> None:
         self.config = config
 
-    @property
-    @abstractmethod
-    def tokenizer(self) -> Any:
-        """The tokenizer of the encoder that the student is born from."""
-
     @abstractmethod
     def student(self, task: Task, spec: str | None = None, **options: Any) -> Student:
         """The student that the configuration names, or `spec`, at birth; keywords as of make_student."""
+
+    def student_shape(self, task: Task) -> EncoderShape:
+        """The shape that the student will have: for it a method can be composed before any training."""
+        return encoder_shape(self.student(task, birth="fresh")[0])
 
     @abstractmethod
     def stages(self, config: RunConfig, student: EncoderShape, task: Task) -> list[Stage]:
@@ -78,13 +78,13 @@ class OpenTeacher(ABC):
         """Its tokenizer where it reads other tokens than the student's; raises TokenizerError where a stage cannot."""
         return None
 
-    @abstractmethod
     def augmented(self, file: Path, data: TaskData) -> Dataset:
-        """The rows of a file that `emdistill augment` wrote."""
+        """The rows of a file that `emdistill augment` wrote, with the labels that stand there."""
+        return read_augmented(file, data)
 
-    @abstractmethod
     def logits(self, evaluation: Mapping[str, Dataset], **reading: Unpack[Reading]) -> Logits | None:
         """Logits [rows, C] of every evaluation set; None where some rows have no answer."""
+        return None
 
     def unlabelled(self, config: RunConfig, task: Task) -> UnlabelledText | None:
         """The text without labels; raises ConfigError for a number of texts without any."""
@@ -97,13 +97,13 @@ class OpenTeacher(ABC):
         given, folder = Columns(config.text, config.text_pair), cache_folder(config)
         return unlabelled_text(config.unlabelled, task, given, folder, config.unlabelled_rows, self.answers)
 
-    @abstractmethod
     def stage_sources(self, lesson: Lesson) -> list[TeacherSource | None]:
         """What teaches each stage; caches are written now."""
+        return [self.source if stage.reads_teacher else None for stage in lesson.stages]
 
-    @abstractmethod
     def describe(self) -> ModelRecord | AnswersRecord | None:
         """The teacher as run.json has it."""
+        return None
 
     def describe_each(self) -> tuple[MemberRecord, ...]:
         """Of several teachers each, as run.json has it."""
@@ -124,17 +124,13 @@ class TeacherModel(OpenTeacher):
         self.model = Teacher(load_classifier(config.teacher, task=config.head))
         self.source: Teacher | TeacherEnsemble = self.model
         self.fingerprint = self.model.fingerprint
-        self.born_from: Classifier = Classifier(config.teacher, self.model.model, load_tokenizer(config.teacher))
-        self.classifier = self.born_from
-
-    @property
-    def tokenizer(self) -> Any:
-        return self.born_from.tokenizer
+        self.tokenizer = load_tokenizer(config.teacher)
+        self.classifier = self.born_from = Classifier(config.teacher, self.model.model, self.tokenizer)
 
     def student(self, task: Task, spec: str | None = None, **options: Any) -> Student:
         student, tokenizer = make_student(
             spec or self.config.student, self.model.model, self.tokenizer, source=self.config.student_source,
-            **_of_task(task), **options,
+            **task.asks, **options,
         )  # fmt: skip
         check_max_length(self.config.max_length, self.model.model, student)
         return student, tokenizer
@@ -188,12 +184,11 @@ class WithoutModel(OpenTeacher):
 
     def student(self, task: Task, spec: str | None = None, **options: Any) -> Student:
         """Made from the encoder as from a teacher; a student that is named as a whole takes no source."""
-        described = _of_task(task)
-        encoder, _ = pretrained_student(self.encoder, **described, seed=options.get("seed", 0))
+        encoder, _ = pretrained_student(self.encoder, **task.asks, seed=options.get("seed", 0))
         whole = student_kind(self.config.student) == "pretrained"
         source = self.config.student_source if whole else None
         student, tokenizer = make_student(
-            spec or self.config.student, encoder, self.tokenizer, source=source, **described, **options
+            spec or self.config.student, encoder, self.tokenizer, source=source, **task.asks, **options
         )
         check_max_length(self.config.max_length, student)
         return student, tokenizer
@@ -230,9 +225,6 @@ class TeacherFile(WithoutModel):
             return None
         return {name: logits for name, (logits, _) in every.items()}
 
-    def stage_sources(self, lesson: Lesson) -> list[TeacherSource | None]:
-        return [self.source if stage.reads_teacher else None for stage in lesson.stages]
-
     def describe(self) -> AnswersRecord:
         return self.record
 
@@ -243,8 +235,6 @@ class TeacherFile(WithoutModel):
 class Nobody(WithoutModel):
     """Labels alone, and what a student can teach itself."""
 
-    source = None
-    fingerprint = ""
     why = f"there is no teacher (--teacher {NO_TEACHER})"
 
     def stages(self, config: RunConfig, student: EncoderShape, task: Task) -> list[Stage]:
@@ -259,27 +249,10 @@ class Nobody(WithoutModel):
             )
         return stages
 
-    def augmented(self, file: Path, data: TaskData) -> Dataset:
-        """The rows with the labels that stand there, whoever has given them."""
-        return read_augmented(file, data)
-
-    def logits(self, evaluation: Mapping[str, Dataset], **reading: Unpack[Reading]) -> None:
-        return None
-
-    def stage_sources(self, lesson: Lesson) -> list[TeacherSource | None]:
-        return [None for _ in lesson.stages]
-
-    def describe(self) -> None:
-        return None
-
 
 def cache_folder(config: RunConfig) -> Path:
     """Where the teacher's outputs and the tokens of text without labels are kept."""
     return Path(config.teacher_cache_folder or Path(config.output) / "teacher_cache")
-
-
-def _of_task(task: Task) -> dict[str, Any]:
-    return {"labels": task.labels, "predictions": task.predictions}
 
 
 def _describe_answers(answers: TeacherAnswers, data: TaskData) -> AnswersRecord:

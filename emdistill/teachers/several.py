@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from emdistill.commands._teachers import Logits, TeacherModel, cache_folder
 from emdistill.config import RunConfig, source_name
 from emdistill.data.teacher_answers import is_answers_file
 from emdistill.errors import ConfigError, TeacherError, TokenizerError, listing
@@ -20,6 +19,7 @@ from emdistill.models.teacher import Teacher, TeacherSource
 from emdistill.models.teacher_ensemble import Member, TeacherEnsemble, mean_answers
 from emdistill.runs.describe import describe_model
 from emdistill.runs.record import MemberRecord, ModelRecord
+from emdistill.teachers.opened import Logits, TeacherModel, cache_folder
 from emdistill.training.evaluate import Reading, predict_sets
 from emdistill.training.lesson import Lesson
 from emdistill.training.splits import check_max_length

@@ -1,7 +1,6 @@
 """Models beside each other: their scores, sizes and milliseconds on the same rows and the same machine."""
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,14 +13,14 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from emdistill.baselines.linear import columns
+from emdistill.models.encoder import Classifier
 from emdistill.models.size import model_size
 from emdistill.runs.answers import PREDICTIONS, Logits, read_predictions
 from emdistill.runs.baseline_record import TITLES, BaselineRecord, ModelRow
 from emdistill.runs.student_artifact import StudentArtifact
 from emdistill.ship.gate import resampled_scores
 from emdistill.ship.latency import Latency, forward, summarise, time_in_turns
-from emdistill.ship.measurement import busy_note, machine, read_cpu_clock
-from emdistill.ship.subject import Classifier
+from emdistill.ship.measurement import busy_notes, machine
 from emdistill.tasks.task import Task
 from emdistill.training.evaluate import score_sets
 
@@ -122,10 +121,9 @@ def time_all(bench: Bench, student: Contender) -> None:
     """Time a text at a time, all models in turns on the same texts."""
     dev = next(iter(bench.evaluation.values()))
     models = {"teacher": bench.teacher or Contender([]), "student": student, **bench.baselines}
-    before, threads = read_cpu_clock(), torch.get_num_threads()
-    bench.latencies = time_answers(models, dev)
-    busy = busy_note(before, read_cpu_clock(), cores=os.cpu_count() or 1, threads=threads)
-    bench.notes += [busy] if busy else []
+    with busy_notes(torch.get_num_threads()) as busy:
+        bench.latencies = time_answers(models, dev)
+    bench.notes += busy
 
 
 def time_answers(models: Mapping[str, Contender], dev: Dataset) -> dict[str, Latency]:
