@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 from messages import names, unnamed
+from run_folders import read_record, write_record
 
 import emdistill.commands._entries as reading
 import emdistill.commands.compare as module
@@ -196,9 +197,9 @@ def test_an_interrupted_comparison_shows_what_there_is_and_goes_on(
 
 
 def test_a_run_that_was_begun_is_gone_on_with(copied, runs) -> None:
-    record = Path(copied["output"]) / "runs" / "soft-targets-3" / "run.json"
-    whole = json.loads(record.read_text())
-    record.write_text(json.dumps(whole | {"status": "running", "scores": {}}))
+    run = Path(copied["output"]) / "runs" / "soft-targets-3"
+    whole = read_record(run)
+    write_record(run, whole | {"status": "running", "scores": {}})
     found = compare(methods=TWO, seeds="3,", **copied)
     assert runs == ["soft-targets-3"]
     assert found.entries[1].scores[3] == whole["scores"]["student"]

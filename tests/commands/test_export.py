@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from messages import names, unnamed
-from run_folders import contents
+from run_folders import contents, read_record, write_record
 
 from emdistill.cli import main
 from emdistill.commands import export as export_module
@@ -188,9 +188,8 @@ def moved(place, tmp_path: Path) -> Callable[..., Path]:
     def move(status: str = "finished", **config: Any) -> Path:
         folder = tmp_path / "moved"
         shutil.copytree(place.folder / "run", folder)
-        run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        changed = run | {"status": status, "config": run["config"] | config}
-        (folder / "run.json").write_text(json.dumps(changed), encoding="utf-8")
+        run = read_record(folder)
+        write_record(folder, run | {"status": status, "config": run["config"] | config})
         return folder
 
     return move
