@@ -21,7 +21,6 @@ from emdistill.console import status
 from emdistill.models.inputs import longest_text
 from emdistill.runs.search_record import Form
 from emdistill.ship.gate import LENGTHS
-from emdistill.ship.int8_choice import MARGIN
 from emdistill.ship.latency import Call, summarise, time_in_turns
 from emdistill.ship.onnx import export_onnx, open_session, session_logits
 from emdistill.ship.quantize import quantize_dynamic_int8, quantize_static_int8
@@ -53,7 +52,9 @@ def along_layers(few: GraphCost, many: GraphCost, layers: int) -> GraphCost:
 def measure_graphs(
     models: Mapping[str, PreTrainedModel], *, threads: int, seconds: float = 3.0
 ) -> dict[str, dict[Form, GraphCost]]:
-    """Export, quantise and time models; int8 is static where `emdistill export` would take it for its speed.
+    """Export, quantise and time models; int8 costs what the slower of dynamic and static does.
+
+    `emdistill export` finds out on texts of the task which of both it takes.
 
     seconds   of timing, per graph at most
     Raises ModelError for a model that cannot be exported.
@@ -77,8 +78,7 @@ def measure_graphs(
 
 def _forms(model: str, graphs: Mapping[str, GraphCost]) -> dict[Form, GraphCost]:
     costs = {kind: graphs[f"{model} {kind}"] for kind in ("onnx", "dynamic", "static")}
-    static = costs["static"].p50 < MARGIN * costs["dynamic"].p50
-    return {"onnx": costs["onnx"], "int8": costs["static" if static else "dynamic"]}
+    return {"onnx": costs["onnx"], "int8": max(costs["dynamic"], costs["static"], key=lambda cost: cost.p50)}
 
 
 def _write_graphs(model: PreTrainedModel, folder: Path, inputs: Mapping[str, NDArray[np.int64]]) -> dict[str, Path]:
