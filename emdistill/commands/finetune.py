@@ -49,7 +49,7 @@ def finetune(config: FinetuneConfig | None = None, *, examples: TaskData | None 
             say(f"note: {note}")
         say(f"{task.name}: {record.rows['train']} rows to learn from; {record.selection}")
         if cut := record.texts_cut_at_max_length:
-            say(note_cut(cut, len(lesson.train), config.max_length, longest_text(lesson.student)))
+            say(note_cut(cut, record.texts, config.max_length, longest_text(lesson.student)))
         prove(lesson)
         run.begin(record, also=("model.safetensors",))  # a half-trained run must not pass for the old one
         learn(run, lesson, [None] * len(lesson.stages))

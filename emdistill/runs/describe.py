@@ -110,7 +110,7 @@ def outline(record: RunRecord, lesson: Lesson) -> str:
             if not stage.objective.taught
         ]
     if cut := record.texts_cut_at_max_length:
-        lines.append(note_cut(cut, len(lesson.train), record.config["max_length"], longest_text(lesson.student)))
+        lines.append(note_cut(cut, record.texts, record.config["max_length"], longest_text(lesson.student)))
     lines.append(f"{record.share_of_padding:.1%} of the positions in its batches are padding")
     if own := student_recipe(record.config["student"]):
         numbers = ", ".join(f"{name.removeprefix('training.')} {value}" for name, value in own.items())

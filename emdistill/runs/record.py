@@ -180,6 +180,11 @@ class RunRecord:
         return f"{count} labelled rows and {self.unlabelled['kept']:,} without labels"
 
     @property
+    def texts(self) -> int:
+        """How many texts are learned from, each counted once, with labels and without."""
+        return self.rows.get("train", 0) + (0 if self.unlabelled is None else self.unlabelled["kept"])
+
+    @property
     def is_finished(self) -> bool:
         """Whether everything of the run stands."""
         return self.status == "finished"
