@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from jsonargparse import auto_cli
-from results import SST2_LABELLED, SST2_SEED, SST2_UNLABELLED, write
+from results import LAYERS, SST2_LABELLED, SST2_SEED, SST2_UNLABELLED, write
 
 from emdistill import distill
 from emdistill.config import RunConfig
@@ -82,7 +82,8 @@ def main(
         seeds: comma separated.
         rate: learning rate of all these arms, whose names then end in it; their recipes' if not given.
         epochs: of all these arms, whose names then end in it; the protocol's if not given.
-        student: as for `emdistill distill`; another than 3 stands at the end of the arms' names.
+        student: as for `emdistill distill`, born of MiniLM; or half, every second layer of the teacher. Another than
+            3 stands at the end of the arms' names.
     """
     folder = Path(output)
     material = prepare(Path(data), folder / "data")
@@ -95,10 +96,17 @@ def main(
                 for seed in map(int, seeds.split(",")):
                     place = folder / task / teacher / f"{arm}{ending}" / str(seed)
                     examples, options = material[task]
-                    options = {**options, "student": student}
-                    config = run_config(options, ARMS[arm], f"{runs}/{task}/{teacher}", minilm, place, seed, tried)
+                    options = {**options, **birth(student, teacher, minilm)}
+                    config = run_config(options, ARMS[arm], f"{runs}/{task}/{teacher}", place, seed, tried)
                     distill(config, examples=examples)
     print(table(folder))
+
+
+def birth(student: str, teacher: str, minilm: str) -> dict[str, Any]:
+    """The options that a student is born by."""
+    if student == "half":
+        return {"student": str(LAYERS[teacher] // 2)}
+    return {"student": student, "student_source": minilm}
 
 
 def prepare(glue: Path, folder: Path) -> dict[str, tuple[TaskData, dict[str, Any]]]:
@@ -140,14 +148,13 @@ def run_config(
     options: dict[str, Any],
     arm: dict[str, Any],
     teacher: str,
-    minilm: str,
     place: Path,
     seed: int,
     tried: dict[str, float],
 ) -> RunConfig:
     """The options of one run; `tried` are training options above the arm's."""
     training = {"num_train_epochs": 1, **options.get("training", {}), **arm.get("training", {})}
-    fixed = {"student_source": minilm, "select": "last", "teacher_cache": "states", "baselines": "none"}
+    fixed = {"select": "last", "teacher_cache": "states", "baselines": "none"}
     run = {"data": options["task"], "teacher": teacher, "output": str(place), "seed": seed}
     run |= {"teacher_cache_folder": str(place.parents[3] / "teacher_cache"), "resume": (place / RUN_FILE).exists()}
     training |= {"bf16": True, "gradient_norm_steps": 0, **tried}

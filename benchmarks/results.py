@@ -34,9 +34,10 @@ from emdistill.show.pareto import pareto_front
 LABELS = "hard-labels"
 ARMS = (LABELS, "soft-targets", "bert-emd", "balanced")
 SEEDS = range(5)
-EPOCHS = 10  # of the tasks without further text
+EPOCHS, TEXT_EPOCHS = 10, 1  # of the tasks without further text, and of those with it
 SST2_SEED, SST2_LABELLED, SST2_MANY, SST2_UNLABELLED = 42, 2_000, 20_000, 20_000
 TEACHERS: dict[str, dict[str, Any]] = {"minilm": {}, "mpnet": {"num_train_epochs": 3, "learning_rate": 3e-5}}
+LAYERS = {"minilm": 6, "mpnet": 12}
 BASELINES = "tfidf,frozen,static,int8-teacher,int8"
 EMD = "balanced@emd"  # the entry that the other mappings of its method are compared with
 
@@ -62,6 +63,7 @@ def main(
     seeds: str = "5",
     baselines: str = BASELINES,
     epochs: float = EPOCHS,
+    text_epochs: float = TEXT_EPOCHS,
 ) -> None:
     """Run what is missing, and write the tables.
 
@@ -78,10 +80,11 @@ def main(
         seeds: as for `emdistill compare`.
         baselines: as for `emdistill compare`; measured in the cells of 3x384.
         epochs: of the tasks without further text; for another number take another output.
+        text_epochs: of the tasks with further text, and of sst2-20k; for another number take another output.
     """
     folder = Path(output)
     encoders = {"minilm": minilm, "mpnet": mpnet}
-    material = prepare(Path(data), folder / "data", epochs)
+    material = prepare(Path(data), folder / "data", epochs, text_epochs)
     for task in filter(None, tasks.split(",")):
         for teacher in teachers.split(","):
             fine_tune(task, material[task], teacher, encoders[teacher], folder)
@@ -96,10 +99,11 @@ def main(
     print(f"{folder / 'results.html'}: {len(cells)} cells")
 
 
-def prepare(glue: Path, folder: Path, epochs: float = EPOCHS) -> dict[str, Material]:
+def prepare(glue: Path, folder: Path, epochs: float, text_epochs: float) -> dict[str, Material]:
     """Each task's material; files that have to be made are made in `folder`, always the same.
 
-    epochs   of the tasks without further text
+    epochs       of the tasks without further text
+    text_epochs  of the others
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = {"mrpc": "MRPC", "rte": "RTE", "stsb": "STS-B", "cola": "CoLA"}
@@ -117,14 +121,14 @@ def prepare(glue: Path, folder: Path, epochs: float = EPOCHS) -> dict[str, Mater
     few = write(folder / "sst2-2k.jsonl", pool[:SST2_LABELLED])
     many = write(folder / "sst2-20k.jsonl", pool[:SST2_MANY])
     text = write(folder / "sst2-text.jsonl", pool[SST2_LABELLED : SST2_LABELLED + SST2_UNLABELLED], labelled=False)
-    material["sst2-2k"] = Material({"data": few, "dev": scored}, 1, text)
-    material["sst2-20k"] = Material({"data": many, "dev": scored}, 1)
+    material["sst2-2k"] = Material({"data": few, "dev": scored}, text_epochs, text)
+    material["sst2-20k"] = Material({"data": many, "dev": scored}, text_epochs)
 
     splits = messages_splits()
     scored = write(folder / "messages-dev.jsonl", splits["dev"])
     few = write(folder / "messages-train.jsonl", splits["train"])
     text = write(folder / "messages-text.jsonl", splits["text"], labelled=False)
-    material[MESSAGES.name] = Material({"data": few, "dev": scored}, 1, text)
+    material[MESSAGES.name] = Material({"data": few, "dev": scored}, text_epochs, text)
     return material
 
 
@@ -151,11 +155,10 @@ def cell_config(
     task: str, material: Material, teacher: str, student: str, minilm: str, folder: Path, arms: str
 ) -> dict[str, Any]:
     """The options of one comparison."""
-    layers = {"minilm": 6, "mpnet": 12}[teacher]
     born: dict[str, dict[str, Any]] = {
         "3x384": {"student": "3", "student_source": minilm},
         "6x384": {"student": minilm},
-        "half": {"student": str(layers // 2)},
+        "half": {"student": str(LAYERS[teacher] // 2)},
         "4x312": {"student": "4x312"},
     }
     # The labels alone have no teacher: one set of runs serves both.
