@@ -99,7 +99,7 @@ def main(
     print(f"{folder / 'results.html'}: {len(cells)} cells")
 
 
-def prepare(glue: Path, folder: Path, epochs: float, text_epochs: float) -> dict[str, Material]:
+def prepare(glue: Path, folder: Path, epochs: float = EPOCHS, text_epochs: float = TEXT_EPOCHS) -> dict[str, Material]:
     """Each task's material; files that have to be made are made in `folder`, always the same.
 
     epochs       of the tasks without further text
