@@ -1,12 +1,15 @@
 """General distillation: raw text in, a student for any task out; `distill --task text`."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from emdistill.config import NO_TEACHER, RunConfig
 from emdistill.console import say
 from emdistill.data.batches import MaskingCollator, padding_collator, text_encoder
-from emdistill.data.corpus import corpus_dataset
+from emdistill.data.corpus import CorpusSplits, corpus_dataset
 from emdistill.errors import ConfigError
 from emdistill.methods import compose_stages
 from emdistill.models.encoder import encoder_shape, load_encoder, load_tokenizer, same_tokens
@@ -25,7 +28,7 @@ from emdistill.students import make_student
 from emdistill.teachers.opened import cache_folder
 from emdistill.teachers.several import teacher_names
 from emdistill.training.evaluate import mean_terms
-from emdistill.training.lesson import Lesson, prove
+from emdistill.training.lesson import Collator, Lesson, prove
 from emdistill.training.projections import fit_projections
 from emdistill.training.run_stages import seed_everything, stage_arguments
 from emdistill.training.splits import HELD_OUT_SEED, LAST_IS_KEPT, check_max_length
@@ -53,6 +56,70 @@ def distill_text(config: RunConfig, *, quiet: bool = False) -> StudentArtifact:
 
 def _distill_text(config: RunConfig, run: Run, *, quiet: bool) -> StudentArtifact:
     folder = run.folder
+    part = _lesson(config, folder, quiet=quiet)
+    lesson, text, teacher = part.lesson, part.text, part.teacher
+    record = new_record(
+        config,
+        lesson,
+        hashes={"teacher": teacher.fingerprint, text.corpus.path.name: text.corpus.sha256},
+        corpus={name: getattr(text.corpus, name) for name in COUNTS},
+        selection=LAST_IS_KEPT,
+        rows={"train": len(text.train), "held out": len(text.held_out)},
+        teacher=describe_model(teacher.model),
+        student=describe_model(lesson.student),
+    )
+    if run.is_finished(record, quiet=quiet):
+        return StudentArtifact(folder)
+    say(
+        f"raw text: {record.rows['train']:,} pieces of at most {config.max_length} tokens to learn from, "
+        f"{record.rows['held out']:,} held out; {record.selection}\n{objective_and_sizes(record)}",
+        quiet=quiet,
+    )
+    prove(lesson)
+    run.begin(record, keep=("teacher_cache",))  # the tokens of the text stand there, and have just been written
+    teacher.dtype = lesson.arguments[0].teacher_dtype
+    fit_projections(lesson.stages, lesson.student, teacher, part.sample)
+    before = record.held_out_loss["before"] = part.held_out_loss(quiet=quiet)
+    learn(run, lesson, [teacher if stage.objective.taught else None for stage in lesson.stages])
+    after = record.held_out_loss["after"] = part.held_out_loss(quiet=quiet)
+    losses = ", ".join(f"{name} {before[name]:.4g} -> {value:.4g}" for name, value in after.items())
+    say(f"held-out text: {losses}", quiet=quiet)
+    if is_first_process():
+        write_student(folder, lesson.student, lesson.tokenizer, text_card(as_distillation(folder, record)))
+        run.save()
+        write_run_report(folder)
+    run.finish()
+    return StudentArtifact(folder)
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """What a student learns from raw text: the lesson, the text, and batches of some of its pieces."""
+
+    lesson: Lesson
+    text: CorpusSplits
+    teacher: Teacher
+    collator: Collator
+    sample: Callable[[], list[dict[str, Any]]]
+
+    def held_out_loss(self, *, quiet: bool) -> dict[str, float]:
+        """The loss on the held-out pieces, and its terms."""
+        description = "" if quiet else "held-out text"
+        terms: dict[str, float] = {}
+        for stage in self.lesson.stages:
+            terms |= mean_terms(
+                self.lesson.student,
+                self.teacher,
+                stage.objective,
+                self.text.held_out,
+                self.collator,
+                description=description,
+            )
+        return {"loss": sum(terms.values()), **terms}
+
+
+def _lesson(config: RunConfig, folder: Path, *, quiet: bool) -> TextPart:
+    """The text in pieces, the student as it is born, and what it learns."""
     teacher = Teacher(load_encoder(config.teacher))
     tokenizer = load_tokenizer(config.teacher)
     check_max_length(config.max_length, teacher.model)
@@ -68,13 +135,7 @@ def _distill_text(config: RunConfig, run: Run, *, quiet: bool) -> StudentArtifac
     )
     masking = MaskingCollator(tokenizer, seed=config.seed) if predictions == WORDS else None
     plain = padding_collator(tokenizer)
-
-    def sample() -> list[dict[str, Any]]:
-        every = max(1, len(text.train) // SAMPLE_PIECES)  # neighbours are of one document
-        chosen = text.train.select(range(0, len(text.train), every)[:SAMPLE_PIECES])
-        rows = chosen.remove_columns("length").to_list()
-        return [dict((masking or plain)(rows[start : start + 16])) for start in range(0, len(rows), 16)]
-
+    sample = partial(_sample, text, masking or plain)
     student, student_tokenizer = make_student(
         config.student,
         teacher.model,
@@ -102,46 +163,14 @@ def _distill_text(config: RunConfig, run: Run, *, quiet: bool) -> StudentArtifac
     # Words are masked only where an objective asks for them.
     collator = masking if masking is not None and any(stage.objective.predicts for stage in stages) else plain
     lesson = Lesson(student, student_tokenizer, stages, arguments, text.train, teacher, collator=collator)
-    record = new_record(
-        config,
-        lesson,
-        hashes={"teacher": teacher.fingerprint, text.corpus.path.name: text.corpus.sha256},
-        corpus={name: getattr(text.corpus, name) for name in COUNTS},
-        selection=LAST_IS_KEPT,
-        rows={"train": len(text.train), "held out": len(text.held_out)},
-        teacher=describe_model(teacher.model),
-        student=describe_model(student),
-    )
-    if run.is_finished(record, quiet=quiet):
-        return StudentArtifact(folder)
-    say(
-        f"raw text: {record.rows['train']:,} pieces of at most {config.max_length} tokens to learn from, "
-        f"{record.rows['held out']:,} held out; {record.selection}\n{objective_and_sizes(record)}",
-        quiet=quiet,
-    )
-    prove(lesson)
-    run.begin(record, keep=("teacher_cache",))  # the tokens of the text stand there, and have just been written
-    teacher.dtype = arguments[0].teacher_dtype
+    return TextPart(lesson, text, teacher, collator, sample)
 
-    def held_out_loss() -> dict[str, float]:
-        terms: dict[str, float] = {}
-        for stage in stages:
-            description = "" if quiet else "held-out text"
-            terms |= mean_terms(student, teacher, stage.objective, text.held_out, collator, description=description)
-        return {"loss": sum(terms.values()), **terms}
 
-    fit_projections(stages, student, teacher, sample)
-    before = record.held_out_loss["before"] = held_out_loss()
-    learn(run, lesson, [teacher if stage.objective.taught else None for stage in stages])
-    after = record.held_out_loss["after"] = held_out_loss()
-    losses = ", ".join(f"{name} {before[name]:.4g} -> {value:.4g}" for name, value in after.items())
-    say(f"held-out text: {losses}", quiet=quiet)
-    if is_first_process():
-        write_student(folder, student, student_tokenizer, text_card(as_distillation(folder, record)))
-        run.save()
-        write_run_report(folder)
-    run.finish()
-    return StudentArtifact(folder)
+def _sample(text: CorpusSplits, collator: Collator) -> list[dict[str, Any]]:
+    every = max(1, len(text.train) // SAMPLE_PIECES)  # neighbours are of one document
+    chosen = text.train.select(range(0, len(text.train), every)[:SAMPLE_PIECES])
+    rows = chosen.remove_columns("length").to_list()
+    return [dict(collator(rows[start : start + 16])) for start in range(0, len(rows), 16)]
 
 
 def _check_options(config: RunConfig) -> None:
