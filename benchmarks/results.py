@@ -64,6 +64,7 @@ def main(
     baselines: str = BASELINES,
     epochs: float = EPOCHS,
     text_epochs: float = TEXT_EPOCHS,
+    rate: float | None = None,
 ) -> None:
     """Run what is missing, and write the tables.
 
@@ -79,8 +80,9 @@ def main(
             teacher, and count under the other too.
         seeds: as for `emdistill compare`.
         baselines: as for `emdistill compare`; measured in the cells of 3x384.
-        epochs: of the tasks without further text; for another number take another output.
-        text_epochs: of the tasks with further text, and of sst2-20k; for another number take another output.
+        epochs: of the tasks without further text.
+        text_epochs: of the tasks with further text, and of sst2-20k.
+        rate: learning rate of all arms; their recipes' if not given. For other epochs or rates take another output.
     """
     folder = Path(output)
     encoders = {"minilm": minilm, "mpnet": mpnet}
@@ -89,7 +91,7 @@ def main(
         for teacher in teachers.split(","):
             fine_tune(task, material[task], teacher, encoders[teacher], folder)
             for student in students.split(","):
-                config = cell_config(task, material[task], teacher, student, minilm, folder, arms)
+                config = cell_config(task, material[task], teacher, student, minilm, folder, arms, rate)
                 compare(load_options(CompareConfig, None, {**config, "seeds": seeds, "baselines": baselines}))
     cells = list(read_cells(folder))
     (folder / "results.json").write_text(
@@ -152,7 +154,14 @@ def fine_tune(task: str, material: Material, teacher: str, encoder: str, folder:
 
 
 def cell_config(
-    task: str, material: Material, teacher: str, student: str, minilm: str, folder: Path, arms: str
+    task: str,
+    material: Material,
+    teacher: str,
+    student: str,
+    minilm: str,
+    folder: Path,
+    arms: str,
+    rate: float | None,
 ) -> dict[str, Any]:
     """The options of one comparison."""
     born: dict[str, dict[str, Any]] = {
@@ -164,6 +173,7 @@ def cell_config(
     # The labels alone have no teacher: one set of runs serves both.
     shared = teacher == "mpnet" and student in ("3x384", "6x384")
     methods = [arm for arm in arms.split(",") if not (shared and arm == LABELS)]
+    training = {"num_train_epochs": material.epochs, "bf16": True, "gradient_norm_steps": 0}
     return {
         "teacher": str(folder / task / teacher),
         "output": str(folder / task / f"{teacher}-{student}"),
@@ -172,7 +182,7 @@ def cell_config(
         "select": "last",
         "unlabelled": material.unlabelled,
         "teacher_cache": "states",
-        "training": {"num_train_epochs": material.epochs, "bf16": True, "gradient_norm_steps": 0},
+        "training": training | ({"learning_rate": rate} if rate else {}),
         **born[student],
         **material.options,
     }
