@@ -10,8 +10,9 @@ from messages import names, unnamed
 from emdistill.cli import load, main
 from emdistill.config import RunConfig, SharedSettings
 from emdistill.errors import ConfigError
-from emdistill.methods import METHODS
+from emdistill.methods import METHODS, compose_stages
 from emdistill.options import load_config, load_finetune_config, read_words
+from emdistill.states import CLASSES, EncoderShape
 
 NEEDED = {"teacher": "teacher/", "data": "reviews.csv", "output": "run/"}
 EMD = {**NEEDED, "method": "bert-emd"}
@@ -127,6 +128,19 @@ def test_all_unknown_options_of_file_and_command_line_are_named_at_once(tmp_path
         (line,) = [line for line in lines if f"'{wrong}'" in line]
         assert f"'{nearest}'" in line
         assert (str(file) in line) == in_file
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("--epochs", "training.num_train_epochs"),
+        ("--lr", "training.learning_rate"),
+        ("--training.lr", "training.learning_rate"),
+        ("--batch-size", "training.per_device_train_batch_size"),
+    ],
+)
+def test_the_names_of_other_trainers_lead_to_ours(word: str, meant: str, capsys) -> None:
+    assert f"'{meant}'" in refused(capsys, *WORDS, word, "3")
 
 
 def test_options_of_another_method_are_unknown(capsys) -> None:
@@ -255,6 +269,10 @@ def mine(student, teacher, *, predictions: str = "classes", warmth: float = 3.0)
 
 def other(student, teacher):
     return []
+
+
+def empty(student, teacher, *, predictions):
+    return []
 """
 
 
@@ -269,6 +287,13 @@ def test_a_method_of_ones_own_brings_its_own_options(tmp_path: Path, capsys) -> 
         load_config(**NEEDED, method=f"{file}:min")
     with names(ConfigError, "predictions"):
         load_config(**NEEDED, method=f"{file}:other")
+    with names(ConfigError, f"{file}:FUNCTION"):
+        load_config(**NEEDED, method=str(file))
+    assert main(["distill", "--method", f"{file}:mine", "--help"]) == 0
+    assert "None" not in capsys.readouterr().out
+    config = load_config(**NEEDED, method=f"{file}:empty")
+    with names(ConfigError, f"{file}:empty", "stages"):
+        compose_stages(config, EncoderShape(2, 32, 4), EncoderShape(4, 32, 4), CLASSES)
     file.write_text("import nothing_of_this_name")
     with names(ConfigError, file, "ModuleNotFoundError"):
         load_config(**NEEDED, method=f"{file}:mine")

@@ -4,8 +4,10 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -260,6 +262,21 @@ def test_help_and_lists_import_nothing_heavy() -> None:
     command = [sys.executable, "-c", IMPORTS_NOTHING_HEAVY, *LISTS]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.strip()) == (0, "")
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    for words in (["--help"], ["methods"], ["report", "--help"]):
+        command = [sys.executable, "-m", "emdistill", *words]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout and process.stderr
+            process.stdout.close()  # as `| head` does once it has its lines
+            assert process.stderr.read() == b""
+        assert process.returncode == 128 + signal.SIGPIPE
+
+
+def test_the_version_is_that_of_the_package(capsys) -> None:
+    assert main(["--version"]) == 0
+    assert version("emdistill") in capsys.readouterr().out
 
 
 def greet(name: str, /, *, times: int = 1, all_caps: bool = False) -> str:
