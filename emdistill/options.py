@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
@@ -72,10 +72,10 @@ def load_finetune_config(config: str | Path | None = None, **options: Any) -> Fi
 def load_options(target: Callable[..., Config], file: str | Path | None, options: Mapping[str, Any]) -> Config:
     """A configuration from keywords, over a YAML file, over its recipe.
 
-    Sections are dictionaries, objective={"alpha": 0.5}, or dotted keys: **{"objective.alpha": 0.5}.
+    Sections are dictionaries, objective={"alpha": 0.5}, or dotted keys: **{"objective.alpha": 0.5}; paths may be Paths.
     Raises ConfigError naming every unknown key at once, or a value of a wrong type.
     """
-    options = flatten(options)
+    options = {name: str(value) if isinstance(value, PurePath) else value for name, value in flatten(options).items()}
     from_file = {} if file is None else flatten(read_yaml(Path(file)))
     places = dict.fromkeys(from_file, f" in {file}") | dict.fromkeys(options, "")
     given = {**from_file, **options}

@@ -96,6 +96,11 @@ def test_sections_are_dictionaries_or_dotted_keys() -> None:
     assert load_config(**EMD, **{"training.learning_rate": 0.5, "objective.beta": 2}) == nested
 
 
+def test_a_path_may_be_a_path() -> None:
+    paths = {name: Path(place) for name, place in NEEDED.items()}
+    assert load_config(**paths) == load_config(**{name: str(place) for name, place in paths.items()})
+
+
 def test_the_student_may_be_a_number() -> None:
     assert load_config(**NEEDED, student=3).student == "3"
     assert load_config(**NEEDED, student="4x312").student == "4x312"

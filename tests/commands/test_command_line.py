@@ -40,6 +40,7 @@ def test_the_run_folder_holds_what_it_says(place) -> None:
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= student
     assert "emdistill" in (place.folder / "run" / "student" / "README.md").read_text(encoding="utf-8")
     assert [record.step for record in StudentArtifact(place.folder / "run").flows()][:3] == [1, 2, 4]
+    assert StudentArtifact(f"{place.folder}/run").scores == StudentArtifact(place.folder / "run").scores
     assert list((place.folder / "run" / "tensorboard").rglob("events.*"))
 
 
@@ -268,7 +269,8 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     for words in (["--help"], ["methods"], ["report", "--help"]):
         command = [sys.executable, "-m", "emdistill", *words]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-            assert process.stdout and process.stderr
+            assert process.stdout
+            assert process.stderr
             process.stdout.close()  # as `| head` does once it has its lines
             assert process.stderr.read() == b""
         assert process.returncode == 128 + signal.SIGPIPE
