@@ -25,6 +25,7 @@ from emdistill.options import call, read_words
 from emdistill.processes import is_first_process
 
 NOTHING = "nothing was written"
+ANEW = "nothing was begun; to start again:"
 AGAIN = "go on from there:"
 RESUME = "go on from there with --resume:"
 
@@ -101,10 +102,10 @@ def _what_now(verb: str, words: Sequence[str], stop: BaseException) -> str:
     way = COMMANDS[verb].interrupted if verb in COMMANDS else NOTHING
     if way == NOTHING:
         return NOTHING
-    begun = way == RESUME and getattr(stop, "begun", True)
+    if way == RESUME and not getattr(stop, "begun", False):  # a run takes Ctrl-C itself as soon as it has its folder
+        return f"{ANEW} {shlex.join(['emdistill', verb, *words])}"
     kept = [word for word in words if not word.startswith(("--overwrite", "--resume"))]
-    line = shlex.join(["emdistill", verb, *kept, *["--resume"] * begun])
-    return f"{RESUME if begun else AGAIN} {line}"
+    return f"{way} {shlex.join(['emdistill', verb, *kept, *['--resume'] * (way == RESUME)])}"
 
 
 @contextmanager
