@@ -316,13 +316,11 @@ def refuse_unknown(places: Places, parser: ArgumentParser, target: Target) -> No
 
 def _nearest_option(name: str, known: Iterable[str]) -> str:
     """Names of its own section first: 'training.lr' is meant for another training option."""
-    section, dot, key = name.rpartition(".")
+    section, _, key = name.rpartition(".")
     key = OTHER_NAMES.get(key, key)
     same = {option.rpartition(".")[2]: option for option in known if option.rpartition(".")[0] == section}
     hint = nearest(key, same)
-    return (
-        hint.replace("mean '", f"mean '{section}.") if hint and section else hint or nearest(section + dot + key, known)
-    )
+    return hint.replace("mean '", f"mean '{section}.") if hint and section else hint or nearest(key, known)
 
 
 def _refuse_broken_texts(options: Mapping[str, Any], places: Places, parser: ArgumentParser) -> None:

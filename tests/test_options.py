@@ -150,6 +150,8 @@ def test_the_names_of_other_trainers_lead_to_ours(word: str, meant: str, capsys)
 
 def test_options_of_another_method_are_unknown(capsys) -> None:
     assert "'objective.beta'" in refused(capsys, *WORDS, "--method", "hard-labels", "--objective.beta=1")
+    assert "fade" not in refused(capsys, *WORDS, "--method", "hard-labels", "--objective.alpha=1")  # it is not alike
+    assert "'training.learning_rate'" in refused(capsys, *WORDS, "--training-learning_rate=1")
 
 
 @pytest.mark.parametrize(
