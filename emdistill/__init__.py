@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from emdistill.config import RunConfig as RunConfig
     from emdistill.models.capture import capture as capture
     from emdistill.models.teacher import Teacher as Teacher
+    from emdistill.options import load_config as load_config
+    from emdistill.options import load_finetune_config as load_finetune_config
     from emdistill.runs.student_artifact import StudentArtifact as StudentArtifact
     from emdistill.training import DistillationArguments as DistillationArguments
     from emdistill.training import DistillationTrainer as DistillationTrainer
@@ -29,6 +31,8 @@ _MODULES = {
     "capture": "models.capture",
     "distill": "commands.distill",
     "finetune": "commands.finetune",
+    "load_config": "options",
+    "load_finetune_config": "options",
 }
 __all__ = list(_MODULES)
 
@@ -37,3 +41,7 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import version
 from types import FrameType
 from typing import Any
 
@@ -24,6 +25,7 @@ from emdistill.options import call, read_words
 from emdistill.processes import is_first_process
 
 NOTHING = "nothing was written"
+ANEW = "nothing was begun; to start again:"
 AGAIN = "go on from there:"
 RESUME = "go on from there with --resume:"
 
@@ -70,15 +72,21 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; 0 on success, 1 for a no-go of `export`, 2 for a user's error, 130 when interrupted."""
+    """Run one verb; 0 on success, 1 for a no-go of `export`, 2 for a user's error, 130 when interrupted.
+
+    141 where nobody reads the output any more, as behind `| head`.
+    """
     verb, *words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    if verb in ("-h", "--help", "help"):
-        print(help_text())
-        return 0
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
         with _terminated_as_interrupted(), storage_errors("the output"):
             answer = run(verb, words)
+            if isinstance(answer, str) and is_first_process():
+                print(visible(answer))
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes there
+        return 141
     except (EmdistillError, OSError) as error:
         console.print(f"[bold red]{type(error).__name__}[/]: ", end="")
         console.print(visible(str(error)), markup=False)
@@ -86,20 +94,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Interrupted, KeyboardInterrupt) as stop:
         console.print(f"{visible(str(stop)) or 'interrupted'}; {_what_now(verb, words, stop)}", markup=False)
         return 130
-    if isinstance(answer, str) and is_first_process():
-        print(visible(answer))
     return answer if isinstance(answer, int) else 0
 
 
 def _what_now(verb: str, words: Sequence[str], stop: BaseException) -> str:
     """What became of an interrupted command, with the line that goes on with it."""
-    way = COMMANDS[verb].interrupted
+    way = COMMANDS[verb].interrupted if verb in COMMANDS else NOTHING
     if way == NOTHING:
         return NOTHING
-    begun = way == RESUME and getattr(stop, "begun", True)
+    if way == RESUME and not getattr(stop, "begun", False):  # a run takes Ctrl-C itself as soon as it has its folder
+        return f"{ANEW} {shlex.join(['emdistill', verb, *words])}"
     kept = [word for word in words if not word.startswith(("--overwrite", "--resume"))]
-    line = shlex.join(["emdistill", verb, *kept, *["--resume"] * begun])
-    return f"{RESUME if begun else AGAIN} {line}"
+    return f"{way} {shlex.join(['emdistill', verb, *kept, *['--resume'] * (way == RESUME)])}"
 
 
 @contextmanager
@@ -121,6 +127,10 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
 def run(verb: str, words: Sequence[str]) -> Any:
     """What the verb returns; None where --help or --print-config says all. Raises ConfigError for what is no verb."""
+    if verb in ("-h", "--help", "help"):
+        return help_text()
+    if verb == "--version":
+        return f"emdistill {version('emdistill')}"
     function = load(verb)
     values = read_words(function, words, verb)
     return None if values is None else call(function, values)
@@ -142,7 +152,7 @@ def help_text() -> str:
     for group in dict.fromkeys(command.group for command in COMMANDS.values()):
         verbs = {verb: command for verb, command in COMMANDS.items() if command.group == group}
         lines += ["", f"{group}:", *(f"  {verb:<{width}}  {command.summary}" for verb, command in verbs.items())]
-    return "\n".join([*lines, "", "`emdistill VERB --help` lists a verb's options."])
+    return "\n".join([*lines, "", "`emdistill VERB --help` lists a verb's options; --version says the version."])
 
 
 if __name__ == "__main__":

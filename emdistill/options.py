@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
@@ -36,9 +36,11 @@ Target = Callable[..., Any]
 Config = TypeVar("Config")
 Places = Mapping[str, str]  # option -> where it stands: " in run.yaml", or "" for the command line
 
-QUIET_DEFAULTS: tuple[Any, ...] = (None, False, {}, argparse.SUPPRESS)
+QUIET_DEFAULTS: tuple[Any, ...] = (None, False, "", {}, argparse.SUPPRESS)
 WRONG_VALUE = re.compile(r'Parser key "([^"]+)":.*?(?:Got|Given) value: (.*)', re.DOTALL)
 HOME = re.compile(r"(?:^|(?<=,))~(?=/)")  # of --option=~/x, of a list and of a file, where no shell reads it
+# What other trainers call options of the training.
+OTHER_NAMES = {"lr": "learning_rate", "epochs": "num_train_epochs", "batch_size": "per_device_train_batch_size"}
 TOP_LEVEL_OPTION = re.compile(r"--[a-z_]+(?![\w.])")  # those of the sections are Python's names
 
 
@@ -70,10 +72,10 @@ def load_finetune_config(config: str | Path | None = None, **options: Any) -> Fi
 def load_options(target: Callable[..., Config], file: str | Path | None, options: Mapping[str, Any]) -> Config:
     """A configuration from keywords, over a YAML file, over its recipe.
 
-    Sections are dictionaries, objective={"alpha": 0.5}, or dotted keys: **{"objective.alpha": 0.5}.
+    Sections are dictionaries, objective={"alpha": 0.5}, or dotted keys: **{"objective.alpha": 0.5}; paths may be Paths.
     Raises ConfigError naming every unknown key at once, or a value of a wrong type.
     """
-    options = flatten(options)
+    options = {name: str(value) if isinstance(value, PurePath) else value for name, value in flatten(options).items()}
     from_file = {} if file is None else flatten(read_yaml(Path(file)))
     places = dict.fromkeys(from_file, f" in {file}") | dict.fromkeys(options, "")
     given = {**from_file, **options}
@@ -229,6 +231,8 @@ def option_parser(target: Target, method: str | None = None, student: str | None
     for action in parser._actions:
         if not action.option_strings:
             action.metavar = action.dest.removesuffix("s").upper()
+        if action.help is None:  # of a method whose docstring does not explain its settings
+            action.help = _type_in_words(vars(action).get("_typehint"))
     parser.required = [action for action in parser._actions if action.required]
     for action in parser.required:
         action.required = False
@@ -312,10 +316,11 @@ def refuse_unknown(places: Places, parser: ArgumentParser, target: Target) -> No
 
 def _nearest_option(name: str, known: Iterable[str]) -> str:
     """Names of its own section first: 'training.lr' is meant for another training option."""
-    section = name.rpartition(".")[0]
+    section, _, key = name.rpartition(".")
+    key = OTHER_NAMES.get(key, key)
     same = {option.rpartition(".")[2]: option for option in known if option.rpartition(".")[0] == section}
-    hint = nearest(name.rpartition(".")[2], same)
-    return hint.replace("mean '", f"mean '{section}.") if hint and section else hint or nearest(name, known)
+    hint = nearest(key, same)
+    return hint.replace("mean '", f"mean '{section}.") if hint and section else hint or nearest(key, known)
 
 
 def _refuse_broken_texts(options: Mapping[str, Any], places: Places, parser: ArgumentParser) -> None:

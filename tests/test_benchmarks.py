@@ -247,3 +247,8 @@ def test_script_explains_itself(
         runpy.run_path(str(BENCHMARKS / script), run_name="__main__")
     assert end.value.code == 0
     assert "--output" in capsys.readouterr().out
+
+
+def test_the_page_names_every_script() -> None:
+    page = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+    assert not unnamed(page, *(f"`{path.name}`" for path in BENCHMARKS.iterdir() if path.suffix in (".py", ".c")))

@@ -19,7 +19,7 @@ from emdistill.config import SECTIONS
 from emdistill.data import TASKS
 from emdistill.methods import METHODS, load_method
 from emdistill.options import known_options, load_config, option_parser, read_words, target_of
-from emdistill.runs.flows import FlowRecord, read_flows
+from emdistill.runs.flows import FlowRecord, append_flows, read_flows
 from emdistill.states import EncoderShape
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -296,6 +296,14 @@ def test_flows_page_shows_the_format(tmp_path: Path) -> None:
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(vars(record))
     for flow in record.flows.values():
         assert sum(map(sum, flow)) == pytest.approx(1, abs=1e-6)
+
+
+def test_flows_page_reads_the_flows_of_the_default_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run").mkdir()
+    append_flows(tmp_path / "run" / "flows.jsonl", FlowRecord(1, "joint", {"hidden_states": [[0.0, 1.0]]}))
+    monkeypatch.chdir(tmp_path)
+    exec(python_with("flow_sankey"), {})
+    assert (tmp_path / "flow.html").is_file()
 
 
 def test_released_weight_in_this_normalisation() -> None:

@@ -10,8 +10,9 @@ from messages import names, unnamed
 from emdistill.cli import load, main
 from emdistill.config import RunConfig, SharedSettings
 from emdistill.errors import ConfigError
-from emdistill.methods import METHODS
+from emdistill.methods import METHODS, compose_stages
 from emdistill.options import load_config, load_finetune_config, read_words
+from emdistill.states import CLASSES, EncoderShape
 
 NEEDED = {"teacher": "teacher/", "data": "reviews.csv", "output": "run/"}
 EMD = {**NEEDED, "method": "bert-emd"}
@@ -95,6 +96,11 @@ def test_sections_are_dictionaries_or_dotted_keys() -> None:
     assert load_config(**EMD, **{"training.learning_rate": 0.5, "objective.beta": 2}) == nested
 
 
+def test_a_path_may_be_a_path() -> None:
+    paths = {name: Path(place) for name, place in NEEDED.items()}
+    assert load_config(**paths) == load_config(**{name: str(place) for name, place in paths.items()})
+
+
 def test_the_student_may_be_a_number() -> None:
     assert load_config(**NEEDED, student=3).student == "3"
     assert load_config(**NEEDED, student="4x312").student == "4x312"
@@ -129,8 +135,23 @@ def test_all_unknown_options_of_file_and_command_line_are_named_at_once(tmp_path
         assert (str(file) in line) == in_file
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("--epochs", "training.num_train_epochs"),
+        ("--lr", "training.learning_rate"),
+        ("--training.lr", "training.learning_rate"),
+        ("--batch-size", "training.per_device_train_batch_size"),
+    ],
+)
+def test_the_names_of_other_trainers_lead_to_ours(word: str, meant: str, capsys) -> None:
+    assert f"'{meant}'" in refused(capsys, *WORDS, word, "3")
+
+
 def test_options_of_another_method_are_unknown(capsys) -> None:
     assert "'objective.beta'" in refused(capsys, *WORDS, "--method", "hard-labels", "--objective.beta=1")
+    assert "fade" not in refused(capsys, *WORDS, "--method", "hard-labels", "--objective.alpha=1")  # it is not alike
+    assert "'training.learning_rate'" in refused(capsys, *WORDS, "--training-learning_rate=1")
 
 
 @pytest.mark.parametrize(
@@ -255,6 +276,10 @@ def mine(student, teacher, *, predictions: str = "classes", warmth: float = 3.0)
 
 def other(student, teacher):
     return []
+
+
+def empty(student, teacher, *, predictions):
+    return []
 """
 
 
@@ -269,6 +294,13 @@ def test_a_method_of_ones_own_brings_its_own_options(tmp_path: Path, capsys) -> 
         load_config(**NEEDED, method=f"{file}:min")
     with names(ConfigError, "predictions"):
         load_config(**NEEDED, method=f"{file}:other")
+    with names(ConfigError, f"{file}:FUNCTION"):
+        load_config(**NEEDED, method=str(file))
+    assert main(["distill", "--method", f"{file}:mine", "--help"]) == 0
+    assert "None" not in capsys.readouterr().out
+    config = load_config(**NEEDED, method=f"{file}:empty")
+    with names(ConfigError, f"{file}:empty", "stages"):
+        compose_stages(config, EncoderShape(2, 32, 4), EncoderShape(4, 32, 4), CLASSES)
     file.write_text("import nothing_of_this_name")
     with names(ConfigError, file, "ModuleNotFoundError"):
         load_config(**NEEDED, method=f"{file}:mine")

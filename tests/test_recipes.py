@@ -11,6 +11,7 @@ import yaml
 from messages import names
 
 from emdistill.cli import main
+from emdistill.commands._entries import BUDGET
 from emdistill.config import RECIPES, FinetuneConfig, RunConfig
 from emdistill.methods import METHODS
 from emdistill.options import load_config, load_finetune_config
@@ -96,6 +97,12 @@ def test_its_numbers_are_accepted(name: str, tmp_path: Path) -> None:
         for key, value in expected.items():
             assert getattr(arguments, key) == pytest.approx(value), key
     assert sum(stage.share for stage in stages) == pytest.approx(1)
+
+
+def test_methods_that_learn_a_task_have_one_budget() -> None:
+    """So that `emdistill compare` takes them side by side; those two learn from much text without labels."""
+    methods = METHODS.keys() - {"cross-view", "sentence-vectors"}
+    assert len({tuple(read(name)["training"].get(setting) for setting in BUDGET) for name in methods}) == 1
 
 
 @pytest.mark.parametrize("name", NAMES)

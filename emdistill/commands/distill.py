@@ -51,8 +51,9 @@ def distill(
 ) -> StudentArtifact:
     """Distil a teacher into a student and write the run folder.
 
-    config   a RunConfig, or its fields as keywords: distill(teacher="teacher/", task="mrpc", data="glue/MRPC",
-             student="3", output="run/", objective={"layer_ratio": 2}, training={"num_train_epochs": 3})
+    config   as load_config makes it, or its keywords: distill(teacher="teacher/", task="mrpc", data="glue/MRPC",
+             student="3", output="run/", objective={"layer_ratio": 2}, training={"num_train_epochs": 3}). A RunConfig
+             made by hand has none of the recipe's numbers, but transformers' defaults.
     examples   task and examples where they are read already; config.data then only names them
     teacher_logits   the teacher's logits [rows, C] on each evaluation set, where they are known already
     quiet      print nothing about the run but the bar of its training

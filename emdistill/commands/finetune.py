@@ -32,7 +32,8 @@ def command(config: FinetuneConfig) -> str:
 def finetune(config: FinetuneConfig | None = None, *, examples: TaskData | None = None, **options: Any) -> Path:
     """Fine-tune an encoder on a task's labels; the output folder is the model, with its run.json beside it.
 
-    config   a FinetuneConfig, or its fields as keywords: finetune(model=..., task="mrpc", data=..., output="teacher/")
+    config   as load_finetune_config makes it, or its keywords: finetune(model="encoder/", task="mrpc",
+             data="glue/MRPC", output="teacher/")
     examples   task and examples where they are read already; config.data then only names them
     Raises an EmdistillError before any training where an input cannot be used; Interrupted after Ctrl-C.
     """

@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from emdistill.config import RunConfig, SharedSettings
-from emdistill.errors import ConfigError, nearest
+from emdistill.errors import ConfigError, nearest, shown
 from emdistill.methods._shared import with_shared_settings
 from emdistill.methods.balanced import balanced
 from emdistill.methods.bert_emd import bert_emd
@@ -55,7 +55,8 @@ def load_method(name: str) -> Method:
         return METHODS[name]
     path, _, function = name.rpartition(":")
     if not path.endswith(".py"):
-        raise ConfigError(f"there is no method '{name}'; `emdistill methods` lists them.{nearest(name, METHODS)}")
+        own = f" Of a file name the function too: {name}:FUNCTION" if name.endswith(".py") else nearest(name, METHODS)
+        raise ConfigError(f"there is no method '{name}'; `emdistill methods` lists them.{own}")
     if not Path(path).is_file():
         raise ConfigError(f"--method {name}: there is no file {path}")
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
@@ -79,12 +80,12 @@ def compose_stages(
 ) -> list[Stage]:
     """The stages of the method that the configuration names, for these two encoders.
 
-    Raises ConfigError where it learns from layers and the student, a bag, has none.
+    Raises ConfigError where it learns from layers and the student, a bag, has none, or where it gives something else.
     """
     method = load_method(config.method)
     mapping = {} if config.mapping is None else {"mapping": config.mapping}
     if mapping and "mapping" not in inspect.signature(method).parameters:
-        raise ConfigError(f"--mapping {config.mapping}: the method {config.method} maps no layers; leave it out")
+        raise ConfigError(f"--mapping {config.mapping}: the method {config.method} takes no mapping; leave it out")
     shared = {setting.name for setting in fields(SharedSettings)} - inspect.signature(method).parameters.keys()
     settings = {name: value for name, value in config.objective.items() if name in shared}
     own = {name: value for name, value in config.objective.items() if name not in shared}
@@ -98,6 +99,8 @@ def compose_stages(
                 f"--method {config.method} learns from layers, and a {config.student} has none; take --method "
                 "soft-targets, or hard-labels"
             )
+    if not stages or not isinstance(stages, list) or not all(isinstance(stage, Stage) for stage in stages):
+        raise ConfigError(f"--method {config.method}: it must return a list of stages, not {shown(stages)}")
     with_shared_settings(stages, SharedSettings(**settings), predictions)
     return stages
 

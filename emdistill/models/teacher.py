@@ -104,6 +104,6 @@ def check_above_chance(score: float, chance: float, metric: str) -> None:
     floor = chance + 0.1 * (1.0 - chance)
     if not score >= floor:
         raise TeacherError(
-            f"the teacher's {metric} is {score:.3f}, guessing gives {chance:.3f}: it has nothing to teach (at least "
-            f"{floor:.3f} is the least); check that it was fine-tuned on this task and that its labels are the data's"
+            f"the teacher's {metric} is {score:.3f}, guessing gives {chance:.3f}: it has nothing to teach (the "
+            f"least is {floor:.3f}); check that it was fine-tuned on this task and that its labels are the data's"
         )

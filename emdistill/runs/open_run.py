@@ -64,6 +64,11 @@ class Run:
         assert self._record is not None, "begin comes first"
         return self._record
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether the folder holds something of this run, and not of an earlier one, that can be gone on with."""
+        return (self.folder / RUN_FILE).exists() and (self.resumes or self._record is not None)
+
     def is_finished(self, record: RunRecord, *, quiet: bool = False) -> bool:
         """Whether the run that is resumed has nothing left to do, which is said.
 
@@ -145,8 +150,10 @@ def open_run(
     Raises OutputError: both flags, a run and no flag, something that is no run, nothing to resume, a place that cannot
     be written, then or later; BusyError: another process is at this run; Interrupted after Ctrl-C or SIGTERM.
     """
+    run = Run(folder, resumes=resume)
     if not is_first_process():
-        yield Run(folder, resumes=resume)
+        with _interruptible(run):
+            yield run
         return
     check_output(folder, overwrite=overwrite, resume=resume, reads=reads)
     made = [place for place in (folder, *folder.parents) if not place.exists()]
@@ -157,10 +164,8 @@ def open_run(
     except Timeout:
         raise BusyError(f"another process is at the run in {folder}; wait for it, or choose another --output") from None
     try:
-        with storage_errors(folder, f"{MEND}, then go on with --resume"):
-            yield Run(folder, resumes=resume)
-    except KeyboardInterrupt:
-        raise Interrupted("stopped between two steps", begun=(folder / RUN_FILE).exists()) from None
+        with _interruptible(run), storage_errors(folder, f"{MEND}, then go on with --resume"):
+            yield run
     finally:
         with suppress(OSError):
             (folder / LOCK).unlink()  # before it is free: whoever takes it next makes it anew
@@ -168,6 +173,14 @@ def open_run(
         with suppress(OSError):  # the folders hold something by now
             for place in made:
                 place.rmdir()
+
+
+@contextmanager
+def _interruptible(run: Run) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted("stopped between two steps", begun=run.has_begun) from None
 
 
 def check_output(folder: Path, *, overwrite: bool, resume: bool, reads: Iterable[str | None] = ()) -> None:

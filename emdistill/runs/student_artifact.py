@@ -25,9 +25,12 @@ def write_card(folder: Path, card: str) -> None:
 
 @dataclass(frozen=True)
 class StudentArtifact:
-    """A finished run on disk; everything is read when asked for."""
+    """A finished run on disk, StudentArtifact("run"); everything is read when asked for."""
 
     folder: Path
+
+    def __init__(self, folder: str | Path) -> None:
+        object.__setattr__(self, "folder", Path(folder))
 
     @property
     def student_folder(self) -> Path:

@@ -249,7 +249,7 @@ folder = Path(__file__).resolve().parent
 config = json.loads((folder / "{CONFIG}").read_text(encoding="utf-8"))
 tokenizer = Tokenizer.from_file(str(folder / "{TOKENIZER}"))  # cuts and pads as the model was trained
 session = InferenceSession(str(folder / config["model"]), providers=["CPUExecutionProvider"])
-head, *texts = sys.argv[1:]
+head, *texts = sys.argv[1:] or sys.exit(__doc__)
 encoded = tokenizer.encode(*texts)
 inputs = {{"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}}
 feed = {{i.name: np.array([getattr(encoded, inputs[i.name])], np.int64) for i in session.get_inputs()}}
@@ -260,8 +260,8 @@ for row in logits[0] if logits.ndim == 3 else logits:
 
 
 def _example(kind: TaskKind, *, pairs: bool) -> str:
-    texts, how = ("zip(sys.argv[1::2], sys.argv[2::2])", "*text") if pairs else ("sys.argv[1:]", "text")
-    usage = '"a sentence" "and its partner" …' if pairs else '"a sentence" "another" …'
+    texts, how = ("[*zip(sys.argv[1::2], sys.argv[2::2])]", "*text") if pairs else ("sys.argv[1:]", "text")
+    usage = '"a sentence" "its partner" …' if pairs else '"a sentence" "another" …'
     if kind.one_answer:
         answers = f"""    encoded = tokenizer.encode({how})
     feed = {{i.name: np.array([getattr(encoded, inputs[i.name])], np.int64) for i in session.get_inputs()}}
@@ -283,6 +283,6 @@ tokenizer = Tokenizer.from_file(str(folder / "{TOKENIZER}"))  # cuts and pads as
 session = InferenceSession(str(folder / config["model"]), providers=["CPUExecutionProvider"])
 inputs = {{"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}}
 # One by one: on a CPU padding costs more than batches gain.
-for text in {texts}:
+for text in {texts} or sys.exit(__doc__):
 {answers}
 '''

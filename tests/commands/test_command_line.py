@@ -4,8 +4,10 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,7 @@ def test_the_run_folder_holds_what_it_says(place) -> None:
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= student
     assert "emdistill" in (place.folder / "run" / "student" / "README.md").read_text(encoding="utf-8")
     assert [record.step for record in StudentArtifact(place.folder / "run").flows()][:3] == [1, 2, 4]
+    assert StudentArtifact(f"{place.folder}/run").scores == StudentArtifact(place.folder / "run").scores
     assert list((place.folder / "run" / "tensorboard").rglob("events.*"))
 
 
@@ -262,6 +265,22 @@ def test_help_and_lists_import_nothing_heavy() -> None:
     assert (done.returncode, done.stderr.strip()) == (0, "")
 
 
+def test_a_reader_that_leaves_is_no_error() -> None:
+    for words in (["--help"], ["methods"], ["report", "--help"]):
+        command = [sys.executable, "-m", "emdistill", *words]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout
+            assert process.stderr
+            process.stdout.close()  # as `| head` does once it has its lines
+            assert process.stderr.read() == b""
+        assert process.returncode == 128 + signal.SIGPIPE
+
+
+def test_the_version_is_that_of_the_package(capsys) -> None:
+    assert main(["--version"]) == 0
+    assert version("emdistill") in capsys.readouterr().out
+
+
 def greet(name: str, /, *, times: int = 1, all_caps: bool = False) -> str:
     """Greet somebody.
 
@@ -335,7 +354,8 @@ def test_ctrl_c_says_what_to_do_next(toys: None, capsys) -> None:
     stopped, interrupted = capsys.readouterr().err.splitlines()
     assert "greeting 2" in stopped
     assert "--resume" in stopped
-    assert "--resume" in interrupted
+    assert "emdistill greet nobody" in interrupted  # as it was given: there is nothing to resume
+    assert "--resume" not in interrupted
 
 
 PRESSES_CTRL_C = """

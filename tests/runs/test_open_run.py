@@ -127,6 +127,24 @@ def test_another_process_of_the_same_training_claims_and_writes_nothing(
     assert (folder / "student").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "begins", "goes_on"),
+    [({"overwrite": True}, False, False), ({"overwrite": True}, True, True), ({"resume": True}, False, True)],
+)
+def test_an_interruption_tells_whether_there_is_something_to_go_on_with(
+    folder: Path, options: dict[str, bool], begins: bool, goes_on: bool
+) -> None:
+    def interrupted() -> None:
+        with open_run(folder, **options) as run:
+            if begins:
+                run.begin(record())
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted) as stop:
+        interrupted()
+    assert stop.value.begun == goes_on
+
+
 # ------------------------------------------------------------------------------------------------- the life of a run
 
 

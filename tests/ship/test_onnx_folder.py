@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from messages import names
+from messages import names, unnamed
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from emdistill.commands.evaluate import evaluate_model
@@ -162,6 +162,13 @@ def test_the_example_runs_without_torch_and_says_what_pytorch_says(shipped: Any,
     )
     assert refused.returncode != 0
     assert len((folder / "example.py").read_text().splitlines()) <= 20
+
+
+def test_the_example_says_what_it_needs(shipped: Any) -> None:
+    command = [sys.executable, shipped[2] / "example.py", "a text without its partner"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert not unnamed(done.stderr, "python example.py", "its partner")
 
 
 @pytest.fixture
