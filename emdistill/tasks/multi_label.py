@@ -13,7 +13,7 @@ from datasets import Dataset, List, Value
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, f1_score
 
-from emdistill.errors import shown
+from emdistill.errors import listing, shown
 from emdistill.tasks.answers import probabilities
 from emdistill.tasks.kind import (
     BadLabel,
@@ -85,7 +85,11 @@ class MultiLabel(TaskKind):
 
         def places(cell: Cell) -> list[int]:
             if isinstance(cell, Mapping):
-                return [find(str(name)) for name, value in cell.items() if _is_set(str(name), value)]
+                are_set = {find(str(name)): _is_set(str(name), value) for name, value in cell.items()}
+                silent = [name for place, name in enumerate(names) if place not in are_set]
+                if silent and not isinstance(cell, LabelColumns):
+                    raise BadLabel(f"{shown(cell)} says nothing of {listing(silent)}; write 0 or 1 for each label")
+                return [place for place, is_set in are_set.items() if is_set]
             if not {"0", "1"} <= known and _is_number_per_label(cell, len(names)):
                 return [place for place, value in enumerate(cell) if value]
             if isinstance(cell, list | tuple):

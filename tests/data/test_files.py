@@ -179,6 +179,13 @@ def test_what_is_no_name_in_a_list_of_labels_is_refused(tmp_path: Path, part: An
         assert ":3: " in message(tmp_path / "x.parquet")
 
 
+def test_an_object_of_labels_says_something_of_each(tmp_path: Path) -> None:
+    rows = [{"text": "x", "label": label} for label in ({"a": 1, "b": 0}, {"a": 0, "b": 1}, {"a": 1})]
+    path = write(tmp_path / "x.jsonl", "\n".join(map(json.dumps, rows)))
+    with names(DataError, f"{path}:3", "b"):
+        read(path, kind="multi-label")
+
+
 @pytest.mark.parametrize("columns", [{"text_pair": "text"}, {"label": "a,a"}, {"label": "a,text"}])
 def test_one_column_is_no_two(tmp_path: Path, columns: dict[str, str]) -> None:
     path = write(tmp_path / "x.csv", "text,a,label\nx,1,b\ny,0,d\n")
