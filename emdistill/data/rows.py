@@ -152,9 +152,8 @@ def _cut_at_cr(pieces: Iterable[bytes]) -> Iterator[bytes]:
 def tsv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
     """(line, cells) of every line that is not blank."""
     for number, line in enumerate(text_lines(path), start=1):
-        cells = line.rstrip("\r\n").split("\t")
-        if not _is_blank(cells):
-            yield number, cells
+        if content := line.rstrip("\r\n"):
+            yield number, content.split("\t")
 
 
 def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -173,19 +172,16 @@ def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
         except csv.Error:
             problem = "the row that begins here is not CSV: is a quote left open, or does a CR stand outside quotes?"
             raise DataError(problem, file=path, line=line) from None
-        if not _is_blank(cells):
+        if cells not in ([], [""]):
             yield line, cells
-
-
-def _is_blank(cells: Sequence[str]) -> bool:
-    """Whether a line has no cells, or blanks alone in the only one."""
-    return len(cells) < 2 and not "".join(cells).strip()
 
 
 def _table_rows(
     path: Path, rows: Iterator[tuple[int, list[str]]], bad: BadRows, header: tuple[str, ...] | None
 ) -> Iterator[Row]:
     for line, cells in rows:
+        if len(cells) == 1 and len(header or "") != 1 and not cells[0].strip():
+            continue  # blanks alone; where there is one column, they are its cell
         if header is None:
             header = tuple(cells)
             _refuse_twice(header, path, line)
