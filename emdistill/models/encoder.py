@@ -328,7 +328,8 @@ def _check_labels(path: Path) -> None:
 def _check_label_names(source: Source, config: PreTrainedConfig) -> None:
     """Raise ModelError unless every logit has a name of its own, the same in id2label and in label2id."""
     names: dict[Any, str | None] = dict(config.id2label or {})
-    places = {str(name): str(place) for name, place in (config.label2id or {}).items()}
+    numbered: object = config.label2id
+    places = {str(name): str(place) for name, place in numbered.items()} if isinstance(numbered, dict) else {}
     otherwise = [name for place, name in names.items() if places.get(str(name), str(place)) != str(place)]
     if otherwise and {*places} == {*map(str, names.values())}:
         raise ModelError(

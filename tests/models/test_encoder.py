@@ -173,7 +173,13 @@ def test_names_that_do_not_name_each_logit_are_refused(tiny_encoder, tmp_path, i
 def test_labels_that_are_numbered_in_two_ways_are_refused(tiny_encoder, tmp_path):
     tiny_encoder(layers=1).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text()) | {"id2label": {"0": "bad", "1": "good"}}
-    for label2id in ({"bad": 0, "good": 1}, {"bad": "0", "good": "1"}, {"LABEL_0": 1, "LABEL_1": 0}):
+    for label2id in (
+        {"bad": 0, "good": 1},
+        {"bad": "0", "good": "1"},
+        {"LABEL_0": 1, "LABEL_1": 0},
+        None,
+        ["bad", "good"],
+    ):
         (tmp_path / "config.json").write_text(json.dumps(config | {"label2id": label2id}))
         assert load_classifier(tmp_path).config.id2label == {0: "bad", 1: "good"}
     (tmp_path / "config.json").write_text(json.dumps(config | {"label2id": {"bad": 1, "good": 0}}))
