@@ -22,6 +22,8 @@ from emdistill.errors import OutputError, tell
 
 LONGEST_NAME = 255  # bytes that file systems take
 MANIFEST = "manifest.json"
+POINTER = b"version https://git-lfs"
+FETCH = "this is a pointer of Git LFS, and the file itself is not here; fetch it: git lfs pull"
 # What the operating system says of a disk that is full, failing, or not to be written to.
 STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG}
 MEND = "mend the disk (free space, permission)"
@@ -33,6 +35,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     It is `path`.PID.part, so that no two processes share it. Raises OSError at once where it cannot be made.
     """
+    path = path.resolve()  # what a link leads to is written, not the link
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.touch()
     try:
@@ -156,6 +159,15 @@ def damage(folder: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{MANIFEST} cannot be read: {error}"
     return ""
+
+
+def is_pointer(path: Path) -> bool:
+    """Whether a file is what Git LFS leaves in the place of a large one that was not fetched."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(POINTER)) == POINTER
+    except OSError:  # whoever reads it says why
+        return False
 
 
 def sha256(path: Path) -> str:

@@ -105,11 +105,25 @@ def _is_deep(values: Any) -> bool:
     return bool(level)
 
 
+def _refuse_twice(node: yaml.MappingNode) -> None:
+    """Raise ValueError for a key that stands twice in one mapping: PyYAML takes the last."""
+    lines: dict[str, int] = {}
+    for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+        line = key.start_mark.line + 1
+        if key.value in lines:
+            raise ValueError(
+                f"{key.value!r} occurs twice, on lines {lines[key.value]} and {line}; leave out one of them"
+            )
+        lines[key.value] = line
+
+
 def _written_out(node: yaml.Node | None, counts: dict[int, int]) -> int:
     """How many values a node holds once its aliases are written out; `counts` has those of nodes met before."""
     if id(node) not in counts:
         counts[id(node)] = 0  # it is not known yet, so that an alias that finds it stands within it
         inner = node.value if isinstance(node, yaml.CollectionNode) else []
+        if isinstance(node, yaml.MappingNode):
+            _refuse_twice(node)
         parts = [part for each in inner for part in (each if isinstance(each, tuple) else (each,))]
         counts[id(node)] = 1 + sum(_written_out(part, counts) for part in parts)
     if counts[id(node)] == 0:

@@ -76,6 +76,14 @@ def test_text_that_is_none_leaves_nothing(tmp_path: Path) -> None:
     assert contents(tmp_path) == {"a": "ü\n"}
 
 
+def test_a_file_is_written_where_a_link_leads(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there/a")
+    write_whole(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert contents(tmp_path / "there") == {"a": "new"}
+
+
 def test_a_folder_is_written_where_a_link_leads(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to("there")

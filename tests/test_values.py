@@ -1,6 +1,7 @@
 """Plain values: what is without end is refused before anything walks through it."""
 
 import pytest
+from messages import names
 
 from emdistill.errors import visible
 from emdistill.values import DEEPEST, parse_json, parse_yaml
@@ -31,6 +32,12 @@ def test_what_is_allowed_is_read() -> None:
     assert parse_json('{"a": [1, "[[["]}') == {"a": [1, "[[["]}
     assert parse_yaml("a: &a {x: 1}\nb: {<<: *a, y: [*a, *a]}") == {"a": {"x": 1}, "b": {"x": 1, "y": [{"x": 1}] * 2}}
     assert parse_yaml("") is None
+
+
+@pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 3", "x: {a: 1,\n\n a: 1}"])
+def test_a_key_stands_once_in_a_mapping(text: str) -> None:
+    with names(ValueError, "'a'", 1, 3):
+        parse_yaml(text)
 
 
 def test_what_steers_a_terminal_is_escaped() -> None:

@@ -27,7 +27,7 @@ from emdistill.data.augmentation import (
 )
 from emdistill.data.files import Columns
 from emdistill.data.labels import as_the_model_counts
-from emdistill.data.read import read_task_data
+from emdistill.data.read import apart, read_task_data
 from emdistill.data.unlabelled import Texts, unlabelled_text
 from emdistill.errors import ConfigError, DataError, OutputError
 from emdistill.models.encoder import fingerprint, load_classifier, load_tokenizer
@@ -42,6 +42,7 @@ from emdistill.models.word_candidates import (
 from emdistill.runs.describe import file_hashes
 from emdistill.runs.places import check_file
 from emdistill.runs.reading import recall_reading
+from emdistill.tasks.answers import check_finite
 from emdistill.tasks.kind import check_one_answer
 from emdistill.tasks.task import Task, TaskData
 from emdistill.teachers.text_alone import read_dev, task_of_text
@@ -111,7 +112,9 @@ def augment(
     reads = (data, dev, *map(str.strip, (unlabelled or "").split(",")))
     check_file(place, (".jsonl",), overwrite=overwrite or unlabelled is None, reads=reads)
     columns = Columns(text, text_pair, label)
-    examples = None if data is None else read_task_data(data, task=task, dev=dev, kind=kind, **columns._asdict())
+    examples = None
+    if data is not None:
+        examples = apart(read_task_data(data, task=task, dev=dev, kind=kind, **columns._asdict()), dev)
     judge, tokenizer = Teacher(load_classifier(teacher)), load_tokenizer(teacher)
     if examples is not None:
         examples = as_the_model_counts(examples, judge.labels, judge.kind)
@@ -237,7 +240,9 @@ def _label(variants: Sequence[Variant], predict: Callable[[Dataset], np.ndarray]
     for start in with_bar(range(0, len(variants), LABELLED_AT_ONCE), "the teacher labels"):
         columns = zip(*(variant.texts for variant in variants[start : start + LABELLED_AT_ONCE]), strict=True)
         texts = Dataset.from_dict(dict(zip(NAMES, map(list, columns), strict=False)))
-        labels += list(task.kind.decode(predict(texts), texts))
+        logits = predict(texts)
+        check_finite(logits)
+        labels += list(task.kind.decode(logits, texts))
     return labels
 
 

@@ -74,7 +74,7 @@ def predict_file(
         writer = RowWriter(place.suffix, Path(input), rows, (*names, *added))
     with written_whole(place) as part:  # from here on the folder is known to take the file
         found = classifier.logits(examples, length, batch_size or classifier.batch_size, "predicting")
-        check_finite(found)
+        check_finite(found, [row.line for row in rows])
         further = classifier.kind.answers(found, names, examples)
         if logits:
             further = [cells | {"logits": _by_label(row, names)} for cells, row in zip(further, found, strict=True)]

@@ -19,7 +19,7 @@ from datasets.exceptions import DatasetsError
 
 from emdistill.data.arrow_files import ROWS_AT_ONCE, spooled
 from emdistill.data.compressed import plain_path
-from emdistill.data.rows import SUFFIXES, BadRows, Row, check_file, read_rows, text_lines
+from emdistill.data.rows import SUFFIXES, BadRows, Row, check_file, read_rows, separator_hint, text_lines
 from emdistill.errors import DataError, listing, nearest, shown
 from emdistill.tasks.kind import BadLabel, Cell, LabelColumns, text_of
 from emdistill.tasks.task import Task
@@ -96,9 +96,6 @@ def _check_rows(rows: Iterator[Row], columns: Columns, bad: BadRows) -> Examples
         labels = columns.label_columns(first.cells)
         problem_of_label = _label_problem if len(labels) == 1 else _cell_problem
         require_columns(first, [*columns.texts, *labels], bad.source)
-        if both := set(columns.texts) & set(labels):
-            problem = f"column {min(both)!r} would be the text and its label; name another with --text or --label"
-            raise DataError(problem, file=bad.source)
 
         def texts_of_good_rows() -> Iterator[list[str]]:
             for row in rows:
@@ -150,12 +147,14 @@ def look_at_first(rows: Iterator[Row], bad: BadRows) -> tuple[Row, Iterator[Row]
 
 
 def require_columns(row: Row, columns: list[str], source: str | Path) -> None:
+    """Raise DataError for a column that is not there, and for one that would be two: text, second text or label."""
     names = list(row.cells)
+    if twice := [name for name in columns if columns.count(name) > 1]:
+        problem = f"column {twice[0]!r} is named twice, by --text, --text-pair or --label; name another in one of them"
+        raise DataError(problem, file=source)
     for name in columns:
         if name not in names:
-            hint = nearest(name, names) or " Name yours with --text, --text-pair and --label."
-            if len(names) == 1 and any(mark in names[0] for mark in ";,\t"):
-                hint = " Are the cells separated by something else than the file's extension says?"
+            hint = separator_hint(names) or nearest(name, names) or " Name yours with --text, --text-pair and --label."
             problem = f"column {name!r} is not in {Path(source).name}; its columns are: {listing(names)}.{hint}"
             raise DataError(problem, file=source)
 

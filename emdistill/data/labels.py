@@ -62,7 +62,7 @@ def as_the_model_counts(
     if unknown:
         raise error(
             f"{model} does not know the label {listing(unknown)} of the data; its labels are {listing(names)}; "
-            "take a model that was fine-tuned on this task, or correct its id2label"
+            "take a model that was fine-tuned on this task, correct its id2label, or write the labels as it names them"
         )
     if known == list(range(len(names))):
         return data

@@ -43,7 +43,7 @@ def read_data(config: CommonConfig) -> TaskData:
         dev=config.dev,
         kind=config.kind,
     )
-    return data if config.dev is None else _apart(data, config.dev)
+    return apart(data, config.dev)
 
 
 def read_task_data(
@@ -98,8 +98,10 @@ def read_task_data(
     return task_data if "dev" in task_data.evaluation else _with_held_out_dev(task_data, seed)
 
 
-def _apart(data: TaskData, dev: str) -> TaskData:
+def apart(data: TaskData, dev: str | None) -> TaskData:
     """With a note on rows of the file `dev` that are learned from too; DataError where it is the training file."""
+    if dev is None:
+        return data
     if [file.sha256 for file in data.files].count(sha256(Path(dev))) > 1:
         mend = "leave out --dev, and a part of the training rows is held out instead, or name another file"
         raise DataError(f"--dev is the training file: what is learned from would be scored on; {mend}", file=dev)

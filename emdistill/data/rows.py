@@ -24,6 +24,7 @@ import pyarrow.parquet
 
 from emdistill.data.compressed import OPENERS, compression, open_bytes, plain_path
 from emdistill.errors import DataError, listing, nearest
+from emdistill.files import FETCH, is_pointer
 from emdistill.tasks.task import DataFile
 from emdistill.values import parse_json
 
@@ -87,7 +88,7 @@ def read_rows(path: Path, bad: BadRows, header: tuple[str, ...] | None = None) -
 
 
 def check_file(path: Path) -> None:
-    """Raise DataError for a folder, and for a file that is missing (with the nearest name beside it) or empty."""
+    """Raise DataError for a folder, a file that is missing (with the nearest name beside it), empty, or a pointer."""
     if path.is_dir():
         raise DataError("this is a folder; name a file in it", file=path)
     if not path.is_file():
@@ -95,18 +96,27 @@ def check_file(path: Path) -> None:
         raise DataError(f"there is no such file.{nearest(path.name, neighbours)}", file=path)
     if path.stat().st_size == 0:
         raise DataError("the file is empty", file=path)
+    if is_pointer(path):
+        raise DataError(FETCH, file=path)
 
 
 def decoded(content: bytes, path: Path, line: int) -> str:
-    """The text of a line, without the byte-order mark of the first; DataError: it is too long, or not UTF-8."""
+    """The text of a line, without the byte-order mark of the first; DataError: it is too long, or not UTF-8.
+
+    A NUL in the first line is refused, too: it betrays UTF-16 without a mark, or another binary format.
+    """
     if len(content) > LONGEST_LINE:
         raise DataError(f"this line has more than {LONGEST_LINE >> 20} MiB; write a row per line", file=path, line=line)
     content = content.removeprefix(codecs.BOM_UTF8) if line == 1 else content
     try:
-        return content.decode("utf-8")
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         problem = f"byte {error.start + 1} of this line (0x{content[error.start]:02x}) is not UTF-8"
         raise DataError(f"{problem}; save the file as UTF-8", file=path, line=line) from None
+    if line == 1 and "\0" in text:
+        problem = "a NUL stands in this line, so this is no text; save the file as UTF-8, or copy it again"
+        raise DataError(problem, file=path, line=line)
+    return text
 
 
 def text_lines(path: Path) -> Iterator[str]:
@@ -170,15 +180,24 @@ def _table_rows(
     path: Path, rows: Iterator[tuple[int, list[str]]], bad: BadRows, header: tuple[str, ...] | None
 ) -> Iterator[Row]:
     for line, cells in rows:
+        if len(cells) == 1 and len(header or "") != 1 and not cells[0].strip():
+            continue  # blanks alone; where there is one column, they are its cell
         if header is None:
             header = tuple(cells)
             _refuse_twice(header, path, line)
         elif len(cells) != len(header):
-            bad.add(line, f"{len(cells)} cells, but there are {len(header)} columns ({listing(header)})")
+            problem = f"{len(cells)} cells, but there are {len(header)} columns ({listing(header)})"
+            bad.add(line, f"{problem}.{separator_hint(header)}".removesuffix("."))
         elif header.count("") > 1 and any(cell for name, cell in zip(header, cells, strict=True) if not name):
             bad.add(line, "a cell stands in one of several columns without a name; name these in the first line")
         else:
             yield Row(line, dict(zip(header, cells, strict=True)))
+
+
+def separator_hint(names: Sequence[str]) -> str:
+    """What to ask where there is one column, whose name looks like several; else ''."""
+    looks = len(names) == 1 and any(mark in names[0] for mark in ";,|\t")
+    return " Are the cells separated by something else than the file's extension says?" if looks else ""
 
 
 def _refuse_twice(names: Sequence[str], path: Path, line: int | None = None) -> None:

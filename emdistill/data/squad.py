@@ -4,6 +4,7 @@ Rajpurkar et al., EMNLP 2016 and ACL 2018.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from emdistill.errors import ConfigError, DataError, listing, shown
 from emdistill.tasks import KINDS, TaskKind
 from emdistill.tasks.kind import BadLabel
 from emdistill.tasks.task import Task, TaskData
+from emdistill.values import parse_json
 
 TASKS = {"squad": "which part of the text answers the question? SQuAD's files, v1.1 or v2"}
 QUESTIONS = Columns("question", "context", "answers")
@@ -179,7 +181,10 @@ def _question(line: int, cells: Mapping[str, Any], columns: Columns) -> Question
 
 
 def _answers(given: Any, cells: Mapping[str, Any], context: str) -> tuple[Answer, ...]:
-    """Each stands in the context where it says; raises BadLabel where one does not."""
+    """Each stands in the context where it says; raises BadLabel where one does not. In CSV they are JSON in a cell."""
+    if isinstance(given, str):
+        with suppress(ValueError):
+            given = parse_json(given)
     if isinstance(given, Mapping) and {"text", "answer_start"} <= set(given):
         columns = (given["text"], given["answer_start"])
         if not all(isinstance(column, list) for column in columns) or len(columns[0]) != len(columns[1]):
@@ -189,6 +194,8 @@ def _answers(given: Any, cells: Mapping[str, Any], context: str) -> tuple[Answer
         raise BadLabel(f"its answers are {shown(given)}, and not a list; an empty one says that the context has none")
     if given and cells.get("is_impossible"):
         raise BadLabel("it has answers, and is_impossible says that it has none")
+    if not given and cells.get("is_impossible") is False:
+        raise BadLabel("it has no answers, and is_impossible says that it has some")
     return tuple(_answer(each, context) for each in given)
 
 

@@ -96,6 +96,10 @@ def notes_on_tags(examples: TaggedExamples) -> tuple[str, ...]:
     """What a user should know of how the tags were read."""
     different = sorted({tag for sentence in examples.sentences for tag in sentence.tags})
     if find_scheme(different) is None:
+        if other := [tag for tag in different if OTHER_SCHEME.fullmatch(tag)]:
+            return (
+                f"{listing(other)}: taken for plain classes; write B-PER and I-PER, and entities are read from them",
+            )
         if all(tag.isdigit() for tag in different):
             return ("the tags are numbers without names, so no entities are read from them; write them as names",)
         begins = [tag for tag in different if tag.startswith("B-")]
@@ -135,6 +139,7 @@ def joined(words: Sequence[str]) -> tuple[str, list[Span]]:
 
 Lines = list[tuple[int, str]]
 DOCSTART = "-DOCSTART-"
+OTHER_SCHEME = re.compile(r"[BIbi][_:/.]\w+|[bi]-\w+|\w+[-_][BI]")  # entities as some write them: B_PER, b-per, PER-B
 
 
 class Cells(NamedTuple):
@@ -170,7 +175,7 @@ def conll_cells(path: Path, bad: BadRows) -> tuple[Iterator[list[Cells]], int]:
     """The cells of every word, sentence by sentence, and how many a word has."""
     blocks = list(_blocks(path))
     lines = [content for block in blocks for _, content in block]
-    first = next((content for content in lines if not content.startswith("#")), lines[0] if lines else "")
+    first = next((content for content in lines if not content.startswith(("#", DOCSTART))), lines[0] if lines else "")
     cells_of = _tab_cells if "\t" in first else _blank_cells
     width = len(cells_of(first))
 
@@ -178,10 +183,12 @@ def conll_cells(path: Path, bad: BadRows) -> tuple[Iterator[list[Cells]], int]:
         begun = False
         for line, content in block:
             cells = cells_of(content)
-            if len(cells) == width and cells[0] != DOCSTART:
+            if re.split("[ \t]", content)[0] == DOCSTART:
+                continue
+            if len(cells) == width:
                 begun = True
                 yield Cells(line, cells)
-            elif len(cells) != width and (begun or not content.startswith("#")):
+            elif begun or not content.startswith("#"):
                 bad.add(line, f"{len(cells)} columns, but the file's first line has {width}")
 
     return filter(None, ([*words(block)] for block in blocks)), width
@@ -299,8 +306,10 @@ def check_words(tokens: list[Any]) -> None:
 
 def _tag(tag: object, place: int, names: Sequence[str]) -> str:
     if isinstance(tag, int) and not isinstance(tag, bool):
-        if names and not 0 <= tag < len(names):
-            raise BadLabel(f"tag {place} is {tag}, but there are {len(names)} names")
+        if tag < 0 or (names and tag >= len(names)):
+            raise BadLabel(
+                f"tag {place} is {tag}" + (f", but there are {len(names)} names" if names else ", which is no tag")
+            )
         return names[tag] if names else str(tag)
     if isinstance(tag, str) and tag.strip():
         return tag.strip()

@@ -124,8 +124,10 @@ def read_teacher_answers(path: Path, task: Task) -> TeacherAnswers:
     Several answers to one text become the mean of their probabilities; a row whose answer is empty has none.
     """
     check_one_answer(task.kind, f"--teacher {path}, a file of answers,")
-    bad = BadRows(path)
-    columns = dict.fromkeys(name for row in read_rows(path, BadRows(path)) for name in row.cells)
+    bad, unreadable = BadRows(path), BadRows(path)
+    columns = dict.fromkeys(name for row in read_rows(path, unreadable) for name in row.cells)
+    if not columns:
+        unreadable.check()
     texts = _text_columns(list(columns), task, path)
     form = _find_form(list(columns), task, path)
     collected = _Collected(task)

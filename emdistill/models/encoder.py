@@ -19,7 +19,7 @@ from transformers.utils.hub import cached_file
 
 from emdistill.config import HUB_ID
 from emdistill.errors import ModelError, TokenizerError, listing, shown
-from emdistill.files import files_written_whole, is_inside, storage_errors
+from emdistill.files import FETCH, files_written_whole, is_inside, is_pointer, storage_errors
 from emdistill.models import bag, bilstm, chain
 from emdistill.models.families import FAMILIES, family_of, require
 from emdistill.models.inputs import PROBES, check_padding, fit_tokenizer
@@ -48,6 +48,8 @@ FEW, MOST_FRESH = 100, 10_000_000
 MOST_LABELS = 100_000
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 NAMED_LOGITS = 'write there a name of its own for each logit, from 0 on: {"0": "negative", "1": "positive"}'
+QUANTISED = ("I8", "U8", "F8", "F4")  # safetensors' names of types
+UNQUANTISED = "its weights are quantised, and are read here in 16 bits or more; name the model that they were made from"
 CUSTOM_CODE = "custom code"  # in transformers' errors where a model brings its own
 CODE_OF_ITS_OWN = (
     "brings code of its own (auto_map), which is never run here; name a model of one of transformers' own classes, or, "
@@ -172,8 +174,11 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     Raises ModelError where there is none, TokenizerError where it does not belong to the encoder.
     """
     folder = local_folder(source)
-    if folder is not None and not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        raise ModelError(f"{source} holds no tokenizer (one of {', '.join(TOKENIZER_FILES)}); save it there as well")
+    if folder is not None:
+        files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+        if not files:
+            raise ModelError(f"{source} holds no tokenizer (one of {', '.join(TOKENIZER_FILES)}); save it there too")
+        _check_fetched(files)
     tokenizer: PreTrainedTokenizerBase
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder or str(source), **_safely(folder))
@@ -321,8 +326,16 @@ def _check_labels(path: Path) -> None:
 
 
 def _check_label_names(source: Source, config: PreTrainedConfig) -> None:
-    """Raise ModelError unless every logit has a name of its own."""
+    """Raise ModelError unless every logit has a name of its own, the same in id2label and in label2id."""
     names: dict[Any, str | None] = dict(config.id2label or {})
+    numbered: object = config.label2id
+    places = {str(name): str(place) for name, place in numbered.items()} if isinstance(numbered, dict) else {}
+    otherwise = [name for place, name in names.items() if places.get(str(name), str(place)) != str(place)]
+    if otherwise and {*places} == {*map(str, names.values())}:
+        raise ModelError(
+            f"{source}: config.json says id2label {shown(names)} and label2id {shown(config.label2id)}, which number "
+            f"{otherwise[0]!r} differently; correct the one that is wrong"
+        )
     different = {str(name) for name in names.values() if name not in (None, "")}
     if sorted(names) != [*range(len(names))] or len(different) < len(names):
         raise ModelError(f"{source}: config.json says id2label {shown(names)}; {NAMED_LOGITS}")
@@ -347,6 +360,8 @@ def _load_config(source: Source) -> PreTrainedConfig:
         mend = f"name a folder in it: {listing(inner)}" if inner else "name the folder that save_pretrained wrote"
         raise ModelError(f"{source} holds no config.json, so no encoder; {mend}")
     config = _read_config(source)
+    if getattr(config, "quantization_config", None):
+        raise ModelError(f"{source}: config.json has a quantization_config: {UNQUANTISED}")
     # Of the models that can classify sequences, those that can also fill masks are encoders.
     classifies = type(config) in transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
     known = config.model_type in FAMILIES or _fills_masks(config)
@@ -404,11 +419,18 @@ def _check_layers_read(source: Source, model: PreTrainedModel, unread: Iterable[
 
 
 def _check_sizes(folder: Path, auto_class: Any, config: PreTrainedConfig) -> None:
-    """Raise ModelError for a config.json whose model is much larger than its weights: making it would never end."""
+    """Raise ModelError for a config.json whose model is much larger than its weights: making it would never end.
+
+    And for weights in less than 16 bits, which are no numbers without their scales.
+    """
     shapes: list[list[int]] = []
     for file in weight_parts(folder) or [folder / WEIGHTS]:
         with safe_open(file, framework="pt") as tensors:
-            shapes += [tensors.get_slice(name).get_shape() for name in tensors.keys()]  # noqa: SIM118 (no mapping)
+            for name in tensors.keys():  # noqa: SIM118 (no mapping)
+                part = tensors.get_slice(name)
+                shapes.append(part.get_shape())
+                if part.get_dtype().startswith(QUANTISED):
+                    raise ModelError(f"{file}: {name} is stored as {part.get_dtype()}: {UNQUANTISED}")
     stored = sum(map(math.prod, shapes))
     repeated = {name: getattr(config, name, 0) for name in REPEATED}
     if too_many := {name: count for name, count in repeated.items() if count > max(len(shapes), FEW)}:
@@ -448,8 +470,9 @@ def _in_short(error: Exception) -> str:
 
 
 def _check_weight_files(folder: Path) -> None:
-    """Raise ModelError where the weights are not there, or stand in a pickle."""
-    if (folder / WEIGHTS).is_file() or weight_parts(folder):
+    """Raise ModelError where the weights are not there, not fetched, or stand in a pickle."""
+    if files := [folder / WEIGHTS] if (folder / WEIGHTS).is_file() else weight_parts(folder):
+        _check_fetched(files)
         return
     if pickles := sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES):
         raise ModelError(
@@ -457,6 +480,11 @@ def _check_weight_files(folder: Path) -> None:
             "trust it: load the model with transformers and save_pretrained() it, which writes model.safetensors"
         )
     raise ModelError(f"{folder} holds no weights (model.safetensors)")
+
+
+def _check_fetched(files: Iterable[Path]) -> None:
+    if pointers := [file for file in files if is_pointer(file)]:
+        raise ModelError(f"{pointers[0]}: {FETCH}")
 
 
 def weight_parts(folder: Path) -> list[Path]:

@@ -38,7 +38,7 @@ def kind_of_model(problem_type: str | None, outputs: int, name: str | None = Non
     """
     if name in KINDS and problem_type in (None, KINDS[name].problem_type):
         return KINDS[name]
-    of_problem = [kind for kind in KINDS.values() if kind.problem_type == problem_type]
+    of_problem = [kind for kind in KINDS.values() if (kind.problem_type, kind.head) == (problem_type, head)]
     if fitting := [kind for kind in of_problem if kind.named or outputs == 1]:
         return fitting[0]
     return kind_of_head(head) if head != SEQUENCE or outputs > 1 else KINDS["regression"]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emdistill.errors import ModelError
+from emdistill.errors import ModelError, listing
 from emdistill.states import Link
 
 Array = NDArray[np.float64]
@@ -30,13 +30,16 @@ def flat(rows: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate(list(rows)) if rows.dtype == object else rows
 
 
-def check_finite(logits: NDArray[Any]) -> None:
-    """Raise ModelError for NaN or infinite logits of rows, which are no answers."""
-    answers = flat(logits)
-    if spoiled := int((~np.isfinite(answers)).reshape(len(answers), -1).any(axis=1).sum()):
+def check_finite(logits: NDArray[Any], lines: Sequence[int] = ()) -> None:
+    """Raise ModelError for NaN or infinite logits of rows, which are no answers; lines: where the rows stand."""
+    finite = np.array([np.isfinite(row).all() for row in logits]) if logits.dtype == object else np.isfinite(logits)
+    spoiled = np.flatnonzero(~finite.reshape(len(logits), -1).all(axis=1))
+    if len(spoiled):
+        which = listing(str(lines[int(row)] if lines else row + 1) for row in spoiled)
         raise ModelError(
-            f"the model's outputs are NaN or infinite for {spoiled} of {len(answers)} examples; "
-            "its weights are damaged, or the precision is too low: score it in float32"
+            f"the model's outputs are NaN or infinite for {len(spoiled)} of {len(logits)} rows "
+            f"({'lines' if lines else 'rows'} {which}); its weights are damaged, or the precision is too low: score it "
+            "in float32"
         )
 
 

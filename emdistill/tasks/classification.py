@@ -1,5 +1,7 @@
 """One of several classes."""
 
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -20,11 +22,16 @@ from emdistill.tasks.kind import (
     class_names,
     correlation,
     name_index,
+    number,
     text_of,
     texts_of,
 )
 from emdistill.tasks.regression import are_scores
 from emdistill.tasks.task import Task
+
+SEPARATORS = re.compile("[,;|]")  # of labels in a text
+# How data frames, databases and (the number) transformers write that there is none.
+ABSENT = {"-100", "nan", "NaN", "NA", "N/A", "n/a", "#N/A", "<NA>", "None", "null", "NULL"}
 
 
 def _f1(logits: Logits, labels: NDArray[Any], task: Task) -> float:
@@ -35,6 +42,28 @@ def _f1(logits: Logits, labels: NDArray[Any], task: Task) -> float:
 
 def _macro_f1(logits: Logits, labels: NDArray[Any], task: Task) -> float:
     return float(f1_score(labels, logits.argmax(axis=1), average="macro", zero_division=0.0))
+
+
+def _look(name: str) -> str:
+    """What people see of a name: without case, widths, marks that nobody sees, and kinds of blanks."""
+    seen = "".join(mark for mark in unicodedata.normalize("NFKC", name) if unicodedata.category(mark) != "Cf")
+    return " ".join(seen.casefold().split())
+
+
+def _doubt(names: Sequence[str], column: str) -> str:
+    """Why these may be no names of classes, or ''."""
+    often = Counter(map(_look, names))
+    if twins := [repr(name) for name in names if often[_look(name)] > 1]:
+        return (
+            f"column {column!r} holds labels that look alike ({listing(twins)}), taken for different classes; "
+            "write them alike where they are one"
+        )
+    if absent := [name for name in names if name in ABSENT]:
+        mend = "if it says that there is no label, leave such rows out"
+        return f"column {column!r} holds {absent[0]!r}, taken for a class; {mend}"
+    if scores := [name for name in names if "," in name and number(name.replace(",", ".")) is not None]:
+        return f"column {column!r} holds {scores[0]!r}, taken for a class; a score is written with a point"
+    return ""
 
 
 class Classification(TaskKind):
@@ -74,19 +103,13 @@ class Classification(TaskKind):
     def note(self, cells: Sequence[Cell], column: str) -> str:
         texts = set(texts_of(cells))
         for text in sorted(texts):
-            if "," in text and {part.strip() for part in text.split(",")} <= texts:
+            parts = {part.strip() for part in SEPARATORS.split(text)}
+            if len(parts) > 1 and parts <= texts:
                 return (
                     f"column {column!r} holds {text!r}, taken for one class although its parts are labels too; "
                     "several labels per row are --kind multi-label"
                 )
-        names = class_names(list(texts))
-        often = Counter(name.casefold() for name in names)
-        if twins := [name for name in names if often[name.casefold()] > 1]:
-            return (
-                f"column {column!r} holds labels that differ in case alone ({listing(twins)}), taken for different "
-                "classes; write them alike where they are one"
-            )
-        return ""
+        return _doubt(class_names(list(texts)), column)
 
     def strata(self, labels: NDArray[Any]) -> NDArray[np.int64]:
         return np.asarray(labels, dtype=np.int64)

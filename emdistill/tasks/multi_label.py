@@ -1,14 +1,19 @@
-"""Any of several labels: label columns of 0 and 1, lists in a cell, or names separated by `|` (else by commas)."""
+"""Any of several labels: label columns of 0 and 1, lists in a cell, or names separated by `|` (else `;`, else commas).
+
+A list names the row's labels, or, where all lists have one length and hold nothing but 0 and 1, has a number per label.
+An empty list says that a row has no label; null within a list says nothing, and is refused.
+"""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 import numpy as np
 from datasets import Dataset, List, Value
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, f1_score
 
+from emdistill.errors import listing, shown
 from emdistill.tasks.answers import probabilities
 from emdistill.tasks.kind import (
     BadLabel,
@@ -67,8 +72,10 @@ class MultiLabel(TaskKind):
         return several and not are_columns_of_scores(cells)
 
     def label_names(self, cells: Sequence[Cell]) -> tuple[str, ...]:
-        if cells and isinstance(cells[0], LabelColumns):
-            return tuple(cells[0])
+        if columns := dict.fromkeys(str(name) for cell in cells if isinstance(cell, Mapping) for name in cell):
+            return tuple(columns)
+        if width := _numbers_per_row(cells):
+            return tuple(f"LABEL_{place}" for place in range(width))
         separator = _separator(cells)
         return class_names(texts_of([part for cell in cells for part in _parts(cell, separator)]))
 
@@ -77,8 +84,16 @@ class MultiLabel(TaskKind):
         known = {plain_name(name) for name in (*names, *(aliases or ()))}
 
         def places(cell: Cell) -> list[int]:
-            if isinstance(cell, LabelColumns):
-                return [find(name) for name, value in cell.items() if _is_set(name, value)]
+            if isinstance(cell, Mapping):
+                are_set = {find(str(name)): _is_set(str(name), value) for name, value in cell.items()}
+                silent = [name for place, name in enumerate(names) if place not in are_set]
+                if silent and not isinstance(cell, LabelColumns):
+                    raise BadLabel(f"{shown(cell)} says nothing of {listing(silent)}; write 0 or 1 for each label")
+                return [place for place, is_set in are_set.items() if is_set]
+            if not {"0", "1"} <= known and _is_number_per_label(cell, len(names)):
+                return [place for place, value in enumerate(cell) if value]
+            if isinstance(cell, list | tuple):
+                return [find(_name(part)) for part in cell]
             # One name may hold a comma; names that are known apart do not.
             whole = isinstance(cell, str) and plain_name(cell.strip()) in known
             parts = [cell] if whole else _parts(cell, _separator([cell]))
@@ -105,7 +120,8 @@ class MultiLabel(TaskKind):
         return counted
 
     def note(self, cells: Sequence[Cell], column: str) -> str:
-        return f"column {column!r} holds several labels per row: a multi-label task"
+        how = ", each a list of 0 and 1, a number per label" if _numbers_per_row(cells) else ""
+        return f"column {column!r} holds several labels per row{how}: a multi-label task"
 
     def strata(self, labels: NDArray[Any]) -> NDArray[np.int64]:
         """The rarest label of each row; rows without one are a stratum of their own."""
@@ -147,7 +163,8 @@ class MultiLabel(TaskKind):
 
 
 def _separator(cells: Sequence[Cell]) -> str:
-    return "|" if any(isinstance(cell, str) and "|" in cell for cell in cells) else ","
+    used = (mark for mark in "|;" if any(isinstance(cell, str) and mark in cell for cell in cells))
+    return next(used, ",")
 
 
 def _parts(cell: Cell, separator: str) -> Sequence[Cell]:
@@ -155,6 +172,30 @@ def _parts(cell: Cell, separator: str) -> Sequence[Cell]:
     if isinstance(cell, str):
         return cell.split(separator)
     return cell if isinstance(cell, list | tuple) else [cell]
+
+
+def _numbers_per_row(cells: Sequence[Cell]) -> int:
+    """The length of all lists, where cells are nothing but lists of a number per label; else 0."""
+    width = len(cells[0]) if cells and isinstance(cells[0], list | tuple) else 0
+    return width if all(_is_number_per_label(cell, width) for cell in cells) else 0
+
+
+def _is_number_per_label(cell: Cell, width: int) -> TypeGuard[Sequence[float]]:
+    """Whether it is a list of `width` numbers, each 0 or 1."""
+    if not isinstance(cell, list | tuple) or len(cell) != width or width < 2:
+        return False
+    return all(isinstance(value, int | float) and value in (0, 1) for value in cell)
+
+
+def _name(part: Cell) -> str:
+    """The label that stands in a list of labels."""
+    if isinstance(part, list | tuple | dict):
+        raise BadLabel(f"{shown(part)} stands in the list of labels and is no name; entities are --kind tagging")
+    if not (text := text_of(part)):
+        raise BadLabel(f"{shown(part)} stands in the list of labels; leave it out: [] says that a row has none")
+    if isinstance(part, float) and not part.is_integer():
+        raise BadLabel(f"{text} stands in the list of labels; a list of scores is --kind scores")
+    return text
 
 
 def _is_set(column: str, value: Cell) -> bool:

@@ -8,6 +8,7 @@ from datasets import Dataset, Value
 from numpy.typing import NDArray
 from scipy.stats import pearsonr, spearmanr
 
+from emdistill.errors import shown
 from emdistill.tasks.kind import BadLabel, Cell, Logits, TaskKind, correlation, number, numbers_of, text_of
 from emdistill.tasks.task import Task
 
@@ -55,8 +56,8 @@ class Regression(TaskKind):
     def encoder(self, names: Sequence[str], aliases: Mapping[str, int] | None = None) -> Callable[[Cell], float]:
         def encode(cell: Cell) -> float:
             text = text_of(cell)
-            if text.casefold() == "nan":
-                raise BadLabel("there is no label (nan)")
+            if text.casefold() in ("", "nan"):
+                raise BadLabel(f"there is no label ({shown(cell)})")
             value = number(text)
             if value is None:
                 problem = f"label {text!r} is no number, but the labels are scores"

@@ -113,7 +113,7 @@ class Task:
                 f"the model's outputs have the shape {list(answers.shape)}, but task {self.name!r} "
                 f"with {examples} examples needs {[examples, self.outputs]}"
             )
-        check_finite(answers)
+        check_finite(logits)
         return logits
 
 

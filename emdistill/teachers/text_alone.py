@@ -20,6 +20,7 @@ from emdistill.models.encoder import load_tokenizer
 from emdistill.models.teacher import Teacher
 from emdistill.runs.reading import recall_reading
 from emdistill.tasks import find_kind
+from emdistill.tasks.answers import check_finite
 from emdistill.tasks.task import ANSWERED, DataFile, Task, TaskData
 from emdistill.training.evaluate import predict_logits
 from emdistill.training.splits import HELD_OUT_SEED
@@ -94,5 +95,6 @@ def answered_by(teacher: Teacher, texts: list[tuple[str, ...]], task: Task, conf
     teacher.to(torch.accelerator.current_accelerator() or "cpu")
     rows = task.rows_of_text(columns)
     logits = predict_logits(teacher.model, load_tokenizer(config.teacher), rows, max_length=config.max_length)
+    check_finite(logits)
     answers = [answer.tolist() for answer in task.kind.decode(logits, rows)]
     return rows.add_column("label", answers, feature=task.kind.label_type)

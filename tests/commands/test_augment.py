@@ -199,8 +199,9 @@ def test_of_a_pair_one_side_is_altered_and_scores_are_the_teachers(place: Path, 
         "text": "one",
         "text_pair": "two",
         "label": "score",
-        "dev": str(place / "pairs.csv"),
+        "dev": str(tmp_path / "dev.csv"),
     }
+    write_csv(tmp_path / "dev.csv", [("one", "two", "score"), ("good", "bad", "1"), ("bad", "good", "2.5")])
     scorer = options(place, tmp_path / "pairs.jsonl", teacher=str(place / "scorer"), kind="regression", **columns)
     header, *rows = lines(augment(**scorer))
     assert f"{len(rows)} variants" in capsys.readouterr().out
@@ -235,8 +236,9 @@ def test_what_is_written_is_reused_and_never_replaced_unasked(place: Path, tmp_p
     teachers = (fingerprint(load_classifier(place / name)) for name in ("teacher", "other"))
     with names(OutputError, output, "--overwrite", "teacher", *teachers):
         augment(**options(place, output, teacher=str(place / "other")))
-    with names(OutputError, output, "--overwrite", "dev"):
-        augment(**options(place, output, data=str(place / "dev.csv")))
+    write_csv(tmp_path / "few.csv", [("text", "label"), ("very good", "good"), ("very bad", "bad")])
+    with names(OutputError, output, "--overwrite", "few"):
+        augment(**options(place, output, data=str(tmp_path / "few.csv")))
     output.write_bytes(before[0][:-20])
     with names(OutputError, re.compile(re.escape(str(output)) + r":\d+: "), "--overwrite"):
         augment(**options(place, output))
@@ -279,6 +281,7 @@ def test_an_interruption_leaves_no_file(place: Path, tmp_path: Path, monkeypatch
         ({"output": "{tmp}/nix/a.jsonl"}, OutputError, "{tmp}/nix"),
         ({"output": "{tmp}/folder.jsonl"}, OutputError, "{tmp}/folder.jsonl"),
         ({"data": "{tmp}/own.jsonl", "output": "{tmp}/own.jsonl", "overwrite": True}, OutputError, "{tmp}/own.jsonl"),
+        ({"data": "{tmp}/empty.csv", "dev": "{tmp}/empty.csv"}, DataError, "--dev"),
         ({"data": "{tmp}/nix.csv"}, DataError, "{tmp}/nix.csv"),
         ({"data": "{tmp}/empty.csv"}, DataError, "empty"),
         ({"teacher": "{place}/scorer"}, TeacherError, "regression"),

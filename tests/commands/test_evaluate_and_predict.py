@@ -193,6 +193,19 @@ def test_a_model_whose_outputs_are_no_numbers_predicts_nothing(saved: Callable[.
     assert not (tmp_path / "out.jsonl").exists()
 
 
+def test_rows_whose_answers_are_no_numbers_are_named(saved: Callable[..., str], tmp_path: Path) -> None:
+    model, file = saved("bad", "good"), tmp_path / "in.csv"
+    file.write_text('text,label\na good movie,good\n"it is\nbad",bad\nthe book,good\nbad,bad\n')
+    weights = load_file(f"{model}/model.safetensors")
+    table, word = weights["bert.embeddings.word_embeddings.weight"], load_tokenizer(model).vocab["bad"]
+    table[word] = float("nan")
+    save_file(weights, f"{model}/model.safetensors")
+    with names(ModelError, "lines 3, 6"):
+        predict_file(model, str(file), f"{tmp_path}/out.jsonl")
+    with names(ModelError, "rows 2, 4"):
+        evaluate_model(model, str(file))
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [

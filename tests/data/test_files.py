@@ -2,8 +2,10 @@ import csv
 import hashlib
 import itertools
 import json
+import math
 import traceback
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -120,6 +122,85 @@ def test_names_that_differ_in_case_alone_are_noted(tmp_path: Path) -> None:
     data = read_task_data(str(tmp_path / "x.csv"))
     assert data.task.labels == ("Yes", "no", "yes")
     assert not unnamed(data.notes[0], "Yes", "yes", "'label'")
+
+
+@pytest.mark.parametrize(
+    ("labels", "named"),
+    [
+        (("very good", "very  good", "bad"), "'very  good'"),
+        (("very good", "very\xa0good", "bad"), "'very good'"),
+        (("\uff11", "1", "2"), "'1'"),
+        (("so\xadso", "soso", "bad"), "'soso'"),
+        (("0", "1", "-100"), "-100"),
+        (("yes", "no", "N/A"), "N/A"),
+        (("0,5", "1,5", "2"), "0,5"),
+        (("a", "b", "a;b"), "a;b"),
+        (("a", "b", "c"), None),
+    ],
+)
+def test_labels_that_may_be_no_classes_are_noted(tmp_path: Path, labels: tuple[str, ...], named: str | None) -> None:
+    rows = [{"text": f"{row}", "label": label} for row, label in enumerate(labels * 3)]
+    data = read(write(tmp_path / "x.jsonl", "\n".join(map(json.dumps, rows))))
+    assert len(data.task.labels) == 3
+    assert data.notes == () if named is None else not unnamed(data.notes[0], "'label'", named)
+
+
+@pytest.mark.parametrize(
+    ("cells", "labels", "numbers"),
+    [
+        ([["a", "b"], ["b"], []], ("a", "b"), [[1, 1], [0, 1], [0, 0]]),
+        ([[1, 0, 1], [0, 0, 0]], ("LABEL_0", "LABEL_1", "LABEL_2"), [[1, 0, 1], [0, 0, 0]]),
+        ([[1.0, 0.0], [False, True]], ("LABEL_0", "LABEL_1"), [[1, 0], [0, 1]]),
+        ([[0, 1], [1]], ("0", "1"), [[1, 1], [0, 1]]),
+        ([{"a": 1, "b": 0}, {"b": True, "a": False}], ("a", "b"), [[1, 0], [0, 1]]),
+        (["a;b", "b"], ("a", "b"), [[1, 1], [0, 1]]),
+        (["a;x|b", "b"], ("a;x", "b"), [[1, 1], [0, 1]]),
+    ],
+)
+def test_several_labels_are_read_however_they_are_written(
+    tmp_path: Path, cells: list[Any], labels: tuple[str, ...], numbers: list[list[float]]
+) -> None:
+    path = write(tmp_path / "x.jsonl", "\n".join(json.dumps({"text": "x", "label": cell}) for cell in cells))
+    data = read(path, kind="multi-label")
+    assert data.task.labels == labels
+    assert data.train["label"][:] == numbers
+
+
+@pytest.mark.parametrize("part", [None, "", " ", math.nan, ["b"], {"b": 1}, 0.25])
+def test_what_is_no_name_in_a_list_of_labels_is_refused(tmp_path: Path, part: Any) -> None:
+    labels = [["a"], ["b"], ["a", part]]
+    rows = [json.dumps({"text": "x", "label": label}) for label in labels]
+    assert ":3: " in message(write(tmp_path / "x.jsonl", "\n".join(rows)))
+    with (tmp_path / "x.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *(("x", json.dumps(label)) for label in labels)])
+    assert ":4: " in message(tmp_path / "x.csv")
+    if part is None:
+        pq.write_table(pa.table({"text": ["x"] * 3, "label": labels}), tmp_path / "x.parquet")
+        assert ":3: " in message(tmp_path / "x.parquet")
+
+
+def test_an_object_of_labels_says_something_of_each(tmp_path: Path) -> None:
+    rows = [{"text": "x", "label": label} for label in ({"a": 1, "b": 0}, {"a": 0, "b": 1}, {"a": 1})]
+    path = write(tmp_path / "x.jsonl", "\n".join(map(json.dumps, rows)))
+    with names(DataError, f"{path}:3", "b"):
+        read(path, kind="multi-label")
+
+
+@pytest.mark.parametrize("columns", [{"text_pair": "text"}, {"label": "a,a"}, {"label": "a,text"}])
+def test_one_column_is_no_two(tmp_path: Path, columns: dict[str, str]) -> None:
+    path = write(tmp_path / "x.csv", "text,a,label\nx,1,b\ny,0,d\n")
+    with names(DataError, path, "--label"):
+        read(path, **columns)
+    with names(DataError, path, "--text-pair"):
+        read_inputs(path, text_pair="text")
+
+
+@pytest.mark.parametrize("mark", [";", "|", "\t"])
+def test_other_separators_are_named_though_no_row_has_as_many_cells(tmp_path: Path, mark: str) -> None:
+    rows = f"text{mark}label\none, two{mark}a\nthree, four{mark}b\n"
+    found = message(write(tmp_path / "x.csv", rows))
+    assert "separated" in found
+    assert ":2: " in found
 
 
 def test_scores_are_floats_and_the_kind_can_be_said(tmp_path: Path) -> None:

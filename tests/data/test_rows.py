@@ -102,6 +102,12 @@ def test_quotes_are_text_in_tsv(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------------------------- what is refused
 
 
+@pytest.mark.parametrize(("suffix", "mark"), [("csv", ","), ("tsv", "\t")])
+def test_lines_of_blanks_alone_are_no_rows(tmp_path: Path, suffix: str, mark: str) -> None:
+    path = write(tmp_path / f"x.{suffix}", f"text{mark}label\n  \na{mark}1\n \n{mark}1\n")
+    assert [row.line for row in read(path)] == [3, 5]
+
+
 def test_broken_bytes_are_named_with_line_and_byte(tmp_path: Path) -> None:
     for suffix in ("csv", "tsv", "jsonl"):
         first = b'{"text": "a", "label": 1}' if suffix == "jsonl" else b"text,label"
@@ -124,6 +130,8 @@ def test_broken_bytes_are_named_with_line_and_byte(tmp_path: Path) -> None:
         ("twice.jsonl", '{"text": "x"}\n{"text": "a", "n": {}, "text": "b"}\n', 2),
         ("blank.csv", "text,,\na,,\nb,1,\n", 3),
         ("twice.tsv", "\n\ntext\tn\ttext\na\t1\tb\n", 3),
+        ("utf-16.csv", "t\0e\0x\0t\0,\0l\0\n\0a\0,\0b\0", 1),
+        ("pointer.csv", "version https://git-lfs.github.com/spec/v1\noid sha256:1f\nsize 9\n", None),
         ("x.parquet", "no parquet at all", None),
         ("x.xlsx", "x", None),
         ("empty.csv", "", None),

@@ -1,3 +1,4 @@
+import csv
 import gzip
 import json
 from pathlib import Path
@@ -50,6 +51,13 @@ def test_rows(tmp_path: Path, name: str, answers: Any) -> None:
     assert read_questions(path).unanswerable == 1
 
 
+@pytest.mark.parametrize("answers", [[ADA], {"text": ["Ada Lovelace"], "answer_start": [0]}])
+def test_csv_holds_answers_as_json(tmp_path: Path, answers: Any) -> None:
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["question", "context", "answers"], ["Who?", CONTEXT, json.dumps(answers)]])
+    assert read_questions(tmp_path / "a.csv").questions == [Question(2, "Who?", CONTEXT, (Answer("Ada Lovelace", 0),))]
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -62,6 +70,7 @@ def test_rows(tmp_path: Path, name: str, answers: Any) -> None:
         {"answers": None},
         {"answers": {"text": ["Ada"], "answer_start": []}},
         {"is_impossible": True},
+        {"is_impossible": False, "answers": []},
         {"question": " "},
         {"question": "\ud83d"},
         {"id": "q2"},

@@ -53,6 +53,12 @@ def test_conll_of_four_columns(tmp_path: Path) -> None:
         read(path, label="5")
 
 
+@pytest.mark.parametrize("start", ["-DOCSTART- -X- O", "-DOCSTART-", "-DOCSTART- (1 EU)", "-DOCSTART-\tO"])
+def test_what_opens_a_document_has_any_cells(tmp_path: Path, start: str) -> None:
+    path = write(tmp_path / "a.conll", f"{start}\n\na X Y B-x\n{start}\nb X Y O\n")
+    assert [sentence.text for sentence in read_tagged(path).sentences] == ["a b"]
+
+
 def test_words_of_conll_are_as_written(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tsv.gz", gzip.compress("#\tO\n10 000\tB-n\na\u00a0b\tO\n#tag\tO".encode()))
     assert read(path) == [(["#", "10 000", "a\u00a0b", "#tag"], ["O", "B-n", "O", "O"])]
@@ -216,7 +222,15 @@ def test_tags_that_continue_nothing_are_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("tags", "named"),
-    [("O B-x I-x", ""), ("NOUN VERB", ""), ("O B-x B_y", "B_y"), ("0 1 2", "names")],
+    [
+        ("O B-x I-x", ""),
+        ("NOUN VERB", ""),
+        ("O B-x B_y", "B_y"),
+        ("0 1 2", "names"),
+        ("O B_x I_x", "B_x"),
+        ("o b-x i-x", "b-x"),
+        ("O x-B x-I", "x-B"),
+    ],
 )
 def test_tags_without_a_scheme_are_noted(tmp_path: Path, tags: str, named: str) -> None:
     path = write(tmp_path / "a.conll", "".join(f"w {tag}\n" for tag in tags.split()))

@@ -170,6 +170,50 @@ def test_names_that_do_not_name_each_logit_are_refused(tiny_encoder, tmp_path, i
         load_classifier(tmp_path)
 
 
+def test_labels_that_are_numbered_in_two_ways_are_refused(tiny_encoder, tmp_path):
+    tiny_encoder(layers=1).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text()) | {"id2label": {"0": "bad", "1": "good"}}
+    for label2id in (
+        {"bad": 0, "good": 1},
+        {"bad": "0", "good": "1"},
+        {"LABEL_0": 1, "LABEL_1": 0},
+        None,
+        ["bad", "good"],
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(config | {"label2id": label2id}))
+        assert load_classifier(tmp_path).config.id2label == {0: "bad", 1: "good"}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"label2id": {"bad": 1, "good": 0}}))
+    with names(ModelError, "config.json", "id2label", "label2id"):
+        load_classifier(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn])
+def test_quantised_weights_are_refused(tiny_encoder, tmp_path, dtype):
+    """Without their scales they are read as other numbers."""
+    tiny_encoder(layers=1).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["classifier.weight"] = weights["classifier.weight"].to(dtype)
+    save_file(weights, tmp_path / "model.safetensors")
+    with names(ModelError, "model.safetensors", "classifier.weight"):
+        load_classifier(tmp_path)
+
+
+def test_a_quantised_checkpoint_is_refused_by_its_config(tiny_encoder, tmp_path):
+    tiny_encoder(layers=1).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text()) | {"quantization_config": {"quant_method": "gptq"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with names(ModelError, "quantization_config"):
+        load_classifier(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_a_pointer_of_git_lfs_is_no_file(tiny_encoder, tiny_tokenizer, tmp_path, name):
+    save_student(tiny_encoder(layers=1), tiny_tokenizer, tmp_path)
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1f\nsize 9\n")
+    with names(ModelError, tmp_path / name, "git lfs pull"):
+        load_tokenizer(tmp_path) if name == "tokenizer.json" else load_classifier(tmp_path)
+
+
 def test_layers_that_hold_more_than_the_config_describes_are_refused(tiny_encoder, tmp_path):
     """Silently passing over them would give other answers: further layers, and adapters that stand in the file."""
     tiny_encoder(layers=2).save_pretrained(tmp_path)

@@ -50,6 +50,7 @@ def test_it_tells_its_kind_and_labels(tiny_encoder):
     assert named(tiny_encoder(labels=3), ["Entailment", "Neutral", "Contradiction"]).labels[0] == "Entailment"
     assert Teacher(tiny_encoder()).kind is KINDS["classification"]
     assert Teacher(tiny_encoder(labels=1)).kind is KINDS["regression"]
+    assert Teacher(tiny_encoder(head="TokenClassification")).kind is KINDS["tagging"]  # whatever problem_type says
     assert Teacher(tiny_encoder(problem_type="multi_label_classification")).kind is KINDS["multi-label"]
 
 
