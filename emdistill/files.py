@@ -33,9 +33,9 @@ MEND = "mend the disk (free space, permission)"
 def written_whole(path: Path) -> Iterator[Path]:
     """An empty file beside `path` to write into: it becomes `path` at the end, or vanishes where anything fails.
 
-    It is `path`.PID.part, so that no two processes share it. Raises OSError at once where it cannot be made.
+    It is `path`.PID.part, so that no two processes share it. A link is replaced, not followed: a stranger's run folder
+    cannot send a write elsewhere. Raises OSError at once where it cannot be made.
     """
-    path = path.resolve()  # what a link leads to is written, not the link
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.touch()
     try:
@@ -74,11 +74,10 @@ def exists(path: Path) -> bool:
 
 @contextmanager
 def folder_written_whole(place: Path) -> Iterator[Path]:
-    """The same for a folder: what stands at `place` is replaced at the end, or stays where anything fails.
+    """The same for a folder: what stands at `place`, or a link there, is replaced at the end, or stays if anything fails.
 
     A kill between the two renames leaves the old folder aside; the next call puts it back before anything else.
     """
-    place = place.resolve()  # what a link leads to is written, not the link
     place.parent.mkdir(parents=True, exist_ok=True)
     put_back(place)
     work = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
@@ -87,12 +86,12 @@ def folder_written_whole(place: Path) -> Iterator[Path]:
     try:
         yield part
         flush_all(part)
-        if place.exists():
+        if place.exists() or place.is_symlink():
             place.replace(old)
         part.replace(place)
         flush(place.parent)
     finally:
-        if old.exists() and not place.exists():
+        if (old.exists() or old.is_symlink()) and not place.exists():
             old.replace(place)
         shutil.rmtree(work, ignore_errors=True)
 

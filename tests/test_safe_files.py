@@ -76,18 +76,19 @@ def test_text_that_is_none_leaves_nothing(tmp_path: Path) -> None:
     assert contents(tmp_path) == {"a": "ü\n"}
 
 
-def test_a_file_is_written_where_a_link_leads(tmp_path: Path) -> None:
-    (tmp_path / "there").mkdir()
-    (tmp_path / "link").symlink_to("there/a")
+def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_text("kept", encoding="utf-8")
+    (tmp_path / "link").symlink_to("elsewhere")
     write_whole(tmp_path / "link", "new")
-    assert (tmp_path / "link").is_symlink()
-    assert contents(tmp_path / "there") == {"a": "new"}
+    assert contents(tmp_path) == {"elsewhere": "kept", "link": "new"}
+    assert not (tmp_path / "link").is_symlink()
 
 
-def test_a_folder_is_written_where_a_link_leads(tmp_path: Path) -> None:
+def test_a_link_to_a_folder_is_replaced_and_what_it_leads_to_stays(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "old").write_text("old")
     (tmp_path / "link").symlink_to("there")
     with folder_written_whole(tmp_path / "link") as part:
         fill_folder(part)
-    assert (tmp_path / "link").is_symlink()
-    assert contents(tmp_path / "there") == {"new": "new"}
+    assert not (tmp_path / "link").is_symlink()
+    assert (contents(tmp_path / "link"), contents(tmp_path / "there")) == ({"new": "new"}, {"old": "old"})

@@ -77,7 +77,7 @@ def export(
     check_limits(threads=threads)
     threads = threads or torch.get_num_threads()
     check_onnx_packages()
-    place = Path(output) if output is not None else Path(run) / "onnx"
+    place = Path(output).resolve() if output is not None else Path(run) / "onnx"
     check_replaceable(place, OWN_FILES, GATE, "an export", overwrite=overwrite)
     subject: Subject | SeveralTasks
     if (record := several_tasks(run)) is not None:

@@ -70,7 +70,7 @@ def prune_vocabulary(
         overwrite: replace a model that stands in the output folder.
     """
     check_limits(min_count=min_count)
-    source, place = _model_folder(model), Path(output)
+    source, place = _model_folder(model), Path(output).resolve()
     check_replaceable(place, OWN_FILES, "config.json", "a model", overwrite=overwrite, reads=(model, source, data))
     before = load_with_tokenizer(source)
     corpus = _read_corpus(data, task, recall_reading(before.model).of(text, text_pair))
