@@ -32,7 +32,7 @@ class TfidfFeatures:
 
     def save(self, folder: Path) -> None:
         """Write what open_tfidf reads."""
-        arrays = {}
+        arrays: dict[str, Any] = {}
         for name in ("words", "characters"):
             vectorizer = getattr(self, name)
             terms = sorted(vectorizer.vocabulary_, key=vectorizer.vocabulary_.get)  # no term has a line break

@@ -198,8 +198,8 @@ class Compression:
             raise TrainingError(
                 f"no candidate could be trained; the last, {trials[-1].candidate}: {trials[-1].problem}"
             )
-        while (name := self._next_final(plan)) is not None:
-            self._train_whole(name)
+        while (best := self._next_final(plan)) is not None:
+            self._train_whole(best)
 
     def _next_final(self, plan: Plan) -> str | None:
         """Who is trained whole next, of those that still fit: all but the first keep the search's time.

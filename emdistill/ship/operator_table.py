@@ -78,7 +78,7 @@ def measure_graphs(
     # How far the slow calls lie above the others is the machine's, and is known best from all graphs together.
     tail = median(latencies[graph].p95 / latencies[graph].p50 for graph in sizes)
     costs = {graph: GraphCost(latencies[graph].p50, tail * latencies[graph].p50, sizes[graph]) for graph in sizes}
-    forms = {}
+    forms: dict[str, dict[Form, GraphCost]] = {}
     for model_name in models:
         dynamic, static = f"{model_name} dynamic", f"{model_name} static"
         share = latencies[static + SHORT].p50 / latencies[dynamic + SHORT].p50

@@ -20,6 +20,7 @@ class Clock:
         self.now = 0.0
         self.seen: list[tuple[str, int]] = []
         monkeypatch.setattr(latency, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(latency, "thread_time", lambda: self.now)
 
     def lasting(self, name: str, seconds: float) -> Callable[[int], None]:
         def call(index: int) -> None:
