@@ -3,6 +3,7 @@
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,26 +30,51 @@ class TfidfFeatures:
     words: TfidfVectorizer
     characters: TfidfVectorizer
 
+    def save(self, folder: Path) -> None:
+        """Write what open_tfidf reads."""
+        arrays: dict[str, Any] = {}
+        for name in ("words", "characters"):
+            vectorizer = getattr(self, name)
+            terms = sorted(vectorizer.vocabulary_, key=vectorizer.vocabulary_.get)  # no term has a line break
+            arrays[name] = np.frombuffer("\n".join(terms).encode(), np.uint8)
+            arrays[f"{name}_idf"] = vectorizer.idf_
+        np.savez(folder / "tfidf.npz", **arrays)
+
     def __call__(self, texts: Sequence[str], pairs: Sequence[str] | None) -> Features:
         a = [self.words.transform(texts), self.characters.transform(texts)]
         if pairs is None:
             return hstack(a, format="csr", dtype=np.float32)
         b = [self.words.transform(pairs), self.characters.transform(pairs)]
-        overlaps = np.stack([*map(_cosine, a, b), _shared_words(a[0], b[0])], axis=1)
+        overlaps = np.stack([*map(cosine, a, b), shared_words(a[0], b[0])], axis=1)
         parts = [*a, *b, abs(a[0] - b[0]), a[0].multiply(b[0]), csr_matrix(overlaps)]
         return hstack(parts, format="csr", dtype=np.float32)
+
+
+def vectorizers(words: dict[str, Any], characters: dict[str, Any]) -> TfidfFeatures:
+    """Both of them, with further options of each."""
+    shared: dict[str, Any] = {"sublinear_tf": True, "dtype": np.float32}
+    return TfidfFeatures(
+        TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b", **shared, **words),
+        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **shared, **characters),
+    )
+
+
+def open_tfidf(folder: Path) -> TfidfFeatures:
+    """The features that were saved there."""
+    saved = np.load(folder / "tfidf.npz")
+    terms = {name: bytes(saved[name]).decode().split("\n") for name in ("words", "characters")}
+    features = vectorizers({"vocabulary": terms["words"]}, {"vocabulary": terms["characters"]})
+    features.words.idf_, features.characters.idf_ = saved["words_idf"], saved["characters_idf"]
+    return features
 
 
 def tfidf(train: Dataset, task: Task) -> Fitted:
     """Learn TF-IDF features and their head; raises DataError for texts without a word."""
     train, rows = capped(train, task)
     texts, pairs = columns(train)
-    shared: dict[str, Any] = {"sublinear_tf": True, "max_features": MOST_FEATURES, "dtype": np.float32}
-    words = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b", **shared)
-    characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **shared)
-    featurise = TfidfFeatures(words, characters)
+    featurise = vectorizers({"max_features": MOST_FEATURES}, {"max_features": MOST_FEATURES})
     try:
-        for part in (words, characters):
+        for part in (featurise.words, featurise.characters):
             part.fit([*texts, *(pairs or ())])
     except ValueError as error:  # scikit-learn's, for an empty vocabulary
         raise DataError(f"the training texts hold no words ({error})") from None
@@ -58,12 +84,12 @@ def tfidf(train: Dataset, task: Task) -> Fitted:
     return Fitted(featurise, head, size, f"{rows}, C {strength:g}")
 
 
-def _cosine(a: Any, b: Any) -> Any:
+def cosine(a: Any, b: Any) -> Any:
     """Of rows of length 1."""
     return np.asarray(a.multiply(b).sum(axis=1)).ravel()
 
 
-def _shared_words(a: Any, b: Any) -> Any:
+def shared_words(a: Any, b: Any) -> Any:
     """Jaccard's index of the terms of both rows."""
     shared = np.asarray((a > 0).multiply(b > 0).sum(axis=1)).ravel()
     either = np.diff(a.indptr) + np.diff(b.indptr) - shared

@@ -7,6 +7,7 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass
 from importlib.util import find_spec
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,11 +29,12 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Embedding:
-    """Vectors [rows, W] of texts, the bytes of what makes them, and where they come from."""
+    """Vectors [rows, W] of texts, the bytes of what makes them, where they come from, and what writes a folder."""
 
     embed: Callable[[list[str]], Vectors]
     bytes: int
     note: str
+    save: Callable[[Path], object] | None = None
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class VectorFeatures:
     """The vector of a text; of a pair [a, b, |a − b|, a ∘ b, cos(a, b)]."""
 
     embed: Callable[[list[str]], Vectors]
+    save: Callable[[Path], object] | None = None
 
     def __call__(self, texts: Sequence[str], pairs: Sequence[str] | None) -> Features:
         a = self.embed(list(texts))
@@ -54,7 +57,7 @@ class VectorFeatures:
 def over_vectors(train: Dataset, task: Task, embedding: Embedding) -> Fitted:
     """Learn a head over the vectors."""
     train, rows = capped(train, task)
-    featurise = VectorFeatures(embedding.embed)
+    featurise = VectorFeatures(embedding.embed, embedding.save)
     labels = np.asarray(train["label"][:])
     head, strength = choose_and_fit(featurise(*columns(train)), labels, task, STRENGTHS)
     return Fitted(featurise, head, embedding.bytes + head.bytes, f"{embedding.note}; {rows}, C {strength:g}")
@@ -94,7 +97,19 @@ def static_vectors(encoder: Any, tokenizer: Any, *, note: str) -> Embedding:
     with redirect_stderr(StringIO()):  # its bars and notes
         model = distill_from_model(encoder, tokenizer, device="cpu")
 
-    def embed(texts: list[str]) -> Vectors:
-        return np.asarray(model.encode(texts, use_multiprocessing=False), dtype=np.float32)
+    def save(folder: Path) -> None:
+        model.save_pretrained(folder / "vectors")
 
-    return Embedding(embed, int(model.embedding.nbytes), note)
+    return Embedding(word_means(model), int(model.embedding.nbytes), note, save)
+
+
+def word_means(model: Any) -> Callable[[list[str]], Vectors]:
+    """What model2vec gives for texts."""
+    return lambda texts: np.asarray(model.encode(texts, use_multiprocessing=False), dtype=np.float32)
+
+
+def open_vectors(folder: Path) -> VectorFeatures:
+    """The features over static vectors that were saved there."""
+    from model2vec import StaticModel
+
+    return VectorFeatures(word_means(StaticModel.from_pretrained(folder / "vectors")))

@@ -23,6 +23,7 @@ from emdistill.files import folder_written_whole
 from emdistill.models.teacher import Teacher
 from emdistill.options import load_config
 from emdistill.runs.answers import Logits
+from emdistill.runs.baseline_record import FOLDER as BASELINES
 from emdistill.runs.baseline_record import TITLES
 from emdistill.runs.compression import (
     TEACHER,
@@ -38,24 +39,29 @@ from emdistill.runs.gate_record import GATE, read_gate
 from emdistill.runs.open_run import keep_record_alone
 from emdistill.runs.record import RUN_FILE, RunRecord
 from emdistill.runs.search_record import Form, write_search
-from emdistill.search.halving import Plan, finalists, make_plan, next_trial
+from emdistill.search.halving import Plan, finalists, make_plan, next_final, next_trial
+from emdistill.ship.baseline_folder import weight_bytes
 from emdistill.ship.baselines import Setting, make_baseline
-from emdistill.ship.bench import time_answers
+from emdistill.ship.bench import TIMED_TEXTS, time_answers
 from emdistill.ship.candidates import (
     OWN_VOCABULARY,
     WITHOUT_LAYERS,
     Nursery,
     against,
+    measured_ratios,
     nearest_miss,
     price,
+    still_fits,
 )
-from emdistill.ship.measurement import busy_notes
+from emdistill.ship.gate import LENGTHS
+from emdistill.ship.measurement import busy_notes, full_texts
 from emdistill.ship.operator_table import FORMS, GraphCost
 from emdistill.show.compress_report import (
     baseline_table,
     candidates_table,
     delivery,
     finals_table,
+    instead,
     miss,
     plan_line,
     trial_line,
@@ -70,7 +76,7 @@ from emdistill.training.evaluate import score_sets
 from emdistill.training.splits import HELD_OUT_AT_MOST, HELD_OUT_SEED, HELD_OUT_SHARE
 
 TRIALS, FINALS, MODEL, CACHE, PAGE = "trials", "finals", "model", "teacher_cache", "report.html"
-REPLACED = (TRIALS, FINALS, MODEL, CACHE, OWN_VOCABULARY, CompressionRecord.FILE, PAGE, PLOTLY)
+REPLACED = (TRIALS, FINALS, MODEL, CACHE, BASELINES, OWN_VOCABULARY, CompressionRecord.FILE, PAGE, PLOTLY)
 HELD_OUT = "held-out"
 EVERY, FEWEST_TEXTS, MOST_TEXTS = 5, 200, 1000  # of the texts without labels: those that choose
 BESIDE = ("tfidf", "static")
@@ -130,11 +136,11 @@ class Compression:
         print_table(candidates_table(record))
         if not any(row.fits for row in record.candidates.values()):
             predicted, budget = {name: row.predicted for name, row in record.candidates.items()}, self.nursery.budget
-            self._finish(miss(record, budget, *nearest_miss(predicted, budget), measured=False))
+            self._deliver_baseline(miss(record, budget, *nearest_miss(predicted, budget), measured=False))
             return
         if self._teacher_fits and not record.finals:  # it is the first
             self._export_teacher()
-        if not any(final.ship for final in record.finals):
+        if not any(final.ship for final in record.finals if final.candidate == TEACHER):
             self._search(finals)
         self._deliver()
 
@@ -150,10 +156,11 @@ class Compression:
         self.record.teacher = dict(scores)
 
     def _measure_baselines(self) -> None:
-        """What needs no distillation."""
+        """What needs no distillation; its folder is kept, to be delivered where no student keeps the budget."""
         data, task, metric = self.proxy, self.proxy.task, self.record.metric
         dev, rows = next(iter(self.nursery.data.evaluation.items()))
         data = replace(data, evaluation={HELD_OUT: data.evaluation[HELD_OUT], dev: rows})
+        timed = full_texts(rows, self.nursery.tokenizer, TIMED_TEXTS, max(LENGTHS))
         for name in BESIDE:
             if name in self.record.baselines:
                 continue
@@ -166,9 +173,13 @@ class Compression:
                 place: task.score(made.logits[0][place], task.gold(examples))[metric]
                 for place, examples in data.evaluation.items()
             }
-            p95 = time_answers({name: made}, rows)[name].p95
+            assert made.save is not None  # each of BESIDE has a form
+            with folder_written_whole(self.folder / BASELINES / name) as part:
+                made.save(part)
+                size = weight_bytes(part)
+            p95 = time_answers({name: made}, timed)[name].p95
             self.record.baselines[name] = BaselineLine(
-                held_out=scores[HELD_OUT], score=scores[dev], p95=p95, bytes=made.bytes
+                held_out=scores[HELD_OUT], score=scores[dev], p95=p95, bytes=size
             )
         print_table(baseline_table(self.record))
 
@@ -183,23 +194,34 @@ class Compression:
                 say("the time that is left is for whole trainings; the short ones end here")
                 break
             self._try(name, rung, plan.shares[rung])
-        best = finalists(plan, trials)
-        if not best:
+        if not finalists(plan, trials):
             raise TrainingError(
                 f"no candidate could be trained; the last, {trials[-1].candidate}: {trials[-1].problem}"
             )
-        for name in best:
-            if name in {final.candidate for final in self.record.finals}:
-                continue
-            if self.record.finals and self._seconds(name) + EXPORT_SECONDS > self.seconds_left:
-                say(f"no time is left to train {name} whole")
-                continue
-            self._train_whole(name)
+        while (best := self._next_final(plan)) is not None:
+            self._train_whole(best)
+
+    def _next_final(self, plan: Plan) -> str | None:
+        """Who is trained whole next, of those that still fit: all but the first keep the search's time.
+
+        Those that no short training has scored come last.
+        """
+        record, fitting = self.record, self._trainable
+        done = {final.candidate: final.ship is not None for final in record.finals if final.candidate != TEACHER}
+        tried = {trial.candidate for trial in record.trials}
+        untried = [name for name in sorted(fitting, key=self._turn) if name not in tried]
+        order = [name for name in dict.fromkeys([*finalists(plan, record.trials), *untried]) if name in fitting]
+        if done:
+            order = [name for name in order if self._seconds(name) + self._export_seconds <= self.seconds_left]
+        return next_final(order, done, plan.finals)
 
     @property
     def _trainable(self) -> dict[str, CandidateRow]:
-        """The candidates that will keep the budget, but for the teacher."""
-        return {name: row for name, row in self.record.candidates.items() if row.fits and row.method}
+        """The candidates that will keep the budget by what is known now, but for the teacher."""
+        ratios, budget = measured_ratios(self.record), self.nursery.budget
+        return {
+            name: row for name, row in self.record.candidates.items() if row.method and still_fits(row, ratios, budget)
+        }
 
     def _seconds(self, name: str) -> float:
         """Of a whole training in this search."""
@@ -209,7 +231,12 @@ class Compression:
     def _reserve(self, plan: Plan) -> float:
         """Seconds that the best candidate by now needs to be trained whole, exported and measured."""
         best = finalists(plan, self.record.trials)
-        return self._seconds(best[0]) + EXPORT_SECONDS if best else 0.0
+        return self._seconds(best[0]) + self._export_seconds if best else 0.0
+
+    @property
+    def _export_seconds(self) -> float:
+        """Of an export and its measurement: the longest there was."""
+        return max((final.export_seconds for final in self.record.finals), default=0.0) or EXPORT_SECONDS
 
     def _make_plan(self, finals: int) -> PlanRow:
         """Time a short training, and plan the largest search that keeps its time."""
@@ -228,7 +255,7 @@ class Compression:
         per_row = run.timings["training_seconds"] / rows
         answered = run.timings.get("teacher_cache_seconds", 0.0) / rows
         most = int(MOST_FOR_TEACHER * self.seconds_left / max(answered, 1e-6))
-        texts = min(more, most)
+        texts = min(more, max(most, 1))
         slowness = per_row / fitting[first].predicted["onnx"].p50
         for name, row in fitting.items():
             seconds = max(slowness * row.predicted["onnx"].p50, LEAST_SECONDS)
@@ -321,7 +348,7 @@ class Compression:
         self, name: str, place: Path, scores: Mapping[str, float], seconds: float, source: Path, **options: Any
     ) -> None:
         """Export a model in both forms, and hold what is measured against the budget."""
-        budget = self.nursery.budget
+        budget, started = self.nursery.budget, time.perf_counter()
         gate = read_gate(place)
         if gate is None:
             output = str(place / GATE.parent)
@@ -336,7 +363,8 @@ class Compression:
                 forms[form] = against(budget, cost, measured=True, score=variant.scores[gate.metric])
         final = FinalRow(
             candidate=name, folder=str(Path(place.parent.name, place.name)), scores=dict(scores), forms=forms,
-            seconds=seconds, ship=gate.verdict.ship if gate.verdict.ship in forms else None,
+            ship=gate.verdict.ship if gate.verdict.ship in forms else None,
+            seconds=seconds, export_seconds=time.perf_counter() - started,
         )  # fmt: skip
         self.record.finals.append(final)
         self.save()
@@ -348,13 +376,28 @@ class Compression:
         keeping = [final for final in record.finals if final.ship]
         if not keeping:
             measured = {final.candidate: final.forms for final in record.finals}
-            self._finish(miss(record, budget, *nearest_miss(measured, budget), measured=True))
+            self._deliver_baseline(miss(record, budget, *nearest_miss(measured, budget), measured=True))
             return
         best = keeping[0]  # finalists come in the order of their scores
-        with folder_written_whole(self.folder / MODEL) as part:
-            shutil.copytree(self.folder / best.folder / GATE.parent, part, dirs_exist_ok=True)
+        self._copy(self.folder / best.folder / GATE.parent)
         record.delivered = best.candidate
         self._finish(verdict(record, best))
+
+    def _deliver_baseline(self, sentence: str) -> None:
+        """Copy the folder of the best baseline that keeps the budget, if one does, where no student does."""
+        record, budget = self.record, self.nursery.budget
+        keeping = {name: row for name, row in record.baselines.items() if (cost := row.cost) and budget.keeps(cost)}
+        for name in sorted(keeping, key=lambda name: -(keeping[name].held_out or 0.0)):
+            if (self.folder / BASELINES / name).is_dir():  # a search begun by an earlier version has none
+                self._copy(self.folder / BASELINES / name)
+                record.delivered, sentence = name, f"{sentence}; {instead(record, name)}"
+                break
+        self._finish(sentence)
+
+    def _copy(self, place: Path) -> None:
+        """Deliver a folder."""
+        with folder_written_whole(self.folder / MODEL) as part:
+            shutil.copytree(place, part, dirs_exist_ok=True)
 
     def _finish(self, sentence: str) -> None:
         self.record.verdict, self.record.status = sentence, "finished"

@@ -65,7 +65,12 @@ class TrialRow(Trial):
 
 @dataclass(frozen=True, kw_only=True)
 class FinalRow:
-    """A whole training, exported and measured. scores: on dev, by metric, in PyTorch; ship: the form the gate chose."""
+    """A whole training, exported and measured.
+
+    scores           on dev, by metric, in PyTorch
+    ship             the form the gate chose
+    export_seconds   of the export and its measurement; 0 where it stood already
+    """
 
     candidate: str
     folder: str
@@ -73,6 +78,7 @@ class FinalRow:
     forms: dict[Form, FormRow]
     ship: Form | None
     seconds: FiniteFloat
+    export_seconds: FiniteFloat = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +90,11 @@ class BaselineLine:
     p95: Measured | None = None
     bytes: Measured | None = None
     problem: str = ""
+
+    @property
+    def cost(self) -> Cost | None:
+        """What counts for a budget; None where it could not be had."""
+        return None if self.p95 is None or self.bytes is None else Cost(self.p95, self.bytes / 1e6)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +115,8 @@ class CompressionRecord(SearchRecord):
 
     spent        seconds, over all sessions
     held_out     what chose among short trainings, in words
-    delivered    the candidate whose folder was delivered; None where none keeps the budget, or not yet
+    delivered    whose folder was delivered: a candidate, or the baseline where none of these keeps the budget; None
+                 where none does, or not yet
     """
 
     FILE = "compress.json"

@@ -92,13 +92,24 @@ def members(plan: Plan, rung: int, trials: Sequence[Trial]) -> list[str]:
 
 
 def finalists(plan: Plan, trials: Sequence[Trial]) -> list[str]:
-    """Who is trained whole, the best first: by the highest rung that each has reached, then by its score there."""
+    """All who may be trained whole, the best first: by the highest rung that each has reached, then by its score."""
     if not plan.shares:
-        return list(plan.candidates[: plan.finals])
+        return list(plan.candidates)
     order: list[str] = []
     for rung in range(len(plan.shares) - 1, -1, -1):
         order += [name for name in ranking([trial for trial in trials if trial.rung == rung]) if name not in order]
-    return order[: plan.finals]
+    return order
+
+
+def next_final(order: Iterable[str], done: Mapping[str, bool], finals: int) -> str | None:
+    """Who is trained whole next: `finals` of them are, and further ones while none keeps the budget; None: nobody.
+
+    order   who may be, the best first
+    done    who was, and whether it keeps the budget as it was measured
+    """
+    if len(done) >= finals and any(done.values()):
+        return None
+    return next((name for name in order if name not in done), None)
 
 
 def ranking(trials: Iterable[Trial]) -> list[str]:

@@ -24,6 +24,7 @@ from emdistill.runs.answers import Logits
 from emdistill.runs.baseline_record import FOLDER, OWN_INT8, TITLES
 from emdistill.runs.record import RUN_FILE
 from emdistill.runs.student_artifact import StudentArtifact
+from emdistill.ship.baseline_folder import write_baseline
 from emdistill.ship.bench import Bench, Contender, run_contender, time_all, torch_contender
 from emdistill.ship.exported import write_exported
 from emdistill.ship.int8_choice import MAX_DROP_ON_TRAIN, training_sample
@@ -140,7 +141,10 @@ def _fitted(setting: Setting, fitted: Fitted) -> Contender:
     def answer(text: str, pair: str | None) -> object:
         return fitted.logits([text], None if pair is None else [pair])
 
-    return Contender([logits], fitted.bytes, answer, note=fitted.note)
+    def save(folder: Path) -> None:
+        write_baseline(folder, fitted, setting.data.task)
+
+    return Contender([logits], fitted.bytes, answer, note=fitted.note, save=save)
 
 
 def _tfidf(setting: Setting) -> Contender:
@@ -150,7 +154,8 @@ def _tfidf(setting: Setting) -> Contender:
 def _frozen(setting: Setting) -> Contender:
     encoder, tokenizer, note = setting.encoder()
     embedding = encoder_means(encoder.eval(), tokenizer, max_length=setting.config.max_length, note=note)
-    return _fitted(setting, over_vectors(setting.train, setting.data.task, embedding))
+    frozen = _fitted(setting, over_vectors(setting.train, setting.data.task, embedding))
+    return replace(frozen, save=None)  # an encoder is exported by itself
 
 
 def _static(setting: Setting) -> Contender:

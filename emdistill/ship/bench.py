@@ -38,6 +38,7 @@ class Contender:
 
     logits    by evaluation set, [rows, C], one mapping per seed it was trained with
     seconds   of training, the mean over seeds
+    save      writes a folder that answers, where there is a form for it
     """
 
     logits: Sequence[Mapping[str, Logits]]
@@ -45,6 +46,7 @@ class Contender:
     answer: Answer | None = None
     seconds: float | None = None
     note: str = ""
+    save: Callable[[Path], None] | None = None
 
 
 @dataclass
@@ -127,7 +129,7 @@ def time_all(bench: Bench, student: Contender) -> None:
 
 
 def time_answers(models: Mapping[str, Contender], dev: Dataset) -> dict[str, Latency]:
-    """Milliseconds from a text to its logits, of the models that can be run: in turns, on the same rows of dev."""
+    """Milliseconds from a text to its logits, of the models that can be run: in turns, on the same rows."""
     texts, pairs = columns(dev.select(np.random.default_rng(0).permutation(len(dev))[:TIMED_TEXTS]))
 
     def call(answer: Answer, number: int) -> object:

@@ -6,8 +6,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from emdistill.config import RunConfig
 from emdistill.console import say
+from emdistill.data.batches import tokenise
 from emdistill.data.unlabelled import every_nth_text
 from emdistill.errors import ConfigError
 from emdistill.models import bag, bilstm
@@ -15,7 +18,7 @@ from emdistill.models.encoder import encoder_shape, load_tokenizer, save_student
 from emdistill.models.families import family_of
 from emdistill.models.inputs import first_position
 from emdistill.models.vocabulary import kept_tokens, load_with_tokenizer, prune, used_tokens
-from emdistill.runs.compression import TEACHER, CandidateRow, FormRow
+from emdistill.runs.compression import TEACHER, CandidateRow, CompressionRecord, FormRow
 from emdistill.runs.search_record import Form
 from emdistill.search.budget import Budget, Cost
 from emdistill.search.shapes import RANK, Proposal, ladder, orders, propose
@@ -35,6 +38,7 @@ OWN_VOCABULARY = "own_vocabulary"  # folder of the encoder over the tokens of th
 WITHOUT_LAYERS: Mapping[str, Collection[str]] = {"bilstm": bilstm.HEADS, "bag": bag.HEADS}
 ANSWERS_ALONE = "soft-targets"
 FLOAT_BYTES, SCALE_BYTES = 4, 4  # of a number, and of an int8 row's scale
+SOME_TEXTS = 200
 
 Costs = dict[Form, GraphCost]
 
@@ -95,6 +99,12 @@ class Nursery:
         """How many tokens the vocabulary of the texts has."""
         used = used_tokens(self.tokenizer, self.texts())
         return len(kept_tokens(self.tokenizer, [*used], fixed=first_position(self.encoder)))
+
+    @cached_property
+    def typical_length(self) -> int:
+        """The median of the tokens that a training text has."""
+        some = self.data.train.select(range(min(SOME_TEXTS, len(self.data.train))))
+        return int(np.median(tokenise(some, self.tokenizer, self.config.max_length)["length"]))
 
     def own_vocabulary(self) -> str:
         """The folder of the encoder over the tokens of the texts, written at its first use."""
@@ -204,7 +214,7 @@ class Measured:
         whole = [student for student, shape in shapes.items() if shape is None]
         others = {student: make_student(student, *source, birth="fresh", **asked)[0] for student in whole}
         say(f"measuring {len(models) + len(others)} graphs of random weights on this machine")
-        self._costs = measure_graphs({**models, **others}, threads=nursery.threads)
+        self._costs = measure_graphs({**models, **others}, threads=nursery.threads, typical=nursery.typical_length)
         self._shapes = shapes
         self._widths = {student: int(embedding_table(model).shape[1]) for student, model in others.items()}
 
@@ -257,6 +267,32 @@ class Measured:
         return fresh_student(
             nursery.encoder, shape.layers, shape.width, shape.heads, shape.feed_forward, **nursery.data.task.asks
         )
+
+
+def measured_ratios(record: CompressionRecord) -> dict[tuple[str, Form], Cost]:
+    """By kind of student and form, how many times what was predicted has been measured at most."""
+    ratios: dict[tuple[str, Form], Cost] = {}
+    for final in record.finals:
+        candidate = record.candidates[final.candidate]
+        for form, row in final.forms.items():
+            predicted, place = candidate.predicted[form].cost, (_kind(candidate.student), form)
+            seen = ratios.get(place, Cost(0.0, 0.0))
+            ratios[place] = Cost(max(seen.ms, row.cost.ms / predicted.ms), max(seen.mb, row.cost.mb / predicted.mb))
+    return ratios
+
+
+def still_fits(row: CandidateRow, ratios: Mapping[tuple[str, Form], Cost], budget: Budget) -> bool:
+    """Whether a form that will keep the budget does so too where it costs as many times its price as others did."""
+    for form, predicted in row.predicted.items():
+        ratio = ratios.get((_kind(row.student), form), Cost(1.0, 1.0))
+        if predicted.keeps and budget.keeps(Cost(predicted.cost.ms * ratio.ms, predicted.cost.mb * ratio.mb)):
+            return True
+    return False
+
+
+def _kind(student: str) -> str:
+    """What is priced alike."""
+    return next((kind for kind in ("chain", *WITHOUT_LAYERS) if student.startswith(kind)), "layers")
 
 
 def nearest_miss(models: Mapping[str, Mapping[Form, FormRow]], budget: Budget) -> tuple[str, Form, Cost]:

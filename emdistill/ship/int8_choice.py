@@ -194,5 +194,5 @@ def _seconds(
         return lambda number: session_outputs(session, texts[number % len(texts)], outputs)
 
     calls = {name: call(path) for name, path in files.items()}
-    times = time_in_turns(calls, rounds=TIMED_ROUNDS, calls=len(texts), warm_up=1, seconds=math.inf)
+    times = time_in_turns(calls, rounds=TIMED_ROUNDS, calls=len(texts), seconds=math.inf)
     return {name: statistics.median(seconds) for name, seconds in times.items()}

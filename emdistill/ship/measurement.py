@@ -145,6 +145,15 @@ def full_batch(examples: Dataset, tokenizer: PreTrainedTokenizerBase, batch: int
     }
 
 
+def full_texts(examples: Dataset, tokenizer: PreTrainedTokenizerBase, count: int, length: int) -> Dataset:
+    """So many texts, or pairs, of about `length` tokens, written back from real ones as full_batch makes them."""
+    names = [name for name in ("text", "text_pair") if name in examples.column_names]
+    parts = np.split(full_batch(examples, tokenizer, count, length)["input_ids"], len(names), axis=1)
+    return Dataset.from_dict(
+        {name: tokenizer.batch_decode(part, skip_special_tokens=True) for name, part in zip(names, parts, strict=True)}
+    )
+
+
 def measure_latencies(
     variants: Mapping[str, Variant], examples: Dataset, *, longest: int, threads: int, seconds: float = 5.0
 ) -> dict[str, list[TimedCase]]:

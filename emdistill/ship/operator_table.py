@@ -2,8 +2,8 @@
 
 cost(L) = cost(FEW) + (L - FEW) / (MANY - FEW) · (cost(MANY) - cost(FEW))    of graphs alike but for their layers
 
-A student's time does not depend on what it has learned, so graphs of random weights are measured: exported and
-quantised as `emdistill export` does it, a text of full length at a time, all graphs in turns.
+A student's time does not depend on what it has learned, so graphs of random weights are measured: exported, quantised
+and timed as `emdistill export` does it, a text of full length at a time, all graphs in turns.
 """
 
 import tempfile
@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
@@ -21,6 +22,7 @@ from emdistill.console import status
 from emdistill.models.inputs import longest_text
 from emdistill.runs.search_record import Form
 from emdistill.ship.gate import LENGTHS
+from emdistill.ship.int8_choice import MARGIN
 from emdistill.ship.latency import Call, summarise, time_in_turns
 from emdistill.ship.onnx import export_onnx, open_session, session_logits
 from emdistill.ship.quantize import quantize_dynamic_int8, quantize_static_int8
@@ -28,6 +30,8 @@ from emdistill.ship.quantize import quantize_dynamic_int8, quantize_static_int8
 FORMS: tuple[Form, ...] = ("onnx", "int8")
 FEW, MANY = 1, 4  # layers
 CALIBRATION = 8  # random texts
+SURE = 0.95  # of MARGIN: two timings of one graph differ by a few percent
+SHORT = ", short"
 
 
 @dataclass(frozen=True)
@@ -50,12 +54,11 @@ def along_layers(few: GraphCost, many: GraphCost, layers: int) -> GraphCost:
 
 
 def measure_graphs(
-    models: Mapping[str, PreTrainedModel], *, threads: int, seconds: float = 3.0
+    models: Mapping[str, PreTrainedModel], *, threads: int, typical: int = min(LENGTHS), seconds: float = 5.0
 ) -> dict[str, dict[Form, GraphCost]]:
-    """Export, quantise and time models; int8 costs what the slower of dynamic and static does.
+    """Export, quantise and time models.
 
-    `emdistill export` finds out on texts of the task which of both it takes.
-
+    typical   tokens of the texts by which `emdistill export` chooses between dynamic and static
     seconds   of timing, per graph at most
     Raises ModelError for a model that cannot be exported.
     """
@@ -63,27 +66,39 @@ def measure_graphs(
         folder, calls, sizes = Path(name), dict[str, Call](), dict[str, int]()
         for place, (model_name, model) in enumerate(models.items()):
             with status(f"measuring {model_name} with random weights"):
-                inputs = random_text(model)
+                inputs, short = random_text(model), random_text(model, typical)
                 for kind, file in _write_graphs(model, folder / str(place), inputs).items():
-                    calls[f"{model_name} {kind}"] = graph_call(file, inputs, threads)
-                    sizes[f"{model_name} {kind}"] = file.stat().st_size
-        with status(f"timing {len(calls)} graphs in turns"):
-            times = time_in_turns(calls, rounds=20, calls=10, warm_up=2, seconds=seconds)
-    latencies = {graph: summarise(taken, 1) for graph, taken in times.items()}
+                    graph, sizes[graph] = f"{model_name} {kind}", file.stat().st_size
+                    calls[graph] = graph_call(file, inputs, threads)
+                    if kind != "onnx":
+                        calls[graph + SHORT] = graph_call(file, short, threads)
+        with status(f"timing {len(sizes)} graphs in turns"):
+            times = time_in_turns(calls, seconds=seconds)
+    latencies = {call: summarise(taken, 1) for call, taken in times.items()}
     # How far the slow calls lie above the others is the machine's, and is known best from all graphs together.
-    tail = median(latency.p95 / latency.p50 for latency in latencies.values())
-    costs = {graph: GraphCost(one.p50, tail * one.p50, float(sizes[graph])) for graph, one in latencies.items()}
-    return {model_name: _forms(model_name, costs) for model_name in models}
+    tail = median(latencies[graph].p95 / latencies[graph].p50 for graph in sizes)
+    costs = {graph: GraphCost(latencies[graph].p50, tail * latencies[graph].p50, sizes[graph]) for graph in sizes}
+    forms: dict[str, dict[Form, GraphCost]] = {}
+    for model_name in models:
+        dynamic, static = f"{model_name} dynamic", f"{model_name} static"
+        share = latencies[static + SHORT].p50 / latencies[dynamic + SHORT].p50
+        int8 = int8_cost(costs[dynamic], costs[static], share)
+        forms[model_name] = {"onnx": costs[f"{model_name} onnx"], "int8": int8}
+    return forms
 
 
-def _forms(model: str, graphs: Mapping[str, GraphCost]) -> dict[Form, GraphCost]:
-    costs = {kind: graphs[f"{model} {kind}"] for kind in ("onnx", "dynamic", "static")}
-    return {"onnx": costs["onnx"], "int8": max(costs["dynamic"], costs["static"], key=lambda cost: cost.p50)}
+def int8_cost(dynamic: GraphCost, static: GraphCost, share: float) -> GraphCost:
+    """What the graph that `emdistill export` takes will cost; the dearer where a few percent may turn its choice.
+
+    share   of dynamic's time that static takes on typical texts: export takes static below MARGIN
+    """
+    return static if share < SURE * MARGIN else max(dynamic, static, key=lambda cost: cost.p50)
 
 
 def _write_graphs(model: PreTrainedModel, folder: Path, inputs: Mapping[str, NDArray[np.int64]]) -> dict[str, Path]:
     folder.mkdir()
     files = {kind: folder / f"{kind}.onnx" for kind in ("onnx", "dynamic", "static")}
+    _tell_vectors_apart(model)
     export_onnx(model, files["onnx"])
     quantize_dynamic_int8(files["onnx"], files["dynamic"])
     rng, batches = np.random.default_rng(1), []
@@ -91,6 +106,15 @@ def _write_graphs(model: PreTrainedModel, folder: Path, inputs: Mapping[str, NDA
         batches.append({**inputs, "input_ids": rng.permuted(inputs["input_ids"], axis=1)})
     quantize_static_int8(files["onnx"], files["static"], calibration=batches)
     return files
+
+
+def _tell_vectors_apart(model: PreTrainedModel) -> None:
+    """Draw biases and norms anew: those of a fresh model are equal, and equal ones stand in the file but once."""
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weights in model.parameters():
+            if weights.ndim == 1:
+                weights.normal_(generator=draw)
 
 
 def random_text(model: PreTrainedModel, length: int = max(LENGTHS)) -> dict[str, NDArray[np.int64]]:

@@ -11,7 +11,7 @@ from emdistill.show.front import Axis, Point, front_section
 from emdistill.show.gate_tables import FORMS
 from emdistill.show.page import Command, Notes, Section, Small, Verdict, write_sections
 
-BASELINE_TIMES = "Their milliseconds are from a text to its answer, on texts of dev."
+BASELINE_TIMES = "Their milliseconds are from a text of about 128 tokens to its answer."
 PREDICTED = "Predicted from graphs of random weights that were measured here, before anything was trained."
 
 
@@ -105,7 +105,7 @@ def verdict(record: CompressionRecord, best: FinalRow) -> str:
     rivals = {
         TITLES[name]: row.score
         for name, row in record.baselines.items()
-        if row.score is not None and row.p95 and row.bytes and budget.keeps(Cost(row.p95, row.bytes / 1e6))
+        if row.score is not None and (cost := row.cost) and budget.keeps(cost)
     }
     if rivals:
         rival = max(rivals, key=lambda name: rivals[name])
@@ -127,9 +127,16 @@ def miss(record: CompressionRecord, budget: Budget, name: str, form: Form, cost:
     ] or ["too near the limit to be sure"]
     how, needed = ("takes", cost) if measured else ("would take", cost.to_be_sure)
     return (
-        f"nothing keeps {budget}: the nearest, {_name(name)} in {FORMS[form]}, {how} {cost}, {' and '.join(over)}; "
+        f"no student keeps {budget}: the nearest, {_name(name)} in {FORMS[form]}, {how} {cost}, {' and '.join(over)}; "
         f"--budget '{str(budget.reached_by(needed)).replace(' ms', 'ms').replace(' MB', 'MB')}' would be kept"
     )
+
+
+def instead(record: CompressionRecord, name: str) -> str:
+    """What is delivered where no student keeps the budget."""
+    row = record.baselines[name]
+    score = cell(row.score, ".4f")
+    return f"model/ holds {TITLES[name]}, which does: {record.metric} {score} on dev, {row.cost}"
 
 
 def chart_points(record: CompressionRecord) -> list[Point]:
@@ -143,9 +150,9 @@ def chart_points(record: CompressionRecord) -> list[Point]:
         for form, row in (measured.get(name) or record.candidates[name].predicted).items()
     ]
     return made + [
-        Point(TITLES[name], "baseline", row.held_out, row.p95, row.bytes / 1e6)
+        Point(TITLES[name], "baseline", row.held_out, cost.ms, cost.mb)
         for name, row in record.baselines.items()
-        if row.held_out is not None and row.p95 is not None and row.bytes is not None
+        if row.held_out is not None and (cost := row.cost)
     ]
 
 

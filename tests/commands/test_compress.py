@@ -1,6 +1,8 @@
 """A budget in, a folder out: the whole of `emdistill compress` on tiny models, hardly timed."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,10 @@ ROOMY = "100s, 10MB"
 MEASURED: dict[str, Any] = {}
 
 
-def measure_once(models: dict[str, Any], *, threads: int) -> dict[str, Any]:
+def measure_once(models: dict[str, Any], *, threads: int, typical: int) -> dict[str, Any]:
     """What graphs cost, those of one name measured once for all tests, and hardly timed."""
     new = {name: model for name, model in models.items() if name not in MEASURED}
-    MEASURED.update(measure_graphs(new, threads=threads, seconds=0.0) if new else {})
+    MEASURED.update(measure_graphs(new, threads=threads, typical=typical, seconds=0.0) if new else {})
     return {name: MEASURED[name] for name in models}
 
 
@@ -126,6 +128,43 @@ def test_a_search_that_is_stopped_goes_on_where_it_was(options, no_teacher, monk
     assert record.spent > before.spent
 
 
+@pytest.fixture
+def misses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Exports of these candidates' folders take longer than the budget allows."""
+    folders: list[str] = []
+    whole = _compression.export
+
+    def export(run: str, /, **options: Any) -> Any:
+        limit = {"max_latency_ms": 1e-9} if Path(run).name in folders else {}
+        return whole(run, **options | limit)
+
+    monkeypatch.setattr(_compression, "export", export)
+    return folders
+
+
+def test_the_next_best_is_trained_where_the_best_misses_once_measured(options, no_teacher, misses) -> None:
+    first = compress(**options | {"output": options["output"] + "-1"})
+    misses += [Path(first.finals[0].folder).name]
+    record = compress(**options)
+    missed, kept = record.finals
+    assert (missed.ship, missed.candidate) == (None, first.delivered)
+    assert kept.candidate == record.delivered != first.delivered
+    assert open_onnx(Path(options["output"]) / "model").logits is not None
+
+
+def test_a_baseline_is_delivered_where_no_time_is_left_for_another_student(options, no_teacher, misses) -> None:
+    misses += ["1-soft-targets", "2-soft-targets"]
+    record = compress(**options | {"hours": 1e-6})
+    assert [final.ship for final in record.finals] == [None]
+    assert record.delivered == "tfidf"
+    assert not unnamed(record.verdict, record.finals[0].candidate, "--budget", "TF-IDF")
+    run = [sys.executable, str(Path(options["output"]) / "model" / "example.py"), "it was good", "it was bad"]
+    lines = subprocess.run(run, capture_output=True, text=True, check=True).stdout.splitlines()
+    (*good, text), (*bad, _) = (line.split("\t") for line in lines)
+    assert text == "it was good"
+    assert good != bad
+
+
 def test_a_student_too_large_gets_a_smaller_table_of_tokens(options, no_teacher) -> None:
     whole = compress(**options | {"output": options["output"] + "-1", "students": "1"})
     before = whole.candidates["1 soft-targets"].predicted
@@ -198,7 +237,7 @@ def test_chains_of_no_search_or_of_another_teacher_are_refused(options, searched
 
 
 def test_chains_as_large_as_the_student_that_uses_the_budget_are_tried(options, no_teacher, monkeypatch) -> None:
-    def by_parameters(models: dict[str, Any], *, threads: int) -> dict[str, Any]:
+    def by_parameters(models: dict[str, Any], *, threads: int, typical: int) -> dict[str, Any]:
         sizes = {name: model.num_parameters() for name, model in models.items()}
         return {name: {"onnx": GraphCost(size, size, 4 * size)} for name, size in sizes.items()}
 

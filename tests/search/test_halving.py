@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from emdistill.search.halving import Plan, Trial, finalists, make_plan, members, next_trial, plan_seconds
+from emdistill.search.halving import Plan, Trial, finalists, make_plan, members, next_final, next_trial, plan_seconds
 
 
 def play(plan: Plan, worth: dict[str, float]) -> list[Trial]:
@@ -21,7 +21,7 @@ def test_the_best_third_goes_on_and_the_best_are_trained_whole() -> None:
     trials = play(plan, worth)
     assert [trial.candidate for trial in trials if trial.rung == 0] == list(worth)
     assert members(plan, 1, trials) == ["c8", "c7", "c6"]
-    assert finalists(plan, trials) == ["c8", "c7"]
+    assert finalists(plan, trials)[:4] == ["c8", "c7", "c6", "c5"]
     assert len({(trial.candidate, trial.rung) for trial in trials}) == len(trials)
 
 
@@ -36,7 +36,7 @@ def test_a_search_that_ends_early_trains_the_best_of_the_highest_rung() -> None:
     plan = Plan(("a", "b", "c", "d"), (1 / 9, 1 / 3), finals=3)
     trials = [Trial(name, 0, score, 1.0) for name, score in (("a", 0.9), ("b", 0.8), ("c", 0.7), ("d", 0.6))]
     trials.append(Trial("b", 1, 0.5, 1.0))
-    assert finalists(plan, trials) == ["b", "a", "c"]
+    assert finalists(plan, trials) == ["b", "a", "c", "d"]
 
 
 def test_one_candidate_is_trained_at_once() -> None:
@@ -44,6 +44,17 @@ def test_one_candidate_is_trained_at_once() -> None:
     assert plan == Plan(("only",), (), 1)
     assert next_trial(plan, []) is None
     assert finalists(plan, []) == ["only"]
+
+
+def test_the_next_best_is_trained_whole_while_none_keeps_the_budget() -> None:
+    order = ["a", "b", "c"]
+    assert next_final(order, {}, 1) == "a"
+    assert next_final(order, {"a": True}, 1) is None
+    assert next_final(order, {"a": True}, 2) == "b"
+    assert next_final(order, {"a": False}, 1) == "b"
+    assert next_final(["c"], {"a": False}, 1) == "c"  # b does not fit by what a has shown
+    assert next_final(order, {"a": False, "b": True}, 1) is None
+    assert next_final(order, dict.fromkeys(order, False), 1) is None
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -56,7 +67,7 @@ def test_every_plan_keeps_its_time_and_more_time_plans_no_less(seed: int) -> Non
         assert plan_seconds(plan, seconds, 60.0) <= available or plan.scale < 1
         trials = play(plan, {name: float(rng.random()) for name in seconds})
         spent = sum(plan.shares[trial.rung] * seconds[trial.candidate] for trial in trials)
-        spent += plan.scale * sum(seconds[name] for name in finalists(plan, trials)) + 60.0 * plan.finals
+        spent += plan.scale * sum(seconds[name] for name in finalists(plan, trials)[: plan.finals]) + 60.0 * plan.finals
         assert spent <= available + 1e-6
         sizes.append((plan.finals, len(plan.candidates)))
     assert sizes == sorted(sizes)

@@ -20,6 +20,7 @@ class Clock:
         self.now = 0.0
         self.seen: list[tuple[str, int]] = []
         monkeypatch.setattr(latency, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(latency, "thread_time", lambda: self.now)
 
     def lasting(self, name: str, seconds: float) -> Callable[[int], None]:
         def call(index: int) -> None:
@@ -40,7 +41,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_contenders_take_turns_in_rotating_order_and_warm_up_is_untimed(clock: Clock) -> None:
     contenders = {"a": clock.lasting("a", 1.0), "b": clock.lasting("b", 2.0)}
-    times = time_in_turns(contenders, rounds=3, calls=2, warm_up=1, seconds=float("inf"))
+    times = time_in_turns(contenders, rounds=3, calls=2, seconds=float("inf"))
     assert clock.order == "aaabbb" + "bbbaaa" + "aaabbb"
     assert times == {"a": [1.0] * 6, "b": [2.0] * 6}
     assert [index for name, index in clock.seen if name == "a"] == [0, 0, 1, 2, 2, 3, 4, 4, 5]
@@ -48,16 +49,22 @@ def test_contenders_take_turns_in_rotating_order_and_warm_up_is_untimed(clock: C
 
 def test_slow_contenders_are_timed_less_often_but_three_times(clock: Clock) -> None:
     contenders = {"slow": clock.lasting("s", 10.0), "fast": clock.lasting("f", 0.01)}
-    times = time_in_turns(contenders, rounds=5, calls=4, warm_up=1, seconds=1.0)
+    times = time_in_turns(contenders, rounds=5, calls=4, seconds=1.0)
     assert len(times["slow"]) == 3
     assert len(times["fast"]) == 20
     assert clock.order.startswith("ss" + "fffff" + "fffff" + "ss" + "ss")  # a turn of the slow one is one timed call
 
 
 def test_a_turn_ends_when_its_share_of_the_time_is_spent(clock: Clock) -> None:
-    times = time_in_turns({"a": clock.lasting("a", 0.25)}, rounds=2, calls=10, warm_up=0, seconds=2.0)
+    times = time_in_turns({"a": clock.lasting("a", 0.25)}, rounds=2, calls=10, seconds=2.0)
     assert len(times["a"]) == 8
     assert time_in_turns({}) == {}
+
+
+def test_a_fast_call_is_warmed_up_as_long_as_a_slow_one(clock: Clock) -> None:
+    contenders = {"f": clock.lasting("f", 0.25), "s": clock.lasting("s", 8.0)}
+    time_in_turns(contenders, rounds=1, calls=1, warm_up=1.0, seconds=float("inf"))
+    assert clock.order == "ffff" + "f" + "s" + "s"
 
 
 def test_percentiles_and_throughput() -> None:
