@@ -74,7 +74,7 @@ def exists(path: Path) -> bool:
 
 @contextmanager
 def folder_written_whole(place: Path) -> Iterator[Path]:
-    """The same for a folder: what stands at `place`, or a link there, is replaced at the end, or stays if anything fails.
+    """The same for a folder: what stands at `place` (a link too) is replaced at the end, or stays where anything fails.
 
     A kill between the two renames leaves the old folder aside; the next call puts it back before anything else.
     """
