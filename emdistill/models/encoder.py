@@ -294,8 +294,7 @@ def _safely(folder: Path | None) -> dict[str, Any]:
 def _read_config(source: Source) -> PreTrainedConfig:
     folder = local_folder(source)
     place = source if folder is None else folder / "config.json"
-    if folder is not None:
-        _check_labels(folder / "config.json")
+    names = _checked_labels(folder / "config.json") if folder is not None else {}
     try:
         config: PreTrainedConfig = transformers.AutoConfig.from_pretrained(folder or str(source), **_safely(folder))
     except Exception as error:  # a wrong value of some field raises whatever the config's own code raises
@@ -308,11 +307,16 @@ def _read_config(source: Source) -> PreTrainedConfig:
         raise ModelError(f"{place} {CODE_OF_ITS_OWN}")
     if not isinstance(getattr(config, "emdistill", {}), dict):
         raise ModelError(f"{place} cannot be used: its entry 'emdistill' is no object; copy it again")
+    if names:
+        config.id2label, config.label2id = names, {name: place for place, name in names.items()}
     return config
 
 
-def _check_labels(path: Path) -> None:
-    """Raise ModelError for a file that is no JSON, or whose labels transformers could not read or never end to name."""
+def _checked_labels(path: Path) -> dict[int, str]:
+    """The labels where label2id alone names them, which transformers passes over; else {}.
+
+    Raises ModelError for a file that is no JSON, or whose labels transformers could not read or never end to name.
+    """
     try:
         content = read_values(path)
     except ValueError as error:
@@ -323,6 +327,11 @@ def _check_labels(path: Path) -> None:
         raise ModelError(f"{path} cannot be used: num_labels is {count}, and {MOST_LABELS:,} are the most")
     if not isinstance(names, dict) or not all(map(str.isdecimal, names)):
         raise ModelError(f"{path} cannot be used: id2label is {shown(names)}; {NAMED_LOGITS}")
+    numbered = labels.get("label2id")
+    if names or not isinstance(numbered, dict):
+        return {}
+    named = {place: name for name, place in numbered.items() if type(place) is int}
+    return dict(sorted(named.items())) if sorted(named) == [*range(len(numbered))] else {}
 
 
 def _check_label_names(source: Source, config: PreTrainedConfig) -> None:

@@ -187,6 +187,16 @@ def test_labels_that_are_numbered_in_two_ways_are_refused(tiny_encoder, tmp_path
         load_classifier(tmp_path)
 
 
+def test_labels_that_label2id_alone_names_are_the_models(tiny_encoder, tmp_path):
+    """transformers would number them LABEL_0, LABEL_1."""
+    tiny_encoder(layers=1).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config = {name: value for name, value in config.items() if name not in ("id2label", "num_labels")}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"label2id": {"good": 1, "bad": 0}}))
+    loaded = load_classifier(tmp_path).config
+    assert (loaded.id2label, loaded.label2id) == ({0: "bad", 1: "good"}, {"good": 1, "bad": 0})
+
+
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn])
 def test_quantised_weights_are_refused(tiny_encoder, tmp_path, dtype):
     """Without their scales they are read as other numbers."""
