@@ -65,6 +65,7 @@ class EncoderShape:
     width: int  # of hidden states, d
     heads: int  # per layer
     attending: tuple[int, ...] | None = None  # the layers that have attention; None: all
+    biased: bool = False  # whether a bias by position is part of its attention scores
 
     @property
     def attending_layers(self) -> tuple[int, ...]:

@@ -35,7 +35,7 @@ def balanced(
     schedule: Literal["joint", "two-phase", "fade"] = "joint",
     intermediate_share: float = 0.6,
     intermediate_learning_rate: float | None = None,
-    attention_scores: float = 1.0,
+    attention_scores: float | None = None,
     hidden_states: float = 1.0,
     embeddings: float = 1.0,
     alpha: float = 1.0,
@@ -65,7 +65,8 @@ def balanced(
         schedule: joint; two-phase (layers first, then the predictions alone); or fade (the layers' weight falls to 0).
         intermediate_share: share of the epochs that the first phase of two-phase gets.
         intermediate_learning_rate: learning rate of the first phase of two-phase; by default the training's.
-        attention_scores: share of the attention-score term among the layer terms; 0 switches it off.
+        attention_scores: share of the attention-score term among the layer terms; 0 switches it off. By default 1, and
+            0 where a bias by position is part of one side's scores alone (MPNet teaches BERT).
         hidden_states: share of the hidden-state term among the layer terms; 0 switches it off.
         embeddings: share of the embedding term among the layer terms; 0 switches it off.
         alpha: share of soft targets in the prediction loss, the rest is hard labels.
@@ -81,6 +82,8 @@ def balanced(
         penalty: price of leaving a teacher layer untaught under the mapping unbalanced, as a share of the mean cost: 0
             gives each student layer its nearest teacher layer.
     """
+    if attention_scores is None:
+        attention_scores = float(student.biased == teacher.biased)
     factors = {"attention_scores": attention_scores, "hidden_states": hidden_states, "embeddings": embeddings}
     parts.check_factors({**factors, "layer_ratio": layer_ratio, "standardised_logits": standardised_logits})
     together = sum(factors.values())

@@ -215,8 +215,14 @@ def encoder_shape(encoder: PreTrainedModel | PreTrainedConfig) -> EncoderShape:
     """Number of Transformer layers, width and attention heads; raises ModelError where the config lacks them."""
     config = encoder.config if isinstance(encoder, PreTrainedModel) else encoder
     try:
-        attending = family_of(config).attending(config)
-        return EncoderShape(config.num_hidden_layers, config.hidden_size, config.num_attention_heads, attending)
+        family = family_of(config)
+        return EncoderShape(
+            config.num_hidden_layers,
+            config.hidden_size,
+            config.num_attention_heads,
+            family.attending(config),
+            biased=family.own_attention is not None,
+        )
     except AttributeError as error:
         raise ModelError(f"a {config.model_type!r} config does not say its layers, width and heads: {error}") from error
 

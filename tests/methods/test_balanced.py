@@ -1,5 +1,6 @@
 """Balanced as a composition: what each setting makes of it, what it prints, and where there are no predictions."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -112,6 +113,16 @@ def test_without_layers_the_predictions_are_all_there_is(link: str) -> None:
     assert stage.objective.balance is None
     assert stage.objective.needs == set()
     assert stage.objective.projection is None
+
+
+def test_attention_scores_of_unlike_kinds_are_compared_only_where_asked() -> None:
+    biased = replace(TEACHER, biased=True)
+    (by_default,) = build(teacher=biased)
+    assert {*by_default.objective.balance.terms} == {"hidden_states", "embeddings"}
+    assert "attention" not in by_default.objective.needs
+    (asked,) = build(teacher=biased, attention_scores=1.0)
+    (alike,) = build(student=replace(STUDENT, biased=True), teacher=biased)
+    assert asked.objective.weights == alike.objective.weights == build()[0].objective.weights
 
 
 def test_emd_and_its_settings_are_to_be_had() -> None:

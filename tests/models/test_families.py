@@ -125,6 +125,7 @@ def teaches_by_attention(model: PreTrainedModel, batch: dict[str, Tensor], folde
     implementations = {part.config._attn_implementation for part in model.modules() if hasattr(part, "config")}
     states = capture(model, batch, OF_ATTENTION)
     assert_close(states.logits, expected.logits)
+    assert encoder_shape(model).biased == (model.config.model_type in {"mpnet", "deberta-v2"})
     attending = encoder_shape(model).attending_layers
     assert all((state is not None) == (layer in attending) for layer, state in enumerate(states.attention_scores))
     recorded = [state for state in states.attention_scores if state is not None]

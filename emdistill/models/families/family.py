@@ -86,7 +86,7 @@ class Family:
     masked_lm        the modules from the last hidden states to the words' logits, in order
     word_columns     modules of the masked-LM head whose weight has a column, and not a row, per word
     attending        config -> the layers that have attention; None: all
-    own_attention    its attention, where transformers' attention interface does not see it
+    own_attention    its attention, whose scores have a bias by position, which transformers' interface does not see
     attention_block  the module of a layer that is its attention half
     feed_forward     the config's name for the feed-forward width
     as_wide          the config's names for widths that follow the layers' where they equal it
