@@ -43,8 +43,9 @@ ARMS: dict[str, dict[str, Any]] = {
     "standardised": {"objective": {"standardised_logits": 0.1}},
     "no-attention": {"objective": {"attention_scores": 0.0}},
     "hidden-alone": {"objective": {"attention_scores": 0.0, "embeddings": 0.0}},
-    "heads-mean": {"objective": {"heads": "mean"}},
-    "heads-match": {"objective": {"heads": "match"}},
+    "attention": {"objective": {"attention_scores": 1.0}},  # under MPNet too, as `joint` once was
+    "heads-mean": {"objective": {"attention_scores": 1.0, "heads": "mean"}},
+    "heads-match": {"objective": {"attention_scores": 1.0, "heads": "match"}},
     "per-layer": {"objective": {"projection": "per_layer"}},
     "each-norm": {"objective": {"weighting": "each-norm"}},
     "emd-memory": {"mapping": "emd", "objective": {"cost_memory": 0.9}},
