@@ -23,6 +23,7 @@ from jsonargparse import auto_cli
 from emdistill import distill
 from emdistill.data import TASKS
 from emdistill.data.glue import GLUE
+from emdistill.models.arithmetic import has_bfloat16
 from emdistill.options import load_config
 from emdistill.runs.record import read_run
 
@@ -70,7 +71,7 @@ def main(
                     teacher=str(Path(teachers) / task / "teacher"), task=task, data=str(place),
                     method=method, seed=seed, output=str(run), resume=begun(run), select="last", rows=rows,
                     check_teacher=False, teacher_cache="states", teacher_cache_folder=str(folder / "teacher_cache"),
-                    training={"bf16": True, "disable_tqdm": True, "logging_steps": LOGGED_EVERY,
+                    training={"bf16": has_bfloat16(), "disable_tqdm": True, "logging_steps": LOGGED_EVERY,
                               "gradient_norm_steps": 0},
                     **({"student": general} if birth == "general" else {"student": student, "student_birth": birth}),
                 )  # fmt: skip

@@ -23,6 +23,7 @@ from emdistill.config import RunConfig
 from emdistill.console import Table, markdown
 from emdistill.data.messages import MESSAGES, messages_splits
 from emdistill.data.read import read_task_data
+from emdistill.models.arithmetic import has_bfloat16
 from emdistill.options import load_config
 from emdistill.runs.record import RUN_FILE, read_run
 from emdistill.tasks.task import TaskData
@@ -160,7 +161,7 @@ def run_config(
     fixed = {"select": "last", "teacher_cache": "states", "baselines": "none"}
     run = {"data": options["task"], "teacher": teacher, "output": str(place), "seed": seed}
     run |= {"teacher_cache_folder": str(place.parents[3] / "teacher_cache"), "resume": (place / RUN_FILE).exists()}
-    training |= {"bf16": True, "gradient_norm_steps": 0, **tried}
+    training |= {"bf16": has_bfloat16(), "gradient_norm_steps": 0, **tried}
     return load_config(**{**options, **arm, **fixed, **run, "training": training})
 
 

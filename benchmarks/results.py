@@ -23,6 +23,7 @@ from emdistill.commands.compare import compare
 from emdistill.config import CompareConfig, as_command
 from emdistill.console import Table, markdown
 from emdistill.data.messages import MESSAGES, messages_splits
+from emdistill.models.arithmetic import has_bfloat16
 from emdistill.options import load_finetune_config, load_options
 from emdistill.runs.baseline_record import TITLES, BaselineRecord, read_baselines
 from emdistill.runs.comparison import RUNS, EntryResult, PairedDifference, compare_entries, holm, read_comparison
@@ -144,7 +145,7 @@ def write(file: Path, rows: Iterable[tuple[str, str]], *, labelled: bool = True)
 def fine_tune(task: str, material: Material, teacher: str, encoder: str, folder: Path) -> None:
     """The teacher of a task, where it is not there yet."""
     place = folder / task / teacher
-    training = {**TEACHERS[teacher], "bf16": True, "gradient_norm_steps": 0}
+    training = {**TEACHERS[teacher], "bf16": has_bfloat16(), "gradient_norm_steps": 0}
     finetune(
         load_finetune_config(
             model=encoder, output=str(place), select="last", training=training,
@@ -173,7 +174,7 @@ def cell_config(
     # The labels alone have no teacher: one set of runs serves both.
     shared = teacher == "mpnet" and student in ("3x384", "6x384")
     methods = [arm for arm in arms.split(",") if not (shared and arm == LABELS)]
-    training = {"num_train_epochs": material.epochs, "bf16": True, "gradient_norm_steps": 0}
+    training = {"num_train_epochs": material.epochs, "bf16": has_bfloat16(), "gradient_norm_steps": 0}
     return {
         "teacher": str(folder / task / teacher),
         "output": str(folder / task / f"{teacher}-{student}"),

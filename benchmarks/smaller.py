@@ -31,6 +31,7 @@ from emdistill import distill
 from emdistill.data.glue import GLUE
 from emdistill.data.paragraphs import read_corpus
 from emdistill.data.read import read_task_data
+from emdistill.models.arithmetic import has_bfloat16
 from emdistill.models.encoder import load_classifier, load_tokenizer
 from emdistill.models.size import model_size
 from emdistill.models.vocabulary import Encoder, prune, same_words, used_tokens
@@ -81,7 +82,8 @@ def main(
                 config = load_config(
                     teacher=str(Path(teachers) / task / "teacher"), task=task, data=str(place), student="4x312",
                     embedding_rank=width, rows=rows, seed=seed, select="last", output=str(run), resume=begun(run),
-                    check_teacher=False, training={"bf16": True, "disable_tqdm": True, "gradient_norm_steps": 0},
+                    check_teacher=False,
+                    training={"bf16": has_bfloat16(), "disable_tqdm": True, "gradient_norm_steps": 0},
                 )  # fmt: skip
                 if not done(run):
                     distill(config)

@@ -20,6 +20,7 @@ from glue_students import begun
 from jsonargparse import auto_cli
 
 from emdistill import distill
+from emdistill.models.arithmetic import has_bfloat16
 from emdistill.options import load_config
 from emdistill.runs.comparison import paired_difference
 from emdistill.runs.record import read_run
@@ -80,7 +81,9 @@ def main(
                 "teacher": teacher, "task": task, "data": data, "student": general, "augmented": augmented,
                 "method": "tinybert", "select": "last", "rows": rows, "seed": seed, "check_teacher": False,
                 "teacher_cache": "states", "teacher_cache_folder": teacher_cache_folder or str(folder / "cache"),
-                "training": {"max_steps": max_steps, "bf16": True, "disable_tqdm": True, "gradient_norm_steps": 0},
+                "training": {
+                    "max_steps": max_steps, "bf16": has_bfloat16(), "disable_tqdm": True, "gradient_norm_steps": 0,
+                },
             }  # fmt: skip
             if not done(run):
                 distill(load_config(**options | changes, output=str(run), resume=begun(run)), quiet=True)

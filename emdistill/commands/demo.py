@@ -7,7 +7,6 @@ import json
 import time
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
 from emdistill.commands.distill import distill
@@ -59,8 +58,7 @@ def demo(
     text = folder / "text.jsonl"
     lines = [json.dumps({"text": text}) for text, _ in messages_splits(MORE_DEV)["text"]]
     write_whole(text, "\n".join(lines) + "\n")
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    training = {"bf16": has_bfloat16(device)}
+    training = {"bf16": has_bfloat16()}
 
     console.rule("2 of 3: the teacher, all-MiniLM-L6-v2 fine-tuned on the labelled messages")
     teacher, run = folder / "teacher", folder / "student"

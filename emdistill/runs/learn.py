@@ -9,6 +9,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from emdistill.config import LearningConfig, config_dict
+from emdistill.console import say
 from emdistill.data.unlabelled import UnlabelledText
 from emdistill.models.teacher import TeacherSource
 from emdistill.runs.describe import describe_arithmetic, versions
@@ -100,6 +101,11 @@ def learn(
     teachers   one per stage; None where its objective reads labels only
     Raises Interrupted after Ctrl-C, once a checkpoint is written; TrainingError where a loss is not finite.
     """
+    if lesson.arguments[0].emulates_bfloat16:
+        say(
+            "this processor has no bfloat16 instructions, and emulates them many times slower than float32; "
+            "leave out --training.bf16 and --training.teacher_bf16"
+        )
     recorder = FlowRecorder(run.folder / FLOWS, lesson.all_stages)
     with run.timed("training_seconds"):
         histories = run_stages(lesson, teachers, run.folder, resume=run.resumes, callbacks=[recorder, *callbacks])

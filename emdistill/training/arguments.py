@@ -72,6 +72,12 @@ class DistillationArguments(TrainingArguments):
         return int(self.train_batch_size * self.world_size * self.gradient_accumulation_steps)
 
     @property
+    def emulates_bfloat16(self) -> bool:
+        """Whether bfloat16 is asked for where the processor has no instructions for it."""
+        asked = self.bf16 or bool(self.teacher_bf16)
+        return asked and self.device.type == "cpu" and not has_bfloat16(self.device)
+
+    @property
     def teacher_dtype(self) -> torch.dtype:
         """What the teacher computes in."""
         if self.teacher_bf16 is None and self.fp16:
