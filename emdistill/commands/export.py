@@ -46,7 +46,7 @@ def export(
     max_drop: float | None = None,
     max_drop_from_teacher: float | None = None,
     threads: int | None = None,
-    weight_bits: Bits = 8,
+    weight_bits: Bits | None = None,
     overwrite: bool = False,
 ) -> GateRecord:
     """Export a student, measure it beside its PyTorch form and its teacher, and judge it.
@@ -68,7 +68,8 @@ def export(
         max_drop: most points (hundredths) of the task's first metric below the PyTorch student's.
         max_drop_from_teacher: most points below the teacher's.
         threads: CPU threads of every runtime; as many as PyTorch takes if not given.
-        weight_bits: of int8: 7 to serve on processors without int8 instructions (VNNI), where 8 may overflow.
+        weight_bits: of int8: 7 to serve on processors without int8 instructions (VNNI), where 8 overflows; if not
+            given 7 on such a one, else 8.
         overwrite: replace an export that stands in the output folder.
     """
     limits = Limits(max_latency_ms, max_size_mb, max_drop, max_drop_from_teacher)

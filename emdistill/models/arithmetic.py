@@ -1,4 +1,4 @@
-"""Fast matrix products: bfloat16 by the processor's own instructions, float32 by the better of two libraries."""
+"""What the processor multiplies well: bfloat16, int8 in sums that hold, float32 by the better of two libraries."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -22,8 +22,19 @@ def has_bfloat16(device: torch.device | None = None) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # A torch that cannot say what its processor has gets float32.
-    capabilities: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
-    return device.type == "cpu" and any(has for name, has in capabilities().items() if "bf16" in name)
+    return device.type == "cpu" and any(has for name, has in _capabilities().items() if "bf16" in name)
+
+
+def int8_overflows() -> bool:
+    """Whether the processor adds two products of int8 in 16 bits, which 8-bit weights overflow: x86 without VNNI."""
+    capabilities = _capabilities()
+    vnni = any(has for name, has in capabilities.items() if name.endswith(("_vnni", "_vnni_int8")))
+    return bool(capabilities.get("avx2")) and not vnni
+
+
+def _capabilities() -> Mapping[str, Any]:
+    found: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
+    return found()
 
 
 @contextmanager

@@ -53,7 +53,7 @@ class VariantRecord:
     bytes                of the model file
     drop                 points (hundredths) of the first metric below the PyTorch student's; None for the teacher
     agreement            with the teacher
-    method, kept_in_float32   how int8 was made
+    method, weight_bits, kept_in_float32   how int8 was made
     heads                by task, where it answers several; score and drop are then the means over them
     """
 
@@ -71,6 +71,7 @@ class VariantRecord:
     import_seconds: float | None = None
     peak_mb: float | None = None
     method: str | None = None
+    weight_bits: int | None = None
     kept_in_float32: tuple[str, ...] = ()
     heads: dict[str, HeadRecord] = field(default_factory=dict)
 
@@ -155,7 +156,7 @@ def write_gate(path: Path, gate: GateRecord) -> None:
     plain = asdict(gate)
     for variant in plain["variants"].values():
         if variant["method"] is None:
-            del variant["method"], variant["kept_in_float32"]
+            del variant["method"], variant["weight_bits"], variant["kept_in_float32"]
         if not variant["heads"]:
             del variant["heads"]
     write_json(path, plain)

@@ -55,7 +55,7 @@ def write_exported(
     *,
     max_drop: float,
     threads: int,
-    bits: Bits = 8,
+    bits: Bits | None = None,
     quiet: bool = False,
 ) -> Quantised | None:
     """Write model.onnx and, where there are samples, model_int8.onnx; with tokenizer, config and example.
@@ -199,7 +199,9 @@ def _in_onnx(
 
     variants = {"onnx": variant(MODEL)}
     if quantised is not None:
-        variants["int8"] = replace(variant(INT8), method=quantised.method, kept_in_float32=quantised.in_float32)
+        variants["int8"] = replace(
+            variant(INT8), method=quantised.method, weight_bits=quantised.bits, kept_in_float32=quantised.in_float32
+        )
     return variants
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from emdistill.models.arithmetic import int8_overflows
 from emdistill.ship.latency import Call, time_in_turns
 from emdistill.ship.onnx import OUTPUT, open_session, session_answers, session_outputs
 from emdistill.ship.quantize import Batch, Bits, groups, quantize_dynamic_int8, quantize_static_int8
@@ -52,10 +53,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class Quantised:
-    """How a graph was quantised: by which method, and which groups stayed in float32."""
+    """How a graph was quantised: by which method, to weights of how many bits, and which groups stayed in float32."""
 
     method: Literal["dynamic", "static"]
     in_float32: tuple[str, ...]
+    bits: Bits
 
 
 def training_sample(data: TaskData, tokenizer: Any, max_length: int, output: str = OUTPUT) -> Sample:
@@ -136,7 +138,7 @@ def quantize_best(
     *,
     max_drop: float,
     threads: int | None = None,
-    bits: Bits = 8,
+    bits: Bits | None = None,
 ) -> Quantised | None:
     """Write the int8 graph that is worth shipping: dynamic, unless static is measurably faster here.
 
@@ -147,8 +149,9 @@ def quantize_best(
     fits texts of any kind.
 
     samples  of every task that the graph answers; some of their rows calibrate static, and are timed
-    bits     of the weights
+    bits     of the weights; if not given 8, and 7 where this processor would overflow by 8
     """
+    bits = bits or (7 if int8_overflows() else 8)
     some = _some(samples)
     scores = [sample.score(logits) for sample, logits in zip(samples, logits_of(fp32, samples), strict=True)]
     least = [score - max_drop / 100 - ROUNDING for score in scores]
@@ -171,7 +174,7 @@ def quantize_best(
         seconds = {"dynamic": math.inf, "static": math.inf} | _seconds(left, calibration, outputs, threads)
         best: Literal["dynamic", "static"] = "static" if seconds["static"] < MARGIN * seconds["dynamic"] else "dynamic"
         shutil.copyfile(files[best], path)
-    return Quantised(best, tuple(in_float32[best]))
+    return Quantised(best, tuple(in_float32[best]), bits)
 
 
 def _some(samples: Sequence[Sample]) -> list[Sample]:

@@ -52,6 +52,7 @@ class Variant:
     run: Callable[[Batch], object]
     tokenizer: PreTrainedTokenizerBase
     method: str | None = None
+    weight_bits: int | None = None
     kept_in_float32: Sequence[str] = ()
 
 
@@ -218,6 +219,7 @@ def variant_records(
             import_seconds=footprints[name].import_seconds,
             peak_mb=footprints[name].peak_mb,
             method=variant.method,
+            weight_bits=variant.weight_bits,
             kept_in_float32=tuple(variant.kept_in_float32),
         )
     return records

@@ -1,4 +1,4 @@
-"""float32 stays float32, whichever library multiplies."""
+"""float32 stays float32, whichever library multiplies; what a processor has instructions for."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from emdistill.models import arithmetic
-from emdistill.models.arithmetic import fast_float32, has_bfloat16, onednn_keeps_float32
+from emdistill.models.arithmetic import fast_float32, has_bfloat16, int8_overflows, onednn_keeps_float32
 
 PRODUCTS = torch.backends.mkldnn.matmul
 
@@ -63,3 +63,21 @@ def test_bfloat16_of_a_processor(capabilities: dict[str, bool], has: bool, monke
     assert has_bfloat16(torch.device("cpu")) is has
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     assert has_bfloat16(torch.device("cpu")) is False
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "overflows"),
+    [
+        ({"avx2": True, "avx512_vnni": False, "avx_vnni": False}, True),
+        ({"avx2": True, "avx512_4vnniw": True}, True),  # of another instruction set
+        ({"avx2": True, "avx512_vnni": True}, False),
+        ({"avx2": True, "avx_vnni": True}, False),
+        ({"neon": True}, False),
+        ({}, False),
+    ],
+)
+def test_int8_overflows_without_instructions_for_it(
+    capabilities: dict[str, bool], overflows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert int8_overflows() is overflows
