@@ -87,6 +87,19 @@ CASES = {
         "--training.per_device_train_batch_size 8 --training.learning_rate 5e-3 --check_teacher false",
         ("best.json",),
     ),
+    "chains": Case(
+        "search-chain --teacher {place}/teacher --data {place}/reviews.csv --output {out} --operators af --blocks 2 "
+        "--epochs 2 --rounds 2 --bins 2 --judged 4 --survivors 2 --batch_size 8",
+        ("students/*/model.safetensors",),
+    ),
+    # What is delivered hangs on the clock: that the command goes on and delivers is all that can be asked.
+    "compress": Case(
+        "compress --teacher {place}/teacher --data {place}/reviews.csv --output {out} --budget 1000ms,100MB "
+        "--students 2 --methods soft-targets --finals 1 --epochs 2 --hours 0.004 --check_teacher false --threads 1 "
+        "--training.per_device_train_batch_size 8 --training.disable_tqdm",
+        (),
+        interval=10**9,
+    ),
     "export": Case("export {place}/run --onnx --output {out} --threads 1 --data {place}/reviews.csv", ("model.onnx",)),
 }
 
@@ -109,7 +122,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             draw = random.Random(options.seed)
             moments = [draw.uniform(0, whole.seconds) for _ in range(options.moments)]
-            trials = {f"{moment:.2f} s": lambda moment=moment: bench.killed(moment, whole) for moment in moments}
+            trials = {
+                f"{number}, {moment:.2f} s": lambda moment=moment: bench.killed(moment, whole)
+                for number, moment in enumerate(moments, start=1)
+            }
         done = {}
         for name, trial in trials.items():
             done[name] = trial()

@@ -226,7 +226,12 @@ def check_limits(places: Mapping[str, str] | None = None, /, **options: Any) -> 
         value, (least, most) = options[name], LIMITS[name]
         if value is not None and not least <= value <= most:
             bound = f"at most {most}" if value > most else f"at least {least}"
-            raise ConfigError(f"--{name} must be {bound}, not {value}{(places or {}).get(name, '')}")
+            raise ConfigError(f"{as_option(name)} must be {bound}, not {value}{(places or {}).get(name, '')}")
+
+
+def as_option(name: str) -> str:
+    """max_length -> --max-length; those of the sections keep Python's names: --training.max_steps."""
+    return f"--{name if '.' in name else name.replace('_', '-')}"
 
 
 def flatten(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -308,10 +313,9 @@ def command_line(verb: str, options: Mapping[str, Any]) -> str:
     """`emdistill VERB --name value …`, values as a shell needs them, broken into lines that a shell takes as one."""
     lines = [f"emdistill {verb}"]
     for name, value in options.items():
-        option = name if "." in name else name.replace("_", "-")  # those of the sections are Python's names
         cut = plain(value)
         text = shlex.quote(cut if isinstance(cut, str) else json.dumps(cut))
-        word = f"--{option}={text}" if text.startswith("-") else f"--{option} {text}"
+        word = f"{as_option(name)}={text}" if text.startswith("-") else f"{as_option(name)} {text}"
         if len(lines[-1]) + 1 + len(word) > WIDTH:
             lines.append("   ")
         lines[-1] += f" {word}"

@@ -23,6 +23,7 @@ from emdistill.config import (
     FinetuneConfig,
     RunConfig,
     SharedSettings,
+    as_option,
     check_limits,
     flatten,
     read_yaml,
@@ -250,7 +251,7 @@ def _help_text(parser: OptionParser, name: str, description: str | None) -> str:
 
 
 def _written(action: argparse.Action) -> str:
-    return f"--{action.dest}" if action.option_strings else str(action.metavar)
+    return as_option(action.dest) if action.option_strings else str(action.metavar)
 
 
 def _has_method(target: Target) -> bool:
@@ -333,7 +334,9 @@ def _refuse_broken_texts(options: Mapping[str, Any], places: Places, parser: Arg
             try:
                 parse_yaml(value)
             except ValueError as error:
-                raise ConfigError(f"--{name}: {shown(value)} cannot be read{places.get(name, '')} ({error})") from None
+                raise ConfigError(
+                    f"{as_option(name)}: {shown(value)} cannot be read{places.get(name, '')} ({error})"
+                ) from None
 
 
 def _nested(options: Mapping[str, Any], parser: ArgumentParser) -> dict[str, Any]:
@@ -392,7 +395,7 @@ def explain(error: Exception, parser: ArgumentParser, places: Places, prefix: st
     if not match or types.get(match[1]) is None:
         return str(error)
     name = f"{prefix}{match[1]}"
-    return f"--{name} takes {_type_in_words(types[match[1]])}, not '{match[2].strip()}'{places.get(name, '')}"
+    return f"{as_option(name)} takes {_type_in_words(types[match[1]])}, not '{match[2].strip()}'{places.get(name, '')}"
 
 
 def _type_in_words(hint: Any) -> str:

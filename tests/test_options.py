@@ -159,7 +159,7 @@ def test_options_of_another_method_are_unknown(capsys) -> None:
     [
         (["--seed", "x"], ["--seed", "'x'"]),
         (["--seed=-1"], ["--seed", -1]),
-        (["--max-length", "0"], ["--max_length", 3, 0]),
+        (["--max-length", "0"], ["--max-length", 3, 0]),
         (["--method=bert-emd", "--objective.beta", "abc"], ["--objective.beta", "'abc'"]),
         (["--objective.schedule", "once"], ["--objective.schedule", "joint, two-phase", "'once'"]),
         (["--training.learning_rate", "abc"], ["--training.learning_rate", "'abc'"]),

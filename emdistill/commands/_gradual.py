@@ -27,13 +27,13 @@ def check_gradual(config: RunConfig) -> None:
     """Raise ConfigError where this student cannot be born so."""
     if student_kind(config.student) != "shape":
         raise ConfigError(
-            f"--student_birth gradual cuts a student of a shape, and --student {config.student} is none; "
+            f"--student-birth gradual cuts a student of a shape, and --student {config.student} is none; "
             "name layers x width: --student 4x312"
         )
     if config.embedding_rank is not None:
         raise ConfigError(
-            f"--embedding_rank {config.embedding_rank}: embeddings are factorised at birth, not after units have left; "
-            "leave it out, or choose --student_birth importance"
+            f"--embedding-rank {config.embedding_rank}: embeddings are factorised at birth, not after units have left; "
+            "leave it out, or choose --student-birth importance"
         )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from emdistill.commands._one_task import Asked
-from emdistill.config import RunConfig
+from emdistill.config import RunConfig, as_option
 from emdistill.data.mixture_file import Mixture, MixtureTask
 from emdistill.data.read import read_data
 from emdistill.data.teacher_answers import is_answers_file
@@ -101,7 +101,7 @@ def _outputs(asked: Asked, parts: HeadParts, max_length: int) -> TaskOutputs:
 def check_options(config: RunConfig) -> None:
     """Raise ConfigError for options that are one task's, or that several tasks do not go with."""
     usual = RunConfig(teacher="", output="")
-    given = [f"--{name}" for name in OF_A_TASK if getattr(config, name) != getattr(usual, name)]
+    given = [as_option(name) for name in OF_A_TASK if getattr(config, name) != getattr(usual, name)]
     if given:
         raise ConfigError(f"{', '.join(given)}: of several tasks, {config.data} says it for each; write it there")
     if process_count() > 1:

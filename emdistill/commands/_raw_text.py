@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from emdistill.config import NO_TEACHER, RunConfig
+from emdistill.config import NO_TEACHER, RunConfig, as_option
 from emdistill.console import say
 from emdistill.data.batches import MaskingCollator, padding_collator, text_encoder
 from emdistill.data.corpus import CorpusSplits, corpus_dataset
@@ -174,7 +174,7 @@ def _sample(text: CorpusSplits, collator: Collator) -> list[dict[str, Any]]:
 
 
 def _check_options(config: RunConfig) -> None:
-    given = [f"--{name}" for name in OF_A_TASK if getattr(config, name) is not None]
+    given = [as_option(name) for name in OF_A_TASK if getattr(config, name) is not None]
     if given:
         raise ConfigError(f"{', '.join(given)}: raw text (--task text) has no labels, pairs or columns; leave it out")
     if config.teacher == NO_TEACHER:
@@ -187,6 +187,6 @@ def _check_options(config: RunConfig) -> None:
         raise ConfigError(f"--teacher {config.teacher}: one teacher teaches on raw text (--task text); name one")
     if config.teacher_cache == "states":
         raise ConfigError(
-            "--teacher_cache states: the states of a whole raw text would fill the disk, and masks change from epoch "
+            "--teacher-cache states: the states of a whole raw text would fill the disk, and masks change from epoch "
             "to epoch; leave it out"
         )

@@ -107,7 +107,7 @@ def augment(
     if data is None and unlabelled is None:
         raise ConfigError("there is nothing to vary: name labelled rows with --data, or other text with --unlabelled")
     if unlabelled is not None and max_length is not None:
-        raise ConfigError("--max_length is for the teacher's labels, and with --unlabelled nothing is labelled")
+        raise ConfigError("--max-length is for the teacher's labels, and with --unlabelled nothing is labelled")
     # Variants of labelled rows say what they were made of and how: the same are not written again.
     reads = (data, dev, *map(str.strip, (unlabelled or "").split(",")))
     check_file(place, (".jsonl",), overwrite=overwrite or unlabelled is None, reads=reads)

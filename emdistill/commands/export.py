@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from emdistill.config import check_limits
+from emdistill.config import as_option, check_limits
 from emdistill.console import print_table, say
 from emdistill.errors import ConfigError
 from emdistill.files import folder_written_whole
@@ -117,7 +117,7 @@ def command(run: str, **options: Any) -> int:
 
 def _check_several(options: Mapping[str, str | None], limits: Limits) -> None:
     """Refuse what a student of several tasks is not exported with."""
-    if given := [f"--{name}" for name, value in options.items() if value is not None]:
+    if given := [as_option(name) for name, value in options.items() if value is not None]:
         raise ConfigError(f"{', '.join(given)}: of several tasks, the file of --data says it for each")
     if limits.max_drop_from_teacher is not None:
         raise ConfigError("--max-drop-from-teacher: several tasks have several teachers, which are not measured here")

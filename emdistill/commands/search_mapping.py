@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from emdistill.commands.distill import distill
-from emdistill.config import Birth, CacheChoice, RunConfig, check_limits
+from emdistill.config import Birth, CacheChoice, RunConfig, as_option, check_limits
 from emdistill.console import conclude, say, say_scores
 from emdistill.data.read import hold_out, read_data
 from emdistill.errors import ConfigError, Interrupted
@@ -175,7 +175,7 @@ def _tasks(teacher: str, data: str, task: str | None) -> list[dict[str, Any]]:
     lists = {"teacher": teacher.split(","), "data": data.split(",")} | ({"task": task.split(",")} if task else {})
     counts = {name: len(values) for name, values in lists.items()}
     if len(set(counts.values())) > 1:
-        numbers = ", ".join(f"--{name} {count}" for name, count in counts.items())
+        numbers = ", ".join(f"{as_option(name)} {count}" for name, count in counts.items())
         raise ConfigError(f"one teacher and one data set per task, separated by commas; these name: {numbers}")
     if counts["teacher"] > MOST_TASKS:
         raise ConfigError(f"{counts['teacher']} tasks: a search is scored on {MOST_TASKS} at most")
@@ -193,7 +193,7 @@ def _proxy(config: RunConfig, rows: int, score_rows: int) -> ProxyTask:
     name, available = data.task.name, len(data.train)
     if rows + score_rows > available:
         raise ConfigError(
-            f"{name} has {available} training rows, and --rows {rows} and --score_rows {score_rows} are "
+            f"{name} has {available} training rows, and --rows {rows} and --score-rows {score_rows} are "
             f"{rows + score_rows}: give fewer of either"
         )
     rest, scored = hold_out(data.train, data.task, score_rows / available, config.seed, score_rows)

@@ -312,7 +312,7 @@ class TokenBudgetSampler(_EpochSampler[list[int]]):
         if len(descending) and descending[0] > tokens:
             raise ConfigError(
                 f"--training.tokens_per_batch {tokens} is less than the longest sentence takes, {descending[0]}; "
-                "give at least that, or a smaller --max_length"
+                "give at least that, or a smaller --max-length"
             )
         self.bounds = [0]  # of the batches, whatever the order of sentences of one length
         while self.bounds[-1] < len(descending):

@@ -96,7 +96,7 @@ def corpus_dataset(
     room = max_length - len(encoder.start) - len(encoder.end)
     if room < SHORTEST_PIECE:
         least = max_length - room + SHORTEST_PIECE
-        raise ConfigError(f"--max_length {max_length} leaves {room} tokens for text; give at least {least}")
+        raise ConfigError(f"--max-length {max_length} leaves {room} tokens for text; give at least {least}")
     if rows is not None and rows < 2:
         raise ConfigError(f"a corpus needs at least 2 pieces, not {rows}")
     if not 0 <= held_out < 1:

@@ -178,7 +178,7 @@ class CacheFiles:
         if size > free - min(GIB, 0.05 * free):
             raise CacheError(
                 f"the teacher's outputs would take {size / GIB:.2f} GiB in {self.folder}, where {free / GIB:.2f} GiB "
-                "are free; cache the logits only: --teacher_cache logits, or in another folder: --teacher_cache_folder"
+                "are free; cache the logits only: --teacher-cache logits, or in another folder: --teacher-cache-folder"
             )
 
     def clear(self, parts: Collection[Part]) -> None:
@@ -203,7 +203,7 @@ class CacheFiles:
             if not np.isfinite(values).all():
                 raise CacheError(
                     f"{part}: example {row} has a value that is NaN or beyond the range of {part.dtype} "
-                    f"(±{np.finfo(part.dtype).max:.0f}); cache the logits only: --teacher_cache logits, or none"
+                    f"(±{np.finfo(part.dtype).max:.0f}); cache the logits only: --teacher-cache logits, or none"
                 )
             yield values
 

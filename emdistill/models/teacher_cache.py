@@ -128,7 +128,7 @@ def open_teacher_cache(
     except OSError as error:
         raise CacheError(
             f"the teacher's outputs cannot be kept in {folder}: {error}; "
-            "name another folder: --teacher_cache_folder, or cache less: --teacher_cache logits or none"
+            "name another folder: --teacher-cache-folder, or cache less: --teacher-cache logits or none"
         ) from error
 
 

@@ -61,7 +61,7 @@ def prune(encoder: Encoder, used: Counter[int], *, min_count: int = 1) -> tuple[
     model that reads ids otherwise than by its embedding table.
     """
     if min_count < 1:
-        raise ConfigError(f"--min_count must be at least 1, not {min_count}")
+        raise ConfigError(f"--min-count must be at least 1, not {min_count}")
     frequent = [id for id, count in used.items() if count >= min_count]
     ids_kept = kept_tokens(encoder.tokenizer, frequent, fixed=first_position(encoder.model))
     pruned = Encoder(prune_model(encoder.model, ids_kept), prune_tokenizer(encoder.tokenizer, ids_kept))

@@ -51,7 +51,7 @@ class SavedClassifier:
         check_limits(max_length=option)
         if option is not None and option > self.longest_text:
             raise ConfigError(
-                f"--max_length {option}: this encoder reads {self.longest_text} tokens at most; give that or less"
+                f"--max-length {option}: this encoder reads {self.longest_text} tokens at most; give that or less"
             )
         return option or min(self.reading.max_length, self.longest_text)
 

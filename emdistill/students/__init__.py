@@ -91,7 +91,7 @@ def make_student(
     """
     if birth == "gradual":
         raise ConfigError(
-            "--student_birth gradual is a training of its own: `emdistill distill` does it for one task, no mixture "
+            "--student-birth gradual is a training of its own: `emdistill distill` does it for one task, no mixture "
             "and no raw text; choose importance, random or fresh here"
         )
     sample = sample and cache(sample)
@@ -179,7 +179,7 @@ def _importance(request: StudentRequest, batches: list[dict[str, Tensor]]) -> Im
     if not batches:
         raise ConfigError(
             f"--student {request.spec}: the importance of the teacher's units is measured on a sample of texts; "
-            "give make_student one, or choose --student_birth random or fresh"
+            "give make_student one, or choose --student-birth random or fresh"
         )
     return taylor_importance(request.teacher, batches, seed=request.seed)
 
@@ -230,7 +230,7 @@ def _refuse_source(request: StudentRequest) -> None:
     if request.source is not None:
         raise ConfigError(
             f"--student {request.spec} keeps no layers, so it takes none from {request.source}; "
-            "leave out --student_source, or name layers: 3 or 1,3,5"
+            "leave out --student-source, or name layers: 3 or 1,3,5"
         )
 
 

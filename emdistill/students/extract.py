@@ -48,7 +48,7 @@ class ExtractionPlan:
 def check_part(teacher: PreTrainedModel, shape: StudentShape) -> None:
     """Raise ConfigError unless a student of `shape` can be cut out of the teacher."""
     whole = shape_of(teacher.config)
-    birth = "or start from fresh weights: --student_birth fresh"
+    birth = "or start from fresh weights: --student-birth fresh"
     sizes = f"no student of {shape} can be cut from a teacher of {whole} (layers x width x heads x feed-forward width)"
     if shape.layers > whole.layers or shape.width > whole.width or shape.feed_forward > whole.feed_forward:
         raise ConfigError(f"{sizes}: take a smaller one, {birth}")
@@ -155,7 +155,7 @@ def parameter_place(encoder: PreTrainedModel, name: str) -> ParameterPlace:
     if axes is None:
         raise ModelError(
             f"the units of {name} of this {type(encoder).__name__} are not known, so no student can be cut from it; "
-            "keep whole layers (--student 3), or start from fresh weights: --student_birth fresh"
+            "keep whole layers (--student 3), or start from fresh weights: --student-birth fresh"
         )
     if not _has_narrow_embeddings(encoder):
         axes = tuple(RESIDUAL if axis == EMBEDDING else axis for axis in axes)

@@ -72,13 +72,13 @@ def check_factorisable(student: PreTrainedModel, rank: int) -> None:
     """Raise ConfigError unless the encoder is a BERT whose tables can be `rank` wide."""
     if type(student) not in CLASSES:
         raise ConfigError(
-            f"--embedding_rank {rank}: the embeddings of this {type(student).__name__} cannot be factorised, only "
+            f"--embedding-rank {rank}: the embeddings of this {type(student).__name__} cannot be factorised, only "
             f"those of the family bert ({', '.join(kind.__name__ for kind in CLASSES)}); leave the option out"
         )
     width = student.config.hidden_size
     if not 2 <= rank <= width:
         raise ConfigError(
-            f"--embedding_rank {rank}: the embedding tables of a student of width {width} can be 2 to {width} wide; "
+            f"--embedding-rank {rank}: the embedding tables of a student of width {width} can be 2 to {width} wide; "
             f"try {max(2, width // 4)}"
         )
 

@@ -108,7 +108,7 @@ def taylor_importance(
                 total = apart.abs().sum(dim=0, dtype=torch.float64).cpu()
                 sums[kind, layer] = sums[kind, layer] + total if (kind, layer) in sums else total
     if not sums:
-        raise ConfigError("there is no text to score the teacher's units on; give some, or --student_birth random")
+        raise ConfigError("there is no text to score the teacher's units on; give some, or --student-birth random")
 
     def each_layer(*kinds: str) -> tuple[Tensor, ...]:
         return tuple(torch.stack([sums[kind, layer] for kind in kinds]).sum(dim=0) for layer in layers)

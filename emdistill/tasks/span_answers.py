@@ -181,7 +181,7 @@ class SpanAnswers(TaskKind):
             read = [Asked(reader, words, asked[row], texts[row], limit) for reader, asked, texts in sides]
             room = max_length - max(side.around for side in read)
             if room < 1:
-                raise ConfigError(f"--max_length {max_length}: a question leaves no room for the text that answers it")
+                raise ConfigError(f"--max-length {max_length}: a question leaves no room for the text that answers it")
             for window in windows([side.counts for side in read], room, round(OVERLAP * room)):
                 inputs, sequences, offsets = zip(*(side.window(window, room) for side in read), strict=True)
                 inputs[0][WINDOW] = list(window)

@@ -165,7 +165,7 @@ class Tagging(TaskKind):
     def features(self, rows: Mapping[str, list[Any]], readers: Sequence[Reader], max_length: int) -> list[Feature]:
         room = max_length - max(reader.special_tokens for reader in readers)
         if room < 1:
-            raise ConfigError(f"--max_length {max_length}: the special tokens of a text leave no room for its words")
+            raise ConfigError(f"--max-length {max_length}: the special tokens of a text leave no room for its words")
         pieces = [reader.encode(rows["text"]) for reader in readers]
         columns = zip(rows["words"], rows.get("label", [[]] * len(rows["text"])), *pieces, strict=True)
         features = []

@@ -90,9 +90,9 @@ class OpenTeacher(ABC):
         """The text without labels; raises ConfigError for a number of texts without any."""
         if config.unlabelled is None:
             if config.unlabelled_rows is not None:
-                raise ConfigError("--unlabelled_rows counts texts without labels; name their files with --unlabelled")
+                raise ConfigError("--unlabelled-rows counts texts without labels; name their files with --unlabelled")
             if config.labelled_share is not None:
-                raise ConfigError("--labelled_share is that beside texts without labels; name them with --unlabelled")
+                raise ConfigError("--labelled-share is that beside texts without labels; name them with --unlabelled")
             return None
         given, folder = Columns(config.text, config.text_pair), cache_folder(config)
         return unlabelled_text(config.unlabelled, task, given, folder, config.unlabelled_rows, self.answers)
@@ -174,7 +174,7 @@ class WithoutModel(OpenTeacher):
         if source is None:
             raise ConfigError(
                 f"--student {spec}: {self.why}, which has no layers to make a student of; name an encoder that gives "
-                "them, --student_source FOLDER, or that is the student, --student FOLDER"
+                "them, --student-source FOLDER, or that is the student, --student FOLDER"
             )
         return source
 

@@ -41,14 +41,14 @@ def teacher_weights(weights: str | None, names: list[str]) -> list[float]:
     try:
         numbers = [float(word) for word in weights.split(",")]
     except ValueError:
-        raise ConfigError(f"--teacher_weights {weights}: give numbers, separated by commas, as in 2,1") from None
+        raise ConfigError(f"--teacher-weights {weights}: give numbers, separated by commas, as in 2,1") from None
     if len(numbers) != len(names) or len(names) < 2:
         raise ConfigError(
-            f"--teacher_weights {weights}: {len(numbers)} weights, but {len(names)} teachers; several have one each"
+            f"--teacher-weights {weights}: {len(numbers)} weights, but {len(names)} teachers; several have one each"
         )
     if not all(0 < number < math.inf for number in numbers):
         raise ConfigError(
-            f"--teacher_weights {weights}: a weight is above 0 and finite; leave out whom it is to silence"
+            f"--teacher-weights {weights}: a weight is above 0 and finite; leave out whom it is to silence"
         )
     return numbers
 

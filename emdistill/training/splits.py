@@ -67,7 +67,7 @@ def check_max_length(max_length: int, *models: PreTrainedModel) -> None:
     """Raise ConfigError where an encoder has no positions for `max_length` tokens."""
     longest = min(longest_text(model) for model in models)
     if max_length > longest:
-        raise ConfigError(f"--max_length {max_length}: this encoder reads {longest} tokens at most; give that or less")
+        raise ConfigError(f"--max-length {max_length}: this encoder reads {longest} tokens at most; give that or less")
 
 
 def make_splits(

@@ -189,7 +189,7 @@ def test_what_answers_cannot_teach_is_refused(
 def test_the_student_needs_an_encoder(place: Any, given: Rows, answers: Any, tmp_path: Path, capsys: Any) -> None:
     words = place.distill("--output", str(tmp_path / "run"), f"--teacher={answers(given)}")
     assert main(words) == 2
-    assert not unnamed(capsys.readouterr().err, "--student 2", "answers.jsonl", "--student_source")
+    assert not unnamed(capsys.readouterr().err, "--student 2", "answers.jsonl", "--student-source")
     assert not (tmp_path / "run").exists()
     short = ["--training.max_steps=1", "--overwrite"]
     for spec in (f"--student={place.folder}/encoder", "--student=2x12x2x24"):
@@ -272,8 +272,9 @@ def test_predict_writes_logits_by_label(place: Any, given: Rows, tmp_path: Path)
     words = ["predict", "--model", f"{place.folder}/teacher", "--input", f"{place.folder}/new.csv"]
     assert main([*words, "--output", str(tmp_path / "out.csv"), "--logits"]) == 0
     with (tmp_path / "out.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert {json.dumps(json.loads(row["logits"])) for row in rows} <= {json.dumps(row["logits"]) for row in given}
+        rows = [json.loads(row["logits"]) for row in csv.DictReader(file)]
+    for row in rows:  # in other batches, so not to the last digit
+        assert any(row == pytest.approx(known["logits"], abs=1e-5) for known in given)
 
 
 def test_the_method_is_soft_targets_where_none_is_named(tmp_path: Path) -> None:

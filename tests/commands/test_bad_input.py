@@ -173,7 +173,7 @@ def test_a_teacher_near_chance_may_be_let_pass(place, tmp_path: Path) -> None:
         (["--text", "boddy"], ["'boddy'", "'body'"]),
         (["--teacher", "{tmp}/nowhere"], ["{tmp}/nowhere"]),
         (["--teacher", "{place}/reviews.csv"], ["{place}/reviews.csv"]),
-        (["--max-length", "1000"], ["--max_length 1000", "128"]),
+        (["--max-length", "1000"], ["--max-length 1000", "128"]),
         (["--objective.alpha", "2"], ["--objective.alpha", "2.0"]),
         (["--objective.beta", "-1", "--method", "bert-emd"], ["--objective.beta -1"]),
         (["--objective.beta", "0", "--objective.prediction", "0", "--method", "bert-emd"], ["ConfigError"]),
@@ -251,7 +251,7 @@ def test_a_length_without_positions_does_not_destroy_the_model_that_was_to_be_re
     save_encoder(tmp_path / "encoder", tiny_encoder("xlm-roberta", pad_token_id=1), tiny_tokenizer)
     words = ["--model", f"{tmp_path}/encoder", "--data", f"{place.folder}/reviews.csv", *place.reviews, "--overwrite"]
     assert main(["finetune", *words, "--output", f"{tmp_path}/teacher", "--max-length", "128"]) == 2
-    assert not unnamed(capsys.readouterr().err, "--max_length 128", 126)
+    assert not unnamed(capsys.readouterr().err, "--max-length 128", 126)
     assert contents(tmp_path / "teacher") == before
 
 

@@ -73,8 +73,8 @@ def test_no_cache_is_written_where_the_teacher_runs_anyway(place, tmp_path: Path
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["--teacher_cache", "all"], ["--teacher_cache", "none, logits, states", "'all'"]),
-        (["--teacher_cache_folder", "{place}/new.csv"], ["new.csv"]),
+        (["--teacher-cache", "all"], ["--teacher-cache", "none, logits, states", "'all'"]),
+        (["--teacher-cache-folder", "{place}/new.csv"], ["new.csv"]),
         (["--training.tokens_per_batch", "5"], ["--training.tokens_per_batch", 5]),
         (["--training.tokens_per_batch", "-1"], ["--training.tokens_per_batch", 0, -1]),
         (["--training.teacher_bf16", "maybe"], ["--training.teacher_bf16", "true", "false", "'maybe'"]),
@@ -87,7 +87,7 @@ def test_what_cannot_be_used_is_refused(place, tmp_path: Path, capsys, words: li
     err = capsys.readouterr().err
     assert not unnamed(err, *named)
     assert "Traceback" not in err
-    if "teacher_cache_folder" not in words[0]:
+    if "teacher-cache-folder" not in words[0]:
         assert not (tmp_path / "run").exists()
 
 

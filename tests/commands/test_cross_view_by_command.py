@@ -37,7 +37,7 @@ def words_of(place: Any, output: Path, more: str, *words: str) -> list[str]:
 def test_a_bilstm_teaches_itself(place: Any, more: str, tmp_path: Path, capsys: Any) -> None:
     run = tmp_path / "run"
     words = words_of(
-        place, run, more, "--training.num_train_epochs=2", "--keep_checkpoints", "--baselines=tfidf,labels"
+        place, run, more, "--training.num_train_epochs=2", "--keep-checkpoints", "--baselines=tfidf,labels"
     )
     assert main(words) == 0
     record, student = read_run(run), load_file(run / "student" / "model.safetensors")
@@ -82,7 +82,7 @@ def test_what_needs_a_teacher_is_refused_without_one(place: Any, more: str, tmp_
         distill(load_config(**options, method=method))
     with names(ConfigError, "--student bilstm"):
         distill(load_config(**options, method="cross-view"))
-    with names(ConfigError, "--teacher none", "--student_source"):
+    with names(ConfigError, "--teacher none", "--student-source"):
         distill(load_config(**options | {"student_source": None, "method": "hard-labels"}))
     with names(ConfigError, "--teacher none", "--data"):
         distill(load_config(**options | {"data": "", "unlabelled": more, "method": "cross-view"}))

@@ -241,7 +241,7 @@ def test_texts_are_cut_to_the_positions_of_the_family(
     source = write_rows(tmp_path / "in.jsonl", [{"text": "good " * 300}, {"text": "bad"}])
     assert predict_file(model, source, str(tmp_path / "out.jsonl")) == 2
     assert predict_file(model, source, str(tmp_path / "longest.jsonl"), max_length=longest) == 2
-    with names(ConfigError, f"--max_length {longest + 1}", longest):
+    with names(ConfigError, f"--max-length {longest + 1}", longest):
         predict_file(model, source, str(tmp_path / "longer.jsonl"), max_length=longest + 1)
 
 
@@ -409,8 +409,8 @@ def test_predict_reads_lines_of_text_and_json_with_other_columns_a_row(place, tm
         (["--output", "{tmp}/out.csv", "--input", "{tmp}/empty.csv"], ["empty.csv:2", "'body'"]),
         (["--output", "{tmp}/out.csv", "--input", "{tmp}/taken.csv"], ["taken.csv", "'prediction'"]),
         (["--output", "{tmp}/out.csv", "--model", "{tmp}/nix"], ["{tmp}/nix"]),
-        (["--output", "{tmp}/out.csv", "--batch-size", "0"], ["--batch_size"]),
-        (["--output", "{tmp}/out.csv", "--max-length", "1000"], ["--max_length 1000", "128"]),
+        (["--output", "{tmp}/out.csv", "--batch-size", "0"], ["--batch-size"]),
+        (["--output", "{tmp}/out.csv", "--max-length", "1000"], ["--max-length 1000", "128"]),
     ],
 )
 def test_predict_refuses_what_it_cannot_use(place, tmp_path: Path, capsys, words: list[str], named: list[str]) -> None:

@@ -53,8 +53,8 @@ def test_a_stop_changes_nothing(
 
 def test_what_cannot_be_born_so_is_refused(place: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, needed in (
-        (["--student=2"], ["--student_birth gradual", "--student 2"]),
-        (["--embedding-rank=4"], ["--embedding_rank 4"]),
+        (["--student=2"], ["--student-birth gradual", "--student 2"]),
+        (["--embedding-rank=4"], ["--embedding-rank 4"]),
         (["--student=9x16"], ["9x16x4x48"]),
     ):
         assert main(place.distill(*GRADUAL, *words, "--output", str(tmp_path / "run"))) != 0

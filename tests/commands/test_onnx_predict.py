@@ -82,7 +82,7 @@ def test_evaluate_scores_the_dev_set_of_a_task(place, exported: Path, capsys) ->
         (["--model", "{tmp}/alone/model.onnx"], ["{tmp}/alone", "config.json"]),
         (["--model", "{tmp}/text.onnx"], ["{tmp}", "config.json"]),
         (["--model", "{tmp}/nothing.onnx"], ["{tmp}/nothing.onnx"]),
-        (["--max-length", "1000"], ["--max_length 1000", "128"]),
+        (["--max-length", "1000"], ["--max-length 1000", "128"]),
         (["--text", "boddy"], ["'boddy'", "'body'"]),
     ],
 )

@@ -101,7 +101,7 @@ def test_only_a_model_is_overwritten(place, tmp_path: Path, capsys) -> None:
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["--min-count=0"], ["--min_count", "1", "0"]),
+        (["--min-count=0"], ["--min-count", "1", "0"]),
         (["--text=boddy"], ["'boddy'", "'body'"]),
         (["--data={place}/nix.csv"], ["{place}/nix.csv"]),
         (["--data={place}/SST-2"], ["{place}/SST-2", "--task sst2"]),

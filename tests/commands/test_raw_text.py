@@ -138,10 +138,10 @@ def test_a_run_is_replaced_when_asked_to(words, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--text-pair=other", "--text_pair"),
+        ("--text-pair=other", "--text-pair"),
         ("--kind=classification", "--kind"),
-        ("--teacher-cache=states", "--teacher_cache states"),
-        ("--max-length=5", "--max_length 5 leaves"),
+        ("--teacher-cache=states", "--teacher-cache states"),
+        ("--max-length=5", "--max-length 5 leaves"),
         ("--mapping=nothing", "nothing"),
     ],
 )

@@ -84,7 +84,7 @@ def test_a_kill_between_score_and_page_is_mended_by_resuming(
     assert whole.timings["training_seconds"] >= half.timings["training_seconds"] > 0
 
 
-THREE_EPOCHS = ("--training.num_train_epochs=3", "--keep_checkpoints")
+THREE_EPOCHS = ("--training.num_train_epochs=3", "--keep-checkpoints")
 
 
 @pytest.fixture(scope="module")

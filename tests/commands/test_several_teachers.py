@@ -111,17 +111,17 @@ def test_a_students_baselines_and_a_comparison_under_several(place: Any, second:
 @pytest.mark.parametrize(
     ("words", "tokens"),
     [
-        (["--teacher={first},{second}", "--teacher-weights=1"], ["--teacher_weights", 1, 2]),
-        (["--teacher={first},{second}", "--teacher-weights=1,0"], ["--teacher_weights", "1,0"]),
-        (["--teacher={first},{second}", "--teacher-weights=a,b"], ["--teacher_weights", "a,b"]),
-        (["--teacher={first}", "--teacher-weights=1"], ["--teacher_weights"]),
+        (["--teacher={first},{second}", "--teacher-weights=1"], ["--teacher-weights", 1, 2]),
+        (["--teacher={first},{second}", "--teacher-weights=1,0"], ["--teacher-weights", "1,0"]),
+        (["--teacher={first},{second}", "--teacher-weights=a,b"], ["--teacher-weights", "a,b"]),
+        (["--teacher={first}", "--teacher-weights=1"], ["--teacher-weights"]),
         (["--teacher={first},{first}.jsonl"], ["--teacher", "file of answers"]),
         (["--teacher={first},{other}"], ["bad", "fine"]),
         (["--teacher={first},{second}", "--task=text"], ["--teacher", "--task"]),
         (["--teacher={first},{second}", "--data="], ["--teacher", "--data"]),
         (["--teacher={first},{second}", "--head=mood"], ["--teacher", "--head", "mood"]),
-        (["--teacher=none", "--teacher-weights=1"], ["--teacher_weights"]),
-        (["--teacher={first}", "--labelled-share=0.5"], ["--labelled_share", "--unlabelled"]),
+        (["--teacher=none", "--teacher-weights=1"], ["--teacher-weights"]),
+        (["--teacher={first}", "--labelled-share=0.5"], ["--labelled-share", "--unlabelled"]),
     ],
 )
 def test_what_cannot_teach_together_is_refused(

@@ -144,8 +144,8 @@ def test_a_comparison_is_at_equal_steps(place: Any, more: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["--unlabelled_rows=5"], ["--unlabelled_rows", "--unlabelled"]),
-        (["--unlabelled={more}", "--unlabelled_rows=0"], ["--unlabelled_rows", 0, 1]),
+        (["--unlabelled-rows=5"], ["--unlabelled-rows", "--unlabelled"]),
+        (["--unlabelled={more}", "--unlabelled-rows=0"], ["--unlabelled-rows", 0, 1]),
         (["--unlabelled={more},{more}.txt"], ["more.jsonl.txt"]),
         (["--unlabelled={data}"], ["reviews.csv", 160, 0]),
         (["--unlabelled={more}", "--task=text"], ["--unlabelled", "--task"]),

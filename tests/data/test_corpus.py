@@ -350,7 +350,7 @@ def test_what_a_killed_run_leaves_does_not_pass_for_pieces(tmp_path: Path, monke
 
 def test_numbers_and_texts_that_make_no_pieces(tmp_path: Path) -> None:
     path = write(tmp_path, many_documents(30))
-    with names(ConfigError, "--max_length 9", 10):
+    with names(ConfigError, "--max-length 9", 10):
         splits(path, max_length=9)
     assert len(splits(path, max_length=10).train) > 60
     with names(ConfigError, 2, 1):

@@ -58,7 +58,7 @@ def test_a_list_alone_is_a_mixture(tmp_path: Path) -> None:
         ({"tasks": TWO, "orthogonality": 1}, ["orthogonality", "private"]),
         ({"tasks": TWO, "adversary": -1}, ["adversary"]),
         ({"tasks": [TWO[0], {**TWO[1], "weight": 0}]}, ["weights"]),
-        ({"tasks": [TWO[0], {**TWO[1], "labelled_share": 2}]}, ["--labelled_share", "2.0", "stars"]),
+        ({"tasks": [TWO[0], {**TWO[1], "labelled_share": 2}]}, ["--labelled-share", "2.0", "stars"]),
         ({"rows": 3}, ["tasks"]),
         ("tasks: [", ["YAML"]),
     ],

@@ -465,7 +465,7 @@ def test_what_does_not_fit_on_the_disk_is_refused(setting, monkeypatch):
     size = cache_bytes(setting.teacher.shape, 2, list(setting.examples["length"]), STATES)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 0, int(size / 0.95) - 10))
-    with names(CacheError, "0.00 GiB", setting.folder, "--teacher_cache logits", "--teacher_cache_folder"):
+    with names(CacheError, "0.00 GiB", setting.folder, "--teacher-cache logits", "--teacher-cache-folder"):
         setting.open(STATES)
     assert setting.files == []
     setting.check(setting.open())  # the logits fit
@@ -487,14 +487,14 @@ def test_a_disk_that_fills_up_is_an_error(setting, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with names(CacheError, "No space left on device", setting.folder, "--teacher_cache_folder"):
+    with names(CacheError, "No space left on device", setting.folder, "--teacher-cache-folder"):
         setting.open()
     assert setting.files == []
 
 
 def test_a_folder_that_is_a_file_is_refused(setting):
     setting.folder.write_text("no folder")
-    with names(CacheError, setting.folder, "--teacher_cache_folder"):
+    with names(CacheError, setting.folder, "--teacher-cache-folder"):
         setting.open()
 
 

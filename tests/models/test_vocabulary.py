@@ -328,7 +328,7 @@ def test_a_classifier_is_loaded_with_its_head_and_another_encoder_without(
 def test_a_count_below_one_is_refused(
     tiny_encoder: Callable[..., PreTrainedModel], tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    with names(ConfigError, "--min_count", 1, 0):
+    with names(ConfigError, "--min-count", 1, 0):
         prune(Encoder(tiny_encoder("bert"), tiny_tokenizer), used_tokens(tiny_tokenizer, CORPUS), min_count=0)
 
 

@@ -299,7 +299,7 @@ def test_data_of_another_task_is_refused(shipped: Any, tmp_path: Path) -> None:
     data.write_text("".join(json.dumps({**row, "c": 1.5 + n}) + "\n" for n, row in enumerate(rows)))
     with names(ModelError, folder, "classification", "regression"):
         evaluate_model(str(folder), str(data), kind="regression")
-    with names(ConfigError, "--max_length 129", 128):
+    with names(ConfigError, "--max-length 129", 128):
         predict_file(str(folder), str(data), str(tmp_path / "out.csv"), max_length=129)
 
 

@@ -96,7 +96,7 @@ def test_what_cannot_be_is_refused(tiny_encoder, tiny_tokenizer, tmp_path) -> No
     make_student("chain:af", tiny_encoder("electra"), tiny_tokenizer, labels=LABELS, birth="fresh")
     with names(ConfigError, "c2"):
         make_student("chain:ac2", tiny_encoder(), tiny_tokenizer, labels=LABELS)
-    with names(ConfigError, "--student_source"):
+    with names(ConfigError, "--student-source"):
         make_student("chain:acx24", tiny_encoder(), tiny_tokenizer, labels=LABELS, source=tmp_path)
 
 

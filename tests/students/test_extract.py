@@ -175,7 +175,7 @@ def test_an_unknown_parameter_is_refused(tiny_encoder):
         extract_student(teacher, 2, 24)
     teacher = tiny_encoder()
     teacher.gate = nn.Linear(32, 2)
-    with names(ModelError, "gate.weight", "--student_birth fresh"):
+    with names(ModelError, "gate.weight", "--student-birth fresh"):
         extract_student(teacher, 2, 24)
 
 
@@ -264,7 +264,7 @@ def test_a_bare_encoder_without_pooler_stays_without(tiny_encoder, tmp_path):
 def test_what_is_no_part_of_the_teacher_is_refused(tiny_encoder):
     teacher = tiny_encoder(layers=2)
     for shape in ((3, 16, 4, 64), (2, 64, 4, 64), (2, 16, 4, 65)):
-        with names(ConfigError, "x".join(map(str, shape)), "2x32x4x64", "--student_birth fresh"):
+        with names(ConfigError, "x".join(map(str, shape)), "2x32x4x64", "--student-birth fresh"):
             extract_student(teacher, *shape)
     with names(ConfigError, "2x16x8x64", "8 heads of 2", "4 heads of 8"):
         extract_student(teacher, 2, 16, 8, 64)

@@ -222,13 +222,13 @@ def test_students_without_a_task(tiny_encoder, tiny_tokenizer, tmp_path):
 
 def test_what_cannot_be_factorised(tiny_encoder, tiny_tokenizer, bert):
     for rank in (-1, 0, 1, 33):
-        with names(ConfigError, f"--embedding_rank {rank}", 2, 32, 8):
+        with names(ConfigError, f"--embedding-rank {rank}", 2, 32, 8):
             make_student("2", bert, tiny_tokenizer, labels=LABELS, embedding_rank=rank)
     for family in ("roberta", "distilbert", "electra"):
         teacher = tiny_encoder(family)
-        with names(ConfigError, "--embedding_rank 8", type(teacher).__name__, "bert"):
+        with names(ConfigError, "--embedding-rank 8", type(teacher).__name__, "bert"):
             make_student("1", teacher, tiny_tokenizer, labels=LABELS, embedding_rank=8)
-    with names(ConfigError, "--embedding_rank 8", "AlbertForSequenceClassification"):
+    with names(ConfigError, "--embedding-rank 8", "AlbertForSequenceClassification"):
         factorise_embeddings(factorise_embeddings(bert, 8), 8)
 
 

@@ -99,5 +99,5 @@ def test_units_leave_for_good(tiny_encoder):
 
 
 def test_a_birth_that_learns_is_no_birth_of_make_student(tiny_encoder, tiny_tokenizer):
-    with names(ConfigError, "--student_birth gradual"):
+    with names(ConfigError, "--student-birth gradual"):
         make_student("2x24", tiny_encoder(), tiny_tokenizer, labels=("no", "yes"), birth="gradual")

@@ -199,7 +199,7 @@ def test_no_more_than_the_asked_number_of_texts(tiny_encoder):
     first = {name: values[:1] for name, values in batch.items()}
     assert_same(taylor_importance(model, [batch, first], examples=4), taylor_importance(model, [first, batch]))
     assert_same(taylor_importance(model, [batch, first], examples=1), taylor_importance(model, [first]))
-    with names(ConfigError, "--student_birth random"):
+    with names(ConfigError, "--student-birth random"):
         taylor_importance(model, [])
 
 

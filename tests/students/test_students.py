@@ -181,7 +181,7 @@ def test_the_births_of_a_shape(tiny_encoder, tiny_tokenizer):
     cut = len(plans)
     assert born("fresh") not in {born("fresh", seed=2), born("random")}
     assert len(plans) == cut + 1  # of fresh students there is nothing to record
-    with names(ConfigError, "--student 2x24x4x40", "sample", "--student_birth random"):
+    with names(ConfigError, "--student 2x24x4x40", "sample", "--student-birth random"):
         born("importance", batches=None)
     with names(ModelError, 2, 3):
         make_student("2x24", teacher, tiny_tokenizer, labels=("a", "b", "c"), birth="random")
@@ -195,7 +195,7 @@ def test_a_student_larger_than_its_teacher_can_only_be_fresh(tiny_encoder, tiny_
 
     for birth in ("importance", "random"):
         for spec, sizes in (("3x24", "3x24x4x64"), ("2x48", "2x48x12x192")):
-            with names(ConfigError, sizes, "2x32x4x64", "--student_birth fresh"):
+            with names(ConfigError, sizes, "2x32x4x64", "--student-birth fresh"):
                 make_student(spec, teacher, tiny_tokenizer, labels=LABELS, birth=birth, sample=unread)
             student, _ = make_student(spec, teacher, tiny_tokenizer, labels=LABELS, birth="fresh")
             assert str(shape_of(student.config)) == sizes

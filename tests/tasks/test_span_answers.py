@@ -97,7 +97,7 @@ def test_a_question_is_cut_at_its_end(tiny_tokenizer: PreTrainedTokenizerBase) -
     (feature,) = tokenise(read, tiny_tokenizer, 10, OR_NONE).to_list()
     tokens = tiny_tokenizer.convert_ids_to_tokens(feature["input_ids"])
     assert tokens == ["[CLS]", "is", "it", "a", "good", "movie", "[SEP]", "the", "book", "[SEP]"]
-    with names(ConfigError, "--max_length", 4):
+    with names(ConfigError, "--max-length", 4):
         tokenise(read, tiny_tokenizer, 4, OR_NONE)
 
 

@@ -57,7 +57,7 @@ def test_positions_bound_the_length(tiny_encoder) -> None:
     bert, roberta = tiny_encoder("bert"), tiny_encoder("roberta", pad_token_id=1)
     assert (longest_text(bert), longest_text(roberta)) == (128, 126)
     check_max_length(126, bert, roberta)
-    with names(ConfigError, "--max_length", 127, 126):
+    with names(ConfigError, "--max-length", 127, 126):
         check_max_length(127, bert, roberta)
 
 

@@ -60,7 +60,7 @@ CAPABILITIES = {
     "keep": Capability("give a student some of its layers", "name a pretrained student: --student DIR"),
     "cut": Capability(
         "have a student cut out of it",
-        "keep whole layers (--student 3), or start from fresh weights: --student_birth fresh",
+        "keep whole layers (--student 3), or start from fresh weights: --student-birth fresh",
     ),
     "fresh": Capability("have a student of another shape", "name a pretrained student: --student DIR"),
     "export": Capability(

@@ -2,6 +2,7 @@
 
 import shlex
 
+from emdistill.config import as_option
 from emdistill.console import ReportRow, comparison_table, gap
 from emdistill.data.unlabelled import texts_kept
 from emdistill.errors import OutputError
@@ -116,7 +117,7 @@ def _rows(run: Distillation, gate: GateRecord | None, labels_only: Distillation 
 
 def _remarks(gate: GateRecord) -> list[str]:
     """The limits, what failed, and the notes."""
-    limits = [f"--{name.replace('_', '-')} {value:g}" for name, value in gate.limits.items() if value is not None]
+    limits = [f"{as_option(name)} {value:g}" for name, value in gate.limits.items() if value is not None]
     failures = [f"{name_of(name)}: {reason}" for name, reasons in gate.verdict.failures.items() for reason in reasons]
     return [*([f"limits: {' '.join(limits)}"] if limits else []), *failures, *gate.verdict.notes]
 
