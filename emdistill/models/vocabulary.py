@@ -26,9 +26,10 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emdistill.errors import ConfigError, ModelError, TokenizerError
-from emdistill.models.encoder import Source, load_classifier, load_encoder, load_tokenizer
+from emdistill.models.encoder import load_classifier, load_encoder, load_tokenizer
 from emdistill.models.families import family_of
 from emdistill.models.inputs import first_position, longest_text
+from emdistill.models.stored_config import Source
 from emdistill.models.tokenizer_rules import pieces_before_dead_ends, read_rules, renumber, spelling
 
 TEXTS_AT_ONCE = 1000

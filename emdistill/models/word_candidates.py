@@ -16,9 +16,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emdistill.errors import ModelError, TokenizerError
 from emdistill.models.arithmetic import fast_float32
-from emdistill.models.encoder import Source, load_encoder
+from emdistill.models.encoder import load_encoder
 from emdistill.models.inputs import longest_text, token_types
 from emdistill.models.masked_lm import has_masked_lm_head, masked_word_logits
+from emdistill.models.stored_config import Source
 from emdistill.states import NOT_MASKED
 
 CONTINUATION = "##"

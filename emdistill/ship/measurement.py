@@ -19,9 +19,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emdistill.data.batches import tokenise
 from emdistill.models.arithmetic import PRODUCTS, fast_float32, onednn_keeps_float32
-from emdistill.models.encoder import weight_parts
 from emdistill.models.multi_task import MultiTaskModel
 from emdistill.models.size import model_size
+from emdistill.models.stored_weights import weight_parts
 from emdistill.runs.gate_record import Machine, TimedCase, VariantRecord
 from emdistill.ship.footprint import Footprint, Runtime, measure_footprint
 from emdistill.ship.gate import BATCHES, LENGTHS, drop_error, logit_difference

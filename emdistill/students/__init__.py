@@ -13,8 +13,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from emdistill.config import HUB_ID, Birth
 from emdistill.errors import ConfigError, ModelError
 from emdistill.models.chain import WORD, read_operators
-from emdistill.models.encoder import Source, encoder_shape
+from emdistill.models.encoder import encoder_shape
 from emdistill.models.families import require
+from emdistill.models.stored_config import Source
 from emdistill.states import CLASSES, Predictions
 from emdistill.students.bag import bag_student
 from emdistill.students.bilstm import bilstm_student

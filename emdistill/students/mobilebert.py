@@ -20,9 +20,10 @@ from torch import Tensor
 from transformers import MobileBertConfig, PreTrainedModel
 
 from emdistill.errors import ConfigError
-from emdistill.models.encoder import class_with_head, encoder_shape
+from emdistill.models.encoder import encoder_shape
 from emdistill.models.families import family_of
 from emdistill.models.inputs import longest_text, token_types
+from emdistill.models.stored_config import class_with_head
 from emdistill.states import CLASSES, Predictions
 from emdistill.students.bilstm import embedding_table, main_directions
 from emdistill.students.shape import name_predictions

@@ -7,8 +7,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emdistill.errors import ModelError
-from emdistill.models.encoder import Source, load_classifier, load_encoder, load_tokenizer
+from emdistill.models.encoder import load_classifier, load_encoder, load_tokenizer
 from emdistill.models.masked_lm import has_masked_lm_head
+from emdistill.models.stored_config import Source
 from emdistill.states import CLASSES, Predictions
 
 

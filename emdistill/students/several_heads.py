@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from emdistill.models.encoder import class_with_head
 from emdistill.models.multi_task import MultiTaskModel, TaskOutputs, build_task_model, head_end, share
+from emdistill.models.stored_config import class_with_head
 from emdistill.models.task_head import LabelEmbedding, TaskHead
 
 

@@ -23,7 +23,8 @@ from emdistill.commands.evaluate import evaluate_model
 from emdistill.commands.predict import predict_file
 from emdistill.data.files import read_inputs
 from emdistill.errors import ConfigError, DataError, ModelError, OutputError
-from emdistill.models.encoder import load_classifier, load_tokenizer, name_outputs, save_student
+from emdistill.models.encoder import load_classifier, load_tokenizer, save_student
+from emdistill.models.stored_config import name_outputs
 from emdistill.runs.reading import recall_reading, remember_reading
 from emdistill.tasks import KINDS
 from emdistill.tasks.task import Task

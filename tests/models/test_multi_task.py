@@ -14,9 +14,10 @@ from transformers import AutoModel, PreTrainedModel
 from emdistill.errors import ModelError
 from emdistill.models import load_classifier
 from emdistill.models.capture import capture
-from emdistill.models.encoder import class_with_head, load_tasks, tasks_of
+from emdistill.models.encoder import load_tasks, tasks_of
 from emdistill.models.families import FAMILIES, family_of
 from emdistill.models.multi_task import MultiTaskModel, TaskOutputs, build_task_model, head_end
+from emdistill.models.stored_config import class_with_head
 from emdistill.models.task_head import HeadParts, TaskHead
 
 PARTS = {

@@ -18,7 +18,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from emdistill.commands.evaluate import evaluate_model
 from emdistill.commands.predict import predict_file
 from emdistill.errors import ConfigError, ModelError, TokenizerError
-from emdistill.models.encoder import name_outputs, save_student
+from emdistill.models.encoder import save_student
+from emdistill.models.stored_config import name_outputs
 from emdistill.runs.reading import Reading, remember_reading
 from emdistill.ship.onnx import OnnxClassifier, export_onnx, open_onnx
 from emdistill.ship.onnx_folder import (

@@ -1,0 +1,173 @@
+"""What a stored model's config.json says: read without code of its own, and refused where it cannot be used."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import transformers
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from emdistill.config import HUB_ID
+from emdistill.errors import ModelError, listing, shown
+from emdistill.models.families import FAMILIES
+from emdistill.models.multi_task import TaskOutputs, saved_tasks
+from emdistill.states import SEQUENCE
+from emdistill.tasks import KINDS
+from emdistill.values import read_values
+
+Source = str | Path
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+MOST_LABELS = 100_000
+NAMED_LOGITS = 'write there a name of its own for each logit, from 0 on: {"0": "negative", "1": "positive"}'
+UNQUANTISED = "its weights are quantised, and are read here in 16 bits or more; name the model that they were made from"
+CUSTOM_CODE = "custom code"  # in transformers' errors where a model brings its own
+CODE_OF_ITS_OWN = (
+    "brings code of its own (auto_map), which is never run here; name a model of one of transformers' own classes, or, "
+    "where those read its weights as well, take auto_map out of its .json files"
+)
+
+
+def local_folder(source: Source) -> Path | None:
+    """The folder that `source` names, or None for a hub id; raises ModelError for anything else."""
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.is_file():
+        raise ModelError(f"{source} is a file; name the folder of the encoder, which holds config.json")
+    if isinstance(source, Path) or not HUB_ID.fullmatch(source):
+        raise ModelError(f"there is no folder {source}; name a folder with an encoder in it, or a hub id")
+    return None
+
+
+def load_config(source: Source) -> PreTrainedConfig:
+    """The configuration of an encoder that can have a head; raises ModelError for adapters and for other models."""
+    folder = local_folder(source)
+    if adapters := [name for name in ADAPTER_FILES if folder is not None and (folder / name).is_file()]:
+        raise ModelError(
+            f"{source} holds adapters ({', '.join(adapters)}), which are not applied here; merge them into the weights "
+            "with PEFT's merge_and_unload(), and name the folder that save_pretrained() then writes"
+        )
+    if folder is not None and not (folder / "config.json").is_file():
+        inner = [path.parent.name for path in sorted(folder.glob("*/config.json"))]
+        mend = f"name a folder in it: {listing(inner)}" if inner else "name the folder that save_pretrained wrote"
+        raise ModelError(f"{source} holds no config.json, so no encoder; {mend}")
+    config = read_config(source)
+    if getattr(config, "quantization_config", None):
+        raise ModelError(f"{source}: config.json has a quantization_config: {UNQUANTISED}")
+    # Of the models that can classify sequences, those that can also fill masks are encoders.
+    classifies = type(config) in transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    known = config.model_type in FAMILIES or fills_masks(config)
+    if not (classifies and known) or config.is_encoder_decoder or getattr(config, "is_decoder", False):
+        raise ModelError(
+            f"{source} is a {config.model_type!r} model, no encoder with a sequence-classification head; "
+            f"supported families: {', '.join(FAMILIES)}"
+        )
+    return config
+
+
+def read_config(source: Source) -> PreTrainedConfig:
+    """The configuration as it is stored, of whatever model; raises ModelError for one that cannot be read."""
+    folder = local_folder(source)
+    place = source if folder is None else folder / "config.json"
+    names = _checked_labels(folder / "config.json") if folder is not None else {}
+    try:
+        config: PreTrainedConfig = transformers.AutoConfig.from_pretrained(folder or str(source), **safely(folder))
+    except Exception as error:  # a wrong value of some field raises whatever the config's own code raises
+        if CUSTOM_CODE in str(error):
+            raise ModelError(f"{place} {CODE_OF_ITS_OWN}") from None
+        if folder is None:
+            raise ModelError(f"{source} is neither a folder nor a model the hub can give: {error}") from error
+        raise ModelError(f"{place} cannot be used: {in_short(error)}") from error
+    if getattr(config, "auto_map", None):
+        raise ModelError(f"{place} {CODE_OF_ITS_OWN}")
+    if not isinstance(getattr(config, "emdistill", {}), dict):
+        raise ModelError(f"{place} cannot be used: its entry 'emdistill' is no object; copy it again")
+    if names:
+        config.id2label, config.label2id = names, {name: place for place, name in names.items()}
+    return config
+
+
+def stored_tasks(source: Source, config: PreTrainedConfig) -> dict[str, TaskOutputs]:
+    """Task -> what its head puts out, of a model with several; {} of one with one head."""
+    try:
+        return saved_tasks(config)
+    except ValueError as error:
+        raise ModelError(f"{source}: config.json cannot be used (emdistill.{error}); copy it again") from None
+
+
+def stored_head(config: PreTrainedConfig) -> str:
+    """The head (TaskKind.head) of a stored model; of one that no kind of task has, that of classes."""
+    named = config.architectures if isinstance(config.architectures, list) else []
+    heads = [str(name).partition("For")[2] for name in named]
+    return next((head for head in heads if any(head == kind.head for kind in KINDS.values())), SEQUENCE)
+
+
+def class_with_head(config: PreTrainedConfig, head: str) -> type[PreTrainedModel]:
+    """transformers' class for a configuration with a head (TaskKind.head); raises ModelError where it has none."""
+    mapping = getattr(transformers, f"AutoModelFor{head}")._model_mapping
+    if type(config) not in mapping:
+        raise ModelError(f"this is a {config.model_type!r} model, and transformers has no {head} head for it")
+    return cast(type[PreTrainedModel], mapping[type(config)])
+
+
+def name_outputs(config: PreTrainedConfig, *, labels: Sequence[str], problem_type: str) -> None:
+    """Write the label names (or one output without labels) and the kind of problem into `config`."""
+    config.num_labels = len(labels) or 1
+    if labels:
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {name: index for index, name in enumerate(labels)}
+    config.problem_type = problem_type  # type: ignore[assignment]
+
+
+def check_label_names(source: Source, config: PreTrainedConfig) -> None:
+    """Raise ModelError unless every logit has a name of its own, the same in id2label and in label2id."""
+    names: dict[Any, str | None] = dict(config.id2label or {})
+    numbered: object = config.label2id
+    places = {str(name): str(place) for name, place in numbered.items()} if isinstance(numbered, dict) else {}
+    otherwise = [name for place, name in names.items() if places.get(str(name), str(place)) != str(place)]
+    if otherwise and {*places} == {*map(str, names.values())}:
+        raise ModelError(
+            f"{source}: config.json says id2label {shown(names)} and label2id {shown(config.label2id)}, which number "
+            f"{otherwise[0]!r} differently; correct the one that is wrong"
+        )
+    different = {str(name) for name in names.values() if name not in (None, "")}
+    if sorted(names) != [*range(len(names))] or len(different) < len(names):
+        raise ModelError(f"{source}: config.json says id2label {shown(names)}; {NAMED_LOGITS}")
+
+
+def _checked_labels(path: Path) -> dict[int, str]:
+    """The labels where label2id alone names them, which transformers passes over; else {}.
+
+    Raises ModelError for a file that is no JSON, or whose labels transformers could not read or never end to name.
+    """
+    try:
+        content = read_values(path)
+    except ValueError as error:
+        raise ModelError(f"{path} cannot be used: {error}") from None
+    labels = content if isinstance(content, dict) else {}
+    count, names = labels.get("num_labels"), labels.get("id2label") or {}
+    if isinstance(count, int) and count > MOST_LABELS:
+        raise ModelError(f"{path} cannot be used: num_labels is {count}, and {MOST_LABELS:,} are the most")
+    if not isinstance(names, dict) or not all(map(str.isdecimal, names)):
+        raise ModelError(f"{path} cannot be used: id2label is {shown(names)}; {NAMED_LOGITS}")
+    numbered = labels.get("label2id")
+    if names or not isinstance(numbered, dict):
+        return {}
+    named = {place: name for name, place in numbered.items() if type(place) is int}
+    return dict(sorted(named.items())) if sorted(named) == [*range(len(numbered))] else {}
+
+
+def fills_masks(config: PreTrainedConfig) -> bool:
+    """Whether transformers has a masked-LM head for such a model, as it has for encoders."""
+    return type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING
+
+
+def safely(folder: Path | None) -> dict[str, Any]:
+    """Options of every from_pretrained: no remote code; no network for a folder."""
+    return {"trust_remote_code": False, "local_files_only": folder is not None}
+
+
+def in_short(error: Exception) -> str:
+    """The first line of another library's error; some bring a whole C++ stack."""
+    return f"{type(error).__name__}: {(str(error).strip() or 'no words').splitlines()[0][:300]}"
