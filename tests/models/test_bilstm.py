@@ -68,7 +68,7 @@ def test_own_answers_are_those_of_use_and_of_now(tiny_encoder) -> None:
     expected = student.eval()(**BATCH).logits
     student.train()
     states = teacher(BATCH)
-    assert torch.equal(states.logits, expected)
+    torch.testing.assert_close(states.logits, expected)  # without gradients other kernels may run
     assert not states.logits.requires_grad
     assert all(module.training for module in student.modules())
     assert not torch.equal(capture(student, BATCH, ()).logits, expected)  # dropout
