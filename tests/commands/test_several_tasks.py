@@ -326,7 +326,8 @@ def test_cached_teachers_teach_as_live_ones(folder: Path, tmp_path: Path) -> Non
         for cache in ("logits", "none")
     ]
     one, other = (load_tasks(place / "student").tensors() for place in places)
-    assert all(torch.allclose(one[name], other[name], atol=1e-5) for name in one)
+    for name, weights in one.items():  # Adam makes much of a gradient's last digits; a step is 1e-3
+        torch.testing.assert_close(other[name], weights, atol=2e-4, rtol=0)
 
 
 def test_one_teacher_of_several_tasks(folder: Path, finished: Path, tmp_path: Path) -> None:
