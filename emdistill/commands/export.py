@@ -68,8 +68,8 @@ def export(
         max_drop: most points (hundredths) of the task's first metric below the PyTorch student's.
         max_drop_from_teacher: most points below the teacher's.
         threads: CPU threads of every runtime; as many as PyTorch takes if not given.
-        weight_bits: of int8: 7 to serve on processors without int8 instructions (VNNI), where 8 overflows; if not
-            given 7 on such a one, else 8.
+        weight_bits: of int8: 7 to serve on processors without int8 instructions (VNNI), where 8 may overflow; if
+            not given 7 on such a one, else 8.
         overwrite: replace an export that stands in the output folder.
     """
     limits = Limits(max_latency_ms, max_size_mb, max_drop, max_drop_from_teacher)

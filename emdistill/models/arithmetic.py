@@ -14,7 +14,7 @@ FLOAT32_ERROR = 2e-6
 
 
 def has_bfloat16(device: torch.device | None = None) -> bool:
-    """Whether the processor has bfloat16 instructions; emulated, bfloat16 is up to 80 times slower than float32.
+    """Whether the processor has bfloat16 instructions; emulated, bfloat16 is many times slower than float32.
 
     device   the accelerator that is there if not given, else the CPU
     """

@@ -27,8 +27,8 @@ from emdistill.models.stored_config import (
     Source,
     check_label_names,
     class_with_head,
+    encoder_config,
     fills_masks,
-    load_config,
     local_folder,
     name_outputs,
     read_config,
@@ -76,7 +76,7 @@ def load_classifier(
     Raises ModelError: no such folder, no safetensors, a broken file, no encoder, no head, an unknown family that reads
     padding in its own way (check_padding).
     """
-    config = load_config(source)
+    config = encoder_config(source)
     tasks = stored_tasks(source, config)
     if tasks and problem_type is None:
         name = chosen_task([*tasks], task, source)
@@ -103,7 +103,7 @@ def load_classifier(
 
 def load_tasks(source: Source) -> MultiTaskModel:
     """Load an encoder with the heads of all its tasks, in float32 and eval mode; raises ModelError."""
-    config = load_config(source)
+    config = encoder_config(source)
     if not (tasks := stored_tasks(source, config)):
         raise ModelError(f"{source} has one head, and not several")
     return MultiTaskModel(_task_models(source, config, tasks), tasks)
@@ -111,7 +111,7 @@ def load_tasks(source: Source) -> MultiTaskModel:
 
 def tasks_of(source: Source) -> tuple[str, ...]:
     """The names of a model's heads where it has several, else (); raises ModelError for what is no encoder."""
-    return tuple(stored_tasks(source, load_config(source)))
+    return tuple(stored_tasks(source, encoder_config(source)))
 
 
 def head_of(model: nn.Module) -> str:
@@ -133,7 +133,7 @@ def load_encoder(source: Source) -> PreTrainedModel:
     Else the bare encoder, with its pooler where one is stored. Nothing in it is fresh, and torch's random state stays.
     Raises ModelError: no such folder, no safetensors, a broken file, no encoder.
     """
-    config = load_config(source)
+    config = encoder_config(source)
     with torch.random.fork_rng(devices=[]):  # absent weights are drawn before they are known to be absent
         with_head = transformers.AutoModelForMaskedLM if fills_masks(config) else transformers.AutoModel
         model, absent = load_weights(with_head, source, config)

@@ -40,7 +40,7 @@ def local_folder(source: Source) -> Path | None:
     return None
 
 
-def load_config(source: Source) -> PreTrainedConfig:
+def encoder_config(source: Source) -> PreTrainedConfig:
     """The configuration of an encoder that can have a head; raises ModelError for adapters and for other models."""
     folder = local_folder(source)
     if adapters := [name for name in ADAPTER_FILES if folder is not None and (folder / name).is_file()]:
