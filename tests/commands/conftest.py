@@ -94,7 +94,7 @@ def exported(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def quick_export(place: Place, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def quick_export(place: Place, exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Little is timed, no process is started to load a model, and the student of `place` is traced only once."""
     monkeypatch.setattr(export_module, "measure_latencies", partial(export_module.measure_latencies, seconds=0.0))
     monkeypatch.setattr(export_module, "onednn_note", lambda *_, **__: None)
@@ -105,7 +105,7 @@ def quick_export(place: Place, monkeypatch: pytest.MonkeyPatch, request: pytest.
 
     def export(model: PreTrainedModel, path: Path, **options: Any) -> None:
         if fingerprint(model) == student:
-            shutil.copyfile(request.getfixturevalue("exported") / MODEL, path)
+            shutil.copyfile(exported / MODEL, path)  # made before anything here is replaced
         else:
             trace(model, path, **options)
 
