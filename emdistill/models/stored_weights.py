@@ -120,7 +120,7 @@ def _check_layers_read(source: Source, model: PreTrainedModel, unread: Iterable[
 def _check_sizes(folder: Path, auto_class: Any, config: PreTrainedConfig) -> None:
     """Raise ModelError for a config.json whose model is much larger than its weights: making it would never end.
 
-    And for weights in less than 16 bits, which are no numbers without their scales.
+    And for weights in less than 16 bits, which are no numbers without their scales, and for tables without a row.
     """
     shapes: list[list[int]] = []
     for file in weight_parts(folder) or [folder / WEIGHTS]:
@@ -130,6 +130,8 @@ def _check_sizes(folder: Path, auto_class: Any, config: PreTrainedConfig) -> Non
                 shapes.append(part.get_shape())
                 if part.get_dtype().startswith(QUANTISED):
                     raise ModelError(f"{file}: {name} is stored as {part.get_dtype()}: {UNQUANTISED}")
+                if 0 in shapes[-1]:
+                    raise ModelError(f"{file}: {name} has no numbers (its sizes are {shapes[-1]}); copy the model again")
     stored = sum(map(math.prod, shapes))
     repeated = {name: getattr(config, name, 0) for name in REPEATED}
     if too_many := {name: count for name, count in repeated.items() if count > max(len(shapes), FEW)}:

@@ -208,6 +208,18 @@ def test_quantised_weights_are_refused(tiny_encoder, tmp_path, dtype):
         load_classifier(tmp_path)
 
 
+def test_a_table_without_a_row_is_refused(tiny_encoder, tmp_path):
+    """config.json and weights agree, and every look into the table fails."""
+    tiny_encoder(layers=1).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text()) | {"type_vocab_size": 0}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    table = "bert.embeddings.token_type_embeddings.weight"
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file(weights | {table: weights[table][:0].contiguous()}, tmp_path / "model.safetensors")
+    with names(ModelError, tmp_path / "model.safetensors", table):
+        load_classifier(tmp_path)
+
+
 def test_a_quantised_checkpoint_is_refused_by_its_config(tiny_encoder, tmp_path):
     tiny_encoder(layers=1).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text()) | {"quantization_config": {"quant_method": "gptq"}}
