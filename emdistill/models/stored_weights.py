@@ -131,7 +131,7 @@ def _check_sizes(folder: Path, auto_class: Any, config: PreTrainedConfig) -> Non
                 if part.get_dtype().startswith(QUANTISED):
                     raise ModelError(f"{file}: {name} is stored as {part.get_dtype()}: {UNQUANTISED}")
                 if 0 in shapes[-1]:
-                    raise ModelError(f"{file}: {name} has no numbers (its sizes are {shapes[-1]}); copy the model again")
+                    raise ModelError(f"{file}: {name} has no numbers ({shapes[-1]}); copy the model again")
     stored = sum(map(math.prod, shapes))
     repeated = {name: getattr(config, name, 0) for name in REPEATED}
     if too_many := {name: count for name, count in repeated.items() if count > max(len(shapes), FEW)}:
