@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 # The label of a row without a class, and of a position that is not masked: of neither anything is learned, as in torch.
@@ -109,6 +110,11 @@ class EncoderStates:
     keys: tuple[Tensor | None, ...] = ()
     values: tuple[Tensor | None, ...] = ()
     features: tuple[Tensor | None, ...] = ()
+
+
+def precise(state: Tensor) -> Tensor:
+    """In float32, or float64 where it is."""
+    return state if state.dtype == torch.float64 else state.float()
 
 
 def labels_of_answers(batch: Mapping[str, Tensor]) -> Tensor:

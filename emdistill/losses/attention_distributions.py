@@ -7,8 +7,8 @@ from torch import Tensor
 from emdistill.errors import ConfigError
 from emdistill.losses.distributions import Divergence, divergence, log_distributions, targets
 from emdistill.losses.layers import CostOptions
-from emdistill.losses.pairs import Side, costs_of_pairs, precise
-from emdistill.states import EncoderStates, constants
+from emdistill.losses.pairs import Side, costs_of_pairs
+from emdistill.states import EncoderStates, constants, precise
 
 NAMES: dict[Divergence, str] = {"kl": "attention_kl", "cross-entropy": "attention_ce"}
 
@@ -57,11 +57,10 @@ class AttentionDistributionCosts:
         )
 
 
-def check_heads(student: int, teacher: int) -> None:
-    """Raise ConfigError where distributions of these many heads are to be compared head by head."""
+def check_heads(student: int, teacher: int, mend: str = "take --method minilm, which needs no equal heads") -> None:
+    """Raise ConfigError where attention of these many heads is to be compared head by head; `mend` says how else."""
     if student != teacher:
         raise ConfigError(
-            f"the student has {student} attention heads and the teacher {teacher}, and attention distributions are "
-            "compared head by head; take --method minilm, whose relations need no equal heads, --objective.heads mean "
-            "of matched-layers or mobilebert, or leave attention out: --objective.attention 0 of minilm-v1"
+            f"the student has {student} attention heads and the teacher {teacher}, and attention is compared head by "
+            f"head; {mend}"
         )

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from emdistill.errors import ConfigError
 
-FIRST_STEPS = 10  # measured at each of them, for norms change fast there
+FIRST = 10  # measurements: at each step until there are so many, for norms change fast there
 LARGEST_FACTOR = 1e4  # of a term that hardly pulls; one that does not pull at all would get an infinite one
 LEAST_NORM = 1e-12
 REFERENCE = "reference"
@@ -26,11 +26,12 @@ class GradientBalance(nn.Module):
     each            one factor per term; it blows up a term whose gradient is small because it is nearly learned
     R               ‖∇ of the weighted sum of all other terms‖; where there are none, the geometric mean of the norms
                     that r is divided by (so that one factor for all is 1)
-    norm_steps      norms are measured at the first ten optimizer steps, then at every so many
+    norm_steps      norms are measured until there are ten measurements, then at every so many optimizer steps
     norm_smoothing  ν of the running geometric mean of the norms: log G ← ν log G + (1 − ν) log G_new, the plain mean
                     of the logs as long as there are fewer than 1 / (1 − ν) measurements
     ∇ is over the student's weights. Factors are constants for the gradient, 1 before the first measurement, at most
-    10⁴. Buffers log_norms [factors + 1], R's last, and measurements.
+    10⁴. Where a norm is 0, as that of labels in a batch without any, or not finite, as in a batch that is left out,
+    there is no measurement. Buffers log_norms [factors + 1], R's last, and measurements.
     Raises ConfigError for settings out of range.
     """
 
@@ -52,12 +53,15 @@ class GradientBalance(nn.Module):
         self.norm_steps = norm_steps
         self.norm_smoothing = norm_smoothing
         self._measured_at = -1
+        self._first = True  # whether it still measures at each step, by what `measurements` was when last looked at
         self.register_buffer("log_norms", torch.zeros(len(self.groups) + 1))
         self.register_buffer("measurements", torch.zeros(()))
 
     def due(self, step: int) -> bool:
         """Whether norms are to be measured at this optimizer step; once, however many batches it accumulates."""
-        return step != self._measured_at and (step < FIRST_STEPS or step % self.norm_steps == 0)
+        if self._first:  # later an accelerator need not be asked, and waited for, at every step
+            self._first = bool(self.measurements < FIRST)
+        return step != self._measured_at and (self._first or step % self.norm_steps == 0)
 
     def parts(self, terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> dict[str, Tensor]:
         """What is to be measured: the weighted mean of each group's terms; the weighted sum of the others, if any."""
@@ -71,10 +75,11 @@ class GradientBalance(nn.Module):
 
     @torch.no_grad()
     def note(self, step: int, norms: Mapping[str, float]) -> None:
-        """Take the norms of `parts` into the running means."""
-        logs = [math.log(max(norms[name], LEAST_NORM)) for name in self.groups]
-        reference = norms.get(REFERENCE)
-        logs.append(sum(logs) / len(logs) if reference is None else math.log(max(reference, LEAST_NORM)))
+        """Take the norms of `parts` into the running means, unless one of them is no measure."""
+        if not all(LEAST_NORM < norm < math.inf for norm in norms.values()):
+            return
+        logs = [math.log(norms[name]) for name in self.groups]
+        logs.append(math.log(norms[REFERENCE]) if REFERENCE in norms else sum(logs) / len(logs))
         self.measurements += 1
         self.log_norms.lerp_(
             self.log_norms.new_tensor(logs), torch.clamp(1 / self.measurements, min=1 - self.norm_smoothing)

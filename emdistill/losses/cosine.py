@@ -3,13 +3,12 @@
 from collections.abc import Collection, Sequence
 from typing import Unpack
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
 from emdistill.losses.layers import CostOptions
 from emdistill.mapping import Pair, layer_costs
-from emdistill.states import EncoderStates, constants
+from emdistill.states import EncoderStates, constants, precise
 
 
 class CosineCosts:
@@ -51,9 +50,8 @@ def _directions(layers: Sequence[Tensor | None], mask: Tensor, numbers: Collecti
     padding = (mask == 0)[..., None]
 
     def direction(state: Tensor) -> Tensor:
-        precise = state if state.dtype == torch.float64 else state.float()
         # Zero, because what padding holds would enter the gradient of the division.
-        return functional.normalize(precise.masked_fill(padding, 0), dim=-1)
+        return functional.normalize(precise(state).masked_fill(padding, 0), dim=-1)
 
     return [
         None if layer is None or (numbers is not None and number not in numbers) else direction(layer)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from emdistill.errors import ConfigError
 from emdistill.losses.loss import Loss, logits_of
 from emdistill.models.bilstm import first_and_last, greatest
+from emdistill.processes import shared_count
 from emdistill.states import ANSWERS, NO_ANSWER, NO_CLASS, EncoderShape, EncoderStates, labels_of_answers
 
 # View -> how many answers further on the answer stands that it is to give.
@@ -57,7 +58,7 @@ class CrossView(Loss):
             answers, targeted = answers[learned[targeted]], targeted[learned[targeted]]
             log_predictions = head(_seen(view, states[answers])).log_softmax(dim=-1)
             total = total - (targets[targeted] * log_predictions).sum()
-        return {"views": total / len(targets)}
+        return {"views": total / shared_count(targets.new_tensor(len(targets)))}
 
     def extra_repr(self) -> str:
         return "labelled rows too" if self.labelled else ""

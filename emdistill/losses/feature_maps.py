@@ -8,8 +8,9 @@ from torch.nn import functional
 
 from emdistill.errors import ConfigError
 from emdistill.losses.layers import CostOptions
-from emdistill.losses.pairs import Side, costs_of_pairs, precise
-from emdistill.states import EncoderStates, constants
+from emdistill.losses.pairs import Side, costs_of_pairs
+from emdistill.processes import shared_count
+from emdistill.states import EncoderStates, constants, precise
 
 EPSILON = 1e-12  # of the LayerNorm, as in the released code
 Part = Literal["maps", "means", "variances"]
@@ -54,7 +55,7 @@ class FeatureMapCosts:
     def __call__(self, student: EncoderStates, teacher: EncoderStates, **options: Unpack[CostOptions]) -> Tensor:
         """As every LayerCosts; there is no compiled kernel, so that `compiled` changes nothing."""
         padding = (student.mask == 0)[..., None]
-        count = (~padding).sum().clamp(min=1)
+        count = shared_count((~padding).sum()).clamp(min=1)
         part, difference = PARTS[self.part]
 
         def prepare(states: Tensor) -> Tensor:

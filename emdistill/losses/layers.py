@@ -92,25 +92,29 @@ class LayerLoss(Loss):
     def host_inputs(self, costs: Tensor) -> list[Tensor]:
         """What `terms` reads on the CPU; in training mode the batch's costs are remembered first."""
         if self.cost_memory and self.training:
-            self.remembered_costs.lerp_(costs.detach().to(self.remembered_costs), 1 - self.cost_memory)
-            self.remembered_share.lerp_(torch.ones_like(self.remembered_share), 1 - self.cost_memory)
+            # Of a batch whose costs are not finite, and which may be left out, nothing is remembered.
+            share = (1 - self.cost_memory) * costs.detach().isfinite().all()
+            self.remembered_costs.lerp_(costs.detach().nan_to_num(0, 0, 0).to(self.remembered_costs), share)
+            self.remembered_share.lerp_(torch.ones_like(self.remembered_share), share)
         return self.mapping.host_inputs(self._deciding(costs).detach())
 
     def _deciding(self, costs: Tensor) -> Tensor:
-        """The costs that a flow is drawn from."""
+        """The costs that a flow is drawn from; those of the batch where they are not finite, for `terms` to find."""
         if not self.cost_memory:
             return costs
-        return torch.where(self.remembered_share > 0, self.remembered_costs / self.remembered_share, costs.detach())
+        remembers = (self.remembered_share > 0) & costs.detach().isfinite().all()
+        return torch.where(remembers, self.remembered_costs / self.remembered_share, costs.detach())
 
     def terms(self, costs: Tensor, host: Sequence[Tensor]) -> dict[str, Tensor]:
         """The loss, given the copies of `host_inputs`."""
-        for values in host:
+        deciding = self._deciding(costs)
+        here = [] if host or self.mapping.pairs is not None or costs.device.type != "cpu" else [deciding]
+        for values in [*host, *here]:
             if values.ndim == costs.ndim and not torch.isfinite(values).all():
                 wrong = [
                     kind.name for kind, matrix in zip(self.costs, values, strict=True) if not matrix.isfinite().all()
                 ]
                 raise TrainingError(f"the layer costs of {', '.join(wrong)} are NaN or infinite")
-        deciding = self._deciding(costs)
         if self.mapping.differentiable:
             flows = self.mapping.flow(deciding, host)
         else:

@@ -3,11 +3,10 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from emdistill.errors import CaptureError
-from emdistill.states import EncoderStates
+from emdistill.states import EncoderStates, precise
 
 # A logit of the teacher at or below this stands for an answer that cannot be given, as at padding.
 IMPOSSIBLE = -1e4
@@ -45,7 +44,7 @@ def logits_of(states: EncoderStates) -> Tensor:
             "this encoder has no head, so it gives no logits to learn from; load it with "
             "AutoModelForSequenceClassification, or leave out the losses that read predictions"
         )
-    return states.logits if states.logits.dtype == torch.float64 else states.logits.float()
+    return precise(states.logits)
 
 
 def impossible(teacher: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from emdistill.losses.layers import CostOptions
-from emdistill.losses.pairs import Side, costs_of_pairs, precise, share_of_texts
-from emdistill.states import EncoderStates, constants
+from emdistill.losses.pairs import Side, costs_of_pairs, share_of_texts
+from emdistill.states import EncoderStates, constants, precise
 
 
 class NeuronSelectivityCosts:

@@ -69,11 +69,6 @@ def _recorded(side: str, kind: str, layers: Layers, numbers: Collection[int]) ->
     return chosen
 
 
-def precise(state: Tensor) -> Tensor:
-    """In float32, or float64 where it is."""
-    return state if state.dtype == torch.float64 else state.float()
-
-
 def share_of_texts(tokens: Tensor) -> Tensor:
     """1/texts for each text that has a token, else 0: [B], float64, of bool [B, L]."""
     there = tokens.any(dim=1).double()

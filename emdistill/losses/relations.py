@@ -10,9 +10,9 @@ from torch import Tensor
 from emdistill.errors import ConfigError
 from emdistill.losses.distributions import divergence, log_distributions, targets
 from emdistill.losses.layers import CostOptions
-from emdistill.losses.pairs import Side, costs_of_pairs, precise
+from emdistill.losses.pairs import Side, costs_of_pairs
 from emdistill.mapping import Pair
-from emdistill.states import EncoderStates, constants
+from emdistill.states import EncoderStates, constants, precise
 
 RELATIONS = ("queries", "keys", "values")
 

@@ -28,7 +28,7 @@ class SoftTargets(Loss):
     spread       of softmax: a τ per answer around T; None: τ = T
     unmasked_share  on raw text, the share of the tokens that are not masked whose answers count too
     Classes whose logit is at most -10⁴ on the teacher's side, as padded positions of a span's ends, cannot be the
-    answer: they take part in nothing. A score may be that low.
+    answer: the student learns that they have no probability; squared differences leave them out. A score may be as low.
     Raises ConfigError for settings out of range, and for a spread of answers that are no choice of classes.
     Source: Hinton et al., 2015, section 2; the released BERT-EMD code averages over classes too. Squared: Ba and
     Caruana, NIPS 2014, equation 3, there halved.

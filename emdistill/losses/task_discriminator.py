@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from emdistill.errors import CaptureError
 from emdistill.losses.loss import Loss
-from emdistill.states import TASK, EncoderStates
+from emdistill.states import TASK, EncoderStates, precise
 
 
 class TaskDiscriminator(Loss):
@@ -35,7 +35,7 @@ class TaskDiscriminator(Loss):
         shared = next(iter(student.features), None)
         if shared is None:
             raise CaptureError("the task discriminator reads the features of a head, and none were captured")
-        features = shared if shared.dtype == torch.float64 else shared.float()
+        features = precise(shared)
         if features.ndim == 3:  # of each token: the mean of a text's
             weights = student.mask[..., None].to(features.dtype)
             features = (features * weights).sum(dim=1) / weights.sum(dim=1)

@@ -81,12 +81,11 @@ def learned_plan(net: PriceNet, costs: Tensor, student_weights: Tensor, teacher_
     """The transport problem as the net prices it; differentiable in all three.
 
     costs [..., M, N], student_weights [..., M] and teacher_weights [..., N], both of sum 1; the net
-    computes in float32, the flow is float64.
+    computes in float32, the flow is float64, cost and prices are of the costs' type.
     """
-    costs, student, teacher = (values.float() for values in (costs, student_weights, teacher_weights))
-    mean = costs.mean(dim=(-2, -1), keepdim=True)
+    mean = costs.double().mean(dim=(-2, -1), keepdim=True)
     scale = torch.where(mean > 0, mean, 1)
-    scaled = costs / scale
+    scaled, student, teacher = (costs / scale).float(), student_weights.float(), teacher_weights.float()
     student, teacher = student.expand(scaled.shape[:-1]), teacher.expand(*scaled.shape[:-2], -1)
     columns = (scaled - net(scaled, student, teacher)[..., :, None]).amin(dim=-2)
     rows = (scaled - columns[..., None, :]).amin(dim=-1)  # no price of a row can be higher beside these
@@ -96,7 +95,8 @@ def learned_plan(net: PriceNet, costs: Tensor, student_weights: Tensor, teacher_
     near = student[..., :, None] * teacher[..., None, :] * (SHARPNESS * gains).exp()
     flow = with_exact_marginals(near / near.sum(dim=(-2, -1), keepdim=True), student, teacher)
     unit = scale[..., 0]
-    return LearnedPlan(cost * unit[..., 0], flow, rows * unit, columns * unit)
+    cost, rows, columns = cost * unit[..., 0], rows * unit, columns * unit
+    return LearnedPlan(cost.to(costs.dtype), flow, rows.to(costs.dtype), columns.to(costs.dtype))
 
 
 @cache

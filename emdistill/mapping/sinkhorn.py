@@ -96,8 +96,8 @@ def sinkhorn_plan(
     if missed.device.type == "cpu" and (most := float(missed.max())) > CONVERGED:
         warnings.warn(
             f"Sinkhorn's steps at epsilon={epsilon:g} ended before the optimum: the plan's masses missed those asked "
-            f"for by {most:.1e} and were put right, so its cost is above the least; take a larger epsilon, or exact "
-            "transport (--mapping emd, solve_transport)",
+            f"for by {most:.1e} and were put right, so its cost is above the least; take exact transport (--mapping "
+            "emd, solve_transport), or a larger epsilon in Python",
             NotConvergedWarning,
             stacklevel=2,
         )

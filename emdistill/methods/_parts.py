@@ -17,6 +17,7 @@ from emdistill.losses import (
     SoftTargets,
     StandardisedLogits,
 )
+from emdistill.losses.attention_distributions import check_heads
 from emdistill.losses.layers import LayerCosts
 from emdistill.losses.projection import Projection, ProjectionKind
 from emdistill.mapping import MAPPINGS, FixedMapping, LayerMapping, MappingAmong, make_mapping
@@ -89,11 +90,9 @@ def layer_losses(
     """
     kinds: list[LayerCosts] = []
     if "attention_scores" in weights:
-        if heads == "equal" and student.heads != teacher.heads:
-            raise ConfigError(
-                f"the student has {student.heads} attention heads and the teacher {teacher.heads}: choose "
-                f"--objective.heads mean or match, or switch the term off with --objective.attention_scores 0"
-            )
+        if heads == "equal":
+            instead = "take --objective.heads mean or match, or leave them out: --objective.attention_scores 0"
+            check_heads(student.heads, teacher.heads, instead)
         kinds.append(AttentionScoreCosts(heads, scale))
     if "hidden_states" in weights:
         kinds.append(HiddenStateCosts(scale))

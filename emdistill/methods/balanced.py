@@ -60,7 +60,7 @@ def balanced(
             gradient (each-norm), or fixed.
         layer_ratio: how hard the layer terms pull, as a multiple of the predictions' pull, or their weight (fixed); 0
             switches them off.
-        norm_steps: gradient norms are measured at the first ten steps, then at every so many.
+        norm_steps: gradient norms are measured until there are ten measurements, then at every so many steps.
         norm_smoothing: share of the old gradient norms kept at each measurement, 0 to 1.
         schedule: joint; two-phase (layers first, then the predictions alone); or fade (the layers' weight falls to 0).
         intermediate_share: share of the epochs that the first phase of two-phase gets.

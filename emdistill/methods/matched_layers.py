@@ -90,8 +90,8 @@ def matched_layers(
     }  # fmt: skip
     check_factors(given)
     weights = {name: factor for name, factor in given.items() if factor > 0}
-    if heads == "equal" and BY_HEAD & weights.keys():
-        check_heads(student.heads, teacher.heads)
+    if heads == "equal" and (by_head := sorted(BY_HEAD & weights.keys())):
+        check_heads(student.heads, teacher.heads, f"take --objective.heads mean, or leave out {', '.join(by_head)}")
     losses: list[Loss] = []
     if chosen := [kinds[name]() for name in weights if name in kinds]:
         losses += [

@@ -48,10 +48,12 @@ def minilm_v1(
     weights = {name: factor for name, factor in factors.items() if factor > 0}
     kinds: list[LayerCosts] = []
     if "attention_kl" in weights:
-        check_heads(student.heads, teacher.heads)
+        instead = "take --method minilm, whose relations need no equal heads, or --objective.attention 0"
+        check_heads(student.heads, teacher.heads, instead)
         kinds.append(AttentionDistributionCosts())
     if "relations" in weights:
-        kinds.append(RelationCosts(relation_heads or math.gcd(student.heads, teacher.heads), ("values",)))
+        count = math.gcd(student.heads, teacher.heads) if relation_heads is None else relation_heads
+        kinds.append(RelationCosts(count, ("values",)))
     losses: list[Loss] = []
     if kinds:
         losses.append(LayerLoss(kinds, mapping_of(kinds, mapping, student, teacher), layer_mass=1))

@@ -94,7 +94,7 @@ def _attention(
 ) -> AttentionDistributionCosts:
     heads = heads or ("equal" if student.heads == teacher.heads else "mean")
     if heads == "equal":
-        check_heads(student.heads, teacher.heads)
+        check_heads(student.heads, teacher.heads, "take --objective.heads mean")
     return AttentionDistributionCosts("kl", heads)
 
 

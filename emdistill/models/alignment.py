@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from emdistill.models.capture import OF_LAYERS, field_of
-from emdistill.states import NO_WORD, TEACHERS, WORDS_OF_TOKENS, EncoderStates
+from emdistill.states import NO_WORD, TEACHERS, WORDS_OF_TOKENS, EncoderStates, precise
 
 # Where a token stands: the part of its input, counted in reading order, and its first and last character there. Texts
 # are parts 1 and 3; special tokens have parts of their own: before, between and behind them.
@@ -99,11 +99,11 @@ def _mean_of_tokens(shares: Tensor, apart: Tensor) -> Callable[[Tensor | None], 
         if state is None:
             return None
         with torch.autocast(state.device.type, enabled=False):
-            precise = state if state.dtype == torch.float64 else state.float()
-            weights = shares.to(precise.dtype)
+            exact = precise(state)
+            weights = shares.to(exact.dtype)
             if state.ndim == 3:
-                return weights @ precise.masked_fill(apart[..., None], 0)
+                return weights @ exact.masked_fill(apart[..., None], 0)
             weights, pairs = weights[:, None], (apart[:, :, None] | apart[:, None, :])[:, None]
-            return weights @ precise.masked_fill(pairs, 0) @ weights.transpose(-1, -2)
+            return weights @ exact.masked_fill(pairs, 0) @ weights.transpose(-1, -2)
 
     return mean

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from emdistill.models.teacher import Teacher, TeacherSource
-from emdistill.states import EncoderShape, EncoderStates, Link
+from emdistill.states import EncoderShape, EncoderStates, Link, precise
 
 
 @dataclass(frozen=True)
@@ -71,16 +71,16 @@ def mean_answers(logits: Sequence[Tensor], weights: Sequence[float], link: Link)
     Source: Hinton et al., 2015, section 3, of an ensemble by the arithmetic mean of its members' predictions.
     """
     shares = [weight / sum(weights) for weight in weights]
-    precise = [each if each.dtype == torch.float64 else each.float() for each in logits]
+    exact = [precise(each) for each in logits]
     if link == "identity":
-        return torch.stack([share * each for share, each in zip(shares, precise, strict=True)]).sum(dim=0)
+        return torch.stack([share * each for share, each in zip(shares, exact, strict=True)]).sum(dim=0)
 
     def log_mean(logs: Sequence[Tensor]) -> Tensor:
         weighted = [each + math.log(share) for share, each in zip(shares, logs, strict=True)]
         return torch.stack(weighted).logsumexp(dim=0)
 
     if link == "softmax":
-        return log_mean([each.log_softmax(dim=-1) for each in precise])
-    sides = ([functional.logsigmoid(sign * each) for each in precise] for sign in (1, -1))
+        return log_mean([each.log_softmax(dim=-1) for each in exact])
+    sides = ([functional.logsigmoid(sign * each) for each in exact] for sign in (1, -1))
     yes, no = (log_mean(logs) for logs in sides)
     return yes - no

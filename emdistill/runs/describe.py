@@ -37,8 +37,9 @@ def file_hashes(data: TaskData) -> dict[str, str]:
 
 
 def describe_model(model: PreTrainedModel, cut_out: Sequence[dict[str, Any]] = ()) -> ModelRecord:
-    """A model's size and shape."""
-    return ModelRecord(parameter_count(model), model_size(model), encoder_shape(model), tuple(cut_out))
+    """A model's size, shape and family."""
+    size = parameter_count(model), model_size(model)
+    return ModelRecord(*size, encoder_shape(model), tuple(cut_out), model.config.model_type)
 
 
 def describe_arithmetic(arguments: DistillationArguments) -> dict[str, Any]:

@@ -25,12 +25,16 @@ Record = TypeVar("Record")
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """A model's size and shape. cut_out: the teacher's layers and heads that a student was cut from, if it was."""
+    """A model's size, shape and family (its config's model_type; '' in records of before).
+
+    cut_out: the teacher's layers and heads that a student was cut from, if it was.
+    """
 
     parameters: int
     bytes: int
     shape: EncoderShape
     cut_out: tuple[dict[str, Any], ...] = ()
+    family: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

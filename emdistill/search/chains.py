@@ -40,7 +40,8 @@ class Limit:
 
     def allows(self, cost: ChainCost) -> bool:
         """Whether a student of this cost keeps the limit."""
-        return cost.parameters <= (self.parameters or math.inf) and cost.milliseconds <= (self.milliseconds or math.inf)
+        most = [math.inf if limit is None else limit for limit in (self.parameters, self.milliseconds)]
+        return cost.parameters <= most[0] and cost.milliseconds <= most[1]
 
     def __str__(self) -> str:
         parts = [f"{self.parameters / 1e6:g}M"] if self.parameters is not None else []

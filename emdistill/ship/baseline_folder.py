@@ -19,7 +19,7 @@ from emdistill.baselines import Fitted
 from emdistill.baselines.linear import LinearHead
 from emdistill.baselines.tfidf import TfidfFeatures, cosine, open_tfidf, shared_words, vectorizers
 from emdistill.baselines.vectors import VectorFeatures, open_vectors, word_means
-from emdistill.ship.onnx_folder import CONFIG, EXAMPLE
+from emdistill.ship.onnx_folder import CONFIG, EXAMPLE, GIVEN
 from emdistill.tasks.task import Task
 
 HEAD = "head.npz"
@@ -67,6 +67,7 @@ import numpy as np
 folder = Path(__file__).resolve().parent
 config = json.loads((folder / "{CONFIG}").read_text(encoding="utf-8"))
 head = LinearHead(**np.load(folder / "{HEAD}"))
+{GIVEN[task.text_pair is not None]}
 texts, pairs = {texts}
 for text, logits in zip(texts, head({parts[-1].__name__}(folder)(texts, pairs))):
     print(*(f"{{name}}={{value:.4f}}" for name, value in zip(config["labels"] or ["score"], logits)), text, sep="\\t")

@@ -43,7 +43,12 @@ def measure_footprint(
     inputs             one batch, as lists: input_ids, attention_mask and what else the model reads, each [B, L]
     A process that fails leaves its figures out, with a note: the others are worth having.
     """
-    order = {"runtime": runtime, "model": str(model), "tokenizer": str(tokenizer), "inputs": inputs, "threads": threads}
+    from emdistill.models.families import FAMILIES  # not above, for this file is the fresh process too
+
+    order = {
+        "runtime": runtime, "model": str(model), "tokenizer": str(tokenizer), "inputs": inputs, "threads": threads,
+        "brought": [name for name, family in FAMILIES.items() if family.brought],
+    }  # fmt: skip
     done = subprocess.run(
         # -P: the folder of this file is no place to import from; its onnx.py would hide the package of that name.
         [sys.executable, "-P", __file__],
@@ -88,7 +93,7 @@ def _load_torch(order: dict[str, Any]) -> tuple[float, Callable[[], object]]:
     torch.set_num_threads(order["threads"])
     families: Any = transformers
     family = PreTrainedConfig.get_config_dict(order["model"])[0].get("model_type")
-    if family in ("bilstm", "bag", "chain"):  # whoever loads one imports it too
+    if family in order["brought"]:  # whoever loads one imports it too
         families = importlib.import_module(f"emdistill.models.{family}")
         families.register()
     # The family's module is imported only when its class is looked up.

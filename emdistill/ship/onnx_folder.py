@@ -228,6 +228,11 @@ ANSWERS: dict[Link, str] = {
 
 
 # Annotations are not evaluated, so that what they name need not be there.
+# Whether an example.py was given sentences, or whole pairs of them; else it says how it is used.
+GIVEN = {
+    False: "sys.argv[1:] or sys.exit(__doc__)",
+    True: "sys.argv[2:] and len(sys.argv) % 2 or sys.exit(__doc__)",
+}
 FOR_SOURCES = """from __future__ import annotations
 import json, math, re, sys, unicodedata
 from dataclasses import dataclass
@@ -260,7 +265,7 @@ for row in logits[0] if logits.ndim == 3 else logits:
 
 
 def _example(kind: TaskKind, *, pairs: bool) -> str:
-    texts, how = ("[*zip(sys.argv[1::2], sys.argv[2::2])]", "*text") if pairs else ("sys.argv[1:]", "text")
+    texts, how = ("zip(sys.argv[1::2], sys.argv[2::2])", "*text") if pairs else ("sys.argv[1:]", "text")
     usage = '"a sentence" "its partner" …' if pairs else '"a sentence" "another" …'
     if kind.one_answer:
         answers = f"""    encoded = tokenizer.encode({how})
@@ -282,7 +287,8 @@ config = json.loads((folder / "{CONFIG}").read_text(encoding="utf-8"))
 tokenizer = Tokenizer.from_file(str(folder / "{TOKENIZER}"))  # cuts and pads as the model was trained
 session = InferenceSession(str(folder / config["model"]), providers=["CPUExecutionProvider"])
 inputs = {{"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}}
+{GIVEN[pairs]}
 # One by one: on a CPU padding costs more than batches gain.
-for text in {texts} or sys.exit(__doc__):
+for text in {texts}:
 {answers}
 '''

@@ -11,6 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from emdistill.config import as_command, folder_name, plain, source_name, source_names
 from emdistill.console import ReportRow, Table, cell, comparison_table
+from emdistill.models.families import FAMILIES
 from emdistill.runs.distillation import Distillation
 from emdistill.runs.gate_record import GateRecord
 from emdistill.runs.record import RunRecord
@@ -142,9 +143,16 @@ def _card(template: str, run: Distillation, front: Mapping[str, Any], **values: 
         name=folder_name(run.options.output),
         teacher=source_names(run.options.teacher),
         method=method,
+        brought=_brought(run),
         command=as_command("distill", run.record.config),
         **values,
     )
+
+
+def _brought(run: Distillation) -> str:
+    """The name of the student's family, where it is emdistill that brings it to transformers; else ''."""
+    family = FAMILIES.get(run.student.family)
+    return family.name if family is not None and family.brought else ""
 
 
 def _text(value: Any) -> str:

@@ -21,7 +21,8 @@ def verdict(record: BaselineRecord) -> str:
     faster = _times(_ratio(record.teacher, student))
     if faster and not (best and _shown(rivals[best]) < 0):
         clauses.append(("" if clauses else f"the {record.student_name} is ") + f"{faster} faster than the teacher")
-    sentence = " and ".join(clauses) or "no baseline is as fast as the student"
+    nobody = "no baseline is as fast as the student" if rivals else "no baseline could be computed"
+    sentence = " and ".join(clauses) or nobody
     if best_dear:
         title, points = TITLES.get(best_dear, best_dear), -(rivals[best_dear].lead or 0.0)
         slower = f"{_times(_slowness(record, best_dear))} slower"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from emdistill.errors import ConfigError
 from emdistill.losses import GradientBalance, Loss, Objective
-from emdistill.losses.balance import FIRST_STEPS, LARGEST_FACTOR
+from emdistill.losses.balance import FIRST, LARGEST_FACTOR
 from emdistill.losses.schedule import SCHEDULES
 from emdistill.states import EncoderStates
 from emdistill.training.gradient_norms import gradient_norms
@@ -111,7 +111,7 @@ def test_it_measures_at_the_first_steps_and_then_at_every_so_many_once_each() ->
             before = balance.measurements.item()
             terms_at(objective, student, step)
             measured += [step] * int(balance.measurements.item() - before)
-    assert measured == [*range(FIRST_STEPS), 14, 21, 28]
+    assert measured == [*range(FIRST), 14, 21, 28]
     objective.eval()
     terms_at(objective, student, 35)
     assert balance.measurements.item() == len(measured)
@@ -123,11 +123,29 @@ def test_without_norms_and_before_the_first_the_factors_are_1() -> None:
     assert objective(STATES, STATES, {})[1] == plain(STATES, STATES, {})[1]
 
 
-@pytest.mark.parametrize("norms", [{"layers": 0.0, "reference": 1.0}, {"layers": 0.0}, {"layers": 1.0, "reference": 0}])
-def test_terms_that_do_not_pull_leave_the_factors_finite(norms: dict[str, float]) -> None:
+@pytest.mark.parametrize("wrong", [0.0, math.nan, math.inf])
+@pytest.mark.parametrize("part", ["layers", "reference"])
+def test_norms_that_are_none_leave_no_trace(part: str, wrong: float) -> None:
+    """A batch without labels has no reference, and one that is left out may have any norm."""
     balance = GradientBalance(["layers"])
-    balance.note(0, norms)
-    assert 0 <= balance.factors()["layers"].item() <= LARGEST_FACTOR * 1.001
+    balance.note(0, {"layers": 2.0, "reference": 6.0})
+    before = {name: value.clone() for name, value in balance.state_dict().items()}
+    balance.note(1, {"layers": 2.0, "reference": 6.0} | {part: wrong})
+    assert all(torch.equal(value, before[name]) for name, value in balance.state_dict().items())
+    assert balance.due(1)  # the next batch of the step may have better ones
+
+
+def test_a_term_that_hardly_pulls_gets_no_boundless_factor() -> None:
+    balance = GradientBalance(["layers"])
+    balance.note(0, {"layers": 1e-9, "reference": 1.0})
+    assert balance.factors()["layers"].item() == pytest.approx(LARGEST_FACTOR)
+
+
+def test_one_of_several_tasks_is_measured_whenever_its_batches_come() -> None:
+    objective, student = toy(balance := GradientBalance(["layers"]), {"layers": 1.0, "answers": 1.0})
+    for step in range(11, 61, 2):
+        terms_at(objective, student, step)
+    assert balance.measurements.item() == FIRST
 
 
 def test_it_goes_on_from_its_state() -> None:

@@ -5,9 +5,16 @@ import torch
 from encoder_states import leaves, random_states
 from messages import names
 
-from emdistill.errors import ConfigError
+from emdistill.errors import ConfigError, TrainingError
 from emdistill.losses import AttentionScoreCosts, HiddenStateCosts, LayerLoss
-from emdistill.mapping import EmdMapping, SinkhornMapping, UnbalancedMapping, solve_transport
+from emdistill.mapping import (
+    EmdMapping,
+    LayerMapping,
+    SinkhornMapping,
+    UnbalancedMapping,
+    solve_transport,
+)
+from emdistill.mapping.learned import LearnedMapping
 from emdistill.states import EncoderShape, EncoderStates
 
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
@@ -19,6 +26,14 @@ def drawn(layers: int, seed: int) -> EncoderStates:
 
 def batches(count: int, start: int = 0) -> list[tuple[EncoderStates, EncoderStates]]:
     return [(drawn(2, seed), drawn(3, 100 + seed)) for seed in range(start, start + count)]
+
+
+def drawn_with_nan() -> tuple[EncoderStates, EncoderStates]:
+    student, teacher = drawn(2, 7), drawn(3, 107)
+    first = student.hidden[0]
+    assert first is not None
+    first.data[0, 0, 0] = float("nan")
+    return student, teacher
 
 
 def remembering(memory: float = 0.8) -> LayerLoss:
@@ -71,6 +86,18 @@ def test_any_mapping_may_remember(mapping: UnbalancedMapping | SinkhornMapping) 
         (term,) = loss(student, teacher, {}).values()
         term.backward()
         assert all(torch.isfinite(layer.grad).all() for layer in student.hidden)
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.5])
+@pytest.mark.parametrize("mapping", [EmdMapping, UnbalancedMapping, SinkhornMapping, LearnedMapping])
+def test_a_batch_that_is_not_finite_leaves_no_trace(mapping: type[LayerMapping], memory: float) -> None:
+    """It may be left out: what comes after it is as if it had not been."""
+    loss, unharmed = (LayerLoss([HiddenStateCosts()], mapping(2, 3), cost_memory=memory) for _ in range(2))
+    (first, second), (student, teacher) = batches(2), drawn_with_nan()
+    assert loss(*first, {}) == unharmed(*first, {})
+    with names(TrainingError, "hidden_states"):
+        loss(student, teacher, {})
+    assert loss(*second, {}) == unharmed(*second, {})
 
 
 def test_without_memory_there_is_no_state_and_nonsense_is_refused() -> None:

@@ -77,6 +77,13 @@ def test_the_order_of_layers_does_not_matter() -> None:
     torch.testing.assert_close(turned.flow, plan.flow[:, rows][:, :, columns], atol=1e-5, rtol=1e-4)
 
 
+def test_costs_beyond_float32_are_priced_too() -> None:
+    costs, student, teacher = problem(4, 5, seed=5, count=1)
+    huge, plan = (learned_plan(price_net(), costs.double() * by, student, teacher) for by in (1e300, 1.0))
+    torch.testing.assert_close(huge.flow, plan.flow)
+    torch.testing.assert_close(huge.cost / 1e300, plan.cost)
+
+
 def test_layer_weights_descend_towards_layers_that_are_cheap_and_keep_their_floor() -> None:
     mapping = LearnedMapping(3, 4, weights="descent", step=0.5, weight_floor=0.02)
     costs = torch.ones(3, 4)

@@ -83,6 +83,7 @@ def test_limits_are_read() -> None:
     assert read_limits("16M/8ms, 14.5M,5ms,any") == [
         Limit(16_000_000, 8.0), Limit(14_500_000), Limit(None, 5.0), Limit()
     ]  # fmt: skip
+    assert not read_limits("0.0000004M")[0].allows(ChainCost(1, 1.0))  # rounded to 0, which is a limit too
     assert [str(limit) for limit in read_limits("16M/8ms,5ms,any")] == ["16M/8ms", "5ms", "any"]
     for wrong in ("16", "M", "8 s", "-1M", "1M/2M", "0ms"):
         with names(ConfigError, f"--limits {wrong}"):

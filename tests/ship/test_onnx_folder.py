@@ -165,8 +165,9 @@ def test_the_example_runs_without_torch_and_says_what_pytorch_says(shipped: Any,
     assert len((folder / "example.py").read_text().splitlines()) <= 20
 
 
-def test_the_example_says_what_it_needs(shipped: Any) -> None:
-    command = [sys.executable, shipped[2] / "example.py", "a text without its partner"]
+@pytest.mark.parametrize("texts", [[], ["a text without its partner"], ["a text", "its partner", "without one"]])
+def test_the_example_says_what_it_needs(shipped: Any, texts: list[str]) -> None:
+    command = [sys.executable, shipped[2] / "example.py", *texts]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert not unnamed(done.stderr, "python example.py", "its partner")

@@ -132,6 +132,20 @@ def test_no_name_leaves_its_place(tmp_path: Path) -> None:
     assert front_matter(card)["model-index"][0]["results"][0]["dataset"]["name"] == "``\n---"
 
 
+@pytest.mark.parametrize("family", ["bert", "bilstm", "bag", "chain"])
+@pytest.mark.parametrize("make", [student_card, text_card])
+def test_a_family_that_emdistill_brings_is_said_to_need_it(
+    tmp_path: Path, family: str, make: Callable[[Distillation], str]
+) -> None:
+    run = distillation(tmp_path / "run")
+    record = read_record(run.folder)
+    record["student"]["family"] = family
+    write_record(run.folder, record)
+    card = make(read_distillation(run.folder))
+    assert ("import emdistill.models" in card) == (family != "bert")
+    assert ("plain transformers" in card) == (family == "bert")
+
+
 @pytest.mark.parametrize("pairs", [False, True])
 @pytest.mark.parametrize("link", ["softmax", "sigmoid", "identity"])
 def test_the_snippet_runs_as_it_stands(

@@ -38,6 +38,12 @@ def record(**baselines: ModelRow) -> BaselineRecord:
     )  # fmt: skip
 
 
+def test_where_no_baseline_could_be_computed_none_is_said_to_be_slow() -> None:
+    slow_student = replace(record(static=ModelRow(problem="no package")), teacher=row(0.85, 10.0))
+    assert "computed" in verdict(slow_student)
+    assert "as fast as" not in verdict(slow_student)
+
+
 @pytest.mark.parametrize(
     ("baselines", "named", "absent"),
     [

@@ -4,6 +4,7 @@ from emdistill.models.families.family import Family
 
 BAG = Family(
     name="Bag",
+    brought=True,
     without={
         "hidden": "it has no layers",
         "attention": "it has no layers",

@@ -4,6 +4,7 @@ from emdistill.models.families.family import Family
 
 BILSTM = Family(
     name="BiLSTM",
+    brought=True,
     layers="layers.*",
     without={
         "attention": "it has none",

@@ -14,6 +14,7 @@ def _keep(config: Any, layers: Sequence[int]) -> tuple[int, ...]:
 
 CHAIN = Family(
     name="Chain",
+    brought=True,
     layers="operators.*",
     outside=BERT.outside,
     masked_lm=BERT.masked_lm,

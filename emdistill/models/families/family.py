@@ -93,6 +93,7 @@ class Family:
     keep             writes the layers to keep into a config (keep_layers); raises ModelError for those that cannot be
     keeps_first      whether the first layer is unlike the others and stays in its place
     put_right        changes a model that is loaded, in place, so that a text's states do not depend on its padding
+    brought          whether it is emdistill that brings it to transformers (models/), and must be installed to load one
     rotary           whether queries and keys are rotated in pairs, so that heads have an even number of neurons
     without          what the family does not carry: capability (CAPABILITIES) -> reason
     """
@@ -111,6 +112,7 @@ class Family:
     keep: Callable[[PreTrainedConfig, Sequence[int]], tuple[int, ...]] = keep_layers
     keeps_first: bool = False
     put_right: Callable[[PreTrainedModel], None] = as_it_is
+    brought: bool = False
     rotary: bool = False
     without: Mapping[str, str] = field(default_factory=dict)
 
