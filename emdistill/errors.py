@@ -2,7 +2,7 @@
 
 EmdistillError
 ├── ConfigError, DataError, TeacherError, TransportError, CacheError, TrainingError
-├── ModelError ── LayerCountError, TokenizerError, CaptureError
+├── ModelError ── HeadError, LayerCountError, TokenizerError, CaptureError
 └── OutputError ── BusyError
 """
 
@@ -42,6 +42,10 @@ class DataError(EmdistillError):
 
 class ModelError(EmdistillError):
     """A folder or hub id that is no loadable encoder or tokenizer."""
+
+
+class HeadError(ModelError):
+    """An encoder without a trained head."""
 
 
 class LayerCountError(ModelError):

@@ -36,6 +36,7 @@ from emdistill.models.teacher import Teacher
 from emdistill.models.word_candidates import (
     MaskedWordCandidates,
     NeighbourCandidates,
+    check_special_tokens,
     check_word_pieces,
     load_masked_lm,
 )
@@ -208,6 +209,7 @@ def _check_same(place: Path, header: Mapping[str, Any], data: TaskData) -> None:
 def _masked_candidates(source: str, count: int, device: torch.device) -> MaskedWordCandidates:
     model, tokenizer = load_masked_lm(source), load_tokenizer(source)
     check_word_pieces(tokenizer, source)
+    check_special_tokens(tokenizer, source)
     model.to(device)  # type: ignore[arg-type]
     return MaskedWordCandidates(model, tokenizer, count)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
-from emdistill.errors import ModelError, TokenizerError
+from emdistill.errors import HeadError, ModelError, TokenizerError
 from emdistill.files import files_written_whole, storage_errors
 from emdistill.models import bag, bilstm, chain
 from emdistill.models.families import FAMILIES, family_of, require
@@ -73,8 +73,8 @@ def load_classifier(
     Without `problem_type` the model must have a head and is taken as stored; of several heads that of `task`.
     With it the model is to be trained: its outputs get these label names, or one output without labels, and a `head`
     (TaskKind.head) that is absent or of another size is drawn from torch's random generator (seed it before).
-    Raises ModelError: no such folder, no safetensors, a broken file, no encoder, no head, an unknown family that reads
-    padding in its own way (check_padding).
+    Raises ModelError: no such folder, no safetensors, a broken file, no encoder, an unknown family that reads padding
+    in its own way (check_padding); HeadError for an encoder without a trained head.
     """
     config = encoder_config(source)
     tasks = stored_tasks(source, config)
@@ -91,12 +91,19 @@ def load_classifier(
     auto_class = getattr(transformers, f"AutoModelFor{head}")
     if type(config) not in auto_class._model_mapping:
         raise ModelError(f"{source} is a {config.model_type!r} model, and transformers has no {head} head for it")
-    model, absent = load_weights(auto_class, source, config)
-    check_encoder(source, {key for key in absent if key.startswith(f"{model.base_model_prefix}.")})
-    if absent and problem_type is None:
+    model, absent, other_sizes = load_weights(auto_class, source, config)
+    below = f"{model.base_model_prefix}."
+    check_encoder(source, {key for key in absent | other_sizes.keys() if key.startswith(below)})
+    if other_sizes and problem_type is None:
+        name, (stored, made) = min(other_sizes.items())
         raise ModelError(
-            f"{source} has no trained classification head ({min(absent)} is absent or of another size); "
-            "fine-tune it first: emdistill finetune"
+            f"{source}: its head is stored for {stored[0]} outputs ({name}), and config.json describes {made[0]}; name "
+            f"all {stored[0]} in its id2label"
+        )
+    if absent and problem_type is None:
+        raise HeadError(
+            f"{source} has no trained classification head ({min(absent)} is absent); fine-tune it first: emdistill "
+            "finetune"
         )
     return _checked(source, model)
 
@@ -136,11 +143,11 @@ def load_encoder(source: Source) -> PreTrainedModel:
     config = encoder_config(source)
     with torch.random.fork_rng(devices=[]):  # absent weights are drawn before they are known to be absent
         with_head = transformers.AutoModelForMaskedLM if fills_masks(config) else transformers.AutoModel
-        model, absent = load_weights(with_head, source, config)
-        if absent or not has_masked_lm_head(model):
-            model, absent = load_weights(transformers.AutoModel, source, config)
-    check_encoder(source, absent)
-    if absent:
+        model, absent, other_sizes = load_weights(with_head, source, config)
+        if absent or other_sizes or not has_masked_lm_head(model):
+            model, absent, other_sizes = load_weights(transformers.AutoModel, source, config)
+    check_encoder(source, absent | other_sizes.keys())
+    if absent or other_sizes:
         model.register_module("pooler", None)
     return _checked(source, model)
 

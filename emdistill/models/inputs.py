@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from emdistill.errors import ModelError, TokenizerError
-from emdistill.models.families import FAMILIES
+from emdistill.models.families import FAMILIES, family_of
+from emdistill.models.families.family import as_it_is
 
 PROBES = (
     "The quick brown fox jumps over the lazy dog.",
@@ -74,12 +75,18 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig |
             f"e.g. {tokens.get(outside[0], 'a special token')!r} of id {outside[0]}; take the tokenizer "
             "that belongs to the encoder, or add rows to it and train them: resize_token_embeddings()"
         )
+    padding = getattr(config, "pad_token_id", None)
+    if padding not in (None, tokenizer.pad_token_id) and family_of(config).put_right is not as_it_is:
+        raise TokenizerError(  # the row of the one would be emptied, and batches filled with the other
+            f"the tokenizer of {source} pads with {tokenizer.pad_token!r}, of id {tokenizer.pad_token_id}, and its "
+            f"encoder's config.json says pad_token_id {padding}; correct the one that is wrong"
+        )
     if "token_type_ids" not in tokenizer.model_input_names:
         return
     types = token_types(config)
     if types < 2:
         _give(tokenizer, [name for name in tokenizer.model_input_names if name != "token_type_ids"])
-    elif (last := max(tokenizer("a", "b")["token_type_ids"])) >= types:
+    elif (last := max(tokenizer("a", "b")["token_type_ids"], default=0)) >= types:
         raise TokenizerError(
             f"the tokenizer of {source} gives token type {last}, and its encoder has rows for {types}; take the "
             "tokenizer that belongs to the encoder"

@@ -169,5 +169,5 @@ def safely(folder: Path | None) -> dict[str, Any]:
 
 
 def in_short(error: Exception) -> str:
-    """The first line of another library's error; some bring a whole C++ stack."""
-    return f"{type(error).__name__}: {(str(error).strip() or 'no words').splitlines()[0][:300]}"
+    """The beginning of another library's error, on one line; some bring a whole C++ stack."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300] or 'no words'}"

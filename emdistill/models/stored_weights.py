@@ -27,8 +27,13 @@ FEW, MOST_FRESH = 100, 10_000_000
 QUANTISED = ("I8", "U8", "F8", "F4")  # safetensors' names of types
 
 
-def load_weights(auto_class: Any, source: Source, config: PreTrainedConfig) -> tuple[PreTrainedModel, set[str]]:
-    """The model, and the names of its fresh tensors: those not stored, or of another size."""
+Sizes = tuple[int, ...]
+
+
+def load_weights(
+    auto_class: Any, source: Source, config: PreTrainedConfig
+) -> tuple[PreTrainedModel, set[str], dict[str, tuple[Sizes, Sizes]]]:
+    """The model, and its fresh tensors: the names of those not stored; (stored, made) of those of other sizes."""
     folder = local_folder(source)
     if folder is not None:
         check_weight_files(folder)
@@ -54,7 +59,8 @@ def load_weights(auto_class: Any, source: Source, config: PreTrainedConfig) -> t
         place = folder / "config.json" if folder is not None else source
         raise ModelError(f"{source}: its weights cannot be loaded as {place} says: {in_short(error)}") from error
     _check_layers_read(source, model, report["unexpected_keys"])
-    return model, {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    other_sizes = {key: (tuple(stored), tuple(made)) for key, stored, made in report["mismatched_keys"]}
+    return model, {*report["missing_keys"]} - other_sizes.keys(), other_sizes
 
 
 def check_weight_files(folder: Path) -> None:

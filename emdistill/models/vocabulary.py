@@ -25,7 +25,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from emdistill.errors import ConfigError, ModelError, TokenizerError
+from emdistill.errors import ConfigError, HeadError, ModelError, TokenizerError
 from emdistill.models.encoder import load_classifier, load_encoder, load_tokenizer
 from emdistill.models.families import family_of
 from emdistill.models.inputs import first_position, longest_text
@@ -48,8 +48,8 @@ def load_with_tokenizer(source: Source) -> Encoder:
     """A classifier as stored; else an encoder without a task, with its masked-LM head where a trained one is stored."""
     try:
         model = load_classifier(source)
-    except ModelError:
-        model = load_encoder(source)  # raises its own where it is no encoder either
+    except HeadError:
+        model = load_encoder(source)
     return Encoder(model, load_tokenizer(source))
 
 
@@ -96,7 +96,8 @@ def kept_tokens(tokenizer: PreTrainedTokenizerBase, used: Collection[int], *, fi
     rules = read_rules(tokenizer)
     vocabulary = tokenizer.get_vocab()
     names = {id: token for token, id in vocabulary.items()}
-    special = {*tokenizer.all_special_ids, *(token["id"] for token in rules["added_tokens"])}
+    around = tokenizer("a", "b")["input_ids"]  # special tokens that the rules add, declared or not
+    special = {*tokenizer.all_special_ids, *(token["id"] for token in rules["added_tokens"]), *around}
     tokens = {names[id] for id in {*used, *special, *range(fixed)} if id in names}
     tokens |= spelling(rules["model"], tokens)
     return tuple(sorted({vocabulary[token] for token in tokens if token in vocabulary} | set(range(fixed))))

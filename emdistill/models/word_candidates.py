@@ -53,6 +53,15 @@ def check_word_pieces(tokenizer: PreTrainedTokenizerBase, source: Source) -> Non
         )
 
 
+def check_special_tokens(tokenizer: PreTrainedTokenizerBase, source: Source) -> None:
+    """Raise TokenizerError unless the tokenizer of `source`, a masked-LM, names [MASK], [CLS] and [SEP]."""
+    special = {name: getattr(tokenizer, name) for name in ("mask_token", "cls_token", "sep_token")}
+    if absent := [name for name, token in special.items() if token is None]:
+        raise TokenizerError(
+            f"the tokenizer of {source} names no {' and no '.join(absent)}; name them in its tokenizer_config.json"
+        )
+
+
 class MaskedWordCandidates:
     """The `count` likeliest words in a word's place by a masked-LM, for words of one word-piece.
 

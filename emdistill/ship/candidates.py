@@ -25,7 +25,7 @@ from emdistill.search.shapes import RANK, Proposal, ladder, orders, propose
 from emdistill.ship.operator_table import FEW, MANY, GraphCost, along_layers, measure_graphs
 from emdistill.students import make_student, student_kind
 from emdistill.students.bilstm import embedding_table
-from emdistill.students.chain import GIVE_OPERATORS, check_gives_operators
+from emdistill.students.chain import check_gives_operators
 from emdistill.students.extract import check_part
 from emdistill.students.factorise import check_factorisable
 from emdistill.students.fresh import fresh_student
@@ -161,7 +161,7 @@ def _other_orders(nursery: Nursery, rows: Mapping[str, CandidateRow]) -> list[st
         for row in rows.values()
         if row.fits and row.method and (shape := _shape(nursery, row.student)) and shape.layers > 1
     ]
-    if not layered or nursery.encoder.config.model_type not in GIVE_OPERATORS:
+    if not layered or not family_of(nursery.encoder).gives_operators:
         return []
     _, largest = max(layered, key=lambda pair: pair[0])
     width = "" if largest.width == shape_of(nursery.encoder.config).width else f"x{largest.width}"

@@ -19,13 +19,12 @@ from transformers import PreTrainedModel
 from emdistill.errors import ModelError
 from emdistill.models.chain import HEADS, ChainConfig, ChainModel, Convolution
 from emdistill.models.encoder import encoder_layers
-from emdistill.models.families import family_of
+from emdistill.models.families import FAMILIES, family_of
 from emdistill.models.families.bert import BERT
 from emdistill.models.inputs import first_position, longest_text, token_types
 from emdistill.states import CLASSES, Predictions
 from emdistill.students.shape import complete_shape, name_predictions, shape_of
 
-GIVE_OPERATORS = ("bert", "roberta", "xlm-roberta", "camembert", "mpnet")  # their halves of a layer are BERT's
 ATTENTION_ROLES = 5  # of Layer.roles, the first ones
 # The same modules under BERT's names, where another family calls them otherwise.
 OF_BERT = {
@@ -34,6 +33,7 @@ OF_BERT = {
     "lm_head.dense": "cls.predictions.transform.dense",
     "lm_head.layer_norm": "cls.predictions.transform.LayerNorm",
     "lm_head.decoder": "cls.predictions.decoder",
+    "lm_head": "cls.predictions",
 }
 
 
@@ -75,10 +75,11 @@ def chain_student(
 
 def check_gives_operators(encoder: PreTrainedModel) -> None:
     """Raise ModelError for an encoder whose layers are not BERT's."""
-    if encoder.config.model_type not in GIVE_OPERATORS:
+    if not family_of(encoder).gives_operators:
+        names = [name for name, family in FAMILIES.items() if family.gives_operators]
         raise ModelError(
             f"the layers of a {encoder.config.model_type!r} model are no operators of a chain: those of "
-            f"{', '.join(GIVE_OPERATORS)} are; name such an encoder, --student-source DIR, or begin fresh, "
+            f"{', '.join(names)} are; name such an encoder, --student-source DIR, or begin fresh, "
             "--student-birth fresh"
         )
 
@@ -121,9 +122,9 @@ def _named_as_berts(encoder: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
 
 
 def _outside(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
-    """The parameters outside the layers, by their names without the base model's."""
+    """The parameters outside the layers, by all their names, of tied ones too, without the base model's."""
     family, prefix = family_of(model), f"{model.base_model_prefix}."
-    for name, parameter in model.named_parameters():
+    for name, parameter in model.named_parameters(remove_duplicate=False):
         layer, below = family.place(name.removeprefix(prefix))
         if layer is None:
             yield below, parameter
@@ -144,7 +145,7 @@ def take_half(operator: nn.Module, kind: str, encoder: PreTrainedModel, layer: n
     """The weights of this half, a or f, of one of the encoder's layers."""
     theirs = family_of(encoder).layer
     assert BERT.layer is not None
-    assert theirs is not None  # of all that GIVE_OPERATORS names
+    assert theirs is not None  # of all that give operators
     roles = list(zip(BERT.layer.roles, theirs.roles, strict=True))
     for own, name in roles[:ATTENTION_ROLES] if kind == "a" else roles[ATTENTION_ROLES:]:
         operator.get_submodule(own).load_state_dict(layer.get_submodule(name).state_dict())

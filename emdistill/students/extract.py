@@ -46,7 +46,7 @@ class ExtractionPlan:
 
 
 def check_part(teacher: PreTrainedModel, shape: StudentShape) -> None:
-    """Raise ConfigError unless a student of `shape` can be cut out of the teacher."""
+    """Raise ConfigError unless a student of `shape` can be cut out of the teacher, ModelError where nothing can be."""
     whole = shape_of(teacher.config)
     birth = "or start from fresh weights: --student-birth fresh"
     sizes = f"no student of {shape} can be cut from a teacher of {whole} (layers x width x heads x feed-forward width)"
@@ -60,6 +60,14 @@ def check_part(teacher: PreTrainedModel, shape: StudentShape) -> None:
             f"{sizes}: at the width of its embeddings, {shape.width}, an {family_of(teacher).name} has no projection "
             f"between embeddings and layers; take another width, {birth}"
         )
+    units = {RESIDUAL: whole.width, FEED_FORWARD: whole.feed_forward, HEAD: whole.heads}
+    for name, _, tensor in kept_tensors(teacher, range(whole.layers)):
+        for axis, size in zip(parameter_place(teacher, name).axes, tensor.shape, strict=False):
+            if axis in units and size < units[axis]:  # as of convolutions in groups (DeBERTa's conv_groups)
+                raise ModelError(
+                    f"{name} of this {type(teacher).__name__} has {size} units where its layers have {units[axis]}, so "
+                    f"no student can be cut from it; keep whole layers (--student 3), {birth}"
+                )
 
 
 class Sizes(NamedTuple):

@@ -32,7 +32,9 @@ def fresh_student(
     require(teacher, "fresh")
     config = copy.deepcopy(teacher.config)
     shape = complete_shape(config, layers, width, heads, feed_forward)
-    resize(config, shape, [layer % config.num_hidden_layers for layer in range(layers)])
+    # Layers may be of several kinds, in an order: the first ones; of a deeper student some more than once.
+    deeper = max(1.0, layers / config.num_hidden_layers)
+    resize(config, shape, [int(place / deeper) for place in range(layers)])
     name_predictions(config, labels, predictions)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

@@ -4,9 +4,9 @@
 
 a · ∂L/∂a is, to first order, the change of the loss L if activation a were 0. A unit that leaves is 0 at all positions
 of a text, whose gains and losses cancel (benchmarks/importance.py measures what the sum is worth). L is the model's own
-loss where it has a head and the sample has labels: cross-entropy of classes, squared error of a score, cross-entropy
-of the masked words. Elsewhere it is ⟨last hidden states, r⟩ with random signs r, in several draws: the sensitivity of
-the encoder's output.
+loss where it has a head and the sample has labels: cross-entropy of classes, of several labels each by itself, of the
+masked words; squared error of scores. Elsewhere it is ⟨last hidden states, r⟩ with random signs r, in several draws:
+the sensitivity of the encoder's output.
 
 Sources: Extract Then Distill (Chen et al., ICANN 2021); Molchanov et al., CVPR 2019; for heads, Michel et al.,
 NeurIPS 2019.
@@ -24,12 +24,12 @@ from transformers import PreTrainedModel
 
 from emdistill.errors import ConfigError
 from emdistill.models.capture import NOT_FOR_THE_MODEL
-from emdistill.models.encoder import encoder_layers, head_logits, head_of
+from emdistill.models.encoder import encoder_layers, head_logits
 from emdistill.models.families import require
 from emdistill.models.masked_lm import has_masked_lm_head, masked_word_logits
+from emdistill.models.teacher import kind_of
 from emdistill.states import labels_of_answers, over_answers
 from emdistill.students.shape import shape_of
-from emdistill.tasks import kind_of_head
 
 EXAMPLES = 256
 DRAWS = 4  # of random signs, where there is no loss
@@ -154,14 +154,15 @@ def _losses(encoder: PreTrainedModel, batch: Mapping[str, Tensor], generator: to
         words = labels[labels != -100]
         yield functional.cross_entropy(masked_word_logits(encoder, hidden, labels), words, reduction="sum")
     else:
-        kind = kind_of_head(head_of(encoder))
+        kind = kind_of(encoder)
         logits, labels = kind.pick(head_logits(encoder(**inputs)), batch), labels_of_answers(batch)
-        if kind.link == "positions":
-            yield functional.cross_entropy(over_answers(logits, batch), labels, reduction="sum")
-        elif encoder.config.num_labels == 1 or encoder.config.problem_type == "regression":
-            scores = labels.float().view_as(logits)
-            yield functional.mse_loss(logits, torch.where(scores.isnan(), logits.detach(), scores), reduction="sum")
+        if kind.link in ("identity", "sigmoid"):
+            numbers = labels.float().view_as(logits)
+            there = ~numbers.isnan()
+            loss = functional.mse_loss if kind.link == "identity" else functional.binary_cross_entropy_with_logits
+            yield loss(logits[there], numbers[there], reduction="sum")
         else:
+            logits = over_answers(logits, batch) if kind.link == "positions" else logits
             yield functional.cross_entropy(logits, labels, reduction="sum")
 
 

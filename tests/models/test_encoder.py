@@ -80,6 +80,17 @@ def test_an_encoder_without_a_head_gets_a_fresh_one_only_for_training(tiny_encod
     ) == fingerprint(loaded)
 
 
+@pytest.mark.parametrize("count", [2, 5])
+def test_a_head_and_a_config_that_count_logits_differently_are_refused(tiny_encoder, tmp_path, count):
+    tiny_encoder(labels=3).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["id2label"] = {str(place): f"class {place}" for place in range(count)}
+    config["label2id"] = {name: int(place) for place, name in config["id2label"].items()}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with names(ModelError, tmp_path, re.compile("classifier"), 3, count, "id2label"):
+        load_classifier(tmp_path)
+
+
 def test_a_head_of_another_size_is_replaced_and_one_that_fits_is_kept(tiny_encoder, tmp_path):
     model = tiny_encoder()
     model.save_pretrained(tmp_path)

@@ -68,6 +68,13 @@ def test_a_tokenizer_without_a_padding_token_is_refused(saved, tiny_tokenizer):
         load_tokenizer(saved(tiny_tokenizer))
 
 
+def test_the_row_of_padding_is_that_of_the_tokenizer_where_it_is_emptied(saved, tiny_tokenizer):
+    """MobileBERT's trigrams read padding's row; elsewhere a config that says another one does no harm."""
+    with names(TokenizerError, "'[PAD]'", tiny_tokenizer.pad_token_id, "pad_token_id", 3):
+        load_tokenizer(saved(tiny_tokenizer, "mobilebert", pad_token_id=3))
+    load_tokenizer(saved(tiny_tokenizer, "bert", pad_token_id=3))
+
+
 def test_tokens_that_the_encoder_has_no_row_for_are_refused(saved, tiny_tokenizer):
     size = len(tiny_tokenizer)
     tiny_tokenizer.add_tokens(["<one>", "<two>"])

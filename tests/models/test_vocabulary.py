@@ -321,8 +321,22 @@ def test_a_classifier_is_loaded_with_its_head_and_another_encoder_without(
     save_student(model.base_model, tiny_tokenizer, tmp_path / "bare")
     assert type(load_with_tokenizer(tmp_path / "classifier").model) is type(load_classifier(tmp_path / "classifier"))
     assert type(load_with_tokenizer(tmp_path / "bare").model) is type(model.base_model)
+    nameless = json.loads((tmp_path / "classifier" / "config.json").read_text()) | {"id2label": {"0": "x", "1": "x"}}
+    (tmp_path / "classifier" / "config.json").write_text(json.dumps(nameless))
+    with names(ModelError, tmp_path / "classifier", "id2label"):  # its head is not left out
+        load_with_tokenizer(tmp_path / "classifier")
     with names(ModelError, tmp_path / "nothing"):
         load_with_tokenizer(tmp_path / "nothing")
+
+
+def test_special_tokens_that_are_not_declared_are_kept(
+    tiny_encoder: Callable[..., PreTrainedModel], tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    rules = tiny_tokenizer.backend_tokenizer
+    undeclared = PreTrainedTokenizerFast(tokenizer_object=rules, pad_token="[PAD]", unk_token="[UNK]")
+    before = Encoder(tiny_encoder("bert"), undeclared)
+    after, _ = prune(before, used_tokens(undeclared, CORPUS[:1]))
+    assert torch.equal(logits(before, CORPUS[:1]), logits(after, CORPUS[:1]))
 
 
 def test_a_count_below_one_is_refused(

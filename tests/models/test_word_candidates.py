@@ -23,6 +23,7 @@ from emdistill.models import fingerprint
 from emdistill.models.word_candidates import (
     MaskedWordCandidates,
     NeighbourCandidates,
+    check_special_tokens,
     check_word_pieces,
     load_masked_lm,
 )
@@ -170,6 +171,13 @@ def test_an_encoder_without_a_trained_head_is_refused(tiny_encoder, tmp_path: Pa
             load_masked_lm(tmp_path / name)
     with names(ModelError, tmp_path / "absent"):
         load_masked_lm(tmp_path / "absent")
+
+
+def test_a_masked_lm_names_its_special_tokens(tiny_tokenizer) -> None:
+    check_special_tokens(tiny_tokenizer, "words")
+    tiny_tokenizer.mask_token = tiny_tokenizer.sep_token = None
+    with names(TokenizerError, "words", "mask_token", "sep_token"):
+        check_special_tokens(tiny_tokenizer, "words")
 
 
 def test_only_word_pieces_are_read(tiny_tokenizer, tokenizer_factory) -> None:

@@ -261,6 +261,12 @@ def test_a_bare_encoder_without_pooler_stays_without(tiny_encoder, tmp_path):
     assert outputs(student).shape == (2, 6, 16)
 
 
+def test_a_teacher_with_convolutions_in_groups_is_refused(tiny_encoder):
+    teacher = tiny_encoder("deberta-v2", conv_kernel_size=3, conv_groups=4)
+    with names(ModelError, "deberta.encoder.conv.conv.weight", 8, 32, "--student-birth fresh"):
+        extract_student(teacher, 1, 16)
+
+
 def test_what_is_no_part_of_the_teacher_is_refused(tiny_encoder):
     teacher = tiny_encoder(layers=2)
     for shape in ((3, 16, 4, 64), (2, 64, 4, 64), (2, 16, 4, 65)):

@@ -13,6 +13,7 @@ from emdistill.errors import ConfigError, ModelError
 from emdistill.models import encoder_layers, fingerprint
 from emdistill.students.importance import Importance, random_importance, taylor_importance
 
+NAN = float("nan")
 FAMILIES = ("bert", "roberta", "distilbert", "electra", "mpnet")
 NAMES = {  # query, key, attention output, feed-forward output, LayerNorms after attention and after the layer
     "bert": (
@@ -123,6 +124,12 @@ def score_loss(model, batch):
     return (model(**without_labels(batch)).logits[:, 0] - batch["labels"]).square().sum()
 
 
+def labels_loss(model, batch):
+    logits, labels = model(**without_labels(batch)).logits, batch["labels"]
+    there = ~labels.isnan()
+    return functional.binary_cross_entropy_with_logits(logits[there], labels[there], reduction="sum")
+
+
 def word_loss(model, batch):
     logits = model(**without_labels(batch)).logits
     return functional.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), reduction="sum", ignore_index=-100)
@@ -136,9 +143,12 @@ def without_labels(batch):
 def test_scores_are_the_gradients_of_gates(tiny_encoder, family):
     config = tiny_encoder(family).config
     words = AutoModelForMaskedLM.from_config(config).eval()
+    several = tiny_encoder(family, labels=3)
+    several.config.problem_type = "multi_label_classification"
     cases = [
         (tiny_encoder(family, labels=3), {**BATCH, "labels": torch.tensor([0, 2, 1])}, class_loss),
         (tiny_encoder(family, labels=1), {**BATCH, "labels": torch.tensor([0.5, 3.0, -1.0])}, score_loss),
+        (several, {**BATCH, "labels": torch.tensor([[0.0, 1, 1], [1, 0, 0], [NAN, NAN, NAN]])}, labels_loss),
         (words, {**BATCH, "labels": WORDS}, word_loss),
     ]
     for model, batch, loss in cases:

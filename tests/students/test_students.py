@@ -95,6 +95,12 @@ def test_layers_come_from_the_source_encoder(tiny_encoder, tiny_tokenizer, tmp_p
         make_student("4x32", teacher, tiny_tokenizer, labels=LABELS, source=tmp_path)
 
 
+def test_a_fresh_student_may_be_deeper_than_a_teacher_whose_layers_share_weights(tiny_encoder, tiny_tokenizer):
+    teacher = tiny_encoder("albert", layers=4, num_hidden_groups=4)
+    student, _ = make_student("6x32", teacher, tiny_tokenizer, labels=LABELS, birth="fresh")
+    assert (student.config.num_hidden_layers, student.config.num_hidden_groups) == (6, 4)
+
+
 def test_layers_that_are_not_there(tiny_encoder, tiny_tokenizer):
     teacher = tiny_encoder(layers=6)
     with names(LayerCountError, "--student", "layer 9", "0..5"):

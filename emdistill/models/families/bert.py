@@ -14,6 +14,7 @@ LAYER = Layer(
 )
 BERT = Family(
     name="BERT",
+    gives_operators=True,
     layers="encoder.layer.*",
     layer=LAYER,
     outside={

@@ -43,6 +43,7 @@ def _attend(
 DEBERTA_V2 = replace(
     BERT,
     name="DeBERTa-v2, -v3",
+    gives_operators=False,
     layer=replace(
         LAYER,
         query="attention.self.query_proj",

@@ -8,6 +8,7 @@ from emdistill.models.families.family import EMBEDDING, RESIDUAL
 ELECTRA = replace(
     BERT,
     name="ELECTRA",
+    gives_operators=False,
     outside={
         **BERT.outside,
         "embeddings_project": (RESIDUAL, EMBEDDING),

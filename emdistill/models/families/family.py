@@ -86,6 +86,7 @@ class Family:
     masked_lm        the modules from the last hidden states to the words' logits, in order
     word_columns     modules of the masked-LM head whose weight has a column, and not a row, per word
     attending        config -> the layers that have attention; None: all
+    gives_operators  whether the halves of its layers are BERT's, so that they may be operators of a chain
     own_attention    its attention, whose scores have a bias by position, which transformers' interface does not see
     attention_block  the module of a layer that is its attention half
     feed_forward     the config's name for the feed-forward width
@@ -105,6 +106,7 @@ class Family:
     masked_lm: tuple[str, ...] = ()
     word_columns: tuple[str, ...] = ()
     attending: Callable[[Any], tuple[int, ...] | None] = every_layer
+    gives_operators: bool = False
     own_attention: OwnAttention | None = None
     attention_block: str = "attention"
     feed_forward: str = "intermediate_size"
