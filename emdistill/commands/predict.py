@@ -20,6 +20,7 @@ from emdistill.runs.places import check_file
 from emdistill.ship.classifier import SavedClassifier, open_classifier
 from emdistill.tasks import KINDS
 from emdistill.tasks.answers import check_finite
+from emdistill.tasks.kind import is_unnamed
 
 
 def predict_file(
@@ -109,8 +110,7 @@ def _by_label(logits: Logits, names: Sequence[str]) -> list[Any] | dict[str, flo
     if logits.ndim > 1:
         return [_by_label(answer, names) for answer in logits]
     values = shortest(logits)
-    is_unnamed = len(names) < 2 or list(names) == [f"LABEL_{place}" for place in range(len(names))]
-    return values if is_unnamed else dict(zip(names, values, strict=True))
+    return values if len(names) < 2 or is_unnamed(names) else dict(zip(names, values, strict=True))
 
 
 @wraps(predict_file)
