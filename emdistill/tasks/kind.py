@@ -215,6 +215,13 @@ def number(text: str) -> float | None:
     return float(text) if DECIMAL.fullmatch(text) and math.isfinite(float(text)) else None
 
 
+def truth(cell: Cell) -> bool | None:
+    """Whether a cell says yes: true or 1, or no: false or 0; None for anything else. Raises BadLabel as text_of."""
+    text = text_of(cell).casefold()
+    value = {"true": 1.0, "false": 0.0}.get(text, number(text))
+    return bool(value) if value in (0.0, 1.0) else None
+
+
 def numbers_of(cells: Sequence[Cell]) -> list[float]:
     """The labels that are finite numbers."""
     return [value for text in texts_of(cells) if (value := number(text)) is not None]

@@ -390,6 +390,12 @@ def test_metrics_of_several_labels_equal_their_formulas() -> None:
     assert set(TOPICS.score(nothing - 1, nothing).values()) == {0.0}
 
 
+def test_one_label_is_scored_by_its_presence_alone() -> None:
+    flag = Task("flag", LABELS, ("flag",), ("micro_f1", "macro_f1"))
+    labels, logits = np.array([[1.0], [0], [0], [0], [1]]), np.array([[2.0], [-1], [3], [-4], [-1]])
+    assert flag.score(logits, labels) == {"micro_f1": 0.5, "macro_f1": 0.5}
+
+
 @pytest.mark.parametrize("constant", [0.0, 2.5, -1e-9, 1e9])
 def test_constant_outputs_have_correlation_zero_without_a_warning(constant: float) -> None:
     labels = np.array([1.0, 2.0, 3.0])
