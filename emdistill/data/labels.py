@@ -46,8 +46,8 @@ def as_the_model_counts(
             f"each: --label {','.join(names)}"
         )
     numbers: Sequence[int] = range(len(task.labels))
-    if not kind.one_answer and None in map(name_finder(names), task.labels):
-        numbers = _used(data)  # without tags that nobody wrote, such as B-x where there is but I-x
+    if some and kind.link == "softmax" and None in map(name_finder(names), task.labels):
+        numbers = _used(data)  # without names that no row has, such as B-x where there is but I-x
     labels = [task.labels[number] for number in numbers]
     try:
         places = _places(labels, names, some=some)
@@ -101,7 +101,7 @@ def _places(labels: Sequence[str], names: Sequence[str], *, some: bool) -> list[
 
 
 def _used(data: TaskData) -> list[int]:
-    """The tags that some word has."""
+    """The classes, or tags, that some row has."""
     sets = (data.train, *data.evaluation.values())
     return sorted({int(tag) for examples in sets for tag in flat(data.task.gold(examples)) if tag != NO_CLASS})
 
