@@ -23,6 +23,8 @@ def evaluate_model(
 ) -> dict[str, float]:
     """Score a fine-tuned model or student on the development set of a task, or on every row of a file.
 
+    Where a folder or a hub dataset has no development set, a tenth of train is scored, and that is said.
+
     Args:
         model: folder or hub id of the model; or an .onnx file of an exported folder, or that folder.
         data: a GLUE folder, a CSV, TSV, JSONL, Parquet or CoNLL file, a hub dataset, or 'messages'.
@@ -36,7 +38,7 @@ def evaluate_model(
     """
     classifier = open_classifier(model, head or head_of_task(model, task))
     reading = classifier.reading.of(text, text_pair, label)
-    whole_file = task is None and Path(data).is_file()
+    whole_file = Path(data).is_file()
     task_data = reading.read(
         data,
         task=task,
@@ -47,6 +49,9 @@ def evaluate_model(
     task_data = as_the_model_counts(
         task_data, classifier.labels, classifier.kind, model=model, error=ModelError, some=whole_file
     )
+    for note in (task_data.held_out, *task_data.notes):
+        if note:
+            tell(f"note: {note}")
     length = classifier.max_length(max_length)
     logits = {
         name: classifier.logits(examples, length, classifier.batch_size, "evaluating")

@@ -22,7 +22,7 @@ from emdistill.data.arrow_files import trusted_counts, write_rows
 from emdistill.data.compressed import unreadable
 from emdistill.data.paragraphs import Paragraph, read_corpus
 from emdistill.errors import ConfigError, DataError
-from emdistill.files import one_at_a_time
+from emdistill.files import one_at_a_time, sha256
 
 SHORTEST_PIECE = 8  # tokens of text
 HELD_OUT_AT_MOST = 1000  # pieces
@@ -103,11 +103,10 @@ def corpus_dataset(
         raise ConfigError(f"the share that is held out lies between 0 and 1, not at {held_out}")
     paragraphs = read_corpus(path, description=description)
     try:
-        with path.open("rb") as raw:
-            sha256 = hashlib.file_digest(raw, "sha256").hexdigest()
+        digest = sha256(path)
     except OSError as error:
         raise unreadable(path, "at all", error) from error
-    key = hashlib.sha256(json.dumps([FORMAT, sha256, encoder.key, max_length, rows]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([FORMAT, digest, encoder.key, max_length, rows]).encode()).hexdigest()[:16]
     file = folder / f"{key}.arrow"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -115,7 +114,7 @@ def corpus_dataset(
             counts = trusted_counts(file) or _cut_and_write(file, paragraphs, encoder, room, rows)
     except OSError as error:
         raise DataError(f"the tokens of {path} cannot be kept here: {error}", file=folder) from error
-    corpus = Corpus(path, sha256, **counts)
+    corpus = Corpus(path, digest, **counts)
     if corpus.pieces < 2:
         raise DataError(f"its text makes {corpus.pieces} piece of {max_length} tokens; 2 are the least", file=path)
     pieces = Dataset.from_file(str(file))

@@ -8,7 +8,7 @@ import json
 import re
 from array import array
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from emdistill.data.rows import SUFFIXES, BadRows, Row, check_file, read_rows, s
 from emdistill.errors import DataError, listing, nearest, shown
 from emdistill.tasks.kind import BadLabel, Cell, LabelColumns, text_of
 from emdistill.tasks.task import Task
-from emdistill.values import parse_list
+from emdistill.values import parse_json, parse_list
 
 HALF_PAIR = "holds half of a surrogate pair, which is no text"
 
@@ -160,8 +160,14 @@ def require_columns(row: Row, columns: list[str], source: str | Path) -> None:
 
 
 def with_list(cell: Cell) -> Cell:
-    """The list that a cell of text holds, as in CSV, where there is no other way to write one; else the cell."""
-    values = parse_list(cell) if isinstance(cell, str) else None
+    """The list or object that a cell of text holds, as in CSV, where it is written in JSON; else the cell."""
+    if not isinstance(cell, str):
+        return cell
+    if cell.startswith("{") and cell.endswith("}"):
+        with suppress(ValueError):
+            return parse_json(cell)
+        return cell
+    values = parse_list(cell)
     return cell if values is None else values
 
 

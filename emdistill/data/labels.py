@@ -7,8 +7,10 @@ from datasets import Dataset
 
 from emdistill.data.arrow_files import chunk_by_chunk
 from emdistill.errors import EmdistillError, TeacherError, listing
+from emdistill.states import NO_CLASS
 from emdistill.tasks import TaskKind
-from emdistill.tasks.kind import text_of
+from emdistill.tasks.answers import flat
+from emdistill.tasks.kind import NUMBERED, BadLabel, is_unnamed, meaning, name_finder
 from emdistill.tasks.task import TaskData
 
 
@@ -25,9 +27,9 @@ def as_the_model_counts(
 
     names   the model's label names in the order of its logits, numbered ones (LABEL_0) among them
     some    the data may lack some of the model's labels, as a file to score; of tags they always may
-    The same names, in any order and case, are mapped by name. Names of which none is the model's keep their order, for
-    a model's own may be numbers.
-    Raises `error`: another kind of task, another number of labels, names of which only some are the model's.
+    Names are compared as `name_finder` compares them. Where one side has but numbers in their order, in place of the
+    other's words, as many labels keep their order.
+    Raises `error`: another kind of task, another number of labels, names that are not the model's.
     """
     task, some = data.task, some or not kind.one_answer
     if kind.problem_type != task.kind.problem_type or kind.named != task.kind.named:
@@ -37,47 +39,75 @@ def as_the_model_counts(
         )
     if not task.labels:  # a score
         return data
-    read = [text_of(name) for name in names]  # as labels of data are
-    index = {name.casefold(): place for place, name in enumerate(read)}
-    if len(index) < len(names):  # names that differ in case alone
-        index = {name: place for place, name in enumerate(read)}
-    order = [index.get(name, index.get(name.casefold())) for name in task.labels]
-    known = [place for place in order if place is not None]
-    unknown = [name for name, place in zip(task.labels, order, strict=True) if place is None]
-    as_many = len(names) == len(task.labels)
-    in_place = all(place in (None, number) for number, place in enumerate(order))
-    if not (as_many or (some and len(names) > len(task.labels))):
-        raise error(
-            f"{model} tells {len(names)} labels apart ({listing(names)}), the data have {len(task.labels)} "
-            f"({listing(task.labels)}); take a model that was fine-tuned on this task"
-        )
     columns = [column.strip() for column in task.label.split(",")]
     if len(names) > len(columns) > 1 and columns == [*task.labels]:  # what a column does not say is not known to be 0
         raise error(
             f"--label names columns of {len(columns)} of the {len(names)} labels that {model} tells apart; name one of "
             f"each: --label {','.join(names)}"
         )
-    if unknown and in_place and (not some or (as_many and not known)):
+    numbers: Sequence[int] = range(len(task.labels))
+    if some and kind.link == "softmax" and None in map(name_finder(names), task.labels):
+        numbers = _used(data)  # without names that no row has, such as B-x where there is but I-x
+    labels = [task.labels[number] for number in numbers]
+    try:
+        places = _places(labels, names, some=some)
+    except BadLabel as problem:
+        raise error(f"{model} {problem}") from None
+    if places == list(range(len(names))) and len(labels) == len(task.labels):
         return data
-    if unknown:
-        raise error(
-            f"{model} does not know the label {listing(unknown)} of the data; its labels are {listing(names)}; "
-            "take a model that was fine-tuned on this task, correct its id2label, or write the labels as it names them"
-        )
-    if known == list(range(len(names))):
-        return data
-    labels = list(names)
-    for place, name in zip(known, task.labels, strict=True):
-        labels[place] = name
+    of_number = dict(zip(numbers, places, strict=True))
+    order = [of_number.get(number, NO_CLASS) for number in range(len(task.labels))]
+    spelled = list(names)
+    for name, place in zip(labels, places, strict=True):
+        spelled[place] = name
+    metrics = kind.metrics_of(spelled) if task.metrics == kind.metrics_of(task.labels) else task.metrics
 
     def of_the_model(examples: Dataset) -> Dataset:
         columns = examples.to_dict()
-        columns["label"] = [kind.permuted(label, known, len(names)) for label in columns["label"]]
+        columns["label"] = [kind.permuted(label, order, len(names)) for label in columns["label"]]
         return Dataset.from_dict(columns, features=examples.features)
 
     return replace(
         data,
-        task=replace(task, labels=tuple(labels)),
+        task=replace(task, labels=tuple(spelled), metrics=metrics),
         train=chunk_by_chunk(data.train, of_the_model),
         evaluation={name: chunk_by_chunk(examples, of_the_model) for name, examples in data.evaluation.items()},
     )
+
+
+def _places(labels: Sequence[str], names: Sequence[str], *, some: bool) -> list[int]:
+    """The model's logit of each label of the data; raises BadLabel, saying what the model does."""
+    if not (len(names) == len(labels) or (some and len(names) > len(labels))):
+        raise BadLabel(
+            f"tells {len(names)} labels apart ({listing(names)}), the data have {len(labels)} ({listing(labels)}); "
+            "take a model that was fine-tuned on this task"
+        )
+    found = dict(zip(labels, map(name_finder(names), labels), strict=True))
+    known = [place for place in found.values() if place is not None]
+    if twice := [place for place in known if known.count(place) > 1]:
+        alike = [label for label, place in found.items() if place == twice[0]]
+        raise BadLabel(f"has one label {names[twice[0]]!r} for {listing(alike)} of the data; write them alike")
+    if len(known) == len(labels):
+        return known
+    # Of LABEL_0 to LABEL_4, which nobody has named, numbers from 1 to 5 know some.
+    counted = [_are_counted(labels), is_unnamed(names) if known else _are_counted(names)]
+    if len(names) == len(labels) and (all(counted) if known else any(counted)):
+        return list(range(len(names)))
+    raise BadLabel(
+        f"does not know the label {listing(label for label, place in found.items() if place is None)} of the data; "
+        f"its labels are {listing(names)}, those of the data {listing(labels)}; take a model that was fine-tuned on "
+        "this task, correct its id2label, or write the labels as it names them"
+    )
+
+
+def _used(data: TaskData) -> list[int]:
+    """The classes, or tags, that some row has."""
+    sets = (data.train, *data.evaluation.values())
+    return sorted({int(tag) for examples in sets for tag in flat(data.task.gold(examples)) if tag != NO_CLASS})
+
+
+def _are_counted(names: Sequence[str]) -> bool:
+    """Whether all names are whole numbers in their order, as LABEL_0 and LABEL_1 are."""
+    numbers = [NUMBERED.fullmatch(meaning(name)) for name in names]
+    values = [int(counted[1]) for counted in numbers if counted]
+    return len(values) == len(names) and values == sorted(values)

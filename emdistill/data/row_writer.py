@@ -1,13 +1,14 @@
 """Rows into files of the types that data/rows.py reads, with further columns beside the rows' own.
 
 Rows are read back as they were written. CSV and TSV hold text: an absent cell is '', lists and objects are JSON; in TSV
-quotes are plain text, so a cell holds no tabs or line ends. JSON Lines holds dates and decimals as text. Parquet holds
-one type per column, from Parquet to Parquet the same one. JSON is SQuAD's format of predictions: one object, the
-prediction by the row's id, and nothing else.
+quotes are plain text, so a cell holds no tabs or line ends. JSON Lines holds dates and decimals as text, and null for
+NaN. Parquet holds one type per column, from Parquet to Parquet the same one. JSON is SQuAD's format of predictions: one
+object, the prediction by the row's id, and nothing else.
 """
 
 import csv
 import json
+import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -116,7 +117,8 @@ def _check_ids(rows: Sequence[Row], bad: BadRows) -> None:
 def _problem(value: object, suffix: str) -> str:
     """Why no file of this type holds a cell, or ''."""
     try:
-        json.dumps(value, ensure_ascii=False, default=str if suffix == ".parquet" else _plain).encode("utf-8")
+        default, written = str if suffix == ".parquet" else _plain, _without_nan(value)
+        json.dumps(written, ensure_ascii=False, default=default, allow_nan=suffix != ".jsonl").encode("utf-8")
     except UnicodeEncodeError:
         return HALF_PAIR
     except (TypeError, ValueError, RecursionError):  # bytes; rings and depths
@@ -128,7 +130,16 @@ def _problem(value: object, suffix: str) -> str:
 
 
 def _as_json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, default=_plain)
+    return json.dumps(_without_nan(value), ensure_ascii=False, default=_plain)
+
+
+def _without_nan(value: Any) -> Any:
+    """None for NaN, which is no JSON: how data frames write a missing number."""
+    if isinstance(value, list):
+        return [_without_nan(part) for part in value]
+    if isinstance(value, dict):
+        return {name: _without_nan(part) for name, part in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _plain(value: object) -> str:

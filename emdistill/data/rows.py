@@ -9,7 +9,6 @@ be compressed: reviews.csv.gz.
 
 import codecs
 import csv
-import hashlib
 import itertools
 import json
 import re
@@ -24,7 +23,7 @@ import pyarrow.parquet
 
 from emdistill.data.compressed import OPENERS, compression, open_bytes, plain_path
 from emdistill.errors import DataError, listing, nearest
-from emdistill.files import FETCH, is_pointer
+from emdistill.files import FETCH, is_pointer, sha256
 from emdistill.tasks.task import DataFile
 from emdistill.values import parse_json
 
@@ -265,5 +264,4 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
 
 def data_file(path: Path, rows: int) -> DataFile:
     """The record of a file that was read."""
-    with path.open("rb") as file:
-        return DataFile(path, rows, hashlib.file_digest(file, "sha256").hexdigest())
+    return DataFile(path, rows, sha256(path))

@@ -16,7 +16,7 @@ from emdistill.data.files import Columns, hub_sets, look_at_first, require_colum
 from emdistill.data.rows import BadRows, Row, data_file, read_rows, squad_json
 from emdistill.errors import ConfigError, DataError, listing, shown
 from emdistill.tasks import KINDS, TaskKind
-from emdistill.tasks.kind import BadLabel
+from emdistill.tasks.kind import BadLabel, truth
 from emdistill.tasks.task import Task, TaskData
 from emdistill.values import parse_json
 
@@ -192,9 +192,13 @@ def _answers(given: Any, cells: Mapping[str, Any], context: str) -> tuple[Answer
         given = [{"text": text, "answer_start": start} for text, start in zip(*columns, strict=True)]
     if not isinstance(given, list):
         raise BadLabel(f"its answers are {shown(given)}, and not a list; an empty one says that the context has none")
-    if given and cells.get("is_impossible"):
+    says = cells.get("is_impossible")
+    is_impossible = None if says in (None, "") else truth(says)
+    if is_impossible is None and says not in (None, ""):
+        raise BadLabel(f"is_impossible is {shown(says)}; write true or false")
+    if given and is_impossible:
         raise BadLabel("it has answers, and is_impossible says that it has none")
-    if not given and cells.get("is_impossible") is False:
+    if not given and is_impossible is False:
         raise BadLabel("it has no answers, and is_impossible says that it has some")
     return tuple(_answer(each, context) for each in given)
 

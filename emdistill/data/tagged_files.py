@@ -15,10 +15,11 @@ from datasets import ClassLabel, Dataset
 
 from emdistill.data.compressed import plain_path
 from emdistill.data.files import HALF_PAIR, Columns, has_half_pair, look_at_first, require_columns, with_list
-from emdistill.data.rows import BadRows, Row, check_file, read_rows, text_lines
+from emdistill.data.rows import BadRows, Row, check_file, read_rows, text_lines, tsv_cells
 from emdistill.errors import DataError, listing, nearest, shown
 from emdistill.tasks.kind import BadLabel
 from emdistill.tasks.tags import Entity, bio, cut_words, find_scheme, without_beginning
+from emdistill.values import parse_list
 
 ROW_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 CONLLU = ["id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc"]
@@ -56,7 +57,7 @@ class TaggedExamples:
 
 
 def read_tagged(path: Path, columns: Columns = _DEFAULT) -> TaggedExamples:
-    """The sentences of a file, by its extension: .conllu, rows (.jsonl, .json, .csv, .parquet), else CoNLL columns.
+    """The sentences of a file, by its extension: .conllu, rows (`holds_rows`), else CoNLL columns.
 
     columns   `label`: in CoNLL the tag's column, a number from 1 (the last one if not given), `text` the word's (1);
               in CoNLL-U a column's name (upos if not given); elsewhere columns' names
@@ -64,9 +65,25 @@ def read_tagged(path: Path, columns: Columns = _DEFAULT) -> TaggedExamples:
     """
     check_file(path)
     bad, suffix = BadRows(path), plain_path(path).suffix.lower()
-    if suffix in ROW_SUFFIXES:
+    if holds_rows(path, columns):
         return _checked(_of_rows(read_rows(path, bad), columns, bad, {}), bad)
     return _checked((_conllu if suffix == ".conllu" else _conll)(path, columns, bad), bad)
+
+
+def holds_rows(path: Path, columns: Columns = _DEFAULT) -> bool:
+    """Whether a file has rows, by its extension; of .tsv its first line then names the column of the text or words."""
+    if plain_path(path).suffix.lower() != ".tsv":
+        return plain_path(path).suffix.lower() in ROW_SUFFIXES
+    first = Row(1, dict.fromkeys(next((cells for _, cells in tsv_cells(path)), [])))
+    return _present(first, columns.text, _DEFAULT.text, TOKEN_COLUMNS) in first.cells
+
+
+def given_words(cell: Any, source: str | Path) -> Any:
+    """The words that a cell lists, in CSV and TSV, where a cell is text, in JSON; any other cell as it is."""
+    if not isinstance(cell, str) or plain_path(Path(source)).suffix.lower() not in (".csv", ".tsv"):
+        return cell
+    words = parse_list(cell)
+    return cell if words is None or not all(isinstance(word, str) for word in words) else words
 
 
 def hub_tagged(source: str, split: Dataset, columns: Columns = _DEFAULT) -> TaggedExamples:
@@ -177,7 +194,7 @@ def conll_cells(path: Path, bad: BadRows) -> tuple[Iterator[list[Cells]], int]:
     lines = [content for block in blocks for _, content in block]
     first = next((content for content in lines if not content.startswith(("#", DOCSTART))), lines[0] if lines else "")
     cells_of = _tab_cells if "\t" in first else _blank_cells
-    width = len(cells_of(first))
+    width = len(cells_in(first))
 
     def words(block: Lines) -> Iterator[Cells]:
         begun = False
@@ -192,6 +209,11 @@ def conll_cells(path: Path, bad: BadRows) -> tuple[Iterator[list[Cells]], int]:
                 bad.add(line, f"{len(cells)} columns, but the file's first line has {width}")
 
     return filter(None, ([*words(block)] for block in blocks)), width
+
+
+def cells_in(line: str) -> list[str]:
+    """The cells of a line: between tabs, where it has some, else between blanks."""
+    return _tab_cells(line) if "\t" in line else _blank_cells(line)
 
 
 def _tab_cells(line: str) -> list[str]:
@@ -266,12 +288,12 @@ def _of_rows(
     """names: of a column whose tags are class indices."""
     first, rows = look_at_first(rows, bad)
     text = _present(first, columns.text, _DEFAULT.text, TOKEN_COLUMNS)
-    defaults = TAG_COLUMNS if isinstance(with_list(first.cells.get(text)), list) else ENTITY_COLUMNS
+    defaults = TAG_COLUMNS if isinstance(given_words(first.cells.get(text), bad.source), list) else ENTITY_COLUMNS
     label = _present(first, columns.label, _DEFAULT.label, defaults)
     require_columns(first, [text, label], bad.source)
     for line, cells in rows:
         try:
-            content, tags = with_list(cells.get(text)), with_list(cells.get(label))
+            content, tags = given_words(cells.get(text), bad.source), with_list(cells.get(label))
             if isinstance(content, list):
                 yield _of_tokens(line, content, tags, names.get(label, ()))
             else:

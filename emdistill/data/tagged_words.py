@@ -5,25 +5,29 @@ CoNLL gets a further column, CoNLL-U `Predicted=TAG` among its miscellaneous ent
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from emdistill.data.compressed import plain_path
-from emdistill.data.files import Columns, text_problem, with_list
+from emdistill.data.files import Columns, text_problem
 from emdistill.data.rows import BadRows, Row, check_file, text_lines
 from emdistill.data.tagged import SUFFIXES
 from emdistill.data.tagged_files import (
     CONLLU,
     DOCSTART,
     FORM,
+    cells_in,
     check_words,
     conll_cells,
     conllu_cells,
+    given_words,
+    holds_rows,
     joined,
     word_column,
 )
 from emdistill.errors import DataError
-from emdistill.tasks.kind import BadLabel
+from emdistill.tasks.kind import BadLabel, name_finder
 from emdistill.tasks.tagging import cut
 from emdistill.tasks.tags import OUTSIDE
 
@@ -34,10 +38,11 @@ EMPTY = "_"  # of a cell of CoNLL-U
 
 @dataclass(frozen=True)
 class TaggedWords:
-    """The words of a file by sentences, each with the line on which it stands."""
+    """The words of a file by sentences, each with the line on which it stands; width: cells of a line."""
 
     path: Path
     sentences: Sequence[Sequence[tuple[int, str]]]
+    width: int = len(CONLLU)
 
     @property
     def rows(self) -> list[Row]:
@@ -56,7 +61,7 @@ class TaggedWords:
         tags = {
             line: tag for sentence, cells in pairs for (line, _), tag in zip(sentence, cells["prediction"], strict=True)
         }
-        beside = _in_conllu if is_conllu(self.path) else _in_conll
+        beside = _in_conllu if is_conllu(self.path) else partial(_in_conll, width=self.width)
         with path.open("w", encoding="utf-8", newline="") as file:
             for number, line in enumerate(text_lines(self.path), start=1):
                 content = line.rstrip("\r\n")
@@ -72,7 +77,7 @@ def read_words(path: Path, text: str | None = None) -> TaggedWords:
     check_file(path)
     bad = BadRows(path)
     if is_conllu(path):
-        sentences, place = conllu_cells(path, bad), FORM
+        sentences, width, place = conllu_cells(path, bad), len(CONLLU), FORM
     else:
         sentences, width = conll_cells(path, bad)
         place = word_column(text or Columns().text, width, path)
@@ -83,12 +88,26 @@ def read_words(path: Path, text: str | None = None) -> TaggedWords:
     bad.check()
     if not words:
         raise DataError("there are no sentences", file=path)
-    return TaggedWords(path, words)
+    return TaggedWords(path, words, width)
 
 
-def words_problem(row: Row, column: str) -> str:
-    """What is wrong with a text, or with a list of words, or ''."""
-    words = with_list(row.cells.get(column))
+def holds_words(path: Path, columns: Columns, tags: Sequence[str]) -> bool:
+    """Whether a tagger reads a file as words, one per line, as `read_tagged` does.
+
+    tags   those of the tagger: a .txt file, whose lines may be sentences, holds words where most lines end in a tag
+    """
+    check_file(path)
+    if plain_path(path).suffix.lower() != ".txt":
+        return not holds_rows(path, columns)
+    bad, find = BadRows(path), name_finder(tags)
+    sentences, width = conll_cells(path, bad)
+    tagged = [find(cells[-1]) is not None for sentence in sentences for _, cells in sentence]
+    return width > 1 and 2 * sum(tagged) > len(tagged) + len(bad.problems)
+
+
+def words_problem(row: Row, column: str, source: Path) -> str:
+    """What is wrong with a text, or with a list of words, or ''; source: the row's file."""
+    words = given_words(row.cells.get(column), source)
     if not isinstance(words, list):
         return text_problem(row, column)
     try:
@@ -98,9 +117,14 @@ def words_problem(row: Row, column: str) -> str:
     return ""
 
 
-def texts_and_words(cells: Iterable[Any], rule: str | None) -> tuple[dict[str, list[str]], dict[str, list[Any]]]:
-    """Cells that are texts or lists of words, as texts, and where their words stand. rule: Task.words, of texts."""
-    read: Iterable[Any] = map(with_list, cells)
+def texts_and_words(
+    cells: Iterable[Any], rule: str | None, source: Path
+) -> tuple[dict[str, list[str]], dict[str, list[Any]]]:
+    """Cells of a file that are texts or lists of words, as texts, and where their words stand.
+
+    rule   Task.words, of texts
+    """
+    read = (given_words(cell, source) for cell in cells)
     pairs = [joined(words) if isinstance(words, list) else (words, cut(words, rule)) for words in read]
     texts, words = zip(*pairs, strict=True)
     return {"text": [*texts]}, {"words": [*words]}
@@ -116,9 +140,13 @@ def suffixes_beside(path: Path) -> tuple[str, ...]:
     return (CONLLU_SUFFIX,) if is_conllu(path) else tuple(suffix for suffix in SUFFIXES if suffix != CONLLU_SUFFIX)
 
 
-def _in_conll(content: str, tag: str | None) -> str:
-    """A word's line with its tag; what opens a document gets a tag too, so that all lines have as many columns."""
-    if tag is None and not content.startswith(DOCSTART):
+def _in_conll(content: str, tag: str | None, width: int) -> str:
+    """A word's line with its tag, whose cells were `width`.
+
+    What opens a document gets a tag too, so that all lines have as many columns, and so does a comment that would have
+    as many as a word from now on, and be one.
+    """
+    if tag is None and not content.startswith(DOCSTART) and len(cells_in(content)) != width + 1:
         return content
     between = "\t" if "\t" in content else " "
     return content.rstrip(" ") + between + (tag or OUTSIDE)

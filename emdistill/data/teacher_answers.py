@@ -5,10 +5,11 @@ A row has the text (and the second of a pair) and the answer. Of the columns bel
     logits                            a list in the task's order of labels, or an object {label: number}
     probabilities                     likewise
     probability of NAME, or probability_NAME, or NAME    a column per label; of several scores: score of NAME, or NAME
-    prediction and probability, or label and score       one label and its probability; the rest is spread evenly
+    prediction and probability, or label and score       the likeliest label, and its probability; others share the rest
     prediction, score, or the label's column             a label, taken as certain; of scores the score
 
-A predictions.jsonl of a run is read too: its column `teacher` holds logits. CSV and TSV hold lists and objects as JSON.
+A predictions.jsonl of a run is read too: its column `teacher` holds logits, in the order of labels that the run.json
+beside it says. CSV and TSV hold lists and objects as JSON. Labels are named as tasks.kind.name_finder finds them.
 """
 
 import hashlib
@@ -26,17 +27,18 @@ from numpy.typing import NDArray
 
 from emdistill.data.arrow_files import chunk_by_chunk
 from emdistill.data.compressed import plain_path
-from emdistill.data.files import text_problem
+from emdistill.data.files import text_problem, with_list
 from emdistill.data.rows import SUFFIXES, BadRows, data_file, read_rows
 from emdistill.errors import DataError, listing, nearest, shown
 from emdistill.states import TEACHER_LOGITS
 from emdistill.tasks.answers import as_logits, probabilities
-from emdistill.tasks.kind import BadLabel, Cell, check_one_answer, name_index, number, text_of
+from emdistill.tasks.kind import BadLabel, Cell, check_one_answer, name_finder, name_index, number, text_of
 from emdistill.tasks.task import Task
-from emdistill.values import parse_json
+from emdistill.values import parse_json, read_values, typed
 
 PER_LABEL = ("probability of {}", "probability_{}", "{}")
 PER_SCORE = ("score of {}", "{}")
+RUN_FILE = "run.json"  # of a run folder
 OF_A_RUN = {"set", "row", "teacher", "student"}  # columns of predictions.jsonl
 SUMS_TO_ONE = 0.02  # probabilities whose sum is off by no more are divided by it
 SAME = 1e-3  # answers to one text that differ by no more are one answer
@@ -220,16 +222,17 @@ def _find_form(names: Collection[str], task: Task, path: Path) -> Form:
     one = likeliest if len(task.labels) > 2 else ""
     forms = [Form(["logits"], reader.logits), Form(["probabilities"], reader.probabilities)]
     if set(names) >= OF_A_RUN:
-        forms.append(Form(["teacher"], reader.logits))
+        forms.append(
+            Form(["teacher"], reader.in_order_of(_labels_of_run(path, task)) if task.labels else reader.logits)
+        )
     if task.labels:
-        forms += [Form([each.format(name) for name in task.labels], reader.columns) for each in _per_label(task)]
+        forms += [Form(columns, reader.columns) for columns in _columns_per_label(names, task, path)]
     if task.kind.link == "softmax":
         forms += [Form(["prediction", "probability"], reader.likeliest, one)]
     forms += [Form(["prediction"], reader.label, certain)]
     if task.kind.link == "softmax":
         forms += [Form(["label", "score"], reader.likeliest, one)]
     forms += [Form([name], reader.label, certain) for name in (*(["score"] * is_score), task.label, "label")]
-    _check_label_columns(names, task, path)
     if (form := next((form for form in forms if set(form.columns) <= set(names)), None)) is None:
         raise DataError(
             f"there is no column of answers; name it logits, probabilities, prediction or {task.label}, or have a "
@@ -244,15 +247,41 @@ def _per_label(task: Task) -> tuple[str, ...]:
     return PER_SCORE if task.kind.link == "identity" else PER_LABEL
 
 
-def _check_label_columns(names: Collection[str], task: Task, path: Path) -> None:
-    """Refuse a probability, or a score, of a label that the task does not know, and of some labels alone."""
-    for each in _per_label(task)[:-1]:
+def _columns_per_label(names: Collection[str], task: Task, path: Path) -> list[list[str]]:
+    """The columns of each form with one per label, in the task's order.
+
+    Raises DataError for a probability, or a score, of a label that the task does not know, and of some labels alone.
+    """
+    find, forms = name_finder(task.labels), []
+    for each in _per_label(task):
         prefix = each.format("")
-        told = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
-        if told and task.labels and set(told) != set(task.labels):
-            odd = sorted(set(told) ^ set(task.labels))[0]
-            problem = "is none of" if odd in told else "has no column, of"
-            raise DataError(f"{prefix}{odd}: {odd!r} {problem} the task's labels {listing(task.labels)}", file=path)
+        labels = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+        labels.sort(key=lambda label: label in task.labels)  # so that the name itself counts, and not what means it
+        columns = {place: label for label in labels if (place := find(label)) is not None}
+        if prefix and labels and (odd := sorted({*labels} - {*columns.values()})):
+            problem = f"{odd[0]!r} is none of the task's labels {listing(task.labels)}, or stands for one twice"
+            raise DataError(f"{prefix}{odd[0]}: {problem}", file=path)
+        if prefix and labels and (absent := [name for at, name in enumerate(task.labels) if at not in columns]):
+            problem = f"{absent[0]!r} has no column, of the task's labels {listing(task.labels)}"
+            raise DataError(f"{prefix}{absent[0]}: {problem}", file=path)
+        if len(columns) == len(task.labels):
+            forms.append([each.format(columns[place]) for place in range(len(task.labels))])
+    return forms
+
+
+def _labels_of_run(path: Path, task: Task) -> list[str]:
+    """The labels of the run whose predictions these are, in the order of its logits; raises DataError."""
+    record = path.with_name(RUN_FILE)
+    try:
+        labels = typed(read_values(record)["task"]["labels"], list[str])
+    except (ValueError, LookupError, TypeError) as error:
+        problem = f"the order of a run's logits stands in its {RUN_FILE}, which cannot be read here ({error})"
+        raise DataError(f"{problem}; copy {RUN_FILE} beside this file", file=path) from None
+    places = {place for place in map(name_finder(task.labels), labels) if place is not None}
+    if not len(places) == len(labels) == len(task.labels):
+        problem = f"the run's labels are {listing(labels)}, those of the data {listing(task.labels)}"
+        raise DataError(f"{problem}; take the predictions of a run on this task", file=record)
+    return labels
 
 
 class _CellReader:
@@ -267,6 +296,14 @@ class _CellReader:
     def logits(self, cells: Sequence[Cell]) -> Vector:
         return self._vector(cells[0])
 
+    def in_order_of(self, labels: Sequence[str]) -> Reader:
+        """A reader of logits that stand in the order of these labels."""
+
+        def read(cells: Sequence[Cell]) -> Vector:
+            return self._vector(dict(zip(labels, self._vector(cells[0]).tolist(), strict=True)))
+
+        return read
+
     def probabilities(self, cells: Sequence[Cell]) -> Vector:
         return self._of_shares(self._vector(cells[0]))
 
@@ -275,7 +312,7 @@ class _CellReader:
         return self._of_shares(np.array([_finite(cell) for cell in cells]))
 
     def label(self, cells: Sequence[Cell]) -> Vector:
-        label = self._encode(cells[0])
+        label = self._encode(with_list(cells[0]))
         shares = self._one_hot(label) if self.link == "softmax" else np.atleast_1d(np.asarray(label, dtype=np.float64))
         if np.isnan(shares).any():
             raise BadLabel(f"{shown(cells[0])} has no number for some of {listing(self.names)}")
@@ -284,8 +321,13 @@ class _CellReader:
     def likeliest(self, cells: Sequence[Cell]) -> Vector:
         """One class and its probability."""
         share = _finite(cells[1])
-        if not 0 <= share <= 1:
-            raise BadLabel(f"the probability is {share:g}, which does not lie between 0 and 1")
+        least = 1 / self.width  # below it another label would be likelier; rounded, it may be a little less
+        if not least * (1 - SAME) <= share <= 1:
+            raise BadLabel(
+                f"the probability is {share:g}; that of the likeliest of {self.width} labels lies between {least:.3g} "
+                "and 1: give the likeliest label, or a probability of each"
+            )
+        share = max(share, least)
         chosen = self._one_hot(self._encode(cells[0]))
         return as_logits(np.where(chosen > 0, share, (1 - share) / (self.width - 1)), self.link)
 

@@ -27,7 +27,7 @@ from emdistill.data.glue import GLUE
 from emdistill.data.rows import BadRows, Row, check_file
 from emdistill.data.teacher_answers import TeacherAnswers
 from emdistill.errors import ConfigError, DataError
-from emdistill.files import one_at_a_time
+from emdistill.files import one_at_a_time, sha256
 from emdistill.states import TEACHER_LOGITS
 from emdistill.tasks.task import Task
 
@@ -232,8 +232,7 @@ def _digest(name: str) -> str:
 @lru_cache
 def _file_digest(path: Path, size: int, changed: int) -> str:
     """SHA-256; read once for all runs of a comparison, as long as size and time of change stay."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256(path)
 
 
 class _WordCharacters(dict[int, int]):

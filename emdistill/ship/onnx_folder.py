@@ -10,7 +10,6 @@ onnx/
 └── gate.json         what was measured, and the verdict
 """
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
@@ -21,7 +20,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from emdistill.errors import ConfigError, ModelError, TokenizerError
-from emdistill.files import is_inside, write_whole
+from emdistill.files import is_inside, sha256, write_whole
 from emdistill.models.inputs import longest_text
 from emdistill.models.multi_task import MultiTaskModel
 from emdistill.models.teacher import Teacher
@@ -211,8 +210,7 @@ def _check_file(folder: Path, name: str, config: FolderConfig) -> None:
 
 
 def _describe(path: Path) -> ShippedFile:
-    with path.open("rb") as file:
-        return ShippedFile(hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
+    return ShippedFile(sha256(path), path.stat().st_size)
 
 
 def _write_config(folder: Path, config: FolderConfig) -> None:

@@ -215,6 +215,13 @@ def number(text: str) -> float | None:
     return float(text) if DECIMAL.fullmatch(text) and math.isfinite(float(text)) else None
 
 
+def truth(cell: Cell) -> bool | None:
+    """Whether a cell says yes: true or 1, or no: false or 0; None for anything else. Raises BadLabel as text_of."""
+    text = text_of(cell).casefold()
+    value = {"true": 1.0, "false": 0.0}.get(text, number(text))
+    return bool(value) if value in (0.0, 1.0) else None
+
+
 def numbers_of(cells: Sequence[Cell]) -> list[float]:
     """The labels that are finite numbers."""
     return [value for text in texts_of(cells) if (value := number(text)) is not None]
@@ -265,16 +272,48 @@ def _place(name: str) -> tuple[int, int, str]:
     return (0, int(plain[1]), name) if plain else (1, 0, name)
 
 
-def name_index(names: Sequence[str], aliases: Mapping[str, int] | None = None) -> Callable[[str], int]:
-    """A function from a name as written to its index: '1.0' finds the class '1', 'true' the class 'True', and back.
+def meaning(name: str) -> str:
+    """What a name says, whoever wrote it: '1' for LABEL_1, 1.0 and true; any other name in lower case."""
+    folded = plain_name(name).casefold()
+    counted = NUMBERED.fullmatch(folded.removeprefix("label_"))
+    return counted[1] if counted else {"true": "1", "false": "0"}.get(folded, folded)
 
-    It raises BadLabel, with the nearest name, for an unknown one.
+
+def is_unnamed(names: Sequence[str]) -> bool:
+    """Whether nobody has named the labels: transformers calls them LABEL_0, LABEL_1, …"""
+    return list(names) == [f"LABEL_{place}" for place in range(len(names))]
+
+
+def name_finder(names: Sequence[str], aliases: Mapping[str, int] | None = None) -> Callable[[str], int | None]:
+    """A function from a name as written to its index, None for an unknown one: the rule by which names are compared.
+
+    The name itself is looked up first, then what it means: '1.0' and LABEL_1 find the class '1', 'true' the class
+    'True' or '1', 'Pos' the class 'pos', and back. What may mean two names finds none.
     """
-    index = {plain_name(text_of(name)): place for place, name in enumerate(names)}
-    index |= {text_of(name): place for place, name in enumerate(names)} | dict(aliases or {})
+    written = [*((text_of(name), place) for place, name in enumerate(names)), *(aliases or {}).items()]
+    readings: tuple[Callable[[str], str], ...] = (str, plain_name, str.casefold, meaning)
+    indices: list[dict[str, int | None]] = []
+    for reading in readings:
+        index: dict[str, int | None] = {}
+        for name, place in written:
+            key = reading(name)
+            index[key] = place if index.get(key, place) == place else None
+        indices.append(index)
+
+    def find(text: str) -> int | None:
+        name = text_of(text)
+        places = (index.get(reading(name)) for reading, index in zip(readings, indices, strict=True))
+        return next((place for place in places if place is not None), None)
+
+    return find
+
+
+def name_index(names: Sequence[str], aliases: Mapping[str, int] | None = None) -> Callable[[str], int]:
+    """`name_finder`, where the function raises BadLabel, with the nearest name, for an unknown one."""
+    place_of = name_finder(names, aliases)
 
     def find(text: str) -> int:
-        place = index.get(text, index.get(plain_name(text)))
+        place = place_of(text)
         if place is None:
             problem = f"label {text!r} is unknown; the task's labels are: {listing(names)}"
             raise BadLabel(f"{problem}.{nearest(text, names)}")

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeGuard
 import numpy as np
 from datasets import Dataset, List, Value
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, f1_score
+from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
 from emdistill.errors import listing, shown
 from emdistill.tasks.answers import probabilities
@@ -23,21 +23,27 @@ from emdistill.tasks.kind import (
     TaskKind,
     class_names,
     name_index,
-    number,
     plain_name,
     text_of,
     texts_of,
+    truth,
 )
 from emdistill.tasks.scores import are_columns_of_scores
 from emdistill.tasks.task import Task
 
 
+def rightness(gold: NDArray[np.bool_], given: NDArray[np.bool_]) -> tuple[float, float, float]:
+    """Precision, recall and F1 of a label that is there [n] and given [n]; 0 where undefined."""
+    scores = precision_recall_fscore_support(gold, given, average="binary", pos_label=True, zero_division=0.0)
+    return float(scores[0]), float(scores[1]), float(scores[2])
+
+
 def _micro_f1(logits: Logits, labels: NDArray[Any], task: Task) -> float:
-    return float(f1_score(labels > 0.5, logits > 0, average="micro", zero_division=0.0))
+    return rightness((labels > 0.5).ravel(), (logits > 0).ravel())[2]
 
 
 def _macro_f1(logits: Logits, labels: NDArray[Any], task: Task) -> float:
-    return _mean_over_labels(lambda gold, scores: f1_score(gold, scores > 0, zero_division=0.0), logits, labels)
+    return _mean_over_labels(lambda gold, scores: rightness(gold, scores > 0)[2], logits, labels)
 
 
 def _mean_average_precision(logits: Logits, labels: NDArray[Any], task: Task) -> float:
@@ -50,6 +56,9 @@ def _mean_over_labels(measure: Callable[..., Any], logits: Logits, labels: NDArr
     columns = zip((labels > 0.5).T, logits.T, strict=True)
     values = [measure(gold, scores) for gold, scores in columns if gold.any()]
     return float(np.mean(values)) if values else 0.0
+
+
+NONE = "[]"  # of the labels, as a text that is read back
 
 
 class MultiLabel(TaskKind):
@@ -150,7 +159,7 @@ class MultiLabel(TaskKind):
         columns = self.answer_columns(names)
         return [
             {
-                columns[0]: "|".join(self.written(row, names)),
+                columns[0]: "|".join(self.written(row, names)) or NONE,
                 **{column: round(float(chance), 6) for column, chance in zip(columns[1:], row, strict=True)},
             }
             for row in chances
@@ -200,11 +209,8 @@ def _name(part: Cell) -> str:
 
 def _is_set(column: str, value: Cell) -> bool:
     """Whether the label of this column is set in a row."""
-    text = text_of(value).casefold()
-    if text in ("true", "false"):
-        return text == "true"
-    if not text:
+    if not (text := text_of(value)):
         raise BadLabel(f"there is no label in column {column!r}")
-    if number(text) not in (0.0, 1.0):
+    if (is_set := truth(text)) is None:
         raise BadLabel(f"column {column!r} holds {text!r}; a label's own column holds 0 or 1")
-    return number(text) == 1.0
+    return is_set

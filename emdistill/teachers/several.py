@@ -19,6 +19,7 @@ from emdistill.models.teacher import Teacher, TeacherSource
 from emdistill.models.teacher_ensemble import Member, TeacherEnsemble, mean_answers
 from emdistill.runs.describe import describe_model
 from emdistill.runs.record import MemberRecord, ModelRecord
+from emdistill.tasks.kind import name_finder
 from emdistill.teachers.opened import Logits, TeacherModel, cache_folder
 from emdistill.training.evaluate import Reading, predict_sets
 from emdistill.training.lesson import Lesson
@@ -137,10 +138,13 @@ class TeacherModels(TeacherModel):
 
 def label_order(first: Teacher, other: Teacher, name: str) -> tuple[int, ...]:
     """The place of each of the first teacher's labels among the other's logits; raises TeacherError where one lacks."""
-    labels = [[label.casefold() for label in teacher.labels] for teacher in (first, other)]
-    if other.kind.problem_type != first.kind.problem_type or sorted(labels[0]) != sorted(labels[1]):
+    places = [*map(name_finder(other.labels), first.labels)]
+    order = tuple(place for place in places if place is not None)
+    if other.kind.problem_type != first.kind.problem_type or not (
+        len(order) == len(places) and sorted(order) == [*range(len(other.labels))]
+    ):
         raise TeacherError(
             f"{name} does {other.kind.name} ({listing(other.labels)}), and the first teacher {first.kind.name} "
             f"({listing(first.labels)}); several teachers have the same labels"
         )
-    return tuple(labels[1].index(label) for label in labels[0])
+    return order

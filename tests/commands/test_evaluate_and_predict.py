@@ -18,10 +18,11 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from emdistill.cli import main
+from emdistill.commands import evaluate as evaluate_module
 from emdistill.commands import predict as predict_module
 from emdistill.commands.evaluate import evaluate_model
 from emdistill.commands.predict import predict_file
-from emdistill.data.files import read_inputs
+from emdistill.data.files import Columns, read_examples, read_inputs, to_dataset
 from emdistill.errors import ConfigError, DataError, ModelError, OutputError
 from emdistill.models.encoder import load_classifier, load_tokenizer, save_student
 from emdistill.models.stored_config import name_outputs
@@ -149,6 +150,53 @@ def test_every_row_of_a_file_is_scored_in_the_models_order_of_labels(saved: Call
     classes = np.array(["good", "bad", "mixed"])
     expected = (classes[logits_of(model, *TEXTS).argmax(-1)] == np.array(labels)).mean()
     assert evaluate_model(model, source)["accuracy"] == expected
+
+
+def test_a_part_that_is_scored_is_said(saved: Callable[..., str], tmp_path: Path, capsys: Any) -> None:
+    folder = tmp_path / "SST-2"
+    folder.mkdir()
+    rows = [f"a good movie {row}\t{row % 2}" for row in range(40)]
+    (folder / "train.tsv").write_text("\n".join(["sentence\tlabel", *rows]) + "\n")
+    evaluate_model(saved("negative", "positive"), str(folder), task="sst2")
+    assert not unnamed(capsys.readouterr().err, "4", "40")
+
+
+def test_a_file_is_scored_whole_whatever_the_task(
+    tiny_encoder: Callable[..., PreTrainedModel], tiny_tokenizer: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    kind, sets = KINDS["span-answers"], {}
+    for part in (tiny_encoder(head=kind.head, labels=2, problem_type=kind.problem_type), tiny_tokenizer):
+        part.save_pretrained(tmp_path / "model")
+    answer = [{"text": "movie", "answer_start": 7}]
+    asked = [{"id": str(row), "question": f"what {row}?", "answers": answer} for row in range(40)]
+    whole = {"data": [{"paragraphs": [{"context": "a good movie", "qas": asked}]}]}
+    (tmp_path / "big.json").write_text(json.dumps(whole))
+    monkeypatch.setattr(evaluate_module, "score_sets", lambda task, logits, evaluation: sets.update(evaluation) or {})
+    for task in (None, "squad"):
+        sets.clear()
+        evaluate_model(str(tmp_path / "model"), str(tmp_path / "big.json"), task=task, kind=None)
+        assert {name: len(rows) for name, rows in sets.items()} == {"dev": 40}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
+def test_rows_without_a_label_are_read_back_as_such(
+    tiny_encoder: Callable[..., PreTrainedModel], tiny_tokenizer: Any, tmp_path: Path, suffix: str
+) -> None:
+    model, kind = tiny_encoder(labels=2), KINDS["multi-label"]
+    name_outputs(model.config, labels=("toxic", "insult"), problem_type=kind.problem_type)
+    with torch.no_grad():
+        model.classifier.weight.zero_()
+        model.classifier.bias.fill_(-1.0)
+    save_student(model, tiny_tokenizer, tmp_path / "model")
+    label = {"toxic": 1, "insult": 0}
+    file = write_rows(tmp_path / "in.jsonl", [{"text": text, "label": label} for text in TEXTS])
+    written = tmp_path / f"out{suffix}"
+    predict_file(str(tmp_path / "model"), file, str(written))
+    task = Task("own", kind, ("toxic", "insult"), ("micro_f1",))
+    columns = [Columns(label="prediction"), Columns()]
+    none, given = (to_dataset(read_examples(written, each), task, varied=False) for each in columns)
+    assert (none["label"][:], given["label"][:]) == ([[0, 0]] * 4, [[1, 0]] * 4)
+    assert evaluate_model(str(tmp_path / "model"), str(written)) == evaluate_model(str(tmp_path / "model"), file)
 
 
 def test_a_file_of_one_class_is_scored(saved: Callable[..., str], tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`emdistill predict` of a tagger on words that are given one by one: CoNLL and CoNLL-U in, tags beside them out."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 from messages import unnamed
 
 from emdistill.cli import main
+from emdistill.commands.evaluate import evaluate_model
 from emdistill.data.files import read_inputs, with_list
+from emdistill.data.tagged_files import given_words
 from emdistill.data.tagged_words import words_problem
 from emdistill.models import load_classifier, load_tokenizer
 from emdistill.runs.reading import remember_reading
@@ -61,15 +64,44 @@ def test_words_of_the_file_are_tagged_one_by_one(model: Path, tmp_path: Path) ->
     assert written == [[*map(list, zip(*pair, strict=True))] for pair in zip(SENTENCES, expected, strict=True)]
 
 
+@pytest.mark.parametrize("suffix", [".tsv", ".csv", ".parquet"])
+def test_what_is_written_is_scored(model: Path, tmp_path: Path, suffix: str) -> None:
+    """Tokens and tags stay lists in .csv and .tsv too."""
+    file, output = tmp_path / "in.jsonl", tmp_path / f"out{suffix}"
+    rows = [{"tokens": words, "tags": ["O"] * (len(words) - 1) + ["B-x"]} for words in SENTENCES]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert predict(model, file, output, "--text", "tokens") == 0
+    assert evaluate_model(str(model), str(output)) == evaluate_model(str(model), str(file))
+
+
+def test_words_of_a_txt_file_are_not_taken_for_sentences(model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "in.txt"
+    file.write_text("\n\n".join("\n".join(f"{word} O" for word in words) for words in SENTENCES) + "\n")
+    assert predict(model, file, tmp_path / "out.jsonl") == 0
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [line["tokens"] for line in lines] == SENTENCES
+
+
+def test_text_that_looks_like_a_list_is_text(model: Path, tmp_path: Path) -> None:
+    texts = ["[1]", "[]", '["a"]']
+    (tmp_path / "in.txt").write_text("\n".join(texts) + "\n")
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": text, "entities": []}) + "\n" for text in texts))
+    for file in (tmp_path / "in.txt", tmp_path / "in.jsonl"):
+        assert predict(model, file, tmp_path / "out.jsonl", "--overwrite") == 0
+        lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+        assert ["".join(word["word"] for word in line["predicted_words"]) for line in lines] == texts
+    assert evaluate_model(str(model), str(tmp_path / "in.jsonl"))["entity_f1"] >= 0  # of tags that are all O, too
+
+
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
 def test_lists_of_words_are_tagged_as_words(model: Path, tmp_path: Path, suffix: str) -> None:
     """What predict writes of CoNLL is read back; texts may stand beside lists."""
     file, output = tmp_path / "new.conll", tmp_path / f"again{suffix}"
     file.write_text("\n\n".join("\n".join(sentence) for sentence in SENTENCES) + "\n")
     assert predict(model, file, output) == 0
-    rows = [row.cells for row in read_inputs(output, "tokens", None, words_problem)]
+    rows = [row.cells for row in read_inputs(output, "tokens", None, partial(words_problem, source=output))]
     tags = [row.pop("prediction") for row in rows]
-    words = [{"tokens": row["tokens"]} for row in rows]
+    words = [{"tokens": given_words(row["tokens"], output)} for row in rows]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*words, {"tokens": "it was good"}]))
     assert predict(model, tmp_path / "in.jsonl", tmp_path / "out.jsonl", "--text", "tokens") == 0
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
@@ -99,6 +131,7 @@ def test_conllu_stays_conllu(model: Path, tmp_path: Path) -> None:
         ("new.conll", "out.conllu", [], [".conll", ".jsonl"]),
         ("new.txt", "out.conll", [], [".jsonl"]),
         ("new.conll", "out.conll", ["--logits"], ["--logits", ".jsonl"]),
+        ("new.conll", "out.json", ["--logits"], ["--logits", ".jsonl"]),
         ("new.conll", "out.jsonl", ["--text", "2"], ["--text", 2]),
         ("new.conll", "out.jsonl", ["--text-pair", "2"], ["--text-pair"]),
     ],

@@ -14,6 +14,8 @@ from messages import names, unnamed
 
 from emdistill.data.files import read_inputs
 from emdistill.data.read import read_task_data
+from emdistill.data.row_writer import RowWriter
+from emdistill.data.rows import Row
 from emdistill.errors import DataError
 from emdistill.tasks import KINDS
 from emdistill.tasks.task import TaskData
@@ -161,9 +163,13 @@ def test_several_labels_are_read_however_they_are_written(
     tmp_path: Path, cells: list[Any], labels: tuple[str, ...], numbers: list[list[float]]
 ) -> None:
     path = write(tmp_path / "x.jsonl", "\n".join(json.dumps({"text": "x", "label": cell}) for cell in cells))
-    data = read(path, kind="multi-label")
-    assert data.task.labels == labels
-    assert data.train["label"][:] == numbers
+    rows = [Row(line, {"text": "x", "label": cell}) for line, cell in enumerate(cells, start=1)]
+    for suffix in (".csv", ".tsv"):
+        RowWriter(suffix, path, rows).write(path.with_suffix(suffix), [{}] * len(rows))
+    for file in (path, path.with_suffix(".csv"), path.with_suffix(".tsv")):
+        data = read(file, kind="multi-label")
+        assert data.task.labels == labels
+        assert data.train["label"][:] == numbers
 
 
 @pytest.mark.parametrize("part", [None, "", " ", math.nan, ["b"], {"b": 1}, 0.25])

@@ -9,6 +9,7 @@ from messages import names
 from emdistill.data.labels import as_the_model_counts
 from emdistill.errors import ModelError, TeacherError
 from emdistill.tasks import KINDS
+from emdistill.tasks.kind import meaning
 from emdistill.tasks.task import Task, TaskData
 
 CLASSES, LABELS = KINDS["classification"], KINDS["multi-label"]
@@ -39,6 +40,11 @@ def written(data: TaskData, rows: Dataset) -> list[object]:
         (tuple(sorted(TWELVE)), TWELVE),
         (("0", "1"), ("1", "0")),
         (("us", "US"), ("US", "us")),
+        (("0", "1"), ("LABEL_1", "LABEL_0")),
+        (("0", "1"), ("1.0", "0.0")),
+        (("0", "1"), ("True", "False")),
+        (("false", "true"), ("1", "0")),
+        (("LABEL_0", "LABEL_1"), ("1", "0")),
     ],
 )
 def test_the_same_names_in_another_order_are_the_models_order(
@@ -46,19 +52,64 @@ def test_the_same_names_in_another_order_are_the_models_order(
 ) -> None:
     data = data_of(of_data, kind)
     counted = as_the_model_counts(data, of_model, KINDS[kind])
-    lower = [name.casefold() for name in counted.task.labels]
-    assert lower == [name.casefold() for name in of_model]
+    assert [meaning(name) for name in counted.task.labels] == [meaning(name) for name in of_model]
     assert set(counted.task.labels) == set(of_data)  # as the data spell them
     for before, after in ((data.train, counted.train), (data.evaluation["dev"], counted.evaluation["dev"])):
         assert written(counted, after) == written(data, before)
     assert counted.task.labels[counted.task.positive_index] == of_data[-1]
 
 
-@pytest.mark.parametrize("of_model", [("LABEL_0", "LABEL_1"), ("no", "yes"), ("0", "1")])
-def test_other_names_are_taken_in_their_order(of_model: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("of_model", [("LABEL_0", "LABEL_1"), ("0", "1"), ("1", "2"), ("1.0", "2.0")])
+def test_numbers_stand_for_words_in_their_order(of_model: tuple[str, ...]) -> None:
     data = data_of(("neg", "pos"))
     assert as_the_model_counts(data, of_model, CLASSES) is data
     assert as_the_model_counts(data_of((), "regression"), ("LABEL_0",), KINDS["regression"]).task.labels == ()
+
+
+@pytest.mark.parametrize(
+    ("of_data", "of_model"), [(("0", "1"), ("neg", "pos")), (("1", "2", "3"), ("LABEL_0", "LABEL_1", "LABEL_2"))]
+)
+def test_numbers_of_the_data_stand_for_other_names_in_their_order(
+    of_data: tuple[str, ...], of_model: tuple[str, ...]
+) -> None:
+    data = data_of(of_data)
+    assert as_the_model_counts(data, of_model, CLASSES) is data
+
+
+@pytest.mark.parametrize("some", [False, True])
+@pytest.mark.parametrize(
+    ("of_data", "of_model"),
+    [
+        (("neg", "pos"), ("positive", "negative")),
+        (("neg", "pos"), ("neg", "positive")),
+        (("neg", "pos"), ("LABEL_1", "LABEL_0")),
+        (("0", "1"), ("1", "2")),
+        (("1", "LABEL_1"), ("0", "1")),  # both are the model's 1
+        (("US", "us"), ("us", "de")),
+    ],
+)
+def test_names_that_do_not_match_are_refused(of_data: tuple[str, ...], of_model: tuple[str, ...], some: bool) -> None:
+    with names(ModelError, "m/", *of_data):
+        as_the_model_counts(data_of(of_data), of_model, CLASSES, some=some, model="m/", error=ModelError)
+
+
+def test_tags_that_no_word_has_need_not_be_the_models() -> None:
+    kind = KINDS["tagging"]
+    task = Task("t", kind, kind.label_names([["O", "I-A"]]), kind.metrics_of(["O", "I-A"]))
+    assert "B-A" in task.labels
+    label = [kind.encoder(task.labels)(["O", "I-A"])]
+    rows = Dataset.from_dict({"label": label}, features=Features({"label": kind.label_type}))
+    counted = as_the_model_counts(TaskData(task, rows, {"dev": rows}), ("I-A", "I-B", "O"), kind)
+    assert counted.task.labels == ("I-A", "I-B", "O")
+    assert written(counted, counted.evaluation["dev"]) == [["O", "I-A"]]
+
+
+def test_metrics_are_those_of_the_models_tags() -> None:
+    kind = KINDS["tagging"]
+    task = Task("t", kind, ("O",), kind.metrics_of(("O",)))
+    rows = Dataset.from_dict({"label": [[0]]}, features=Features({"label": kind.label_type}))
+    counted = as_the_model_counts(TaskData(task, rows, {"dev": rows}), ("B-A", "I-A", "O"), kind, some=True)
+    assert counted.task.metrics == kind.default_metrics
 
 
 def test_a_file_that_is_scored_need_not_hold_all_labels() -> None:
@@ -66,6 +117,8 @@ def test_a_file_that_is_scored_need_not_hold_all_labels() -> None:
     counted = as_the_model_counts(data, ("neg", "zero", "Pos"), CLASSES, some=True)
     assert counted.task.labels == ("neg", "zero", "pos")
     assert counted.train["label"][:] == [2]
+    counted = as_the_model_counts(data_of(("0", "1")), ("LABEL_0", "LABEL_1", "LABEL_2"), CLASSES, some=True)
+    assert counted.task.labels == ("0", "1", "LABEL_2")
     with names(ModelError, "m/", "new", "neg"):
         as_the_model_counts(data_of(("new",)), ("neg", "pos"), CLASSES, some=True, model="m/", error=ModelError)
 

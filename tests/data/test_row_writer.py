@@ -158,6 +158,14 @@ def test_bytes_are_no_text(tmp_path: Path, suffix: str, value: Any) -> None:
     assert written(tmp_path / "out.parquet", cells, str(source)) == cells
 
 
+def test_a_missing_number_is_null(tmp_path: Path) -> None:
+    rows = [Row(1, {"x": float("nan"), "y": [1.5, float("nan")], "z": {"a": float("nan")}})]
+    RowWriter(".jsonl", tmp_path / "in.parquet", rows).write(tmp_path / "out.jsonl", [{}])
+    assert (tmp_path / "out.jsonl").read_text() == '{"x": null, "y": [1.5, null], "z": {"a": null}}\n'
+    with names(DataError, "in.parquet:1", "x", ".parquet"):
+        RowWriter(".jsonl", tmp_path / "in.parquet", [Row(1, {"x": float("inf")})])
+
+
 def test_json_holds_predictions_by_id(tmp_path: Path) -> None:
     rows = [Row(1, {"id": "a", "text": "x"}), Row(2, {"id": 7, "text": "y"})]
     RowWriter(".json", Path("in.jsonl"), rows).write(

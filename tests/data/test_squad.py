@@ -54,7 +54,8 @@ def test_rows(tmp_path: Path, name: str, answers: Any) -> None:
 @pytest.mark.parametrize("answers", [[ADA], {"text": ["Ada Lovelace"], "answer_start": [0]}])
 def test_csv_holds_answers_as_json(tmp_path: Path, answers: Any) -> None:
     with (tmp_path / "a.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["question", "context", "answers"], ["Who?", CONTEXT, json.dumps(answers)]])
+        head = ["question", "context", "answers", "is_impossible"]
+        csv.writer(file).writerows([head, ["Who?", CONTEXT, json.dumps(answers), "False"]])
     assert read_questions(tmp_path / "a.csv").questions == [Question(2, "Who?", CONTEXT, (Answer("Ada Lovelace", 0),))]
 
 
@@ -70,6 +71,8 @@ def test_csv_holds_answers_as_json(tmp_path: Path, answers: Any) -> None:
         {"answers": None},
         {"answers": {"text": ["Ada"], "answer_start": []}},
         {"is_impossible": True},
+        {"is_impossible": "True"},
+        {"is_impossible": "perhaps"},
         {"is_impossible": False, "answers": []},
         {"question": " "},
         {"question": "\ud83d"},

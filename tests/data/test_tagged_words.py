@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from messages import names
 
+from emdistill.data.files import Columns
 from emdistill.data.tagged_files import read_tagged
-from emdistill.data.tagged_words import read_words
+from emdistill.data.tagged_words import holds_words, read_words
 from emdistill.errors import DataError
 
 CONLL = """-DOCSTART- -X- O
@@ -45,6 +46,35 @@ def test_conll_gets_a_column(tmp_path: Path) -> None:
     )
     again = read_tagged(tmp_path / "b.conll")  # the last column are the tags
     assert [sentence.tags for sentence in again.sentences] == [cells["prediction"] for cells in TAGS]
+
+
+def test_comments_stay_comments_beside_a_further_column(tmp_path: Path) -> None:
+    content = "# newdoc x\n# a comment of more cells\nEU B-ORG\n# O\n\n# newdoc y\ncalls O\n"
+    path = written(tmp_path, "0.conll", content)
+    words = [row.cells["tokens"] for row in read_words(path).rows]
+    assert words == [["EU", "#"], ["calls"]]
+    for time in range(1, 6):  # each makes other comments as long as a word's line
+        read_words(path).write(tmp_path / f"{time}.conll", TAGS)
+        path = tmp_path / f"{time}.conll"
+        assert [row.cells["tokens"] for row in read_words(path).rows] == words
+        assert [sentence.tags for sentence in read_tagged(path).sentences] == [cells["prediction"] for cells in TAGS]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "are_words"),
+    [
+        ("a.txt", "EU B-x\nrejects O\n", True),
+        ("a.txt", "EU NNP B-x\nrejects O\n\ncalls NNS O\n", True),  # the ragged line is named when it is read
+        ("a.txt", "It works\nit fails\n", False),
+        ("a.txt", "O\nO\n", False),
+        ("a.tsv", "text\tlabel\na\tb\n", True),
+        ("a.tsv", "words\tlabel\na\tb\n", False),
+        ("a.csv", "words\na\n", False),
+        ("a.conll", "EU\n", True),
+    ],
+)
+def test_what_holds_a_word_per_line(tmp_path: Path, name: str, content: str, are_words: bool) -> None:
+    assert holds_words(written(tmp_path, name, content), Columns("words"), ("B-x", "O")) is are_words
 
 
 def test_words_alone_and_another_column(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from datasets import Dataset
 from messages import names, unnamed
 from numpy.typing import NDArray
 
+from emdistill.data.row_writer import RowWriter
+from emdistill.data.rows import Row
 from emdistill.data.teacher_answers import answered_rows, is_answers_file, read_teacher_answers
 from emdistill.errors import DataError
 from emdistill.runs.answers import write_predictions
@@ -95,10 +97,17 @@ def test_every_form_in_every_type_of_file(
         ({"prediction": "bad|good"}, [1 - SURE, SURE, 1 - SURE]),
         ({"stars": ["so"]}, [SURE, 1 - SURE, SURE]),
         ({"stars": []}, [SURE, SURE, SURE]),
+        ({"prediction": "[]"}, [SURE, SURE, SURE]),  # as `predict` writes it
+        ({"stars": {"bad": 1, "so": 0, "good": 0}}, [1 - SURE, SURE, SURE]),
     ],
 )
-def test_several_labels(tmp_path: Path, cells: dict[str, Any], expected: list[float]) -> None:
-    path = write(tmp_path / "answers.jsonl", {"body": "x"} | cells)
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "tsv"])
+def test_several_labels(tmp_path: Path, suffix: str, cells: dict[str, Any], expected: list[float]) -> None:
+    path, row = tmp_path / f"answers.{suffix}", {"body": "x"} | cells
+    if suffix == "jsonl":
+        write(path, row)
+    else:
+        RowWriter(path.suffix, path, [Row(1, row)]).write(path, [{}])
     np.testing.assert_allclose(shares_of(path, SEVERAL, "x")[0], expected, rtol=1e-4)
 
 
@@ -121,9 +130,38 @@ def test_both_texts_of_a_pair_count(tmp_path: Path) -> None:
 def test_the_predictions_of_a_run_are_answers(tmp_path: Path) -> None:
     logits = np.array([[0.1, 0.7, -3.3], [1.5, 0.25, 7.0]], dtype=np.float32)
     dev = {"dev": Dataset.from_dict({"text": ["x", "y"], "label": [0, 1]})}
-    write_predictions(tmp_path / "predictions.jsonl", dev, {"dev": logits}, {"dev": -logits})
-    answers = read_teacher_answers(tmp_path / "predictions.jsonl", CLASSES)
-    np.testing.assert_array_equal(answers.answers_of(["y", "x"])[0], logits[::-1])
+    path = tmp_path / "predictions.jsonl"
+    write_predictions(path, dev, {"dev": logits}, {"dev": -logits})
+    with names(DataError, path, "run.json"):  # which says the order of the logits
+        read_teacher_answers(path, CLASSES)
+    for labels, order in ((LABELS, [0, 1, 2]), (("Good", "bad", "so"), [1, 2, 0])):
+        (tmp_path / "run.json").write_text(json.dumps({"task": {"labels": labels}}))
+        answers = read_teacher_answers(path, CLASSES)
+        np.testing.assert_array_equal(answers.answers_of(["y", "x"])[0], logits[::-1][:, order])
+    (tmp_path / "run.json").write_text(json.dumps({"task": {"labels": ["bad", "so"]}}))
+    with names(DataError, "run.json", "bad, so", "good"):
+        read_teacher_answers(path, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        ({"prediction": "LABEL_1"}, [SURE, 1.0]),
+        ({"logits": {"LABEL_1": 0.0, "LABEL_0": 0.0}}, [0.5, 0.5]),
+        ({"probability of LABEL_1": 0.8, "probability of LABEL_0": 0.2}, [0.2, 0.8]),
+        ({"1.0": 0.8, "0.0": 0.2}, [0.2, 0.8]),
+    ],
+)
+def test_labels_may_be_written_otherwise(tmp_path: Path, cells: dict[str, Any], expected: list[float]) -> None:
+    task = Task("own", KINDS["classification"], ("0", "1"), ("accuracy",), text="body", label="stars")
+    path = write(tmp_path / "answers.jsonl", {"body": "x"} | cells)
+    np.testing.assert_allclose(shares_of(path, task, "x")[0], expected, rtol=1e-5)
+
+
+def test_a_rounded_share_of_the_likeliest_label_stays_the_greatest(tmp_path: Path) -> None:
+    path = write(tmp_path / "answers.jsonl", {"body": "x", "prediction": "good", "probability": 0.333333})
+    assert shares_of(path, CLASSES, "x").argmax() in (0, 2)
+    np.testing.assert_allclose(shares_of(path, CLASSES, "x")[0], [1 / 3] * 3, rtol=1e-6)
 
 
 def test_answers_that_contradict_each_other_are_averaged(tmp_path: Path) -> None:
@@ -166,6 +204,7 @@ def test_rows_without_an_answer_are_counted(tmp_path: Path) -> None:
         ({"bad": 0.5, "so": "many", "good": 0.5}, ["'many'"]),
         ({"prediction": "god", "probability": 0.6}, ["'god'", "'good'"]),
         ({"prediction": "good", "probability": 1.2}, [1.2]),
+        ({"prediction": "good", "probability": 0.3}, [0.3]),
         ({"stars": "1"}, ["'1'", "bad, so, good"]),
         ({"stars": "good", "body": " "}, ["'body'"]),
     ],

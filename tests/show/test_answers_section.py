@@ -76,6 +76,13 @@ def test_labels_have_precision_recall_and_f1_of_both_models() -> None:
     assert table.lines[-1][0] == "never"  # the most frequent first
 
 
+def test_one_label_is_scored_by_its_presence_alone() -> None:
+    gold, logits = np.array([[1.0], [0], [0], [0], [1]]), np.array([[2], [-1], [3], [-4], [-1]], dtype=np.float32)
+    given = Predictions(["t"] * 5, [None] * 5, gold, None, logits)
+    (table,) = of_kind(Table, ANSWERS["sigmoid"][1](given, ["flag"]))
+    assert table.lines == [["flag", "2", "0.500", "0.500", "0.500"]]
+
+
 def test_the_least_frequent_of_many_labels_are_left_out_and_that_is_said() -> None:
     labels = np.zeros((30, 25))
     labels[:, 5:] = np.tri(30, 20)

@@ -18,7 +18,7 @@ from emdistill.losses import HardLabels, SoftTargets
 from emdistill.states import NO_CLASS, EncoderStates
 from emdistill.tasks import KINDS, TaskKind, find_kind, kind_of_model
 from emdistill.tasks.answers import agreement, flat, probabilities, ragged
-from emdistill.tasks.kind import BadLabel, LabelColumns, class_names
+from emdistill.tasks.kind import BadLabel, LabelColumns, class_names, name_finder, name_index
 from emdistill.tasks.spans import words_of_answer
 from emdistill.tasks.tagging import SPACES
 from emdistill.tasks.task import Task
@@ -388,6 +388,36 @@ def test_metrics_of_several_labels_equal_their_formulas() -> None:
         assert TOPICS.score(logits, labels.astype(np.float32)) == pytest.approx(expected)
     nothing = np.zeros((3, 4))
     assert set(TOPICS.score(nothing - 1, nothing).values()) == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("names_", "written", "place"),
+    [
+        (("0", "1"), "1.0", 1),
+        (("0", "1"), "LABEL_1", 1),
+        (("0", "1"), "True", 1),
+        (("LABEL_0", "LABEL_1"), "1", 1),
+        (("false", "true"), "1", 1),
+        (("neg", "Pos"), "POS", 1),
+        (("neg", "pos"), "1", None),
+        (("us", "US"), "US", 1),
+        (("us", "US"), "Us", None),  # it may be either
+        (("7", "07", "007"), "007", 2),
+        (("1", "true"), "True", 1),
+        (("1", "LABEL_1"), "LABEL_1", 1),
+    ],
+)
+def test_names_are_found_by_what_they_mean(names_: tuple[str, ...], written: str, place: int | None) -> None:
+    assert name_finder(names_)(written) == place
+    if place is None:
+        with names(BadLabel, written, *names_):
+            name_index(names_)(written)
+
+
+def test_one_label_is_scored_by_its_presence_alone() -> None:
+    flag = Task("flag", LABELS, ("flag",), ("micro_f1", "macro_f1"))
+    labels, logits = np.array([[1.0], [0], [0], [0], [1]]), np.array([[2.0], [-1], [3], [-4], [-1]])
+    assert flag.score(logits, labels) == {"micro_f1": 0.5, "macro_f1": 0.5}
 
 
 @pytest.mark.parametrize("constant", [0.0, 2.5, -1e-9, 1e9])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import confusion_matrix
 
 from emdistill.console import Table
 from emdistill.runs.answers import Predictions
@@ -19,6 +19,7 @@ from emdistill.show.page import Chart, Part, Row, Section, Small
 from emdistill.states import NO_CLASS, Link
 from emdistill.tasks import find_kind
 from emdistill.tasks.answers import flat
+from emdistill.tasks.multi_label import rightness
 from emdistill.tasks.regression import pearson, spearman
 from emdistill.tasks.span_answers import answered
 from emdistill.tasks.spans import answer_score
@@ -108,13 +109,16 @@ def tags_of(row: NDArray[Any], labels: Sequence[str]) -> list[str]:
 def several_labels(predictions: Predictions, labels: Sequence[str]) -> Parts:
     """Precision, recall and F1 of each label, and the calibration over all pairs of a row and a label."""
     gold, logits = predictions.labels > 0.5, logits_of(predictions)
-    columns = [
-        column
-        for values in logits.values()
-        for column in precision_recall_fscore_support(gold, values > 0, average=None, zero_division=0.0)[:3]
-    ]
     places = largest(gold.sum(axis=0).astype(np.float64), MOST_CLASSES)
-    lines = [(labels[at], int(gold[:, at].sum()), [column[at] for column in columns]) for at in places]
+    lines = [
+        (
+            labels[at],
+            int(own.sum()),
+            [score for values in logits.values() for score in rightness(own, values[:, at] > 0)],
+        )
+        for at in places
+        for own in [gold[:, at]]
+    ]
     bins = {name: reliability_bins(expit(values), gold) for name, values in logits.items()}
     binned = "All pairs of a row and a label are binned by the label's probability"
     given = ("Probabilities", "How many labels are given which probability.")
