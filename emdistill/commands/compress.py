@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from emdistill.commands._compression import CACHE, REPLACED, TRIALS, Compression
-from emdistill.config import check_limits, command_of
+from emdistill.config import LIMITS, check_limits, command_of
 from emdistill.data.read import read_data
 from emdistill.errors import ConfigError, Interrupted
 from emdistill.options import load_config
@@ -94,9 +94,7 @@ def compress(
     call, started = dict(locals()), time.perf_counter()
     check_onnx_packages()
     limits = read_budget(budget)
-    check_limits(threads=threads, seed=seed, unlabelled_rows=unlabelled_rows)
-    if hours <= 0 or finals < 1:
-        raise ConfigError("--hours is above 0, and --finals at least 1")
+    check_limits(**{name: call[name] for name in LIMITS.keys() & call.keys()})
     if task == RAW_TEXT:
         raise ConfigError(f"--task {RAW_TEXT} has no score to choose by; name a task with labels")
     folder = Path(output)

@@ -105,7 +105,7 @@ def search_chain(
         overwrite: replace a search that stands in the output folder.
     """
     options = dict(locals())
-    check_limits(**{name: value for name, value in options.items() if name in LIMITS})
+    check_limits(**{name: options[name] for name in LIMITS.keys() & options.keys()})
     allowed, names, folder = read_limits(limits), tuple(read_operators(operators)), Path(output)
     if len({*names}) < len(names):
         raise ConfigError(f"--operators {operators}: name each operator once")
