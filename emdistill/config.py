@@ -55,9 +55,9 @@ class CommonConfig:
         label: column of the label.
         dev: file of the development set; without it a stratified part of the data is held out.
         kind: kind of task, such as classification or regression; found from the labels if not given.
-        training: set one by one, --training.NAME VALUE: all of transformers' TrainingArguments, and
-            gradient_norm_steps, flow_steps, early_stopping_patience, tokens_per_batch, compile_costs, teacher_bf16,
-            skip_bad_batches.
+        training: set one by one, --training.NAME VALUE: transformers' TrainingArguments, but for what a run decides by
+            other options (seed, which checkpoint is kept), and gradient_norm_steps, flow_steps,
+            early_stopping_patience, tokens_per_batch, compile_costs, teacher_bf16, skip_bad_batches.
         select: which checkpoint is kept: the best on a held-out part of train, the best on dev, or the last.
         max_length: tokens per sentence or pair at most.
         keep_checkpoints: leave the checkpoints in the run folder when the run has finished.

@@ -242,15 +242,19 @@ def check_same_run(folder: Path, before: RunRecord, now: RunRecord) -> None:
 
 
 def damaged_file(folder: Path, record: RunRecord) -> str:
-    """The first result of a finished run that is not as it was written, in words; '' where all are."""
+    """The first result of a finished run that is missing, or not as it was written, in words; '' where all are."""
     for name, checksum in record.files.items():
-        if (folder / name).is_file() and sha256(folder / name) != checksum:
+        if not (folder / name).is_file():
+            return f"{folder / name} is missing"
+        if sha256(folder / name) != checksum:
             return f"{folder / name} was damaged: its checksum differs"
     return ""
 
 
 def keep_record_alone(folder: Path) -> None:
-    """Remove of a run all but its run.json: of a short training whose scores are wanted."""
+    """Remove of a run all but its run.json, which names no files then: of a short training whose scores are wanted."""
+    if (folder / RUN_FILE).exists():
+        write_run(folder, replace(read_run(folder), files={}))
     remove(folder, [name for name in OWN_FILES if name != RUN_FILE])
 
 
