@@ -15,7 +15,7 @@ from emdistill.options import load_config
 from emdistill.runs.chain_search import STUDENTS, ChainSearch
 from emdistill.runs.compression import CompressionRecord
 from emdistill.runs.open_run import PLACES, remove
-from emdistill.runs.places import check_folder
+from emdistill.runs.places import check_folder, one_owner
 from emdistill.runs.search_record import read_search, taken_up
 from emdistill.search.budget import read_budget
 from emdistill.ship.candidates import Nursery, check_students
@@ -62,7 +62,8 @@ def compress(
     Candidates are priced on this machine before any is trained; those that fit learn in turns, ever fewer of them for
     ever longer, and are chosen by rows of train that none of them learned from. The best ones are trained whole,
     exported and measured. The same command goes on with a search that was stopped.
-    Raises ConfigError, DataError and OutputError before any training; Interrupted after Ctrl-C.
+    Raises ConfigError, DataError and OutputError before any training, BusyError where another process is at this
+    search; Interrupted after Ctrl-C.
 
     Args:
         teacher: folder or hub id of the fine-tuned teacher.
@@ -131,17 +132,18 @@ def compress(
         task=examples.task.name, metric=examples.task.metrics[0], budget=str(limits), hours=hours,
         machine=machine(threads),
     )  # fmt: skip
-    if overwrite:
-        remove(folder, REPLACED)
-    (folder / TRIALS).mkdir(parents=True, exist_ok=True)
-    search = Compression(nursery, options, taken_up(folder, record, hours=hours), started)
-    try:
-        search.run(words, taught, finals)
-    except KeyboardInterrupt:
-        raise Interrupted("the search stopped; what it has tried is kept") from None
-    finally:
-        if search.record.candidates:  # before that there is nothing to go on with
-            search.save()
+    with one_owner(folder, "search"):
+        if overwrite:
+            remove(folder, REPLACED)
+        (folder / TRIALS).mkdir(parents=True, exist_ok=True)
+        search = Compression(nursery, options, taken_up(folder, record, hours=hours), started)
+        try:
+            search.run(words, taught, finals)
+        except KeyboardInterrupt:
+            raise Interrupted("the search stopped; what it has tried is kept") from None
+        finally:
+            if search.record.candidates:  # before that there is nothing to go on with
+                search.save()
     return search.record
 
 

@@ -10,7 +10,6 @@ from messages import names
 
 from emdistill.errors import BusyError, Interrupted, OutputError
 from emdistill.runs.open_run import (
-    LOCK,
     OWN_FILES,
     check_output,
     check_same_run,
@@ -19,6 +18,7 @@ from emdistill.runs.open_run import (
     open_run,
     remove,
 )
+from emdistill.runs.places import LOCK
 from emdistill.runs.record import RunRecord, read_run, write_run
 
 CONFIG = {"seed": 1, "student": "3", "objective": {"beta": 1.0}, "training": {"learning_rate": 1e-4}, "output": "run"}
