@@ -394,7 +394,7 @@ def _checked_training(training: Mapping[str, Any], places: Places) -> dict[str, 
     wrong: list[str] = []
     types = _types(training_parser())
     for name, value in training.items():
-        if choices := _choices(types[name]):
+        if choices := _choices(types.get(name)):
             text = "no" if value is False else value  # YAML reads the word so
             if text in (None, *choices):
                 checked[name] = text
