@@ -28,6 +28,7 @@ NOTHING = "nothing was written"
 ANEW = "nothing was begun; to start again:"
 AGAIN = "go on from there:"
 RESUME = "go on from there with --resume:"
+SWITCHES = ("--overwrite", "--resume")  # what goes on says neither
 
 # Before torch is loaded, which reads it once: OpenMP's threads sleep while they wait for each other. By default they
 # spin; where other programs want the same cores, a step then takes up to 20 times as long.
@@ -102,9 +103,15 @@ def _what_now(verb: str, words: Sequence[str], stop: BaseException) -> str:
     way = COMMANDS[verb].interrupted if verb in COMMANDS else NOTHING
     if way == NOTHING:
         return NOTHING
-    if way == RESUME and not getattr(stop, "begun", False):  # a run takes Ctrl-C itself as soon as it has its folder
+    # Runs and searches take Ctrl-C themselves once there is something of them.
+    if not (isinstance(stop, Interrupted) and (stop.begun or way == AGAIN)):
         return f"{ANEW} {shlex.join(['emdistill', verb, *words])}"
-    kept = [word for word in words if not word.startswith(("--overwrite", "--resume"))]
+    kept = [
+        word
+        for before, word in zip(["", *words], words, strict=False)
+        if word.partition("=")[0] not in SWITCHES
+        and not (before in SWITCHES and word.lower() in ("true", "false"))  # its value
+    ]
     return f"{way} {shlex.join(['emdistill', verb, *kept, *['--resume'] * (way == RESUME)])}"
 
 

@@ -29,7 +29,9 @@ LIMITS: dict[str, tuple[float, float]] = {
     "population": (2, math.inf),  # two parents
     **dict.fromkeys(("evaluations", "random_evaluations"), (0, math.inf)),
     **dict.fromkeys(("batch_size", "candidates", "copies", "min_count", "score_rows", "threads"), (1, math.inf)),
-    **dict.fromkeys(("bins", "judged", "length", "rounds", "survivors"), (1, math.inf)),
+    **dict.fromkeys(("bins", "finals", "judged", "length", "rounds", "survivors"), (1, math.inf)),
+    **dict.fromkeys(("epochs", "hours"), (1e-9, 1e6)),
+    "learning_rate": (0, math.inf),
 }
 RECIPES = Path(__file__).parent / "recipes"
 SECTIONS = ("objective", "training")
@@ -53,9 +55,9 @@ class CommonConfig:
         label: column of the label.
         dev: file of the development set; without it a stratified part of the data is held out.
         kind: kind of task, such as classification or regression; found from the labels if not given.
-        training: set one by one, --training.NAME VALUE: all of transformers' TrainingArguments, and
-            gradient_norm_steps, flow_steps, early_stopping_patience, tokens_per_batch, compile_costs, teacher_bf16,
-            skip_bad_batches.
+        training: set one by one, --training.NAME VALUE: transformers' TrainingArguments, but for what a run decides by
+            other options (seed, which checkpoint is kept), and gradient_norm_steps, flow_steps,
+            early_stopping_patience, tokens_per_batch, compile_costs, teacher_bf16, skip_bad_batches.
         select: which checkpoint is kept: the best on a held-out part of train, the best on dev, or the last.
         max_length: tokens per sentence or pair at most.
         keep_checkpoints: leave the checkpoints in the run folder when the run has finished.
@@ -221,11 +223,11 @@ def config_dict(config: CommonConfig) -> dict[str, Any]:
 
 
 def check_limits(places: Mapping[str, str] | None = None, /, **options: Any) -> None:
-    """Raise ConfigError for a number beyond LIMITS, with the option's name and place; None is no number."""
+    """Raise ConfigError for a number beyond LIMITS or infinite, with its option and place; None is no number."""
     for name in options.keys() & LIMITS.keys():
         value, (least, most) = options[name], LIMITS[name]
-        if value is not None and not least <= value <= most:
-            bound = f"at most {most}" if value > most else f"at least {least}"
+        if value is not None and not (math.isfinite(value) and least <= value <= most):
+            bound = "finite" if math.isinf(value) else f"at most {most}" if value > most else f"at least {least}"
             raise ConfigError(f"{as_option(name)} must be {bound}, not {value}{(places or {}).get(name, '')}")
 
 

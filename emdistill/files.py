@@ -5,9 +5,11 @@ old file or the new one. A folder is sealed by a manifest of checksums, which is
 """
 
 import errno
+import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import zlib
@@ -18,7 +20,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from emdistill.errors import OutputError, tell
+from emdistill.errors import EmdistillError, OutputError, tell
 
 LONGEST_NAME = 255  # bytes that file systems take
 MANIFEST = "manifest.json"
@@ -80,7 +82,7 @@ def folder_written_whole(place: Path) -> Iterator[Path]:
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     put_back(place)
-    work = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+    work = _work_folder(place.parent, f".{place.name}")
     part, old = work / "new", work / "old"
     part.mkdir()
     try:
@@ -100,7 +102,7 @@ def folder_written_whole(place: Path) -> Iterator[Path]:
 def files_written_whole(folder: Path) -> Iterator[Path]:
     """An empty folder to write files into; at the end each replaces the one of its name in `folder`, or none does."""
     folder.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
+    work = _work_folder(folder, ".new")
     try:
         yield work
         flush_all(work)
@@ -111,9 +113,28 @@ def files_written_whole(folder: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
+def _work_folder(parent: Path, name: str) -> Path:
+    """An empty folder `name`-PID-… to write into; those of processes that were killed are removed."""
+    for left in parent.glob(f"{glob.escape(name)}-*"):
+        owner = re.fullmatch(r"-(\d+)-[^-]+", left.name.removeprefix(name))
+        if owner and not _is_alive(int(owner[1])):
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{name}-{os.getpid()}-", dir=parent))
+
+
+def _is_alive(process: int) -> bool:
+    """Whether there is such a process, as far as this system can be asked."""
+    try:
+        if os.name == "posix":
+            os.kill(process, 0)  # asks only
+    except OSError as error:
+        return error.errno != errno.ESRCH
+    return True
+
+
 def put_back(place: Path) -> None:
     """Where a killed process has moved the folder `place` aside and put no other there, put it back."""
-    for old in place.parent.glob(f".{place.name}-*/old"):
+    for old in place.parent.glob(f".{glob.escape(place.name)}-*/old"):
         if not place.exists():
             old.replace(place)
 
@@ -203,7 +224,7 @@ def storage_errors(place: Path | str, mend: str = MEND) -> Iterator[None]:
     """
     try:
         yield
-    except OutputError:
+    except EmdistillError:
         raise
     except OSError as error:
         if error.errno not in STORAGE:

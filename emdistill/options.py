@@ -7,9 +7,11 @@ A target is a function or one of config.py's classes; its signature and docstrin
 
 import argparse
 import inspect
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
+from enum import Enum
 from functools import cache
 from pathlib import Path, PurePath
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -361,8 +363,22 @@ def _checked(parsed: Namespace, parser: OptionParser, places: Places) -> dict[st
         raise ConfigError(f"{', '.join(map(_written, missing))} must be given")
     if "training" in values:
         values["training"] = _checked_training(values["training"] or {}, places)
+    types = _types(parser)
+    if values.get("training"):
+        types |= {f"training.{name}": hint for name, hint in _types(training_parser()).items()}
+    _refuse_no_value(flatten(values), types, places)
     check_limits(places, **values)
     return {name: _from_home(value) for name, value in values.items()}
+
+
+def _refuse_no_value(values: Mapping[str, Any], types: Mapping[str, Any], places: Places) -> None:
+    """Raises ConfigError for null where a value is needed, and for a number that is NaN or infinite."""
+    for name, value in values.items():
+        hint = types.get(name)
+        if value is None and (hint in (int, float, bool, str) or get_origin(hint) is Literal or _choices(hint)):
+            raise ConfigError(_wrong_value(name, hint, "null", places))
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{as_option(name)} must be finite, not {value}{places.get(name, '')}")
 
 
 def _from_home(value: Any) -> Any:
@@ -376,7 +392,15 @@ def _checked_training(training: Mapping[str, Any], places: Places) -> dict[str, 
     """The section with every value of its declared type; raises ConfigError with all that are not."""
     checked: dict[str, Any] = {}
     wrong: list[str] = []
+    types = _types(training_parser())
     for name, value in training.items():
+        if choices := _choices(types.get(name)):
+            text = "no" if value is False else value  # YAML reads the word so
+            if text in (None, *choices):
+                checked[name] = text
+            else:
+                wrong.append(_wrong_value(f"training.{name}", types[name], value, places))
+            continue
         try:
             if isinstance(value, dict):  # given key by key on the command line, its values are still as written
                 value = {key: parse_yaml(inner) if isinstance(inner, str) else inner for key, inner in value.items()}
@@ -394,13 +418,22 @@ def explain(error: Exception, parser: ArgumentParser, places: Places, prefix: st
     types = _types(parser)
     if not match or types.get(match[1]) is None:
         return str(error)
-    name = f"{prefix}{match[1]}"
-    return f"{as_option(name)} takes {_type_in_words(types[match[1]])}, not '{match[2].strip()}'{places.get(name, '')}"
+    return _wrong_value(f"{prefix}{match[1]}", types[match[1]], match[2].strip(), places)
+
+
+def _wrong_value(name: str, hint: Any, value: object, places: Places) -> str:
+    return f"{as_option(name)} takes {_type_in_words(hint)}, not '{value}'{places.get(name, '')}"
+
+
+def _choices(hint: Any) -> list[str]:
+    """The texts of the enum that an option takes; none where it takes something else."""
+    enums = [part for part in get_args(hint) if isinstance(part, type) and issubclass(part, Enum)]
+    return [str(member.value) for enum in enums for member in enum]
 
 
 def _type_in_words(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return "one of " + ", ".join(map(str, get_args(hint)))
+    if choices := _choices(hint) or (get_args(hint) if get_origin(hint) is Literal else ()):
+        return "one of " + ", ".join(map(str, choices))
     if get_args(hint) and get_origin(hint) not in (dict, list):
         return " or ".join(_type_in_words(part) for part in get_args(hint) if part is not type(None))
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}

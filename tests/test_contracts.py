@@ -39,7 +39,7 @@ from emdistill.tasks import KINDS, TaskKind
 from emdistill.tasks.tagging import SPACES
 from emdistill.tasks.task import Task
 from emdistill.training import DistillationTrainer, Stage
-from emdistill.training.run_stages import stage_arguments
+from emdistill.training.stage_arguments import stage_arguments
 
 # What a model can be asked for: each kind of task, with the names of its labels; a score has none.
 ASKED: dict[str, tuple[TaskKind, tuple[str, ...]]] = {

@@ -197,6 +197,13 @@ def test_a_wrong_value_of_a_file_is_refused_with_the_file(tmp_path: Path, capsys
         ({"method": "bert-emd", "objective": {"beta": "abc"}}, ["--objective.beta"]),
         ({"training": {"learning_rate": "abc", "bf16": "maybe"}}, ["--training.learning_rate", "--training.bf16"]),
         ({"training": 3}, ["'training'"]),
+        ({"training": {"save_strategy": "never"}}, ["--training.save_strategy", "no", "epoch", "never"]),
+        ({"training": {"save_steps": None}}, ["--training.save_steps", "null"]),
+        ({"training": {"weight_decay": float("inf")}}, ["--training.weight_decay", "inf"]),
+        ({"objective": {"layer_ratio": float("nan")}}, ["--objective.layer_ratio", "nan"]),
+        ({"objective": {"layer_ratio": None}}, ["--objective.layer_ratio", "null"]),
+        ({"max_length": None}, ["--max-length", "null"]),
+        ({"labelled_share": float("nan")}, ["--labelled-share", "nan"]),
     ],
 )
 def test_wrong_values_are_refused_from_python_too(options: dict[str, Any], named: list[str]) -> None:
@@ -264,6 +271,31 @@ def test_switches_need_no_value(capsys) -> None:
     assert found["training"]["bf16"] is True
     assert (found["overwrite"], found["keep_checkpoints"], found["check_teacher"]) == (True, True, False)
     assert (found["resume"], shown(capsys, "--resume=true")["resume"]) == (False, True)
+
+
+def test_no_is_a_strategy_by_every_route(tmp_path: Path, capsys) -> None:
+    """YAML reads the word as false."""
+    file = tmp_path / "run.yaml"
+    file.write_text("training: {save_strategy: no, eval_strategy: 'no'}\n")
+    for training in (
+        shown(capsys, "--training.save_strategy", "no", "--training.eval_strategy=no")["training"],
+        shown(capsys, "--config", str(file))["training"],
+        load_config(**NEEDED, training={"save_strategy": "no", "eval_strategy": "no"}).training,
+    ):
+        assert (training["save_strategy"], training["eval_strategy"]) == ("no", "no")
+
+
+@pytest.mark.parametrize(
+    ("verb", "option", "value"),
+    [
+        ("compress", "--hours", "inf"), ("compress", "--hours", "0"), ("compress", "--finals", "0"),
+        ("compress", "--epochs", "nan"), ("search-chain", "--epochs", "0"), ("search-chain", "--epochs", ".inf"),
+        ("search-chain", "--learning-rate", "-1"), ("search-mapping", "--epochs", "-2"),
+    ],
+)  # fmt: skip
+def test_numbers_of_a_search_have_limits(capsys, verb: str, option: str, value: str) -> None:
+    words = ["--teacher=t", "--data=d", "--output=o", *(["--budget=5ms"] if verb == "compress" else [])]
+    assert not unnamed(refused(capsys, verb, *words, f"{option}={value}"), option)
 
 
 OWN_METHOD = """

@@ -18,7 +18,7 @@ from emdistill.options import load_config, load_finetune_config
 from emdistill.states import CLASSES, NOTHING, EncoderShape
 from emdistill.students import STUDENTS
 from emdistill.training import DistillationArguments
-from emdistill.training.run_stages import stage_arguments
+from emdistill.training.stage_arguments import stage_arguments
 
 FINETUNE = "finetune"  # the recipe of the verb of that name; all others are a method's
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))

@@ -1,12 +1,15 @@
 """Files that are written whole or not at all."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from emdistill.files import folder_written_whole, write_whole, written_whole
+from emdistill.errors import DataError, OutputError
+from emdistill.files import files_written_whole, folder_written_whole, storage_errors, write_whole, written_whole
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -92,3 +95,31 @@ def test_a_link_to_a_folder_is_replaced_and_what_it_leads_to_stays(tmp_path: Pat
         fill_folder(part)
     assert not (tmp_path / "link").is_symlink()
     assert (contents(tmp_path / "link"), contents(tmp_path / "there")) == ({"new": "new"}, {"old": "old"})
+
+
+@pytest.mark.parametrize("way", [folder_written_whole, files_written_whole])
+def test_what_a_killed_process_left_half_written_goes_with_the_next_write(tmp_path: Path, way: Way) -> None:
+    killed = f"""
+import os
+from pathlib import Path
+from emdistill.files import {way.__name__}
+with {way.__name__}(Path({str(tmp_path / "place")!r})) as part:
+    (part / "half").write_text("half")
+    os._exit(9)
+"""
+    assert subprocess.run([sys.executable, "-c", killed], check=False).returncode == 9
+    assert any(tmp_path.rglob("half"))
+    with way(tmp_path / "place") as other:  # of a process that lives
+        fill_folder(other)
+        with way(tmp_path / "place") as part:
+            fill_folder(part)
+            assert other.exists()
+    assert contents(tmp_path) == {"place/new": "new"}
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_only_what_the_disk_refuses_is_a_fault_of_storage(tmp_path: Path) -> None:
+    with pytest.raises(DataError), storage_errors(tmp_path):
+        raise DataError("it has no label", file="photos errors.csv")
+    with pytest.raises(OutputError), storage_errors(tmp_path):
+        raise RuntimeError("No space left on device (os error 28)")

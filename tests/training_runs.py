@@ -20,7 +20,8 @@ from emdistill.runs.flow_recorder import FlowRecorder
 from emdistill.states import EncoderStates
 from emdistill.training import DistillationTrainer, Stage
 from emdistill.training.lesson import Lesson
-from emdistill.training.run_stages import run_stages, stage_arguments
+from emdistill.training.run_stages import run_stages
+from emdistill.training.stage_arguments import stage_arguments
 from emdistill.training.stage_teachers import CacheChoice, stage_teachers
 from emdistill.training.two_vocabularies import tokenise_for_both
 
@@ -80,6 +81,7 @@ class Run:
     cache: CacheChoice = "none"
     score: Callable[..., dict[str, float]] = accuracy
     teacher_tokenizer: PreTrainedTokenizerBase | None = None
+    seed: int = 3
     log: list[dict[str, Any]] = field(default_factory=list)
 
     @functools.cached_property
@@ -90,7 +92,7 @@ class Run:
     def go(self, *callbacks: TrainerCallback, choose: bool = False, resume: bool = False) -> list[dict[str, Any]]:
         """Run all stages and give their logs; raises what they raise."""
         arguments = [
-            stage_arguments(stage, self.settings, folder=self.folder, choose=choose, metric="accuracy", seed=3)
+            stage_arguments(stage, self.settings, folder=self.folder, choose=choose, metric="accuracy", seed=self.seed)
             for stage in self.stages
         ]
         cache_folder = self.folder / "teacher_cache"

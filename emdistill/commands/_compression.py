@@ -3,7 +3,7 @@
 import re
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from emdistill.commands.distill import distill
-from emdistill.commands.export import export
+from emdistill.commands.export import export, export_subject
 from emdistill.config import CacheChoice, student_recipe
 from emdistill.console import conclude, print_table, say
 from emdistill.data.batches import tokenise
 from emdistill.data.read import hold_out
 from emdistill.data.unlabelled import every_nth_text
-from emdistill.errors import EmdistillError, TrainingError
+from emdistill.errors import ConfigError, ModelError, TrainingError, TransportError
 from emdistill.files import folder_written_whole
 from emdistill.models.teacher import Teacher
 from emdistill.options import load_config
@@ -35,7 +35,7 @@ from emdistill.runs.compression import (
     PlanRow,
     TrialRow,
 )
-from emdistill.runs.gate_record import GATE, read_gate
+from emdistill.runs.gate_record import GATE, GateRecord, read_gate
 from emdistill.runs.open_run import keep_record_alone
 from emdistill.runs.record import RUN_FILE, RunRecord
 from emdistill.runs.search_record import Form, write_search
@@ -53,9 +53,10 @@ from emdistill.ship.candidates import (
     price,
     still_fits,
 )
-from emdistill.ship.gate import LENGTHS
+from emdistill.ship.gate import LENGTHS, Limits
 from emdistill.ship.measurement import busy_notes, full_texts
 from emdistill.ship.operator_table import FORMS, GraphCost
+from emdistill.ship.subject import subject_of
 from emdistill.show.compress_report import (
     baseline_table,
     candidates_table,
@@ -86,6 +87,9 @@ EXPORT_SECONDS = 90.0  # of a whole training's export and measurement, until one
 SPARE = 0.9  # of the time that is left: what is predicted is rough
 MOST_FOR_TEACHER = 0.25  # of the time, for the teacher's answers
 LARGEST_CACHE = 4e9  # bytes of states
+NOT_EXPORTED = "the teacher itself could not be exported"
+# A candidate that fails so could not be trained; what else goes wrong, a full disk, would go wrong with all.
+OWN_FAULTS = (ConfigError, ModelError, TrainingError, TransportError)
 
 
 class Compression:
@@ -111,7 +115,7 @@ class Compression:
     def _teacher_fits(self) -> bool:
         """Whether the teacher itself, exported, will keep the budget: then nothing has to learn."""
         row = self.record.candidates.get(TEACHER)
-        return row is not None and row.fits and Path(self.nursery.config.teacher).is_dir()
+        return row is not None and row.fits
 
     def save(self) -> None:
         """Write compress.json, the time until now added."""
@@ -135,8 +139,7 @@ class Compression:
             self.save()
         print_table(candidates_table(record))
         if not any(row.fits for row in record.candidates.values()):
-            predicted, budget = {name: row.predicted for name, row in record.candidates.items()}, self.nursery.budget
-            self._deliver_baseline(miss(record, budget, *nearest_miss(predicted, budget), measured=False))
+            self._deliver_baseline(self._predicted_miss(record.candidates))
             return
         if self._teacher_fits and not record.finals:  # it is the first
             self._export_teacher()
@@ -318,7 +321,7 @@ class Compression:
         try:
             run = self._distil(name, place, self.proxy, epochs=self._epochs(name, share), lean=True)
             score = run.scores["student"][self.record.metric]
-        except EmdistillError as error:
+        except OWN_FAULTS as error:
             problem = str(error).partition("\n")[0]
         seconds = time.perf_counter() - started
         self.record.trials.append(TrialRow(candidate=name, rung=rung, score=score, seconds=seconds, problem=problem))
@@ -331,31 +334,37 @@ class Compression:
         place = self.folder / FINALS / _folder_name(name)
         say(f"{name}: a whole training")
         run = self._distil(name, place, self.nursery.data, epochs=self._epochs(name), lean=False)
-        options = {"teacher": self.nursery.own_vocabulary()} if self.record.candidates[name].pruned else {}
-        self._measure(name, place, run.scores["student"], run.timings["training_seconds"], place, **options)
+        teacher = self.nursery.own_vocabulary() if self.record.candidates[name].pruned else None
+        budget, threads = self.nursery.budget, self.nursery.threads
+
+        def make(output: Path) -> GateRecord:
+            return export(
+                str(place), int8=True, output=str(output), threads=threads, overwrite=True,
+                max_latency_ms=budget.ms, max_size_mb=budget.mb, teacher=teacher,
+            )  # fmt: skip
+
+        self._measure(name, place, run.scores["student"], run.timings["training_seconds"], make)
 
     def _export_teacher(self) -> None:
-        config = self.nursery.config
-        place = self.folder / FINALS / "teacher"
-        options = {"data": config.data, "dev": config.dev, "task": config.task}
+        config, data, threads = self.nursery.config, self.nursery.data, self.nursery.threads
+        limits = Limits(self.nursery.budget.ms, self.nursery.budget.mb)
+
+        def make(output: Path) -> GateRecord:
+            subject = subject_of(config.teacher, data, config.max_length)
+            return export_subject(subject, output, limits, int8=True, threads=threads)
+
         scores = {self.record.metric: self.record.teacher[self.record.metric]}
         try:
-            self._measure(TEACHER, place, scores, 0.0, Path(config.teacher), **options)
-        except EmdistillError as error:
-            self.record.notes.append(f"the teacher itself could not be exported: {str(error).partition(chr(10))[0]}")
+            self._measure(TEACHER, self.folder / FINALS / "teacher", scores, 0.0, make)
+        except OWN_FAULTS as error:
+            self.record.notes.append(f"{NOT_EXPORTED}: {str(error).partition(chr(10))[0]}")
 
     def _measure(
-        self, name: str, place: Path, scores: Mapping[str, float], seconds: float, source: Path, **options: Any
+        self, name: str, place: Path, scores: Mapping[str, float], seconds: float, make: Callable[[Path], GateRecord]
     ) -> None:
         """Export a model in both forms, and hold what is measured against the budget."""
         budget, started = self.nursery.budget, time.perf_counter()
-        gate = read_gate(place)
-        if gate is None:
-            output = str(place / GATE.parent)
-            gate = export(
-                str(source), int8=True, output=output, threads=self.nursery.threads, overwrite=True,
-                max_latency_ms=budget.ms, max_size_mb=budget.mb, **options,
-            )  # fmt: skip
+        gate = read_gate(place) or make(place / GATE.parent)
         forms: dict[Form, FormRow] = {}
         for form in FORMS:
             if (variant := gate.variants.get(form)) is not None and (case := variant.limit_case) is not None:
@@ -374,6 +383,10 @@ class Compression:
         """Copy the folder of the best that keeps the budget, by the rows that chose; or say what is nearest."""
         record, budget = self.record, self.nursery.budget
         keeping = [final for final in record.finals if final.ship]
+        if not record.finals:  # the teacher alone fits, and it could not be had
+            others = {name: row for name, row in record.candidates.items() if name != TEACHER}
+            self._deliver_baseline(self._predicted_miss(others or record.candidates))
+            return
         if not keeping:
             measured = {final.candidate: final.forms for final in record.finals}
             self._deliver_baseline(miss(record, budget, *nearest_miss(measured, budget), measured=True))
@@ -382,6 +395,13 @@ class Compression:
         self._copy(self.folder / best.folder / GATE.parent)
         record.delivered = best.candidate
         self._finish(verdict(record, best))
+
+    def _predicted_miss(self, candidates: Mapping[str, CandidateRow]) -> str:
+        """What of these is nearest to the budget, before anything is measured; and why the teacher is not delivered."""
+        budget = self.nursery.budget
+        nearest = nearest_miss({name: row.predicted for name, row in candidates.items()}, budget)
+        why = [note for note in self.record.notes if note.startswith(NOT_EXPORTED)]
+        return "; ".join([miss(self.record, budget, *nearest, measured=False), *why])
 
     def _deliver_baseline(self, sentence: str) -> None:
         """Copy the folder of the best baseline that keeps the budget, if one does, where no student does."""

@@ -1,6 +1,7 @@
 """What is compared: the entries of --methods, their seeds, and one configuration each, of one budget."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,6 +14,7 @@ from emdistill.training.arguments import BUDGET, DistillationArguments
 
 OF_AN_ENTRY = ("method", "mapping", "objective")
 LARGEST_SEED = 2**32 - 1
+MOST_SEEDS = 1000
 
 
 @dataclass(frozen=True)
@@ -77,12 +79,15 @@ def read_seeds(seeds: str) -> list[int]:
         numbers = [int(word) for word in seeds.split(",") if word.strip()]
     except ValueError:
         raise ConfigError(f"--seeds {seeds}: give a number of seeds, as in 5, or the seeds, as in 3,7,11") from None
-    listed = numbers if "," in seeds else list(range(numbers[0])) if numbers else []
+    listed = numbers if "," in seeds else range(numbers[0]) if numbers else []
     if not listed:
         raise ConfigError(f"--seeds {seeds}: at least one seed is needed, better five: --seeds 5")
-    if wrong := [seed for seed in listed if not 0 <= seed <= LARGEST_SEED or listed.count(seed) > 1]:
+    if len(listed) > MOST_SEEDS:
+        one = "" if "," in seeds else f"; this one seed is written --seeds {seeds.strip()},"
+        raise ConfigError(f"--seeds {seeds}: at most {MOST_SEEDS} seeds are compared{one}")
+    if wrong := [seed for seed, times in Counter(listed).items() if not 0 <= seed <= LARGEST_SEED or times > 1]:
         raise ConfigError(f"--seeds {seeds}: {wrong[0]} stands there twice, or is not between 0 and {LARGEST_SEED}")
-    return listed
+    return list(listed)
 
 
 def find_baseline(baseline: str | None, entries: Sequence[Entry]) -> str:

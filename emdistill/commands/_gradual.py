@@ -16,7 +16,7 @@ from emdistill.tasks.task import Task
 from emdistill.teachers.opened import OpenTeacher
 from emdistill.training.leaving_units import LeavingUnits
 from emdistill.training.lesson import Lesson
-from emdistill.training.run_stages import stage_arguments
+from emdistill.training.stage_arguments import stage_arguments
 
 STAGE = "gradual"
 SHARE = 0.4  # of the budget, until the shape is reached

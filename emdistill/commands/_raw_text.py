@@ -30,8 +30,9 @@ from emdistill.teachers.several import teacher_names
 from emdistill.training.evaluate import mean_terms
 from emdistill.training.lesson import Collator, Lesson, prove
 from emdistill.training.projections import fit_projections
-from emdistill.training.run_stages import seed_everything, stage_arguments
+from emdistill.training.run_stages import seed_everything
 from emdistill.training.splits import HELD_OUT_SEED, LAST_IS_KEPT, check_max_length
+from emdistill.training.stage_arguments import stage_arguments
 
 # Options of a task's data, which raw text has not.
 OF_A_TASK = (

@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -16,16 +18,16 @@ from emdistill.config import CompareConfig, RunConfig, as_command, config_dict
 from emdistill.console import conclude, say
 from emdistill.data.mixture_file import is_mixture, read_mixture
 from emdistill.data.read import read_data
-from emdistill.errors import ConfigError, EmdistillError, Interrupted, ModelError, OutputError
+from emdistill.errors import BusyError, ConfigError, EmdistillError, Interrupted, ModelError, OutputError
 from emdistill.models.encoder import Classifier, encoder_shape
 from emdistill.options import load_options
 from emdistill.runs.answers import PREDICTIONS, Logits, teacher_logits
 from emdistill.runs.baseline_record import BASELINES, OWN_INT8, baseline_names, read_baselines, write_baselines
 from emdistill.runs.comparison import RUNS, Comparison, read_comparison, run_place
 from emdistill.runs.distillation import Distillation, read_distillation
-from emdistill.runs.open_run import check_same_run, damaged_file
+from emdistill.runs.open_run import OWN_FILES, check_same_run, damaged_file, remove
 from emdistill.runs.places import check_folder
-from emdistill.runs.record import RUN_FILE, RunRecord, read_run
+from emdistill.runs.record import RUN_FILE, RunRecord, read_run, write_run
 from emdistill.runs.student_artifact import StudentArtifact
 from emdistill.ship.baselines import Setting, measure_baselines
 from emdistill.ship.bench import Contender, run_contender
@@ -36,11 +38,13 @@ from emdistill.show.verdict import baseline_notes, baselines_table, verdict
 from emdistill.tasks.task import RAW_TEXT, TaskData
 from emdistill.teachers.open_teacher import input_hashes, open_teacher
 from emdistill.teachers.opened import OpenTeacher
+from emdistill.training import Stage
+from emdistill.training.stage_arguments import stage_arguments
 
 LABELS_ONLY = "hard-labels"
 WAIT = 2.0  # seconds between looks at what another process is running
 
-State = Literal["new", "begun", "finished", "other"]
+State = Literal["new", "begun", "finished"]
 
 
 @dataclass(frozen=True)
@@ -101,13 +105,16 @@ def compare(config: CompareConfig | None = None, **options: Any) -> Comparison:
         for seed in seeds  # seed by seed, so that a comparison that is stopped has whole pairs
         for name, run_config in zip(names, configs, strict=True)
     ]
-    for run in plan:
-        state_of(run, overwrite=config.overwrite)
+    if not config.overwrite:
+        for run in plan:
+            state_of(run)
 
     (folder / RUNS).mkdir(parents=True, exist_ok=True)
+    if config.overwrite:
+        _begin_anew(plan)
     share_script(folder)  # before the runs' pages are written, which share it
     try:
-        _run_all(plan, subject.data, config.overwrite)
+        _run_all(plan, subject.data)
         (folder / BASELINES).unlink(missing_ok=True)
         if beside and subject.data is not None and subject.teacher is not None:
             _measure(folder, beside, plan, subject.data, subject.teacher)
@@ -127,13 +134,13 @@ class Subject:
     """What all entries learn.
 
     hashes   of all that the run of a configuration reads
-    compose  the stages of a configuration's method, thrown away; raises where there are none
+    compose  the stages of a configuration's method; raises where there are none
     teacher, data   of one task; of several each run opens its own
     """
 
     notes: Sequence[str]
     hashes: Callable[[RunConfig], Mapping[str, str]]
-    compose: Callable[[RunConfig], object]
+    compose: Callable[[RunConfig], Sequence[Stage]]
     teacher: OpenTeacher | None = None
     data: TaskData | None = None
 
@@ -158,43 +165,62 @@ def _several_tasks(config: RunConfig) -> Subject:
     student, _ = born(replace(config, student_birth="fresh"), opened)
     shapes = {asked.name: encoder_shape(student.of(asked.name)) for asked in opened.tasks}
 
-    def compose(entry: RunConfig) -> None:
-        for asked in opened.tasks:
-            asked.teacher.stages(under(entry, asked), shapes[asked.name], asked.task)
+    def compose(entry: RunConfig) -> list[Stage]:
+        stages = (asked.teacher.stages(under(entry, asked), shapes[asked.name], asked.task) for asked in opened.tasks)
+        return list(chain.from_iterable(stages))
 
     measured = f"note: baselines of each task are measured by a run of its own: emdistill distill --data {config.data}"
     return Subject([*opened.notes, measured], opened.hashes, compose)
 
 
 def _check_methods(names: Iterable[str], configs: Sequence[RunConfig], subject: Subject) -> None:
-    """Compose every entry's method once, so that a fault is met before hours of training."""
+    """Compose every entry's method and its settings once, so that a fault is met before hours of training."""
     for name, config in zip(names, configs, strict=True):
+        choose, folder = config.select != "last", Path(config.output)
         try:
-            subject.compose(config)
+            for stage in subject.compose(config):
+                stage_arguments(stage, config.training, folder=folder, choose=choose, metric="score", seed=config.seed)
         except (ConfigError, ModelError) as error:
             raise type(error)(f"{name}: {error}") from None
 
 
-def state_of(run: PlannedRun, *, overwrite: bool) -> State:
-    """What stands in a run's folder: nothing, this run begun or finished, or another one.
-
-    Raises OutputError for another one, listing what differs, unless it is to be overwritten.
-    """
+def state_of(run: PlannedRun) -> State:
+    """What stands in a run's folder: nothing, this run begun, or finished; raises OutputError for another one."""
     folder = Path(run.config.output)
     if not (folder / RUN_FILE).exists():
         return "new"
-    try:
-        before = read_run(folder)
-        now = RunRecord(config=config_dict(run.config), seed=run.seed, hashes=dict(run.hashes))
-        check_same_run(folder, before, now)
-        return "finished" if before.is_finished and not damaged_file(folder, before) else "begun"
-    except OutputError:
-        if overwrite:
-            return "other"
-        raise
+    before = read_run(folder)
+    check_same_run(folder, before, _record(run))
+    return "finished" if before.is_finished and not damaged_file(folder, before) else "begun"
 
 
-def _run_all(plan: Sequence[PlannedRun], data: TaskData | None, overwrite: bool) -> None:
+def _record(run: PlannedRun) -> RunRecord:
+    return RunRecord(config=config_dict(run.config), seed=run.seed, hashes=dict(run.hashes))
+
+
+def _begin_anew(plan: Sequence[PlannedRun]) -> None:
+    """Remove what stands of all planned runs: each is begun, and nothing is done, so that the command may be stopped.
+
+    Raises BusyError where another process is at one of them.
+    """
+    with ExitStack() as held:
+        for run in plan:
+            try:
+                held.enter_context(FileLock(f"{run.config.output}.lock", timeout=0))
+            except Timeout:
+                raise BusyError(
+                    f"another process is at {run}; leave out --overwrite to go on with it together"
+                ) from None
+        for run in plan:
+            folder = Path(run.config.output)
+            if (folder / RUN_FILE).exists():
+                with suppress(OutputError):  # it cannot be read
+                    write_run(folder, replace(read_run(folder), status="running"))
+                remove(folder, [name for name in OWN_FILES if name != RUN_FILE])
+                write_run(folder, _record(run))
+
+
+def _run_all(plan: Sequence[PlannedRun], data: TaskData | None) -> None:
     """Finish every run; a run that another process is at has its turn later."""
     left, done, waits = list(plan), 0, False
     logits: dict[str, Logits] | None = None  # the teacher's, of the first run; all have one teacher and one dev
@@ -203,7 +229,7 @@ def _run_all(plan: Sequence[PlannedRun], data: TaskData | None, overwrite: bool)
         for run in left:
             try:
                 with FileLock(f"{run.config.output}.lock", timeout=0):
-                    outcome = _finish(run, data, logits, overwrite=overwrite)
+                    outcome = _finish(run, data, logits)
                 logits = logits or teacher_logits(Path(run.config.output) / PREDICTIONS)
             except Timeout:
                 elsewhere.append(run)
@@ -256,11 +282,11 @@ def _measure(
             write_baselines(one.folder, bench.record(student([one])))
 
 
-def _finish(run: PlannedRun, data: TaskData | None, logits: dict[str, Logits] | None, *, overwrite: bool) -> str:
+def _finish(run: PlannedRun, data: TaskData | None, logits: dict[str, Logits] | None) -> str:
     """Run it to its end, from wherever it is: 'accuracy 0.7475, 31 s'."""
-    state = state_of(run, overwrite=overwrite)
+    state = state_of(run)
     if state != "finished":
-        config = replace(run.config, resume=state == "begun", overwrite=state == "other")
+        config = replace(run.config, resume=state == "begun", overwrite=False)
         try:
             distill(config, examples=data, teacher_logits=logits, quiet=True)
         except Interrupted as stop:

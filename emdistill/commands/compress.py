@@ -8,14 +8,14 @@ from typing import Any
 import torch
 
 from emdistill.commands._compression import CACHE, REPLACED, TRIALS, Compression
-from emdistill.config import check_limits, command_of
+from emdistill.config import LIMITS, check_limits, command_of
 from emdistill.data.read import read_data
 from emdistill.errors import ConfigError, Interrupted
 from emdistill.options import load_config
 from emdistill.runs.chain_search import STUDENTS, ChainSearch
 from emdistill.runs.compression import CompressionRecord
 from emdistill.runs.open_run import PLACES, remove
-from emdistill.runs.places import check_folder
+from emdistill.runs.places import check_folder, one_owner
 from emdistill.runs.search_record import read_search, taken_up
 from emdistill.search.budget import read_budget
 from emdistill.ship.candidates import Nursery, check_students
@@ -62,7 +62,8 @@ def compress(
     Candidates are priced on this machine before any is trained; those that fit learn in turns, ever fewer of them for
     ever longer, and are chosen by rows of train that none of them learned from. The best ones are trained whole,
     exported and measured. The same command goes on with a search that was stopped.
-    Raises ConfigError, DataError and OutputError before any training; Interrupted after Ctrl-C.
+    Raises ConfigError, DataError and OutputError before any training, BusyError where another process is at this
+    search; Interrupted after Ctrl-C.
 
     Args:
         teacher: folder or hub id of the fine-tuned teacher.
@@ -94,9 +95,7 @@ def compress(
     call, started = dict(locals()), time.perf_counter()
     check_onnx_packages()
     limits = read_budget(budget)
-    check_limits(threads=threads, seed=seed, unlabelled_rows=unlabelled_rows)
-    if hours <= 0 or finals < 1:
-        raise ConfigError("--hours is above 0, and --finals at least 1")
+    check_limits(**{name: call[name] for name in LIMITS.keys() & call.keys()})
     if task == RAW_TEXT:
         raise ConfigError(f"--task {RAW_TEXT} has no score to choose by; name a task with labels")
     folder = Path(output)
@@ -133,17 +132,18 @@ def compress(
         task=examples.task.name, metric=examples.task.metrics[0], budget=str(limits), hours=hours,
         machine=machine(threads),
     )  # fmt: skip
-    if overwrite:
-        remove(folder, REPLACED)
-    (folder / TRIALS).mkdir(parents=True, exist_ok=True)
-    search = Compression(nursery, options, taken_up(folder, record, hours=hours), started)
-    try:
-        search.run(words, taught, finals)
-    except KeyboardInterrupt:
-        raise Interrupted("the search stopped; what it has tried is kept") from None
-    finally:
-        if search.record.candidates:  # before that there is nothing to go on with
-            search.save()
+    with one_owner(folder, "search"):
+        if overwrite:
+            remove(folder, REPLACED)
+        (folder / TRIALS).mkdir(parents=True, exist_ok=True)
+        search = Compression(nursery, options, taken_up(folder, record, hours=hours), started)
+        try:
+            search.run(words, taught, finals)
+        except KeyboardInterrupt:
+            raise Interrupted("the search stopped; what it has tried is kept") from None
+        finally:
+            if search.record.candidates:  # before that there is nothing to go on with
+                search.save()
     return search.record
 
 

@@ -89,8 +89,21 @@ def export(
         if max_drop_from_teacher is not None and subject.teacher is None:
             raise ConfigError("--max-drop-from-teacher needs a teacher, and none is known here; name it with --teacher")
 
+    return export_subject(subject, place, limits, int8=int8, threads=threads, weight_bits=weight_bits)
+
+
+def export_subject(
+    subject: Subject | SeveralTasks,
+    place: Path,
+    limits: Limits,
+    *,
+    int8: bool,
+    threads: int,
+    weight_bits: Bits | None = None,
+) -> GateRecord:
+    """Export what is open already to the folder `place`, which is replaced whole, and judge it."""
     with folder_written_whole(place) as part:
-        most = MAX_DROP_ON_TRAIN if max_drop is None else max_drop
+        most = MAX_DROP_ON_TRAIN if limits.max_drop is None else limits.max_drop
         quantised = write_exported(
             part, subject.student.model, subject.student.tokenizer, samples_of(subject) if int8 else [],
             max_drop=most, threads=threads, bits=weight_bits,

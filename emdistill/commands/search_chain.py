@@ -7,7 +7,7 @@ from typing import Any
 
 from emdistill.commands._supernet import Material, Plan, choose, learn
 from emdistill.commands.distill import distill
-from emdistill.config import LIMITS, check_limits, command_of
+from emdistill.config import LIMITS, check_limits, command_of, config_dict
 from emdistill.console import conclude, say
 from emdistill.data.batches import tokenise
 from emdistill.data.read import hold_out, read_data
@@ -18,10 +18,10 @@ from emdistill.models.size import parameter_count
 from emdistill.options import load_config
 from emdistill.runs.chain_search import DISTILLED, OUTSIDE, STATES, STUDENTS, TEACHER, ChainSearch, ChainStudy
 from emdistill.runs.describe import file_hashes
-from emdistill.runs.open_run import remove
-from emdistill.runs.places import check_folder
+from emdistill.runs.open_run import holds_run, remove
+from emdistill.runs.places import check_folder, one_owner
 from emdistill.runs.reading import remember_reading
-from emdistill.runs.record import RUN_FILE
+from emdistill.runs.record import RunRecord
 from emdistill.runs.search_record import taken_up, write_search
 from emdistill.search.chains import ChainCost, check_reach, read_limits
 from emdistill.search.supernet import Supernet, take_over
@@ -29,7 +29,7 @@ from emdistill.ship.measurement import busy_notes, machine
 from emdistill.ship.operators import Runtime, milliseconds, operator_costs
 from emdistill.show.chain_report import limits_table, notes, verdict, write_chain_report
 from emdistill.show.page import PLOTLY
-from emdistill.teachers.open_teacher import open_teacher
+from emdistill.teachers.open_teacher import input_hashes, open_teacher
 from emdistill.teachers.opened import TeacherModel
 from emdistill.training.evaluate import score_sets
 
@@ -73,7 +73,8 @@ def search_chain(
     go, size by size. A chain's loss is the sum of its blocks'. Found chains are saved with the supernet's weights, for
     `distill --student OUTPUT/students/NAME`, and for `compress --chains OUTPUT`; --method distils them at once. The
     same command goes on with a search that was stopped.
-    Raises ConfigError, DataError, ModelError and OutputError before any training; Interrupted after Ctrl-C.
+    Raises ConfigError, DataError, ModelError and OutputError before any training, BusyError where another process is at
+    this search; Interrupted after Ctrl-C.
 
     Args:
         teacher: folder or hub id of the fine-tuned teacher: a BERT, RoBERTa, XLM-R or CamemBERT.
@@ -105,7 +106,7 @@ def search_chain(
         overwrite: replace a search that stands in the output folder.
     """
     options = dict(locals())
-    check_limits(**{name: value for name, value in options.items() if name in LIMITS})
+    check_limits(**{name: options[name] for name in LIMITS.keys() & options.keys()})
     allowed, names, folder = read_limits(limits), tuple(read_operators(operators)), Path(output)
     if len({*names}) < len(names):
         raise ConfigError(f"--operators {operators}: name each operator once")
@@ -126,27 +127,28 @@ def search_chain(
         settings=settings | {"blocks": blocks, "hashes": hashes},
         task=known.name, metric=known.metrics[0], machine=machine(threads),
     )  # fmt: skip
-    if overwrite:
-        states = (path.name for path in folder.glob(STATES))
-        remove(folder, (ChainSearch.FILE, *states, STUDENTS, DISTILLED, PAGE, PLOTLY))
-    study = ChainStudy(folder, taken_up(folder, record, status="searching"))
-    timing: dict[str, Any] = {"runtime": runtime, "length": length, "threads": threads}
-    costs = study.record.costs or _measure_costs(study, material, plan, timing)
-    check_reach(allowed, [costs[name] for name in names], blocks, costs[OUTSIDE])
-    logits = material.opened.logits(
-        material.data.evaluation, max_length=max_length, description="the teacher's answers"
-    )
-    study.record.teacher = score_sets(known, logits, material.data.evaluation)
-    study.record.dev_rows = len(next(iter(material.data.evaluation.values())))
-    try:
-        supernet = learn(study, material, plan, costs)
-        choose(study, material, supernet, costs, allowed)
-        _save(study, material, supernet, timing)
-        if method is not None:
-            _distil(study, material, reading, logits)
-    except KeyboardInterrupt:
-        raise Interrupted("the search stopped; its finished rounds are kept") from None
-    _finish(study)
+    with one_owner(folder, "search"):
+        if overwrite:
+            states = (path.name for path in folder.glob(STATES))
+            remove(folder, (ChainSearch.FILE, *states, STUDENTS, DISTILLED, PAGE, PLOTLY))
+        study = ChainStudy(folder, taken_up(folder, record, status="searching"))
+        timing: dict[str, Any] = {"runtime": runtime, "length": length, "threads": threads}
+        costs = study.record.costs or _measure_costs(study, material, plan, timing)
+        check_reach(allowed, [costs[name] for name in names], blocks, costs[OUTSIDE])
+        logits = material.opened.logits(
+            material.data.evaluation, max_length=max_length, description="the teacher's answers"
+        )
+        study.record.teacher = score_sets(known, logits, material.data.evaluation)
+        study.record.dev_rows = len(next(iter(material.data.evaluation.values())))
+        try:
+            supernet = learn(study, material, plan, costs)
+            choose(study, material, supernet, costs, allowed)
+            _save(study, material, supernet, timing)
+            if method is not None:
+                _distil(study, material, reading, logits)
+        except KeyboardInterrupt:
+            raise Interrupted("the search stopped; its finished rounds are kept") from None
+        _finish(study)
     return study.record
 
 
@@ -196,14 +198,16 @@ def _save(study: ChainStudy, material: Material, supernet: Supernet, timing: dic
 
 
 def _distil(study: ChainStudy, material: Material, reading: dict[str, Any], logits: Mapping[str, Any]) -> None:
-    """Distil the students; a distillation that was begun is gone on with."""
+    """Distil the students; a distillation that was begun is gone on with, one of other settings replaced."""
     record, folder = study.record, study.folder
     for word, row in record.students.items():
         place = folder / DISTILLED / word
         config = load_config(
             **reading, student=str(folder / STUDENTS / word), output=str(place), baselines="none", select="last",
-            resume=(place / RUN_FILE).exists(),
         )  # fmt: skip
+        hashes = input_hashes(config, material.opened, material.data)
+        resume = holds_run(place, RunRecord(config=config_dict(config), seed=config.seed, hashes=hashes))
+        config = replace(config, resume=resume, overwrite=not resume)
         say(f"chain:{word}: a distillation by {config.method}")
         run = distill(config, examples=material.data, teacher_logits=logits, quiet=True).run
         record.chains[word] = replace(row, distilled=run.scores["student"][record.metric])

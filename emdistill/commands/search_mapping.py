@@ -119,7 +119,7 @@ def search_mapping(
         "evaluations": evaluations, "random_evaluations": random_evaluations, "population": population,
         "mutation": mutation, "seed": seed,
     }  # fmt: skip
-    check_limits(rows=rows, score_rows=score_rows, **budget)
+    check_limits(rows=rows, score_rows=score_rows, epochs=epochs, **budget)
     if training and "num_train_epochs" in training:
         raise ConfigError("training.num_train_epochs: the budget of a short distillation is given as --epochs")
     tasks = _tasks(teacher, data, task)

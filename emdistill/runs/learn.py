@@ -20,8 +20,9 @@ from emdistill.runs.record import RunRecord, StageLog
 from emdistill.tasks.task import TaskData
 from emdistill.training import DistillationArguments, Stage
 from emdistill.training.lesson import Lesson
-from emdistill.training.run_stages import run_stages, stage_arguments
+from emdistill.training.run_stages import run_stages
 from emdistill.training.splits import Splits, make_splits
+from emdistill.training.stage_arguments import stage_arguments
 
 
 def prepare(

@@ -24,16 +24,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from emdistill.console import say
-from emdistill.errors import BusyError, Interrupted, OutputError, tell
+from emdistill.errors import Interrupted, OutputError, tell
 from emdistill.files import MEND, sha256, storage_errors
 from emdistill.processes import is_first_process, process_count, wait_for_all
-from emdistill.runs.places import check_writable
+from emdistill.runs.places import LOCK, check_writable, one_owner
 from emdistill.runs.record import RUN_FILE, VERSION, RunRecord, read_run, write_run
 
-LOCK = ".lock"
 OWN_FILES = (
     "student", RUN_FILE, "predictions.jsonl", "flows.jsonl", "flows.png", "layer_weights.png", "report.html",
     "plotly.min.js", "onnx", "baselines.json", "baselines", "tasks", "tensorboard", "checkpoints", "teacher_cache",
@@ -157,19 +154,14 @@ def open_run(
         return
     check_output(folder, overwrite=overwrite, resume=resume, reads=reads)
     made = [place for place in (folder, *folder.parents) if not place.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise BusyError(f"another process is at the run in {folder}; wait for it, or choose another --output") from None
-    try:
-        with _interruptible(run), storage_errors(folder, f"{MEND}, then go on with --resume"):
+        with (
+            one_owner(folder, "run"),
+            _interruptible(run),
+            storage_errors(folder, f"{MEND}, then go on with --resume"),
+        ):
             yield run
     finally:
-        with suppress(OSError):
-            (folder / LOCK).unlink()  # before it is free: whoever takes it next makes it anew
-        lock.release()
         with suppress(OSError):  # the folders hold something by now
             for place in made:
                 place.rmdir()
@@ -241,16 +233,29 @@ def check_same_run(folder: Path, before: RunRecord, now: RunRecord) -> None:
         raise OutputError(f"{folder} holds a run of another configuration:\n{differences}{mend}")
 
 
+def holds_run(folder: Path, now: RunRecord) -> bool:
+    """Whether this run, begun or finished, is what stands in a folder."""
+    try:
+        check_same_run(folder, read_run(folder), now)
+    except OutputError:
+        return False
+    return True
+
+
 def damaged_file(folder: Path, record: RunRecord) -> str:
-    """The first result of a finished run that is not as it was written, in words; '' where all are."""
+    """The first result of a finished run that is missing, or not as it was written, in words; '' where all are."""
     for name, checksum in record.files.items():
-        if (folder / name).is_file() and sha256(folder / name) != checksum:
+        if not (folder / name).is_file():
+            return f"{folder / name} is missing"
+        if sha256(folder / name) != checksum:
             return f"{folder / name} was damaged: its checksum differs"
     return ""
 
 
 def keep_record_alone(folder: Path) -> None:
-    """Remove of a run all but its run.json: of a short training whose scores are wanted."""
+    """Remove of a run all but its run.json, which names no files then: of a short training whose scores are wanted."""
+    if (folder / RUN_FILE).exists():
+        write_run(folder, replace(read_run(folder), files={}))
     remove(folder, [name for name in OWN_FILES if name != RUN_FILE])
 
 

@@ -1,10 +1,15 @@
 """Where a verb may write: what cannot be written, or would be lost, is refused before any work."""
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from emdistill.errors import ConfigError, OutputError
+from filelock import FileLock, Timeout
+
+from emdistill.errors import BusyError, ConfigError, OutputError
+
+LOCK = ".lock"
 
 
 def check_writable(folder: Path) -> None:
@@ -38,7 +43,8 @@ def check_file(place: Path, suffixes: Collection[str], *, overwrite: bool, reads
 def check_folder(folder: Path, mark: str, content: str) -> None:
     """Refuse a file, a folder that cannot be written, and one that holds something without `mark`: no `content`."""
     check_writable(folder)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / mark).exists():
+    names = {item.name for item in folder.iterdir()} if folder.is_dir() else set()
+    if names - {LOCK} and mark not in names:
         raise OutputError(f"{folder} is not empty and holds no {content}; choose another --output")
 
 
@@ -60,3 +66,22 @@ def check_replaceable(
         raise OutputError(f"{folder} is not empty and is not {content}: it lacks {mark}; choose another --output")
     if names and not overwrite:
         raise OutputError(f"{folder} already holds {content}; --overwrite replaces it, or choose another --output")
+
+
+@contextmanager
+def one_owner(folder: Path, content: str) -> Iterator[None]:
+    """Hold the lock of a folder, which is made; raises BusyError where another process is at its `content`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BusyError(
+            f"another process is at the {content} in {folder}; wait for it, or choose another --output"
+        ) from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            (folder / LOCK).unlink()  # before it is free: whoever takes it next makes it anew
+        lock.release()

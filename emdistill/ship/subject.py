@@ -136,10 +136,20 @@ def _model_subject(folder: Path, teacher: str | None, data: str | None, dev: str
     reading = recall_reading(student.model)
     examples = reading.read(data, task=task, dev=dev, kind=None if task else Teacher(student.model).kind.name)
     taught_by = None if teacher is None else _load(teacher)
-    max_length = min(reading.max_length, longest_text(student.model))
-    if "emdistill" not in student.model.config.to_dict():  # the exported folder reads texts as they are scored here
-        remember_reading(student.model, student.tokenizer, examples.task, max_length)
-    return _fitting(student, taught_by, examples, max_length)
+    return _of_a_model(student, taught_by, examples, reading.max_length)
+
+
+def subject_of(model: str, data: TaskData, max_length: int) -> Subject:
+    """A classifier, a folder or hub id, and data that are read already; no teacher is known. Raises ModelError."""
+    return _of_a_model(_load(model), None, data, max_length)
+
+
+def _of_a_model(student: Classifier, teacher: Classifier | None, data: TaskData, max_length: int) -> Subject:
+    """What no run made: the exported folder reads texts as they are scored here."""
+    max_length = min(max_length, longest_text(student.model))
+    if "emdistill" not in student.model.config.to_dict():
+        remember_reading(student.model, student.tokenizer, data.task, max_length)
+    return _fitting(student, teacher, data, max_length)
 
 
 def _fitting(student: Classifier, teacher: Classifier | None, data: TaskData, max_length: int) -> Subject:

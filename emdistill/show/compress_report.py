@@ -10,6 +10,7 @@ from emdistill.search.budget import Budget, Cost, read_budget
 from emdistill.show.front import Axis, Point, front_section
 from emdistill.show.gate_tables import FORMS
 from emdistill.show.page import Command, Notes, Section, Small, Verdict, write_sections
+from emdistill.show.verdict import is_level
 
 BASELINE_TIMES = "Their milliseconds are from a text of about 128 tokens to its answer."
 PREDICTED = "Predicted from graphs of random weights that were measured here, before anything was trained."
@@ -33,8 +34,9 @@ def trials_table(record: CompressionRecord) -> Table:
     scores = {(trial.candidate, trial.rung): trial.score for trial in record.trials}
     names = dict.fromkeys(trial.candidate for trial in record.trials)
 
-    def furthest(name: str) -> list[float]:
-        return [-(scores.get((name, rung)) or 0.0) for rung in reversed(range(len(shares)))]
+    def furthest(name: str) -> list[tuple[bool, float]]:
+        last_first = [scores.get((name, rung)) for rung in reversed(range(len(shares)))]
+        return [(score is None, -(score or 0.0)) for score in last_first]
 
     lines = [
         [name, *(cell(scores.get((name, rung)), ".4f") for rung in range(len(shares)))]
@@ -110,9 +112,9 @@ def verdict(record: CompressionRecord, best: FinalRow) -> str:
     if rivals:
         rival = max(rivals, key=lambda name: rivals[name])
         lead = 100 * (score - rivals[rival])
-        if lead < 0:
+        if lead < 0 and not is_level(lead):
             return f"take {rival}: it is {-lead:.1f} points better, and keeps the budget too; {sentence}"
-        clauses.append(f"{lead:.1f} points better than {rival}")
+        clauses.append(f"level with {rival}" if is_level(lead) else f"{lead:.1f} points better than {rival}")
     if (teacher := record.teacher.get(record.metric)) is not None and best.candidate != TEACHER:
         clauses.append(f"{gap(score, teacher)} the teacher")
     return f"{sentence}: {' and '.join(clauses)}" if clauses else sentence
@@ -140,20 +142,33 @@ def instead(record: CompressionRecord, name: str) -> str:
 
 
 def chart_points(record: CompressionRecord) -> list[Point]:
-    """Every candidate that was trained, in each form, by the longest training it had; and the baselines."""
-    latest = {trial.candidate: trial for trial in sorted(record.trials, key=lambda trial: trial.rung)}
-    scores = {name: trial.score for name, trial in latest.items() if trial.score is not None}
+    """Every candidate that was trained, in each form, by the longest training it had; and the baselines.
+
+    By the rows that chose; where no short training was scored, what was trained whole, by dev.
+    """
+    scores = _short_scores(record)
     measured = {final.candidate: final.forms for final in record.finals}
     made = [
         Point(name, form, scores[name], row.p95, row.bytes / 1e6)
         for name in scores
         for form, row in (measured.get(name) or record.candidates[name].predicted).items()
+    ] or [
+        Point(name, form, row.score, row.p95, row.bytes / 1e6)
+        for name, forms in measured.items()
+        for form, row in forms.items()
+        if row.score is not None
     ]
     return made + [
-        Point(TITLES[name], "baseline", row.held_out, cost.ms, cost.mb)
+        Point(TITLES[name], "baseline", score, cost.ms, cost.mb)
         for name, row in record.baselines.items()
-        if row.held_out is not None and (cost := row.cost)
+        if (score := row.held_out if scores else row.score) is not None and (cost := row.cost)
     ]
+
+
+def _short_scores(record: CompressionRecord) -> dict[str, float]:
+    """The score of every candidate after the longest short training it had."""
+    latest = {trial.candidate: trial for trial in sorted(record.trials, key=lambda trial: trial.rung)}
+    return {name: trial.score for name, trial in latest.items() if trial.score is not None}
 
 
 def write_compress_report(path: Path, record: CompressionRecord) -> None:
@@ -167,11 +182,14 @@ def write_compress_report(path: Path, record: CompressionRecord) -> None:
         f"Which one is delivered was chosen by {record.held_out}; scores here are on {record.dev_rows:,} rows of dev, "
         "which nothing was chosen on."
     )
+    rows, scored = "held out", f"Scores by {record.held_out}, each after the longest short training it had."
+    if not _short_scores(record):
+        rows, scored = "dev", "Scores on dev: there was no short training to choose by."
     front = front_section(
-        chart_points(record), record.metric, "held out",
+        chart_points(record), record.metric, rows,
         Axis("milliseconds", "ms (p95)", [] if budget.ms is None else [budget.ms]),
         Axis("megabytes", "MB", [] if budget.mb is None else [budget.mb]),
-        f"Scores by {record.held_out}, each after the longest short training it had.",
+        scored,
     )  # fmt: skip
     sections = [
         Section("", [Verdict(record.verdict), Small(effort)]),

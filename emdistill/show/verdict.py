@@ -9,6 +9,7 @@ from emdistill.show.pareto import pareto_front
 CHEAP = 1.5  # times the student's milliseconds: beyond, a baseline is no cheaper model
 INT8_TEACHER = "int8-teacher"
 NOISE = 2.0  # standard errors of the paired difference
+LEAST_SHOWN = 0.05  # points: less is printed as 0.0
 
 
 def verdict(record: BaselineRecord) -> str:
@@ -50,7 +51,12 @@ def _against(record: BaselineRecord, name: str) -> str:
 def _shown(row: ModelRow) -> float:
     """The student's lead where it is more than the noise, else 0; the plain number where the noise is not known."""
     lead = row.lead or 0.0
-    return lead if row.lead_error is None or abs(lead) > NOISE * row.lead_error else 0.0
+    return 0.0 if is_level(lead, row.lead_error) else lead
+
+
+def is_level(lead: float, error: float | None = None) -> bool:
+    """Whether points of lead are printed as 0.0, or are within the noise, where its standard error is known."""
+    return abs(lead) < LEAST_SHOWN or (error is not None and abs(lead) <= NOISE * error)
 
 
 def _slowness(record: BaselineRecord, name: str) -> float:

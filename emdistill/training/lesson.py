@@ -2,21 +2,25 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import torch
 from datasets import Dataset
 from torch.utils.data import Sampler
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
-from emdistill.errors import ConfigError
+from emdistill.errors import ConfigError, EmdistillError
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.capture import capture
+from emdistill.models.own_answers import OwnAnswers
 from emdistill.models.teacher import TeacherSource
 from emdistill.training.arguments import DistillationArguments
 from emdistill.training.evaluate import Score
 from emdistill.training.stage import Stage
+from emdistill.training.trainer import DistillationTrainer
 from emdistill.training.two_vocabularies import collator_for_both
 
 
@@ -34,7 +38,7 @@ Batches = Callable[[Dataset, int, int], Sampler[list[int]]]
 class Lesson:
     """A student, the stages in which it learns, what it learns from and under whom.
 
-    arguments         one per stage, from stage_arguments
+    arguments         one per stage, from stage_arguments.py
     train, choose_on  tokenised examples; with `choose_on`, each stage keeps its best checkpoint on it, by `score`
     labelled          the rows of train that have labels, where not all have
     collator          makes a batch of examples; None: it pads them
@@ -71,11 +75,35 @@ class Lesson:
         """What makes a batch."""
         return self.collator or collator_for_both(self.tokenizer, self.teacher_tokenizer)
 
+    def trainer(
+        self,
+        stage: Stage,
+        settings: DistillationArguments,
+        teacher: TeacherSource | None,
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> DistillationTrainer:
+        """The trainer of one of its stages; `teacher` as the stage reads it, perhaps from a cache."""
+        rows, score = self.rows_of(stage), self.score
+        return DistillationTrainer(
+            self.student,
+            teacher=OwnAnswers(self.student) if stage.self_taught else teacher,
+            objective=stage.objective,
+            args=settings,
+            processing_class=self.tokenizer,
+            train_dataset=rows,
+            eval_dataset=self.choose_on,
+            compute_metrics=None if score is None else lambda answer: score(answer.predictions, answer.label_ids),
+            data_collator=self.collate,
+            batches=None if self.batches is None else partial(self.batches, rows),
+            callbacks=list(callbacks),
+            slow_below=stage.slow_below,
+        )
+
 
 def prove(lesson: Lesson) -> None:
     """One batch forward and backward through teacher, capture and objective of every stage; all stays as it was.
 
-    Raises whatever the first training step would raise.
+    Raises whatever the first training step would raise; ConfigError for settings that no trainer can be made with.
     """
     if lesson.birth is not None:
         prove(lesson.birth)
@@ -103,6 +131,26 @@ def prove(lesson: Lesson) -> None:
                     student.gradient_checkpointing_disable()  # type: ignore[no-untyped-call]
                 student.zero_grad(set_to_none=True)
                 student.train(was_training)
+            _prove_settings(lesson, replace(stage, objective=copy.deepcopy(stage.objective)), settings)
+
+
+def _prove_settings(lesson: Lesson, stage: Stage, settings: DistillationArguments) -> None:
+    """Make the stage's trainer, its batches, optimizer and scheduler, in a folder of their own."""
+    settings = copy.copy(settings)
+    try:
+        with TemporaryDirectory() as settings.output_dir:
+            trainer = lesson.trainer(stage, settings, lesson.teacher)
+            trainer.create_optimizer_and_scheduler(num_training_steps=100)
+            batches = len(trainer.get_train_dataloader())
+    except EmdistillError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"the training section cannot be used: {error}") from error
+    if not batches:
+        raise ConfigError(
+            f"--training.dataloader_drop_last leaves no batch: --training.per_device_train_batch_size is "
+            f"{settings.per_device_train_batch_size}, and there are {len(lesson.rows_of(stage))} rows"
+        )
 
 
 def _switch_checkpointing_on(student: PreTrainedModel) -> None:

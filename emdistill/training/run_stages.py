@@ -6,13 +6,11 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 from safetensors.torch import load_model, save_model
 from torch.utils.tensorboard import SummaryWriter
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, set_seed
@@ -20,34 +18,16 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import logging as transformers_logging
 
-from emdistill.errors import ConfigError, Interrupted, tell
+from emdistill.errors import Interrupted, tell
 from emdistill.files import damage, folder_written_whole, put_back, seal, storage_errors
-from emdistill.models.own_answers import OwnAnswers
 from emdistill.models.teacher import TeacherSource
 from emdistill.processes import any_process, is_first_process, wait_for_all
-from emdistill.training.arguments import DistillationArguments
 from emdistill.training.lesson import Lesson
-from emdistill.training.stage import Stage
 from emdistill.training.trainer import DistillationTrainer
 
 TRAINER_STATE = "trainer_state.json"
 FINISHED, WEIGHTS, LOG = "finished", "model.safetensors", "log.json"  # of a stage, beside its checkpoints
-LEAST = {
-    "per_device_train_batch_size": 1,
-    "per_device_eval_batch_size": 1,
-    "gradient_accumulation_steps": 1,
-    "early_stopping_patience": 1,
-    "num_train_epochs": 1e-9,
-    "learning_rate": 0,
-    "weight_decay": 0,
-    "warmup_steps": 0,
-    "max_grad_norm": 0,
-    "gradient_norm_steps": 0,
-    "flow_steps": 0,
-    "tokens_per_batch": 0,
-}
 STEPS_BETWEEN_QUESTIONS = 10  # of processes on accelerators, whether any is to stop
-DEFAULT_EPOCHS = 3.0  # transformers' own
 
 
 def seed_everything(seed: int) -> None:
@@ -69,7 +49,7 @@ def run_stages(
     folder    gets checkpoints/STAGE/ and tensorboard/STAGE/
     Raises Interrupted after Ctrl-C, once a checkpoint is written; TrainingError where a loss is not finite.
     """
-    student, score = lesson.student, lesson.score
+    student = lesson.student
     histories = []
     for stage, settings, teacher in zip(lesson.stages, lesson.arguments, teachers, strict=True):
         checkpoints = Path(str(settings.output_dir))
@@ -77,23 +57,9 @@ def run_stages(
         if resume and (log := _load_finished(student, finished)) is not None:
             histories.append({"stage": stage.name, "log": log})
             continue
-        rows = lesson.rows_of(stage)
         # The order of random draws must not depend on what came before, or a resumed run would differ.
         set_seed(settings.seed)
-        trainer = DistillationTrainer(
-            student,
-            teacher=OwnAnswers(student) if stage.self_taught else teacher,
-            objective=stage.objective,
-            args=settings,
-            processing_class=lesson.tokenizer,
-            train_dataset=rows,
-            eval_dataset=lesson.choose_on,
-            compute_metrics=None if score is None else lambda answer: score(answer.predictions, answer.label_ids),
-            data_collator=lesson.collate,
-            batches=None if lesson.batches is None else partial(lesson.batches, rows),
-            callbacks=list(callbacks),
-            slow_below=stage.slow_below,
-        )
+        trainer = lesson.trainer(stage, settings, teacher, callbacks)
         trainer.remove_callback(ProgressCallback)
         trainer.remove_callback(PrinterCallback)
         if not settings.disable_tqdm:
@@ -150,52 +116,6 @@ def _load_finished(student: PreTrainedModel, folder: Path) -> list[dict[str, Any
     load_model(student, folder / WEIGHTS)
     log: list[dict[str, Any]] = json.loads((folder / LOG).read_text(encoding="utf-8"))
     return log
-
-
-def stage_arguments(
-    stage: Stage, training: Mapping[str, Any], *, folder: Path, choose: bool, metric: str, seed: int
-) -> DistillationArguments:
-    """The recipe's training section with the stage's own settings over it.
-
-    choose   whether checkpoints are scored by `metric` and the best one is kept; without, nothing stops early
-    Raises ConfigError for a number out of range and where transformers refuses a value.
-    """
-    settings: dict[str, Any] = {
-        # Absolute, for transformers notes the best checkpoint's place in the others.
-        "output_dir": str((folder / "checkpoints" / stage.name).resolve()),
-        # transformers asks for this where mixed precision is wanted and no accelerator is there.
-        "use_cpu": not torch.accelerator.is_available(),
-        # Without both, every copy of a batch to an accelerator waits for it.
-        "dataloader_pin_memory": torch.accelerator.is_available(),
-        "accelerator_config": {"non_blocking": torch.accelerator.is_available()},
-        "seed": seed,
-        "save_strategy": "epoch",
-        "save_total_limit": 2,  # the one before, should the last one be damaged
-        "restore_callback_states_from_checkpoint": True,  # the patience of early stopping
-        "report_to": "none",
-        "eval_strategy": "epoch" if choose else "no",
-        "load_best_model_at_end": choose,
-        "metric_for_best_model": f"eval_{metric}" if choose else None,
-        "greater_is_better": True if choose else None,
-        **training,
-        **stage.training,
-    }
-    if not choose:
-        settings["early_stopping_patience"] = None
-    settings["num_train_epochs"] = round(stage.share * settings.get("num_train_epochs", DEFAULT_EPOCHS), 6)
-    if settings.get("max_steps", -1) > 0:
-        settings["max_steps"] = max(1, round(stage.share * settings["max_steps"]))
-    wrong = [
-        f"--training.{name} must be at least {least:g}, not {settings[name]}"
-        for name, least in LEAST.items()
-        if settings.get(name) is not None and not settings[name] >= least
-    ]
-    if wrong:
-        raise ConfigError("\n".join(wrong))
-    try:
-        return DistillationArguments(**settings)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"the training section cannot be used: {error}") from None
 
 
 class ProgressWithLoss(ProgressCallback):

@@ -91,7 +91,7 @@ def make_splits(
     augmented  further rows to learn from, `row` being the training row that each was made of; those made of rows
                that are not learned from are left out
     text       text without labels, learned from beside the labelled rows
-    labelled_share  the labelled rows are repeated until they are this share of all
+    labelled_share  the labelled rows are repeated until they are this share of all; ConfigError where they are more
     """
     dev_name, dev = next(iter(data.evaluation.items()))
     train, best = data.train, f"the best checkpoint by {data.task.metrics[0]} on"
@@ -118,7 +118,7 @@ def make_splits(
     )  # fmt: skip
     readers = [each for each in (tokenizer, teacher_tokenizer) if each is not None]
     encoded = labelled = encode(train)
-    unlabelled, repeats = None, 0
+    unlabelled, with_labels = None, len(labelled)
     if text is not None:
         keys = map(tokenizer_key, readers)
         further, unlabelled = unlabelled_dataset(
@@ -130,8 +130,8 @@ def make_splits(
             features=labelled.features,
             key=f"{' '.join(keys)} {max_length}",
         )
-        repeats = _repeats(len(labelled), len(further), labelled_share)
-        encoded = concatenate_datasets([*[labelled] * repeats, labelled, further])
+        repeated = _repeated(labelled, len(further), labelled_share)
+        encoded, with_labels = concatenate_datasets([*repeated, further]), sum(map(len, repeated))
     counts = {"train": len(train), "chosen on": 0 if choose_on is None else len(choose_on)}
     counts |= {} if unlabelled is None else {"unlabelled": unlabelled["kept"]}
     score = None
@@ -146,14 +146,23 @@ def make_splits(
     cut = 0
     if data.task.kind.one_answer:  # else a text is read in windows
         cut = texts_cut(train, labelled, readers, max_length)
-        cut += int((lengths[(repeats + 1) * len(labelled) :] >= max_length).sum())
+        cut += int((lengths[with_labels:] >= max_length).sum())
     padding = share_of_padding(lengths, sampler.batches())
     return Splits(encoded, choose_on, selection, padding, cut, sampler.count, labelled, counts, score, unlabelled)
 
 
-def _repeats(labelled: int, further: int, share: float | None) -> int:
-    """How often more than once `labelled` rows stand beside `further` ones, to be a share of all."""
-    return 0 if share is None else max(0, round(share / (1 - share) * further / labelled) - 1)
+def _repeated(labelled: Dataset, further: int, share: float | None) -> list[Dataset]:
+    """The labelled rows as often as makes them this share of all; of the last copy a part, always the same."""
+    count = len(labelled) if share is None else round(share / (1 - share) * further)
+    if count < len(labelled):
+        least = len(labelled) / (len(labelled) + further)
+        raise ConfigError(
+            f"--labelled-share {share:g}: the {len(labelled)} labelled rows beside {further} texts are {least:.3f} of "
+            "all, each once; give more than that, or leave it out"
+        )
+    copies, rest = divmod(count, len(labelled))
+    part = np.sort(np.random.default_rng(HELD_OUT_SEED).permutation(len(labelled))[:rest])
+    return [*[labelled] * copies, *([labelled.select(part)] if rest else [])]
 
 
 def _learned_and_held_out(

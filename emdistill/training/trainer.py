@@ -156,6 +156,7 @@ class DistillationTrainer(Trainer):
         self._taught: tuple[Tensor, EncoderStates] | None = None
         self._finite = FiniteChecks(delayed=self._asynchronous and not args.skip_bad_batches)
         self._skipped = self._skipped_in_a_row = 0
+        self._has_loss = False  # whether a batch of the update under way was not left out
         self._lengths = np.empty(0, np.int32) if train_dataset is None else lengths_of(train_dataset)
         self._sampler: LengthGroupedSampler | None = None
         for loss in objective.layer_losses():
@@ -188,7 +189,7 @@ class DistillationTrainer(Trainer):
         if fault is not None:
             self._skip_or_refuse(fault, partial(self._rows_at_fault, inputs, teacher))
             return torch.zeros((), device=self.args.device, requires_grad=True)  # from it no weight gets a gradient
-        self._skipped_in_a_row = 0
+        self._has_loss = True
         self._note_terms(terms)
         return total  # type: ignore[no-any-return]
 
@@ -232,12 +233,16 @@ class DistillationTrainer(Trainer):
     def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | None = None) -> Tensor | float:
         # Asked for at every step, whether gradients are clipped or not.
         norm: Tensor | float = super()._get_grad_norm(model, grad_norm)  # type: ignore[no-untyped-call]
-        if self.args.fp16:  # there, an infinite gradient only lowers the loss scale
-            return norm
-        fault = self._finite.note(self.state.global_step + 1, {"the gradient": torch.as_tensor(norm)})
+        # In float16 an infinite gradient only lowers the loss scale.
+        fault = None
+        if not self.args.fp16:
+            fault = self._finite.note(self.state.global_step + 1, {"the gradient": torch.as_tensor(norm)})
         if fault is not None:
             self._skip_or_refuse(fault)
             model.zero_grad(set_to_none=True)  # the optimizer passes over weights without a gradient
+        elif self._has_loss:
+            self._skipped_in_a_row = 0
+        self._has_loss = False
         return norm
 
     def train(self, *args: Any, **options: Any) -> Any:

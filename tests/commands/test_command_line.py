@@ -18,7 +18,7 @@ from transformers import AutoModelForSequenceClassification
 
 import emdistill
 from emdistill import StudentArtifact, distill
-from emdistill.cli import COMMANDS, RESUME, Command, load, main
+from emdistill.cli import AGAIN, COMMANDS, RESUME, Command, load, main
 from emdistill.errors import Interrupted
 from emdistill.models.encoder import fingerprint
 from emdistill.options import option_parser, target_of
@@ -356,6 +356,26 @@ def test_ctrl_c_says_what_to_do_next(toys: None, capsys) -> None:
     assert "--resume" in stopped
     assert "emdistill greet nobody" in interrupted  # as it was given: there is nothing to resume
     assert "--resume" not in interrupted
+
+
+@pytest.mark.parametrize("way", [RESUME, AGAIN])
+@pytest.mark.parametrize("switch", [["--overwrite"], ["--overwrite", "true"], ["--overwrite=true"], ["--resume"]])
+def test_what_goes_on_replaces_nothing(monkeypatch: pytest.MonkeyPatch, capsys, way: str, switch: list[str]) -> None:
+    monkeypatch.setitem(COMMANDS, "stop", Command("make", f"{__name__}:stop", "stop at once", way))
+    assert main(["stop", *switch, "--output", "out"]) == 130
+    again = "emdistill stop --output out" + " --resume" * (way == RESUME)
+    assert capsys.readouterr().err.strip().endswith(again)
+
+
+def stop(*, output: str, overwrite: bool = False, resume: bool = False) -> None:
+    """Stop.
+
+    Args:
+        output: a folder.
+        overwrite: replace it.
+        resume: go on with it.
+    """
+    raise Interrupted("stopped")
 
 
 PRESSES_CTRL_C = """

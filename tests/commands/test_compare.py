@@ -22,7 +22,7 @@ from emdistill.commands._entries import BUDGET, entry_configs, read_entries, rea
 from emdistill.commands.compare import compare
 from emdistill.commands.distill import distill
 from emdistill.config import CompareConfig
-from emdistill.errors import ConfigError, EmdistillError, Interrupted, OutputError
+from emdistill.errors import BusyError, ConfigError, EmdistillError, Interrupted, OutputError
 from emdistill.options import load_options
 from emdistill.runs.comparison import Comparison
 
@@ -171,8 +171,43 @@ def test_a_run_of_another_configuration_is_refused_or_replaced(copied, runs) -> 
     assert runs == []
     compare(methods=TWO, seeds="3,", overwrite=True, **other)
     assert runs == ["hard-labels-3", "soft-targets-3"]
-    compare(methods=TWO, seeds="3,", overwrite=True, **other)
+    compare(methods=TWO, seeds="3,", **other)
     assert len(runs) == 2  # they are these runs now
+    compare(methods=TWO, seeds="3,", overwrite=True, **other)
+    assert len(runs) == 4  # it replaces them all the same
+
+
+def test_a_comparison_that_replaces_another_goes_on_without_overwrite(copied, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of the old runs stands any more, those included that it had not reached."""
+    other = copied | {"training": FAST | {"learning_rate": 1e-3}}
+    with monkeypatch.context() as patch:
+        stop_at(patch, "soft-targets-3", lambda: Interrupted("stopped at step 1 of 4"))
+        with pytest.raises(Interrupted):
+            compare(methods=TWO, seeds="3,7", overwrite=True, **other)
+    assert not (Path(copied["output"]) / "runs" / "soft-targets-7" / "student").exists()
+    done = watch(monkeypatch)
+    found = compare(methods=TWO, seeds="3,7", **other)
+    assert found.missing == 0
+    assert done == ["soft-targets-3", "hard-labels-7", "soft-targets-7"]
+
+
+def test_runs_that_another_process_is_at_are_not_replaced(copied, runs) -> None:
+    folder = Path(copied["output"]) / "runs"
+    before = (folder / "hard-labels-3" / "run.json").read_bytes()
+    with (
+        FileLock(f"{folder / 'soft-targets-7'}.lock", is_singleton=False),
+        names(BusyError, "soft-targets", 7, "--overwrite"),
+    ):
+        compare(methods=TWO, seeds="3,7", overwrite=True, **copied)
+    assert (folder / "hard-labels-3" / "run.json").read_bytes() == before
+    assert runs == []
+
+
+def test_settings_that_cannot_be_used_remove_no_old_run(copied, runs) -> None:
+    run = Path(copied["output"]) / "runs" / "hard-labels-3" / "student"
+    with names(ConfigError, "hard-labels", "--training.seed", "--seeds"):
+        compare(methods=TWO, seeds="3,", overwrite=True, **copied | {"training": FAST | {"seed": 7}})
+    assert run.exists()
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, lambda: Interrupted("stopped at step 1 of 9")])
@@ -277,6 +312,7 @@ def refused(common: dict[str, Any], methods: str, **options: Any) -> str:
         ("bert-emd,soft-targets", {"seeds": "three"}, ["--seeds three"]),
         ("bert-emd,soft-targets", {"seeds": "0"}, ["--seeds 0"]),
         ("bert-emd,soft-targets", {"seeds": "1,2,1"}, ["--seeds 1,2,1: 1"]),
+        ("bert-emd,soft-targets", {"seeds": "20240101"}, ["--seeds 20240101,", 1000]),
         ("bert-emd,soft-targets", {"seeds": "-1,2"}, ["--seeds -1,2: -1"]),
         ("bert-emd,soft-targets", {"baseline": "soft-target"}, ["--baseline soft-target", "'soft-targets'"]),
         ("bert-emd,soft-targets", {"seed": 3}, ["'seed'", "--seeds"]),

@@ -1,19 +1,21 @@
 """A budget in, a folder out: the whole of `emdistill compress` on tiny models, hardly timed."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from messages import names, unnamed
 from pages import Page
 
 from emdistill.cli import main
 from emdistill.commands import _compression, search_chain
 from emdistill.commands.compress import compress
-from emdistill.errors import ConfigError, Interrupted, OutputError
+from emdistill.errors import BusyError, ConfigError, Interrupted, ModelError, OutputError, TrainingError
 from emdistill.runs.compression import TEACHER, CompressionRecord
 from emdistill.runs.record import read_run
 from emdistill.runs.search_record import read_search
@@ -21,6 +23,7 @@ from emdistill.search.chains import ChainCost
 from emdistill.ship import candidates as _candidates
 from emdistill.ship.onnx import open_onnx
 from emdistill.ship.operator_table import GraphCost, measure_graphs
+from emdistill.show.compress_report import chart_points
 
 ROOMY = "100s, 10MB"
 
@@ -92,6 +95,69 @@ def test_a_teacher_that_keeps_the_budget_in_int8_is_delivered_without_training(o
     assert record.delivered == TEACHER
     assert not record.trials
     assert open_onnx(Path(options["output"]) / "model").logits is not None
+
+
+def test_a_teacher_of_other_makers_is_read_by_the_columns_that_are_given(options, place, tmp_path: Path) -> None:
+    """It does not say which columns it was trained on."""
+    teacher = Path(shutil.copytree(place.folder / "teacher", tmp_path / "teacher"))
+    config = json.loads((teacher / "config.json").read_text("utf-8"))
+    del config["emdistill"]
+    (teacher / "config.json").write_text(json.dumps(config), "utf-8")
+    record = compress(**options | {"teacher": str(teacher)})
+    assert record.delivered == TEACHER
+    assert not [note for note in record.notes if TEACHER in note]
+    assert TEACHER in {point.name for point in chart_points(record)}  # by dev: no short training chose
+
+
+def test_a_baseline_is_delivered_where_the_teacher_alone_fits_and_cannot_be_exported(options, monkeypatch) -> None:
+    def failing(*_: Any, **__: Any) -> Any:
+        raise ModelError("an operator of this encoder has no form in ONNX")
+
+    monkeypatch.setattr(_compression, "export_subject", failing)
+    monkeypatch.setattr(_compression.Compression, "_trainable", property(lambda self: {}))
+    record = compress(**options)
+    assert (record.delivered, record.finals) == ("tfidf", [])
+    assert not unnamed(record.verdict, "teacher", "ONNX", "TF-IDF")
+
+
+@pytest.mark.parametrize("error", [OutputError("the disk is full"), BusyError("another process is at it")])
+def test_what_is_no_fault_of_a_candidate_stops_the_search_and_not_the_candidate(
+    options, no_teacher, monkeypatch, error: Exception
+) -> None:
+    whole = _compression.distill
+
+    def failing(config: Any, **further: Any) -> Any:
+        if "trials/2" in config.output:
+            raise error
+        return whole(config, **further)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_compression, "distill", failing)
+        with pytest.raises(type(error)):
+            compress(**options)
+    record = compress(**options)
+    assert all(trial.score is not None for trial in record.trials)
+
+
+def test_a_candidate_that_cannot_be_trained_is_out(options, no_teacher, monkeypatch) -> None:
+    whole = _compression.distill
+
+    def failing(config: Any, **further: Any) -> Any:
+        if "trials/2" in config.output:
+            raise TrainingError("the loss is NaN")
+        return whole(config, **further)
+
+    monkeypatch.setattr(_compression, "distill", failing)
+    record = compress(**options)
+    assert record.delivered == "1 soft-targets"
+    assert [trial.problem for trial in record.trials if trial.score is None] == ["the loss is NaN"]
+
+
+def test_a_second_process_at_one_search_is_refused(options, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with FileLock(tmp_path / "out" / ".lock"), names(BusyError, tmp_path / "out", "--output"):
+        compress(**options)
+    assert not (tmp_path / "out" / "trials").exists()
 
 
 def test_a_budget_that_nothing_keeps_is_answered_with_the_nearest_before_any_training(options) -> None:

@@ -5,16 +5,18 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from messages import names, unnamed
 from pages import Page
 
 import emdistill.commands._supernet as supernet
 import emdistill.commands.search_chain as module
 from emdistill.commands.search_chain import search_chain
-from emdistill.errors import ConfigError, Interrupted, ModelError, OutputError
+from emdistill.errors import BusyError, ConfigError, Interrupted, ModelError, OutputError
 from emdistill.models import fingerprint, load_classifier
 from emdistill.models.size import parameter_count
 from emdistill.runs.chain_search import ChainSearch
+from emdistill.runs.record import read_run
 from emdistill.runs.search_record import read_search
 from emdistill.search.chains import ChainCost
 
@@ -75,6 +77,13 @@ def test_students_are_distilled_where_a_method_is_named(options, tmp_path: Path)
     assert (tmp_path / "search" / "runs" / word / "student").is_dir()
     assert f"{record.chains[word].distilled:.4f}" in record.verdict
     assert search_chain(**options, output=str(tmp_path / "search")).chains == record.chains  # nothing is done again
+    begun = read_search(tmp_path / "search", ChainSearch)
+    assert begun is not None
+    other = search_chain(**options | {"method": "hard-labels"}, output=str(tmp_path / "search"))
+    assert read_run(tmp_path / "search" / "runs" / word).config["method"] == "hard-labels"
+    assert other.rounds == begun.rounds  # the supernet has learned already
+    with FileLock(tmp_path / "search" / ".lock"), names(BusyError, tmp_path / "search"):
+        search_chain(**options, output=str(tmp_path / "search"))
 
 
 def learned(search: ChainSearch) -> list[Any]:

@@ -12,8 +12,8 @@ from emdistill.losses import EmbeddingLoss, HardLabels, LayerLoss, SoftTargets
 from emdistill.methods.bert_emd import bert_emd
 from emdistill.states import EncoderShape
 from emdistill.tasks import KINDS
-from emdistill.training.run_stages import stage_arguments
 from emdistill.training.stage import Stage
+from emdistill.training.stage_arguments import stage_arguments
 
 STUDENT, TEACHER = EncoderShape(layers=3, width=8, heads=2), EncoderShape(layers=7, width=16, heads=2)
 INTERMEDIATE = {"attention_scores": 0, "hidden_states": 0, "embeddings": 0}

@@ -9,7 +9,16 @@ import pytest
 from messages import names
 
 from emdistill.errors import BusyError, Interrupted, OutputError
-from emdistill.runs.open_run import LOCK, OWN_FILES, check_output, check_same_run, open_run, remove
+from emdistill.runs.open_run import (
+    OWN_FILES,
+    check_output,
+    check_same_run,
+    damaged_file,
+    keep_record_alone,
+    open_run,
+    remove,
+)
+from emdistill.runs.places import LOCK
 from emdistill.runs.record import RunRecord, read_run, write_run
 
 CONFIG = {"seed": 1, "student": "3", "objective": {"beta": 1.0}, "training": {"learning_rate": 1e-4}, "output": "run"}
@@ -229,3 +238,28 @@ def test_removing_takes_a_runs_own_files_only(folder: Path) -> None:
     remove(folder, OWN_FILES)
     assert standing(folder) == {"notes.txt"}
     remove(folder.parent / "absent", OWN_FILES)
+
+
+@pytest.mark.parametrize("lost", ["student", "flows.jsonl"])
+def test_a_finished_run_that_has_lost_a_result_is_not_whole(folder: Path, lost: str) -> None:
+    (folder / "flows.jsonl").write_text("{}\n")
+    with open_run(folder, resume=True) as run:
+        run.begin(record())
+        run.finish()
+    assert not damaged_file(folder, read_run(folder))
+    remove(folder, [lost])
+    assert lost in damaged_file(folder, read_run(folder))
+    with open_run(folder, resume=True) as run:
+        assert not run.is_finished(record())
+
+
+def test_a_run_of_which_the_record_alone_is_kept_is_whole(folder: Path) -> None:
+    with open_run(folder, resume=True) as run:
+        run.begin(record())
+        run.finish()
+    keep_record_alone(folder)
+    assert standing(folder) == {"run.json", "notes.txt"}
+    before = read_run(folder)
+    assert before.is_finished
+    assert not damaged_file(folder, before)
+    keep_record_alone(folder / "absent")

@@ -10,7 +10,7 @@ from training_runs import SETTINGS, Asynchronous, CountingTeacher, Run
 
 from emdistill.methods import METHODS
 from emdistill.models.encoder import encoder_shape
-from emdistill.training import DistillationTrainer, run_stages
+from emdistill.training import DistillationTrainer, lesson
 from emdistill.training.run_stages import seed_everything
 from emdistill.training.stage_teachers import CacheChoice
 
@@ -71,7 +71,7 @@ def finished_run(make_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) ->
         key = repr((choose, sorted(options.items())))
         if key not in finished:
             with pytest.MonkeyPatch.context() as patch:  # on the CPU's own schedule, whatever a test has set
-                patch.setattr(run_stages, "DistillationTrainer", DistillationTrainer)
+                patch.setattr(lesson, "DistillationTrainer", DistillationTrainer)
                 finished[key] = make_run(tmp_path_factory.mktemp("finished"), **options)
                 finished[key].go(choose=choose)
         return finished[key]
@@ -82,4 +82,4 @@ def finished_run(make_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture
 def asynchronous(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Call it, and every trainer made from then on works as on an accelerator."""
-    return lambda: monkeypatch.setattr(run_stages, "DistillationTrainer", Asynchronous)
+    return lambda: monkeypatch.setattr(lesson, "DistillationTrainer", Asynchronous)

@@ -13,7 +13,7 @@ from training_runs import STEPS_AN_EPOCH
 
 from emdistill.errors import TrainingError
 from emdistill.losses import Objective, SoftTargets
-from emdistill.training import Stage, run_stages
+from emdistill.training import Stage, lesson
 from emdistill.training.finite_checks import FiniteChecks, NotFinite
 from emdistill.training.trainer import DistillationTrainer
 
@@ -198,7 +198,7 @@ def test_an_infinite_gradient_in_float16_only_lowers_the_loss_scale(
                 self.args.fp16 = half
                 asked.append(float(self._get_grad_norm(self.model)))
 
-    monkeypatch.setattr(run_stages, "DistillationTrainer", Asked)
+    monkeypatch.setattr(lesson, "DistillationTrainer", Asked)
     with names(TrainingError, 1, "gradient"):
         new_run(method="soft-targets").go()
     assert asked == [INFINITY]
@@ -239,3 +239,18 @@ def test_a_training_in_which_every_batch_is_bad_is_not_skipped_to_its_end(new_ru
         run.student.classifier.weight.fill_(NAN)
     with names(TrainingError, 11, "soft_targets", "student"):
         run.go()
+
+
+def test_gradients_that_are_never_finite_are_not_skipped_to_the_end(new_run) -> None:
+    """Every loss is finite: what counts is that no update came of it."""
+    run = new_run(method="soft-targets", gradient_norm_steps=0, skip_bad_batches=True)
+    loss = Spoiled(1)
+    loss.forward = lambda *states: {"soft_targets": _without_gradient(*SoftTargets.forward(loss, *states).values())}
+    run.stages = [Stage("prediction", Objective([loss], {"soft_targets": 1.0}))]
+    with names(TrainingError, 11, "gradient"):
+        run.go()
+
+
+def _without_gradient(loss: Tensor) -> Tensor:
+    loss.register_hook(lambda gradient: gradient * NAN)
+    return loss

@@ -20,9 +20,9 @@ from training_runs import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
-from emdistill.errors import ConfigError, ModelError, TrainingError
+from emdistill.errors import ModelError, TrainingError
 from emdistill.runs.flows import read_flows
-from emdistill.training.run_stages import Interrupted, stage_arguments
+from emdistill.training.run_stages import Interrupted
 
 
 def test_the_same_seed_gives_the_same_student_bit_for_bit_and_training_changes_it(new_run, finished_run) -> None:
@@ -34,7 +34,8 @@ def test_the_same_seed_gives_the_same_student_bit_for_bit_and_training_changes_i
 
 
 def test_another_seed_gives_another_student(new_run, finished_run) -> None:
-    other = new_run(seed=4)
+    other = new_run("other")
+    other.seed = 4
     other.go()
     assert not same_models(finished_run().student, other.student)
 
@@ -277,21 +278,3 @@ def test_bf16_trains_on_a_cpu(new_run) -> None:
     losses = [entry["loss"] for entry in run.go(choose=True)[0]["log"] if "loss" in entry]
     assert all(map(torch.isfinite, map(torch.tensor, losses)))
     assert all(weight.dtype is torch.float32 for weight in run.student.parameters())
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("learning_rate", -1e-4),
-        ("learning_rate", float("nan")),
-        ("per_device_train_batch_size", 0),
-        ("num_train_epochs", 0.0),
-        ("lr_scheduler_type", "lin"),
-    ],
-)
-def test_settings_that_cannot_train_are_refused(new_run, name: str, value: Any) -> None:
-    run = new_run()
-    named = [value] if name == "lr_scheduler_type" else [f"--training.{name}", value]
-    with names(ConfigError, *named):
-        stage_arguments(run.stages[0], {name: value}, folder=run.folder, choose=False, metric="accuracy", seed=1)
-    assert not run.folder.exists()

@@ -1,9 +1,14 @@
+from collections import Counter
+from pathlib import Path
+
 import numpy as np
 import pytest
 from datasets import Dataset
 from messages import names, unnamed
 
 from emdistill.data.batches import tokenise
+from emdistill.data.files import Columns
+from emdistill.data.unlabelled import UnlabelledText, unlabelled_text
 from emdistill.errors import ConfigError
 from emdistill.models.inputs import longest_text
 from emdistill.tasks import KINDS
@@ -89,6 +94,38 @@ def test_rows_are_drawn_once_for_all_seeds_with_the_classes_shares(data: TaskDat
     assert ids(few.train) < ids(every.train)
     assert ids(few.choose_on) == ids(every.choose_on)  # chosen on the same rows, however many are learned from
     assert len(make_splits(data, tiny_tokenizer, rows=1000, **options).train) == 54
+
+
+@pytest.mark.parametrize(("share", "labelled"), [(None, 60), (0.5, 84), (0.75, 252), (60 / 144, 60)])
+def test_labelled_rows_are_the_share_of_all_that_is_asked_for(
+    data: TaskData, tiny_tokenizer, tmp_path: Path, share: float | None, labelled: int
+) -> None:
+    """Beside 84 texts: whole copies, and of the last one a part."""
+    splits = make_splits(
+        data, tiny_tokenizer, select="last", max_length=32, batch_size=8, text=more(tmp_path), labelled_share=share
+    )
+    has_label = [label >= 0 for label in splits.train["labels"]]
+    assert (sum(has_label), len(has_label)) == (labelled, labelled + 84)
+    times = Counter(tuple(row) for row in splits.train["input_ids"][:labelled])
+    assert len(times) == 60
+    assert {*times.values()} <= {labelled // 60, labelled // 60 + 1}
+    again = make_splits(
+        data, tiny_tokenizer, select="last", max_length=32, batch_size=8, text=more(tmp_path), labelled_share=share
+    )
+    assert again.train["input_ids"] == splits.train["input_ids"]
+
+
+def test_a_share_that_labelled_rows_exceed_each_once_is_refused(data: TaskData, tiny_tokenizer, tmp_path: Path) -> None:
+    with names(ConfigError, "--labelled-share", 0.3, 60, 84, 0.417):
+        make_splits(
+            data, tiny_tokenizer, select="last", max_length=32, batch_size=8, text=more(tmp_path), labelled_share=0.3
+        )
+
+
+def more(folder: Path) -> UnlabelledText:
+    """84 texts without labels."""
+    (folder / "more.txt").write_text("".join(f"the book {row}\n" for row in range(84)))
+    return unlabelled_text(str(folder / "more.txt"), TASK, Columns("text", None), folder / "tokens", None)
 
 
 def test_augmented_rows_of_what_is_not_learned_from_are_left_out(data: TaskData, tiny_tokenizer) -> None:

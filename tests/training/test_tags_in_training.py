@@ -24,7 +24,8 @@ from emdistill.tasks.tagging import SPACES
 from emdistill.tasks.task import Task
 from emdistill.training.evaluate import predict_logits, score_features
 from emdistill.training.lesson import Lesson
-from emdistill.training.run_stages import run_stages, stage_arguments
+from emdistill.training.run_stages import run_stages
+from emdistill.training.stage_arguments import stage_arguments
 from emdistill.training.trainer import per_row
 from emdistill.training.two_vocabularies import collator_for_both, teacher_examples, tokenise_for_both
 

@@ -20,7 +20,8 @@ from emdistill.models.teacher_cache import TeacherCache
 from emdistill.training import Stage
 from emdistill.training.lesson import Lesson, prove
 from emdistill.training.projections import fit_projections
-from emdistill.training.run_stages import Interrupted, stage_arguments
+from emdistill.training.run_stages import Interrupted
+from emdistill.training.stage_arguments import stage_arguments
 from emdistill.training.stage_teachers import stage_teachers
 from emdistill.training.two_vocabularies import (
     TwoPartCollator,
