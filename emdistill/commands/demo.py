@@ -18,6 +18,7 @@ from emdistill.files import write_whole
 from emdistill.models.arithmetic import has_bfloat16
 from emdistill.options import load_config, load_finetune_config
 from emdistill.runs.baseline_record import read_baselines
+from emdistill.runs.open_run import OWN_FILES, remove
 from emdistill.runs.record import RUN_FILE
 from emdistill.show.verdict import baselines_table, verdict
 
@@ -62,10 +63,13 @@ def demo(
 
     console.rule("2 of 3: the teacher, all-MiniLM-L6-v2 fine-tuned on the labelled messages")
     teacher, run = folder / "teacher", folder / "student"
+    for place in (teacher, run):
+        if overwrite and (place / RUN_FILE).exists():  # both at once, so that the demo may be stopped and gone on with
+            remove(place, OWN_FILES)
     finetune(
         load_finetune_config(
             model=str(encoder), data=MESSAGES.name, output=str(teacher), seed=seed, select="last",
-            training=training, overwrite=overwrite, resume=not overwrite and (teacher / RUN_FILE).exists(),
+            training=training, resume=(teacher / RUN_FILE).exists(),
         ),
         examples=examples,
     )  # fmt: skip
@@ -74,7 +78,7 @@ def demo(
         teacher=str(teacher), data=MESSAGES.name, unlabelled=str(text), unlabelled_rows=unlabelled_rows,
         student="3", student_source=str(encoder), output=str(run), seed=seed, select="last",
         training={**training, "num_train_epochs": epochs}, baselines="tfidf,labels,int8",
-        overwrite=overwrite, resume=not overwrite and (run / RUN_FILE).exists(),
+        resume=(run / RUN_FILE).exists(),
     )  # fmt: skip
     distill(config, examples=examples)
 
