@@ -91,7 +91,7 @@ def make_splits(
     augmented  further rows to learn from, `row` being the training row that each was made of; those made of rows
                that are not learned from are left out
     text       text without labels, learned from beside the labelled rows
-    labelled_share  the labelled rows are repeated until they are this share of all; ConfigError where they are more
+    labelled_share  the labelled rows are repeated until they are this share of all, unless they are more already
     """
     dev_name, dev = next(iter(data.evaluation.items()))
     train, best = data.train, f"the best checkpoint by {data.task.metrics[0]} on"
@@ -153,13 +153,7 @@ def make_splits(
 
 def _repeated(labelled: Dataset, further: int, share: float | None) -> list[Dataset]:
     """The labelled rows as often as makes them this share of all; of the last copy a part, always the same."""
-    count = len(labelled) if share is None else round(share / (1 - share) * further)
-    if count < len(labelled):
-        least = len(labelled) / (len(labelled) + further)
-        raise ConfigError(
-            f"--labelled-share {share:g}: the {len(labelled)} labelled rows beside {further} texts are {least:.3f} of "
-            "all, each once; give more than that, or leave it out"
-        )
+    count = len(labelled) if share is None else max(len(labelled), round(share / (1 - share) * further))
     copies, rest = divmod(count, len(labelled))
     part = np.sort(np.random.default_rng(HELD_OUT_SEED).permutation(len(labelled))[:rest])
     return [*[labelled] * copies, *([labelled.select(part)] if rest else [])]

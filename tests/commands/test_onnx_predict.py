@@ -69,9 +69,15 @@ def test_evaluate_prints_the_same_scores(place, exported: Path, capsys) -> None:
     assert printed[0] == printed[1]
 
 
-def test_evaluate_scores_the_dev_set_of_a_task(place, exported: Path, capsys) -> None:
+def test_evaluate_scores_the_dev_set_of_a_task(place, exported: Path, tmp_path: Path, capsys) -> None:
+    """Where the model names its labels as the task does; words beside other words may stand in any order."""
     words = ["--data", f"{place.folder}/SST-2", "--task", "sst2", "--text", "sentence"]
-    assert main(["evaluate", "--model", str(exported), *words]) == 0
+    assert main(["evaluate", "--model", str(exported), *words]) == 2
+    assert not unnamed(capsys.readouterr().err, "bad, good", "negative, positive", "id2label")
+    folder = shutil.copytree(exported, tmp_path / "folder")
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(config.replace('"bad"', '"negative"').replace('"good"', '"positive"'))
+    assert main(["evaluate", "--model", str(folder), *words]) == 0
     assert capsys.readouterr().out.startswith("accuracy\t")
 
 
