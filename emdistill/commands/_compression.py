@@ -39,6 +39,7 @@ from emdistill.runs.gate_record import GATE, GateRecord, read_gate
 from emdistill.runs.open_run import keep_record_alone
 from emdistill.runs.record import RUN_FILE, RunRecord
 from emdistill.runs.search_record import Form, write_search
+from emdistill.runs.student_artifact import StudentArtifact
 from emdistill.search.halving import Plan, finalists, make_plan, next_final, next_trial
 from emdistill.ship.baseline_folder import weight_bytes
 from emdistill.ship.baselines import Setting, make_baseline
@@ -53,12 +54,14 @@ from emdistill.ship.candidates import (
     price,
     still_fits,
 )
+from emdistill.ship.classifier import open_classifier
 from emdistill.ship.gate import LENGTHS, Limits
 from emdistill.ship.measurement import busy_notes, full_texts
 from emdistill.ship.operator_table import FORMS, GraphCost
 from emdistill.ship.subject import subject_of
 from emdistill.show.compress_report import (
     baseline_table,
+    behind,
     candidates_table,
     delivery,
     finals_table,
@@ -343,7 +346,14 @@ class Compression:
                 max_latency_ms=budget.ms, max_size_mb=budget.mb, teacher=teacher,
             )  # fmt: skip
 
-        self._measure(name, place, run.scores["student"], run.timings["training_seconds"], make)
+        held_out = self._held_out_score(StudentArtifact(place).student_folder)
+        self._measure(name, place, run.scores["student"], run.timings["training_seconds"], make, held_out)
+
+    def _held_out_score(self, student: Path) -> float:
+        """Of a student that was trained whole, on the rows that choose."""
+        rows, task, model = self.proxy.evaluation[HELD_OUT], self.proxy.task, open_classifier(str(student))
+        logits = model.logits(rows, self.nursery.config.max_length, model.batch_size, "the rows that choose")
+        return task.score(logits, task.gold(rows))[self.record.metric]
 
     def _export_teacher(self) -> None:
         config, data, threads = self.nursery.config, self.nursery.data, self.nursery.threads
@@ -360,7 +370,13 @@ class Compression:
             self.record.notes.append(f"{NOT_EXPORTED}: {str(error).partition(chr(10))[0]}")
 
     def _measure(
-        self, name: str, place: Path, scores: Mapping[str, float], seconds: float, make: Callable[[Path], GateRecord]
+        self,
+        name: str,
+        place: Path,
+        scores: Mapping[str, float],
+        seconds: float,
+        make: Callable[[Path], GateRecord],
+        held_out: float | None = None,
     ) -> None:
         """Export a model in both forms, and hold what is measured against the budget."""
         budget, started = self.nursery.budget, time.perf_counter()
@@ -373,7 +389,7 @@ class Compression:
         final = FinalRow(
             candidate=name, folder=str(Path(place.parent.name, place.name)), scores=dict(scores), forms=forms,
             ship=gate.verdict.ship if gate.verdict.ship in forms else None,
-            seconds=seconds, export_seconds=time.perf_counter() - started,
+            seconds=seconds, export_seconds=time.perf_counter() - started, held_out=held_out,
         )  # fmt: skip
         self.record.finals.append(final)
         self.save()
@@ -392,6 +408,11 @@ class Compression:
             self._deliver_baseline(miss(record, budget, *nearest_miss(measured, budget), measured=True))
             return
         best = keeping[0]  # finalists come in the order of their scores
+        for name in self._baselines_within[:1]:
+            # The student has learned from these rows, and the baseline has not: it is ahead all the more.
+            if best.held_out is not None and (record.baselines[name].held_out or 0.0) > best.held_out:
+                self._deliver_baseline(behind(record, best, name))
+                return
         self._copy(self.folder / best.folder / GATE.parent)
         record.delivered = best.candidate
         self._finish(verdict(record, best))
@@ -404,15 +425,19 @@ class Compression:
         return "; ".join([miss(self.record, budget, *nearest, measured=False), *why])
 
     def _deliver_baseline(self, sentence: str) -> None:
-        """Copy the folder of the best baseline that keeps the budget, if one does, where no student does."""
-        record, budget = self.record, self.nursery.budget
-        keeping = {name: row for name, row in record.baselines.items() if (cost := row.cost) and budget.keeps(cost)}
-        for name in sorted(keeping, key=lambda name: -(keeping[name].held_out or 0.0)):
-            if (self.folder / BASELINES / name).is_dir():  # a search begun by an earlier version has none
-                self._copy(self.folder / BASELINES / name)
-                record.delivered, sentence = name, f"{sentence}; {instead(record, name)}"
-                break
+        """Copy the folder of the best baseline that keeps the budget, if there is one, for no student is better."""
+        for name in self._baselines_within[:1]:
+            self._copy(self.folder / BASELINES / name)
+            self.record.delivered, sentence = name, f"{sentence}; {instead(self.record, name)}"
         self._finish(sentence)
+
+    @property
+    def _baselines_within(self) -> list[str]:
+        """The baselines that keep the budget, the best by the rows that choose first."""
+        rows, budget = self.record.baselines, self.nursery.budget
+        names = [name for name, row in rows.items() if (cost := row.cost) and budget.keeps(cost)]
+        names.sort(key=lambda name: -(rows[name].held_out or 0.0))
+        return [name for name in names if (self.folder / BASELINES / name).is_dir()]  # an earlier version made none
 
     def _copy(self, place: Path) -> None:
         """Deliver a folder."""

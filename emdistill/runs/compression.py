@@ -68,6 +68,7 @@ class FinalRow:
     """A whole training, exported and measured.
 
     scores           on dev, by metric, in PyTorch
+    held_out         on the rows that choose, from which it has learned too; None of the teacher
     ship             the form the gate chose
     export_seconds   of the export and its measurement; 0 where it stood already
     """
@@ -79,6 +80,7 @@ class FinalRow:
     ship: Form | None
     seconds: FiniteFloat
     export_seconds: FiniteFloat = 0.0
+    held_out: FiniteFloat | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +117,8 @@ class CompressionRecord(SearchRecord):
 
     spent        seconds, over all sessions
     held_out     what chose among short trainings, in words
-    delivered    whose folder was delivered: a candidate, or the baseline where none of these keeps the budget; None
-                 where none does, or not yet
+    delivered    whose folder was delivered: a candidate, or the baseline where none of these keeps the budget and is
+                 better; None where none does, or not yet
     """
 
     FILE = "compress.json"

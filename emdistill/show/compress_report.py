@@ -134,11 +134,20 @@ def miss(record: CompressionRecord, budget: Budget, name: str, form: Form, cost:
     )
 
 
+def behind(record: CompressionRecord, best: FinalRow, name: str) -> str:
+    """That the best student is behind a baseline."""
+    theirs, own = cell(record.baselines[name].held_out, ".4f"), cell(best.held_out, ".4f")
+    return (
+        f"no student is worth its training here: on the {record.held_out_rows:,} rows that choose {TITLES[name]} has "
+        f"{record.metric} {theirs} and {_name(best.candidate)} {own}, though it has learned from them"
+    )
+
+
 def instead(record: CompressionRecord, name: str) -> str:
-    """What is delivered where no student keeps the budget."""
+    """What is delivered where no student keeps the budget and is better."""
     row = record.baselines[name]
     score = cell(row.score, ".4f")
-    return f"model/ holds {TITLES[name]}, which does: {record.metric} {score} on dev, {row.cost}"
+    return f"model/ holds {TITLES[name]}: {record.metric} {score} on dev, {row.cost}, within {record.budget}"
 
 
 def chart_points(record: CompressionRecord) -> list[Point]:

@@ -231,6 +231,23 @@ def test_a_baseline_is_delivered_where_no_time_is_left_for_another_student(optio
     assert good != bad
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_baseline_that_is_ahead_of_the_student_is_delivered_instead(options, no_teacher, monkeypatch, share) -> None:
+    """By the rows that choose: `share` of the baseline's score there is the student's."""
+
+    def held_out_score(search: _compression.Compression, student: Path) -> float:
+        score = search.record.baselines["tfidf"].held_out
+        assert score is not None
+        return share * score
+
+    monkeypatch.setattr(_compression.Compression, "_held_out_score", held_out_score)
+    record = compress(**options)
+    assert record.finals[0].ship is not None  # the student keeps the budget
+    assert record.delivered == (record.finals[0].candidate if share else "tfidf")
+    assert not unnamed(record.verdict, "TF-IDF", record.finals[0].candidate)
+    assert (Path(options["output"]) / "model" / "example.py").is_file()
+
+
 def test_a_student_too_large_gets_a_smaller_table_of_tokens(options, no_teacher) -> None:
     whole = compress(**options | {"output": options["output"] + "-1", "students": "1"})
     before = whole.candidates["1 soft-targets"].predicted
