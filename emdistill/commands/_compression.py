@@ -408,11 +408,12 @@ class Compression:
             self._deliver_baseline(miss(record, budget, *nearest_miss(measured, budget), measured=True))
             return
         best = keeping[0]  # finalists come in the order of their scores
-        for name in self._baselines_within[:1]:
-            # The student has learned from these rows, and the baseline has not: it is ahead all the more.
-            if best.held_out is not None and (record.baselines[name].held_out or 0.0) > best.held_out:
-                self._deliver_baseline(behind(record, best, name))
-                return
+        baseline, own = self._best_baseline, best.held_out
+        theirs = None if baseline is None else record.baselines[baseline].held_out
+        # The student may have learned from these rows, the baseline has not: who is ahead by them is so all the more.
+        if baseline is not None and own is not None and theirs is not None and theirs > own:
+            self._deliver_baseline(behind(record, best, baseline))
+            return
         self._copy(self.folder / best.folder / GATE.parent)
         record.delivered = best.candidate
         self._finish(verdict(record, best))
@@ -426,18 +427,23 @@ class Compression:
 
     def _deliver_baseline(self, sentence: str) -> None:
         """Copy the folder of the best baseline that keeps the budget, if there is one, for no student is better."""
-        for name in self._baselines_within[:1]:
+        if (name := self._best_baseline) is not None:
             self._copy(self.folder / BASELINES / name)
             self.record.delivered, sentence = name, f"{sentence}; {instead(self.record, name)}"
         self._finish(sentence)
 
     @property
-    def _baselines_within(self) -> list[str]:
-        """The baselines that keep the budget, the best by the rows that choose first."""
-        rows, budget = self.record.baselines, self.nursery.budget
-        names = [name for name, row in rows.items() if (cost := row.cost) and budget.keeps(cost)]
-        names.sort(key=lambda name: -(rows[name].held_out or 0.0))
-        return [name for name in names if (self.folder / BASELINES / name).is_dir()]  # an earlier version made none
+    def _best_baseline(self) -> str | None:
+        """Of the baselines that keep the budget, the best by the rows that choose."""
+        keeping = {
+            name: row.held_out
+            for name, row in self.record.baselines.items()
+            if row.held_out is not None
+            and (cost := row.cost)
+            and self.nursery.budget.keeps(cost)
+            and (self.folder / BASELINES / name).is_dir()  # an earlier version made none
+        }
+        return max(keeping, key=lambda name: keeping[name], default=None)
 
     def _copy(self, place: Path) -> None:
         """Deliver a folder."""

@@ -108,6 +108,7 @@ class LayerLoss(Loss):
     def terms(self, costs: Tensor, host: Sequence[Tensor]) -> dict[str, Tensor]:
         """The loss, given the copies of `host_inputs`."""
         deciding = self._deciding(costs)
+        # What a mapping reads where the costs are; not on an accelerator, which would have to be waited for.
         here = [] if host or self.mapping.pairs is not None or costs.device.type != "cpu" else [deciding]
         for values in [*host, *here]:
             if values.ndim == costs.ndim and not torch.isfinite(values).all():

@@ -68,7 +68,7 @@ class FinalRow:
     """A whole training, exported and measured.
 
     scores           on dev, by metric, in PyTorch
-    held_out         on the rows that choose, from which it has learned too; None of the teacher
+    held_out         on the rows that choose, from which it may have learned too; None of the teacher
     ship             the form the gate chose
     export_seconds   of the export and its measurement; 0 where it stood already
     """

@@ -139,7 +139,7 @@ def behind(record: CompressionRecord, best: FinalRow, name: str) -> str:
     theirs, own = cell(record.baselines[name].held_out, ".4f"), cell(best.held_out, ".4f")
     return (
         f"no student is worth its training here: on the {record.held_out_rows:,} rows that choose {TITLES[name]} has "
-        f"{record.metric} {theirs} and {_name(best.candidate)} {own}, though it has learned from them"
+        f"{record.metric} {theirs} and {_name(best.candidate)} {own}, though it may have learned from them"
     )
 
 
