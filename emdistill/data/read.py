@@ -2,28 +2,28 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from datasets import ClassLabel, Dataset
+from datasets import Dataset
 from numpy.typing import NDArray
 
 from emdistill.config import CommonConfig
-from emdistill.data.compressed import plain_path
-from emdistill.data.files import Columns, Examples, hub_examples, hub_sets, is_hub_name, read_examples, to_dataset
-from emdistill.data.glue import glue_folders, glue_task, read_glue, read_glue_from_hub, recognise
-from emdistill.data.messages import MESSAGES, read_messages
+from emdistill.data.files import Columns
+from emdistill.data.form import Form, Request
+from emdistill.data.glue import GlueFolders
+from emdistill.data.messages import MESSAGES, Messages
 from emdistill.data.mixture_file import is_mixture
-from emdistill.data.rows import SUFFIXES, data_file
-from emdistill.data.squad import SPAN_KINDS, is_squad, span_task
-from emdistill.data.squad import TASKS as SPAN_TASKS
-from emdistill.data.tagged import TASKS as TAGGED_TASKS
-from emdistill.data.tagged import is_tagged, tagged_file, tagged_hub, tagged_task
+from emdistill.data.own_rows import OwnRows
+from emdistill.data.squad import Squad
+from emdistill.data.tagged import Tagged
 from emdistill.data.unlabelled import Seen, hashes_of_rows, hashes_of_texts
-from emdistill.errors import ConfigError, DataError
+from emdistill.errors import ConfigError, DataError, nearest
 from emdistill.files import sha256
-from emdistill.tasks import KINDS, TaskKind, find_kind
+from emdistill.tasks import TaskKind, find_kind
 from emdistill.tasks.task import Task, TaskData
+
+OWN_ROWS = OwnRows()
+FORMS: tuple[Form, ...] = (GlueFolders(), Messages(), Tagged(), Squad(), OWN_ROWS)
 
 DEV_SHARE = 0.1
 DEV_AT_MOST = 2_000
@@ -69,33 +69,50 @@ def read_task_data(
     """
     if is_mixture(data):
         raise ConfigError(f"{data} lists several tasks, which `emdistill distill` learns; name the data of one task")
-    kind_named = None if kind is None else find_kind(kind)
-    if MESSAGES.name in (task, data):
-        if dev is not None:
-            raise ConfigError(f"--dev {dev}: the task {MESSAGES.name} has a development set; leave out --dev")
-        return read_messages()
-    columns = Columns(text, text_pair, label)
-    dev_file = None if dev is None else Path(dev)
-    is_spans = kind_named in SPAN_KINDS or (kind is None and task is None and is_squad(data))
-    is_tagging = kind_named is KINDS["tagging"] or (kind is None and task is None and is_tagged(data))
-    if task in TAGGED_TASKS:
-        task_data = tagged_task(task, data, dev_file)
-    elif task in SPAN_TASKS or (is_spans and task is None):
-        task_data = span_task(data, columns, dev_file, from_hub=is_hub_name(data), task=task, kind=kind_named)
-    elif is_tagging and task is None:
-        if is_hub_name(data):
-            task_data = tagged_hub(data, columns, dev_file)
-        else:
-            task_data = tagged_file(data, columns, dev_file, varied=not evaluating)
-    elif task is None:
-        task_data = _read_own(data, columns, dev_file, kind_named, varied=not evaluating)
-    else:
-        glue = glue_task(task)
-        if kind_named not in (None, glue.task.kind):
-            raise ConfigError(f"--kind {kind}: {glue.task.name} is a {glue.task.kind.name} task; leave out --kind")
-        from_hub = is_hub_name(data)
-        task_data = read_glue_from_hub(glue, data, dev_file) if from_hub else read_glue(glue, Path(data), dev_file)
+    request = Request(
+        data,
+        Columns(text, text_pair, label),
+        None if dev is None else Path(dev),
+        MESSAGES.name if data == MESSAGES.name and task is None else task,
+        None if kind is None else find_kind(kind),
+        varied=not evaluating,
+    )
+    task_data = _read(request)
     return task_data if "dev" in task_data.evaluation else _with_held_out_dev(task_data, seed)
+
+
+def _read(request: Request) -> TaskData:
+    """By the form of the task that is named, else of the kind, else the one that the data show."""
+    if request.task is not None:
+        form, task = find_task(request.task)
+        kinds = form.kinds_of(task)
+        if request.kind is not None and request.kind not in kinds:
+            raise ConfigError(f"--kind {request.kind.name}: {task} is a task of {kinds[0].name}; leave out --kind")
+        return form.read(replace(request, task=task))
+    form = form_shown(request.data) if request.kind is None else form_of(request.kind)
+    return form.read(request)
+
+
+def find_task(name: str) -> tuple[Form, str]:
+    """The form of a public task, and its name; 'SST-2', 'sst_2' and 'sst2' alike.
+
+    Raises ConfigError for an unknown one, with the nearest name.
+    """
+    forms = {task: form for form in FORMS for task in form.tasks}
+    plain = name.lower().replace("-", "").replace("_", "")
+    if plain not in forms:
+        raise ConfigError(f"there is no task {name!r}; there are: {', '.join(forms)}.{nearest(name, forms)}")
+    return forms[plain], plain
+
+
+def form_of(kind: TaskKind) -> Form:
+    """The form that data of a kind of task come in."""
+    return next((form for form in FORMS if kind in form.kinds), OWN_ROWS)
+
+
+def form_shown(data: str) -> Form:
+    """The form that data show by themselves; rows of a text and a label where they show none."""
+    return next((form for form in FORMS if form.recognises(data)), OWN_ROWS)
 
 
 def apart(data: TaskData, dev: str | None) -> TaskData:
@@ -163,73 +180,3 @@ def _held_out_sizes(counts: NDArray[np.int64], total: int, at_most: int) -> NDAr
         spare = sizes > 1 if (sizes > 1).any() else sizes > 0
         sizes[np.where(spare, sizes - exact, -np.inf).argmax()] -= 1
     return sizes
-
-
-class _Own(NamedTuple):
-    """A user's data before its task is known; `labels` are the classes that a hub dataset names."""
-
-    name: str
-    train: Examples
-    dev: Examples | None
-    labels: tuple[str, ...] = ()
-
-
-def _read_own(data: str, columns: Columns, dev: Path | None, kind: TaskKind | None, *, varied: bool) -> TaskData:
-    """Train gives kind and label names; dev must use the same."""
-    own = _from_hub(data, columns, dev) if is_hub_name(data) else _from_files(Path(data), columns, dev)
-    train, cells = own.train, own.train.label
-    if not cells:
-        train.bad.check()
-    notes = []
-    if kind is None:
-        fitting = [kind for kind in KINDS.values() if kind.fits(cells)]
-        # classes that a hub dataset names are no scores
-        fitting = [kind for kind in fitting if not own.labels or kind is not KINDS["regression"]]
-        kind = next(iter(fitting), KINDS["classification"])
-        notes = [note] if (note := kind.note(cells, columns.label)) else []
-    labels = kind.label_names(cells)
-    labels = own.labels if own.labels and labels else labels
-    if kind.link != "identity" and len(labels) > 100 and 2 * len(labels) > len(cells):
-        problem = f"column {columns.label!r} holds {len(labels)} different labels in {len(cells)} rows"
-        raise DataError(f"{problem}; is it the label, or are these scores (--kind regression)?", file=train.source)
-    task = Task(name=own.name, kind=kind, labels=labels, metrics=kind.metrics_of(labels), **columns._asdict())
-    splits = {"train": train} if own.dev is None else {"train": train, "dev": own.dev}
-    evaluation = {name: to_dataset(examples, task, varied=varied) for name, examples in splits.items()}
-    if kind.link != "identity" and not labels:
-        raise DataError(f"no row has a label in column {columns.label!r}", file=train.source)
-    sources = {name: examples.source for name, examples in splits.items()}
-    files = [data_file(path, len(evaluation[name])) for name, path in sources.items() if isinstance(path, Path)]
-    return TaskData(task, evaluation.pop("train"), evaluation, tuple(files), notes=tuple(notes))
-
-
-def _from_files(path: Path, columns: Columns, dev: Path | None) -> _Own:
-    if path.is_dir():
-        raise _folder_without_task(path)
-    train = read_examples(path, columns)
-    return _Own(plain_path(path).stem, train, None if dev is None else read_examples(dev, columns))
-
-
-def _from_hub(name: str, columns: Columns, dev: Path | None) -> _Own:
-    sets = hub_sets(name)
-    train = hub_examples(*sets["train"], columns)
-    dev_examples = None
-    if dev is not None:
-        dev_examples = read_examples(dev, columns)
-    elif "dev" in sets:
-        dev_examples = hub_examples(*sets["dev"], columns)
-    feature = sets["train"][1].features.get(columns.label)
-    feature = feature if isinstance(feature, ClassLabel) else getattr(feature, "feature", None)
-    labels = tuple(feature.names) if isinstance(feature, ClassLabel) else ()
-    return _Own(name.rpartition("/")[2], train, dev_examples, labels)
-
-
-def _folder_without_task(folder: Path) -> Exception:
-    train = folder / "train.tsv"
-    glue = recognise(train) if train.is_file() else None
-    if glue:
-        mend = f"say --task {glue.task.name}; if it is data of your own, name the file: --data {train}"
-        return ConfigError(f"{folder} looks like the GLUE task {glue.folder}; {mend}")
-    if folders := glue_folders(folder):
-        return ConfigError(f"{folder} holds the GLUE tasks {', '.join(folders)}; say which one with --task")
-    mend = f"name one file ({', '.join(SUFFIXES)}), and the development set's with --dev"
-    return DataError(f"this is a folder; {mend}", file=folder)

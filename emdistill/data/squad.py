@@ -7,22 +7,22 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from datasets import Dataset
 
 from emdistill.data.compressed import plain_path
-from emdistill.data.files import Columns, hub_sets, look_at_first, require_columns, text_problem
+from emdistill.data.files import Columns, hub_sets, is_hub_name, look_at_first, require_columns, text_problem
+from emdistill.data.form import Form, Request
 from emdistill.data.rows import BadRows, Row, data_file, read_rows, squad_json
-from emdistill.errors import ConfigError, DataError, listing, shown
-from emdistill.tasks import KINDS, TaskKind
+from emdistill.errors import DataError, listing, shown
+from emdistill.tasks import KINDS
 from emdistill.tasks.kind import BadLabel, truth
 from emdistill.tasks.task import Task, TaskData
 from emdistill.values import parse_json
 
 TASKS = {"squad": "which part of the text answers the question? SQuAD's files, v1.1 or v2"}
 QUESTIONS = Columns("question", "context", "answers")
-SPAN_KINDS = ALWAYS, OR_NONE = KINDS["span-answers"], KINDS["span-answers-or-none"]
 
 
 class Answer(NamedTuple):
@@ -54,49 +54,37 @@ class Questions:
         return sum(not question.answers for question in self.questions)
 
 
-def is_squad(data: str) -> bool:
-    """Whether a file is in SQuAD's format."""
-    path = Path(data)
-    return plain_path(path).suffix.lower() == ".json" and path.is_file() and squad_json(path) is not None
+class Squad(Form):
+    """Questions: a file in SQuAD's format or of a row per question, a hub dataset, SQuAD's folder."""
 
+    kinds = ALWAYS, OR_NONE = KINDS["span-answers"], KINDS["span-answers-or-none"]
+    tasks: ClassVar = TASKS
 
-def span_task(
-    data: str,
-    columns: Columns,
-    dev: Path | None,
-    *,
-    from_hub: bool,
-    task: str | None = None,
-    kind: TaskKind | None = None,
-) -> TaskData:
-    """The questions of a file or a hub dataset, or of SQuAD's folder, and its development set.
+    def recognises(self, data: str) -> bool:
+        path = Path(data)
+        return plain_path(path).suffix.lower() == ".json" and path.is_file() and squad_json(path) is not None
 
-    kind   None: the one for questions without an answer, where there is one
-    Raises DataError for a source that cannot be read, and for bad questions, ConfigError for another kind.
-    """
-    if kind not in (None, *SPAN_KINDS):
-        raise ConfigError(f"--kind {kind.name}: {task} asks for spans; leave out --kind")
-    columns = _named(columns)
-    sources = _from_hub(data, columns) if from_hub else _from_files(Path(data), columns)
-    if dev is not None:
-        sources["dev"] = read_questions(dev, columns)
-    unanswerable = {name: source.unanswerable for name, source in sources.items() if source.unanswerable}
-    kind = kind or (OR_NONE if unanswerable else ALWAYS)
-    names = kind.label_names([])
-    asked = Task(
-        task or plain_path(Path(data)).stem, kind, names, kind.metrics_of(names), *columns,
-        description=TASKS.get(task or "", ""),
-    )  # fmt: skip
-    sets = {name: _dataset(source, asked) for name, source in sources.items()}
-    files = [
-        data_file(source.bad.source, len(sets[name]))
-        for name, source in sources.items()
-        if isinstance(source.bad.source, Path)
-    ]
-    notes = [
-        f"{name}: {count:,} of {len(sets[name]):,} questions have no answer" for name, count in unanswerable.items()
-    ]
-    return TaskData(asked, sets.pop("train"), sets, tuple(files), notes=tuple(notes))
+    def read(self, request: Request) -> TaskData:
+        """Of a kind that is not named: the one for questions without an answer, where there is one."""
+        data, columns = request.data, _named(request.columns)
+        sources = _from_hub(data, columns) if is_hub_name(data) else _from_files(Path(data), columns)
+        if request.dev is not None:
+            sources["dev"] = read_questions(request.dev, columns)
+        unanswerable = {name: source.unanswerable for name, source in sources.items() if source.unanswerable}
+        kind = request.kind or (self.OR_NONE if unanswerable else self.ALWAYS)
+        names, name = kind.label_names([]), request.task or plain_path(Path(data)).stem
+        asks = TASKS.get(request.task or "", "")
+        task = Task(name, kind, names, kind.metrics_of(names), *columns, description=asks)
+        sets = {name: _dataset(source, task) for name, source in sources.items()}
+        files = [
+            data_file(source.bad.source, len(sets[name]))
+            for name, source in sources.items()
+            if isinstance(source.bad.source, Path)
+        ]
+        notes = [
+            f"{name}: {count:,} of {len(sets[name]):,} questions have no answer" for name, count in unanswerable.items()
+        ]
+        return TaskData(task, sets.pop("train"), sets, tuple(files), notes=tuple(notes))
 
 
 def read_questions(path: Path, columns: Columns = QUESTIONS) -> Questions:

@@ -1,52 +1,65 @@
 """Sentences whose words have tags as the data of a task: a user's files, a hub dataset, WNUT-17's folder."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from datasets import Dataset, Features, Value
 
 from emdistill.data.compressed import plain_path
-from emdistill.data.files import Columns, hub_sets
+from emdistill.data.files import Columns, hub_sets, is_hub_name, read_inputs
+from emdistill.data.form import Form, Inputs, Request
 from emdistill.data.rows import data_file
-from emdistill.data.tagged_files import TaggedExamples, hub_tagged, notes_on_tags, read_tagged, read_wnut17
-from emdistill.errors import DataError
+from emdistill.data.tagged_files import SUFFIXES, TaggedExamples, hub_tagged, notes_on_tags, read_tagged, read_wnut17
+from emdistill.data.tagged_words import holds_words, read_words, suffixes_beside, texts_and_words, words_problem
+from emdistill.errors import ConfigError, DataError
 from emdistill.tasks import KINDS
 from emdistill.tasks.kind import BadLabel
 from emdistill.tasks.tagging import MARKS, SPACES
 from emdistill.tasks.task import Task, TaskData
 
-SUFFIXES = (".conll", ".conllu", ".iob", ".bio")  # of files that hold nothing else
 TASKS = {"wnut17": "which words of a message name a person, a place, a group …?"}
 _DEFAULT = Columns()
 
 
-def is_tagged(data: str) -> bool:
-    """Whether a file can hold nothing but tagged words, by its name."""
-    return plain_path(Path(data)).suffix.lower() in SUFFIXES
+class Tagged(Form):
+    """Sentences whose words have tags; files of words, one per line, take predicted tags beside them."""
 
+    kinds = (KINDS["tagging"],)
+    tasks: ClassVar = TASKS
 
-def tagged_task(name: str, data: str, dev: Path | None) -> TaskData:
-    """One of TASKS, from the folder of its official files."""
-    sources = read_wnut17(Path(data), dev)
-    return _task_data(sources, name=name, description=TASKS[name])
+    def recognises(self, data: str) -> bool:
+        return plain_path(Path(data)).suffix.lower() in SUFFIXES
 
+    def read(self, request: Request) -> TaskData:
+        data, dev, columns = request.data, request.dev, request.columns
+        if request.task is not None:
+            return _task_data(read_wnut17(Path(data), dev), name=request.task, description=TASKS[request.task])
+        if is_hub_name(data):
+            name, varied = data.rpartition("/")[2], True
+            sets = {part: rows for part, rows in hub_sets(data).items() if part == "train" or dev is None}
+            sources = {part: hub_tagged(*rows, columns) for part, rows in sets.items()}
+        else:
+            name, varied = plain_path(Path(data)).stem, request.varied
+            sources = {"train": read_tagged(Path(data), columns)}
+        if dev is not None:
+            sources["dev"] = read_tagged(dev, columns)
+        return _task_data(sources, name=name, columns=columns, varied=varied)
 
-def tagged_file(data: str, columns: Columns, dev: Path | None, *, varied: bool) -> TaskData:
-    """A file, and its development set; varied: refuse tags that are all the same."""
-    sources = {"train": read_tagged(Path(data), columns)} | ({"dev": read_tagged(dev, columns)} if dev else {})
-    return _task_data(sources, name=plain_path(Path(data)).stem, columns=columns, varied=varied)
+    def suffixes_beside(self, file: Path) -> tuple[str, ...]:
+        return suffixes_beside(file) if self.recognises(str(file)) else ()
 
-
-def tagged_hub(name: str, columns: Columns, dev: Path | None) -> TaskData:
-    """A hub dataset, its development set `dev` or its own."""
-    sets = hub_sets(name)
-    if dev is not None:
-        sets.pop("dev", None)
-    sources = {part: hub_tagged(*rows, columns) for part, rows in sets.items()}
-    if dev is not None:
-        sources["dev"] = read_tagged(dev, columns)
-    return _task_data(sources, name=name.rpartition("/")[2], columns=columns)
+    def inputs(self, file: Path, columns: Columns, task: Task, *, is_text_named: bool) -> Inputs:
+        if columns.text_pair is not None:
+            raise ConfigError(f"--text-pair {columns.text_pair}: a tagger reads one text; leave it out")
+        if self.recognises(str(file)) or holds_words(file, columns, task.labels):
+            by_number = is_text_named or columns.text.isdecimal()  # else the model learned from a column with a name
+            words = read_words(file, columns.text if by_number else None)
+            return Inputs(words.rows, task.rows_of_text(*words.columns), words)
+        rows = read_inputs(file, columns.text, problem_of=partial(words_problem, source=file))
+        texts = texts_and_words((row.cells[columns.text] for row in rows), task.words, file)
+        return Inputs(rows, task.rows_of_text(*texts))
 
 
 def _task_data(
@@ -58,7 +71,7 @@ def _task_data(
     varied: bool = True,
 ) -> TaskData:
     """Train gives the tags and how plain text is cut into words; the other sets must use the same tags."""
-    kind, train = KINDS["tagging"], sources["train"]
+    (kind,), train = Tagged.kinds, sources["train"]
     labels = kind.label_names([sentence.tags for sentence in train.sentences])
     joined = all(
         sentence.text == " ".join(sentence.text[start:end] for start, end in sentence.words)

@@ -21,6 +21,7 @@ from emdistill.tasks.kind import BadLabel
 from emdistill.tasks.tags import Entity, bio, cut_words, find_scheme, without_beginning
 from emdistill.values import parse_list
 
+SUFFIXES = (".conll", ".conllu", ".iob", ".bio")  # of files that hold nothing else
 ROW_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 CONLLU = ["id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc"]
 FORM = CONLLU.index("form")

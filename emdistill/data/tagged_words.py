@@ -12,11 +12,11 @@ from typing import Any
 from emdistill.data.compressed import plain_path
 from emdistill.data.files import Columns, text_problem
 from emdistill.data.rows import BadRows, Row, check_file, text_lines
-from emdistill.data.tagged import SUFFIXES
 from emdistill.data.tagged_files import (
     CONLLU,
     DOCSTART,
     FORM,
+    SUFFIXES,
     cells_in,
     check_words,
     conll_cells,

@@ -18,7 +18,7 @@ from emdistill.ship.latency import Call, time_in_turns
 from emdistill.ship.onnx import OUTPUT, open_session, session_answers, session_outputs
 from emdistill.ship.quantize import Batch, Bits, groups, quantize_dynamic_int8, quantize_static_int8
 from emdistill.states import ANSWERS
-from emdistill.tasks import KINDS, TaskKind
+from emdistill.tasks import TaskKind
 from emdistill.tasks.task import TaskData
 from emdistill.training.splits import sample_batches
 
@@ -30,7 +30,6 @@ MAX_DROP_ON_TRAIN = 1.0  # points that int8 may cost on training rows before lay
 MARGIN = 0.95  # static has to take less than this share of dynamic's time to be preferred
 TIMED_ROUNDS = 5
 ROUNDING = 1e-9
-ONE_ANSWER = KINDS["classification"]
 ROWS_TO_CHOOSE_BY = 1000  # of train: of fewer, a point is a row or two
 SOME = 256  # batches that calibrate, rank the groups and are timed
 
@@ -47,7 +46,7 @@ class Sample:
 
     batches: Sequence[Batch]
     score: Score
-    kind: TaskKind = ONE_ANSWER
+    kind: TaskKind
     output: str = OUTPUT
 
 

@@ -10,12 +10,11 @@ from datasets import Dataset
 from emdistill.config import RunConfig
 from emdistill.data.compressed import plain_path
 from emdistill.data.files import Columns, read_examples, to_dataset
-from emdistill.data.glue import glue_task
 from emdistill.data.labels import as_the_model_counts
-from emdistill.data.read import hold_out, read_task_data
+from emdistill.data.read import find_task, hold_out, read_task_data
 from emdistill.data.rows import data_file
 from emdistill.data.unlabelled import every_nth_text, unlabelled_text
-from emdistill.errors import ConfigError, DataError
+from emdistill.errors import ConfigError, DataError, listing
 from emdistill.models.encoder import load_tokenizer
 from emdistill.models.teacher import Teacher
 from emdistill.runs.reading import recall_reading
@@ -65,9 +64,15 @@ def answered_text(config: RunConfig, teacher: Teacher) -> TaskData:
 
 def task_of_text(names: str, teacher: Teacher, columns: Columns, task: str | None, kind: str | None) -> Task:
     """The task that --task or --kind name, or the one that the teacher was trained for; `names` is --unlabelled."""
-    if task is not None:
-        return glue_task(task).task
     asked = teacher.kind if kind is None else find_kind(kind)
+    if task is not None:
+        form, name = find_task(task)
+        if asked not in (kinds := form.kinds_of(name)):
+            raise ConfigError(
+                f"--task {task} asks for {listing(each.name for each in kinds)}, and not for {asked.name}"
+            )
+        if known := form.known(name):
+            return known
     return Task(
         name=plain_path(Path(names.split(",")[0])).stem,
         kind=asked,

@@ -5,8 +5,8 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 from messages import names, unnamed
 
-from emdistill.data.glue import GLUE, glue_task, recognise
-from emdistill.data.read import read_task_data
+from emdistill.data.glue import GLUE, recognise
+from emdistill.data.read import find_task, read_task_data
 from emdistill.errors import ConfigError, DataError
 from emdistill.tasks import KINDS
 
@@ -132,16 +132,25 @@ def test_a_dev_file_of_the_same_layout_may_be_given(tmp_path: Path) -> None:
 
 
 def test_task_names_are_forgiving_and_unknown_ones_get_the_nearest() -> None:
-    assert glue_task("SST-2") is glue_task("sst_2") is GLUE["sst2"]
-    assert glue_task("STS-B") is GLUE["stsb"]
-    with names(ConfigError, "'mprc'", "'mrpc'"):
-        glue_task("mprc")
+    for name, task in (("SST-2", "sst2"), ("sst_2", "sst2"), ("STS-B", "stsb")):
+        form, found = find_task(name)
+        assert (found, form.known(found)) == (task, GLUE[task].task)
+    assert find_task("SQuAD")[1] == "squad"
+    for name, nearest in (("mprc", "mrpc"), ("WNUT", "wnut17")):
+        with names(ConfigError, repr(name), repr(nearest)):
+            find_task(name)
+
+
+@pytest.mark.parametrize("task", ["wnut17", "squad", "messages", "stsb"])
+def test_a_kind_that_is_not_the_tasks_is_refused(task: str) -> None:
+    with names(ConfigError, "--kind", "multi-label", task):
+        read_task_data("nowhere", task=task, kind="multi-label")
 
 
 def test_the_table_agrees_with_itself() -> None:
     for name, glue in GLUE.items():
         assert glue.task.name == name
-        assert glue_task(glue.folder) is glue
+        assert find_task(glue.folder)[1] == name
         assert set(glue.task.metrics) <= set(glue.task.kind.metrics)
         assert bool(glue.task.labels) == (glue.task.kind is KINDS["classification"])
 

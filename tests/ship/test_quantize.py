@@ -16,6 +16,7 @@ from emdistill.ship.int8_choice import Sample, logits_of, quantize_best, quantiz
 from emdistill.ship.onnx import export_onnx
 from emdistill.ship.quantize import groups, quantize_dynamic_int8, quantize_static_int8
 from emdistill.students.several_heads import with_heads
+from emdistill.tasks import KINDS
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -47,7 +48,8 @@ def unscored(logits: np.ndarray) -> float:
     raise AssertionError("nobody asks for a score here")
 
 
-SAMPLE = Sample(BATCHES, unscored)
+KIND = KINDS["classification"]
+SAMPLE = Sample(BATCHES, unscored, KIND)
 STATIC = partial(quantize_static_int8, calibration=BATCHES)
 METHODS = pytest.mark.parametrize("quantise", [quantize_dynamic_int8, STATIC], ids=["dynamic", "static"])
 
@@ -116,8 +118,8 @@ def test_an_answer_depends_on_its_text_alone(fp32: Path, tmp_path: Path, quantis
         for row in range(len(batch["input_ids"]))
     ]
     longer = [{name: np.pad(values, ((0, 0), (0, 7))) for name, values in batch.items()} for batch in reversed(BATCHES)]
-    (answers,) = logits_of(tmp_path / "int8.onnx", [Sample(alone, unscored)])
-    (padded,) = logits_of(tmp_path / "int8.onnx", [Sample(longer, unscored)])
+    (answers,) = logits_of(tmp_path / "int8.onnx", [Sample(alone, unscored, KIND)])
+    (padded,) = logits_of(tmp_path / "int8.onnx", [Sample(longer, unscored, KIND)])
     np.testing.assert_allclose(one(tmp_path / "int8.onnx"), answers, atol=1e-5, rtol=0)
     rows = len(BATCHES[0]["input_ids"])
     restored = np.concatenate([padded[start : start + rows] for start in range(len(padded) - rows, -1, -rows)])
@@ -193,7 +195,7 @@ def test_the_most_sensitive_groups_are_kept_until_the_score_is_near_enough(fp32:
     reference = one(fp32)
     path = tmp_path / "int8.onnx"
     nearness = lambda logits: 1 - float(np.abs(logits - reference).max())  # noqa: E731
-    within = partial(quantize_within, fp32, path, [Sample(BATCHES, nearness)], quantise=quantize_dynamic_int8)
+    within = partial(quantize_within, fp32, path, [Sample(BATCHES, nearness, KIND)], quantise=quantize_dynamic_int8)
     assert within(least=[-1e9]) == []
     whole = 100 * (1 - nearness(one(path)))
     kept = within(least=[1 - 0.7 * whole / 100])
@@ -206,7 +208,7 @@ def test_the_most_sensitive_groups_are_kept_until_the_score_is_near_enough(fp32:
 
 
 def test_the_best_of_both_methods_is_written(fp32: Path, tmp_path: Path) -> None:
-    sample = Sample(BATCHES, agreement(one(fp32)))
+    sample = Sample(BATCHES, agreement(one(fp32)), KIND)
     done = quantize_best(fp32, tmp_path / "int8.onnx", [sample], max_drop=100, threads=1)
     assert done is not None
     assert done.method in ("dynamic", "static")
@@ -221,7 +223,7 @@ def test_weights_have_as_many_bits_as_the_processor_can_add(
     fp32: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overflows: bool, bits: int
 ) -> None:
     monkeypatch.setattr("emdistill.ship.int8_choice.int8_overflows", lambda: overflows)
-    path, sample = tmp_path / "int8.onnx", Sample(BATCHES, agreement(one(fp32)))
+    path, sample = tmp_path / "int8.onnx", Sample(BATCHES, agreement(one(fp32)), KIND)
     for asked, given in ((None, bits), (7, 7), (8, 8)):
         done = quantize_best(fp32, path, [sample], max_drop=100, threads=1, bits=asked)
         assert done is not None
@@ -238,7 +240,7 @@ def test_where_nothing_may_be_int8_nothing_is_written(fp32: Path, tmp_path: Path
         return float(np.array_equal(logits, exact))
 
     path = tmp_path / "int8.onnx"
-    assert quantize_best(fp32, path, [Sample(BATCHES, score)], max_drop=0, threads=1) is None
+    assert quantize_best(fp32, path, [Sample(BATCHES, score, KIND)], max_drop=0, threads=1) is None
     assert not path.exists()
 
 
@@ -258,7 +260,7 @@ def two_heads(tiny_encoder: Callable[..., PreTrainedModel], tokenizer_factory: A
 
 def test_of_several_tasks_each_is_held_to_the_limit_and_the_worst_decides(two_heads: Path, tmp_path: Path) -> None:
     """A task that loses nothing keeps nothing in float32; one that may lose nothing keeps all, whatever the other."""
-    samples = [Sample(BATCHES, lambda _: 1.0, output=f"logits_{task}") for task in HEADS]
+    samples = [Sample(BATCHES, lambda _: 1.0, KIND, output=f"logits_{task}") for task in HEADS]
     mood, stars = logits_of(two_heads, samples)
     assert (mood.shape[1], stars.shape[1]) == (3, 1)
     path = tmp_path / "int8.onnx"
@@ -273,7 +275,7 @@ def test_of_several_tasks_each_is_held_to_the_limit_and_the_worst_decides(two_he
 
 def test_a_task_of_large_logits_ranks_the_groups_no_more_than_another(two_heads: Path) -> None:
     """The mean over tasks of each one's own."""
-    samples = [Sample(BATCHES, unscored, output=f"logits_{task}") for task in HEADS]
+    samples = [Sample(BATCHES, unscored, KIND, output=f"logits_{task}") for task in HEADS]
     found = sensitivities(two_heads, quantize_dynamic_int8, samples)
     alone = next(iter(found))
     with tempfile.TemporaryDirectory() as folder:
