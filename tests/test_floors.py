@@ -1,6 +1,7 @@
 """The floors of the house: imports go downwards only, and two backends stay in their rooms."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,6 +135,14 @@ def test_neighbours_share_a_floor_and_close_no_circle() -> None:
         ends = {pair for pair in left if pair[1] not in importers}
         assert ends, f"a circle: {sorted(left)}"
         left -= ends
+
+
+def test_no_other_file_asks_which_kind_a_task_is() -> None:
+    """But for the forms of data, which say what their rows ask."""
+    forms = {f"data/{name}.py" for name in ("messages", "squad", "tagged")}
+    files = {file.relative_to(PACKAGE).as_posix(): file.read_text(encoding="utf-8") for file in PACKAGE.rglob("*.py")}
+    naming = {path for path, source in files.items() if re.search(r"\bKINDS\[[\"']", source)}
+    assert {path for path in naming if not path.startswith("tasks/")} == forms
 
 
 def write(package: Path, path: str, source: str) -> None:
