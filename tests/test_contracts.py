@@ -36,8 +36,8 @@ from emdistill.models.encoder import head_logits
 from emdistill.states import ANSWERS, ENDS, NO_ANSWER, NO_CLASS, EncoderShape, EncoderStates, answers_per_feature
 from emdistill.students import STUDENTS, make_student
 from emdistill.tasks import KINDS, TaskKind
-from emdistill.tasks.tagging import SPACES
 from emdistill.tasks.task import Task
+from emdistill.tasks.words import SPACES
 from emdistill.training import DistillationTrainer, Stage
 from emdistill.training.stage_arguments import stage_arguments
 

@@ -16,8 +16,8 @@ from emdistill.data.tagged_words import holds_words, read_words, suffixes_beside
 from emdistill.errors import ConfigError, DataError
 from emdistill.tasks import KINDS
 from emdistill.tasks.kind import BadLabel
-from emdistill.tasks.tagging import MARKS, SPACES
 from emdistill.tasks.task import Task, TaskData
+from emdistill.tasks.words import MARKS, rule_of
 
 TASKS = {"wnut17": "which words of a message name a person, a place, a group …?"}
 _DEFAULT = Columns()
@@ -79,7 +79,9 @@ def _task_data(
     )
     task = Task(
         name, kind, labels, kind.metrics_of(labels), columns.text, None, columns.label, description,
-        words=SPACES if joined else MARKS,
+        words=rule_of(sentence.text[start:end] for sentence in train.sentences for start, end in sentence.words)
+        if joined
+        else MARKS,
     )  # fmt: skip
     sets = {part: _dataset(examples, task, varied=varied) for part, examples in sources.items()}
     files = [

@@ -18,7 +18,8 @@ from emdistill.data.files import HALF_PAIR, Columns, has_half_pair, look_at_firs
 from emdistill.data.rows import BadRows, Row, check_file, read_rows, text_lines, tsv_cells
 from emdistill.errors import DataError, listing, nearest, shown
 from emdistill.tasks.kind import BadLabel
-from emdistill.tasks.tags import Entity, bio, cut_words, find_scheme, without_beginning
+from emdistill.tasks.tags import Entity, bio, find_scheme, without_beginning
+from emdistill.tasks.words import cut_words
 from emdistill.values import parse_list
 
 SUFFIXES = (".conll", ".conllu", ".iob", ".bio")  # of files that hold nothing else

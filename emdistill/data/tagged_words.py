@@ -28,8 +28,8 @@ from emdistill.data.tagged_files import (
 )
 from emdistill.errors import DataError
 from emdistill.tasks.kind import BadLabel, name_finder
-from emdistill.tasks.tagging import cut
 from emdistill.tasks.tags import OUTSIDE
+from emdistill.tasks.words import cut
 
 CONLLU_SUFFIX = ".conllu"
 TOKENS = "tokens"

@@ -235,6 +235,7 @@ FOR_SOURCES = """from __future__ import annotations
 import json, math, re, sys, unicodedata
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import NamedTuple"""
 
 

@@ -33,10 +33,10 @@ from emdistill.tasks.spans import (
     squad_scores,
     words_of_answer,
 )
-from emdistill.tasks.tagging import MARKS, SPACES, cut, first_pieces, pieces_of_window, pieces_per_word
-from emdistill.tasks.tags import cut_words, word_pattern
+from emdistill.tasks.tagging import first_pieces, pieces_of_window, pieces_per_word
 from emdistill.tasks.task import Task
 from emdistill.tasks.windows import Window, windows
+from emdistill.tasks.words import CUTTING, constants, cut
 
 Words = Sequence[tuple[int, int]]
 Answers = Sequence[Sequence[int]]
@@ -196,10 +196,11 @@ class SpanAnswers(TaskKind):
         return {"words": [of_text[text] for text in pairs]}
 
     def example(self) -> str:
-        reading = (word_pattern, cut_words, cut, Window, windows, Pieces, Reader, first_pieces, pieces_per_word)
+        reading = (*CUTTING, Window, windows, Pieces, Reader, first_pieces, pieces_per_word)
         decoding = (pieces_of_window, Asked, BestSpan, best_span, log_softmax, joined_windows, answered, answer)
         sources = "\n\n".join(inspect.getsource(each) for each in (*reading, *decoding))
-        return f"""MARKS, SPACES, ANSWERS, ENDS = {MARKS!r}, {SPACES!r}, {ANSWERS!r}, {ENDS!r}
+        return f"""{constants()}
+ANSWERS, ENDS = {ANSWERS!r}, {ENDS!r}
 QUESTION, OVERLAP, LONGEST_ANSWER = {QUESTION}, {OVERLAP}, {LONGEST_ANSWER}
 
 {sources}

@@ -20,29 +20,13 @@ from emdistill.states import ANSWERS, NO_ANSWER, NO_CLASS
 from emdistill.tasks.answers import flat, probabilities, ragged
 from emdistill.tasks.features import Feature, Pieces, Reader
 from emdistill.tasks.kind import BadLabel, Cell, Logits, TaskKind, class_names, name_index, text_of
-from emdistill.tasks.tags import OUTSIDE, cut_words, entities, entity_score, find_scheme, word_pattern
+from emdistill.tasks.tags import OUTSIDE, entities, entity_score, find_scheme
 from emdistill.tasks.task import Task
 from emdistill.tasks.windows import Window, windows
+from emdistill.tasks.words import CUTTING, constants, cut
 
 Words = Sequence[tuple[int, int]]
 OVERLAP = 1 / 2  # of a window: a quarter of it is context on each side of its core
-
-
-# How plain text is cut into words: as text with entities is (runs of letters and digits, single marks), or at white
-# space, as words that a source gives one by one are joined.
-MARKS, SPACES = "marks", "spaces"
-
-
-def cut(text: str, rule: str | None) -> list[tuple[int, int]]:
-    """The words of a plain text as (start, end) in characters; all of it where there are none."""
-    if rule != SPACES:
-        return cut_words(text) or [(0, len(text))]
-    words, start = [], 0
-    for word in text.split():
-        start = text.index(word, start)
-        words.append((start, start + len(word)))
-        start += len(word)
-    return words
 
 
 def _accuracy(logits: Logits, labels: NDArray[Any], task: Task) -> float:
@@ -185,12 +169,13 @@ class Tagging(TaskKind):
         return {"words": [cut(text, words) for text in texts["text"]]}
 
     def example(self) -> str:
-        words, reading = (word_pattern, cut_words, cut), (Window, windows, first_pieces, pieces_per_word)
-        needed: tuple[Any, ...] = (*words, *reading, pieces_of_window, core_places, answer)
+        reading = (Window, windows, first_pieces, pieces_per_word)
+        needed: tuple[Any, ...] = (*CUTTING, *reading, pieces_of_window, core_places, answer)
         sources = "\n\n".join(map(inspect.getsource, needed))
         return f"""{sources}
 
-MARKS, SPACES, OVERLAP = {MARKS!r}, {SPACES!r}, {OVERLAP}
+{constants()}
+OVERLAP = {OVERLAP}
 """
 
     def pick(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:

@@ -5,11 +5,9 @@ I- or E- that continues nothing. Entities count as right where type, first and l
 De Meulder, CoNLL 2003).
 """
 
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
 OUTSIDE = "O"
@@ -32,18 +30,6 @@ class EntityScore(NamedTuple):
     recall: float
     f1: float
     support: int
-
-
-def cut_words(text: str) -> list[tuple[int, int]]:
-    """The words of a plain text, (start, end) in characters: runs of letters, digits and _, and single other marks."""
-    return [match.span() for match in word_pattern().finditer(text)]
-
-
-@cache
-def word_pattern() -> re.Pattern[str]:
-    """Accents and vowel signs that are characters of their own belong to their letter's word."""
-    combining = "".join(sign for sign in map(chr, range(0x300, 0x20000)) if unicodedata.category(sign)[0] == "M")
-    return re.compile(rf"\w+(?:[{combining}]+\w*)*|[^\w\s]")
 
 
 def find_scheme(tags: Iterable[str]) -> str | None:

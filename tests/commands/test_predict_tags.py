@@ -17,8 +17,8 @@ from emdistill.data.tagged_words import words_problem
 from emdistill.models import load_classifier, load_tokenizer
 from emdistill.runs.reading import remember_reading
 from emdistill.tasks import KINDS
-from emdistill.tasks.tagging import MARKS
 from emdistill.tasks.task import Task
+from emdistill.tasks.words import MARKS
 from emdistill.training import predict_logits
 
 KIND = KINDS["tagging"]

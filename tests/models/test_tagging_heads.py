@@ -17,8 +17,8 @@ from emdistill.models.vocabulary import Encoder, prune, used_tokens
 from emdistill.states import ANSWERS
 from emdistill.students import make_student
 from emdistill.tasks import KINDS
-from emdistill.tasks.tagging import SPACES
 from emdistill.tasks.task import Task
+from emdistill.tasks.words import SPACES
 
 KIND = KINDS["tagging"]
 TASK = Task("t", KIND, ("O", "B-x", "I-x"), ("entity_f1",), words=SPACES)

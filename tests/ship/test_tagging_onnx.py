@@ -19,12 +19,12 @@ from emdistill.ship.onnx import export_onnx, open_onnx
 from emdistill.ship.onnx_folder import MODEL, write_onnx_folder
 from emdistill.tasks import KINDS
 from emdistill.tasks.answers import flat
-from emdistill.tasks.tagging import MARKS
 from emdistill.tasks.task import Task
+from emdistill.tasks.words import rule_of
 from emdistill.training import predict_logits
 
 KIND = KINDS["tagging"]
-TASK = Task("t", KIND, ("O", "B-x", "I-x"), ("entity_f1",), words=MARKS)
+TASK = Task("t", KIND, ("O", "B-x", "I-x"), ("entity_f1",), words=rule_of(["Ann", "'s", "book", "."]))
 LONG = " ".join(["a good movie, not xyzzy!"] * 40)
 LENGTH = 24
 
@@ -53,7 +53,7 @@ def test_the_folder_answers_every_word_as_pytorch_and_as_its_example(
 ) -> None:
     expected = predict_logits(tagger, tiny_tokenizer, rows(), max_length=LENGTH)
     shipped = open_onnx(folder)
-    assert shipped.config.reading.words == MARKS
+    assert shipped.config.reading.words == TASK.words
     for batch_size in (1, 4):
         found = shipped.predict_logits(rows(), batch_size=batch_size)
         assert [len(row) for row in found] == [len(words) for words in rows()["words"]]

@@ -20,8 +20,8 @@ from emdistill.tasks import KINDS, TaskKind, find_kind, kind_of_model
 from emdistill.tasks.answers import agreement, flat, probabilities, ragged
 from emdistill.tasks.kind import BadLabel, LabelColumns, class_names, name_finder, name_index
 from emdistill.tasks.spans import words_of_answer
-from emdistill.tasks.tagging import SPACES
 from emdistill.tasks.task import Task
+from emdistill.tasks.words import SPACES
 
 CLASSES, SCORES, LABELS = KINDS["classification"], KINDS["regression"], KINDS["multi-label"]
 SEVERAL = KINDS["scores"]

@@ -13,8 +13,9 @@ from emdistill.states import ANSWERS, NO_CLASS
 from emdistill.tasks import KINDS
 from emdistill.tasks.answers import flat, ragged
 from emdistill.tasks.features import Pieces
-from emdistill.tasks.tagging import MARKS, SPACES, cut, first_pieces, pieces_per_word
+from emdistill.tasks.tagging import first_pieces, pieces_per_word
 from emdistill.tasks.task import Task
+from emdistill.tasks.words import SPACES, cut
 
 TAGS = KINDS["tagging"]
 NAMES = ("O", "B-LOC", "B-PER", "I-LOC", "I-PER")
@@ -45,12 +46,6 @@ def test_words_without_a_tag_are_not_scored() -> None:
 def test_plain_classes_are_scored_by_accuracy_first() -> None:
     assert TAGS.metrics_of(("NOUN", "VERB")) == ("accuracy", "macro_f1")
     assert TAGS.label_names([["I-x"], ["O", "B-y"]]) == ("O", "B-x", "B-y", "I-x", "I-y")
-
-
-def test_plain_text_is_cut_at_marks_or_at_spaces() -> None:
-    text = "Ann's  at home.\u00a0(Rome)"
-    assert [text[slice(*word)] for word in cut(text, SPACES)] == ["Ann's", "at", "home.", "(Rome)"]
-    assert [text[slice(*word)] for word in cut(text, MARKS)] == ["Ann", "'", "s", "at", "home", ".", "(", "Rome", ")"]
 
 
 def test_a_word_is_answered_at_its_first_piece() -> None:

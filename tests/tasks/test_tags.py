@@ -5,7 +5,6 @@ import pytest
 from emdistill.tasks.tags import (
     Entity,
     bio,
-    cut_words,
     entities,
     entity_score,
     entity_scores,
@@ -93,15 +92,3 @@ def test_bio_of_entities_gives_the_entities_back() -> None:
     spans = [Entity("x", 0, 2), Entity("x", 2, 3), Entity("y", 4, 5)]
     assert bio(spans, 6) == ["B-x", "I-x", "B-x", "O", "B-y", "O"]
     assert entities(bio(spans, 6)) == spans
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("Ünï-x_1, don't\t(…)", "Ünï - x_1 , don ' t ( … )"),
-        ("cafe\u0301 हिन्दी।", "cafe\u0301 हिन्दी ।"),
-        (" \n", ""),
-    ],
-)
-def test_plain_text_is_cut_at_white_space_and_marks(text: str, words: str) -> None:
-    assert [text[start:end] for start, end in cut_words(text)] == words.split()

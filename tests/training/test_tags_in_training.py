@@ -20,8 +20,8 @@ from emdistill.states import ANSWERS, NO_ANSWER, NO_CLASS, TEACHERS, teacher_par
 from emdistill.students import make_student
 from emdistill.tasks import KINDS
 from emdistill.tasks.answers import flat
-from emdistill.tasks.tagging import SPACES
 from emdistill.tasks.task import Task
+from emdistill.tasks.words import SPACES
 from emdistill.training.evaluate import predict_logits, score_features
 from emdistill.training.lesson import Lesson
 from emdistill.training.run_stages import run_stages
