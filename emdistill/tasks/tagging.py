@@ -5,6 +5,7 @@ cores tile it, so that every word has one answer, with context on both sides.
 """
 
 import inspect
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -244,7 +245,7 @@ def _window(
 
 
 def answer(text: str, config: Any, tokenizer: Any, session: Any) -> str:
-    """The tags of a text's words, by an ONNX session, one after the other; what example.py of a shipped folder does."""
+    """The words of a text with their tags, in JSON, by an ONNX session; what example.py of a shipped folder does."""
     tokenizer.no_truncation()
     tokenizer.no_padding()
     whole = tokenizer.encode("a")
@@ -252,8 +253,9 @@ def answer(text: str, config: Any, tokenizer: Any, session: Any) -> str:
     before, behind = whole.ids[: own[0]], whole.ids[own[-1] + 1 :]
     room = config["reading"]["max_length"] - len(before) - len(behind)
     pieces = tokenizer.encode(text, add_special_tokens=False)
-    first = first_pieces(cut(text, config["reading"].get("words")), pieces)
-    tags: list[int] = []
+    words = cut(text, config["reading"].get("words"))
+    first = first_pieces(words, pieces)
+    tags: list[str] = []
     for window in windows([pieces_per_word(first, pieces)], room, round(OVERLAP * room)):
         read = pieces_of_window(first, pieces, window, room)
         ids = [*before, *pieces.ids[read], *behind]
@@ -261,5 +263,6 @@ def answer(text: str, config: Any, tokenizer: Any, session: Any) -> str:
         feed = {item.name: np.array([columns[item.name]], dtype=np.int64) for item in session.get_inputs()}
         logits = session.run(["logits"], feed)[0][0]
         places = np.minimum(core_places(first, window, read) + len(before), len(ids) - 1)
-        tags += logits[places].argmax(axis=-1).tolist()
-    return " ".join(config["labels"][tag] for tag in tags)
+        tags += [config["labels"][tag] for tag in logits[places].argmax(axis=-1)]
+    tagged = [{"word": text[a:b], "start": a, "end": b, "tag": tag} for (a, b), tag in zip(words, tags, strict=True)]
+    return json.dumps(tagged, ensure_ascii=False)

@@ -1,5 +1,6 @@
 """A tagger that is shipped: the same windows and logits as in PyTorch, and in example.py without either."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -45,7 +46,7 @@ def folder(tagger: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, tmp
 
 
 def rows() -> Dataset:
-    return TASK.rows_of_text({"text": ["it", LONG, "a good book"]})
+    return TASK.rows_of_text({"text": ["it", LONG, "a good book.", "(it's)"]})
 
 
 def test_the_folder_answers_every_word_as_pytorch_and_as_its_example(
@@ -61,8 +62,13 @@ def test_the_folder_answers_every_word_as_pytorch_and_as_its_example(
     done = subprocess.run(
         [sys.executable, str(folder / "example.py"), *rows()["text"]], capture_output=True, text=True, check=True
     )
-    tags = [" ".join(TASK.labels[tag] for tag in row.argmax(axis=1)) for row in expected]
-    assert done.stdout.splitlines() == [f"{of_row}\t{text}" for of_row, text in zip(tags, rows()["text"], strict=True)]
+    for line, text, words, row in zip(done.stdout.splitlines(), rows()["text"], rows()["words"], expected, strict=True):
+        tagged, given = line.split("\t")
+        assert given == text
+        assert json.loads(tagged) == [
+            {"word": text[start:end], "start": start, "end": end, "tag": TASK.labels[answer]}
+            for (start, end), answer in zip(words, row.argmax(axis=1), strict=True)
+        ]
 
 
 def test_int8_is_chosen_by_the_logits_of_words(
