@@ -7,13 +7,16 @@ from typing import Any
 
 import torch
 
-from emdistill.commands._compression import CACHE, REPLACED, TRIALS, Compression
+from emdistill.commands._candidate_runs import TRIALS
+from emdistill.commands._compression import REPLACED, search_within
+from emdistill.commands._delivery import CACHE
 from emdistill.config import LIMITS, check_limits, command_of
+from emdistill.console import say
 from emdistill.data.read import read_data
 from emdistill.errors import ConfigError, Interrupted
 from emdistill.options import load_config
 from emdistill.runs.chain_search import STUDENTS, ChainSearch
-from emdistill.runs.compression import CompressionRecord
+from emdistill.runs.compression import CompressionRecord, CompressionStudy
 from emdistill.runs.open_run import PLACES, remove
 from emdistill.runs.places import check_folder, one_owner
 from emdistill.runs.search_record import read_search, taken_up
@@ -136,15 +139,18 @@ def compress(
         if overwrite:
             remove(folder, REPLACED)
         (folder / TRIALS).mkdir(parents=True, exist_ok=True)
-        search = Compression(nursery, options, taken_up(folder, record, hours=hours), started)
+        study = CompressionStudy(folder, taken_up(folder, record, hours=hours), started)
+        if study.record.status == "finished":
+            say(f"{folder} is finished already; nothing to do")
+            return study.record
         try:
-            search.run(words, taught, finals)
+            search_within(study, nursery, options, students=words, methods=taught, finals=finals)
         except KeyboardInterrupt:
             raise Interrupted("the search stopped; what it has tried is kept") from None
         finally:
-            if search.record.candidates:  # before that there is nothing to go on with
-                search.save()
-    return search.record
+            if study.record.candidates:  # before that there is nothing to go on with
+                study.save()
+    return study.record
 
 
 def _finished_search(folder: Path, teacher: str) -> ChainSearch:

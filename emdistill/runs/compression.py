@@ -1,6 +1,8 @@
 """compress.json: what was tried within which budget, what it scored and costs, and the verdict. Typed."""
 
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pydantic import FiniteFloat
 
@@ -8,7 +10,7 @@ from emdistill.config import CacheChoice
 from emdistill.files import is_inside
 from emdistill.runs.baseline_record import TITLES
 from emdistill.runs.gate_record import Measured
-from emdistill.runs.search_record import Form, SearchRecord
+from emdistill.runs.search_record import Form, SearchRecord, write_search
 from emdistill.search.budget import Cost
 from emdistill.search.halving import Plan, Trial
 from emdistill.search.shapes import Proposal
@@ -147,3 +149,27 @@ class CompressionRecord(SearchRecord):
                 raise ValueError(f"finals: {final.candidate} lacks its {self.metric}, or the form that it ships")
             if not is_inside(final.folder):
                 raise ValueError(f"finals: the folder {final.folder} does not lie within this one")
+
+
+@dataclass
+class CompressionStudy:
+    """A search that this process is at.
+
+    started   time.perf_counter() up to which the record has added up the time
+    """
+
+    folder: Path
+    record: CompressionRecord
+    started: float
+
+    @property
+    def seconds_left(self) -> float:
+        """Of the search's time."""
+        return 3600 * self.record.hours - self.record.spent - (time.perf_counter() - self.started)
+
+    def save(self) -> None:
+        """Write compress.json, the time until now added."""
+        now = time.perf_counter()
+        self.record.spent += now - self.started
+        self.started = now
+        write_search(self.folder, self.record)
