@@ -1,14 +1,15 @@
 """What becomes of one candidate of a compression: a short training, a whole one, its export and its measurement."""
 
+import hashlib
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from emdistill.commands._delivery import NOT_EXPORTED
 from emdistill.commands.distill import distill
 from emdistill.commands.export import export, export_subject
 from emdistill.config import CacheChoice, student_recipe
@@ -17,7 +18,7 @@ from emdistill.errors import ConfigError, ModelError, TrainingError, TransportEr
 from emdistill.options import load_config
 from emdistill.runs.answers import Logits
 from emdistill.runs.compression import TEACHER, CompressionStudy, FinalRow, FormRow, TrialRow
-from emdistill.runs.gate_record import GATE, GateRecord, read_gate
+from emdistill.runs.gate_record import GATE, GateRecord
 from emdistill.runs.open_run import keep_record_alone
 from emdistill.runs.record import RUN_FILE, RunRecord
 from emdistill.runs.search_record import Form
@@ -34,7 +35,8 @@ from emdistill.training.arguments import LEAN
 TRIALS, FINALS = "trials", "finals"
 HELD_OUT = "held-out"
 WARM_UP_ROWS = 512
-# A candidate that fails so could not be trained; what else goes wrong, a full disk, would go wrong with all.
+PLAIN, LONGEST = r"[A-Za-z0-9.,: -]+", 100  # characters of a candidate whose folder has its name
+# A candidate that fails so is left out; what else goes wrong, a full disk, would go wrong with all.
 OWN_FAULTS = (ConfigError, ModelError, TrainingError, TransportError)
 
 
@@ -53,11 +55,14 @@ class CandidateRuns:
     proxy: TaskData
     teacher_logits: Mapping[str, Logits]
 
-    def warm_up(self, name: str, cache: CacheChoice) -> RunRecord:
-        """The run of a training on few labelled rows, which tells how fast this machine learns."""
+    def warm_up(self, name: str, cache: CacheChoice) -> RunRecord | None:
+        """The run of a training on few labelled rows, which tells how fast this machine learns; None where it fails."""
         rows = min(WARM_UP_ROWS, len(self.nursery.data.train))
         few = {"rows": rows, "unlabelled": None, "unlabelled_rows": None, "teacher_cache": cache}
-        return self._distil(name, self.study.folder / TRIALS / "warm-up", self.proxy, 1.0, lean=True, **few)
+        place = self.study.folder / TRIALS / f"{_folder_name(name)}-warm-up"
+        with self._own_faults(name):
+            return self._distil(name, place, self.proxy, 1.0, lean=True, **few)
+        return None
 
     def whole_epochs(self, student: str) -> float:
         """Of a whole training, where time does not cut it: more where a form of student has a number of its own."""
@@ -82,35 +87,41 @@ class CandidateRuns:
         say(trial_line(self.study.record, trial))
 
     def train_whole(self, name: str) -> None:
-        """Learn from all rows, export and measure; what was begun is gone on with."""
-        place, budget = self.study.folder / FINALS / _folder_name(name), self.nursery.budget
+        """Learn from all rows, export and measure; what was begun is gone on with, and a failure recorded."""
+        place, nursery = self.study.folder / FINALS / _folder_name(name), self.nursery
         say(f"{name}: a whole training")
-        run = self._distil(name, place, self.nursery.data, self._epochs(name), lean=False)
-        teacher = self.nursery.own_vocabulary() if self.study.record.candidates[name].pruned else None
-
-        def make(output: Path) -> GateRecord:
-            return export(
-                str(place), int8=True, output=str(output), threads=self.nursery.threads, overwrite=True,
-                max_latency_ms=budget.ms, max_size_mb=budget.mb, teacher=teacher,
+        with self._own_faults(name):
+            run = self._distil(name, place, nursery.data, self._epochs(name), lean=False)
+            held_out = self._held_out_score(StudentArtifact(place).student_folder)
+            teacher = nursery.own_vocabulary() if self.study.record.candidates[name].pruned else None
+            started = time.perf_counter()
+            gate = export(
+                str(place), int8=True, threads=nursery.threads, overwrite=True, teacher=teacher,
+                max_latency_ms=nursery.budget.ms, max_size_mb=nursery.budget.mb,
             )  # fmt: skip
-
-        held_out = self._held_out_score(StudentArtifact(place).student_folder)
-        self._measure(name, place, run.scores["student"], run.timings["training_seconds"], make, held_out)
+            taken = time.perf_counter() - started
+            seconds, scores = run.timings["training_seconds"], run.scores["student"]
+            self._add(name, place, gate, scores, seconds=seconds, export_seconds=taken, held_out=held_out)
 
     def export_teacher(self) -> None:
-        """Export and measure the teacher itself; where that fails the record notes why."""
-        nursery, record = self.nursery, self.study.record
-        limits = Limits(nursery.budget.ms, nursery.budget.mb)
-
-        def make(output: Path) -> GateRecord:
+        """Export and measure the teacher itself; a failure is recorded."""
+        nursery, place = self.nursery, self.study.folder / FINALS / "teacher"
+        limits, started = Limits(nursery.budget.ms, nursery.budget.mb), time.perf_counter()
+        with self._own_faults(TEACHER):
             subject = subject_of(nursery.config.teacher, nursery.data, nursery.config.max_length)
-            return export_subject(subject, output, limits, int8=True, threads=nursery.threads)
+            gate = export_subject(subject, place / GATE.parent, limits, int8=True, threads=nursery.threads)
+            taken = time.perf_counter() - started
+            self._add(TEACHER, place, gate, self.study.record.teacher, seconds=0.0, export_seconds=taken)
 
-        scores = {record.metric: record.teacher[record.metric]}
+    @contextmanager
+    def _own_faults(self, name: str) -> Iterator[None]:
+        """Inside, what is a candidate's own fault leaves it out of the search, and no other."""
         try:
-            self._measure(TEACHER, self.study.folder / FINALS / "teacher", scores, 0.0, make)
+            yield
         except OWN_FAULTS as error:
-            record.notes.append(f"{NOT_EXPORTED}: {str(error).partition(chr(10))[0]}")
+            self.study.record.failed[name] = problem = str(error).partition("\n")[0]
+            self.study.save()
+            say(f"{name} is left out: {problem}")
 
     def _epochs(self, name: str) -> float:
         """Of a whole training in this search."""
@@ -144,33 +155,24 @@ class CandidateRuns:
         logits = model.logits(rows, self.nursery.config.max_length, model.batch_size, "the rows that choose")
         return task.score(logits, task.gold(rows))[self.study.record.metric]
 
-    def _measure(
-        self,
-        name: str,
-        place: Path,
-        scores: Mapping[str, float],
-        seconds: float,
-        make: Callable[[Path], GateRecord],
-        held_out: float | None = None,
-    ) -> None:
-        """Export a model in both forms, and hold what is measured against the budget."""
-        budget, started = self.nursery.budget, time.perf_counter()
-        gate = read_gate(place) or make(place / GATE.parent)
-        forms: dict[Form, FormRow] = {}
+    def _add(self, name: str, place: Path, gate: GateRecord, scores: Mapping[str, float], **training: float) -> None:
+        """Record what was measured of both forms, held against the budget. training: further fields of the row."""
+        record, forms = self.study.record, dict[Form, FormRow]()
         for form in FORMS:
             if (variant := gate.variants.get(form)) is not None and (case := variant.limit_case) is not None:
                 cost = GraphCost(case.p50, case.p95, variant.bytes)
-                forms[form] = against(budget, cost, measured=True, score=variant.scores[gate.metric])
-        final = FinalRow(
-            candidate=name, folder=str(Path(place.parent.name, place.name)), scores=dict(scores), forms=forms,
-            ship=gate.verdict.ship if gate.verdict.ship in forms else None,
-            seconds=seconds, export_seconds=time.perf_counter() - started, held_out=held_out,
-        )  # fmt: skip
-        self.study.record.finals.append(final)
+                forms[form] = against(self.nursery.budget, cost, measured=True, score=variant.scores[gate.metric])
+        ship = next((form for form in forms if form == gate.verdict.ship), None)
+        folder = str(Path(place.parent.name, place.name))
+        final = FinalRow(candidate=name, folder=folder, scores=dict(scores), forms=forms, ship=ship, **training)
+        record.finals.append(final)
         self.study.save()
-        say(delivery(self.study.record, final))
+        say(delivery(record, final))
 
 
 def _folder_name(candidate: str) -> str:
-    """'4x312 soft-targets, rank 128' -> '4x312-soft-targets-rank-128'."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", candidate)
+    """'4x312 soft-targets, rank 128' -> '4x312-soft-targets-rank-128'; of a path the end, and what tells it apart."""
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", candidate)
+    if re.fullmatch(PLAIN, candidate) and len(name) <= LONGEST:
+        return name
+    return f"{name[-LONGEST:]}-{hashlib.sha256(candidate.encode()).hexdigest()[:8]}"

@@ -14,7 +14,7 @@ from emdistill.console import print_table, say
 from emdistill.data.batches import tokenise
 from emdistill.data.read import hold_out
 from emdistill.data.unlabelled import every_nth_text
-from emdistill.errors import TrainingError
+from emdistill.errors import ConfigError, TrainingError
 from emdistill.files import folder_written_whole
 from emdistill.models.teacher import Teacher
 from emdistill.runs.answers import Logits
@@ -28,6 +28,7 @@ from emdistill.runs.compression import (
     CompressionStudy,
     PlanRow,
 )
+from emdistill.runs.record import RunRecord
 from emdistill.search.halving import Plan, finalists, make_plan, next_final, next_trial
 from emdistill.ship.baseline_folder import weight_bytes
 from emdistill.ship.baselines import Setting, make_baseline
@@ -42,7 +43,8 @@ from emdistill.teachers.text_alone import answered_by
 from emdistill.training.evaluate import score_sets
 from emdistill.training.splits import HELD_OUT_AT_MOST, HELD_OUT_SEED, HELD_OUT_SHARE
 
-REPLACED = (TRIALS, FINALS, MODEL, CACHE, BASELINES, OWN_VOCABULARY, CompressionRecord.FILE, PAGE, PLOTLY)
+# What goes last tells a search from a folder of something else.
+REPLACED = (FINALS, MODEL, CACHE, BASELINES, OWN_VOCABULARY, PAGE, PLOTLY, CompressionRecord.FILE, TRIALS)
 EVERY, FEWEST_TEXTS, MOST_TEXTS = 5, 200, 1000  # of the texts without labels: those that choose
 BESIDE = ("tfidf", "static")
 LEAST_SECONDS = 2e-4  # that a row takes to be learned from, however small the student
@@ -72,6 +74,8 @@ def search_within(
         with busy_notes(nursery.threads) as busy:
             record.candidates = price(nursery, students, methods)
         record.notes += busy
+        if not record.candidates:
+            raise ConfigError("no student is worth trying with this encoder and task; name some with --students")
         study.save()
     print_table(candidates_table(record))
     if any(row.fits for row in record.candidates.values()):
@@ -129,10 +133,14 @@ class Compression:
     def run(self, finals: int) -> None:
         """The teacher itself, where it will keep the budget; where it does not, its students."""
         record = self.study.record
-        if self._teacher_fits and not record.finals:  # it is the first
+        if self._teacher_fits and not record.finals and TEACHER not in record.failed:  # it is the first
             self.runs.export_teacher()
-        if self._trainable and not any(final.ship for final in record.finals if final.candidate == TEACHER):
+        if any(final.ship for final in record.finals if final.candidate == TEACHER):
+            return
+        if self._trainable:
             self._search(record.plan or self._make_plan(finals))
+        if self._problems and not any(final.candidate != TEACHER for final in record.finals):
+            raise self._nobody()
 
     def _search(self, plan: PlanRow) -> None:
         """Short trainings by turns, then whole ones of the best, as long as there is time."""
@@ -143,10 +151,6 @@ class Compression:
                 say("the time that is left is for whole trainings; the short ones end here")
                 break
             self.runs.try_short(name, rung, plan.shares[rung])
-        if not finalists(plan, trials):
-            raise TrainingError(
-                f"no candidate could be trained; the last, {trials[-1].candidate}: {trials[-1].problem}"
-            )
         while (best := self._next_final(plan)) is not None:
             self.runs.train_whole(best)
 
@@ -173,10 +177,11 @@ class Compression:
 
     @property
     def _trainable(self) -> dict[str, CandidateRow]:
-        """The candidates that will keep the budget by what is known now, but for the teacher."""
+        """Those that can be trained, and will keep the budget by what is known now."""
         record, budget = self.study.record, self.nursery.budget
-        ratios = measured_ratios(record)
-        return {name: row for name, row in record.candidates.items() if row.method and still_fits(row, ratios, budget)}
+        ratios, out = measured_ratios(record), {TEACHER, *self._problems}
+        rows = record.candidates.items()
+        return {name: row for name, row in rows if name not in out and still_fits(row, ratios, budget)}
 
     def _seconds(self, name: str) -> float:
         """Of a whole training in this search."""
@@ -196,13 +201,11 @@ class Compression:
 
     def _make_plan(self, finals: int) -> PlanRow:
         """Time a short training, and plan the largest search that keeps its time."""
-        record, nursery, fitting = self.study.record, self.nursery, self._trainable
-        # Small ones tell little of large ones.
-        first = max(fitting, key=lambda name: fitting[name].predicted["onnx"].p50)
+        record, nursery = self.study.record, self.nursery
         labelled, more = len(nursery.data.train), sum(1 for _ in nursery.without_labels())
         cache = _cache(nursery, labelled + more)
-        run = self.runs.warm_up(first, cache)
-        rows = run.rows["train"]
+        first, run = self._warmed_up(cache)
+        fitting, rows = self._trainable, run.rows["train"]
         answered = run.timings.get("teacher_cache_seconds", 0.0) / rows
         most = int(MOST_FOR_TEACHER * self.study.seconds_left / max(answered, 1e-6))
         texts = min(more, max(most, 1))
@@ -218,6 +221,25 @@ class Compression:
         self.study.save()
         say(plan_line(record.plan, fitting=len(fitting), texts=more))
         return record.plan
+
+    def _warmed_up(self, cache: CacheChoice) -> tuple[str, RunRecord]:
+        """The run that tells how fast this machine learns, and whose it is."""
+        while fitting := self._trainable:
+            largest = max(fitting, key=lambda name: fitting[name].predicted["onnx"].p50)  # small ones tell little of it
+            if (run := self.runs.warm_up(largest, cache)) is not None:
+                return largest, run
+        raise self._nobody()
+
+    @property
+    def _problems(self) -> dict[str, str]:
+        """Why students could not be trained, by name."""
+        record = self.study.record
+        short = {trial.candidate: trial.problem for trial in record.trials if trial.score is None}
+        return short | {name: problem for name, problem in record.failed.items() if name != TEACHER}
+
+    def _nobody(self) -> TrainingError:
+        name, problem = [*self._problems.items()][-1]
+        return TrainingError(f"no candidate could be trained; the last, {name}: {problem}")
 
     def _turn(self, name: str) -> tuple[bool, int, float]:
         """Students without layers come first, which take no time; then, method by method, those that use the budget."""
