@@ -83,7 +83,7 @@ def search_within(
     deliver(study, nursery.budget)
 
 
-def _teacher_answers(nursery: Nursery, proxy: TaskData) -> tuple[Logits, dict[str, float]]:
+def _teacher_answers(nursery: Nursery, proxy: TaskData) -> tuple[Mapping[str, Logits], dict[str, float]]:
     """The teacher's logits [rows, C] on the rows that choose and on dev, and its scores on dev."""
     teacher, data, length = nursery.teacher, nursery.data, nursery.config.max_length
     sets = {**proxy.evaluation, **data.evaluation}

@@ -105,7 +105,8 @@ def compress(
         if name in (training or {}):
             raise ConfigError(f"--training.{name}: --hours and --epochs say how long trainings are; leave it out")
     folder = Path(output)
-    check_folder(folder, TRIALS, "compression")
+    mark = CompressionRecord.FILE if (folder / CompressionRecord.FILE).exists() else TRIALS  # before there is a record
+    check_folder(folder, mark, "compression")
     check_not_read(folder, REPLACED, [teacher, data, dev, student_source, chains, *(unlabelled or "").split(",")])
     given = {name: call[name] for name in READING}
     if epochs is None:

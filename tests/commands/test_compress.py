@@ -83,7 +83,8 @@ def test_a_finished_search_is_left_as_it_is_and_another_one_refused(options, no_
     options |= {"students": "1"}
     first = compress(**options)
     assert compress(**options) == first
-    shutil.rmtree(Path(options["output"]) / "model")
+    for name in ("model", "trials"):
+        shutil.rmtree(Path(options["output"]) / name)
     assert compress(**options).finals == first.finals
     assert open_onnx(Path(options["output"]) / "model").logits is not None
     with names(OutputError, "students", "--overwrite"):

@@ -11,10 +11,12 @@ from compressions import COST, final_of, record_of
 from messages import names
 
 from emdistill.commands import _candidate_runs, _compression
-from emdistill.commands._candidate_runs import CandidateRuns
-from emdistill.commands._compression import Compression
+from emdistill.commands._candidate_runs import TRIALS, CandidateRuns, _folder_name
+from emdistill.commands._compression import REPLACED, Compression
 from emdistill.errors import ModelError, OutputError, TrainingError
 from emdistill.runs.compression import TEACHER, CandidateRow, CompressionRecord, CompressionStudy, FormRow
+from emdistill.runs.open_run import remove
+from emdistill.runs.places import check_folder
 from emdistill.search.budget import read_budget
 
 Search = Callable[..., CompressionRecord]
@@ -136,3 +138,27 @@ def test_whole_trainings_after_the_first_keep_the_time(search: Search) -> None:
     plan = record_of({"best": [0.9], "next": [0.8]}).plan
     record = record_of({"best": [0.9], "next": [0.8]}, hours=1e-6, finals=[final_of("best", 0.8, ship=None)], plan=plan)
     assert [final.candidate for final in search(record, {}).finals] == ["best"]
+
+
+def test_students_that_are_named_by_paths_have_folders_of_their_own() -> None:
+    candidates = ["a/b soft-targets", "a-b soft-targets", "a_b soft-targets", f"{'x' * 300}/1 balanced"]
+    candidates += [f"{'x' * 300}/2 balanced"]
+    folders = {_folder_name(candidate) for candidate in candidates}
+    assert len(folders) == len(candidates)
+    assert all(len(Path(folder).parts) == 1 and len(folder) < 200 for folder in folders)
+    assert _folder_name("4x312 soft-targets, rank 128") == "4x312-soft-targets-rank-128"
+
+
+@pytest.mark.parametrize("stopped", range(len(REPLACED)))
+def test_an_overwrite_that_is_stopped_leaves_a_search(tmp_path: Path, stopped: int) -> None:
+    for name in REPLACED:
+        (tmp_path / name).mkdir()
+    remove(tmp_path, REPLACED[:stopped])
+    check_folder(tmp_path, TRIALS, "compression")
+
+
+@pytest.mark.parametrize("broken", ["plan", "finals"])
+def test_a_record_whose_plan_or_finals_name_nobody_is_refused(broken: str) -> None:
+    plan = record_of({"nobody": []}).plan
+    with pytest.raises(ValueError, match="nobody"):
+        record_of({"best": []}, **({"plan": plan} if broken == "plan" else {"finals": [final_of("nobody", 0.8)]}))
