@@ -7,15 +7,18 @@ from typing import Any
 
 import torch
 
-from emdistill.commands._compression import CACHE, REPLACED, TRIALS, Compression
+from emdistill.commands._candidate_runs import TRIALS
+from emdistill.commands._compression import REPLACED, search_within
+from emdistill.commands._delivery import CACHE, forget_what_is_gone, is_delivered
 from emdistill.config import LIMITS, check_limits, command_of
+from emdistill.console import say
 from emdistill.data.read import read_data
 from emdistill.errors import ConfigError, Interrupted
 from emdistill.options import load_config
 from emdistill.runs.chain_search import STUDENTS, ChainSearch
-from emdistill.runs.compression import CompressionRecord
+from emdistill.runs.compression import CompressionRecord, CompressionStudy
 from emdistill.runs.open_run import PLACES, remove
-from emdistill.runs.places import check_folder, one_owner
+from emdistill.runs.places import check_folder, check_not_read, one_owner
 from emdistill.runs.search_record import read_search, taken_up
 from emdistill.search.budget import read_budget
 from emdistill.ship.candidates import Nursery, check_students
@@ -98,8 +101,13 @@ def compress(
     check_limits(**{name: call[name] for name in LIMITS.keys() & call.keys()})
     if task == RAW_TEXT:
         raise ConfigError(f"--task {RAW_TEXT} has no score to choose by; name a task with labels")
+    for name in ("num_train_epochs", "max_steps"):
+        if name in (training or {}):
+            raise ConfigError(f"--training.{name}: --hours and --epochs say how long trainings are; leave it out")
     folder = Path(output)
-    check_folder(folder, TRIALS, "compression")
+    mark = CompressionRecord.FILE if (folder / CompressionRecord.FILE).exists() else TRIALS  # before there is a record
+    check_folder(folder, mark, "compression")
+    check_not_read(folder, REPLACED, [teacher, data, dev, student_source, chains, *(unlabelled or "").split(",")])
     given = {name: call[name] for name in READING}
     if epochs is None:
         epochs = 10.0 if unlabelled is None else 1.0
@@ -107,11 +115,11 @@ def compress(
         "training": (training or {}) | {"num_train_epochs": epochs}, "output": output, "select": "last",
         "baselines": "none", "teacher_cache": "logits", "teacher_cache_folder": str(folder / CACHE),
     }  # fmt: skip
-    taught = methods.split(",")
+    taught = [name.strip() for name in methods.split(",")]
     config, *_ = [load_config(**options, method=method) for method in taught]  # a wrong name is refused now
     opened, examples = open_teacher(config, read_data(config))
-    if opened.born_from is None:
-        raise ConfigError(f"--teacher {teacher}: a file of answers has no layers to keep; name a fine-tuned encoder")
+    if opened.classifier is None or opened.born_from is None:  # nobody, a file of answers, or several
+        raise ConfigError(f"--teacher {teacher}: students keep the layers of one teacher; name one fine-tuned encoder")
     threads = threads or torch.get_num_threads()
     if chains is not None and student_source is not None:
         raise ConfigError(f"--chains {chains} has students with the teacher's layers; leave out --student-source")
@@ -124,7 +132,7 @@ def compress(
         command=command_of("compress", compress, call),
         settings={
             **{name: value for name, value in given.items() if name not in PLACES},
-            "budget": str(limits), "students": words, "methods": methods,
+            "budget": str(limits), "students": words, "methods": ",".join(taught),
             "chains": {word: row.end_error for word, row in found.items()} or None,
             "finals": finals, "epochs": epochs,
             "training": training, "threads": threads, **input_hashes(config, opened, examples),
@@ -136,15 +144,19 @@ def compress(
         if overwrite:
             remove(folder, REPLACED)
         (folder / TRIALS).mkdir(parents=True, exist_ok=True)
-        search = Compression(nursery, options, taken_up(folder, record, hours=hours), started)
+        study = CompressionStudy(folder, taken_up(folder, record, hours=hours), started)
+        if is_delivered(study):
+            say(f"{folder} is finished already; nothing to do")
+            return study.record
+        forget_what_is_gone(study)
         try:
-            search.run(words, taught, finals)
-        except KeyboardInterrupt:
+            search_within(study, nursery, options, students=words, methods=taught, finals=finals)
+        except (KeyboardInterrupt, Interrupted):
             raise Interrupted("the search stopped; what it has tried is kept") from None
         finally:
-            if search.record.candidates:  # before that there is nothing to go on with
-                search.save()
-    return search.record
+            if study.record.candidates:  # before that there is nothing to go on with
+                study.save()
+    return study.record
 
 
 def _finished_search(folder: Path, teacher: str) -> ChainSearch:

@@ -1,6 +1,8 @@
 """compress.json: what was tried within which budget, what it scored and costs, and the verdict. Typed."""
 
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pydantic import FiniteFloat
 
@@ -8,7 +10,7 @@ from emdistill.config import CacheChoice
 from emdistill.files import is_inside
 from emdistill.runs.baseline_record import TITLES
 from emdistill.runs.gate_record import Measured
-from emdistill.runs.search_record import Form, SearchRecord
+from emdistill.runs.search_record import Form, SearchRecord, write_search
 from emdistill.search.budget import Cost
 from emdistill.search.halving import Plan, Trial
 from emdistill.search.shapes import Proposal
@@ -70,7 +72,7 @@ class FinalRow:
     scores           on dev, by metric, in PyTorch
     held_out         on the rows that choose, from which it may have learned too; None of the teacher
     ship             the form the gate chose
-    export_seconds   of the export and its measurement; 0 where it stood already
+    export_seconds   of the export and its measurement
     """
 
     candidate: str
@@ -117,6 +119,7 @@ class CompressionRecord(SearchRecord):
 
     spent        seconds, over all sessions
     held_out     what chose among short trainings, in words
+    failed       who could not be trained, exported or measured as a whole, and why
     delivered    whose folder was delivered: a candidate, or the baseline where none of these keeps the budget and is
                  better; None where none does, or not yet
     """
@@ -133,6 +136,7 @@ class CompressionRecord(SearchRecord):
     plan: PlanRow | None = None
     trials: list[TrialRow] = field(default_factory=list)
     finals: list[FinalRow] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
     delivered: str | None = None
 
     def __post_init__(self) -> None:
@@ -142,8 +146,35 @@ class CompressionRecord(SearchRecord):
         for trial in self.trials:
             if trial.candidate not in self.candidates or not 0 <= trial.rung < rungs:
                 raise ValueError(f"trials: {trial.candidate} at rung {trial.rung} is none of candidates and plan")
+        for name in {*(self.plan.candidates if self.plan else ()), *(final.candidate for final in self.finals)}:
+            if name not in self.candidates:
+                raise ValueError(f"plan and finals: {name} is none of candidates")
         for final in self.finals:
             if self.metric not in final.scores or final.ship not in (None, *final.forms):
                 raise ValueError(f"finals: {final.candidate} lacks its {self.metric}, or the form that it ships")
             if not is_inside(final.folder):
                 raise ValueError(f"finals: the folder {final.folder} does not lie within this one")
+
+
+@dataclass
+class CompressionStudy:
+    """A search that this process is at.
+
+    started   time.perf_counter() up to which the record has added up the time
+    """
+
+    folder: Path
+    record: CompressionRecord
+    started: float
+
+    @property
+    def seconds_left(self) -> float:
+        """Of the search's time."""
+        return 3600 * self.record.hours - self.record.spent - (time.perf_counter() - self.started)
+
+    def save(self) -> None:
+        """Write compress.json, the time until now added."""
+        now = time.perf_counter()
+        self.record.spent += now - self.started
+        self.started = now
+        write_search(self.folder, self.record)

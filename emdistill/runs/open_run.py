@@ -28,7 +28,7 @@ from emdistill.console import say
 from emdistill.errors import Interrupted, OutputError, tell
 from emdistill.files import MEND, sha256, storage_errors
 from emdistill.processes import is_first_process, process_count, wait_for_all
-from emdistill.runs.places import LOCK, check_writable, one_owner
+from emdistill.runs.places import LOCK, check_not_read, check_writable, one_owner
 from emdistill.runs.record import RUN_FILE, VERSION, RunRecord, read_run, write_run
 
 OWN_FILES = (
@@ -188,11 +188,7 @@ def check_output(folder: Path, *, overwrite: bool, resume: bool, reads: Iterable
     # A cache alone is what is left of a run that was stopped, or refused, before it began; a part, of its first record.
     if not has_run and folder.is_dir() and not all(_is_left_over(item.name) for item in folder.iterdir()):
         raise OutputError(f"{folder} is not empty and holds no run of emdistill; choose another --output")
-    own = [folder.resolve() / name for name in OWN_FILES]
-    for name in filter(None, reads):
-        place = Path(name).resolve()
-        if place == folder.resolve() or any(place.is_relative_to(file) for file in own):
-            raise OutputError(f"{name} is read by this run, whose output would replace it; choose another --output")
+    check_not_read(folder, OWN_FILES, reads)
 
 
 def _is_left_over(name: str) -> bool:

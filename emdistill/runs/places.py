@@ -48,6 +48,15 @@ def check_folder(folder: Path, mark: str, content: str) -> None:
         raise OutputError(f"{folder} is not empty and holds no {content}; choose another --output")
 
 
+def check_not_read(folder: Path, own: Iterable[str], reads: Iterable[str | None]) -> None:
+    """Refuse to read the folder itself, or what lies in its files and folders of these names, which are replaced."""
+    places = [folder.resolve() / name for name in own]
+    for name in filter(None, reads):
+        place = Path(name).resolve()
+        if place == folder.resolve() or any(place.is_relative_to(file) for file in places):
+            raise OutputError(f"{name} is read by this command, which would replace it; choose another --output")
+
+
 def check_replaceable(
     folder: Path, own: Collection[str], mark: str, content: str, *, overwrite: bool, reads: Iterable[str] = ()
 ) -> None:

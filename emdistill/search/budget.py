@@ -4,6 +4,8 @@ import math
 import re
 from dataclasses import dataclass
 
+import numpy as np
+
 from emdistill.console import short
 from emdistill.errors import ConfigError
 
@@ -39,7 +41,9 @@ class Budget:
     mb: float | None = None
 
     def __str__(self) -> str:
-        return ", ".join(f"{limit:g} {unit}" for limit, unit in ((self.ms, "ms"), (self.mb, "MB")) if limit is not None)
+        """As `read_budget` reads it again: never in powers of ten."""
+        limits = ((self.ms, "ms"), (self.mb, "MB"))
+        return ", ".join(f"{_plain(limit)} {unit}" for limit, unit in limits if limit is not None)
 
     def overshoot(self, cost: Cost) -> float:
         """How many times the limits a cost is, by the limit that it misses most: at most 1 where it keeps both."""
@@ -73,6 +77,10 @@ def read_budget(text: str) -> Budget:
             raise ConfigError(f"--budget {text!r}: a limit is above 0")
         limits[name] = value
     return Budget(**limits)
+
+
+def _plain(limit: float) -> str:
+    return np.format_float_positional(limit, precision=12, fractional=False, trim="-")
 
 
 def _widened(limit: float | None, part: float) -> float | None:

@@ -13,6 +13,7 @@ from emdistill.console import say
 from emdistill.data.batches import tokenise
 from emdistill.data.unlabelled import every_nth_text
 from emdistill.errors import ConfigError
+from emdistill.files import folder_written_whole
 from emdistill.models import bag, bilstm
 from emdistill.models.encoder import encoder_shape, load_tokenizer, save_student
 from emdistill.models.families import family_of
@@ -109,10 +110,11 @@ class Nursery:
     def own_vocabulary(self) -> str:
         """The folder of the encoder over the tokens of the texts, written at its first use."""
         place = self.folder / OWN_VOCABULARY
-        if not (place / "model.safetensors").is_file():
+        if not place.is_dir():
             source = load_with_tokenizer(self.config.student_source or self.config.teacher)
             pruned, _ = prune(source, used_tokens(source.tokenizer, self.texts()))
-            save_student(pruned.model, pruned.tokenizer, place)
+            with folder_written_whole(place) as part:
+                save_student(pruned.model, pruned.tokenizer, part)
         return str(place)
 
 

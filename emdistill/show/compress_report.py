@@ -150,6 +150,11 @@ def instead(record: CompressionRecord, name: str) -> str:
     return f"model/ holds {TITLES[name]}: {record.metric} {score} on dev, {row.cost}, within {record.budget}"
 
 
+def failures(record: CompressionRecord) -> list[str]:
+    """Who was left out for a fault of its own."""
+    return [f"{_name(name)} was left out: {problem}" for name, problem in record.failed.items()]
+
+
 def chart_points(record: CompressionRecord) -> list[Point]:
     """Every candidate that was trained, in each form, by the longest training it had; and the baselines.
 
@@ -193,6 +198,7 @@ def write_compress_report(path: Path, record: CompressionRecord) -> None:
     )
     rows, scored = "held out", f"Scores by {record.held_out}, each after the longest short training it had."
     if not _short_scores(record):
+        chosen += " No training was short: whole ones were compared, which may have learned from what chose."
         rows, scored = "dev", "Scores on dev: there was no short training to choose by."
     front = front_section(
         chart_points(record), record.metric, rows,
@@ -207,7 +213,7 @@ def write_compress_report(path: Path, record: CompressionRecord) -> None:
         Section("Without distilling", [baseline_table(record), Small(BASELINE_TIMES)]),
         Section("Short trainings", [trials, Small(f"Scores by {record.held_out}.")] if trials.lines else []),
         Section("What students cost", [candidates_table(record), Small(PREDICTED)]),
-        Section("Notes", [Notes(record.notes)]),
+        Section("Notes", [Notes([*record.notes, *failures(record)])]),
         Section("The command", [Command(record.command)]),
     ]
     write_sections(path, f"{record.task} within {record.budget}", sections)

@@ -13,7 +13,7 @@ from messages import names, unnamed
 from pages import Page
 
 from emdistill.cli import main
-from emdistill.commands import _compression, search_chain
+from emdistill.commands import _candidate_runs, _compression, search_chain
 from emdistill.commands.compress import compress
 from emdistill.errors import BusyError, ConfigError, Interrupted, ModelError, OutputError, TrainingError
 from emdistill.runs.compression import TEACHER, CompressionRecord
@@ -82,7 +82,11 @@ def test_the_best_within_the_budget_is_a_folder_that_answers(options, no_teacher
 def test_a_finished_search_is_left_as_it_is_and_another_one_refused(options, no_teacher) -> None:
     options |= {"students": "1"}
     first = compress(**options)
+    assert compress(**options) == first
+    for name in ("model", "trials"):
+        shutil.rmtree(Path(options["output"]) / name)
     assert compress(**options).finals == first.finals
+    assert open_onnx(Path(options["output"]) / "model").logits is not None
     with names(OutputError, "students", "--overwrite"):
         compress(**options | {"students": "2"})
     with names(OutputError, "budget"):
@@ -105,7 +109,7 @@ def test_a_teacher_of_other_makers_is_read_by_the_columns_that_are_given(options
     (teacher / "config.json").write_text(json.dumps(config), "utf-8")
     record = compress(**options | {"teacher": str(teacher)})
     assert record.delivered == TEACHER
-    assert not [note for note in record.notes if TEACHER in note]
+    assert not record.failed
     assert TEACHER in {point.name for point in chart_points(record)}  # by dev: no short training chose
 
 
@@ -113,7 +117,7 @@ def test_a_baseline_is_delivered_where_the_teacher_alone_fits_and_cannot_be_expo
     def failing(*_: Any, **__: Any) -> Any:
         raise ModelError("an operator of this encoder has no form in ONNX")
 
-    monkeypatch.setattr(_compression, "export_subject", failing)
+    monkeypatch.setattr(_candidate_runs, "export_subject", failing)
     monkeypatch.setattr(_compression.Compression, "_trainable", property(lambda self: {}))
     record = compress(**options)
     assert (record.delivered, record.finals) == ("tfidf", [])
@@ -124,7 +128,7 @@ def test_a_baseline_is_delivered_where_the_teacher_alone_fits_and_cannot_be_expo
 def test_what_is_no_fault_of_a_candidate_stops_the_search_and_not_the_candidate(
     options, no_teacher, monkeypatch, error: Exception
 ) -> None:
-    whole = _compression.distill
+    whole = _candidate_runs.distill
 
     def failing(config: Any, **further: Any) -> Any:
         if "trials/2" in config.output:
@@ -132,7 +136,7 @@ def test_what_is_no_fault_of_a_candidate_stops_the_search_and_not_the_candidate(
         return whole(config, **further)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_compression, "distill", failing)
+        patch.setattr(_candidate_runs, "distill", failing)
         with pytest.raises(type(error)):
             compress(**options)
     record = compress(**options)
@@ -140,14 +144,14 @@ def test_what_is_no_fault_of_a_candidate_stops_the_search_and_not_the_candidate(
 
 
 def test_a_candidate_that_cannot_be_trained_is_out(options, no_teacher, monkeypatch) -> None:
-    whole = _compression.distill
+    whole = _candidate_runs.distill
 
     def failing(config: Any, **further: Any) -> Any:
-        if "trials/2" in config.output:
+        if Path(config.output).name == "2-soft-targets-0":
             raise TrainingError("the loss is NaN")
         return whole(config, **further)
 
-    monkeypatch.setattr(_compression, "distill", failing)
+    monkeypatch.setattr(_candidate_runs, "distill", failing)
     record = compress(**options)
     assert record.delivered == "1 soft-targets"
     assert [trial.problem for trial in record.trials if trial.score is None] == ["the loss is NaN"]
@@ -173,7 +177,7 @@ def test_a_budget_that_nothing_keeps_is_answered_with_the_nearest_before_any_tra
 
 def test_a_search_that_is_stopped_goes_on_where_it_was(options, no_teacher, monkeypatch) -> None:
     done: list[str] = []
-    whole = _compression.distill
+    whole = _candidate_runs.distill
 
     def stopped(config: Any, **further: Any) -> Any:
         if len(done) == 2:
@@ -182,7 +186,7 @@ def test_a_search_that_is_stopped_goes_on_where_it_was(options, no_teacher, monk
         return whole(config, **further)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_compression, "distill", stopped)
+        patch.setattr(_candidate_runs, "distill", stopped)
         with pytest.raises(Interrupted):
             compress(**options)
     before = read_search(Path(options["output"]), CompressionRecord)
@@ -198,13 +202,13 @@ def test_a_search_that_is_stopped_goes_on_where_it_was(options, no_teacher, monk
 def misses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Exports of these candidates' folders take longer than the budget allows."""
     folders: list[str] = []
-    whole = _compression.export
+    whole = _candidate_runs.export
 
     def export(run: str, /, **options: Any) -> Any:
         limit = {"max_latency_ms": 1e-9} if Path(run).name in folders else {}
         return whole(run, **options | limit)
 
-    monkeypatch.setattr(_compression, "export", export)
+    monkeypatch.setattr(_candidate_runs, "export", export)
     return folders
 
 
@@ -235,12 +239,12 @@ def test_a_baseline_is_delivered_where_no_time_is_left_for_another_student(optio
 def test_a_baseline_that_is_ahead_of_the_student_is_delivered_instead(options, no_teacher, monkeypatch, share) -> None:
     """By the rows that choose: `share` of the baseline's score there is the student's."""
 
-    def held_out_score(search: _compression.Compression, student: Path) -> float:
-        score = search.record.baselines["tfidf"].held_out
+    def held_out_score(runs: _candidate_runs.CandidateRuns, student: Path) -> float:
+        score = runs.study.record.baselines["tfidf"].held_out
         assert score is not None
         return share * score
 
-    monkeypatch.setattr(_compression.Compression, "_held_out_score", held_out_score)
+    monkeypatch.setattr(_candidate_runs.CandidateRuns, "_held_out_score", held_out_score)
     record = compress(**options)
     assert record.finals[0].ship is not None  # the student keeps the budget
     assert record.delivered == (record.finals[0].candidate if share else "tfidf")
@@ -266,12 +270,32 @@ def test_wrong_options_are_refused_before_anything_is_read(options, tmp_path) ->
         compress(**options | {"hours": 0.0})
     with names(ConfigError, "--task"):
         compress(**options | {"task": "text"})
+    with names(ConfigError, "--training.num_train_epochs", "--epochs"):
+        compress(**options | {"training": {"num_train_epochs": 1}})
     with names(ConfigError, "99x"):
         compress(**options | {"students": "99x"})
     (tmp_path / "out").mkdir(exist_ok=True)
     (tmp_path / "out" / "mine.txt").write_text("mine")
     with names(OutputError, "out"):
         compress(**options)
+
+
+@pytest.mark.parametrize("teacher", ["{0},{0}", "none"])
+def test_only_one_teacher_that_is_a_model_has_layers_for_students(options, teacher: str) -> None:
+    teacher = teacher.format(options["teacher"])
+    with names(ConfigError, "--teacher", teacher):
+        compress(**options | {"teacher": teacher})
+    assert not Path(options["output"]).exists()
+
+
+def test_what_a_search_reads_it_does_not_replace(options, tmp_path: Path) -> None:
+    text = tmp_path / "out" / "finals" / "text.txt"
+    for folder in (text.parent, tmp_path / "out" / "trials"):
+        folder.mkdir(parents=True)
+    text.write_text("the book", "utf-8")
+    with names(OutputError, text, "--output"):
+        compress(**options | {"unlabelled": str(text), "overwrite": True})
+    assert text.is_file()
 
 
 def test_without_text_labelled_rows_choose(options, no_teacher) -> None:

@@ -41,3 +41,9 @@ def test_the_budget_that_a_cost_needs_is_rounded_up_and_no_wider_than_it_has_to_
     assert needed == Budget(7.4, 30.0)
     assert needed.keeps(Cost(7.31, 12.0))
     assert read_budget(str(needed)) == needed
+
+
+@pytest.mark.parametrize("text", ["1000s, 2000000GB", "0.01kB", "1.23456789ms", "300kB"])
+def test_what_a_budget_says_of_itself_is_the_same_budget(text: str) -> None:
+    budget = read_budget(text)
+    assert read_budget(str(budget)) == budget

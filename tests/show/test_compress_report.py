@@ -1,52 +1,14 @@
 """What a compression says of its record: who is ahead, who went furthest, and what the charts hold."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
+from compressions import final_of, record_of
 from messages import unnamed
 
 from emdistill.runs.baseline_record import TITLES
-from emdistill.runs.compression import (
-    TEACHER,
-    BaselineLine,
-    CandidateRow,
-    CompressionRecord,
-    FinalRow,
-    FormRow,
-    PlanRow,
-    TrialRow,
-)
-from emdistill.runs.gate_record import Machine
+from emdistill.runs.compression import TEACHER
 from emdistill.show.compress_report import chart_points, trials_table, verdict
-
-COST: dict[str, Any] = {"p50": 1.0, "p95": 2.0, "bytes": 3_000_000, "keeps": True}
-
-
-def record_of(scores: dict[str, list[float | None]], *, metric: str = "accuracy", **known: Any) -> CompressionRecord:
-    """A record of these candidates with their scores by rung."""
-    row = {"method": "balanced", "embedding_rank": None, "pruned": False}
-    candidates = {
-        name: CandidateRow(student=name, predicted={"int8": FormRow(**COST)}, **row)  # type: ignore[arg-type]
-        for name in scores
-    }
-    trials = [
-        TrialRow(candidate=name, rung=rung, score=score, seconds=1.0)
-        for name, every in scores.items()
-        for rung, score in enumerate(every)
-    ]
-    return CompressionRecord(
-        command="emdistill compress", settings={}, task="reviews", metric=metric, budget="5 ms, 30 MB", hours=1.0,
-        machine=Machine(cpu="Some Processor", cores=4, threads=2), candidates=candidates,
-        plan=PlanRow(candidates=tuple(scores), shares=(0.1, 0.3), finals=1), trials=trials,
-        baselines={"tfidf": BaselineLine(held_out=0.7, score=0.8, p95=0.1, bytes=1_000_000)}, **known,
-    )  # fmt: skip
-
-
-def final_of(name: str, score: float) -> FinalRow:
-    forms: Any = {"int8": FormRow(**COST, score=score)}
-    scores = {"accuracy": score}
-    return FinalRow(candidate=name, folder="finals/x", scores=scores, forms=forms, ship="int8", seconds=1.0)
 
 
 @pytest.mark.parametrize(
