@@ -21,7 +21,6 @@ from glue_students import begun, sst2_part
 from jsonargparse import auto_cli
 
 from emdistill import distill
-from emdistill.data import TASKS
 from emdistill.data.glue import GLUE
 from emdistill.models.arithmetic import has_bfloat16
 from emdistill.options import load_config
@@ -112,7 +111,7 @@ def report(folder: Path, runs: dict[tuple[str, str, int], dict[str, Any]]) -> No
     seeds = sorted({seed for _, _, seed in runs})
     results: dict[str, Any] = {"scores": {}, "share_of_steps_to_reach_fresh": {}}
     for task in tasks:
-        metric = TASKS[task].metrics[0]
+        metric = GLUE[task].task.metrics[0]
         for birth in births:
             scores = [runs[task, birth, seed].scores["student"][metric] for seed in seeds]
             results["scores"].setdefault(birth, {})[task] = scores

@@ -18,7 +18,6 @@ from typing import Any
 from jsonargparse import auto_cli
 
 from emdistill import distill, finetune
-from emdistill.data import TASKS
 from emdistill.data.glue import GLUE
 from emdistill.options import load_config, load_finetune_config
 from emdistill.runs.record import RUN_FILE, read_run
@@ -103,7 +102,7 @@ def report(folder: Path, tasks: list[str], methods: list[str], student: str) -> 
     """Print a line a task and method: the first metric of every finished seed, mean and standard deviation."""
     results: dict[str, Any] = {}
     for task in tasks:
-        metric = TASKS[task].metrics[0]
+        metric = GLUE[task].task.metrics[0]
         teacher = read_run(folder / task / "teacher").scores["teacher"]
         results[task] = {"teacher": teacher}
         print(f"\n{GLUE[task].folder} ({metric}): teacher {teacher[metric]:.4f}")

@@ -1,6 +1,6 @@
 """What every method, mapping, student, loss and task promises, tested once for all that stand in the tables.
 
-A new row in METHODS, MAPPINGS, STUDENTS or TASKS, and a new loss in emdistill.losses, is covered without a change here.
+A new row in METHODS, MAPPINGS, STUDENTS or FORMS, and a new loss in emdistill.losses, is covered without a change here.
 """
 
 import inspect
@@ -23,8 +23,8 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 import emdistill.losses as losses
-from emdistill.data import TASKS
 from emdistill.data.batches import padding_collator, tokenise
+from emdistill.data.read import FORMS
 from emdistill.errors import ConfigError, TransportError
 from emdistill.losses import CrossView, LayerLoss, Loss, SentenceVectors
 from emdistill.mapping import MAPPINGS, LayerMapping
@@ -459,6 +459,9 @@ def test_method_says_what_it_is_and_documents_every_setting(method: str) -> None
 
 
 # --- tasks --------------------------------------------------------------------------------------------------------
+
+
+TASKS = {name: task for form in FORMS for name in form.tasks if (task := form.known(name))}
 
 
 @pytest.fixture(params=TASKS)
