@@ -203,11 +203,24 @@ def test_runs_that_another_process_is_at_are_not_replaced(copied, runs) -> None:
     assert runs == []
 
 
-def test_settings_that_cannot_be_used_remove_no_old_run(copied, runs) -> None:
-    run = Path(copied["output"]) / "runs" / "hard-labels-3" / "student"
-    with names(ConfigError, "hard-labels", "--training.seed", "--seeds"):
-        compare(methods=TWO, seeds="3,", overwrite=True, **copied | {"training": FAST | {"seed": 7}})
-    assert run.exists()
+@pytest.mark.parametrize(
+    ("training", "named"),
+    [
+        ({"seed": 7}, ["--training.seed", "--seeds"]),
+        ({"lr_scheduler_kwargs": {"foo": 1}}, ["foo"]),  # only the building of a trainer shows it
+        ({"dataloader_drop_last": True, "per_device_train_batch_size": 1000}, [1000]),
+    ],
+)
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_settings_that_cannot_be_used_remove_no_old_run_and_begin_no_new_one(
+    copied, runs, training: dict[str, Any], named: list[Any], overwrite: bool
+) -> None:
+    folder = Path(copied["output"]) / "runs"
+    seed = "3," if overwrite else "4,"
+    with names(ConfigError, "hard-labels", *named):
+        compare(methods=TWO, seeds=seed, overwrite=overwrite, **copied | {"training": FAST | training})
+    assert (folder / "hard-labels-3" / "student").exists()
+    assert runs == []
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, lambda: Interrupted("stopped at step 1 of 9")])
