@@ -22,9 +22,11 @@ from emdistill.commands._entries import BUDGET, entry_configs, read_entries, rea
 from emdistill.commands.compare import compare
 from emdistill.commands.distill import distill
 from emdistill.config import CompareConfig
+from emdistill.console import say_once
 from emdistill.errors import BusyError, ConfigError, EmdistillError, Interrupted, OutputError
 from emdistill.options import load_options
 from emdistill.runs.comparison import Comparison
+from emdistill.training import DistillationArguments
 
 FAST = {"learning_rate": 5e-3, "per_device_train_batch_size": 16, "max_steps": 4, "flow_steps": 0, "disable_tqdm": True}
 LABELS = "method: soft-targets\nobjective: {alpha: 0.0}\ntraining: {learning_rate: 5.0e-3}\n"
@@ -148,6 +150,14 @@ def test_it_says_what_it_does_and_writes_what_it_found(finished: Finished) -> No
     assert (folder / "comparison.md").exists()
     assert list((folder / "teacher_cache").glob("*/logits.bin"))  # one, for all runs
     assert not list(folder.glob("runs/*/teacher_cache"))
+
+
+def test_emulated_bfloat16_is_told_once(copied, monkeypatch: pytest.MonkeyPatch, capsys, runs) -> None:
+    say_once.cache_clear()
+    monkeypatch.setattr(DistillationArguments, "emulates_bfloat16", True)
+    compare(methods=TWO, seeds="0,", **copied)
+    assert len(runs) == 2
+    assert capsys.readouterr().out.count("--training.bf16") == 1
 
 
 def test_what_is_done_is_reused_and_more_can_be_added(copied, finished: Finished, runs) -> None:
