@@ -41,6 +41,7 @@ NEIGHBOURS = {
     ("files", "errors"),
     ("config", "errors"),
     ("config", "values"),
+    ("values", "errors"),
     ("console", "errors"),
     ("console", "processes"),
     ("data", "tasks"),
