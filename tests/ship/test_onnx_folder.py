@@ -19,7 +19,8 @@ from emdistill.commands.evaluate import evaluate_model
 from emdistill.commands.predict import predict_file
 from emdistill.errors import ConfigError, ModelError, TokenizerError
 from emdistill.models.encoder import save_student
-from emdistill.models.stored_config import class_with_head, name_outputs
+from emdistill.models.label_names import name_outputs
+from emdistill.models.stored_config import class_with_head
 from emdistill.runs.reading import Reading, remember_reading
 from emdistill.ship.onnx import OnnxClassifier, export_onnx, open_onnx
 from emdistill.ship.onnx_folder import (
