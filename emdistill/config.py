@@ -11,7 +11,7 @@ from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any, ClassVar, Literal
 
 from emdistill.errors import ConfigError
-from emdistill.values import parse_yaml, read_values
+from emdistill.values import parse_yaml, read_values, with_choices
 
 Birth = Literal["importance", "random", "fresh", "gradual"]
 CacheChoice = Literal["none", "logits", "states"]
@@ -158,6 +158,7 @@ class RunConfig(TeachingConfig, LearningConfig):
     objective: dict[str, Any] = field(default_factory=dict)
 
 
+@with_choices
 @dataclass(frozen=True, kw_only=True)
 class SharedSettings:
     """The settings of --objective that every method has beside its own.

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Self
 
 from rich.box import SIMPLE_HEAD
@@ -105,6 +106,12 @@ def say(text: str, *, quiet: bool = False) -> None:
     """A line about the work, on stdout; of several processes the first one speaks."""
     if not quiet and is_first_process():
         Console(soft_wrap=True, markup=False, highlight=False).print(visible(text))
+
+
+@cache
+def say_once(text: str) -> None:
+    """The same, the first time in this process: a command may train many students, each with the same to be said."""
+    say(text)
 
 
 def conclude(tables: Iterable[Table], notes: Iterable[str], *lines: str) -> None:

@@ -9,12 +9,15 @@ import itertools
 import json
 import re
 from collections.abc import Callable
-from functools import cache
+from functools import cache, wraps
+from inspect import signature
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+
+from emdistill.errors import ConfigError, nearest
 
 DEEPEST = 100  # lists and objects within each other
 TOO_DEEP = f"lists and objects stand more than {DEEPEST} deep within each other"
@@ -23,6 +26,7 @@ PYTHON_LIST = re.compile(rf"\[{_QUOTED}(?:, {_QUOTED})*\]")  # of texts: JSON ha
 MOST_VALUES = 1_000_000  # of a YAML file whose aliases are written out
 
 Typed = TypeVar("Typed")
+Called = TypeVar("Called", bound=Callable[..., Any])
 
 
 def read_values(path: Path, parse: Callable[[bytes], Any] | None = None) -> Any:
@@ -153,3 +157,33 @@ def first_fault(error: ValidationError, within: str = "") -> str:
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
+
+
+def with_choices(called: Called) -> Called:
+    """The same function or class, which refuses a value that is not among its parameter's Literal.
+
+    The command line has refused it by then; a call from Python has not. Raises ConfigError with the nearest value.
+    """
+    if isinstance(called, type):
+        called.__init__ = with_choices(called.__init__)  # type: ignore[misc]
+        return called
+    parameters, hints = signature(called), get_type_hints(called)
+    choices = {name: values for name in parameters.parameters if (values := _choices(hints.get(name)))}
+
+    @wraps(called)
+    def checked(*given: Any, **named: Any) -> Any:
+        for name, value in parameters.bind_partial(*given, **named).arguments.items():
+            if name in choices and value not in choices[name]:
+                texts = [text for text in choices[name] if text is not None]
+                raise ConfigError(f"{name} takes one of {', '.join(texts)}, not {value!r}.{nearest(str(value), texts)}")
+        return called(*given, **named)
+
+    return cast(Called, checked)
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    """The values that a Literal, or the union of one and None, has; none of any other type."""
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    parts = [(None,) if part is type(None) else _choices(part) for part in get_args(hint)]
+    return tuple(value for part in parts for value in part) if all(parts) and any(map(any, parts)) else ()

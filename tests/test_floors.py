@@ -42,6 +42,7 @@ NEIGHBOURS = {
     ("files", "errors"),
     ("config", "errors"),
     ("config", "values"),
+    ("values", "errors"),
     ("console", "errors"),
     ("console", "processes"),
     ("data", "tasks"),

@@ -4,12 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset, concatenate_datasets
 
 from emdistill.commands._mixture_tasks import OpenMixture, born, check_options, open_mixture
-from emdistill.commands._one_task import Asked, Part
+from emdistill.commands._one_task import Part
 from emdistill.config import RunConfig, Selection
 from emdistill.console import print_table, say, say_scores
 from emdistill.data.mixed_batches import MixtureSampler
@@ -55,22 +54,17 @@ def distill_mixture(config: RunConfig, *, quiet: bool = False) -> StudentArtifac
     folder = Path(config.output)
     with open_run(folder, overwrite=config.overwrite, resume=config.resume, reads=reads) as run:
         opened = open_mixture(config, mixture)
-        tasks = opened.tasks
-        student, tokenizer = born(config, opened)
-        seed_everything(config.seed)
-        parts = [asked.lesson(student.of(asked.name), tokenizer) for asked in tasks]
-        lesson, record = _lesson(config, opened, student, tokenizer, parts)
+        parts, lesson, record = mixture_lesson(config, opened)
         if run.is_finished(record, quiet=quiet):
             return StudentArtifact(folder)
         for line in (*opened.notes, _outline(mixture, record, lesson, parts)):
             say(line, quiet=quiet)
-        for part in parts:
-            prove(replace(part.lesson, stages=lesson.stages, train=_rows(part, tasks), collator=lesson.collator))
+        prove_mixture(parts, lesson)
         teacher_logits = _score_teachers(record, parts, quiet=quiet)
         run.begin(record, keep=("teacher_cache",) if record.unlabelled else ())  # the tokens of the text stand there
         _teach(run, lesson, parts)
         student_logits = _score_student(record, parts, quiet=quiet)
-        _leave_behind(run, student, tokenizer, parts, teacher_logits, student_logits, quiet=quiet)
+        _leave_behind(run, lesson, parts, teacher_logits, student_logits, quiet=quiet)
         run.finish()
     return StudentArtifact(folder)
 
@@ -78,20 +72,17 @@ def distill_mixture(config: RunConfig, *, quiet: bool = False) -> StudentArtifac
 # ------------------------------------------------------------------------------------------------- lessons and record
 
 
-def _lesson(
-    config: RunConfig,
-    opened: OpenMixture,
-    student: MultiTaskModel,
-    tokenizer: Any,
-    parts: Sequence[Part],
-) -> tuple[Lesson, RunRecord]:
-    """All tasks as one lesson, and the record of it."""
+def mixture_lesson(config: RunConfig, opened: OpenMixture) -> tuple[list[Part], Lesson, RunRecord]:
+    """Each task as it is learned alone, all tasks as one lesson, and the record of it."""
+    mixture, tasks = opened.mixture, opened.tasks
+    student, tokenizer = born(config, opened)
+    seed_everything(config.seed)
+    parts = [asked.lesson(student.of(asked.name), tokenizer) for asked in tasks]
     arguments = list(parts[0].lesson.arguments)
     choose_on = [part.splits.choose_on for part in parts if part.splits.choose_on is not None]
     for settings in arguments:
         settings.metric_for_best_model = f"eval_{MEAN}" if choose_on else None
-    mixture, tasks = opened.mixture, opened.tasks
-    train = concatenate_datasets([_rows(part, tasks) for part in parts])
+    train = concatenate_datasets(_rows(parts))
     has_text = any(part.splits.unlabelled is not None for part in parts)
     labelled = [of_task(part.splits.labelled, number) for number, part in enumerate(parts)] if has_text else []
     weights = [asked.entry.weight for asked in tasks]
@@ -114,7 +105,13 @@ def _lesson(
     )
     if has_text:
         count_steps(stages, arguments, len(_sampler(lesson)))
-    return lesson, _record(config, opened.hashes(config), student, lesson, parts)
+    return parts, lesson, _record(config, opened.hashes(config), student, lesson, parts)
+
+
+def prove_mixture(parts: Sequence[Part], lesson: Lesson) -> None:
+    """Prove the stages of all tasks on rows of each task, for a batch has rows of one."""
+    for part, rows in zip(parts, _rows(parts), strict=True):
+        prove(replace(part.lesson, stages=lesson.stages, train=rows, collator=lesson.collator))
 
 
 def _sampler(lesson: Lesson) -> MixtureSampler:
@@ -126,8 +123,8 @@ def _sampler(lesson: Lesson) -> MixtureSampler:
     return sampler
 
 
-def _rows(part: Part, tasks: Sequence[Asked]) -> Dataset:
-    return of_task(part.splits.train, tasks.index(part.asked))
+def _rows(parts: Sequence[Part]) -> list[Dataset]:
+    return [of_task(part.splits.train, number) for number, part in enumerate(parts)]
 
 
 def _stages(mixture: Mixture, parts: Sequence[Part], width: int) -> list[Stage]:
@@ -232,8 +229,7 @@ def _joint(parts: Sequence[Part], logits: Mapping[str, Logits | None]) -> dict[s
 
 def _leave_behind(
     run: Run,
-    student: MultiTaskModel,
-    tokenizer: Any,
+    lesson: Lesson,
     parts: Sequence[Part],
     teachers: Mapping[str, Logits | None],
     students: Mapping[str, Logits],
@@ -244,8 +240,8 @@ def _leave_behind(
 
     teachers, students   logits by task
     """
-    tokenizer.model_max_length = parts[0].asked.config.max_length
-    write_student(run.folder, student, tokenizer, mixture_card(as_distillation(run.folder, run.record)))
+    lesson.tokenizer.model_max_length = parts[0].asked.config.max_length
+    write_student(run.folder, lesson.student, lesson.tokenizer, mixture_card(as_distillation(run.folder, run.record)))
     every = {name: (part, task_folder(run.folder, name)) for part in parts for name in [part.asked.name]}
     for name, (part, place) in every.items():
         part.write_answers(place, teachers[name], students[name])

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -12,14 +11,16 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from emdistill.commands._entries import entry_configs, find_baseline, read_entries, read_seeds, with_labels_alone
-from emdistill.commands._mixture_tasks import born, check_options, open_mixture, under
-from emdistill.commands.distill import distill
+from emdistill.commands._mixture import mixture_lesson, prove_mixture
+from emdistill.commands._mixture_tasks import check_options, open_mixture, under
+from emdistill.commands._one_task import Asked
+from emdistill.commands.distill import distill, lesson_of
 from emdistill.config import CompareConfig, RunConfig, as_command, config_dict
 from emdistill.console import conclude, say
 from emdistill.data.mixture_file import is_mixture, read_mixture
 from emdistill.data.read import read_data
 from emdistill.errors import BusyError, ConfigError, EmdistillError, Interrupted, ModelError, OutputError
-from emdistill.models.encoder import Classifier, encoder_shape
+from emdistill.models.encoder import Classifier
 from emdistill.options import load_options
 from emdistill.runs.answers import PREDICTIONS, Logits, teacher_logits
 from emdistill.runs.baseline_record import BASELINES, OWN_INT8, baseline_names, read_baselines, write_baselines
@@ -38,8 +39,7 @@ from emdistill.show.verdict import baseline_notes, baselines_table, verdict
 from emdistill.tasks.task import RAW_TEXT, TaskData
 from emdistill.teachers.open_teacher import input_hashes, open_teacher
 from emdistill.teachers.opened import OpenTeacher
-from emdistill.training import Stage
-from emdistill.training.stage_arguments import stage_arguments
+from emdistill.training.lesson import prove
 
 LABELS_ONLY = "hard-labels"
 WAIT = 2.0  # seconds between looks at what another process is running
@@ -94,7 +94,6 @@ def compare(config: CompareConfig | None = None, **options: Any) -> Comparison:
     subject = _open(configs[0])
     for note in subject.notes:
         say(note)
-    _check_methods(names, configs, subject)
     plan = [
         PlannedRun(
             name,
@@ -105,9 +104,8 @@ def compare(config: CompareConfig | None = None, **options: Any) -> Comparison:
         for seed in seeds  # seed by seed, so that a comparison that is stopped has whole pairs
         for name, run_config in zip(names, configs, strict=True)
     ]
-    if not config.overwrite:
-        for run in plan:
-            state_of(run)
+    to_do = plan if config.overwrite else [run for run in plan if state_of(run) != "finished"]
+    _prove(to_do, subject)
 
     (folder / RUNS).mkdir(parents=True, exist_ok=True)
     if config.overwrite:
@@ -134,13 +132,13 @@ class Subject:
     """What all entries learn.
 
     hashes   of all that the run of a configuration reads
-    compose  the stages of a configuration's method; raises where there are none
+    prove    raises what a run of the configuration would raise before its first step
     teacher, data   of one task; of several each run opens its own
     """
 
     notes: Sequence[str]
     hashes: Callable[[RunConfig], Mapping[str, str]]
-    compose: Callable[[RunConfig], Sequence[Stage]]
+    prove: Callable[[RunConfig], None]
     teacher: OpenTeacher | None = None
     data: TaskData | None = None
 
@@ -149,11 +147,10 @@ def _open(config: RunConfig) -> Subject:
     if is_mixture(config.data):
         return _several_tasks(config)
     teacher, data = open_teacher(config, read_data(config) if config.data else None)
-    shape = teacher.student_shape(data.task)
     return Subject(
         [f"note: {note}" for note in data.notes],
         lambda entry: input_hashes(entry, teacher, data),
-        lambda entry: teacher.stages(entry, shape, data.task),
+        lambda entry: prove(lesson_of(Asked(_without_text(entry), data, teacher))[0].lesson),
         teacher,
         data,
     )
@@ -162,26 +159,28 @@ def _open(config: RunConfig) -> Subject:
 def _several_tasks(config: RunConfig) -> Subject:
     check_options(config)
     opened = open_mixture(config, read_mixture(Path(config.data)))
-    student, _ = born(replace(config, student_birth="fresh"), opened)
-    shapes = {asked.name: encoder_shape(student.of(asked.name)) for asked in opened.tasks}
 
-    def compose(entry: RunConfig) -> list[Stage]:
-        stages = (asked.teacher.stages(under(entry, asked), shapes[asked.name], asked.task) for asked in opened.tasks)
-        return list(chain.from_iterable(stages))
+    def prove_entry(entry: RunConfig) -> None:
+        tasks = [replace(asked, config=_without_text(under(entry, asked))) for asked in opened.tasks]
+        parts, lesson, _ = mixture_lesson(entry, replace(opened, tasks=tasks))
+        prove_mixture(parts, lesson)
 
     measured = f"note: baselines of each task are measured by a run of its own: emdistill distill --data {config.data}"
-    return Subject([*opened.notes, measured], opened.hashes, compose)
+    return Subject([*opened.notes, measured], opened.hashes, prove_entry)
 
 
-def _check_methods(names: Iterable[str], configs: Sequence[RunConfig], subject: Subject) -> None:
-    """Compose every entry's method and its settings once, so that a fault is met before hours of training."""
-    for name, config in zip(names, configs, strict=True):
-        choose, folder = config.select != "last", Path(config.output)
+def _without_text(config: RunConfig) -> RunConfig:
+    """The same without text without labels: reading it takes long, and its tokens are written into the comparison."""
+    return replace(config, unlabelled=None, unlabelled_rows=None, labelled_share=None)
+
+
+def _prove(plan: Iterable[PlannedRun], subject: Subject) -> None:
+    """Prove that every entry can be trained, before anything is removed and before hours of training."""
+    for run in {run.entry: run for run in plan}.values():
         try:
-            for stage in subject.compose(config):
-                stage_arguments(stage, config.training, folder=folder, choose=choose, metric="score", seed=config.seed)
+            subject.prove(run.config)
         except (ConfigError, ModelError) as error:
-            raise type(error)(f"{name}: {error}") from None
+            raise type(error)(f"{run.entry}: {error}") from None
 
 
 def state_of(run: PlannedRun) -> State:

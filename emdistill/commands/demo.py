@@ -86,8 +86,8 @@ def demo(
     assert record is not None  # the run is finished
     print_table(baselines_table(record))
     minutes = (time.perf_counter() - started) / 60
-    console.print(f"the page: {run / 'report.html'}   ({minutes:.1f} minutes)\n\nwith your own data:", highlight=False)
-    console.print(OWN_DATA, highlight=False, soft_wrap=True)
+    page = f"the page: {run / 'report.html'}   ({minutes:.1f} minutes)"
+    console.print(f"{page}\n\nwith your own data:\n{OWN_DATA}", highlight=False, soft_wrap=True)
     console.print(f"\n{verdict(record)}", highlight=False, soft_wrap=True)
 
 

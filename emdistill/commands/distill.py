@@ -71,7 +71,7 @@ def distill(
     with open_run(folder, overwrite=config.overwrite, resume=config.resume, reads=reads) as run:
         teacher, data = open_teacher(config, examples or (read_data(config) if config.data else None))
         asked = Asked(config, data, teacher)
-        part, record = _lesson(asked)
+        part, record = lesson_of(asked)
         lesson = part.lesson
         if run.is_finished(record, quiet=quiet):
             return StudentArtifact(folder)
@@ -109,7 +109,7 @@ def distill(
     return StudentArtifact(folder)
 
 
-def _lesson(asked: Asked) -> tuple[Part, RunRecord]:
+def lesson_of(asked: Asked) -> tuple[Part, RunRecord]:
     """The student as it is born, what it learns from this teacher, and the record of it."""
     config, data, teacher, task = asked.config, asked.data, asked.teacher, asked.task
     gradual = config.student_birth == "gradual"

@@ -10,7 +10,7 @@ from emdistill.errors import EmdistillError, TeacherError, listing
 from emdistill.states import NO_CLASS
 from emdistill.tasks import TaskKind
 from emdistill.tasks.answers import flat
-from emdistill.tasks.kind import NUMBERED, BadLabel, is_unnamed, meaning, name_finder
+from emdistill.tasks.kind import NUMBERED, BadLabel, is_unnamed, meaning, name_finder, number
 from emdistill.tasks.task import TaskData
 
 
@@ -29,7 +29,8 @@ def as_the_model_counts(
     some    the data may lack some of the model's labels, as a file to score; of tags they always may
     Names are compared as `name_finder` compares them. Where one side has but numbers in their order, in place of the
     other's words, as many labels keep their order.
-    Raises `error`: another kind of task, another number of labels, names that are not the model's.
+    Raises `error`: another kind of task, another number of labels, names that are not the model's, and some numbers
+    without 0 beside a model whose labels nobody has named, for 1 may be its LABEL_1 or its first.
     """
     task, some = data.task, some or not kind.one_answer
     if kind.problem_type != task.kind.problem_type or kind.named != task.kind.named:
@@ -87,6 +88,12 @@ def _places(labels: Sequence[str], names: Sequence[str], *, some: bool) -> list[
     if twice := [place for place in known if known.count(place) > 1]:
         alike = [label for label, place in found.items() if place == twice[0]]
         raise BadLabel(f"has one label {names[twice[0]]!r} for {listing(alike)} of the data; write them alike")
+    if len(labels) < len(names) and is_unnamed(names) and _lack_zero(labels):
+        raise BadLabel(
+            f"has labels that nobody has named ({listing(names)}), the data have {listing(labels)} alone, and "
+            f"whether those are counted from 0 or from 1 is not said; name the model's labels in its config.json, "
+            "id2label, or write the data's as the model does"
+        )
     if len(known) == len(labels):
         return known
     # Of LABEL_0 to LABEL_4, which nobody has named, numbers from 1 to 5 know some.
@@ -104,6 +111,11 @@ def _used(data: TaskData) -> list[int]:
     """The classes, or tags, that some row has."""
     sets = (data.train, *data.evaluation.values())
     return sorted({int(tag) for examples in sets for tag in flat(data.task.gold(examples)) if tag != NO_CLASS})
+
+
+def _lack_zero(names: Sequence[str]) -> bool:
+    """Whether all names are numbers above 0, which people may have counted from 1."""
+    return min((number(name) or 0 for name in names), default=0) > 0
 
 
 def _are_counted(names: Sequence[str]) -> bool:

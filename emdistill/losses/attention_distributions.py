@@ -9,10 +9,12 @@ from emdistill.losses.distributions import Divergence, divergence, log_distribut
 from emdistill.losses.layers import CostOptions
 from emdistill.losses.pairs import Side, costs_of_pairs
 from emdistill.states import EncoderStates, constants, precise
+from emdistill.values import with_choices
 
 NAMES: dict[Divergence, str] = {"kl": "attention_kl", "cross-entropy": "attention_ce"}
 
 
+@with_choices
 class AttentionDistributionCosts:
     """D[i, j] = 1/(h |x|) Σ_heads Σ_queries KL(P_j^teacher ‖ P_i^student), mean over texts, [M, N].
 

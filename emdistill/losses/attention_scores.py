@@ -8,8 +8,10 @@ from emdistill.losses.layers import CostOptions
 from emdistill.mapping import layer_costs
 from emdistill.mapping.costs import Heads, Scale
 from emdistill.states import EncoderStates, constants
+from emdistill.values import with_choices
 
 
+@with_choices
 class AttentionScoreCosts:
     """D[i, j] = mean over heads and valid (query, key) of (student scores i - teacher scores j)², [M, N].
 

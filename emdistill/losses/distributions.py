@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from emdistill.losses.pairs import share_of_texts
+from emdistill.values import with_choices
 
 Divergence = Literal["kl", "cross-entropy"]
 
@@ -26,6 +27,7 @@ def targets(logs: Tensor) -> tuple[Tensor, Tensor]:
     return logs, logs.exp()
 
 
+@with_choices
 def divergence(student: Tensor, teacher: tuple[Tensor, Tensor], tokens: Tensor, kind: Divergence = "kl") -> Tensor:
     """Mean over texts of 1/(h |x|) Σ_heads Σ_queries of KL(teacher ‖ student), or of -Σ_keys teacher · log student.
 

@@ -9,8 +9,10 @@ from emdistill.losses.loss import Loss
 from emdistill.mapping import layer_costs
 from emdistill.mapping.costs import Scale
 from emdistill.states import EncoderStates
+from emdistill.values import with_choices
 
 
+@with_choices
 class EmbeddingLoss(Loss):
     """L = MSE(E^student W, E^teacher) over unpadded tokens.
 

@@ -11,6 +11,7 @@ from emdistill.losses.layers import CostOptions
 from emdistill.losses.pairs import Side, costs_of_pairs
 from emdistill.processes import shared_count
 from emdistill.states import EncoderStates, constants, precise
+from emdistill.values import with_choices
 
 EPSILON = 1e-12  # of the LayerNorm, as in the released code
 Part = Literal["maps", "means", "variances"]
@@ -33,6 +34,7 @@ PARTS: dict[Part, tuple[Tensors, Tensors]] = {
 }
 
 
+@with_choices
 class FeatureMapCosts:
     """D[i, j] = mean over tokens, and for maps over the width, of how a part of two layers differs, [M, N].
 

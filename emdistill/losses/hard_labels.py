@@ -10,8 +10,10 @@ from emdistill.errors import ConfigError
 from emdistill.losses.loss import Loss, logits_of
 from emdistill.processes import shared_count
 from emdistill.states import ASKED, NOT_MASKED, EncoderStates, Link, labels_of_answers, over_answers
+from emdistill.values import with_choices
 
 
+@with_choices
 class HardLabels(Loss):
     """The student's answers follow the labels, averaged over the answers [A, C].
 

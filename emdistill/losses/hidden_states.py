@@ -8,8 +8,10 @@ from emdistill.losses.layers import CostOptions
 from emdistill.mapping import layer_costs
 from emdistill.mapping.costs import Scale
 from emdistill.states import EncoderStates, constants
+from emdistill.values import with_choices
 
 
+@with_choices
 class HiddenStateCosts:
     """D[i, j] = mean over tokens and width of (student layer i - teacher layer j)², [M, N].
 

@@ -9,11 +9,13 @@ from torch import Tensor, nn
 
 from emdistill.errors import ConfigError
 from emdistill.states import EncoderShape, EncoderStates
+from emdistill.values import with_choices
 
 ProjectionKind = Literal["shared", "per_layer", "none"]
 RIDGE = 1e-4
 
 
+@with_choices
 class Projection(nn.Module):
     """H -> H W, W [student width, teacher width], for hidden states and embeddings.
 

@@ -10,11 +10,13 @@ from torch.nn.functional import cosine_similarity
 from emdistill.losses.loss import Loss
 from emdistill.models.bilstm import first_and_last, greatest
 from emdistill.states import EncoderShape, EncoderStates
+from emdistill.values import with_choices
 
 Vector = Literal["mean", "first"]
 TERMS = ("vectors", "directions")
 
 
+@with_choices
 class SentenceVectors(Loss):
     """vectors = mean over texts of ‖W s + b − z‖² / d,    directions = of 1 − cos(W s + b, z),    z = (t − t̄) / σ.
 
@@ -74,6 +76,7 @@ class SentenceVectors(Loss):
         return self.vector
 
 
+@with_choices
 def text_vectors(states: EncoderStates, vector: Vector) -> Tensor:
     """[B, d], after the last layer: the mean over a text's tokens, or its first token's state."""
     last = states.hidden[-1]

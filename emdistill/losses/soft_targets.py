@@ -13,8 +13,10 @@ from emdistill.losses.loss import Loss, impossible, logits_of
 from emdistill.losses.temperatures import TemperatureSpread, temperatures
 from emdistill.processes import mean_of_entries, shared_count
 from emdistill.states import EncoderStates, Link, over_answers
+from emdistill.values import with_choices
 
 
+@with_choices
 class SoftTargets(Loss):
     """The student's answers follow the teacher's, averaged over the answers [A, C].
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch.nn import functional
 
 from emdistill.errors import ConfigError
 from emdistill.losses.loss import impossible
+from emdistill.values import with_choices
 
 LEAST_SHARE = 0.1  # of T: what τ is at least, for T + β (mean w − w_a) may fall below 0
 
@@ -32,9 +34,11 @@ def doubts(student: Tensor, teacher: Tensor, gamma: float) -> Tensor:
     return 1 / student.masked_fill(impossible(teacher), least).softmax(dim=-1).amax(dim=-1)
 
 
-WEIGHTS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {"flsw": distances, "cwsm": doubts}
+Spread = Literal["flsw", "cwsm"]
+WEIGHTS: dict[Spread, Callable[[Tensor, Tensor, float], Tensor]] = {"flsw": distances, "cwsm": doubts}
 
 
+@with_choices
 @dataclass(frozen=True)
 class TemperatureSpread:
     """How the answers' temperatures spread: by the weights w of a schedule (flsw, cwsm), β, and γ of flsw.
@@ -42,7 +46,7 @@ class TemperatureSpread:
     Raises ConfigError for β below 0, γ not above 0, and what is not finite.
     """
 
-    schedule: str
+    schedule: Spread
     beta: float = 1.0
     gamma: float = 1.0
 

@@ -1,7 +1,7 @@
 """What it costs to move student layer i onto teacher layer j: one mean squared difference per pair."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from emdistill.errors import ConfigError
 from emdistill.mapping.kernels import Pair, accumulation_dtype, pulls, squared_differences
 from emdistill.mapping.transport import solve_transport
 from emdistill.processes import mean_over_processes, shared_count
+from emdistill.values import with_choices
 
 Heads = Literal["equal", "mean", "match"]
 Scale = Literal["squared", "relative"]
@@ -19,6 +20,7 @@ Scale = Literal["squared", "relative"]
 VARIANCE_FLOOR = 1e-4
 
 
+@with_choices
 def layer_costs(
     student_layers: Sequence[Tensor | None],
     teacher_layers: Sequence[Tensor | None],
@@ -193,8 +195,6 @@ def _chosen(side: str, layers: Sequence[Tensor | None], numbers: Sequence[int]) 
 
 def _check(student_layers: Sequence[Tensor], teacher_layers: Sequence[Tensor], mask: Tensor, heads: str) -> None:
     """Refuse layers that cannot be compared, naming the side, the shapes and the mend."""
-    if heads not in get_args(Heads):
-        raise ConfigError(f"heads={heads!r} is unknown; choose one of {', '.join(get_args(Heads))}")
     student, teacher = _shape("student", student_layers), _shape("teacher", teacher_layers)
     both = f"student layers {student} and teacher layers {teacher}"
     if len(student) != len(teacher):

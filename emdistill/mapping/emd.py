@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from emdistill.errors import ConfigError
 from emdistill.mapping.mapping import LayerMapping
 from emdistill.mapping.transport import solve_transport
+from emdistill.values import with_choices
 
 CostAttention = Literal["inverse", "softmax", "reverse", "off"]
 
@@ -20,6 +21,7 @@ STEADY_TEMPERATURE = 10.0
 SMALLEST_COST_FLOOR = 1e-12
 
 
+@with_choices
 class EmdMapping(LayerMapping):
     """Flow from student to teacher layers by exact transport, between layer weights that cost attention moves.
 
@@ -89,9 +91,6 @@ class EmdMapping(LayerMapping):
         )
 
     def _check_settings(self) -> None:
-        if self.cost_attention not in get_args(CostAttention):
-            options = ", ".join(get_args(CostAttention))
-            raise ConfigError(f"cost_attention={self.cost_attention!r} is unknown; choose one of {options}")
         if not 0 < self.temperature < math.inf:
             raise ConfigError(f"temperature={self.temperature:g} must be positive and finite")
         uniform = 1 / max(self.student_layers, self.teacher_layers)
@@ -121,6 +120,7 @@ class EmdMapping(LayerMapping):
         self.teacher_weights.copy_(weights[self.student_layers :])
 
 
+@with_choices
 def cost_attention_update(
     flow: Tensor,
     costs: Tensor,

@@ -15,7 +15,7 @@ al., ICML 2018 (arXiv 1803.02879).
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from safetensors.torch import load_file
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from emdistill.errors import ConfigError
 from emdistill.mapping.mapping import LayerMapping
 from emdistill.mapping.sinkhorn import check_problem, outer_sum, with_exact_marginals
+from emdistill.values import with_choices
 
 WEIGHTS = Path(__file__).with_name("learned.safetensors")
 WIDTH, DEPTH, FEATURES = 32, 3, 3
@@ -107,6 +108,7 @@ def price_net() -> PriceNet:
     return net.requires_grad_(False).eval()
 
 
+@with_choices
 class LearnedMapping(LayerMapping):
     """Flow from student to teacher layers by prices that a small net guesses; layer weights may descend its gradient.
 
@@ -129,8 +131,6 @@ class LearnedMapping(LayerMapping):
         weight_floor: float = 1e-3,
     ) -> None:
         super().__init__(student_layers, teacher_layers)
-        if weights not in get_args(LearnedWeights):
-            raise ConfigError(f"weights={weights!r} is unknown; choose one of {', '.join(get_args(LearnedWeights))}")
         if not 0 <= step <= 1:
             raise ConfigError(f"step={step:g} must lie between 0 and 1")
         uniform = 1 / max(student_layers, teacher_layers)

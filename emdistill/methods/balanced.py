@@ -19,8 +19,10 @@ from emdistill.mapping.emd import CostAttention
 from emdistill.methods import _parts as parts
 from emdistill.states import CLASSES, EncoderShape, Predictions
 from emdistill.training.stage import Stage
+from emdistill.values import with_choices
 
 
+@with_choices
 def balanced(
     student: EncoderShape,
     teacher: EncoderShape,

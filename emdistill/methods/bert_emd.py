@@ -16,8 +16,10 @@ from emdistill.mapping.costs import Heads
 from emdistill.methods import _parts as parts
 from emdistill.states import CLASSES, EncoderShape, Predictions
 from emdistill.training.stage import Stage
+from emdistill.values import with_choices
 
 
+@with_choices
 def bert_emd(
     student: EncoderShape,
     teacher: EncoderShape,

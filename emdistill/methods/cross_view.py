@@ -12,10 +12,12 @@ from emdistill.losses.cross_view import VIEWS
 from emdistill.methods._parts import check_factors
 from emdistill.states import CLASSES, NOBODY, EncoderShape, Predictions
 from emdistill.training.stage import Stage
+from emdistill.values import with_choices
 
 TaughtBy = Literal["teacher", "primary"]
 
 
+@with_choices
 def cross_view(
     student: EncoderShape,
     teacher: EncoderShape,
@@ -43,7 +45,7 @@ def cross_view(
         label_smoothing: share of a label that is spread over all classes.
     """
     by_primary = taught_by == "primary" or (taught_by is None and teacher == NOBODY)
-    if taught_by not in (None, "teacher", "primary") or (teacher == NOBODY and not by_primary):
+    if teacher == NOBODY and not by_primary:
         raise ConfigError(f"--objective.taught_by {taught_by}: the views learn from primary, or from a --teacher")
     if predictions.link != "softmax" or not predictions.of_task:
         raise ConfigError("cross-view trains views on answers that are classes or tags; take --method soft-targets")

@@ -12,8 +12,10 @@ from emdistill.mapping import make_mapping
 from emdistill.methods._parts import check_factors, prediction_losses
 from emdistill.states import CLASSES, EncoderShape, Predictions
 from emdistill.training.stage import Stage
+from emdistill.values import with_choices
 
 
+@with_choices
 def distilbert(
     student: EncoderShape,
     teacher: EncoderShape,

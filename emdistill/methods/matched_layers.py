@@ -30,11 +30,13 @@ from emdistill.losses.projection import ProjectionKind
 from emdistill.methods._parts import check_factors, grouped, mapping_of, prediction_losses, prediction_weights
 from emdistill.states import CLASSES, EncoderShape, Predictions
 from emdistill.training.stage import Stage
+from emdistill.values import with_choices
 
 PROJECTED = {"hidden_states", "cosine", "first_token", "fsp", "embeddings"}  # they compare states of one width
 BY_HEAD = {"attention_scores", "attention_ce", "attention_kl"}
 
 
+@with_choices
 def matched_layers(
     student: EncoderShape,
     teacher: EncoderShape,

@@ -29,8 +29,10 @@ from emdistill.mapping import FixedMapping
 from emdistill.methods import _parts as parts
 from emdistill.states import CLASSES, EncoderShape, Predictions
 from emdistill.training.stage import Stage
+from emdistill.values import with_choices
 
 
+@with_choices
 def mobilebert(
     student: EncoderShape,
     teacher: EncoderShape,

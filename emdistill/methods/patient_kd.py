@@ -14,8 +14,10 @@ from emdistill.mapping import make_mapping
 from emdistill.methods._parts import check_factors, prediction_losses, prediction_weights
 from emdistill.states import CLASSES, EncoderShape, Predictions
 from emdistill.training.stage import Stage
+from emdistill.values import with_choices
 
 
+@with_choices
 def patient_kd(
     student: EncoderShape,
     teacher: EncoderShape,

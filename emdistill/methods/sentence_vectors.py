@@ -11,8 +11,10 @@ from emdistill.losses.sentence_vectors import Vector
 from emdistill.methods._parts import check_factors
 from emdistill.states import NOTHING, EncoderShape, Predictions
 from emdistill.training.stage import Stage
+from emdistill.values import with_choices
 
 
+@with_choices
 def sentence_vectors(
     student: EncoderShape,
     teacher: EncoderShape,

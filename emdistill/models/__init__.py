@@ -10,6 +10,6 @@ from emdistill.models.encoder import load_tasks as load_tasks
 from emdistill.models.encoder import load_tokenizer as load_tokenizer
 from emdistill.models.encoder import same_tokens as same_tokens
 from emdistill.models.encoder import save_student as save_student
-from emdistill.models.stored_config import name_outputs as name_outputs
+from emdistill.models.label_names import name_outputs as name_outputs
 from emdistill.models.teacher import Teacher as Teacher
 from emdistill.models.teacher import check_above_chance as check_above_chance

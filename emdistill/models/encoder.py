@@ -19,18 +19,17 @@ from emdistill.files import files_written_whole, storage_errors
 from emdistill.models import bag, bilstm, chain
 from emdistill.models.families import FAMILIES, family_of, require
 from emdistill.models.inputs import PROBES, check_padding, fit_tokenizer
+from emdistill.models.label_names import check_label_names, name_outputs
 from emdistill.models.masked_lm import has_masked_lm_head
 from emdistill.models.multi_task import MultiTaskModel, TaskOutputs, build_task_model, chosen_task, load_task_tensors
 from emdistill.models.stored_config import (
     CODE_OF_ITS_OWN,
     CUSTOM_CODE,
     Source,
-    check_label_names,
     class_with_head,
     encoder_config,
     fills_masks,
     local_folder,
-    name_outputs,
     read_config,
     safely,
     stored_head,

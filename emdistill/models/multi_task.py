@@ -22,6 +22,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from emdistill.errors import ModelError, listing, nearest
 from emdistill.models.families import require
+from emdistill.models.label_names import name_outputs
 from emdistill.models.task_head import HeadParts, TaskHead
 from emdistill.states import SEQUENCE, TASK
 from emdistill.values import typed
@@ -217,11 +218,7 @@ def build_task_model(kind: type[PreTrainedModel], config: PreTrainedConfig, outp
     config = copy.deepcopy(config)
     for name in ("id2label", "label2id"):
         config.__dict__.pop(name, None)
-    config.num_labels = len(outputs.labels) or 1
-    if outputs.labels:
-        config.id2label = dict(enumerate(outputs.labels))
-        config.label2id = {name: index for index, name in enumerate(outputs.labels)}
-    config.problem_type = outputs.problem_type  # type: ignore[assignment]
+    name_outputs(config, labels=outputs.labels, problem_type=outputs.problem_type)
     config.architectures = [kind.__name__]
     config.emdistill = dict(outputs.reading or {})
     if outputs.layer is not None:

@@ -1,6 +1,5 @@
 """What a stored model's config.json says: read without code of its own, and refused where it cannot be used."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,6 +9,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from emdistill.config import HUB_ID
 from emdistill.errors import ModelError, listing, shown
 from emdistill.models.families import FAMILIES
+from emdistill.models.label_names import NAMED_LOGITS
 from emdistill.models.multi_task import TaskOutputs, saved_tasks
 from emdistill.states import SEQUENCE
 from emdistill.tasks import KINDS
@@ -19,7 +19,6 @@ Source = str | Path
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 MOST_LABELS = 100_000
-NAMED_LOGITS = 'write there a name of its own for each logit, from 0 on: {"0": "negative", "1": "positive"}'
 UNQUANTISED = "its weights are quantised, and are read here in 16 bits or more; name the model that they were made from"
 CUSTOM_CODE = "custom code"  # in transformers' errors where a model brings its own
 CODE_OF_ITS_OWN = (
@@ -109,31 +108,6 @@ def class_with_head(config: PreTrainedConfig, head: str) -> type[PreTrainedModel
     if type(config) not in mapping:
         raise ModelError(f"this is a {config.model_type!r} model, and transformers has no {head} head for it")
     return cast(type[PreTrainedModel], mapping[type(config)])
-
-
-def name_outputs(config: PreTrainedConfig, *, labels: Sequence[str], problem_type: str) -> None:
-    """Write the label names (or one output without labels) and the kind of problem into `config`."""
-    config.num_labels = len(labels) or 1
-    if labels:
-        config.id2label = dict(enumerate(labels))
-        config.label2id = {name: index for index, name in enumerate(labels)}
-    config.problem_type = problem_type  # type: ignore[assignment]
-
-
-def check_label_names(source: Source, config: PreTrainedConfig) -> None:
-    """Raise ModelError unless every logit has a name of its own, the same in id2label and in label2id."""
-    names: dict[Any, str | None] = dict(config.id2label or {})
-    numbered: object = config.label2id
-    places = {str(name): str(place) for name, place in numbered.items()} if isinstance(numbered, dict) else {}
-    otherwise = [name for place, name in names.items() if places.get(str(name), str(place)) != str(place)]
-    if otherwise and {*places} == {*map(str, names.values())}:
-        raise ModelError(
-            f"{source}: config.json says id2label {shown(names)} and label2id {shown(config.label2id)}, which number "
-            f"{otherwise[0]!r} differently; correct the one that is wrong"
-        )
-    different = {str(name) for name in names.values() if name not in (None, "")}
-    if sorted(names) != [*range(len(names))] or len(different) < len(names):
-        raise ModelError(f"{source}: config.json says id2label {shown(names)}; {NAMED_LOGITS}")
 
 
 def _checked_labels(path: Path) -> dict[int, str]:

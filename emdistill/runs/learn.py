@@ -9,7 +9,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from emdistill.config import LearningConfig, config_dict
-from emdistill.console import say
+from emdistill.console import say_once
 from emdistill.data.unlabelled import UnlabelledText
 from emdistill.models.teacher import TeacherSource
 from emdistill.runs.describe import describe_arithmetic, versions
@@ -103,7 +103,7 @@ def learn(
     Raises Interrupted after Ctrl-C, once a checkpoint is written; TrainingError where a loss is not finite.
     """
     if lesson.arguments[0].emulates_bfloat16:
-        say(
+        say_once(
             "this processor has no bfloat16 instructions, and emulates them many times slower than float32; "
             "leave out --training.bf16 and --training.teacher_bf16"
         )

@@ -220,7 +220,7 @@ def _write_config(folder: Path, config: FolderConfig) -> None:
 
 ANSWERS: dict[Link, str] = {
     "softmax": 'config["labels"][logits.index(max(logits))]',
-    "sigmoid": '"|".join(name for name, logit in zip(config["labels"], logits) if logit > 0)',
+    "sigmoid": '"|".join(name for name, logit in zip(config["labels"], logits) if logit > 0) or "(no label)"',
     "identity": '" ".join(f"{name}={score:.6g}" for name, score in zip(config["labels"], logits)) or logits[0]',
 }
 
@@ -272,7 +272,7 @@ def _example(kind: TaskKind, *, pairs: bool) -> str:
     logits = session.run(["logits"], feed)[0][0].tolist()
     print({ANSWERS[kind.link]}, *logits, text, sep="\\t")"""
     else:
-        answers = f"""    print(answer({how}, config, tokenizer, session), text, sep="\\t")"""
+        answers = f"""    print(answer({how}, config, tokenizer, session) or "(no answer)", text, sep="\\t")"""
     head = "import json, sys" if kind.one_answer else FOR_SOURCES
     return f'''"""python example.py {usage}: needs numpy, onnxruntime and tokenizers."""
 {head}

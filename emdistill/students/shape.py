@@ -9,7 +9,7 @@ from transformers import PreTrainedConfig
 from emdistill.errors import ConfigError
 from emdistill.models.encoder import encoder_shape
 from emdistill.models.families import family_of
-from emdistill.models.stored_config import name_outputs
+from emdistill.models.label_names import name_outputs
 from emdistill.states import Predictions
 
 PUBLISHED_FEED_FORWARD = {312: 1200}  # TinyBERT-4 (Jiao et al. 2020); TinyBERT-6 follows the usual 4 × width

@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from emdistill.config import RunConfig
 from emdistill.data.compressed import plain_path
-from emdistill.data.files import Columns, read_examples, to_dataset
+from emdistill.data.files import Columns
 from emdistill.data.labels import as_the_model_counts
 from emdistill.data.read import find_task, hold_out, read_task_data
 from emdistill.data.rows import data_file
@@ -84,14 +84,12 @@ def task_of_text(names: str, teacher: Teacher, columns: Columns, task: str | Non
 
 
 def read_dev(dev: str, task: Task) -> Dataset:
-    """The rows of --dev, labels and all; raises DataError as read_examples and to_dataset."""
-    if not task.kind.one_answer:  # the kind has files of its own
-        text, pair, label = task.text, task.text_pair, task.label
-        data = read_task_data(
-            dev, dev=dev, kind=task.kind.name, evaluating=True, text=text, text_pair=pair, label=label
-        )
-        return as_the_model_counts(data, task.labels, task.kind).evaluation["dev"]
-    return to_dataset(read_examples(Path(dev), Columns(task.text, task.text_pair, task.label)), task, varied=False)
+    """The rows of --dev, labels and all, counted as the task counts them; raises DataError and TeacherError."""
+    data = read_task_data(
+        dev, dev=dev, kind=task.kind.name, evaluating=True, text=task.text, text_pair=task.text_pair, label=task.label
+    )
+    teacher = f"{dev}: the teacher"
+    return as_the_model_counts(data, task.labels, task.kind, model=teacher, some=True).evaluation["dev"]
 
 
 def answered_by(teacher: Teacher, texts: list[tuple[str, ...]], task: Task, config: RunConfig) -> Dataset:

@@ -22,9 +22,11 @@ from emdistill.commands._entries import BUDGET, entry_configs, read_entries, rea
 from emdistill.commands.compare import compare
 from emdistill.commands.distill import distill
 from emdistill.config import CompareConfig
+from emdistill.console import say_once
 from emdistill.errors import BusyError, ConfigError, EmdistillError, Interrupted, OutputError
 from emdistill.options import load_options
 from emdistill.runs.comparison import Comparison
+from emdistill.training import DistillationArguments
 
 FAST = {"learning_rate": 5e-3, "per_device_train_batch_size": 16, "max_steps": 4, "flow_steps": 0, "disable_tqdm": True}
 LABELS = "method: soft-targets\nobjective: {alpha: 0.0}\ntraining: {learning_rate: 5.0e-3}\n"
@@ -150,6 +152,14 @@ def test_it_says_what_it_does_and_writes_what_it_found(finished: Finished) -> No
     assert not list(folder.glob("runs/*/teacher_cache"))
 
 
+def test_emulated_bfloat16_is_told_once(copied, monkeypatch: pytest.MonkeyPatch, capsys, runs) -> None:
+    say_once.cache_clear()
+    monkeypatch.setattr(DistillationArguments, "emulates_bfloat16", True)
+    compare(methods=TWO, seeds="0,", **copied)
+    assert len(runs) == 2
+    assert capsys.readouterr().out.count("--training.bf16") == 1
+
+
 def test_what_is_done_is_reused_and_more_can_be_added(copied, finished: Finished, runs) -> None:
     again = compare(methods=finished.methods, seeds="3,7", **copied)
     assert again == finished.comparison
@@ -203,11 +213,24 @@ def test_runs_that_another_process_is_at_are_not_replaced(copied, runs) -> None:
     assert runs == []
 
 
-def test_settings_that_cannot_be_used_remove_no_old_run(copied, runs) -> None:
-    run = Path(copied["output"]) / "runs" / "hard-labels-3" / "student"
-    with names(ConfigError, "hard-labels", "--training.seed", "--seeds"):
-        compare(methods=TWO, seeds="3,", overwrite=True, **copied | {"training": FAST | {"seed": 7}})
-    assert run.exists()
+@pytest.mark.parametrize(
+    ("training", "named"),
+    [
+        ({"seed": 7}, ["--training.seed", "--seeds"]),
+        ({"lr_scheduler_kwargs": {"foo": 1}}, ["foo"]),  # only the building of a trainer shows it
+        ({"dataloader_drop_last": True, "per_device_train_batch_size": 1000}, [1000]),
+    ],
+)
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_settings_that_cannot_be_used_remove_no_old_run_and_begin_no_new_one(
+    copied, runs, training: dict[str, Any], named: list[Any], overwrite: bool
+) -> None:
+    folder = Path(copied["output"]) / "runs"
+    seed = "3," if overwrite else "4,"
+    with names(ConfigError, "hard-labels", *named):
+        compare(methods=TWO, seeds=seed, overwrite=overwrite, **copied | {"training": FAST | training})
+    assert (folder / "hard-labels-3" / "student").exists()
+    assert runs == []
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, lambda: Interrupted("stopped at step 1 of 9")])

@@ -25,7 +25,7 @@ from emdistill.commands.predict import predict_file
 from emdistill.data.files import Columns, read_examples, read_inputs, to_dataset
 from emdistill.errors import ConfigError, DataError, ModelError, OutputError
 from emdistill.models.encoder import load_classifier, load_tokenizer, save_student
-from emdistill.models.stored_config import name_outputs
+from emdistill.models.label_names import name_outputs
 from emdistill.runs.reading import recall_reading, remember_reading
 from emdistill.tasks import KINDS
 from emdistill.tasks.task import Task

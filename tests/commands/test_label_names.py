@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from messages import unnamed
+from messages import names, unnamed
 from run_folders import read_record
 from transformers import AutoConfig
 
 from emdistill.cli import main
+from emdistill.errors import TeacherError
 from emdistill.models.encoder import load_classifier, load_tokenizer
+from emdistill.tasks import KINDS
+from emdistill.tasks.task import Task
+from emdistill.teachers.text_alone import read_dev
 from emdistill.training import predict_logits
 
 COLUMNS = ("body", "stars")
@@ -118,3 +122,21 @@ def test_every_command_counts_as_the_teacher_does(
     assert main(["compare", *source, *short, *methods, f"--output={together}"]) == 0
     assert json.loads((together / "comparison.json").read_text())["teacher"]["accuracy"] == 1.0
     assert [names_of(one / "student") for one in sorted((together / "runs").glob("*-0"))] == [case.labels] * 2
+
+
+@pytest.mark.parametrize(
+    ("written", "counted"),
+    [("12345", [0, 1, 2, 3, 4]), ("04", [0, 4]), (("LABEL_1", "LABEL_3"), [1, 3]), ("1234", None), ("1267", None)],
+)
+def test_a_dev_beside_text_alone_has_its_labels_counted_as_labelled_rows_are(
+    place: Any, tmp_path: Path, written: Any, counted: list[int] | None
+) -> None:
+    """The labels are those of a teacher that nobody has named."""
+    classes, labels = KINDS["classification"], tuple(TWELVE[:5])
+    task = Task("t", classes, labels, classes.default_metrics, text="body", label="stars")
+    dev = place.write_csv(tmp_path / "dev.csv", [[f"text {label}", label] for label in written], COLUMNS)
+    if counted is None:
+        with names(TeacherError, "dev.csv", *labels, *written):
+            read_dev(str(dev), task)
+    else:
+        assert read_dev(str(dev), task)["label"][:] == counted

@@ -26,7 +26,8 @@ from emdistill.commands.evaluate import evaluate_model
 from emdistill.errors import ConfigError, Interrupted, ModelError, OutputError
 from emdistill.models import load_classifier
 from emdistill.models.encoder import load_tasks
-from emdistill.models.stored_config import class_with_head, name_outputs
+from emdistill.models.label_names import name_outputs
+from emdistill.models.stored_config import class_with_head
 from emdistill.runs.answers import read_predictions
 from emdistill.runs.baseline_record import read_baselines
 from emdistill.runs.flows import read_flows

@@ -123,6 +123,29 @@ def test_a_file_that_is_scored_need_not_hold_all_labels() -> None:
         as_the_model_counts(data_of(("new",)), ("neg", "pos"), CLASSES, some=True, model="m/", error=ModelError)
 
 
+FIVE = tuple(f"LABEL_{number}" for number in range(5))
+
+
+@pytest.mark.parametrize("kind", ["classification", "multi-label"])
+@pytest.mark.parametrize("of_data", [("1", "2", "3", "4"), ("1",), ("2.0", "3.0"), ("1", "2", "3", "4", "5")])
+def test_stars_are_not_counted_one_off_beside_a_model_without_names(of_data: tuple[str, ...], kind: str) -> None:
+    """All five are the model's in their order; of fewer, 1 may be LABEL_0 as well as LABEL_1."""
+    data = data_of(of_data, kind)
+    if len(of_data) == 5:
+        assert as_the_model_counts(data, FIVE, KINDS[kind], some=True) is data
+        return
+    with names(ModelError, "m/", *FIVE, *of_data, "id2label"):
+        as_the_model_counts(data, FIVE, KINDS[kind], some=True, model="m/", error=ModelError)
+    own = tuple("12345")
+    assert as_the_model_counts(data, own, KINDS[kind], some=True).train["label"][0] in (
+        own.index(meaning(of_data[0])),
+        [float(name == meaning(of_data[0])) for name in own],
+    )
+    written_out = tuple(f"LABEL_{meaning(name)}" for name in of_data)
+    counted = as_the_model_counts(data_of(written_out, kind), FIVE, KINDS[kind], some=True)
+    assert written(counted, counted.train) == written(data_of(written_out, kind), data_of(written_out, kind).train)
+
+
 @pytest.mark.parametrize(
     ("of_data", "of_model", "kind"),
     [

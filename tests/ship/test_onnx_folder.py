@@ -19,7 +19,8 @@ from emdistill.commands.evaluate import evaluate_model
 from emdistill.commands.predict import predict_file
 from emdistill.errors import ConfigError, ModelError, TokenizerError
 from emdistill.models.encoder import save_student
-from emdistill.models.stored_config import name_outputs
+from emdistill.models.label_names import name_outputs
+from emdistill.models.stored_config import class_with_head
 from emdistill.runs.reading import Reading, remember_reading
 from emdistill.ship.onnx import OnnxClassifier, export_onnx, open_onnx
 from emdistill.ship.onnx_folder import (
@@ -163,6 +164,48 @@ def test_the_example_runs_without_torch_and_says_what_pytorch_says(shipped: Any,
     )
     assert refused.returncode != 0
     assert len((folder / "example.py").read_text().splitlines()) <= 20
+
+
+@pytest.mark.parametrize(
+    ("kind", "bias", "printed"),
+    [
+        ("multi-label", [-9.0, -9.0], "(no label)"),
+        ("multi-label", [-9.0, 9.0], "good"),
+        ("multi-label", [9.0, 9.0], "bad|good"),
+        ("scores", [0.0, 0.0], "bad=0 good=0"),
+        ("span-answers-or-none", [0.0, 0.0], "(no answer)"),
+    ],
+)
+def test_the_example_of_every_kind_says_something(
+    tiny_encoder: Callable[..., PreTrainedModel],
+    tokenizer_factory: Any,
+    tmp_path: Path,
+    kind: str,
+    bias: list[float],
+    printed: str,
+) -> None:
+    """The logits are the bias alone; those of a span are high at the first token, where no answer stands."""
+    asked, spans = KINDS[kind], kind.startswith("span")
+    labels = ("start", "end") if spans else TASK.labels
+    config = tiny_encoder("bert", layers=1).config
+    name_outputs(config, labels=labels, problem_type=asked.problem_type)
+    torch.manual_seed(0)
+    model = class_with_head(config, asked.head)(config).eval()
+    head = model.qa_outputs if spans else model.classifier
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.copy_(torch.tensor(bias))
+        if spans:
+            first, *others = model.base_model(torch.arange(9)[None]).last_hidden_state[0]
+            head.weight.copy_(torch.stack([first - sum(others) / len(others)] * 2))
+    tokenizer = with_token_types(tokenizer_factory())
+    pair = "b" if spans else None
+    remember_reading(model, tokenizer, Task("own", asked, labels, asked.default_metrics, text_pair=pair), LENGTH)
+    export_onnx(model, tmp_path / MODEL)
+    write_onnx_folder(tmp_path, model, tokenizer)
+    texts = ["who was it?", "it was good"] if spans else ["it was good"]
+    done = subprocess.run([sys.executable, tmp_path / "example.py", *texts], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\t")[0] == printed
 
 
 @pytest.mark.parametrize("texts", [[], ["a text without its partner"], ["a text", "its partner", "without one"]])

@@ -1,7 +1,8 @@
 """What a page says of answers, by their link: figures against scikit-learn, and every part of the tables."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import plotly.graph_objects as plotly
@@ -17,7 +18,7 @@ from emdistill.show import page
 from emdistill.show.page import Row, Section, write_sections
 from emdistill.show.sections.answers import ANSWERS
 from emdistill.show.sections.disagreement import DISAGREEMENTS, disagreement_section, spans_section, words_section
-from emdistill.states import Link
+from emdistill.states import NO_CLASS, Link
 from emdistill.tasks import KINDS
 from emdistill.tasks.answers import ragged
 
@@ -58,6 +59,27 @@ def test_every_link_fills_the_templates_with_charts_that_plotly_takes(link: Link
     for chart in charts:
         plotly.Figure(chart.figure)
     assert not unnamed(" ".join(Page(tmp_path / "page.html").texts["p"]), f"{ROWS} rows")
+
+
+@pytest.mark.parametrize(
+    ("link", "labels"),
+    [
+        ("softmax", np.full(ROWS, NO_CLASS)),
+        ("softmax", ragged([np.array([NO_CLASS])] * ROWS)),
+        ("identity", np.full((ROWS, 3), np.nan)),
+    ],
+)
+def test_a_set_without_any_gold_label_has_neither_charts_nor_tables(link: Link, labels: Any, tmp_path: Path) -> None:
+    given = predictions("softmax")
+    if labels.dtype == object:
+        given = replace(given, **{name: ragged(list(rows[:, None])) for name, rows in given.models.items()})
+    given = replace(given, labels=labels)
+    heading, make = ANSWERS[link]
+    parts = make(given, ("a", "b", "c"))
+    assert not of_kind(Row, parts)
+    assert not of_kind(Table, parts)
+    write_sections(tmp_path / "page.html", "t", [Section(heading, parts)])
+    assert not unnamed(" ".join(Page(tmp_path / "page.html").texts["p"]), "gold")
 
 
 def test_labels_have_precision_recall_and_f1_of_both_models() -> None:

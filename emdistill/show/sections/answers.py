@@ -34,6 +34,8 @@ RIGHTNESS = ("precision", "recall", "F1")
 AT_HALF = "a label is given where its probability is above one half; 0 where it is never given, or never there"
 SURELY = ("Confidence", "How many answers are given how surely.")
 
+NO_GOLD = Small("None of them has a gold label, so there is nothing that the answers could be compared with.")
+
 Parts = list[Part | None]
 
 
@@ -61,6 +63,8 @@ def classes(predictions: Predictions, labels: Sequence[str]) -> Parts:
     gold = flat(predictions.labels).astype(np.int64)
     logits = {name: values[gold != NO_CLASS] for name, values in logits_of(predictions).items()}
     gold = gold[gold != NO_CLASS]
+    if not len(gold):
+        return [NO_GOLD]
     chosen = {name: values.argmax(axis=1) for name, values in logits.items()}
     bins = {
         name: reliability_bins(softmax(values, axis=1).max(axis=1), chosen[name] == gold)
@@ -141,6 +145,8 @@ def scores(predictions: Predictions, labels: Sequence[str]) -> Parts:
         for place, (name, rows) in enumerate(zip(labels or ("score",), ~np.isnan(gold).T, strict=True))
         if rows.any()
     }
+    if not columns:
+        return [NO_GOLD]
     worst = min(columns, key=lambda name: pearson(columns[name][1]["student"][:, None], columns[name][0]))
     lines = [
         (name, len(own), [value for answers in of_models.values() for value in _correctness(answers, own)])
