@@ -155,7 +155,7 @@ def load(verb: str) -> Callable[..., Any]:
 def help_text() -> str:
     """All verbs, by group, on one screen."""
     width = max(map(len, COMMANDS))
-    lines = ["emdistill VERB [options]: distil a fine-tuned BERT-family encoder into a small student"]
+    lines = ["emdistill VERB [options]: make a small student of a fine-tuned encoder"]
     for group in dict.fromkeys(command.group for command in COMMANDS.values()):
         verbs = {verb: command for verb, command in COMMANDS.items() if command.group == group}
         lines += ["", f"{group}:", *(f"  {verb:<{width}}  {command.summary}" for verb, command in verbs.items())]

@@ -44,17 +44,16 @@ class CommonConfig:
     """The options of every run, alike for all runs of a comparison.
 
     Args:
-        data: a GLUE folder, a CSV, TSV, JSONL, Parquet or CoNLL file, a hub dataset, or 'messages'; raw text for task
-            text; a YAML file of several tasks, for a student of them all; nothing where a teacher and unlabelled text
-            are all there is.
-        output: folder of the run, or of the comparison.
+        data: a GLUE folder, a CSV, TSV, JSONL, Parquet, CoNLL or SQuAD file, a hub dataset, or 'messages'.
+        output: folder of the run.
         task: a task's name (see `emdistill tasks`); files of your own need none.
-        rows: learn from at most so many training rows, drawn once for all seeds; of raw text, so many pieces.
+        rows: learn from at most so many training rows, drawn once for all seeds.
         text: column of the text.
         text_pair: column of the second text of a pair.
         label: column of the label.
         dev: file of the development set; without it a stratified part of the data is held out.
-        kind: kind of task, such as classification or regression; found from the labels if not given.
+        kind: kind of task: classification, regression, multi-label, scores, tagging, span-answers or
+            span-answers-or-none; found from the data if not given.
         training: set one by one, --training.NAME VALUE: transformers' TrainingArguments, but for what a run decides by
             other options (seed, which checkpoint is kept), and gradient_norm_steps, flow_steps,
             early_stopping_patience, tokens_per_batch, compile_costs, teacher_bf16, skip_bad_batches.
@@ -98,6 +97,10 @@ class TeachingConfig(CommonConfig):
     """Who teaches whom.
 
     Args:
+        data: a GLUE folder, a CSV, TSV, JSONL, Parquet, CoNLL or SQuAD file, a hub dataset, or 'messages'; raw text
+            for task text; a YAML file of several tasks, for a student of them all; nothing where a teacher and
+            unlabelled text are all there is.
+        rows: learn from at most so many training rows, drawn once for all seeds; of raw text, so many pieces.
         teacher: folder or hub id of the fine-tuned teacher; several of one task, separated by commas, teach by the mean
             of their answers; or a file of its answers, with the columns of the text and logits, probabilities or a
             label (.jsonl, .csv, .tsv, .parquet); or none, for labels alone.
@@ -148,7 +151,7 @@ class RunConfig(TeachingConfig, LearningConfig):
 
     Args:
         method: a method's name (see `emdistill methods`), or path.py:function for your own; under a file of answers,
-            and for a bag, soft-targets if not given.
+            and for a bag, soft-targets if not given. `--method NAME --help` lists its settings.
         mapping: which layer learns from which: a mapping's name (see `emdistill mappings`), or a file of pairs.
         objective: the method's own settings.
     """
@@ -188,6 +191,7 @@ class CompareConfig(TeachingConfig):
     """Everything that decides a comparison.
 
     Args:
+        output: folder of the comparison.
         methods: entries, separated by commas: a method's name, METHOD@MAPPING, or a YAML file with method, mapping and
             objective.
         seeds: so many seeds (5: from 0 to 4), or these: 3,7,11.
@@ -209,6 +213,7 @@ class FinetuneConfig(LearningConfig):
     """Everything that decides the fine-tuning of a teacher.
 
     Args:
+        output: folder of the fine-tuned model.
         model: folder or hub id of a pretrained encoder.
     """
 

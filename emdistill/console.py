@@ -172,10 +172,10 @@ def spread(mean: float, deviation: float | None) -> str:
     return f"{mean:.3f}" + ("" if deviation is None else f" ± {deviation:.3f}")
 
 
-def gap(score: float, other: float) -> str:
-    """'2.1 points below': where a score stands beside another, both as fractions."""
-    points = 100 * (other - score)
-    return f"{abs(points):.1f} points {'below' if points >= 0 else 'above'}"
+def gap(score: float, other: float, error: float | None = None) -> str:
+    """'2.1 points below': where a score stands beside another, both as fractions; '2.1 ± 0.9 points' with an error."""
+    points, noise = 100 * (other - score), "" if error is None else f" ± {error:.1f}"
+    return f"{abs(points):.1f}{noise} points {'below' if points >= 0 else 'above'}"
 
 
 def counted(number: int, noun: str) -> str:

@@ -9,6 +9,7 @@ import argparse
 import inspect
 import math
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
 from enum import Enum
@@ -39,7 +40,8 @@ Target = Callable[..., Any]
 Config = TypeVar("Config")
 Places = Mapping[str, str]  # option -> where it stands: " in run.yaml", or "" for the command line
 
-QUIET_DEFAULTS: tuple[Any, ...] = (None, False, "", {}, argparse.SUPPRESS)
+QUIET_DEFAULTS: tuple[Any, ...] = (None, "", {}, argparse.SUPPRESS)
+HELP_WIDTH = 78  # characters; argparse breaks neither a usage that it is given nor the title of a group
 WRONG_VALUE = re.compile(r'Parser key "([^"]+)":.*?(?:Got|Given) value: (.*)', re.DOTALL)
 HOME = re.compile(r"(?:^|(?<=,))~(?=/)")  # of --option=~/x, of a list and of a file, where no shell reads it
 # What other trainers call options of the training.
@@ -53,7 +55,10 @@ class HelpFormatter(DefaultHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str:
         if action.required:
             return f"{action.help} (required)"
-        return f"{action.help} (default: %(default)s)" if action.default not in QUIET_DEFAULTS else str(action.help)
+        default = action.default
+        if default in QUIET_DEFAULTS or default is False:  # 0 is said, and equals False
+            return str(action.help)
+        return f"{action.help} (default: {_default_in_words(default).replace('%', '%%')})"
 
 
 class OptionParser(ArgumentParser):
@@ -248,8 +253,17 @@ def _help_text(parser: OptionParser, name: str, description: str | None) -> str:
         action.required = True
         words.append(_written(action) + (f" {action.dest.upper()}" if action.option_strings else ""))
         words += ["..."] if action.nargs == "+" else []
-    parser.usage, parser.description = " ".join([*words, "[options]"]), description
+    parser.usage = textwrap.fill(
+        " ".join([*words, "[options]"]), HELP_WIDTH - len("usage: "), subsequent_indent=" " * 9
+    )
+    parser.description = description
     return TOP_LEVEL_OPTION.sub(lambda option: option[0].replace("_", "-"), parser.format_help()).rstrip()
+
+
+def _default_in_words(default: Any) -> str:
+    if isinstance(default, dict):
+        return ", ".join(f"{name} {value}" for name, value in default.items())
+    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def _written(action: argparse.Action) -> str:
@@ -266,6 +280,8 @@ def _add_method(parser: ArgumentParser, method: str) -> None:
 
     function = load_method(method)
     parser.add_function_arguments(function, "objective", skip={*GIVEN_BY_THE_RUN, "mapping"})
+    if group := (parser.groups or {}).get("objective"):
+        group.title, group.description = f"settings of --method {method}", group.title
     own = {*inspect.signature(function).parameters}
     parser.add_class_arguments(SharedSettings, "objective", as_group=False, skip=own)
     recipe = recipe_of(RunConfig, method).items()

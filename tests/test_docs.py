@@ -320,3 +320,12 @@ def test_released_weight_in_this_normalisation() -> None:
         row = [weight, 2 * weight, 4 * weight, 3 * weight, 6 * weight]
         cells = [f"{value:.3f}".rstrip("0").lstrip("0") for value in row]
         assert f"| {cells[0]} | {cells[1]} | {cells[2]} | {cells[3]}, {cells[4]} |" in page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_that_begins_with_a_list_of_its_sections_lists_them_all(page: Path) -> None:
+    text = read(page)
+    listed = re.findall(r"^- \[[^\]]+\]\(#([^)]+)\)$", text.partition("\n## ")[0], flags=re.MULTILINE)
+    headings = re.findall(r"^## (.+)$", text, flags=re.MULTILINE)
+    anchors = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+    assert not listed or set(anchors) <= set(listed)

@@ -63,7 +63,7 @@ class PlannedRun:
 def command(config: CompareConfig) -> str:
     """Distil by several methods at equal budget, over several seeds, and say what the difference is."""
     compare(config)
-    return f"{config.output}: report.html is the comparison, comparison.json its numbers"
+    return f"{config.output}: report.html is the page, comparison.json has its numbers"
 
 
 def compare(config: CompareConfig | None = None, **options: Any) -> Comparison:
@@ -306,4 +306,3 @@ def _report(folder: Path, comparison: Comparison | None, command: str) -> None:
     conclude(tables, comparison_notes(comparison))
     if beside:
         conclude([baselines_table(beside).without_empty_columns()], baseline_notes(beside), verdict(beside))
-    say(f"the page: {folder / 'report.html'}")

@@ -38,7 +38,7 @@ from emdistill.training.run_stages import seed_everything
 
 def command(config: RunConfig) -> str:
     """Distil a fine-tuned teacher into a student."""
-    return f"{distill(config).folder}: student/ is the model, run.json the record"
+    return f"{distill(config).folder}: student/ is the model, report.html the page, run.json the record"
 
 
 def distill(

@@ -48,7 +48,7 @@ def finetune(config: FinetuneConfig | None = None, *, examples: TaskData | None 
             return folder
         for note in data.notes:
             say(f"note: {note}")
-        say(f"{task.name}: {record.rows['train']} rows to learn from; {record.selection}")
+        say(f"{task.name}: {record.rows['train']:,} rows to learn from; {record.selection}")
         if cut := record.texts_cut_at_max_length:
             say(note_cut(cut, record.texts, config.max_length, longest_text(lesson.student)))
         prove(lesson)

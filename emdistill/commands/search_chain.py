@@ -95,14 +95,14 @@ def search_chain(
         judged: candidates of a bin that are judged at the end of a round.
         survivors: candidates that a bin keeps.
         batch_size: rows per step.
-        learning_rate: of AdamW, falling to 0.
+        learning_rate: of AdamW at first; it falls to 0.
         max_length: tokens per sentence or pair at most.
         runtime: what latencies are measured in: pytorch, or onnx, which exports two models per operator.
         length: tokens of the text that is timed.
-        threads: that answer it.
+        threads: CPU threads that answer that text.
         method: distil every student that is found by this method, and score it.
         training: settings of these distillations, over the method's recipe.
-        seed: of fresh weights, order and draws.
+        seed: seed of fresh weights, order and draws.
         overwrite: replace a search that stands in the output folder.
     """
     options = dict(locals())

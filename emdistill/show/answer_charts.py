@@ -44,7 +44,7 @@ def confidence_bars(models: Mapping[str, Bins], y: str = "rows") -> Figure:
     return figure(data, HEIGHT, x="probability", y=y, xaxis=PROBABILITY, barmode="group", bargap=0.2)
 
 
-def confusion_heatmap(names: Sequence[str], counts: NDArray[np.int64]) -> Figure:
+def confusion_heatmap(names: Sequence[str], counts: NDArray[np.int64], of: str = "rows") -> Figure:
     """Given answers (columns) by gold label (rows), as shares of each row; the counts are for the pointer."""
     labels = [plain(name, 24) for name in names]
     texts = [
@@ -62,7 +62,7 @@ def confusion_heatmap(names: Sequence[str], counts: NDArray[np.int64]) -> Figure
         showscale=False,
         texttemplate="%{z:.2f}" if len(names) <= 8 else "",
         hovertemplate="gold %{customdata[1]}<br>answer %{customdata[2]}<br>"
-        "%{customdata[0]} rows, %{z:.3f} of the row<extra></extra>",
+        f"%{{customdata[0]}} {of}, %{{z:.3f}} of the gold label's<extra></extra>",
     )
 
 

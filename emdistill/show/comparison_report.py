@@ -45,7 +45,7 @@ def write_comparison(
     ]
     caption = (
         f"A dot per seed: its score minus that of {comparison.baseline} with the same seed. Below, their mean and its "
-        "95 % interval; an interval that holds 0 shows no difference."
+        "95 % interval. Right of 0 is better; an interval that holds 0 shows no difference."
     )
     x = f"{comparison.metric}, difference to {comparison.baseline}"
     verdicts = Verdict(_findings(comparison)), Verdict(judgement and f"{judgement[0].upper()}{judgement[1:]}.")
@@ -62,10 +62,12 @@ def write_comparison(
 
 
 def _findings(comparison: Comparison) -> str:
-    """'Better than soft-targets: a, b. No difference shown: c.'"""
+    """'Better than soft-targets: a, b. No difference to soft-targets shown: c.'"""
     headings = {finding: f"{finding.capitalize()} than {comparison.baseline}" for finding in ("better", "worse")}
     sentences = []
-    for finding, heading in (headings | {"no difference shown": "No difference shown"}).items():
+    for finding, heading in (
+        headings | {"no difference shown": f"No difference to {comparison.baseline} shown"}
+    ).items():
         names = [entry.name for entry, _ in comparison.compared if entry.finding == finding]
         sentences += [f"{heading}: {', '.join(names)}."] if names else []
     return " ".join(sentences)

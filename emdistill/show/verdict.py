@@ -38,14 +38,14 @@ def _against(record: BaselineRecord, name: str) -> str:
     """The student against one baseline, which is no slower."""
     rival, title = record.baselines[name], TITLES.get(name, name)
     lead, error, shown = rival.lead or 0.0, rival.lead_error, _shown(rival)
-    speed = _times(1 / _slowness(record, name))
+    faster = _times(1 / _slowness(record, name))  # the baseline
     if shown < 0:
-        return f"take {title}: it is {-lead:.1f} points better" + (f" and {speed} faster" if speed else "")
+        return f"take {title}: it is {-lead:.1f} points better" + (f" and {faster} faster" if faster else "")
     if shown > 0:
         return f"the {record.student_name} is {lead:.1f} points better than {title}"
     noise = "" if error is None else f" ± {error:.1f}"
-    aside = f", which is {speed} faster," if speed else ""
-    return f"the {record.student_name} is level with {title}{aside} within the noise ({lead:+.1f}{noise} points)"
+    aside = f", {faster} slower than it" if faster else ""
+    return f"the {record.student_name} is level with {title} within the noise ({lead:+.1f}{noise} points){aside}"
 
 
 def _shown(row: ModelRow) -> float:

@@ -219,7 +219,7 @@ def test_help_names_every_verb_on_one_screen(capsys) -> None:
     lines = capsys.readouterr().out.splitlines()
     lines = lines[: len(lines) // 3]
     assert len(lines) <= 28
-    assert all(len(line) <= 80 for line in lines[1:])
+    assert all(len(line) <= 80 for line in lines)
     for verb, command in COMMANDS.items():
         assert any(line.split(maxsplit=1) == [verb, command.summary] for line in lines)
     assert main(["distil"]) == 2
@@ -227,15 +227,33 @@ def test_help_names_every_verb_on_one_screen(capsys) -> None:
 
 
 @pytest.mark.parametrize("verb", COMMANDS)
-def test_help_of_a_verb_explains_every_option(verb: str, capsys) -> None:
+def test_help_of_a_verb_explains_every_option(verb: str, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert main([verb, "--help"]) == 0
     out = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in out.splitlines())
     assert out.startswith(f"usage: emdistill {verb}")
     parser = option_parser(target_of(load(verb)))
     assert all(action.help for action in parser._actions)
     if verb not in LISTS:
         assert "--print-config" in out
         assert not re.search(r"--[a-z]+_[a-z]", out)  # those of sections have a dot
+
+
+def test_help_says_whose_the_settings_are_and_every_default_but_false(capsys) -> None:
+    assert main(["distill", "--method", "bert-emd", "--help"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "settings of --method bert-emd:" in out
+    assert "(default: 0.0)" in out
+    assert "(default: true)" in out
+    assert "(default: false)" not in out
+    assert "(default: num_train_epochs " in out
+
+
+@pytest.mark.parametrize("verb", ["finetune", "evaluate"])
+def test_help_of_what_takes_one_task_promises_no_others(verb: str, capsys) -> None:
+    assert main([verb, "--help"]) == 0
+    assert "several tasks, for a student" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("verb", LISTS)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from pages import Page, of_kind
 from run_folders import add_flows, add_gate, add_predictions, read_record, write_record, write_run_folder
 
 from emdistill.errors import DataError, OutputError
+from emdistill.runs.baseline_record import BaselineRecord, ModelRow, write_baselines
 from emdistill.runs.flows import FlowRecord
+from emdistill.runs.gate_record import Machine
 from emdistill.show import sections
 from emdistill.show.page import PLOTLY, Row, Slider
 from emdistill.show.run_report import write_run_report
@@ -292,3 +295,34 @@ def test_folders_that_are_no_distillation_and_broken_records_are_refused(run: Pa
     write_record(run, record)
     with names(OutputError, run, "emdistill distill"):
         write_run_report(run)
+
+
+def test_labels_alone_are_found_where_the_page_says(tmp_path: Path) -> None:
+    run = write_run_folder(tmp_path / "run")
+    own = write_run_folder(run / "baselines" / "labels", method="hard-labels")
+    assert any("baselines/labels" in text for text in Page(write_run_report(run)).texts["p"])
+    shutil.rmtree(own)
+    write_run_folder(tmp_path / "other", method="hard-labels")
+    assert any("../other" in text for text in Page(write_run_report(run)).texts["p"])
+
+
+def test_a_run_too_short_for_a_logged_loss_still_shows_its_scores(tmp_path: Path) -> None:
+    run = write_run_folder(tmp_path / "run")
+    record = read_record(run)
+    record["log"] = [{"stage": "joint", "log": [{"eval_accuracy": 0.8, "epoch": 1.0, "step": 10}]}]
+    write_record(run, record)
+    page = Page(write_run_report(run))
+    assert any("Score while training" in text for text in page.texts["h3"])
+    assert any("higher is better" in text.lower() for text in page.texts["figcaption"])
+
+
+def test_the_gap_to_the_teacher_has_its_error_where_it_is_known(tmp_path: Path) -> None:
+    run = write_run_folder(tmp_path / "run")
+    teacher = ModelRow(scores={"accuracy": 0.9}, lead=-10.0, lead_error=2.5)
+    machine = Machine("a processor", 2, 1)
+    student = ModelRow(scores={"accuracy": 0.8})
+    measured = BaselineRecord(
+        metric="accuracy", dev_rows=40, machine=machine, teacher=teacher, student=student, baselines={}
+    )
+    write_baselines(run, measured)
+    assert any("10.0 ± 2.5 points below" in text for text in Page(write_run_report(run)).texts["p"])

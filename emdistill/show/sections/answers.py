@@ -71,12 +71,13 @@ def classes(predictions: Predictions, labels: Sequence[str]) -> Parts:
         for name, values in logits.items()
     }
     places, names = _frequent(gold, labels)
+    of = "rows" if predictions.words is None else "words"
     matrices = []
     for name, answer in chosen.items():
         counts = confusion_matrix(places[gold], places[answer], labels=range(len(names)))
-        figure = answer_charts.confusion_heatmap(names, counts)
-        matrices.append(Chart(f"Confusion: {name}", figure, "Shares of each gold label's rows."))
-    binned, of = "Answers are binned by their probability", "rows" if predictions.words is None else "words"
+        figure = answer_charts.confusion_heatmap(names, counts, of)
+        matrices.append(Chart(f"Confusion: {name}", figure, f"Shares of each gold label's {of}."))
+    binned = "Answers are binned by their probability"
     cut = f"The {MOST_CLASSES - 1} most frequent of {len(labels)} classes; the rest together."
     return [
         None if predictions.words is None else entity_table(predictions, labels),

@@ -129,7 +129,7 @@ def _section(
     ]
     headings = [first, "gold", "teacher", "student", "disagreement", "row of dev"]
     table = Table(headings, lines, words=range(len(headings))) if lines else None
-    return Section(HEADING, [Text(f"{sentence} Disagreement: {measure}."), table])
+    return Section(HEADING, [Text(f"{sentence} Disagreement: {measure}." if lines else sentence), table])
 
 
 def _sentences(predictions: Predictions, row: int) -> str:

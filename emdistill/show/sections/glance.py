@@ -1,5 +1,6 @@
 """What each model scores and costs, and the verdict of the gate."""
 
+import os
 import shlex
 
 from emdistill.config import as_option
@@ -63,7 +64,9 @@ def _result(run: Distillation) -> str:
         return f"The student agrees with its teacher: {score:.3f} in {metric}."
     if score is None or other is None:
         return ""
-    beside = "as the teacher does" if abs(other - score) < 0.0005 else f"{gap(score, other)} the teacher's {other:.3f}"
+    error = run.baselines.teacher.lead_error if run.baselines else None
+    is_same = abs(other - score) < 0.0005
+    beside = "as the teacher does" if is_same else f"{gap(score, other, error)} the teacher's {other:.3f}"
     size = run.student.parameters
     share = f"{size / max(1, run.teacher.parameters):.0%} of its" if run.teacher else f"{size:,}"
     return f"The student scores {score:.3f} in {metric}, {beside}, with {share} parameters."
@@ -82,7 +85,8 @@ def _further(run: Distillation, gate: GateRecord | None, labels_only: Distillati
         return [Small(f"The loss and its terms on {run.record.rows.get('held out', 0):,} pieces not learned from.")]
     hints = []
     if labels_only:
-        hints.append(f"Labels alone: the run {labels_only.folder.name} beside this one.")
+        place = os.path.relpath(labels_only.folder, run.folder.resolve())
+        hints.append(f"Labels alone: the run in `{place}`, as seen from this one's folder.")
     elif run.options.method != LABELS_ONLY:
         hints.append(
             "No student of the labels alone stands beside this run. The same command with `--method hard-labels`, "

@@ -24,20 +24,24 @@ def loss(run: Distillation) -> Section | None:
         entries += [(stages[stage.stage] + step, entry) for step, entry in stage.steps]
     terms, total = _series(entries, "terms/"), _series(entries, "loss", name="loss")
     series = total if len(terms) == 1 else total | terms
-    if not series:
-        return None
-    marks = list(stages.items())
-    main = Chart("", lines(series, x="step", y="loss", stages=marks, scale="log"))
-    charts = []
+    marks, charts = list(stages.items()), []
     if norms := _series(entries, "grad_norm", name="all terms together") | _series(entries, "gradient_norms/"):
-        charts.append(Chart("Gradient norms", lines(norms, x="step", y="norm", stages=marks)))
+        pull = "How hard each term pulls: the norm of its gradient, with its weight."
+        charts.append(Chart("Gradient norms", lines(norms, x="step", y="norm", stages=marks), pull))
     metric = run.task.metric if run.task else "loss"
     if scores := _series(entries, f"eval_{metric}", name=words(metric)):
         figure = lines(scores, x="step", y=words(metric), stages=marks, scale="free")
-        charts.append(Chart("Score while training", figure))
+        better = "Higher" if run.task else "Lower"
+        charts.append(Chart("Score while training", figure, f"{better} is better; {record.selection}."))
+    if not series and not charts:
+        return None
     equations = [f"{stage}: {equation}" for stage, equation in record.objective.items()]
-    weighted = "Each term with its weight: together they are the loss. A point is the mean since the one before."
-    return Section("Loss", [Notes(equations), Small(weighted) if len(terms) > 1 else None, main, Row(charts)])
+    if not series:  # short of the first of --training.logging_steps
+        return Section("Training", [Notes(equations), Row(charts)])
+    main = Chart("", lines(series, x="step", y="loss", stages=marks, scale="log"))
+    meaning = "Lower is better. A point is the mean since the one before."
+    meaning += " Each term has its weight: together they are the loss." if len(terms) > 1 else ""
+    return Section("Loss", [Notes(equations), Small(meaning), main, Row(charts)])
 
 
 def _series(entries: Entries, prefix: str, *, name: str = "") -> Series:
