@@ -65,7 +65,7 @@ class TaggedWords:
         with path.open("w", encoding="utf-8", newline="") as file:
             for number, line in enumerate(text_lines(self.path), start=1):
                 content = line.rstrip("\r\n")
-                file.write(f"{beside(content, tags.get(number))}\n")
+                file.write(beside(content, tags.get(number)) + (line[len(content) :] or "\n"))
 
 
 def read_words(path: Path, text: str | None = None) -> TaggedWords:
