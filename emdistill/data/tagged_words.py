@@ -130,6 +130,12 @@ def texts_and_words(
     return {"text": [*texts]}, {"words": [*words]}
 
 
+def words_as_text(cell: Any, source: Path) -> Any:
+    """The words of a cell that lists them, with blanks between; any other cell as it is."""
+    words = given_words(cell, source)
+    return joined(words)[0] if isinstance(words, list) else words
+
+
 def is_conllu(path: Path) -> bool:
     """By its name."""
     return plain_path(path).suffix.lower() == CONLLU_SUFFIX
