@@ -4,9 +4,13 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from datasets import Dataset
+
 from emdistill.data.labels import as_the_model_counts
-from emdistill.errors import ModelError, tell
+from emdistill.errors import ModelError, listing, tell
 from emdistill.ship.classifier import head_of_task, open_classifier
+from emdistill.tasks.task import Task
 from emdistill.training.evaluate import score_sets
 
 
@@ -58,9 +62,19 @@ def evaluate_model(
         for name, examples in task_data.evaluation.items()
     }
     for examples in task_data.evaluation.values():
-        if classifier.kind.link == "identity" and (examples["label"][:] == examples["label"][:1] * len(examples)):
-            tell(f"note: all scores of {data} are the same, with which nothing correlates: 0 stands for no number")
+        if classifier.kind.link == "identity" and (same := _columns_of_one_score(task_data.task, examples)):
+            which = f" ({listing(same)})" if any(same) else ""
+            tell(
+                f"note: all scores of {data}{which} are the same, with which nothing correlates: 0 stands for no number"
+            )
     return score_sets(task_data.task, logits, task_data.evaluation)
+
+
+def _columns_of_one_score(task: Task, examples: Dataset) -> list[str]:
+    """The names of the scores that are the same in all rows that have them; '' of a single score."""
+    gold = task.gold(examples)
+    columns = zip(task.labels or [""], gold.reshape(len(gold), -1).T, strict=True)
+    return [name for name, scores in columns if len(np.unique(scores[~np.isnan(scores)])) == 1]
 
 
 @wraps(evaluate_model)

@@ -177,7 +177,8 @@ def text_problem(row: Row, column: str) -> str:
     if text is None or (isinstance(text, str) and not text.strip()):
         return f"column {column!r} is empty" if column in row.cells else f"column {column!r} is absent"
     if not isinstance(text, str):
-        return f"column {column!r} holds {shown(text)}, which is no text"
+        mend = "; words that have tags are --kind tagging" if isinstance(text, list) else ""
+        return f"column {column!r} holds {shown(text)}, which is no text{mend}"
     return f"column {column!r} {HALF_PAIR}" if has_half_pair(text) else ""
 
 

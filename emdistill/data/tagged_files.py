@@ -18,7 +18,7 @@ from emdistill.data.files import HALF_PAIR, Columns, has_half_pair, look_at_firs
 from emdistill.data.rows import BadRows, Row, check_file, read_rows, text_lines, tsv_cells
 from emdistill.errors import DataError, listing, nearest, shown
 from emdistill.tasks.kind import BadLabel
-from emdistill.tasks.tags import Entity, bio, find_scheme, without_beginning
+from emdistill.tasks.tags import OUTSIDE, Entity, bio, find_scheme, without_beginning
 from emdistill.tasks.words import cut_words
 from emdistill.values import parse_list
 
@@ -122,7 +122,12 @@ def notes_on_tags(examples: TaggedExamples) -> tuple[str, ...]:
         if all(tag.isdigit() for tag in different):
             return ("the tags are numbers without names, so no entities are read from them; write them as names",)
         begins = [tag for tag in different if tag.startswith("B-")]
-        others = [tag for tag in different if find_scheme([*begins, tag]) is None]
+        others = [tag for tag in different if tag != OUTSIDE and find_scheme([*begins, tag]) is None]
+        if others and not begins and OUTSIDE in different:
+            return (
+                f"{listing(others)} beside {OUTSIDE}: taken for plain classes, so no entities are read; if they name "
+                f"entities, write B-{others[0]} and I-{others[0]}",
+            )
         if not begins or not others:
             return ()
         return (f"{listing(others)} fit no scheme of {begins[0]}: the tags are plain classes, no entities are read",)
@@ -356,10 +361,13 @@ def _of_text(line: int, text: object, cells: object) -> Sentence:
 
 
 def _span(cell: Any, text: str) -> tuple[int, int, str]:
-    """An entity as written: [start, end, label], or an object with these keys or doccano's (start_offset)."""
+    """An entity as written: [start, end, label], or an object: start and end, or start_offset …, and label, or type."""
     parts = cell
     if isinstance(cell, dict):
-        parts = [*(cell.get(key, cell.get(f"{key}_offset")) for key in ("start", "end")), cell.get("label")]
+        parts = [
+            *(cell.get(key, cell.get(f"{key}_offset")) for key in ("start", "end")),
+            cell.get("label", cell.get("type")),
+        ]
     if not isinstance(parts, list) or len(parts) != 3 or not isinstance(parts[2], str) or not parts[2].strip():
         raise BadLabel(f"{shown(cell)} is no entity; write [start, end, label]")
     start, end, label = parts

@@ -65,7 +65,7 @@ class TaggedWords:
         with path.open("w", encoding="utf-8", newline="") as file:
             for number, line in enumerate(text_lines(self.path), start=1):
                 content = line.rstrip("\r\n")
-                file.write(f"{beside(content, tags.get(number))}\n")
+                file.write(beside(content, tags.get(number)) + (line[len(content) :] or "\n"))
 
 
 def read_words(path: Path, text: str | None = None) -> TaggedWords:
@@ -128,6 +128,12 @@ def texts_and_words(
     pairs = [joined(words) if isinstance(words, list) else (words, cut(words, rule)) for words in read]
     texts, words = zip(*pairs, strict=True)
     return {"text": [*texts]}, {"words": [*words]}
+
+
+def words_as_text(cell: Any, source: Path) -> Any:
+    """The words of a cell that lists them, with blanks between; any other cell as it is."""
+    words = given_words(cell, source)
+    return joined(words)[0] if isinstance(words, list) else words
 
 
 def is_conllu(path: Path) -> bool:

@@ -167,6 +167,9 @@ class _Collected:
     empty: int = 0
 
     def add(self, key: bytes, logits: Vector) -> None:
+        """Raises BadLabel for numbers that are infinite in float32."""
+        if np.abs(logits).max() > np.finfo(np.float32).max:
+            raise BadLabel(f"the answer {logits.tolist()} holds a number beyond 3e38, which is infinite for a model")
         place = self.places.setdefault(key, len(self.logits))
         self.repeats[place] += 1
         if place == len(self.logits):

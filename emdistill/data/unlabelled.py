@@ -11,7 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,13 @@ from datasets import Dataset, Features
 from numpy.typing import NDArray
 
 from emdistill.data.arrow_files import ROWS_AT_ONCE, trusted_counts, write_rows
+from emdistill.data.compressed import plain_path
 from emdistill.data.files import Columns, is_hub_name, load_hub, look_at_first, require_columns, text_problem, text_rows
 from emdistill.data.glue import GLUE
 from emdistill.data.rows import BadRows, Row, check_file
+from emdistill.data.tagged_files import SUFFIXES as WORDS_SUFFIXES
+from emdistill.data.tagged_files import TOKEN_COLUMNS
+from emdistill.data.tagged_words import TOKENS, read_words, words_as_text, words_problem
 from emdistill.data.teacher_answers import TeacherAnswers
 from emdistill.errors import ConfigError, DataError
 from emdistill.files import one_at_a_time, sha256
@@ -45,6 +49,7 @@ class UnlabelledText:
 
     names    files (of rows or .txt, perhaps compressed) or hub datasets
     columns  of the texts: the first of these that a source has
+    words    whether a cell may list the words of a text, and a file have one per line, as those of a tagger
     rows     the number of texts that are kept, after which reading stops
     answers  of a teacher that is a file: what it has not answered is left out
     """
@@ -54,6 +59,7 @@ class UnlabelledText:
     folder: Path
     rows: int | None = None
     answers: TeacherAnswers | None = None
+    words: bool = False
 
     def digests(self) -> dict[str, str]:
         """What was read, by name -> a hash of its content. Raises DataError where it is not there."""
@@ -75,7 +81,9 @@ def unlabelled_text(
         raise ConfigError("--unlabelled names no file")
     choices = [Columns(task.text, task.text_pair), *([GLUE[task.name].columns] if task.name in GLUE else [])]
     choices += [given] if len(given.texts) == len(choices[0].texts) else []
-    text = UnlabelledText(named, tuple(choices), folder, rows, answers)
+    words = "words" in task.kind.columns and task.text_pair is None
+    choices += [Columns(name) for name in TOKEN_COLUMNS if words]
+    text = UnlabelledText(named, tuple(choices), folder, rows, answers, words)
     text.digests()
     return text
 
@@ -169,7 +177,7 @@ class Seen:
 def kept_texts(text: UnlabelledText, scored: Seen, labelled: Seen, counts: Counter[str]) -> Iterator[list[Texts]]:
     """The texts that stay, chunk by chunk; adds to `counts`. Raises DataError for rows that cannot be used."""
     repeated = Seen()
-    for chunk in chain.from_iterable(_chunks(name, text.columns) for name in text.names):
+    for chunk in chain.from_iterable(_chunks(name, text) for name in text.names):
         hashes = text_hashes(chunk)
         answered = np.ones(len(chunk), dtype=bool) if text.answers is None else _answers(chunk, text.answers)[1]
         first = np.zeros(len(chunk), dtype=bool)
@@ -191,25 +199,31 @@ def kept_texts(text: UnlabelledText, scored: Seen, labelled: Seen, counts: Count
             return
 
 
-def _chunks(name: str, choices: Sequence[Columns]) -> Iterator[list[Texts]]:
+def _chunks(name: str, text: UnlabelledText) -> Iterator[list[Texts]]:
     """The checked texts of a source; raises DataError with the lines of rows that cannot be used."""
-    bad = BadRows(name)
-    first, rows = look_at_first(_source_rows(name, choices[0], bad), bad)
+    bad, choices, source = BadRows(name), text.columns, Path(name)
+    first, rows = look_at_first(_source_rows(name, text, bad), bad)
+    problem_of: Callable[[Row, str], str] = partial(words_problem, source=source) if text.words else text_problem
+    read: Callable[[Any], str] = partial(words_as_text, source=source) if text.words else str
     columns = next((choice for choice in choices if first.cells.keys() >= {*choice.texts}), choices[0])
     require_columns(first, columns.texts, name)
     while chunk := list(islice(rows, ROWS_AT_ONCE)):
         for row in chunk:
-            if problems := [problem for column in columns.texts if (problem := text_problem(row, column))]:
+            if problems := [problem for column in columns.texts if (problem := problem_of(row, column))]:
                 bad.add(row.line, "; ".join(problems))
         bad.check()
-        yield [tuple(row.cells[column] for column in columns.texts) for row in chunk]
+        yield [tuple(read(row.cells[column]) for column in columns.texts) for row in chunk]
     bad.check()
 
 
-def _source_rows(name: str, columns: Columns, bad: BadRows) -> Iterator[Row]:
+def _source_rows(name: str, text: UnlabelledText, bad: BadRows) -> Iterator[Row]:
+    path, columns = Path(name), text.columns[0]
     if is_hub_name(name):
         return (Row(line, cells) for line, cells in enumerate(_hub_split(name), start=1))
-    return text_rows(Path(name), columns, bad)
+    if text.words and plain_path(path).suffix.lower() in WORDS_SUFFIXES:
+        words = read_words(path, columns.text if columns.text.isdecimal() else None)
+        return (Row(row.line, {columns.text: row.cells[TOKENS]}) for row in words.rows)
+    return text_rows(path, columns, bad)
 
 
 def _hub_split(name: str) -> Dataset:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from emdistill.models.teacher import Teacher, TeacherSource
-from emdistill.states import EncoderShape, EncoderStates, Link, precise
+from emdistill.states import EncoderShape, EncoderStates, Link, answers_per_feature, precise
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,10 @@ class TeacherEnsemble:
         states = first.source(inputs, needs, layers)
         logits = [states.logits, *(member.in_order(member.source(inputs).logits) for member in others)]
         weights = [member.weight for member in self.members]
-        return replace(states, logits=mean_answers(logits, weights, self.link))
+        # Of positions each row is a choice of its own.
+        counts = answers_per_feature(inputs) if self.link == "positions" else [len(states.logits)]
+        rows = zip(*(each.split(counts) for each in logits), strict=True)  # type: ignore[no-untyped-call]
+        return replace(states, logits=torch.cat([mean_answers(row, weights, self.link) for row in rows]))
 
 
 def mean_answers(logits: Sequence[Tensor], weights: Sequence[float], link: Link) -> Tensor:
@@ -68,6 +71,7 @@ def mean_answers(logits: Sequence[Tensor], weights: Sequence[float], link: Link)
     softmax   log Σ_k w_k softmax(z_k): their softmax is the mean of the probabilities
     sigmoid   log p − log(1 − p), p = Σ_k w_k sigmoid(z_k)
     identity  Σ_k w_k z_k
+    positions as softmax, over the answers A of one row, for each column of the logits
     Source: Hinton et al., 2015, section 3, of an ensemble by the arithmetic mean of its members' predictions.
     """
     shares = [weight / sum(weights) for weight in weights]
@@ -79,8 +83,8 @@ def mean_answers(logits: Sequence[Tensor], weights: Sequence[float], link: Link)
         weighted = [each + math.log(share) for share, each in zip(shares, logs, strict=True)]
         return torch.stack(weighted).logsumexp(dim=0)
 
-    if link == "softmax":
-        return log_mean([each.log_softmax(dim=-1) for each in exact])
+    if link in ("softmax", "positions"):
+        return log_mean([each.log_softmax(dim=-1 if link == "softmax" else 0) for each in exact])
     sides = ([functional.logsigmoid(sign * each) for each in exact] for sign in (1, -1))
     yes, no = (log_mean(logs) for logs in sides)
     return yes - no

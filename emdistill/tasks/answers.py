@@ -4,7 +4,7 @@ Rows with one answer each have logits [rows, C]. Where rows have any number of a
 an array [rows] of arrays, so that rows are chosen as usual; `flat` gives all answers, [A, C], one below the other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,13 @@ def ragged(rows: Sequence[Any]) -> NDArray[np.object_]:
 def flat(rows: NDArray[Any]) -> NDArray[Any]:
     """All answers of all rows: [A, …] of ragged ones; others as they are."""
     return np.concatenate(list(rows)) if rows.dtype == object else rows
+
+
+def each_row(function: Callable[..., Any], *logits: NDArray[Any]) -> NDArray[Any]:
+    """function(logits [A, C], …) of each row where they are ragged, else of all rows [n, C] at once."""
+    if logits[0].dtype == object:
+        return ragged([function(*rows) for rows in zip(*logits, strict=True)])
+    return np.asarray(function(*logits))
 
 
 def check_finite(logits: NDArray[Any], lines: Sequence[int] = ()) -> None:

@@ -4,6 +4,7 @@ A list names the row's labels, or, where all lists have one length and hold noth
 An empty list says that a row has no label; null within a list says nothing, and is refused.
 """
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeGuard
@@ -58,7 +59,7 @@ def _mean_over_labels(measure: Callable[..., Any], logits: Logits, labels: NDArr
     return float(np.mean(values)) if values else 0.0
 
 
-NONE = "[]"  # of the labels, as a text that is read back
+SEPARATORS = "|;,"  # of the labels in a text; the first that is met
 
 
 class MultiLabel(TaskKind):
@@ -159,7 +160,7 @@ class MultiLabel(TaskKind):
         columns = self.answer_columns(names)
         return [
             {
-                columns[0]: "|".join(self.written(row, names)) or NONE,
+                columns[0]: _as_text(self.written(row, names)),
                 **{column: round(float(chance), 6) for column, chance in zip(columns[1:], row, strict=True)},
             }
             for row in chances
@@ -171,9 +172,15 @@ class MultiLabel(TaskKind):
         return f"labelled by the teacher: {shares}; {(answers == own).mean():.1%} as the row they were made from"
 
 
+def _as_text(labels: Sequence[str]) -> str:
+    """Labels as a text that is read back: in JSON where there is none, or a name holds what would separate it."""
+    is_plain = labels and not any(mark in name for name in labels for mark in SEPARATORS)
+    return SEPARATORS[0].join(labels) if is_plain else json.dumps(labels, ensure_ascii=False)
+
+
 def _separator(cells: Sequence[Cell]) -> str:
-    used = (mark for mark in "|;" if any(isinstance(cell, str) and mark in cell for cell in cells))
-    return next(used, ",")
+    used = (mark for mark in SEPARATORS if any(isinstance(cell, str) and mark in cell for cell in cells))
+    return next(used, SEPARATORS[-1])
 
 
 def _parts(cell: Cell, separator: str) -> Sequence[Cell]:

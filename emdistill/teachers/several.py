@@ -19,6 +19,7 @@ from emdistill.models.teacher import Teacher, TeacherSource
 from emdistill.models.teacher_ensemble import Member, TeacherEnsemble, mean_answers
 from emdistill.runs.describe import describe_model
 from emdistill.runs.record import MemberRecord, ModelRecord
+from emdistill.tasks.answers import each_row
 from emdistill.tasks.kind import name_finder
 from emdistill.teachers.opened import Logits, TeacherModel, cache_folder
 from emdistill.training.evaluate import Reading, predict_sets
@@ -87,21 +88,20 @@ class TeacherModels(TeacherModel):
 
     def logits(self, evaluation: Mapping[str, Dataset], **reading: Unpack[Reading]) -> Logits:
         """The mean of all answers; each teacher's own stay in `logits_of_each`."""
-        members = self.source.members
+        members, names = self.source.members, self.unique_names()
         self.logits_of_each = {
             name: {
-                part: member.in_order(torch.from_numpy(logits)).numpy()
+                part: each_row(lambda own, order=member.order: own[:, order], logits)
                 for part, logits in predict_sets(model.model, self.tokenizer, evaluation, **reading).items()
             }
-            for name, model, member in zip(self.unique_names(), self.models, members, strict=True)
+            for name, model, member in zip(names, self.models, members, strict=True)
         }
-        weights = [member.weight for member in members]
 
-        def together(part: str) -> np.ndarray:
-            answers = [torch.from_numpy(sets[part]) for sets in self.logits_of_each.values()]
-            return mean_answers(answers, weights, self.source.link).numpy()
+        def mean(*answers: np.ndarray) -> np.ndarray:
+            weights = [member.weight for member in members]
+            return mean_answers([*map(torch.from_numpy, answers)], weights, self.source.link).numpy()
 
-        return {part: together(part) for part in evaluation}
+        return {part: each_row(mean, *(self.logits_of_each[name][part] for name in names)) for part in evaluation}
 
     def stage_sources(self, lesson: Lesson) -> list[TeacherSource | None]:
         for model in self.models:

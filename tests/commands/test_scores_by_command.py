@@ -10,6 +10,7 @@ from run_folders import read_record
 from transformers import pipeline
 
 from emdistill.cli import main
+from emdistill.commands.evaluate import evaluate_model
 from emdistill.models import load_classifier
 from emdistill.models.encoder import load_tasks
 from emdistill.runs.answers import PREDICTIONS, read_predictions
@@ -55,6 +56,17 @@ def test_the_teachers_answers_in_a_file_teach_the_same_scores(place: Any, folder
     of_file, of_model = (read_predictions(tmp_path / run / PREDICTIONS)["dev"] for run in ("run", "same"))
     assert of_file.teacher == pytest.approx(of_model.teacher, abs=1e-5)
     assert of_file.student == pytest.approx(of_model.student, abs=1e-3)
+
+
+def test_a_score_that_never_changes_is_named_for_nothing_correlates_with_it(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "same.csv"
+    for scores, named in ((("1,2", "3,2", "2,"), ["arousal"]), (("1,", "1,"), ["valence"]), (("1,2", "3,4"), [])):
+        file.write_text("text,valence,arousal\n" + "".join(f"a book,{cells}\n" for cells in scores))
+        evaluate_model(str(folder / "teacher"), str(file))
+        said = capsys.readouterr().err
+        assert [name for name in ("valence", "arousal") if name in said] == named
 
 
 def test_text_alone_is_answered_with_every_score_and_the_card_reads_them(

@@ -11,12 +11,18 @@ import torch
 from messages import unnamed
 from run_folders import read_record
 from safetensors.torch import load_file
+from scipy.special import softmax
 
 from emdistill.cli import main
+from emdistill.config import RunConfig
 from emdistill.models import fingerprint, load_classifier
 from emdistill.runs.answers import PREDICTIONS, read_predictions
+from emdistill.runs.reading import remember_reading
 from emdistill.runs.record import read_run
 from emdistill.ship.subject import read_subject
+from emdistill.tasks import KINDS
+from emdistill.tasks.task import Task
+from emdistill.teachers.several import TeacherModels
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +112,31 @@ def test_a_students_baselines_and_a_comparison_under_several(place: Any, second:
     assert main(words) == 0
     both = ["compare", *place.distill(teachers, f"--output={tmp_path / 'all'}", "--seeds=1")[1:]]
     assert main([*both, "--methods=soft-targets,hard-labels", "--student=2"]) == 0
+
+
+@pytest.mark.parametrize("kind", ["tagging", "span-answers"])
+def test_several_answers_per_row_have_the_mean_of_each(
+    kind: str, tiny_encoder: Any, tiny_tokenizer: Any, tmp_path: Path
+) -> None:
+    asked = KINDS[kind]
+    labels = asked.label_names([]) or ("O", "B-x", "I-x")
+    task = Task("t", asked, labels, asked.metrics_of(labels))
+    for seed in (1, 2):
+        model = tiny_encoder(head=asked.head, labels=len(labels), problem_type=asked.problem_type, seed=seed)
+        model.config.id2label = dict(enumerate(labels))
+        remember_reading(model, tiny_tokenizer, task, 32)
+        for part in (model, tiny_tokenizer):
+            part.save_pretrained(tmp_path / str(seed))
+    texts = {"text": ["a good movie", "it"]} | ({"text_pair": ["it was bad", "a"]} if kind == "span-answers" else {})
+    names = [str(tmp_path / str(seed)) for seed in (1, 2)]
+    config = RunConfig(teacher=",".join(names), teacher_weights="1,3", student="1", method="soft-targets", output="run")
+    teachers = TeacherModels(config)
+    together = teachers.logits({"dev": task.rows_of_text(texts)}, max_length=32)["dev"]
+    each = [teachers.logits_of_each[name]["dev"] for name in teachers.unique_names()]
+    axis = 0 if kind == "span-answers" else 1
+    for row, one, other in zip(together, *each, strict=True):
+        expected = 0.25 * softmax(one, axis) + 0.75 * softmax(other, axis)
+        np.testing.assert_allclose(softmax(row, axis), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,7 @@ TEXT = "Ms. Ada Lovelace, of London"
         {"entities": [[4, 16, "person"], [21, 27, "place"], [4, 16, "person"]]},
         {"label": [[4, 16, "person"], [20, 27, "place"]]},
         {"spans": [{"start_offset": 4, "end_offset": 16, "label": "person"}, [21, 27, "place"]]},
+        {"entities": [{"type": "person", "start": 4, "end": 16}, {"type": "place", "start": 21, "end": 27}]},
     ],
 )
 def test_texts_with_entities(tmp_path: Path, cells: dict[str, object]) -> None:
@@ -225,6 +226,7 @@ def test_tags_that_continue_nothing_are_counted(tmp_path: Path) -> None:
     [
         ("O B-x I-x", ""),
         ("NOUN VERB", ""),
+        ("O PER LOC", "PER"),
         ("O B-x B_y", "B_y"),
         ("0 1 2", "names"),
         ("O B_x I_x", "B_x"),

@@ -48,6 +48,15 @@ def test_conll_gets_a_column(tmp_path: Path) -> None:
     assert [sentence.tags for sentence in again.sentences] == [cells["prediction"] for cells in TAGS]
 
 
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_lines_end_as_they_did(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "a.conll"
+    path.write_bytes(CONLL.replace("\n", end).encode())
+    read_words(path).write(tmp_path / "b.conll", TAGS)
+    assert (tmp_path / "b.conll").read_bytes().count(end.encode()) == CONLL.count("\n")
+    assert b"\n" not in (tmp_path / "b.conll").read_bytes().replace(end.encode(), b"")
+
+
 def test_comments_stay_comments_beside_a_further_column(tmp_path: Path) -> None:
     content = "# newdoc x\n# a comment of more cells\nEU B-ORG\n# O\n\n# newdoc y\ncalls O\n"
     path = written(tmp_path, "0.conll", content)

@@ -194,6 +194,7 @@ def test_rows_without_an_answer_are_counted(tmp_path: Path) -> None:
     [
         ({"logits": [1.0, 2.0]}, [2, 3]),
         ({"logits": [1.0, float("nan"), 0.0]}, ["nan"]),
+        ({"logits": [1.0, -1e39, 0.0]}, ["-1e+39"]),
         ({"logits": "high"}, ["'high'"]),
         ({"logits": {"bad": 1, "so": 1}}, ["good"]),
         ({"logits": {"bad": 1, "so": 1, "god": 1}}, ["'god'", "'good'"]),

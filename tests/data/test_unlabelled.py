@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,10 +21,11 @@ from emdistill.data import unlabelled
 from emdistill.data.batches import tokenise
 from emdistill.data.files import Columns
 from emdistill.data.teacher_answers import TeacherAnswers, read_teacher_answers
-from emdistill.data.unlabelled import Seen, normalised, unlabelled_dataset, unlabelled_text
+from emdistill.data.unlabelled import Seen, kept_texts, normalised, unlabelled_dataset, unlabelled_text
 from emdistill.errors import ConfigError, DataError
 from emdistill.states import TEACHER_LOGITS
 from emdistill.tasks import KINDS
+from emdistill.tasks.tagging import SPACES
 from emdistill.tasks.task import Task
 
 TASK = Task("reviews", KINDS["classification"], ("bad", "good"), ("accuracy",), text="body")
@@ -234,6 +236,29 @@ def test_what_cannot_be_used_is_named(
 ) -> None:
     with names(DataError, *tokens):
         read(write(tmp_path / name, content), tiny_tokenizer, tmp_path, text="body")
+
+
+def test_a_tagger_reads_words_and_no_other_task_does(tmp_path: Path) -> None:
+    kind = KINDS["tagging"]
+    tagger = Task("tags", kind, ("O", "B-x", "I-x"), kind.default_metrics, words=SPACES)
+    lists = "".join(json.dumps({"tokens": text.split()}) + "\n" for text in TEXTS[1:2])
+    files = [
+        write(tmp_path / "a.conll", "a O\ngood O\nmovie B-x\n"),
+        write(tmp_path / "b.jsonl", lists),
+        write(tmp_path / "c.conllu", "1\tit" + "\t_" * 8 + "\n2\twas" + "\t_" * 8 + "\n"),
+        write(tmp_path / "d.txt", "not bad\n"),
+    ]
+
+    def texts(files: Sequence[str], task: Task, **given: str) -> list[str]:
+        text = unlabelled_text(",".join(files), task, Columns(**given), tmp_path, None)
+        return [each for chunk in kept_texts(text, Seen(), Seen(), Counter()) for (each,) in chunk]
+
+    assert texts(files, tagger) == ["a good movie", "a book, 2", "it was", "not bad"]
+    assert texts(files[1:2], tagger, text="tokens") == ["a book, 2"]
+    with names(DataError, f"{files[1]}:1", "'tokens'"):
+        texts(files[1:2], TASK, text="tokens")
+    with names(DataError, "'.conll'"):
+        texts(files[:1], TASK)
 
 
 def test_files_that_are_not_there(tmp_path: Path, tiny_tokenizer) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from emdistill.models import Teacher
 from emdistill.models.teacher_ensemble import Member, TeacherEnsemble, mean_answers
-from emdistill.states import Link
+from emdistill.states import ANSWERS, ENDS, NO_ANSWER, Link
 
 WEIGHTS = [0.5, 2.0, 1.5]
 
@@ -71,3 +71,20 @@ def test_states_are_the_first_ones_and_labels_are_counted_as_it_does(tiny_encode
     assert all(torch.equal(*layers) for layers in zip(states.hidden, alone.hidden, strict=True))
     expected = 0.25 * alone.logits.softmax(-1) + 0.75 * other.logits.softmax(-1)[:, [2, 0, 1]]
     torch.testing.assert_close(states.logits.softmax(-1), expected)
+
+
+def test_starts_and_ends_of_spans_are_chosen_among_the_answers_of_their_row(tiny_encoder: Callable[..., Any]) -> None:
+    models = [tiny_encoder(head="QuestionAnswering", problem_type="question_answering", seed=seed) for seed in (1, 2)]
+    first, second = map(Teacher, models)
+    ensemble = TeacherEnsemble([Member(first, 1.0, (0, 1)), Member(second, 3.0, (0, 1))], "positions")
+    places = torch.tensor([[0, 2, 3], [0, 1, NO_ANSWER]])
+    batch = {
+        "input_ids": torch.arange(10, 18).view(2, 4),
+        "attention_mask": torch.ones(2, 4, dtype=torch.long),
+        ANSWERS: places,
+        ENDS: places,
+    }
+    together, one, other = (source(batch).logits for source in (ensemble, first, second))
+    for row in (slice(0, 3), slice(3, 5)):
+        expected = 0.25 * one[row].softmax(0) + 0.75 * other[row].softmax(0)
+        torch.testing.assert_close(together[row].softmax(0), expected)

@@ -13,6 +13,7 @@ from messages import names
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
+from emdistill.data.files import with_list
 from emdistill.errors import ConfigError, DataError, ModelError
 from emdistill.losses import HardLabels, SoftTargets
 from emdistill.states import NO_CLASS, EncoderStates
@@ -308,6 +309,16 @@ def test_labels_of_text_are_split_by_bars_or_commas() -> None:
     assert encode("Rome|New York, NY") == [1.0, 1.0]
     with pytest.raises(BadLabel):
         LABELS.encoder(("a",))(LabelColumns(a="2"))
+
+
+@pytest.mark.parametrize("names", [("a", "b", "c"), ("a, b", "a", "b"), ("a|b", "a", "b"), ("a;b", "a", "b")])
+def test_several_labels_are_read_back_as_they_are_answered(names: tuple[str, ...]) -> None:
+    """A file of answers may have other labels: names are found in it, and nothing but marks tells them apart."""
+    given = np.array([[1, -1, -1], [1, 1, -1], [-1, -1, 1], [-1, -1, -1], [-1, 1, -1]], dtype=float)
+    cells = [with_list(row["prediction"]) for row in LABELS.answers(given, names, Dataset.from_dict({}))]
+    assert LABELS.label_names(cells) == tuple(sorted(names))
+    encode = LABELS.encoder(names)
+    assert [encode(cell) for cell in cells] == (given > 0).astype(float).tolist()
 
 
 def test_the_rarest_label_is_the_stratum() -> None:
