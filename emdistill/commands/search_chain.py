@@ -23,7 +23,7 @@ from emdistill.runs.places import check_folder, one_owner
 from emdistill.runs.reading import remember_reading
 from emdistill.runs.record import RunRecord
 from emdistill.runs.search_record import taken_up, write_search
-from emdistill.search.chains import ChainCost, check_reach, read_limits
+from emdistill.search.chains import ChainCost, check_count, check_reach, read_limits
 from emdistill.search.supernet import Supernet, take_over
 from emdistill.ship.measurement import busy_notes, machine
 from emdistill.ship.operators import Runtime, milliseconds, operator_costs
@@ -117,8 +117,10 @@ def search_chain(
     reading = {name: options[name] for name in READING} | distilled
     material, hashes = _material(reading, output)
     layers = material.opened.model.shape.layers
-    if not 1 <= (blocks := blocks or max(1, layers // 2)) <= layers:
+    blocks = max(1, layers // 2) if blocks is None else blocks
+    if not 1 <= blocks <= layers:
         raise ConfigError(f"--blocks {blocks}: this teacher has {layers} layers; give 1 to {layers}")
+    check_count(names, layers, blocks)
     plan = Plan(names, blocks, epochs, rounds, bins, judged, survivors, batch_size, learning_rate, seed)
     settings = {name: value for name, value in options.items() if name not in DECIDE_NOTHING}
     known = material.data.task
