@@ -98,7 +98,8 @@ def chain_config(encoder: PreTrainedModel, operators: Sequence[str], width: int 
         type_vocab_size=max(1, token_types(own)),
         pad_token_id=own.pad_token_id,
     )
-    for name in ("hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob", "layer_norm_eps"):
+    dropout = "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"
+    for name in ("hidden_act", "layer_norm_eps", *dropout):
         setattr(config, name, getattr(own, name, getattr(config, name)))
     return config
 
