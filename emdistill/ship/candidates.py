@@ -110,7 +110,8 @@ class Nursery:
         """The folder of the encoder over the tokens of the texts, written at its first use."""
         place = self.folder / OWN_VOCABULARY
         if not (place / "model.safetensors").is_file():
-            source = load_with_tokenizer(self.config.student_source or self.config.teacher)
+            given = self.config.student_source
+            source = load_with_tokenizer(given or self.config.teacher, None if given else self.config.head)
             pruned, _ = prune(source, used_tokens(source.tokenizer, self.texts()))
             save_student(pruned.model, pruned.tokenizer, place)
         return str(place)

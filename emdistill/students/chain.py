@@ -73,14 +73,16 @@ def chain_student(
     return student
 
 
-def check_gives_operators(encoder: PreTrainedModel) -> None:
-    """Raise ModelError for an encoder whose layers are not BERT's."""
+INSTEAD = "name such an encoder, --student-source DIR, or begin fresh, --student-birth fresh"
+
+
+def check_gives_operators(encoder: PreTrainedModel, mend: str = INSTEAD) -> None:
+    """Raise ModelError, with the mend, for an encoder whose layers are not BERT's."""
     if not family_of(encoder).gives_operators:
         names = [name for name, family in FAMILIES.items() if family.gives_operators]
         raise ModelError(
             f"the layers of a {encoder.config.model_type!r} model are no operators of a chain: those of "
-            f"{', '.join(names)} are; name such an encoder, --student-source DIR, or begin fresh, "
-            "--student-birth fresh"
+            f"{', '.join(names)} are; {mend}"
         )
 
 

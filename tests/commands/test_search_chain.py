@@ -155,8 +155,9 @@ def test_an_encoder_of_other_layers_is_refused(options, tiny_encoder, tiny_token
     model.config.id2label, model.config.label2id = {0: "bad", 1: "good"}, {"bad": 0, "good": 1}
     model.save_pretrained(tmp_path / "electra")
     tiny_tokenizer.save_pretrained(tmp_path / "electra")
-    with names(ModelError, "'electra'"):
+    with names(ModelError, "'electra'", "roberta") as refused:
         search_chain(**options | {"teacher": str(tmp_path / "electra")}, output=str(tmp_path / "search"))
+    assert "--student" not in str(refused.value)  # options that the verb does not have
 
 
 @pytest.mark.parametrize("runtime", ["pytorch", "onnx"])
