@@ -122,7 +122,7 @@ def _texts_of_file(path: Path, encoder: Encoder, reading: Reading, *, is_text_na
     model: Any = encoder.model
     columns = Columns(reading.text, reading.text_pair)
     if head_of(model) not in {kind.head for kind in KINDS.values()}:  # no task is asked of it
-        rows = read_inputs(path, *columns.texts)
+        rows = read_inputs(path, reading.text, reading.text_pair)
         return [row.cells[name] for name in columns.texts for row in rows]
     kind, labels = kind_of(model), tuple(map(str, model.config.id2label.values()))
     asked = Task("", kind, labels, kind.metrics_of(labels), words=reading.words)
