@@ -282,7 +282,15 @@ def student_recipe(student: str | None) -> dict[str, Any]:
     """What a form of student brings along, flat: method and numbers; of bag:64 those in recipes/students/bag.yaml."""
     form = str(student).partition(":")[0]
     file = RECIPES / "students" / f"{form}.yaml"
-    return flatten(read_yaml(file)) if form.isidentifier() and file.is_file() and not Path(form).is_dir() else {}
+    return flatten(read_yaml(file)) if form.isidentifier() and file.is_file() and not holds_model(str(student)) else {}
+
+
+def holds_model(student: str) -> bool:
+    """Whether `--student` is a folder with an encoder in it, which goes before the form that its name may have.
+
+    A number is never a folder; nor is one without an encoder, such as that of a run: `--student bag --output bag`.
+    """
+    return bool(student) and not student.isdigit() and (Path(student).expanduser() / "config.json").is_file()
 
 
 FIRST = ("methods", "seeds", "baseline", "model", "teacher", "task", "data", "student", "method", "output")

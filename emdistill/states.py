@@ -67,6 +67,7 @@ class EncoderShape:
     heads: int  # per layer
     attending: tuple[int, ...] | None = None  # the layers that have attention; None: all
     biased: bool = False  # whether a bias by position is part of its attention scores
+    attention_width: int | None = None  # of queries, keys and values within a bottleneck; None: as wide as the states
 
     @property
     def attending_layers(self) -> tuple[int, ...]:

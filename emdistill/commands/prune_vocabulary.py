@@ -11,17 +11,20 @@ from datasets import Dataset
 from emdistill.config import as_command, check_limits
 from emdistill.console import say
 from emdistill.data.compressed import plain_path
-from emdistill.data.files import read_inputs
+from emdistill.data.files import Columns, read_inputs
 from emdistill.data.paragraphs import OPENERS, read_corpus
-from emdistill.data.read import read_task_data
+from emdistill.data.read import form_of, read_task_data
 from emdistill.data.rows import SUFFIXES
 from emdistill.files import folder_written_whole
-from emdistill.models.encoder import TOKENIZER_FILES, save_student
-from emdistill.models.vocabulary import load_with_tokenizer, prune, same_words, used_tokens
+from emdistill.models.encoder import TOKENIZER_FILES, head_of, save_student
+from emdistill.models.teacher import kind_of
+from emdistill.models.vocabulary import Encoder, load_with_tokenizer, prune, same_words, used_tokens
 from emdistill.runs.describe import describe_model
 from emdistill.runs.places import check_replaceable
 from emdistill.runs.reading import Reading, recall_reading
 from emdistill.runs.record import RUN_FILE, ModelRecord
+from emdistill.tasks import KINDS
+from emdistill.tasks.task import Task
 
 CARD = "README.md"
 WARNING = (
@@ -51,6 +54,7 @@ def prune_vocabulary(
     task: str | None = None,
     text: str | None = None,
     text_pair: str | None = None,
+    head: str | None = None,
     min_count: int = 1,
     overwrite: bool = False,
 ) -> Path:
@@ -66,14 +70,15 @@ def prune_vocabulary(
         task: a task's name (see `emdistill tasks`); files of your own need none.
         text: column of the text; the column the model was trained on if not given.
         text_pair: column of the second text of a pair.
+        head: of a model of several tasks, the one whose head the smaller model keeps.
         min_count: keep tokens that are used at least so often; above 1 the rarer words of the data are split anew.
         overwrite: replace a model that stands in the output folder.
     """
     check_limits(min_count=min_count)
     source, place = _model_folder(model), Path(output).resolve()
     check_replaceable(place, OWN_FILES, "config.json", "a model", overwrite=overwrite, reads=(model, source, data))
-    before = load_with_tokenizer(source)
-    corpus = _read_corpus(data, task, recall_reading(before.model).of(text, text_pair))
+    before = load_with_tokenizer(source, head)
+    corpus = _read_corpus(data, task, before, text, text_pair)
     used = used_tokens(before.tokenizer, corpus.texts())
     after, vocabulary = prune(before, used, min_count=min_count)
 
@@ -84,7 +89,7 @@ def prune_vocabulary(
         for name, texts in {corpus.name: corpus.texts(), **corpus.unseen}.items()
     }
     options: dict[str, Any] = {"model": model, "data": data, "task": task, "text": text, "text_pair": text_pair}
-    options |= {"output": output, "min_count": None if min_count == 1 else min_count}
+    options |= {"output": output, "head": head, "min_count": None if min_count == 1 else min_count}
     findings = _say_sizes(tokens, sizes), _say_words(split_alike)
     with folder_written_whole(place) as part:
         save_student(after.model, after.tokenizer, part)
@@ -99,18 +104,29 @@ def _model_folder(model: str) -> str:
     return str(folder / "student") if (folder / RUN_FILE).is_file() and (folder / "student").is_dir() else model
 
 
-def _read_corpus(data: str, task: str | None, reading: Reading) -> Corpus:
+def _read_corpus(data: str, task: str | None, encoder: Encoder, text: str | None, text_pair: str | None) -> Corpus:
     """Of a file all texts; of a task or hub dataset those of train, the others standing apart as unseen."""
-    path = Path(data)
+    path, reading = Path(data), recall_reading(encoder.model).of(text, text_pair)
     if task is None and path.name.lower().endswith(tuple(OPENERS)):
         return Corpus(path.name, lambda: (paragraph.text for paragraph in read_corpus(path)))
     if task is None and plain_path(path).suffix.lower() in SUFFIXES:
-        names = [name for name in (reading.text, reading.text_pair) if name is not None]
-        texts = [row.cells[name] for row in read_inputs(path, reading.text, reading.text_pair) for name in names]
+        texts = _texts_of_file(path, encoder, reading, is_text_named=text is not None)
         return Corpus(path.name, lambda: texts)
     examples = read_task_data(data, task=task, text=reading.text, text_pair=reading.text_pair)
     learned = _texts(examples.train)
     return Corpus("train", lambda: learned, {name: _texts(rows) for name, rows in examples.evaluation.items()})
+
+
+def _texts_of_file(path: Path, encoder: Encoder, reading: Reading, *, is_text_named: bool) -> list[str]:
+    """As the model is asked to predict them: a tagger's may be lists of words."""
+    model: Any = encoder.model
+    columns = Columns(reading.text, reading.text_pair)
+    if head_of(model) not in {kind.head for kind in KINDS.values()}:  # no task is asked of it
+        rows = read_inputs(path, reading.text, reading.text_pair)
+        return [row.cells[name] for name in columns.texts for row in rows]
+    kind, labels = kind_of(model), tuple(map(str, model.config.id2label.values()))
+    asked = Task("", kind, labels, kind.metrics_of(labels), words=reading.words)
+    return _texts(form_of(kind).inputs(path, columns, asked, is_text_named=is_text_named).examples)
 
 
 def _texts(rows: Dataset) -> list[str]:

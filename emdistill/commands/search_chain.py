@@ -23,19 +23,20 @@ from emdistill.runs.places import check_folder, one_owner
 from emdistill.runs.reading import remember_reading
 from emdistill.runs.record import RunRecord
 from emdistill.runs.search_record import taken_up, write_search
-from emdistill.search.chains import ChainCost, check_reach, read_limits
+from emdistill.search.chains import ChainCost, check_count, check_reach, read_limits
 from emdistill.search.supernet import Supernet, take_over
 from emdistill.ship.measurement import busy_notes, machine
 from emdistill.ship.operators import Runtime, milliseconds, operator_costs
 from emdistill.show.chain_report import limits_table, notes, verdict, write_chain_report
 from emdistill.show.page import PLOTLY
+from emdistill.students.chain import check_gives_operators
 from emdistill.teachers.open_teacher import input_hashes, open_teacher
 from emdistill.teachers.opened import TeacherModel
 from emdistill.training.evaluate import score_sets
 
 PAGE = "report.html"
 HELD_OUT_SHARE, HELD_OUT_AT_MOST = 0.1, 128  # rows that candidates are judged on
-READING = ("teacher", "data", "task", "text", "text_pair", "label", "max_length")
+READING = ("teacher", "head", "data", "task", "text", "text_pair", "label", "max_length")
 DECIDE_NOTHING = ("output", "limits", "method", "training", "overwrite")  # about the supernet
 
 
@@ -47,6 +48,7 @@ def search_chain(
     text: str = "text",
     text_pair: str | None = None,
     label: str = "label",
+    head: str | None = None,
     operators: str = "afc3d9",
     blocks: int | None = None,
     limits: str = "any",
@@ -84,6 +86,7 @@ def search_chain(
         text: column of the text.
         text_pair: column of the second text of a pair.
         label: column of the label.
+        head: of a teacher of several tasks, the task whose head the students get.
         operators: what a chain may be made of, as for `--student chain:`; each once.
         blocks: the teacher's layers are cut into so many blocks; half as many as there are layers if not given.
         limits: the most that a student may take, separated by commas: 16M (parameters), 8ms (per text, measured here),
@@ -117,8 +120,10 @@ def search_chain(
     reading = {name: options[name] for name in READING} | distilled
     material, hashes = _material(reading, output)
     layers = material.opened.model.shape.layers
-    if not 1 <= (blocks := blocks or max(1, layers // 2)) <= layers:
+    blocks = max(1, layers // 2) if blocks is None else blocks
+    if not 1 <= blocks <= layers:
         raise ConfigError(f"--blocks {blocks}: this teacher has {layers} layers; give 1 to {layers}")
+    check_count(names, layers, blocks)
     plan = Plan(names, blocks, epochs, rounds, bins, judged, survivors, batch_size, learning_rate, seed)
     settings = {name: value for name, value in options.items() if name not in DECIDE_NOTHING}
     known = material.data.task
@@ -158,6 +163,7 @@ def _material(reading: dict[str, Any], output: str) -> tuple[Material, dict[str,
     opened, data = open_teacher(config, read_data(config))
     if not isinstance(opened, TeacherModel):
         raise ConfigError(f"--teacher {config.teacher}: the blocks of one encoder are learned; name one")
+    check_gives_operators(opened.model.model, "search with a teacher of those")
     rest, held_out = hold_out(data.train, data.task, HELD_OUT_SHARE, config.seed, HELD_OUT_AT_MOST)
     if config.rows is not None and config.rows < len(rest):
         rest = hold_out(rest, data.task, config.rows / len(rest), config.seed, config.rows)[1]
@@ -166,7 +172,7 @@ def _material(reading: dict[str, Any], output: str) -> tuple[Material, dict[str,
         for part in (rest, held_out)
     )
     material = Material(config, opened, data, learned, judged)
-    material.student("af")  # an encoder that gives no operators is refused now
+    material.student("af")  # texts longer than its positions are refused now
     return material, {"teacher": opened.fingerprint, **file_hashes(data)}
 
 

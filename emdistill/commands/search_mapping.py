@@ -1,5 +1,6 @@
 """Which teacher layer should teach which student layer, on your tasks? The spine of `emdistill search-mapping`."""
 
+import inspect
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from emdistill.console import conclude, say, say_scores
 from emdistill.data.read import hold_out, read_data
 from emdistill.errors import ConfigError, Interrupted
 from emdistill.mapping import write_mapping
+from emdistill.methods import load_method
 from emdistill.options import load_config
 from emdistill.runs.answers import PREDICTIONS, Logits, teacher_logits
 from emdistill.runs.describe import file_hashes
@@ -60,6 +62,7 @@ def search_mapping(
     text: str = "text",
     text_pair: str | None = None,
     label: str = "label",
+    head: str | None = None,
     student: str = "3",
     student_birth: Birth = "importance",
     student_source: str | None = None,
@@ -94,6 +97,7 @@ def search_mapping(
         text: column of the text.
         text_pair: column of the second text of a pair.
         label: column of the label.
+        head: of teachers of several tasks, the tasks whose heads teach, one per teacher, separated by commas.
         student: 3 (so many teacher layers), 1,3,5 (these), 4x312 (layers x width), or a folder or hub id.
         student_birth: where the weights of a student of a given shape come from, as for `distill`.
         student_source: encoder whose layers the student keeps instead of the teachers', a folder or hub id.
@@ -122,7 +126,7 @@ def search_mapping(
     check_limits(rows=rows, score_rows=score_rows, epochs=epochs, **budget)
     if training and "num_train_epochs" in training:
         raise ConfigError("training.num_train_epochs: the budget of a short distillation is given as --epochs")
-    tasks = _tasks(teacher, data, task)
+    tasks = _tasks(teacher=teacher, data=data, task=task, head=head)
     check_folder(folder, STUDY, "search")
     options: dict[str, Any] = {
         "text": text, "text_pair": text_pair, "label": label, "student": student, "student_birth": student_birth,
@@ -170,9 +174,9 @@ def search_mapping(
     return result
 
 
-def _tasks(teacher: str, data: str, task: str | None) -> list[dict[str, Any]]:
-    """Teacher, data and name of each task; raises ConfigError for lists of different lengths, or too long ones."""
-    lists = {"teacher": teacher.split(","), "data": data.split(",")} | ({"task": task.split(",")} if task else {})
+def _tasks(**options: str | None) -> list[dict[str, Any]]:
+    """Teacher, data, name, head of each task; raises ConfigError for lists of different lengths, or too long ones."""
+    lists = {name: words.split(",") for name, words in options.items() if words is not None}
     counts = {name: len(values) for name, values in lists.items()}
     if len(set(counts.values())) > 1:
         numbers = ", ".join(f"{as_option(name)} {count}" for name, count in counts.items())
@@ -202,7 +206,11 @@ def _proxy(config: RunConfig, rows: int, score_rows: int) -> ProxyTask:
     config = replace(config, training=config.training | LEAN)
     teacher, data = open_teacher(config, data)
     shape = teacher.student_shape(data.task)
-    # A method that cannot be composed is refused now; any mapping will do, so that one that maps no layers is, too.
+    if "mapping" not in inspect.signature(load_method(config.method)).parameters:
+        raise ConfigError(
+            f"--method {config.method} maps no layers, so there is nothing to search; take another method"
+        )
+    # A method that cannot be composed is refused now; any mapping will do.
     teacher.stages(replace(config, mapping="uniform"), shape, data.task)
     assert teacher.source is not None  # where nobody teaches, no mapping is composed
     return ProxyTask(name, config, small, teacher.fingerprint, shape.layers, teacher.source.shape.layers)

@@ -1,5 +1,6 @@
 """What several methods are composed of: layer and prediction losses, the two phases, checks of weights."""
 
+import inspect
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -156,6 +157,17 @@ def check_factors(factors: Mapping[str, float]) -> None:
     wrong = [f"--objective.{name} {factor:g}" for name, factor in factors.items() if not 0 <= factor < math.inf]
     if wrong:
         raise ConfigError(f"{', '.join(wrong)}: a weight is 0 (off) or above, and finite")
+
+
+def check_read(method: Callable[..., object], settings: Mapping[str, tuple[object, bool, str]]) -> None:
+    """Raise ConfigError, naming them, for settings that are not the method's defaults where nothing reads them.
+
+    settings   name -> value, whether it is read, the options that would have it read
+    """
+    parameters = inspect.signature(method).parameters
+    for name, (value, read, options) in settings.items():
+        if not read and value != parameters[name].default:
+            raise ConfigError(f"--objective.{name} {value} is read with {options} alone; add that, or leave it out")
 
 
 def two_phases(

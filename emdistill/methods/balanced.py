@@ -88,6 +88,17 @@ def balanced(
         attention_scores = float(student.biased == teacher.biased)
     factors = {"attention_scores": attention_scores, "hidden_states": hidden_states, "embeddings": embeddings}
     parts.check_factors({**factors, "layer_ratio": layer_ratio, "standardised_logits": standardised_logits})
+    by_emd, phases = (mapping == "emd", "--mapping emd"), (schedule == "two-phase", "--objective.schedule two-phase")
+    parts.check_read(
+        balanced,
+        {
+            "cost_attention": (cost_attention, *by_emd),
+            "smoothing": (smoothing, *by_emd),
+            "penalty": (penalty, mapping == "unbalanced", "--mapping unbalanced"),
+            "intermediate_share": (intermediate_share, *phases),
+            "intermediate_learning_rate": (intermediate_learning_rate, *phases),
+        },
+    )
     together = sum(factors.values())
     layer_weights = {name: layer_ratio * factor / together for name, factor in factors.items() if layer_ratio * factor}
     prediction_weights = parts.prediction_weights(

@@ -74,6 +74,21 @@ def bert_emd(
     """
     factors = {"attention_scores": attention_scores, "hidden_states": hidden_states, "embeddings": embeddings}
     parts.check_factors({"beta": beta, "theta": theta, **factors, "prediction": prediction})
+    by_emd, phases = (mapping == "emd", "--mapping emd"), (schedule == "two-phase", "--objective.schedule two-phase")
+    parts.check_read(
+        bert_emd,
+        {
+            "cost_attention": (cost_attention, mapping == "emd" or cost_attention == "off", by_emd[1]),
+            "weight_floor": (weight_floor, *by_emd),
+            "cost_floor": (cost_floor, *by_emd),
+            "smoothing": (smoothing, *by_emd),
+            "cost_attention_temperature": (
+                cost_attention_temperature, cost_attention == "softmax", "--objective.cost_attention softmax",
+            ),
+            "intermediate_share": (intermediate_share, *phases),
+            "intermediate_learning_rate": (intermediate_learning_rate, *phases),
+        },
+    )  # fmt: skip
     weights = {
         "attention_scores": beta * theta * attention_scores,
         "hidden_states": beta * theta * hidden_states,

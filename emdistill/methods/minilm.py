@@ -48,7 +48,8 @@ def minilm(
     losses: list[Loss] = []
     if weights:
         if relation_heads is None:
-            usual = student.width % USUAL_HEADS == teacher.width % USUAL_HEADS == 0
+            widths = [shape.attention_width or shape.width for shape in (student, teacher)]
+            usual = math.gcd(*widths) % USUAL_HEADS == 0
             relation_heads = USUAL_HEADS if usual else math.gcd(student.heads, teacher.heads)
         relations = RelationCosts(relation_heads)
         layers = _layers(relations, student, teacher, mapping, teacher_layer)

@@ -195,6 +195,7 @@ def encoder_shape(encoder: PreTrainedModel | PreTrainedConfig) -> EncoderShape:
             config.num_attention_heads,
             family.attending(config),
             biased=family.own_attention is not None,
+            attention_width=getattr(config, "true_hidden_size", None),
         )
     except AttributeError as error:
         raise ModelError(f"a {config.model_type!r} config does not say its layers, width and heads: {error}") from error

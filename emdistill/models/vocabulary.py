@@ -44,10 +44,11 @@ class Encoder:
     tokenizer: PreTrainedTokenizerBase
 
 
-def load_with_tokenizer(source: Source) -> Encoder:
-    """A classifier as stored; else an encoder without a task, with its masked-LM head where a trained one is stored."""
+def load_with_tokenizer(source: Source, head: str | None = None) -> Encoder:
+    """A classifier as stored, of several heads with this one; else an encoder without a task, with its masked-LM head
+    where a trained one is stored."""
     try:
-        model = load_classifier(source)
+        model = load_classifier(source, task=head)
     except HeadError:
         model = load_encoder(source)
     return Encoder(model, load_tokenizer(source))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from emdistill.errors import ConfigError
 
 BlockCandidate = tuple[str, ...]
+MOST_CANDIDATES = 100_000  # of a block: four operators in four layers are 87,380
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def read_limits(text: str) -> list[Limit]:
 
 def _read_limit(text: str) -> Limit:
     limits: dict[str, float] = {}
-    for part in filter(None, [] if text == "any" else text.split("/")):
+    for part in [] if text == "any" else text.split("/"):
         unit = "ms" if part.endswith("ms") else part[-1:]
         try:
             value = float(part.removesuffix(unit))
@@ -100,6 +101,18 @@ def candidates(operators: Sequence[str], places: int) -> Iterator[BlockCandidate
     """All sequences of 1 to `places` operators, Σ_k n^k: shorter ones are those with the identity at their tail."""
     for length in range(1, places + 1):
         yield from itertools.product(operators, repeat=length)
+
+
+def check_count(operators: Sequence[str], layers: int, blocks: int) -> None:
+    """Raise ConfigError where a block has more candidates than can be listed, and all of them judged at the end."""
+    size = -(-layers // blocks)  # of the largest block
+    count = sum(len(operators) ** length for length in range(1, 2 * size + 1))
+    if count > MOST_CANDIDATES:
+        raise ConfigError(
+            f"--blocks {blocks}: a block of {size} of the teacher's {layers} layers has {count:,} candidates of "
+            f"{len(operators)} operators, and {MOST_CANDIDATES:,} are the most; give more blocks, up to {layers}, or "
+            "fewer --operators"
+        )
 
 
 def cost_of(candidate: BlockCandidate, table: Mapping[str, ChainCost]) -> ChainCost:

@@ -111,7 +111,8 @@ class Nursery:
         """The folder of the encoder over the tokens of the texts, written at its first use."""
         place = self.folder / OWN_VOCABULARY
         if not place.is_dir():
-            source = load_with_tokenizer(self.config.student_source or self.config.teacher)
+            given = self.config.student_source
+            source = load_with_tokenizer(given or self.config.teacher, None if given else self.config.head)
             pruned, _ = prune(source, used_tokens(source.tokenizer, self.texts()))
             with folder_written_whole(place) as part:
                 save_student(pruned.model, pruned.tokenizer, part)

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from emdistill.config import HUB_ID, Birth
+from emdistill.config import HUB_ID, Birth, holds_model
 from emdistill.errors import ConfigError, ModelError
 from emdistill.models.chain import WORD, read_operators
 from emdistill.models.encoder import encoder_shape
@@ -108,11 +108,13 @@ def make_student(
 
 def student_kind(spec: str) -> str:
     """The name in STUDENTS of the form that `spec` has; raises ConfigError for none of them."""
-    if spec and not spec.isdigit() and Path(spec).expanduser().is_dir():
+    if holds_model(spec):
         return "pretrained"
     for name, kind in STUDENTS.items():
         if kind.pattern.fullmatch(spec):
             return name
+    if spec and Path(spec).expanduser().is_dir():  # what it lacks is said when it is loaded
+        return "pretrained"
     forms = "; ".join(f"{kind.example}: {kind.description}" for kind in STUDENTS.values())
     raise ConfigError(f"--student {spec!r} names neither layers, a shape, a folder nor a hub id. Write {forms}")
 

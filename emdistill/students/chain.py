@@ -73,14 +73,16 @@ def chain_student(
     return student
 
 
-def check_gives_operators(encoder: PreTrainedModel) -> None:
-    """Raise ModelError for an encoder whose layers are not BERT's."""
+INSTEAD = "name such an encoder, --student-source DIR, or begin fresh, --student-birth fresh"
+
+
+def check_gives_operators(encoder: PreTrainedModel, mend: str = INSTEAD) -> None:
+    """Raise ModelError, with the mend, for an encoder whose layers are not BERT's."""
     if not family_of(encoder).gives_operators:
         names = [name for name, family in FAMILIES.items() if family.gives_operators]
         raise ModelError(
             f"the layers of a {encoder.config.model_type!r} model are no operators of a chain: those of "
-            f"{', '.join(names)} are; name such an encoder, --student-source DIR, or begin fresh, "
-            "--student-birth fresh"
+            f"{', '.join(names)} are; {mend}"
         )
 
 
@@ -98,7 +100,8 @@ def chain_config(encoder: PreTrainedModel, operators: Sequence[str], width: int 
         type_vocab_size=max(1, token_types(own)),
         pad_token_id=own.pad_token_id,
     )
-    for name in ("hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob", "layer_norm_eps"):
+    dropout = "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"
+    for name in ("hidden_act", "layer_norm_eps", *dropout):
         setattr(config, name, getattr(own, name, getattr(config, name)))
     return config
 

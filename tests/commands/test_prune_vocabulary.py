@@ -16,7 +16,9 @@ from emdistill.commands.evaluate import evaluate_model
 from emdistill.commands.predict import predict_file
 from emdistill.models import load_classifier, load_tokenizer
 from emdistill.models.encoder import load_encoder
+from emdistill.models.multi_task import MultiTaskModel, TaskOutputs, build_task_model
 from emdistill.options import read_words
+from emdistill.tasks import KINDS
 
 
 def command(place, output: Path, *words: str, model: str = "run", data: str = "reviews.csv") -> list[str]:
@@ -82,6 +84,38 @@ def test_an_encoder_without_a_task_and_a_compressed_text(place, tmp_path: Path) 
     assert {"movie", "very"} <= load_tokenizer(tmp_path / "pruned").get_vocab().keys()
     assert "book" not in load_tokenizer(tmp_path / "pruned").get_vocab()
     assert pruned.cls.predictions.decoder.weight is pruned.get_input_embeddings().weight
+
+
+def test_the_words_of_a_tagger(place, tiny_encoder, tiny_tokenizer, tmp_path: Path) -> None:
+    """In a file of lists, as `predict` takes them; one by one they are split as they are in a text."""
+    kind = KINDS["tagging"]
+    tagger = tiny_encoder(head=kind.head, labels=2, problem_type=kind.problem_type)
+    for part in (tagger, tiny_tokenizer):
+        part.save_pretrained(tmp_path / "tagger")
+    file = tmp_path / "words.jsonl"
+    file.write_text('{"tokens": ["the", "movie", "was", "good"]}\n{"tokens": ["very", "bad"]}\n', encoding="utf-8")
+    words = [f"--model={tmp_path / 'tagger'}", f"--data={file}", "--text=tokens"]
+    assert main(command(place, tmp_path / "pruned", *words)) == 0
+    vocabulary = load_tokenizer(tmp_path / "pruned").get_vocab().keys()
+    assert {"movie", "very"} <= vocabulary
+    assert "book" not in vocabulary
+
+
+def test_of_several_heads_one_is_named(place, tiny_encoder, tiny_tokenizer, tmp_path: Path, capsys) -> None:
+    encoder = tiny_encoder()
+    outputs = {
+        "sure": TaskOutputs(("no", "yes"), "single_label_classification"),
+        "stars": TaskOutputs((), "regression"),
+    }
+    heads = {name: build_task_model(type(encoder), encoder.config, each) for name, each in outputs.items()}
+    for part in (MultiTaskModel(heads, outputs), tiny_tokenizer):
+        part.save_pretrained(tmp_path / "several")
+    words = [f"--model={tmp_path / 'several'}", "--text=body"]
+    assert main(command(place, tmp_path / "pruned", *words)) == 2
+    assert not unnamed(capsys.readouterr().err, "sure", "stars", "--head")
+    assert main(command(place, tmp_path / "pruned", *words, "--head=stars")) == 0
+    assert load_classifier(tmp_path / "pruned").config.problem_type == "regression"
+    assert "--head stars" in (tmp_path / "pruned" / "README.md").read_text(encoding="utf-8")
 
 
 def test_only_a_model_is_overwritten(place, tmp_path: Path, capsys) -> None:

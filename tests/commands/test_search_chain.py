@@ -129,6 +129,9 @@ def test_a_search_that_was_stopped_ends_as_one_that_was_not(options, tmp_path: P
         ({"limits": "12"}, ("--limits 12",)),
         ({"limits": "0.001M"}, ("--limits 0.001M", "0.006488M")),
         ({"blocks": 5}, ("--blocks 5", 4)),
+        ({"blocks": 0}, ("--blocks 0", 4)),
+        ({"blocks": 1, "operators": "afc3c5c7d"}, ("--blocks 1", "--operators")),
+        ({"limits": "5ms,,any"}, ("--limits",)),
         ({"rows": 0}, ("--rows",)),
         ({"rounds": 0}, ("--rounds",)),
         ({"training": {"num_train_epochs": 1}}, ("--training", "--method")),
@@ -152,8 +155,9 @@ def test_an_encoder_of_other_layers_is_refused(options, tiny_encoder, tiny_token
     model.config.id2label, model.config.label2id = {0: "bad", 1: "good"}, {"bad": 0, "good": 1}
     model.save_pretrained(tmp_path / "electra")
     tiny_tokenizer.save_pretrained(tmp_path / "electra")
-    with names(ModelError, "'electra'"):
+    with names(ModelError, "'electra'", "roberta") as refused:
         search_chain(**options | {"teacher": str(tmp_path / "electra")}, output=str(tmp_path / "search"))
+    assert "--student" not in str(refused.value)  # options that the verb does not have
 
 
 @pytest.mark.parametrize("runtime", ["pytorch", "onnx"])

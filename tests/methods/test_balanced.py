@@ -135,6 +135,22 @@ def test_emd_and_its_settings_are_to_be_had() -> None:
     assert loss.mapping.penalty == 0.25
 
 
+@pytest.mark.parametrize(
+    ("settings", "option", "reader"),
+    [
+        ({"cost_attention": "inverse"}, "--objective.cost_attention inverse", "emd"),
+        ({"smoothing": 0.5, "mapping": "unbalanced"}, "--objective.smoothing 0.5", "emd"),
+        ({"penalty": 0.1}, "--objective.penalty 0.1", "unbalanced"),
+        ({"penalty": 0.1, "mapping": "emd"}, "--objective.penalty 0.1", "unbalanced"),
+        ({"intermediate_share": 0.3}, "--objective.intermediate_share 0.3", "two-phase"),
+        ({"intermediate_learning_rate": 1e-3}, "--objective.intermediate_learning_rate 0.001", "two-phase"),
+    ],
+)
+def test_a_setting_that_nothing_reads_is_refused(settings: dict[str, Any], option: str, reader: str) -> None:
+    with names(ConfigError, option, reader):
+        build(**settings)
+
+
 @pytest.mark.parametrize(("count", "heads"), [(2, "equal"), (4, "mean")])
 def test_head_counts_that_differ_are_no_fault(count: int, heads: str) -> None:
     (loss,) = build(teacher=EncoderShape(6, 8, count))[0].objective.layer_losses()

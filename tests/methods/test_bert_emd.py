@@ -189,3 +189,20 @@ def test_two_phases_with_an_empty_one(settings: dict[str, float], phase: str) ->
 def test_everything_off(schedule: str) -> None:
     with pytest.raises(ConfigError):
         build(schedule=schedule, prediction=0, **INTERMEDIATE)
+
+
+@pytest.mark.parametrize(
+    ("settings", "option", "reader"),
+    [
+        ({"mapping": "uniform", "cost_attention": "softmax"}, "--objective.cost_attention softmax", "emd"),
+        ({"mapping": "uniform", "weight_floor": 0.01}, "--objective.weight_floor 0.01", "emd"),
+        ({"mapping": "sinkhorn", "cost_floor": 0.1}, "--objective.cost_floor 0.1", "emd"),
+        ({"mapping": "last", "smoothing": 0.5}, "--objective.smoothing 0.5", "emd"),
+        ({"cost_attention_temperature": 20.0}, "--objective.cost_attention_temperature 20.0", "softmax"),
+        ({"intermediate_share": 0.3}, "--objective.intermediate_share 0.3", "two-phase"),
+    ],
+)
+def test_a_setting_that_nothing_reads_is_refused(settings: dict[str, Any], option: str, reader: str) -> None:
+    with names(ConfigError, option, reader):
+        build(**settings)
+    assert build(mapping="uniform", cost_attention="off")  # as it is anyway

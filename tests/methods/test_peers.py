@@ -23,6 +23,7 @@ from plain_losses import (
 from torch import Tensor
 
 from emdistill.errors import ConfigError, LayerCountError
+from emdistill.losses import RelationCosts
 from emdistill.mapping import write_mapping
 from emdistill.methods import METHODS
 from emdistill.methods.distilbert import distilbert
@@ -138,6 +139,15 @@ def test_minilm(teacher_layer: int | None) -> None:
 
 def test_minilm_chooses_its_relation_heads_and_layer() -> None:
     assert minilm(EncoderShape(2, 24, 3), EncoderShape(4, 36, 6))[0].objective.needs == {"queries", "keys", "values"}
+    # A MobileBERT's queries are as wide as its bottleneck, whatever its states are.
+    for shapes, heads in (
+        ((EncoderShape(2, 24, 3), EncoderShape(4, 36, 6)), 12),
+        ((EncoderShape(2, 24, 4, attention_width=20), EncoderShape(4, 36, 6)), 2),
+        ((EncoderShape(2, 20, 4, attention_width=24), EncoderShape(4, 36, 6)), 12),
+    ):
+        (relations,) = minilm(*shapes)[0].objective.layer_losses()[0].costs
+        assert isinstance(relations, RelationCosts)
+        assert relations.relation_heads == heads
     with names(LayerCountError, "--objective.teacher_layer", 6, "0..5"):
         minilm(STUDENT, TEACHER, teacher_layer=6)
     with names(ConfigError, "--objective.teacher_layer", "--mapping"):

@@ -15,6 +15,7 @@ from emdistill.search.chains import (
     best_chains,
     bins_of,
     candidates,
+    check_count,
     cost_of,
     drawn,
     read_limits,
@@ -79,12 +80,20 @@ def test_a_chain_is_written_as_a_student() -> None:
     assert Chain((("a", "c3"), ("d9",)), 0.0, ChainCost(1, 1.0)).word == "ac3d9"
 
 
+def test_a_block_of_countless_candidates_is_refused() -> None:
+    check_count("afcd", 12, 3)
+    check_count("a", 200, 1)
+    for layers, blocks, size in ((12, 1, 12), (12, 2, 6), (13, 3, 5)):
+        with names(ConfigError, f"--blocks {blocks}", size, layers, "--operators"):
+            check_count("afcd", layers, blocks)
+
+
 def test_limits_are_read() -> None:
     assert read_limits("16M/8ms, 14.5M,5ms,any") == [
         Limit(16_000_000, 8.0), Limit(14_500_000), Limit(None, 5.0), Limit()
     ]  # fmt: skip
     assert not read_limits("0.0000004M")[0].allows(ChainCost(1, 1.0))  # rounded to 0, which is a limit too
     assert [str(limit) for limit in read_limits("16M/8ms,5ms,any")] == ["16M/8ms", "5ms", "any"]
-    for wrong in ("16", "M", "8 s", "-1M", "1M/2M", "0ms"):
+    for wrong in ("16", "M", "8 s", "-1M", "1M/2M", "0ms", "", "5ms/", "/"):
         with names(ConfigError, f"--limits {wrong}"):
             read_limits(wrong)

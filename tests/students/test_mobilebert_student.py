@@ -31,7 +31,8 @@ def test_the_published_shape_has_its_parameters() -> None:
     assert size(student.base_model) == 24_581_888  # as in the released checkpoint
     pooler = 512 * 512 + 512
     assert size(words, "cls.predictions.dense") + pooler == pytest.approx(25.3e6, rel=0.01)
-    assert encoder_shape(student) == encoder_shape(teacher) == EncoderShape(24, 512, 4)
+    assert encoder_shape(student) == EncoderShape(24, 512, 4, attention_width=128)
+    assert encoder_shape(teacher) == EncoderShape(24, 512, 4, attention_width=1024)
     wider = 24 * 3 * 512 * 1024  # queries, keys and values of what is within, and not of the states between layers
     assert size(teacher.base_model) - wider == pytest.approx(293e6, rel=0.01)  # IB-BERT-large
 

@@ -1,5 +1,7 @@
 """Every way a student is born, over the four families, and every spec that is refused."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from byte_pairs import byte_pair_tokenizer
@@ -15,6 +17,7 @@ from transformers import (
     pipeline,
 )
 
+from emdistill.config import student_recipe
 from emdistill.errors import ConfigError, LayerCountError, ModelError
 from emdistill.mapping import uniform_mapping
 from emdistill.models import encoder_layers, encoder_shape, fingerprint, save_student
@@ -359,6 +362,23 @@ def test_every_form_is_in_the_table(tmp_path):
     for kind in STUDENTS.values():
         assert "\n" not in kind.description
         assert kind.pattern.fullmatch(kind.example.replace("DIR_OR_HUB_ID", "bert-base-uncased"))
+
+
+def test_only_a_folder_with_an_encoder_goes_before_a_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run may lie in a folder that is called as its student is: `--student bag:64 --output bag`."""
+    monkeypatch.chdir(tmp_path)
+    specs = {"bag": "bag", "bag:64": "bag", "2x16": "shape", "bilstm": "bilstm", "3": "layer-count"}
+    recipes = {spec: student_recipe(spec) for spec in specs}
+    for spec in specs:
+        (tmp_path / spec).mkdir()
+    assert {spec: student_kind(spec) for spec in specs} == specs
+    assert {spec: student_recipe(spec) for spec in specs} == recipes
+    assert recipes["bag:64"]
+    for spec in specs:
+        (tmp_path / spec / "config.json").touch()
+    assert {student_kind(spec) for spec in specs if spec != "3"} == {"pretrained"}
+    assert student_kind("3") == "layer-count"
+    assert student_recipe("bag") == {}
 
 
 @pytest.mark.parametrize("spec", ["", "4 x 312", "3;5", "4x", "4x312x12", "-1", "1.5", "4y312", "./absent", ",1"])
