@@ -35,7 +35,7 @@ from emdistill.data.teacher_answers import read_teacher_answers
 from emdistill.data.unlabelled import every_nth_text, unlabelled_text
 from emdistill.mapping.files import read_mapping
 from emdistill.models.encoder import fingerprint, load_classifier, load_encoder, save_student
-from emdistill.models.stored_config import name_outputs
+from emdistill.models.label_names import name_outputs
 from emdistill.options import load_config
 from emdistill.runs.baseline_record import BaselineRecord, ModelRow, write_baselines
 from emdistill.runs.comparison import read_comparison, run_place

@@ -12,16 +12,8 @@ from datasets import Dataset
 from emdistill.console import Table, print_table, say
 from emdistill.data.arrow_files import ROWS_AT_ONCE
 from emdistill.data.augmentation import Variant
-from emdistill.data.unlabelled import (
-    COUNTS,
-    Seen,
-    Texts,
-    UnlabelledText,
-    hashes_of_rows,
-    kept_texts,
-    text_hashes,
-    texts_kept,
-)
+from emdistill.data.text_hashes import Seen, Texts, hashes_of_rows, text_hashes
+from emdistill.data.unlabelled import COUNTS, UnlabelledText, kept_texts, texts_kept
 from emdistill.errors import DataError
 from emdistill.files import written_whole
 from emdistill.training.evaluate import with_bar

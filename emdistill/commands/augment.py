@@ -28,7 +28,8 @@ from emdistill.data.augmentation import (
 from emdistill.data.files import Columns
 from emdistill.data.labels import as_the_model_counts
 from emdistill.data.read import apart, read_task_data
-from emdistill.data.unlabelled import Texts, unlabelled_text
+from emdistill.data.text_hashes import Texts
+from emdistill.data.unlabelled import unlabelled_text
 from emdistill.errors import ConfigError, DataError, OutputError
 from emdistill.models.encoder import fingerprint, load_classifier, load_tokenizer
 from emdistill.models.inputs import longest_text

@@ -4,15 +4,16 @@ Only a form knows how its data are recognised, read to learn from, and read to b
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from datasets import Dataset
 
-from emdistill.data.files import Columns, read_inputs
-from emdistill.data.rows import Row
+from emdistill.data.files import Columns, read_inputs, text_problem, text_rows
+from emdistill.data.rows import BadRows, Row
 from emdistill.tasks import TaskKind
 from emdistill.tasks.task import Task, TaskData
 
@@ -81,6 +82,22 @@ class Form(ABC):
         Raises ConfigError for options that do not fit, DataError for data that cannot be used.
         """
 
+    def text_columns(self, task: Task) -> tuple[Columns, ...]:
+        """Where further texts without labels may stand, beside the columns that are named."""
+        return ()
+
+    def text_rows(self, file: Path, columns: Columns, bad: BadRows) -> Iterator[Row]:
+        """The rows of a file whose texts are read; columns: where they are to stand. Raises as `read`."""
+        return text_rows(file, columns, bad)
+
+    def text_problem(self, row: Row, column: str, file: Path) -> str:
+        """What is wrong with a row's text, or ''."""
+        return text_problem(row, column)
+
+    def text(self, cell: Any, file: Path) -> str:
+        """The text that a cell without a problem holds."""
+        return str(cell)
+
     def suffixes_beside(self, file: Path) -> tuple[str, ...]:
         """The suffixes of files that hold answers beside what `file` holds, all else as it was."""
         return ()
@@ -92,7 +109,7 @@ class Form(ABC):
         is_text_named  whether the user names the text's
         Raises as `read`.
         """
-        rows = read_inputs(file, columns.text, columns.text_pair)
+        rows = read_inputs(file, columns.text, columns.text_pair, partial(self.text_problem, file=file))
         named = {"text": columns.text, "text_pair": columns.text_pair}
         texts = {name: [row.cells[column] for row in rows] for name, column in named.items() if column is not None}
         return Inputs(rows, task.rows_of_text(texts))

@@ -122,6 +122,9 @@ class GlueFolders(Form):
     def known(self, task: str) -> Task:
         return GLUE[task].task
 
+    def text_columns(self, task: Task) -> tuple[Columns, ...]:
+        return (GLUE[task.name].columns,)
+
     def read(self, request: Request) -> TaskData:
         assert request.task is not None  # no data are known for GLUE's by themselves
         glue = GLUE[request.task]

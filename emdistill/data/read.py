@@ -16,7 +16,7 @@ from emdistill.data.mixture_file import is_mixture
 from emdistill.data.own_rows import OwnRows
 from emdistill.data.squad import Squad
 from emdistill.data.tagged import Tagged
-from emdistill.data.unlabelled import Seen, hashes_of_rows, hashes_of_texts
+from emdistill.data.text_hashes import Seen, hashes_of_rows, hashes_of_texts
 from emdistill.errors import ConfigError, DataError, nearest
 from emdistill.files import sha256
 from emdistill.tasks import TaskKind, find_kind
@@ -108,6 +108,12 @@ def find_task(name: str) -> tuple[Form, str]:
 def form_of(kind: TaskKind) -> Form:
     """The form that data of a kind of task come in."""
     return next((form for form in FORMS if kind in form.kinds), OWN_ROWS)
+
+
+def form_of_task(task: Task) -> Form:
+    """That of the public task of its name, else of its kind."""
+    own = (form for form in FORMS if task.name in form.tasks and task.kind in form.kinds_of(task.name))
+    return next(own, form_of(task.kind))
 
 
 def form_shown(data: str) -> Form:

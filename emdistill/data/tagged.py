@@ -1,6 +1,6 @@
 """Sentences whose words have tags as the data of a task: a user's files, a hub dataset, WNUT-17's folder."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,9 +10,25 @@ from datasets import Dataset, Features, Value
 from emdistill.data.compressed import plain_path
 from emdistill.data.files import Columns, hub_sets, is_hub_name, read_inputs
 from emdistill.data.form import Form, Inputs, Request
-from emdistill.data.rows import data_file
-from emdistill.data.tagged_files import SUFFIXES, TaggedExamples, hub_tagged, notes_on_tags, read_tagged, read_wnut17
-from emdistill.data.tagged_words import holds_words, read_words, suffixes_beside, texts_and_words, words_problem
+from emdistill.data.rows import BadRows, Row, data_file
+from emdistill.data.tagged_files import (
+    SUFFIXES,
+    TOKEN_COLUMNS,
+    TaggedExamples,
+    hub_tagged,
+    notes_on_tags,
+    read_tagged,
+    read_wnut17,
+)
+from emdistill.data.tagged_words import (
+    TOKENS,
+    holds_words,
+    read_words,
+    suffixes_beside,
+    texts_and_words,
+    words_as_text,
+    words_problem,
+)
 from emdistill.errors import ConfigError, DataError
 from emdistill.tasks import KINDS
 from emdistill.tasks.kind import BadLabel
@@ -47,6 +63,21 @@ class Tagged(Form):
             sources["dev"] = read_tagged(dev, columns)
         return _task_data(sources, name=name, columns=columns, varied=varied)
 
+    def text_columns(self, task: Task) -> tuple[Columns, ...]:
+        return tuple(map(Columns, TOKEN_COLUMNS))
+
+    def text_rows(self, file: Path, columns: Columns, bad: BadRows) -> Iterator[Row]:
+        if not self.recognises(str(file)):
+            return super().text_rows(file, columns, bad)
+        words = read_words(file, columns.text if columns.text.isdecimal() else None)
+        return (Row(row.line, {columns.text: row.cells[TOKENS]}) for row in words.rows)
+
+    def text_problem(self, row: Row, column: str, file: Path) -> str:
+        return words_problem(row, column, file)
+
+    def text(self, cell: Any, file: Path) -> str:
+        return words_as_text(cell, file)
+
     def suffixes_beside(self, file: Path) -> tuple[str, ...]:
         return suffixes_beside(file) if self.recognises(str(file)) else ()
 
@@ -57,7 +88,7 @@ class Tagged(Form):
             by_number = is_text_named or columns.text.isdecimal()  # else the model learned from a column with a name
             words = read_words(file, columns.text if by_number else None)
             return Inputs(words.rows, task.rows_of_text(*words.columns), words)
-        rows = read_inputs(file, columns.text, problem_of=partial(words_problem, source=file))
+        rows = read_inputs(file, columns.text, problem_of=partial(self.text_problem, file=file))
         texts = texts_and_words((row.cells[columns.text] for row in rows), task.words, file)
         return Inputs(rows, task.rows_of_text(*texts))
 

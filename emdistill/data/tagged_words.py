@@ -130,10 +130,10 @@ def texts_and_words(
     return {"text": [*texts]}, {"words": [*words]}
 
 
-def words_as_text(cell: Any, source: Path) -> Any:
-    """The words of a cell that lists them, with blanks between; any other cell as it is."""
+def words_as_text(cell: Any, source: Path) -> str:
+    """A cell's text: words that it lists with blanks between."""
     words = given_words(cell, source)
-    return joined(words)[0] if isinstance(words, list) else words
+    return joined(words)[0] if isinstance(words, list) else str(words)
 
 
 def is_conllu(path: Path) -> bool:

@@ -7,11 +7,10 @@ punctuation and spaces apart; and where the teacher is a file of answers that ha
 
 import hashlib
 import json
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -22,14 +21,12 @@ from datasets import Dataset, Features
 from numpy.typing import NDArray
 
 from emdistill.data.arrow_files import ROWS_AT_ONCE, trusted_counts, write_rows
-from emdistill.data.compressed import plain_path
-from emdistill.data.files import Columns, is_hub_name, load_hub, look_at_first, require_columns, text_problem, text_rows
-from emdistill.data.glue import GLUE
+from emdistill.data.files import Columns, is_hub_name, load_hub, look_at_first, require_columns
+from emdistill.data.form import Form
+from emdistill.data.read import form_of_task
 from emdistill.data.rows import BadRows, Row, check_file
-from emdistill.data.tagged_files import SUFFIXES as WORDS_SUFFIXES
-from emdistill.data.tagged_files import TOKEN_COLUMNS
-from emdistill.data.tagged_words import TOKENS, read_words, words_as_text, words_problem
 from emdistill.data.teacher_answers import TeacherAnswers
+from emdistill.data.text_hashes import Seen, Texts, hashes_of_rows, text_hashes
 from emdistill.errors import ConfigError, DataError
 from emdistill.files import one_at_a_time, sha256
 from emdistill.states import TEACHER_LOGITS
@@ -39,9 +36,6 @@ FORMAT = 2
 COUNTS = ("read", "scored", "labelled", "unanswered", "repeated", "kept")
 HUB_SPLITS = ("unsupervised", "unlabelled", "train")
 
-Texts = tuple[str, ...]  # one text, or the two of a pair
-Hashes = NDArray[np.uint64]
-
 
 @dataclass(frozen=True)
 class UnlabelledText:
@@ -49,17 +43,17 @@ class UnlabelledText:
 
     names    files (of rows or .txt, perhaps compressed) or hub datasets
     columns  of the texts: the first of these that a source has
-    words    whether a cell may list the words of a text, and a file have one per line, as those of a tagger
+    form     by which files and cells are read
     rows     the number of texts that are kept, after which reading stops
     answers  of a teacher that is a file: what it has not answered is left out
     """
 
     names: tuple[str, ...]
     columns: tuple[Columns, ...]
+    form: Form
     folder: Path
     rows: int | None = None
     answers: TeacherAnswers | None = None
-    words: bool = False
 
     def digests(self) -> dict[str, str]:
         """What was read, by name -> a hash of its content. Raises DataError where it is not there."""
@@ -79,11 +73,9 @@ def unlabelled_text(
     named = tuple(filter(None, map(str.strip, names.split(","))))
     if not named:
         raise ConfigError("--unlabelled names no file")
-    choices = [Columns(task.text, task.text_pair), *([GLUE[task.name].columns] if task.name in GLUE else [])]
-    choices += [given] if len(given.texts) == len(choices[0].texts) else []
-    words = "words" in task.kind.columns and task.text_pair is None
-    choices += [Columns(name) for name in TOKEN_COLUMNS if words]
-    text = UnlabelledText(named, tuple(choices), folder, rows, answers, words)
+    form, own = form_of_task(task), Columns(task.text, task.text_pair)
+    choices = (own, *([given] if len(given.texts) == len(own.texts) else []), *form.text_columns(task))
+    text = UnlabelledText(named, choices, form, folder, rows, answers)
     text.digests()
     return text
 
@@ -158,22 +150,6 @@ def texts_kept(counts: Mapping[str, int], use: str = "learned from") -> str:
     return f"{kept}; left out: {', '.join(left_out)}" if left_out else kept
 
 
-class Seen:
-    """A set of 64-bit hashes in one sorted array."""
-
-    def __init__(self, hashes: Hashes | None = None) -> None:
-        self._sorted = np.empty(0, np.uint64) if hashes is None else hashes
-
-    def has(self, hashes: Hashes) -> NDArray[np.bool_]:
-        """Which of these are in the set."""
-        places = np.minimum(self._sorted.searchsorted(hashes), len(self._sorted) - 1)
-        return self._sorted[places] == hashes if len(self._sorted) else np.zeros(len(hashes), dtype=bool)
-
-    def add(self, hashes: Hashes) -> None:
-        """Add hashes that are not in the set."""
-        self._sorted = np.sort(np.concatenate([self._sorted, hashes]), kind="stable")  # merges two sorted runs
-
-
 def kept_texts(text: UnlabelledText, scored: Seen, labelled: Seen, counts: Counter[str]) -> Iterator[list[Texts]]:
     """The texts that stay, chunk by chunk; adds to `counts`. Raises DataError for rows that cannot be used."""
     repeated = Seen()
@@ -203,27 +179,23 @@ def _chunks(name: str, text: UnlabelledText) -> Iterator[list[Texts]]:
     """The checked texts of a source; raises DataError with the lines of rows that cannot be used."""
     bad, choices, source = BadRows(name), text.columns, Path(name)
     first, rows = look_at_first(_source_rows(name, text, bad), bad)
-    problem_of: Callable[[Row, str], str] = partial(words_problem, source=source) if text.words else text_problem
-    read: Callable[[Any], str] = partial(words_as_text, source=source) if text.words else str
     columns = next((choice for choice in choices if first.cells.keys() >= {*choice.texts}), choices[0])
     require_columns(first, columns.texts, name)
     while chunk := list(islice(rows, ROWS_AT_ONCE)):
         for row in chunk:
-            if problems := [problem for column in columns.texts if (problem := problem_of(row, column))]:
+            if problems := [
+                problem for column in columns.texts if (problem := text.form.text_problem(row, column, source))
+            ]:
                 bad.add(row.line, "; ".join(problems))
         bad.check()
-        yield [tuple(read(row.cells[column]) for column in columns.texts) for row in chunk]
+        yield [tuple(text.form.text(row.cells[column], source) for column in columns.texts) for row in chunk]
     bad.check()
 
 
 def _source_rows(name: str, text: UnlabelledText, bad: BadRows) -> Iterator[Row]:
-    path, columns = Path(name), text.columns[0]
     if is_hub_name(name):
         return (Row(line, cells) for line, cells in enumerate(_hub_split(name), start=1))
-    if text.words and plain_path(path).suffix.lower() in WORDS_SUFFIXES:
-        words = read_words(path, columns.text if columns.text.isdecimal() else None)
-        return (Row(row.line, {columns.text: row.cells[TOKENS]}) for row in words.rows)
-    return text_rows(path, columns, bad)
+    return text.form.text_rows(Path(name), text.columns[0], bad)
 
 
 def _hub_split(name: str) -> Dataset:
@@ -247,39 +219,6 @@ def _digest(name: str) -> str:
 def _file_digest(path: Path, size: int, changed: int) -> str:
     """SHA-256; read once for all runs of a comparison, as long as size and time of change stay."""
     return sha256(path)
-
-
-class _WordCharacters(dict[int, int]):
-    """For str.translate: letters, marks and digits of all scripts stay, everything else becomes a space."""
-
-    def __missing__(self, character: int) -> int:
-        self[character] = character if unicodedata.category(chr(character))[0] in "LMN" else ord(" ")
-        return self[character]
-
-
-_WORD_CHARACTERS = _WordCharacters()
-
-
-def normalised(text: str) -> str:
-    """Words alone, in one case and Unicode's NFKC form; a text without words stays as it is."""
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join(folded.translate(_WORD_CHARACTERS).split()) or text.strip()
-
-
-def text_hashes(texts: Iterable[Texts]) -> Hashes:
-    """64 bits of each text's hash, or of a pair's."""
-    digests = (hashlib.blake2b("\0".join(map(normalised, each)).encode(), digest_size=8).digest() for each in texts)
-    return np.fromiter((int.from_bytes(digest, "big") for digest in digests), dtype=np.uint64)
-
-
-def hashes_of_rows(parts: Iterable[Dataset]) -> Hashes:
-    """The hashes of all their texts (columns `text`, `text_pair`), sorted, each once."""
-    return np.unique(np.concatenate([np.empty(0, np.uint64), *map(hashes_of_texts, parts)]))
-
-
-def hashes_of_texts(rows: Dataset) -> Hashes:
-    """The hashes of the rows' texts (columns `text`, `text_pair`), in their order."""
-    return text_hashes(zip(*(rows[name] for name in ("text", "text_pair") if name in rows.column_names), strict=True))
 
 
 def _answers(texts: Sequence[Texts], answers: TeacherAnswers) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

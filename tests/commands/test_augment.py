@@ -17,7 +17,7 @@ from emdistill.commands.augment import augment
 from emdistill.commands.predict import predict_file
 from emdistill.data.augmentation import read_augmented, read_header, train_texts
 from emdistill.data.read import read_task_data
-from emdistill.data.unlabelled import normalised
+from emdistill.data.text_hashes import normalised
 from emdistill.errors import ConfigError, DataError, EmdistillError, ModelError, OutputError, TeacherError
 from emdistill.models import fingerprint, load_classifier
 from emdistill.models.word_candidates import load_masked_lm

@@ -21,12 +21,13 @@ from emdistill.data import unlabelled
 from emdistill.data.batches import tokenise
 from emdistill.data.files import Columns
 from emdistill.data.teacher_answers import TeacherAnswers, read_teacher_answers
-from emdistill.data.unlabelled import Seen, kept_texts, normalised, unlabelled_dataset, unlabelled_text
+from emdistill.data.text_hashes import Seen, normalised
+from emdistill.data.unlabelled import kept_texts, unlabelled_dataset, unlabelled_text
 from emdistill.errors import ConfigError, DataError
 from emdistill.states import TEACHER_LOGITS
 from emdistill.tasks import KINDS
-from emdistill.tasks.tagging import SPACES
 from emdistill.tasks.task import Task
+from emdistill.tasks.words import SPACES
 
 TASK = Task("reviews", KINDS["classification"], ("bad", "good"), ("accuracy",), text="body")
 PAIRS = Task("pairs", KINDS["regression"], (), ("pearson",), text="one", text_pair="two")
