@@ -1,5 +1,6 @@
 """The one entry point to data: GLUE, a user's files or a hub dataset become TaskData."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -138,7 +139,9 @@ def apart(data: TaskData, dev: str | None) -> TaskData:
 
 def _with_held_out_dev(data: TaskData, seed: int) -> TaskData:
     train, dev = hold_out(data.train, data.task, DEV_SHARE, seed, DEV_AT_MOST)
-    how = "at random" if data.task.kind.strata(data.task.gold(train)) is None else "stratified by label"
+    kind = data.task.kind
+    how = "at random" if kind.strata(data.task.gold(train)) is None else "stratified by label"
+    how = "by whole texts" if kind.held_together else how
     held_out = (
         f"no development set was given: {len(dev):,} of the {len(data.train):,} training examples "
         f"are held out as one ({how}, seed {seed})"
@@ -150,7 +153,7 @@ def hold_out(dataset: Dataset, task: Task, share: float, seed: int, at_most: int
     """(rest, held out), both in the dataset's order; the same seed gives the same cut.
 
     Classes keep their shares; one of two examples or more has at least one on each side, where `at_most` allows it.
-    Rows of scores are drawn at random.
+    Rows of scores are drawn at random, and questions by whole texts (TaskKind.held_together).
     Raises DataError where there is nothing to cut, ConfigError for a share outside (0, 1).
     """
     if not 0 < share < 1 or at_most < 1:
@@ -159,8 +162,10 @@ def hold_out(dataset: Dataset, task: Task, share: float, seed: int, at_most: int
         raise DataError(f"task {task.name!r}: {len(dataset)} examples cannot be cut in two; give a development set")
     count = max(1, min(round(share * len(dataset)), at_most))
     shuffled = np.random.default_rng(seed).permutation(len(dataset))
-    strata = task.kind.strata(task.gold(dataset))
-    if strata is None:
+    strata, together = task.kind.strata(task.gold(dataset)), task.kind.held_together
+    if together and (values := dataset.unique(together))[1:]:
+        chosen = _whole_groups(dataset[together], values, count, seed)
+    elif strata is None:
         chosen = shuffled[:count]
     else:
         strata = strata[shuffled]
@@ -172,6 +177,15 @@ def hold_out(dataset: Dataset, task: Task, share: float, seed: int, at_most: int
         )
     rest = np.setdiff1d(shuffled, chosen)
     return dataset.select(rest), dataset.select(np.sort(chosen))
+
+
+def _whole_groups(column: Sequence[str], values: Sequence[str], count: int, seed: int) -> NDArray[np.int64]:
+    """The rows of some of the column's values, at most `count`, or one value's."""
+    number = {value: place for place, value in enumerate(values)}
+    groups = np.array([number[value] for value in column])
+    order = np.random.default_rng(seed).permutation(len(values))
+    sizes = np.bincount(groups)[order].cumsum()
+    return np.flatnonzero(np.isin(groups, order[: max(1, int((sizes <= count).sum()))]))
 
 
 def _held_out_sizes(counts: NDArray[np.int64], total: int, at_most: int) -> NDArray[np.int64]:

@@ -67,6 +67,7 @@ class TaskKind(ABC):
     named            whether its logits have names, as all but a single score have
     one_answer       whether a row has one answer: logits [rows, C], and labels that one array holds
     columns          of an example beside text, text_pair and label, in datasets' types
+    held_together    a column: rows of one value are held out together, for what one tells of the other
     """
 
     name: str
@@ -81,6 +82,7 @@ class TaskKind(ABC):
     named: bool = True
     one_answer: bool = True
     columns: ClassVar[Mapping[str, Any]] = {}
+    held_together: str | None = None
 
     @property
     def predictions(self) -> Predictions:

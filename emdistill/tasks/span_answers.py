@@ -114,6 +114,7 @@ class SpanAnswers(TaskKind):
     pipeline = "question-answering"
     one_answer = False
     columns: ClassVar = {"words": List(List(Value("int64")))}
+    held_together = "text_pair"  # several questions are asked of one text
     always_answered = True
 
     def fits(self, cells: Sequence[Cell]) -> bool:

@@ -73,6 +73,20 @@ def test_the_seed_decides_and_the_order_stays() -> None:
             assert places == sorted(places)
 
 
+@pytest.mark.parametrize("questions", [5, 40])
+def test_questions_on_one_text_stay_together(questions: int) -> None:
+    """What is learned of a text would flatter the answers to its other questions; of one text alone rows are drawn."""
+    kind = KINDS["span-answers"]
+    task = Task("q", kind, kind.label_names([]), ("f1",))
+    texts = [f"text {row // questions}" for row in range(40)]
+    rows = task.rows_of_text({"text": [f"q {row}?" for row in range(40)], "text_pair": texts})
+    dataset = rows.add_column("label", [[[0, 4]]] * 40, feature=kind.label_type)
+    rest, held_out = hold_out(dataset, task, 0.3, 1, 2_000)
+    assert len(held_out) == (10 if questions == 5 else 12)
+    assert not {*rest["text_pair"]} & {*held_out["text_pair"]} or questions == 40
+    assert {*rest["text"]} | {*held_out["text"]} == {*dataset["text"]}
+
+
 def test_what_cannot_be_cut_is_refused() -> None:
     dataset, task = classes([1, 1])
     with names(DataError, "'t'"):
