@@ -11,7 +11,7 @@ from emdistill.data.read import form_of, form_shown
 from emdistill.data.row_writer import WRITTEN_SUFFIXES, RowWriter
 from emdistill.errors import ConfigError, DataError, listing
 from emdistill.files import written_whole
-from emdistill.runs.answers import Logits, shortest
+from emdistill.runs.answers import Logits, nested
 from emdistill.runs.places import check_file
 from emdistill.ship.classifier import open_classifier
 from emdistill.tasks.answers import check_finite
@@ -82,7 +82,7 @@ def _by_label(logits: Logits, names: Sequence[str]) -> list[Any] | dict[str, flo
     """The logits by label, of each answer; a list where there is but a score, or nobody has named the labels."""
     if logits.ndim > 1:
         return [_by_label(answer, names) for answer in logits]
-    values = shortest(logits)
+    values = nested(logits)
     return values if len(names) < 2 or is_unnamed(names) else dict(zip(names, values, strict=True))
 
 

@@ -25,6 +25,7 @@ from emdistill.errors import DataError
 from emdistill.files import sealed, unsealed, written_whole
 from emdistill.states import NO_CLASS
 from emdistill.tasks.answers import ragged
+from emdistill.tasks.kind import shortest
 from emdistill.values import parse_json, typed
 
 PREDICTIONS = "predictions.jsonl"
@@ -114,8 +115,8 @@ def write_predictions(
         for name, examples in evaluation.items():
             texts, labels = examples["text"], map(_without_nan, examples["label"])
             pairs = examples["text_pair"] if "text_pair" in examples.column_names else [None] * len(examples)
-            taught = [None] * len(examples) if teacher is None else map(shortest, teacher[name])
-            columns = [texts, pairs, labels, taught, map(shortest, student[name])]
+            taught = [None] * len(examples) if teacher is None else map(nested, teacher[name])
+            columns = [texts, pairs, labels, taught, map(nested, student[name])]
             columns += [examples["words"]] if "words" in examples.column_names else []
             for row, cells in enumerate(zip(*columns, strict=True)):
                 values = (name, row, *cells)
@@ -174,9 +175,9 @@ def _predictions(rows: _Rows) -> Predictions:
     )
 
 
-def shortest(logits: Logits) -> list[Any]:
+def nested(logits: Logits) -> list[Any]:
     """The shortest decimal numbers that are these float32 numbers, nested as they are."""
-    return [shortest(value) if np.ndim(value) else float(str(np.float32(value))) for value in logits]
+    return [nested(value) if np.ndim(value) else shortest(float(np.float32(value))) for value in logits]
 
 
 def _problem(row: _Row | _RowOfWords, before: _Rows, outputs: int) -> str | None:

@@ -217,6 +217,12 @@ def number(text: str) -> float | None:
     return float(text) if DECIMAL.fullmatch(text) and math.isfinite(float(text)) else None
 
 
+def shortest(value: float) -> float:
+    """The shortest decimal that is the same float32, of a number that is one; any other number as it is."""
+    narrow = np.float32(value)
+    return float(str(narrow)) if float(narrow) == value else float(value)
+
+
 def truth(cell: Cell) -> bool | None:
     """Whether a cell says yes: true or 1, or no: false or 0; None for anything else. Raises BadLabel as text_of."""
     text = text_of(cell).casefold()

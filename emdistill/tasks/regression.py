@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.stats import pearsonr, spearmanr
 
 from emdistill.errors import shown
-from emdistill.tasks.kind import BadLabel, Cell, Logits, TaskKind, correlation, number, numbers_of, text_of
+from emdistill.tasks.kind import BadLabel, Cell, Logits, TaskKind, correlation, number, numbers_of, shortest, text_of
 from emdistill.tasks.task import Task
 
 MOST_DISTINCT_CLASSES = 20  # more different whole numbers than this are scores
@@ -67,7 +67,7 @@ class Regression(TaskKind):
         return encode
 
     def written(self, label: Any, names: Sequence[str]) -> float:
-        return round(float(label), 6)
+        return shortest(label)
 
     def note(self, cells: Sequence[Cell], column: str) -> str:
         numbers = numbers_of(cells)
@@ -88,7 +88,7 @@ class Regression(TaskKind):
         return ("prediction",)
 
     def answers(self, logits: Logits, names: Sequence[str], examples: Dataset) -> list[dict[str, Any]]:
-        return [{"prediction": round(float(value), 6)} for value in logits[:, 0]]
+        return [{"prediction": shortest(value)} for value in logits[:, 0]]
 
     def summary(self, labels: Sequence[Any], gold: Sequence[Any], names: Sequence[str]) -> str:
         distance = np.mean([abs(label - own) for label, own in zip(labels, gold, strict=True)])

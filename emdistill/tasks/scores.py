@@ -18,6 +18,7 @@ from emdistill.tasks.kind import (
     name_index,
     number,
     numbers_of,
+    shortest,
     text_of,
     texts_of,
 )
@@ -66,7 +67,7 @@ class Scores(TaskKind):
         return [math.nan] * width
 
     def written(self, label: Any, names: Sequence[str]) -> dict[str, float | None]:
-        scores = [None if math.isnan(score) else round(float(score), 6) for score in label]
+        scores = [None if math.isnan(score) else shortest(score) for score in label]
         return dict(zip(names, scores, strict=True))
 
     def permuted(self, label: Any, order: Sequence[int], width: int) -> list[float]:
@@ -92,7 +93,7 @@ class Scores(TaskKind):
 
     def answers(self, logits: Logits, names: Sequence[str], examples: Dataset) -> list[dict[str, Any]]:
         columns = self.answer_columns(names)
-        return [{column: round(float(score), 6) for column, score in zip(columns, row, strict=True)} for row in logits]
+        return [{column: shortest(score) for column, score in zip(columns, row, strict=True)} for row in logits]
 
     def summary(self, labels: Sequence[Any], gold: Sequence[Any], names: Sequence[str]) -> str:
         distances = _means(np.abs(np.asarray(labels) - np.asarray(gold)))

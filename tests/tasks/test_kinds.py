@@ -475,3 +475,13 @@ def test_probabilities_are_those_of_the_link() -> None:
     assert probabilities(logits, "softmax").sum() == pytest.approx(1)
     assert probabilities(logits, "sigmoid")[0] == pytest.approx(1 / (1 + np.exp(-logits[0])))
     assert probabilities(logits, "identity")[0] == pytest.approx(logits[0])
+
+
+@pytest.mark.parametrize("value", [1e-7, 0.1, 3.5, 12345.678, 16777217.0, -2e-30])
+def test_scores_are_written_in_full(value: float) -> None:
+    """A label as it was written, a model's answer as the shortest number that is the same float32."""
+    kind = KINDS["regression"]
+    assert kind.written(value, ()) == value
+    (cells,) = kind.answers(np.array([[value]], dtype=np.float32), (), Dataset.from_dict({"text": [""]}))
+    assert np.float32(cells["prediction"]) == np.float32(value)
+    assert len(str(cells["prediction"])) <= len(str(float(np.float32(value))))
