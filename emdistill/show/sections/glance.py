@@ -58,7 +58,7 @@ def _result(run: Distillation) -> str:
         before, after = (run.record.held_out_loss.get(moment, {}).get("loss") for moment in ("before", "after"))
         is_known = before is not None and after is not None
         return f"The loss on held-out text went from {before:.3f} to {after:.3f}." if is_known else ""
-    metric = run.task.metric
+    metric = "the mean over tasks" if run.of_tasks else run.task.metric
     score, other = (scores.get(run.task.metric) for scores in (run.student_scores, run.teacher_scores))
     if score is not None and run.dev[0] == ANSWERED:
         return f"The student agrees with its teacher: {score:.3f} in {metric}."

@@ -41,6 +41,8 @@ def loss(run: Distillation) -> Section | None:
     main = Chart("", lines(series, x="step", y="loss", stages=marks, scale="log"))
     meaning = "Lower is better. A point is the mean since the one before."
     meaning += " Each term has its weight: together they are the loss." if len(terms) > 1 else ""
+    if run.of_tasks:
+        meaning += " A step is of one task, so that the lines jump from one task's loss to another's."
     return Section("Loss", [Notes(equations), Small(meaning), main, Row(charts)])
 
 
