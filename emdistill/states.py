@@ -80,7 +80,9 @@ class EncoderShape:
         return len(self.attending_layers) == self.layers
 
     def __str__(self) -> str:
-        return f"{self.layers} layers × {self.width}" if self.layers else f"a bag of vectors, {self.width} wide"
+        if not self.layers:
+            return f"a bag of vectors, {self.width} wide"
+        return f"{self.layers} {'layer' if self.layers == 1 else 'layers'} × {self.width}"
 
 
 NOBODY = EncoderShape(0, 0, 0)

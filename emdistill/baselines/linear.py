@@ -98,6 +98,13 @@ def choose_and_fit(
     return fit_head(features, labels, task, best), best
 
 
+def head_note(task: Task, strength: float) -> str:
+    """What the head is, in the terms of scikit-learn: 'logistic regression, C 16 (by cross-validation)'."""
+    ridge = task.kind.link == "identity"
+    name, value = ("ridge regression, α", 1 / strength) if ridge else ("logistic regression, C", strength)
+    return f"{name} {value:g} (by cross-validation)"
+
+
 def _score(features: Features, labels: NDArray[Any], folds: NDArray[np.int64], task: Task, strength: float) -> float:
     """The first metric of all rows, each answered by the head that has not seen its fold."""
     logits = np.zeros((len(labels), task.outputs), dtype=np.float32)

@@ -11,7 +11,7 @@ from datasets import Dataset
 from scipy.sparse import csr_matrix, hstack
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from emdistill.baselines.linear import Features, Fitted, capped, choose_and_fit, columns
+from emdistill.baselines.linear import Features, Fitted, capped, choose_and_fit, columns, head_note
 from emdistill.errors import DataError
 from emdistill.tasks.task import Task
 
@@ -81,7 +81,7 @@ def tfidf(train: Dataset, task: Task) -> Fitted:
     labels = np.asarray(train["label"][:])
     head, strength = choose_and_fit(featurise(texts, pairs), labels, task, STRENGTHS)
     size = len(pickle.dumps(featurise)) + head.bytes
-    return Fitted(featurise, head, size, f"{rows}, C {strength:g}")
+    return Fitted(featurise, head, size, f"{rows}, {head_note(task, strength)}")
 
 
 def cosine(a: Any, b: Any) -> Any:

@@ -15,7 +15,7 @@ import torch
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from emdistill.baselines.linear import Features, Fitted, capped, choose_and_fit, columns
+from emdistill.baselines.linear import Features, Fitted, capped, choose_and_fit, columns, head_note
 from emdistill.errors import ConfigError
 from emdistill.models.size import model_size
 from emdistill.tasks.task import Task
@@ -60,7 +60,8 @@ def over_vectors(train: Dataset, task: Task, embedding: Embedding) -> Fitted:
     featurise = VectorFeatures(embedding.embed, embedding.save)
     labels = np.asarray(train["label"][:])
     head, strength = choose_and_fit(featurise(*columns(train)), labels, task, STRENGTHS)
-    return Fitted(featurise, head, embedding.bytes + head.bytes, f"{embedding.note}; {rows}, C {strength:g}")
+    note = f"{embedding.note}; {rows}, {head_note(task, strength)}"
+    return Fitted(featurise, head, embedding.bytes + head.bytes, note)
 
 
 def encoder_means(encoder: Any, tokenizer: Any, *, max_length: int, note: str) -> Embedding:

@@ -67,7 +67,7 @@ def student_card(run: Distillation, verdict: str = "") -> str:
         settings={words(name).capitalize(): _text(value) for name, value in run.options.training.items()},
         data=Table(["data", "rows", "SHA-256"], files, words=(0, 2)),
         scores=Table(["measured on", "metric", "teacher", "student"], scores, words=(0, 1)),
-        counts=f"{words(task.metric)} on {first}",
+        counts=f"{task.metric} on {first}",
         sizes=comparison_table(sizes).without_empty_columns(),
         verdict=verdict,
     )

@@ -77,4 +77,4 @@ def name_of(variant: str) -> str:
 def _drop(variant: VariantRecord | HeadRecord) -> str:
     if variant.drop is None or variant.drop_standard_error is None:  # the teacher, and the PyTorch student itself
         return ABSENT
-    return f"{variant.drop + 0.0:.2f} ± {variant.drop_standard_error:.2f}"
+    return f"{round(variant.drop, 2) + 0.0:.2f} ± {variant.drop_standard_error:.2f}"

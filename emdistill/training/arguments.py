@@ -45,7 +45,7 @@ class DistillationArguments(TrainingArguments):
     learning_rate: float = field(default=5e-5)
     warmup_steps: float = field(default=0.1)
     weight_decay: float = field(default=0.01)
-    logging_steps: float = field(default=50)
+    logging_steps: float = field(default=0.01)  # of a stage's steps: short runs have a chart too
     train_sampling_strategy: str = field(default="group_by_length")
     dataloader_pin_memory: bool = field(default=False)
     logging_nan_inf_filter: bool = field(default=False)  # it waits for the device at every step; the trainer checks

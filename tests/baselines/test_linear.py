@@ -136,7 +136,7 @@ def test_pairs_are_told_by_what_they_share() -> None:
 
 
 def test_work_on_many_rows_is_capped_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "90 rows" in tfidf(reviews(), TWO).note
+    assert "90 rows, logistic regression" in tfidf(reviews(), TWO).note
     monkeypatch.setattr(linear, "MOST_ROWS", 30)
     assert "30 of 90" in tfidf(reviews(), TWO).note
 

@@ -204,6 +204,13 @@ def test_a_fixed_mapping_has_one_picture(run: Path) -> None:
     assert weight_rows(records, {}) == []
 
 
+def test_a_mapping_is_fixed_where_each_step_is_of_another_task() -> None:
+    records = [FlowRecord(step, "a", {term: [[1.0, 0.0]]}) for step, term in enumerate(("one/h", "two/h", "one/h"))]
+    parts = flow_section(records, {}).parts
+    assert not of_kind(Slider, parts)
+    assert [len(row) for row in of_kind(Row, parts)] == [4]
+
+
 def test_terms_of_equal_weights_share_their_charts() -> None:
     flow = [[0.75, 0.25]]
     side = {"one": [1.0], "two": [1.0], "three": [1.0]}
@@ -249,6 +256,7 @@ def test_scores_have_errors_and_their_own_disagreement(run: Path) -> None:
     assert "Calibration and confusion" not in page.texts["h2"]
     place = page.texts["td"].index("0.250")
     assert page.texts["td"][place - 2 : place + 3] == ["3", "3.00", "0.250", "2.75", "1"]
+    assert not any("several" in text for text in page.texts["p"])
     assert any("teacher -0.25 ± 0.25, student -1.12" in text for text in page.texts["figcaption"])
     scatter = next(figure for figure in page.charts if figure["data"][0].get("name") == "as labelled")
     assert [trace["y"] for trace in scatter["data"][1:]] == [[1.0, 3.0], [2.0, 0.25]]

@@ -106,6 +106,14 @@ def test_the_teacher_is_frozen_and_in_eval_mode_whatever_the_trainer_does(new_tr
     assert optimized == {id(weight) for weight in trainer.model.parameters()}
 
 
+@pytest.mark.parametrize(("steps", "points"), [(3, 3), (12, 12), (130, 65)])
+def test_however_short_a_training_is_its_log_has_many_points(new_trainer, tiny_tokenizer, steps, points) -> None:
+    data = rows(examples([0, 1]), tiny_tokenizer)
+    trainer = new_trainer(data, method="hard-labels", max_steps=steps, per_device_train_batch_size=2)
+    trainer.train()
+    assert sum("loss" in entry for entry in trainer.state.log_history) == points
+
+
 def test_logged_terms_sum_to_the_loss_and_norms_are_those_of_autograd(new_trainer, tiny_tokenizer) -> None:
     data = rows(examples([0, 1] * 4), tiny_tokenizer)
     weights = {"beta": 0.5, "theta": 2.0, "embeddings": 3.0, "alpha": 0.7}

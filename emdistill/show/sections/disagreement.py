@@ -115,7 +115,8 @@ def disagreement_section(predictions: Predictions, labels: Sequence[str], link: 
         answers = [kind.answer(logits[row], labels) for logits in (teacher, student)]
         return [_sentences(predictions, row), kind.gold(predictions.labels[row], labels), *answers]
 
-    return _section(sentence, kind.measure, distances, cells)
+    several = ", of several scores the largest" if link == "identity" and len(labels) > 1 else ""
+    return _section(sentence, kind.measure + several, distances, cells)
 
 
 def _section(
@@ -177,7 +178,7 @@ DISAGREEMENTS: dict[Link, Disagreement] = {
     "identity": Disagreement(
         lambda teacher, student: np.abs(teacher - student).max(axis=1),
         None,
-        "|teacher − student|, of several scores the largest",
+        "|teacher − student|",
         lambda logits, labels: _scores(logits, labels, "#.3g"),
         lambda scores, labels: _scores(scores, labels, "g"),
     ),

@@ -21,9 +21,10 @@ def flow(run: Distillation) -> Section | None:
 def flow_section(records: Sequence[FlowRecord], offsets: Mapping[str, int]) -> Section:
     """offsets: how many steps came before each stage."""
     terms = terms_of(records)
-    moves = any(record.flows != records[0].flows for record in records)
-    moments = thinned(records) if moves else records[-1:]
     flows = {term: [np.asarray(record.flows[term]) for record in records if term in record.flows] for term in terms}
+    # A step of one task among several has flows of that task alone.
+    moves = any(not np.array_equal(flow, of_term[0]) for of_term in flows.values() for flow in of_term)
+    moments = thinned(records) if moves else records[-1:]
     greatest = max(float((flow / (flow.sum() or 1.0)).max()) for of_term in flows.values() for flow in of_term)
     charts = []
     for term, of_term in flows.items():

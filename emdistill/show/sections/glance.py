@@ -12,7 +12,7 @@ from emdistill.runs.distillation import Distillation, read_distillation
 from emdistill.runs.gate_record import GateRecord
 from emdistill.runs.record import RUN_FILE
 from emdistill.show.gate_tables import FORMS, name_of
-from emdistill.show.page import Go, NoGo, Notes, Section, Small, Verdict, words
+from emdistill.show.page import Go, NoGo, Notes, Section, Small, Verdict
 from emdistill.tasks.task import ANSWERED
 
 LABELS_ONLY = "hard-labels"
@@ -58,7 +58,7 @@ def _result(run: Distillation) -> str:
         before, after = (run.record.held_out_loss.get(moment, {}).get("loss") for moment in ("before", "after"))
         is_known = before is not None and after is not None
         return f"The loss on held-out text went from {before:.3f} to {after:.3f}." if is_known else ""
-    metric = words(run.task.metric)
+    metric = "the mean over tasks" if run.of_tasks else run.task.metric
     score, other = (scores.get(run.task.metric) for scores in (run.student_scores, run.teacher_scores))
     if score is not None and run.dev[0] == ANSWERED:
         return f"The student agrees with its teacher: {score:.3f} in {metric}."

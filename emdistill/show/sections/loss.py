@@ -29,18 +29,20 @@ def loss(run: Distillation) -> Section | None:
         pull = "How hard each term pulls: the norm of its gradient, with its weight."
         charts.append(Chart("Gradient norms", lines(norms, x="step", y="norm", stages=marks), pull))
     metric = run.task.metric if run.task else "loss"
-    if scores := _series(entries, f"eval_{metric}", name=words(metric)):
-        figure = lines(scores, x="step", y=words(metric), stages=marks, scale="free")
+    if scores := _series(entries, f"eval_{metric}", name=metric):
+        figure = lines(scores, x="step", y=metric, stages=marks, scale="free")
         better = "Higher" if run.task else "Lower"
         charts.append(Chart("Score while training", figure, f"{better} is better; {record.selection}."))
     if not series and not charts:
         return None
     equations = [f"{stage}: {equation}" for stage, equation in record.objective.items()]
-    if not series:  # short of the first of --training.logging_steps
+    if not series:  # short of the first of --training.logging_steps, where that is given
         return Section("Training", [Notes(equations), Row(charts)])
     main = Chart("", lines(series, x="step", y="loss", stages=marks, scale="log"))
     meaning = "Lower is better. A point is the mean since the one before."
     meaning += " Each term has its weight: together they are the loss." if len(terms) > 1 else ""
+    if run.of_tasks:
+        meaning += " A step is of one task, so that the lines jump from one task's loss to another's."
     return Section("Loss", [Notes(equations), Small(meaning), main, Row(charts)])
 
 
