@@ -18,10 +18,11 @@ def verdict(record: BaselineRecord) -> str:
     cheap = {name: row for name, row in rivals.items() if _slowness(record, name) <= CHEAP}
     dear = {name: row for name, row in rivals.items() if name not in cheap and _shown(row) < 0}
     best, best_dear = (max(some, key=lambda name: record.score(rivals[name]), default=None) for some in (cheap, dear))
-    clauses = [_against(record, best)] if best else []
+    clauses = [_against(record, best)] if best else [] if rivals else _against_teacher(record)
     faster = _times(_ratio(record.teacher, student))
     if faster and not (best and _shown(rivals[best]) < 0):
-        clauses.append(("" if clauses else f"the {record.student_name} is ") + f"{faster} faster than the teacher")
+        subject = "" if best else "is " if clauses else f"the {record.student_name} is "
+        clauses.append(f"{subject}{faster} faster than the teacher")
     nobody = "no baseline is as fast as the student" if rivals else "no baseline could be computed"
     sentence = " and ".join(clauses) or nobody
     if best_dear:
@@ -46,6 +47,13 @@ def _against(record: BaselineRecord, name: str) -> str:
     noise = "" if error is None else f" ± {error:.1f}"
     aside = f", {faster} slower than it" if faster else ""
     return f"the {record.student_name} is level with {title} within the noise ({lead:+.1f}{noise} points){aside}"
+
+
+def _against_teacher(record: BaselineRecord) -> list[str]:
+    """How much of the teacher's score the student keeps, where there is nothing else to stand beside."""
+    metric, teacher = record.metric, record.teacher.scores.get(record.metric, 0.0)
+    own = record.score(record.student)
+    return [f"the {record.student_name} keeps {own / teacher:.1%} of the teacher's {metric}"] if teacher > 0 else []
 
 
 def _shown(row: ModelRow) -> float:
