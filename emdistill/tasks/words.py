@@ -21,6 +21,7 @@ MARKS, SPACES, AT_ENDS = "marks", "spaces", "ends "
 HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f"
 ABBREVIATION = re.compile(r"(?:[^\W\d_]{1,2}\.)+")  # U.S., e.g., Ph.D.; or an initial
 RARE = 1e-4  # of the words: a rarer ending is chance
+ESCAPED = re.compile(r"&#?\w+;")  # a character of HTML, as in messages: its marks end no word
 ENDING = re.compile(r"['’][^\W\d_]{1,2}$")
 USUAL_ENDS = '.,;:!?…()[]{}"“”„«»‹›¡¿。，、；：！？（）「」『』《》〈〉【】'
 
@@ -75,7 +76,7 @@ def rule_of(words: Iterable[str]) -> str:
         ending = ENDING.search(word)
         if len(word) == 1 or (ending and ending[0] == word):
             alone[word] += 1
-        elif any(map(str.isalnum, word)):
+        elif any(map(str.isalnum, word)) and not ESCAPED.fullmatch(word):
             at_end.update({word[0], word[-1], *([ending[0]] if ending else [])})
     own = {each for each in alone if alone[each] > at_end[each]}
     marks = {each for each in own if len(each) == 1 and unicodedata.category(each)[0] in "PS" and each != "_"}

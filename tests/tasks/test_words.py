@@ -50,6 +50,10 @@ def test_marks_and_endings_that_a_source_gives_as_words_are_words_of_plain_text(
     ]  # fmt: skip
 
 
+def test_characters_of_html_say_nothing_of_marks() -> None:
+    assert words("Rex; Ann", rule_of(["&amp;"] * 20 + ["Rex"])) == ["Rex", ";", "Ann"]
+
+
 def test_marks_that_a_source_leaves_at_its_words_stay_there() -> None:
     assert words("Rex, Ann's dog, ran. [sic]", rule_of(GLUED.split())) == [
         "Rex,",
