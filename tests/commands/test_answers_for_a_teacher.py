@@ -196,7 +196,7 @@ def test_the_student_needs_an_encoder(place: Any, given: Rows, answers: Any, tmp
         source = [f"--student-source={place.folder}/encoder"] if "x" in spec else []
         assert main([*words, spec, *source, *short]) == 0
     assert read_record(tmp_path / "run")["student"]["shape"] == {
-        "layers": 2, "width": 12, "heads": 2, "attending": None, "biased": False,
+        "layers": 2, "width": 12, "heads": 2, "attending": None, "biased": False, "attention_width": None,
     }  # fmt: skip
     assert main([*words, "--student=2x12x2x24", f"--student-source={place.folder}/encoder", *short, "--resume"]) == 2
 
