@@ -45,8 +45,10 @@ class Encoder:
 
 
 def load_with_tokenizer(source: Source, head: str | None = None) -> Encoder:
-    """A classifier as stored, of several heads with this one; else an encoder without a task, with its masked-LM head
-    where a trained one is stored."""
+    """A classifier as stored; else an encoder without a task, with its masked-LM head where a trained one is stored.
+
+    head   the one that a classifier of several heads is taken with
+    """
     try:
         model = load_classifier(source, task=head)
     except HeadError:

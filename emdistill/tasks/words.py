@@ -1,7 +1,7 @@
 """How plain text is cut into words, for kinds that answer words: a rule by its name, which a model remembers.
 
 marks      runs of letters, digits and _, each Han character by itself, and single other marks
-spaces     at white space
+spaces     at white space: of taggers that an earlier version trained
 ends …     at white space; the marks that are listed are words of their own where a piece begins or ends with them,
            so are the endings listed behind them ('s), and each Han character
 """
