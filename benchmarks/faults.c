@@ -1,7 +1,8 @@
-/* Preloaded into a process, fails the n-th write, rename or fsync below a folder: ENOSPC, as from a full disk.
+/* Preloaded into a process, fails the n-th write, rename or fsync of a folder: ENOSPC, as from a full disk.
  *
- * Every library is met, whatever language it is written in. `faults_arm(folder, n)` begins to count, n = 0 only counts;
- * `faults_count()` says how many there were.
+ * Of a folder `out` are its files and those written beside it first, as `.out-5f3a/model.onnx`. Every library is met,
+ * whatever language it is written in. `faults_arm(folder, n)` begins to count, n = 0 only counts; `faults_count()` says
+ * how many there were.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -14,18 +15,22 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-static char folder[PATH_MAX];
+static char folder[PATH_MAX], beside[PATH_MAX];
 static atomic_long count, fails_at;
 
 void faults_arm(const char *place, long n) {
+    const char *name = strrchr(place, '/') + 1;
     snprintf(folder, sizeof folder, "%s", place);
+    snprintf(beside, sizeof beside, "%.*s.%s", (int)(name - place), place, name);
     count = 0;
     fails_at = n;
 }
 
 long faults_count(void) { return count; }
 
-static int below(const char *path) { return folder[0] && strncmp(path, folder, strlen(folder)) == 0; }
+static int below(const char *path) {
+    return folder[0] && (strncmp(path, folder, strlen(folder)) == 0 || strncmp(path, beside, strlen(beside)) == 0);
+}
 
 static int of_folder(int file) {
     char link[32], path[PATH_MAX];
