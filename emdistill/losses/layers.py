@@ -8,7 +8,7 @@ from torch import Tensor
 
 from emdistill.errors import ConfigError, TrainingError
 from emdistill.losses.loss import Loss
-from emdistill.mapping import HostCopy, LayerMapping, Pair
+from emdistill.mapping import FixedMapping, HostCopy, LayerMapping, Pair
 from emdistill.processes import of_all_processes
 from emdistill.states import EncoderStates
 
@@ -43,7 +43,7 @@ class LayerLoss(Loss):
                 through the flow.
     compiled    compute the costs by compiled kernels
     Of several processes the costs are the means over all of them, so that all have the same flows and layer weights.
-    Raises ConfigError for a memory out of range; TrainingError, naming the kind, where a cost that decides a flow is
+    Raises ConfigError for a memory out of range, or of a fixed mapping; TrainingError, naming the kind, where a cost that decides a flow is
     NaN or infinite.
     Source: BERT-EMD (Li et al., EMNLP 2020).
     """
@@ -63,6 +63,11 @@ class LayerLoss(Loss):
         super().__init__()
         if not 0 <= cost_memory < 1:
             raise ConfigError(f"cost_memory={cost_memory:g} must lie in [0, 1): a share of the old costs stays")
+        if cost_memory and isinstance(mapping, FixedMapping):
+            raise ConfigError(
+                f"cost_memory={cost_memory:g} smooths the costs that a flow follows, and a fixed mapping follows none; "
+                "leave it out, or take a mapping such as emd"
+            )
         self.cost_memory = cost_memory
         if cost_memory:  # only then: checkpoints of other runs know no such buffers
             shape = len(costs), mapping.student_layers, mapping.teacher_layers

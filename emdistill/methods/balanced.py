@@ -89,9 +89,12 @@ def balanced(
     factors = {"attention_scores": attention_scores, "hidden_states": hidden_states, "embeddings": embeddings}
     parts.check_factors({**factors, "layer_ratio": layer_ratio, "standardised_logits": standardised_logits})
     by_emd, phases = (mapping == "emd", "--mapping emd"), (schedule == "two-phase", "--objective.schedule two-phase")
+    by_norms = (weighting != "fixed", "--objective.weighting gradient-norms or each-norm")
     parts.check_read(
         balanced,
         {
+            "norm_steps": (norm_steps, *by_norms),
+            "norm_smoothing": (norm_smoothing, *by_norms),
             "cost_attention": (cost_attention, *by_emd),
             "smoothing": (smoothing, *by_emd),
             "penalty": (penalty, mapping == "unbalanced", "--mapping unbalanced"),

@@ -140,6 +140,9 @@ def test_emd_and_its_settings_are_to_be_had() -> None:
     [
         ({"cost_attention": "inverse"}, "--objective.cost_attention inverse", "emd"),
         ({"smoothing": 0.5, "mapping": "unbalanced"}, "--objective.smoothing 0.5", "emd"),
+        ({"weighting": "fixed", "norm_steps": 5}, "--objective.norm_steps 5", "gradient-norms"),
+        ({"weighting": "fixed", "norm_smoothing": 0.5}, "--objective.norm_smoothing 0.5", "each-norm"),
+        ({"cost_memory": 0.5, "mapping": "last"}, "cost_memory=0.5", "emd"),
         ({"penalty": 0.1}, "--objective.penalty 0.1", "unbalanced"),
         ({"penalty": 0.1, "mapping": "emd"}, "--objective.penalty 0.1", "unbalanced"),
         ({"intermediate_share": 0.3}, "--objective.intermediate_share 0.3", "two-phase"),
