@@ -9,7 +9,7 @@ import glob
 import hashlib
 import json
 import os
-import re
+import platform
 import shutil
 import tempfile
 import zlib
@@ -35,11 +35,16 @@ MEND = "mend the disk (free space, permission)"
 def written_whole(path: Path) -> Iterator[Path]:
     """An empty file beside `path` to write into: it becomes `path` at the end, or vanishes where anything fails.
 
-    It is `path`.PID.part, so that no two processes share it. A link is replaced, not followed: a stranger's run folder
-    cannot send a write elsewhere. Raises OSError at once where it cannot be made.
+    It is `path`.OWNER.part, so that no two processes share it; those of processes that were killed are removed. A link
+    is replaced, not followed: a stranger's run folder cannot send a write elsewhere. Raises OSError at once where it
+    cannot be made.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.touch()
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+        if _was_killed(left.name.removeprefix(f"{path.name}.").removesuffix(".part")):
+            left.unlink(missing_ok=True)
+    part = path.with_name(f"{path.name}.{_owner()}.part")
+    part.unlink(missing_ok=True)  # a link that stands there is not followed
+    part.touch(exist_ok=False)
     try:
         yield part
         flush(part)
@@ -114,22 +119,32 @@ def files_written_whole(folder: Path) -> Iterator[Path]:
 
 
 def _work_folder(parent: Path, name: str) -> Path:
-    """An empty folder `name`-PID-… to write into; those of processes that were killed are removed."""
+    """An empty folder `name`-OWNER-… to write into; those of processes that were killed are removed."""
     for left in parent.glob(f"{glob.escape(name)}-*"):
-        owner = re.fullmatch(r"-(\d+)-[^-]+", left.name.removeprefix(name))
-        if owner and not _is_alive(int(owner[1])):
+        if _was_killed(left.name.removeprefix(f"{name}-").rpartition("-")[0]):
             shutil.rmtree(left, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"{name}-{os.getpid()}-", dir=parent))
+    return Path(tempfile.mkdtemp(prefix=f"{name}-{_owner()}-", dir=parent))
 
 
-def _is_alive(process: int) -> bool:
-    """Whether there is such a process, as far as this system can be asked."""
+def _owner() -> str:
+    """This process, by its machine and number: a folder may be shared by several machines."""
+    return f"{_machine()}-{os.getpid()}"
+
+
+def _machine() -> str:
+    return f"{zlib.crc32(platform.node().encode()):08x}"
+
+
+def _was_killed(owner: str) -> bool:
+    """Whether the process that `_owner` named was of this machine, and is there no more, as far as can be asked."""
+    machine, _, process = owner.partition("-")
+    if machine != _machine() or not process.isdecimal() or os.name != "posix":
+        return False
     try:
-        if os.name == "posix":
-            os.kill(process, 0)  # asks only
+        os.kill(int(process), 0)  # asks only
     except OSError as error:
-        return error.errno != errno.ESRCH
-    return True
+        return error.errno == errno.ESRCH
+    return False
 
 
 def put_back(place: Path) -> None:

@@ -118,6 +118,33 @@ with {way.__name__}(Path({str(tmp_path / "place")!r})) as part:
     assert not list(tmp_path.rglob(".*"))
 
 
+def test_a_half_written_file_goes_too_but_not_that_of_another_machine(tmp_path: Path) -> None:
+    killed = f"""
+import os
+from pathlib import Path
+from emdistill.files import written_whole
+with written_whole(Path({str(tmp_path / "place")!r})) as part:
+    part.write_text("half")
+    os._exit(9)
+"""
+    assert subprocess.run([sys.executable, "-c", killed], check=False).returncode == 9
+    (half,) = tmp_path.iterdir()
+    number = half.name.removesuffix(".part").rpartition("-")[2]
+    elsewhere = tmp_path / f"place.00000000-{number}.part"
+    elsewhere.write_text("half")
+    write_whole(tmp_path / "place", "new")
+    assert contents(tmp_path) == {"place": "new", elsewhere.name: "half"}
+
+
+def test_a_part_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_text("kept", encoding="utf-8")
+    with written_whole(tmp_path / "place") as part:
+        name = part.name
+    (tmp_path / name).symlink_to("elsewhere")
+    write_whole(tmp_path / "place", "new")
+    assert contents(tmp_path) == {"elsewhere": "kept", "place": "new"}
+
+
 def test_only_what_the_disk_refuses_is_a_fault_of_storage(tmp_path: Path) -> None:
     with pytest.raises(DataError), storage_errors(tmp_path):
         raise DataError("it has no label", file="photos errors.csv")

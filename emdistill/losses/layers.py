@@ -43,8 +43,8 @@ class LayerLoss(Loss):
                 through the flow.
     compiled    compute the costs by compiled kernels
     Of several processes the costs are the means over all of them, so that all have the same flows and layer weights.
-    Raises ConfigError for a memory out of range, or of a fixed mapping; TrainingError, naming the kind, where a cost that decides a flow is
-    NaN or infinite.
+    Raises ConfigError for a memory out of range, or of a fixed mapping; TrainingError, naming the kind, where a cost
+    that decides a flow is NaN or infinite.
     Source: BERT-EMD (Li et al., EMNLP 2020).
     """
 

@@ -343,7 +343,7 @@ def test_what_a_killed_run_leaves_does_not_pass_for_pieces(tmp_path: Path, monke
     expected = splits(path, TextEncoder(encode, (START,), (END,), LETTERS.key)).train["input_ids"][:]
     (unfinished,) = (tmp_path / "killed").glob("*.part")
     assert unfinished.stat().st_size > 0
-    unfinished.rename(unfinished.with_name(unfinished.name.replace(f".{os.getpid()}.", ".1.")))  # another process's
+    unfinished.rename(unfinished.with_name(unfinished.name.replace(f"-{os.getpid()}.", "-1.")))  # another process's
     assert splits(path, folder=tmp_path / "killed").train["input_ids"][:] == expected
     assert {file.suffix for file in (tmp_path / "killed").iterdir()} == {".lock", ".arrow", ".json"}
 
