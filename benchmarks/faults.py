@@ -15,6 +15,7 @@ that none of them waits for imports.
 import argparse
 import contextlib
 import ctypes
+import itertools
 import json
 import os
 import random
@@ -207,9 +208,14 @@ class Bench:
             if codes[-1] != 0 or len(codes) == 3:
                 return Trial(felt, 0, f"cannot be gone on with, {codes}: {self.told[-1500:]}")
         files = self._files()
-        differing = [name for name in {*files, *whole.files} if files.get(name) != whole.files.get(name)]
+        names = sorted({*files, *whole.files})
+        differing = [
+            difference(name, whole.files.get(name), files.get(name))
+            for name in names
+            if files.get(name) != whole.files.get(name)
+        ]
         twice = max(0, self._batches() - whole.batches)
-        fault = f"other files: {', '.join(sorted(differing))}" if differing else ""
+        fault = f"other files: {'; '.join(differing)}; told: {self.told[-1500:]}" if differing else ""
         if twice > self.case.interval:
             fault = f"{twice} batches were learned twice"
         left = [path.name for path in self.out.rglob("*.part")]
@@ -307,6 +313,15 @@ class Bench:
         if "{place}/run" in self.case.words:
             run = DISTILL.replace("{out}", "{place}/run") + " --method soft-targets --training.num_train_epochs 1"
             assert self._run(self._words(run)) == 0, self.told
+
+
+def difference(name: str, expected: bytes | None, there: bytes | None) -> str:
+    """Where a file differs from that of the undisturbed run: its first other line, of how many."""
+    if expected is None or there is None:
+        return f"{name} is {'missing' if there is None else 'one too many'}"
+    pairs = list(itertools.zip_longest(expected.splitlines(True), there.splitlines(True), fillvalue=b"no line"))
+    number, (before, now) = next((n, pair) for n, pair in enumerate(pairs, start=1) if pair[0] != pair[1])
+    return f"{name}, line {number} of {len(pairs)}: {now[:200]!r} instead of {before[:200]!r}"
 
 
 def _note_batches(counter: Path) -> None:
