@@ -352,10 +352,19 @@ class DistillationTrainer(Trainer):
         return prepared
 
     def _run_epoch(self, model: Any, epoch: int, *args: Any, **options: Any) -> Any:
+        # Resumed from where it ended within an epoch, by max_steps or early, transformers would train on.
+        if self._had_ended():
+            self.control.should_training_stop = True
+            return None
         # accelerate tells a sampler its epoch, but not in an epoch that several processes resume half-way.
         if self._sampler is not None:
             self._sampler.set_epoch(epoch)
         return super()._run_epoch(model, epoch, *args, **options)  # type: ignore[no-untyped-call]
+
+    def _had_ended(self) -> bool:
+        """Whether training was to stop when the checkpoint that this one goes on from was written."""
+        control = self.state.stateful_callbacks.get("TrainerControl", {})
+        return bool(control.get("args", {}).get("should_training_stop"))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """As transformers.Trainer's; of a process that the checkpoint does not know, by the seed and the step."""

@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from training_runs import (
     STEPS_AN_EPOCH,
     TWO_PHASES,
     AtStep,
+    Run,
     assert_same_outcome,
     press_ctrl_c,
     same_models,
@@ -104,14 +106,22 @@ def test_each_phase_trains_on_its_own_terms_and_settings(new_run) -> None:
     assert second["log"][0]["learning_rate"] == pytest.approx(2e-3)
 
 
-def test_a_run_that_ends_by_max_steps_is_not_trained_further_by_a_resume(new_run) -> None:
-    whole = new_run("whole", max_steps=8)
+def forget_the_end(run: Run) -> None:
+    """As a kill leaves the folder that comes after the last checkpoint, and before the stage is noted as finished."""
+    shutil.rmtree(run.folder / "checkpoints" / "joint" / "finished")
+
+
+@pytest.mark.parametrize("settings", [{"max_steps": 8}, {"num_train_epochs": 1.25}])
+def test_a_run_that_ended_within_an_epoch_is_not_trained_further_by_a_resume(
+    new_run, settings: dict[str, float]
+) -> None:
+    whole, run = (new_run(name, lr_scheduler_type="constant", **settings) for name in ("whole", "run"))
     whole.go()
-    with pytest.raises(Interrupted):
-        new_run("parts", max_steps=8).go(AtStep(7))
-    resumed = new_run("parts", max_steps=8)
+    run.go()
+    forget_the_end(run)
+    resumed = new_run(lr_scheduler_type="constant", **settings)
     resumed.go(resume=True)
-    assert same_models(whole.student, resumed.student)
+    assert_same_outcome(whole, resumed)
 
 
 def test_a_checkpoint_that_was_cut_off_while_being_written_is_passed_over(new_run, finished_run) -> None:
@@ -167,6 +177,18 @@ def test_early_stopping_counts_on_after_a_resume(new_run) -> None:
     resumed.go(choose=True, resume=True)
     assert [max(entry["epoch"] for entry in run.log[0]["log"]) for run in (whole, resumed)] == [3, 3]
     assert same_models(whole.student, resumed.student)
+
+
+def test_a_run_that_stopped_early_is_not_trained_further_by_a_resume(new_run) -> None:
+    settings = {"num_train_epochs": 6, "early_stopping_patience": 2, "per_device_train_batch_size": 16}
+    run = new_run(**settings)
+    run.score = falling_scores([0.9, 0.5, 0.4])
+    run.go(choose=True)
+    forget_the_end(run)
+    resumed = new_run(**settings)
+    resumed.score = falling_scores([1.0])
+    resumed.go(choose=True, resume=True)
+    assert same_models(run.student, resumed.student)
 
 
 def test_a_nan_loss_stops_with_step_and_term_and_keeps_the_last_good_checkpoint(new_run) -> None:
