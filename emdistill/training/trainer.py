@@ -363,8 +363,8 @@ class DistillationTrainer(Trainer):
 
     def _had_ended(self) -> bool:
         """Whether training was to stop when the checkpoint that this one goes on from was written."""
-        control = self.state.stateful_callbacks.get("TrainerControl", {})
-        return bool(control.get("args", {}).get("should_training_stop"))
+        saved: Any = self.state.stateful_callbacks  # by the names of their classes
+        return bool(saved.get("TrainerControl", {}).get("args", {}).get("should_training_stop"))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """As transformers.Trainer's; of a process that the checkpoint does not know, by the seed and the step."""
