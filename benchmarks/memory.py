@@ -52,11 +52,14 @@ def main(
         first = None
         for count in map(int, rows.split(",")):
             texts = write_csv(folder / f"{count}.csv", count, words)
-            options = {
-                "unlabelled": ["--data", str(few), "--unlabelled", str(texts), "--method", "soft-targets"],
-                "text": ["--task", "text", "--data", str(write_text(folder / f"{count}.txt", count, words))],
-                "labelled": ["--data", str(texts), "--method", "soft-targets"],
-            }[kind]
+            if kind == "text":
+                options = ["--task", "text", "--data", str(write_text(folder / f"{count}.txt", count, words))]
+            else:
+                read = {
+                    "labelled": ["--data", str(texts)],
+                    "unlabelled": ["--data", str(few), "--unlabelled", str(texts)],
+                }
+                options = [*read[kind], "--method", "soft-targets"]
             own, resident, seconds = measured(teacher, options, folder / f"run-{kind}-{count}")
             first = first or own
             size = texts.stat().st_size / 1e6
