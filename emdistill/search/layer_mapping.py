@@ -4,8 +4,8 @@ The genetic algorithm keeps the `population` best of the genes it has evaluated 
 gene is a child of two of them, each the better of two drawn at random: one-point crossover, then mutation place by
 place. It learns from its own genes alone, so that a random search of equal budget is a fair comparison.
 
-Optuna's NSGAIISampler was not taken for it: its random state begins anew after a resume, it draws genes that are known
-or running elsewhere, and it knows no monotone space.
+Optuna was not taken for it: the random state of its NSGAIISampler begins anew after a resume, it draws genes that are
+known or running elsewhere, and it knows no monotone space.
 """
 
 import math
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from optuna.trial import Trial
 
 from emdistill.config import check_limits
 from emdistill.errors import EmdistillError, TrainingError
@@ -114,7 +113,7 @@ def search(
         "random": evaluations if random_evaluations is None else random_evaluations,
     }
     plan = _Plan(space, checked, budgets, population, mutation, seed)
-    with SharedStudy(storage, space, settings | {"about": dict(about or {})}) as study:
+    with SharedStudy(storage, settings | {"about": dict(about or {})}) as study:
         while _step(study, plan, evaluate, report):
             pass
         return plan.result(study.trials())
@@ -197,7 +196,7 @@ def _step(study: SharedStudy, plan: _Plan, evaluate: Evaluate, report: Report | 
         time.sleep(POLL_SECONDS if busy else 0.0)
         return busy
     if earlier is None:
-        _evaluate(study, trial, gene, evaluate)
+        _evaluate(study, trial, evaluate)
     elif earlier.state == "failed":
         study.fail(trial, earlier.error, 0.0)
     else:
@@ -209,10 +208,10 @@ def _step(study: SharedStudy, plan: _Plan, evaluate: Evaluate, report: Report | 
     return True
 
 
-def _evaluate(study: SharedStudy, trial: Trial, gene: Gene, evaluate: Evaluate) -> None:
+def _evaluate(study: SharedStudy, trial: GeneTrial, evaluate: Evaluate) -> None:
     started = time.perf_counter()
     try:
-        scores = {task: float(value) for task, value in evaluate(gene).items()}
+        scores = {task: float(value) for task, value in evaluate(trial.gene).items()}
         if not scores or not all(map(math.isfinite, scores.values())):
             raise TrainingError(f"no finite score: {scores}")
     except BaseException as error:

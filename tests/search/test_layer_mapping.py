@@ -30,7 +30,7 @@ SIZES = {"student_layers": 3, "teacher_layers": 6}
 
 @pytest.fixture(autouse=True)
 def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Optuna's journal waits for the disk at every line; no power fails here."""
+    """The journal waits for the disk at every line; no power fails here."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
@@ -282,10 +282,20 @@ def test_a_crash_in_the_middle_of_a_line_is_mended(tmp_path: Path) -> None:
     evaluate = Counting(separable(3, 6, 0))
     before = search(evaluate, **SIZES, storage=tmp_path / "study", evaluations=4)
     with (tmp_path / "study" / "journal.jsonl").open("a", encoding="utf-8") as journal:
-        journal.write('{"op_code":4,"worker_')
+        journal.write('{"number": 4, "ge')
     assert search(evaluate, **SIZES, storage=tmp_path / "study", evaluations=4) == before
     after = search(evaluate, **SIZES, storage=tmp_path / "study", evaluations=6)
     assert len(of(after, "genetic")) == 6
+
+
+def test_a_damaged_line_of_the_journal_is_named(tmp_path: Path) -> None:
+    search(Counting(separable(3, 6, 0)), **SIZES, storage=tmp_path / "study", evaluations=2)
+    journal = tmp_path / "study" / "journal.jsonl"
+    lines = journal.read_text(encoding="utf-8").splitlines()
+    lines[2] = lines[2].replace('"a": 0.', '"a": 1.')
+    journal.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with names(OutputError, f"{journal}:3", "--overwrite"):
+        search(Counting(separable(3, 6, 0)), **SIZES, storage=tmp_path / "study", evaluations=2)
 
 
 def test_an_evaluation_that_fails_is_written_down_and_the_search_goes_on(tmp_path: Path) -> None:
@@ -388,8 +398,7 @@ def test_two_workers_share_a_study_and_evaluate_no_gene_twice(tmp_path: Path) ->
 
 
 def test_a_trial_is_anothers_while_its_process_lives_and_free_afterwards(tmp_path: Path) -> None:
-    space = GeneSpace(3, 6)
-    with SharedStudy(tmp_path, space, {}) as one, SharedStudy(tmp_path, space, {}) as other:
+    with SharedStudy(tmp_path, {}) as one, SharedStudy(tmp_path, {}) as other:
         with one.choosing():
             one.start((1, 2, 3), "random")
         assert [trial.state for trial in other.trials()] == ["running"]
