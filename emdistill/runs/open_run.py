@@ -66,7 +66,7 @@ class Run:
         """Whether the folder holds something of this run, and not of an earlier one, that can be gone on with."""
         return (self.folder / RUN_FILE).exists() and (self.resumes or self._record is not None)
 
-    def is_finished(self, record: RunRecord, *, quiet: bool = False) -> bool:
+    def is_finished(self, record: RunRecord) -> bool:
         """Whether the run that is resumed has nothing left to do, which is said.
 
         Raises OutputError where it was started with another configuration, teacher or data.
@@ -78,7 +78,7 @@ class Run:
         fault = damaged_file(self.folder, before)
         if before.is_finished and not fault:
             self._tidy(before)
-            say(f"{self.folder} is finished already; nothing to do", quiet=quiet)
+            say(f"{self.folder} is finished already; nothing to do")
             return True
         if fault:
             tell(f"{fault}; the run is gone on with from its last good checkpoint, if any")
