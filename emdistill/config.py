@@ -36,6 +36,7 @@ LIMITS: dict[str, tuple[float, float]] = {
 RECIPES = Path(__file__).parent / "recipes"
 SECTIONS = ("objective", "training")
 NO_TEACHER = "none"  # --teacher of a run in which nobody teaches
+LABELS_ALONE = "hard-labels"  # the method that learns from labels and nothing else
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 

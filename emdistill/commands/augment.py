@@ -30,7 +30,7 @@ from emdistill.data.labels import as_the_model_counts
 from emdistill.data.read import apart, read_task_data
 from emdistill.data.text_hashes import Texts
 from emdistill.data.unlabelled import unlabelled_text
-from emdistill.errors import ConfigError, DataError, OutputError
+from emdistill.errors import ConfigError, DataError, OutputError, differences
 from emdistill.models.encoder import fingerprint, load_classifier, load_tokenizer
 from emdistill.models.inputs import longest_text
 from emdistill.models.teacher import Teacher
@@ -199,12 +199,10 @@ def _check_same(place: Path, header: Mapping[str, Any], data: TaskData) -> None:
         read_augmented(place, data)
     except DataError as error:
         raise OutputError(f"{error}\n{place} exists already; --overwrite replaces it") from None
-    pairs = {name: (before.get(name), header[name]) for name in ("teacher", "masked_lm")}
-    settings = before.get("settings", {})
-    pairs |= {name: (settings.get(name), value) for name, value in header["settings"].items()}
-    if differences := [f"{name}: {then} then, {now} now" for name, (then, now) in pairs.items() if then != now]:
-        listed = "\n  ".join(differences)
-        raise OutputError(f"{place} was written otherwise; --overwrite replaces it:\n  {listed}")
+    of_teachers = ("teacher", "masked_lm")
+    then, now = ({name: each.get(name) for name in of_teachers} | each.get("settings", {}) for each in (before, header))
+    if other := differences(then, now):
+        raise OutputError(f"{place} was written otherwise; --overwrite replaces it:\n{other}")
 
 
 def _masked_candidates(source: str, count: int, device: torch.device) -> MaskedWordCandidates:

@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from emdistill.baselines import Fitted, encoder_means, over_vectors, static_vectors, tfidf
 from emdistill.baselines.linear import columns
-from emdistill.config import LearningConfig, RunConfig, TeachingConfig, flatten, recipe_of, source_name
+from emdistill.config import LABELS_ALONE, LearningConfig, RunConfig, TeachingConfig, flatten, recipe_of, source_name
 from emdistill.console import say, say_scores, silent
 from emdistill.errors import ConfigError, Interrupted, ModelError
 from emdistill.models.arithmetic import fast_float32
@@ -129,7 +129,7 @@ def labels_alone(config: RunConfig) -> RunConfig:
     budget = {name: value for name, value in config.training.items() if name in BUDGET}
     common |= {
         "training": own | budget, "output": str(folder), "baselines": "none", "overwrite": False,
-        "resume": (folder / RUN_FILE).exists(), "method": "hard-labels",
+        "resume": (folder / RUN_FILE).exists(), "method": LABELS_ALONE,
     }  # fmt: skip
     return load_config(**flatten(common))
 

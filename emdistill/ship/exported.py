@@ -198,9 +198,7 @@ def _in_onnx(
 
     variants = {"onnx": variant(MODEL)}
     if quantised is not None:
-        variants["int8"] = replace(
-            variant(INT8), method=quantised.method, weight_bits=quantised.bits, kept_in_float32=quantised.in_float32
-        )
+        variants["int8"] = replace(variant(INT8), quantised=quantised)
     return variants
 
 

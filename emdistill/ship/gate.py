@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emdistill.config import as_option
 from emdistill.console import short
 from emdistill.errors import ConfigError
 from emdistill.runs.gate_record import (
@@ -55,7 +56,7 @@ class Limits:
         for limit in fields(self):
             value = getattr(self, limit.name)
             if value is not None and not (math.isfinite(value) and value >= 0):
-                raise ConfigError(f"{_option(limit.name)} is a number that is not negative, not {value:g}")
+                raise ConfigError(f"{as_option(limit.name)} is a number that is not negative, not {value:g}")
 
 
 def logit_difference(reference: NDArray[Any], logits: NDArray[Any]) -> LogitDifference:
@@ -218,7 +219,7 @@ def _failures(name: str, variant: VariantRecord, limits: Limits, metric: str, lo
     for limit, (value, unit, what) in costs.items():
         most = getattr(limits, limit)
         if value is not None and most is not None and value - most > ROUNDING:
-            excess = f"{short(value - most)}{unit} over {_option(limit)} {most:g}"
+            excess = f"{short(value - most)}{unit} over {as_option(limit)} {most:g}"
             failures.append(f"{what.format(short(value))} is {excess}")
     if name == "onnx" and variant.logits is not None and not variant.logits.largest <= PARITY * logit_size:
         failures.append(
@@ -230,7 +231,7 @@ def _failures(name: str, variant: VariantRecord, limits: Limits, metric: str, lo
 
 def _limit_notes(variants: Mapping[str, VariantRecord], limits: Limits) -> list[str]:
     if all(value is None for value in asdict(limits).values()):
-        options = ", ".join(_option(limit.name) for limit in fields(limits))
+        options = ", ".join(as_option(limit.name) for limit in fields(limits))
         return [f"no limits were given, so there was nothing to fail; set them with {options}"]
     length = _limit_case(variants["student"]).length
     if limits.max_latency_ms is not None and length < max(LENGTHS):
@@ -271,7 +272,3 @@ def _score_notes(variants: Mapping[str, VariantRecord], dev_rows: int) -> list[s
         and (error := variants[name].drop_standard_error) is not None
         and LEAST_SHOWN <= abs(drop) < error
     ]
-
-
-def _option(limit: str) -> str:
-    return "--" + limit.replace("_", "-")

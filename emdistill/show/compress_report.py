@@ -4,9 +4,10 @@ from pathlib import Path
 
 from emdistill.console import ABSENT, Table, cell, counted, gap, short
 from emdistill.runs.baseline_record import TITLES
-from emdistill.runs.compression import TEACHER, CompressionRecord, FinalRow, FormRow, PlanRow, TrialRow
+from emdistill.runs.compression import TEACHER, CompressionRecord, FinalRow, FormRow, PlanRow
 from emdistill.runs.search_record import Form
 from emdistill.search.budget import Budget, Cost, read_budget
+from emdistill.search.halving import Trial
 from emdistill.show.front import Axis, Point, front_section
 from emdistill.show.gate_tables import FORMS
 from emdistill.show.page import Command, Notes, Section, Small, Verdict, write_sections
@@ -66,7 +67,7 @@ def finals_table(record: CompressionRecord) -> Table:
     return Table(headings, lines, title="measured", words=(0, 1, 5))
 
 
-def trial_line(record: CompressionRecord, trial: TrialRow) -> str:
+def trial_line(record: CompressionRecord, trial: Trial) -> str:
     """'3 balanced: accuracy 0.7475 on held-out rows after 11% of a training, 31 s'."""
     assert record.plan is not None
     outcome = (
