@@ -21,13 +21,13 @@ from emdistill.runs.compression import TEACHER, CompressionStudy, FinalRow, Form
 from emdistill.runs.gate_record import GATE, GateRecord
 from emdistill.runs.open_run import keep_record_alone
 from emdistill.runs.record import RUN_FILE, RunRecord
-from emdistill.runs.search_record import Form
+from emdistill.runs.search_record import FORMS, Form
 from emdistill.runs.student_artifact import StudentArtifact
 from emdistill.search.halving import Trial
 from emdistill.ship.candidates import Nursery, against
 from emdistill.ship.classifier import open_classifier
 from emdistill.ship.gate import Limits
-from emdistill.ship.operator_table import FORMS, GraphCost
+from emdistill.ship.operator_table import GraphCost
 from emdistill.ship.subject import subject_of
 from emdistill.show.compress_report import delivery, trial_line
 from emdistill.tasks.task import TaskData

@@ -24,11 +24,11 @@ from emdistill.runs.gate_record import (
     VariantRecord,
     VerdictRecord,
 )
+from emdistill.runs.search_record import FORMS
 from emdistill.tasks.answers import flat
 from emdistill.tasks.mixture import MEAN, joint_scores
 from emdistill.tasks.task import Task
 
-EXPORTED = ("onnx", "int8")  # a verdict is about these; teacher and PyTorch student stand beside them
 BATCHES = (1, 32)
 LENGTHS = (32, 128)
 PARITY = 1e-3  # a float32 graph whose logits are further from PyTorch's, for its size, computes something else
@@ -104,7 +104,7 @@ def judge(
     notes       asides that go before those of the verdict
     """
     records = {name: _with_drops(name, variants, metric) for name in variants}
-    judged = ("student", *(name for name in EXPORTED if name in records))
+    judged = ("student", *(name for name in FORMS if name in records))
     failures = {name: _failures(name, records[name], limits, metric, logit_size) for name in judged}
     notes = [*notes, *_limit_notes(records, limits), *_speed_notes(records), *_score_notes(records, dev_rows)]
     verdict = _verdict(records, failures, notes)
@@ -178,7 +178,7 @@ def _verdict(
     variants: Mapping[str, VariantRecord], failures: Mapping[str, Sequence[str]], notes: Sequence[str]
 ) -> VerdictRecord:
     """The fastest of the exported variants that fail nothing goes."""
-    passing = [name for name in EXPORTED if name in variants and not failures[name]]
+    passing = [name for name in FORMS if name in variants and not failures[name]]
     return VerdictRecord(
         go=bool(passing),
         ship=min(passing, key=lambda name: _limit_case(variants[name]).p50, default=None),
@@ -266,7 +266,7 @@ def _score_notes(variants: Mapping[str, VariantRecord], dev_rows: int) -> list[s
         f"{name} scores {short(abs(drop))} points {'below' if drop > 0 else 'above'} the PyTorch student, less than "
         f"the standard error of that difference on {dev_rows:,} rows ({short(error)} points): dev is too small to tell "
         "them apart"
-        for name in EXPORTED
+        for name in FORMS
         if name in variants
         and (drop := variants[name].drop) is not None
         and (error := variants[name].drop_standard_error) is not None
