@@ -51,10 +51,10 @@ COMMANDS = {
     "compress": Command("make", ".compress:command", "a budget in, the best student that keeps it out", AGAIN),
     "augment": Command("make", ".augment:augment", "make further texts to learn from, labelled by the teacher"),
     "search-mapping": Command(
-        "make", ".search_mapping:command", "search for the layer mapping that teaches best", AGAIN
+        "make", ".search_mapping:search_mapping", "search for the layer mapping that teaches best", AGAIN
     ),
     "search-chain": Command(
-        "make", ".search_chain:command", "students of several sizes from one supernet of operators", AGAIN
+        "make", ".search_chain:search_chain", "students of several sizes from one supernet of operators", AGAIN
     ),
     "demo": Command("make", ".demo:demo", "a whole distillation, without data of your own", AGAIN),
     "evaluate": Command("judge", ".evaluate:command", "score a model on labelled data"),

@@ -161,7 +161,7 @@ def comparison_table(rows: Sequence[ReportRow], title: str = "", caption: str = 
             row.model,
             *(cell(row.scores.get(metric), ".3f") for metric in metrics),
             cell(_ratio(row.parameters, 1e6), ".1f"),
-            cell(_ratio(row.size, 1e6), ".1f"),
+            megabytes(row.size),
             cell(row.latency, ".1f" if (row.latency or 0.0) >= 1.0 else ".2f"),
             cell(_ratio(rows[0].latency, row.latency), ".1f", "×"),
         ]
@@ -184,6 +184,11 @@ def short(value: float) -> str:
 def cell(value: float | None, form: str, unit: str = "") -> str:
     """A number as a table's cell, in this format and with its unit; – where there is none."""
     return ABSENT if value is None else f"{value:{form}}{unit}"
+
+
+def megabytes(size: float | None) -> str:
+    """Bytes in MB, 10⁶ of them, as a table's cell."""
+    return cell(_ratio(size, 1e6), ".1f")
 
 
 def spread(mean: float, deviation: float | None) -> str:

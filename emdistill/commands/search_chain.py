@@ -79,11 +79,6 @@ def search_chain(config: ChainConfig | None = None, **options: Any) -> ChainSear
     return study.record
 
 
-def command(config: ChainConfig) -> None:
-    """Search chains of operators for several sizes at once, by one supernet that learns the teacher's blocks."""
-    search_chain(config)
-
-
 def _material(config: ChainConfig) -> Material:
     """What is learned from; raises what opening it raises, and ConfigError where no such blocks can be made of it."""
     run = load_config(**_run_options(config), output=config.output, student="1")

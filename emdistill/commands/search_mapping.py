@@ -159,11 +159,6 @@ def search_mapping(config: MappingConfig | None = None, **options: Any) -> Searc
     return result
 
 
-def command(config: MappingConfig) -> None:
-    """Search the layer mapping by which short distillations on parts of one to three tasks score best."""
-    search_mapping(config)
-
-
 def _run_options(config: MappingConfig) -> dict[str, Any]:
     """The options of every short distillation, but for its task; its rows are drawn here."""
     return run_options(config) | {

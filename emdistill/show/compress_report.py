@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from emdistill.console import ABSENT, Table, cell, counted, gap, short
+from emdistill.console import ABSENT, Table, cell, counted, gap, megabytes, short
 from emdistill.runs.baseline_record import TITLES
 from emdistill.runs.compression import TEACHER, CompressionRecord, FinalRow, FormRow, PlanRow
 from emdistill.runs.search_record import Form
@@ -50,8 +50,7 @@ def baseline_table(record: CompressionRecord) -> Table:
     """What needs no distillation, and the teacher."""
     lines = [["teacher", cell(record.teacher.get(record.metric), ".4f"), ABSENT, ABSENT]]
     for name, row in record.baselines.items():
-        mb = None if row.bytes is None else row.bytes / 1e6
-        lines.append([TITLES[name], cell(row.score, ".4f"), cell(row.p95, ".3g"), cell(mb, ".1f")])
+        lines.append([TITLES[name], cell(row.score, ".4f"), cell(row.p95, ".3g"), megabytes(row.bytes)])
     return Table(["without distilling", f"{record.metric}\ndev", "ms (p95)", "MB"], lines)
 
 
