@@ -46,7 +46,7 @@ from emdistill.runs.compression import (
     FinalRow,
     FormRow,
     PlanRow,
-    TrialRow,
+    Trial,
 )
 from emdistill.runs.flows import truncate_flows
 from emdistill.runs.gate_record import Machine
@@ -321,8 +321,8 @@ def of_run(broken: str, *further: Call) -> Reader:
 
 def compression(folder: Path) -> None:
     form = FormRow(p50=3.0, p95=4.0, bytes=1e7, keeps=True, score=0.8)
-    trials = [TrialRow(candidate="3 balanced", rung=0, score=0.7, seconds=3.0)]
-    trials += [TrialRow(candidate="4x312 soft-targets", rung=0, score=None, seconds=1.0, problem="it broke")]
+    trials = [Trial(candidate="3 balanced", rung=0, score=0.7, seconds=3.0)]
+    trials += [Trial(candidate="4x312 soft-targets", rung=0, score=None, seconds=1.0, problem="it broke")]
     rows = [CandidateRow(student="3", method="balanced", predicted={"int8": form}, seconds=100.0)]
     rows += [CandidateRow(student="4x312", method="soft-targets", predicted={"onnx": form}, seconds=90.0)]
     final = FinalRow(

@@ -36,47 +36,57 @@ LIMITS: dict[str, tuple[float, float]] = {
 RECIPES = Path(__file__).parent / "recipes"
 SECTIONS = ("objective", "training")
 NO_TEACHER = "none"  # --teacher of a run in which nobody teaches
+LABELS_ALONE = "hard-labels"  # the method that learns from labels and nothing else
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CommonConfig:
-    """The options of every run, alike for all runs of a comparison.
+class DataConfig:
+    """What every verb that trains reads, and where it writes.
 
     Args:
         data: a GLUE folder, a CSV, TSV, JSONL, Parquet, CoNLL or SQuAD file, a hub dataset, or 'messages'.
         output: folder of the run.
         task: a task's name (see `emdistill tasks`); files of your own need none.
-        rows: learn from at most so many training rows, drawn once for all seeds.
         text: column of the text.
         text_pair: column of the second text of a pair.
         label: column of the label.
-        dev: file of the development set; without it a stratified part of the data is held out.
-        kind: kind of task: classification, regression, multi-label, scores, tagging, span-answers or
-            span-answers-or-none; found from the data if not given.
         training: set one by one, --training.NAME VALUE: transformers' TrainingArguments, but for what a run decides by
             other options (seed, which checkpoint is kept), and gradient_norm_steps, flow_steps,
             early_stopping_patience, tokens_per_batch, compile_costs, teacher_bf16, skip_bad_batches.
-        select: which checkpoint is kept: the best on a held-out part of train, the best on dev, or the last.
         max_length: tokens per sentence or pair at most.
-        keep_checkpoints: leave the checkpoints in the run folder when the run has finished.
         overwrite: replace what stands in the output folder.
     """
 
     data: str
     output: str
     task: str | None = None
-    rows: int | None = None
     text: str = "text"
     text_pair: str | None = None
     label: str = "label"
+    training: dict[str, Any] = field(default_factory=dict)
+    max_length: int = 128
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonConfig(DataConfig):
+    """The options of every run, alike for all runs of a comparison.
+
+    Args:
+        rows: learn from at most so many training rows, drawn once for all seeds.
+        dev: file of the development set; without it a stratified part of the data is held out.
+        kind: kind of task: classification, regression, multi-label, scores, tagging, span-answers or
+            span-answers-or-none; found from the data if not given.
+        select: which checkpoint is kept: the best on a held-out part of train, the best on dev, or the last.
+        keep_checkpoints: leave the checkpoints in the run folder when the run has finished.
+    """
+
+    rows: int | None = None
     dev: str | None = None
     kind: str | None = None
-    training: dict[str, Any] = field(default_factory=dict)
     select: Selection = "held-out"
-    max_length: int = 128
     keep_checkpoints: bool = False
-    overwrite: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,9 +233,15 @@ class FinetuneConfig(LearningConfig):
 CONFIGS: dict[str, type[CommonConfig]] = {"distill": RunConfig, "finetune": FinetuneConfig, "compare": CompareConfig}
 
 
-def config_dict(config: CommonConfig) -> dict[str, Any]:
+def config_dict(config: DataConfig) -> dict[str, Any]:
     """The resolved configuration as plain values, without what only says how to treat the output folder."""
     return {name: value for name, value in asdict(config).items() if name not in ("overwrite", "resume")}
+
+
+def run_options(config: DataConfig) -> dict[str, Any]:
+    """Those of a search's options that each of its distillations has too."""
+    shared = {setting.name for setting in fields(RunConfig)}
+    return {name: value for name, value in config_dict(config).items() if name in shared}
 
 
 def check_limits(places: Mapping[str, str] | None = None, /, **options: Any) -> None:

@@ -1,7 +1,8 @@
 """Tables for people: the same cells on the terminal, in Markdown, and on pages (show/templates/blocks.html)."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Self
@@ -16,6 +17,7 @@ from emdistill.processes import is_first_process
 
 ABSENT = "–"
 NAME_WIDTH = 12  # characters that a column of words keeps on a narrow terminal
+_SILENT = ContextVar("silent", default=False)
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Table:
 
 def print_table(table: Table, console: Console | None = None) -> None:
     """Print a table to the terminal, or to the console given; its texts are no markup."""
+    if is_silent():
+        return
     grid = RichTable(
         title=_plain(table.title) if table.title else None,
         title_justify="left",
@@ -102,16 +106,31 @@ class ReportRow:
     latency: float | None = None
 
 
-def say(text: str, *, quiet: bool = False) -> None:
-    """A line about the work, on stdout; of several processes the first one speaks."""
-    if not quiet and is_first_process():
+@contextmanager
+def silent(whether: bool = True) -> Iterator[None]:
+    """While open, nothing of this module is shown, and no bar: of a run that is a part of something else."""
+    token = _SILENT.set(whether or is_silent())
+    try:
+        yield
+    finally:
+        _SILENT.reset(token)
+
+
+def is_silent() -> bool:
+    """Whether nothing is to be shown here."""
+    return _SILENT.get()
+
+
+def say(text: str, *, always: bool = False) -> None:
+    """A line about the work, on stdout; of several processes the first one speaks. always: where it is silent, too."""
+    if (always or not is_silent()) and is_first_process():
         Console(soft_wrap=True, markup=False, highlight=False).print(visible(text))
 
 
 @cache
 def say_once(text: str) -> None:
-    """The same, the first time in this process: a command may train many students, each with the same to be said."""
-    say(text)
+    """The same, the first time in this process, silent or not: a command may train many students, all alike in this."""
+    say(text, always=True)
 
 
 def conclude(tables: Iterable[Table], notes: Iterable[str], *lines: str) -> None:
@@ -121,9 +140,9 @@ def conclude(tables: Iterable[Table], notes: Iterable[str], *lines: str) -> None
     say("\n".join([*(f"- {note}" for note in notes), *lines]))
 
 
-def status(doing: str, *, quiet: bool = False) -> AbstractContextManager[object]:
+def status(doing: str) -> AbstractContextManager[object]:
     """While open, a line on stderr says what is being done."""
-    return Console(stderr=True, quiet=quiet, highlight=False).status(doing)
+    return Console(stderr=True, quiet=is_silent(), highlight=False).status(doing)
 
 
 def say_scores(scores: Mapping[str, float]) -> str:
@@ -142,7 +161,7 @@ def comparison_table(rows: Sequence[ReportRow], title: str = "", caption: str = 
             row.model,
             *(cell(row.scores.get(metric), ".3f") for metric in metrics),
             cell(_ratio(row.parameters, 1e6), ".1f"),
-            cell(_ratio(row.size, 1e6), ".1f"),
+            megabytes(row.size),
             cell(row.latency, ".1f" if (row.latency or 0.0) >= 1.0 else ".2f"),
             cell(_ratio(rows[0].latency, row.latency), ".1f", "×"),
         ]
@@ -165,6 +184,11 @@ def short(value: float) -> str:
 def cell(value: float | None, form: str, unit: str = "") -> str:
     """A number as a table's cell, in this format and with its unit; – where there is none."""
     return ABSENT if value is None else f"{value:{form}}{unit}"
+
+
+def megabytes(size: float | None) -> str:
+    """Bytes in MB, 10⁶ of them, as a table's cell."""
+    return cell(_ratio(size, 1e6), ".1f")
 
 
 def spread(mean: float, deviation: float | None) -> str:

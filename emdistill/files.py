@@ -211,6 +211,14 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def append_line(path: Path, line: bytes) -> None:
+    """Add a line to a file, and wait until it is on the disk."""
+    with path.open("ab") as file:
+        file.write(line + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
 CRC = b'"crc32": "'
 
 

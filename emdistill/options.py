@@ -146,10 +146,11 @@ def call(verb: Target, values: Mapping[str, Any]) -> Any:
 
 
 def target_of(verb: Target) -> Target:
-    """What holds a verb's options: the configuration class that it takes, or else the function itself."""
-    parameters = list(inspect.signature(verb, eval_str=True).parameters.values())
-    configuration: Target | None = parameters[0].annotation if len(parameters) == 1 else None
-    return configuration if configuration is not None and is_dataclass(configuration) else verb
+    """What holds a verb's options: the configuration class that it takes first, or else the function itself."""
+    parameters = inspect.signature(verb, eval_str=True).parameters.values()
+    first: Any = next((parameter.annotation for parameter in parameters), None)
+    kinds: list[Any] = [kind for kind in (first, *get_args(first)) if is_dataclass(kind)]
+    return kinds[0] if kinds else verb
 
 
 def _read_first(words: Sequence[str], target: Target) -> tuple[argparse.Namespace, list[str]]:

@@ -10,7 +10,7 @@ from emdistill.runs.compression import (
     FinalRow,
     FormRow,
     PlanRow,
-    TrialRow,
+    Trial,
 )
 from emdistill.runs.gate_record import Machine
 
@@ -24,7 +24,7 @@ def record_of(scores: dict[str, list[float | None]], *, metric: str = "accuracy"
     }
     teacher = CandidateRow(student=TEACHER, method="", predicted={"int8": FormRow(**COST | {"keeps": False})})
     trials = [
-        TrialRow(candidate=name, rung=rung, score=score, seconds=1.0, problem="" if score is not None else "NaN")
+        Trial(candidate=name, rung=rung, score=score, seconds=1.0, problem="" if score is not None else "NaN")
         for name, every in scores.items()
         for rung, score in enumerate(every)
     ]

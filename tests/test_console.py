@@ -5,7 +5,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from emdistill.console import ReportRow, Table, comparison_table, markdown, print_table, say, short
+from emdistill.console import ReportRow, Table, comparison_table, markdown, print_table, say, say_once, short, silent
 
 ROWS = [
     ReportRow("teacher", {"accuracy": 0.8333, "f1": 0.881}, 22_713_216, 90_852_864, 12.34),
@@ -82,3 +82,13 @@ def test_names_do_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> 
     for text in (printed(table), capsys.readouterr().out):
         assert not set(text) & {"\x1b", "\x07", "\u202e"}
         assert "\\x1b[2J" in text
+
+
+def test_a_silent_part_shows_nothing_but_what_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with silent():
+        with silent(False):  # a part of a silent one
+            say("a line")
+        print_table(Table(["a"], [["b"]]))
+        say_once("a warning of this test alone")
+    say("the end")
+    assert capsys.readouterr().out.splitlines() == ["a warning of this test alone", "the end"]

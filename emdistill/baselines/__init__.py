@@ -2,6 +2,6 @@
 
 from emdistill.baselines.linear import Fitted
 from emdistill.baselines.tfidf import tfidf
-from emdistill.baselines.vectors import Embedding, encoder_means, over_vectors, static_vectors
+from emdistill.baselines.vectors import encoder_means, over_vectors, static_vectors
 
-__all__ = ["Embedding", "Fitted", "encoder_means", "over_vectors", "static_vectors", "tfidf"]
+__all__ = ["Fitted", "encoder_means", "over_vectors", "static_vectors", "tfidf"]

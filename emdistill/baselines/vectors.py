@@ -28,20 +28,17 @@ BATCH = 64
 
 
 @dataclass(frozen=True)
-class Embedding:
-    """Vectors [rows, W] of texts, the bytes of what makes them, where they come from, and what writes a folder."""
-
-    embed: Callable[[list[str]], Vectors]
-    bytes: int
-    note: str
-    save: Callable[[Path], object] | None = None
-
-
-@dataclass(frozen=True)
 class VectorFeatures:
-    """The vector of a text; of a pair [a, b, |a − b|, a ∘ b, cos(a, b)]."""
+    """The vector of a text; of a pair [a, b, |a − b|, a ∘ b, cos(a, b)].
+
+    embed         vectors [rows, W] of texts
+    bytes, note   of what makes them, and where they come from
+    save          writes a folder
+    """
 
     embed: Callable[[list[str]], Vectors]
+    bytes: int = 0
+    note: str = ""
     save: Callable[[Path], object] | None = None
 
     def __call__(self, texts: Sequence[str], pairs: Sequence[str] | None) -> Features:
@@ -54,17 +51,16 @@ class VectorFeatures:
         return np.concatenate([a, b, np.abs(a - b), a * b, cosine[:, None]], axis=1)
 
 
-def over_vectors(train: Dataset, task: Task, embedding: Embedding) -> Fitted:
+def over_vectors(train: Dataset, task: Task, featurise: VectorFeatures) -> Fitted:
     """Learn a head over the vectors."""
     train, rows = capped(train, task)
-    featurise = VectorFeatures(embedding.embed, embedding.save)
     labels = np.asarray(train["label"][:])
     head, strength = choose_and_fit(featurise(*columns(train)), labels, task, STRENGTHS)
-    note = f"{embedding.note}; {rows}, {head_note(task, strength)}"
-    return Fitted(featurise, head, embedding.bytes + head.bytes, note)
+    note = f"{featurise.note}; {rows}, {head_note(task, strength)}"
+    return Fitted(featurise, head, featurise.bytes + head.bytes, note)
 
 
-def encoder_means(encoder: Any, tokenizer: Any, *, max_length: int, note: str) -> Embedding:
+def encoder_means(encoder: Any, tokenizer: Any, *, max_length: int, note: str) -> VectorFeatures:
     """The mean of the last layer's states over a text's tokens; the encoder, without a head, is left as it is."""
 
     def embed(texts: list[str]) -> Vectors:
@@ -81,10 +77,10 @@ def encoder_means(encoder: Any, tokenizer: Any, *, max_length: int, note: str) -
             vectors[rows] = means.float().cpu().numpy()
         return vectors
 
-    return Embedding(embed, model_size(encoder), note)
+    return VectorFeatures(embed, model_size(encoder), note)
 
 
-def static_vectors(encoder: Any, tokenizer: Any, *, note: str) -> Embedding:
+def static_vectors(encoder: Any, tokenizer: Any, *, note: str) -> VectorFeatures:
     """A vector per token, distilled from the encoder by model2vec (Tulkens and van Dongen, 2024); a text is their mean.
 
     Raises ConfigError where the packages are not installed.
@@ -101,7 +97,7 @@ def static_vectors(encoder: Any, tokenizer: Any, *, note: str) -> Embedding:
     def save(folder: Path) -> None:
         model.save_pretrained(folder / "vectors")
 
-    return Embedding(word_means(model), int(model.embedding.nbytes), note, save)
+    return VectorFeatures(word_means(model), int(model.embedding.nbytes), note, save)
 
 
 def word_means(model: Any) -> Callable[[list[str]], Vectors]:

@@ -17,16 +17,17 @@ from emdistill.console import say
 from emdistill.errors import ConfigError, ModelError, TrainingError, TransportError
 from emdistill.options import load_config
 from emdistill.runs.answers import Logits
-from emdistill.runs.compression import TEACHER, CompressionStudy, FinalRow, FormRow, TrialRow
+from emdistill.runs.compression import TEACHER, CompressionStudy, FinalRow, FormRow
 from emdistill.runs.gate_record import GATE, GateRecord
 from emdistill.runs.open_run import keep_record_alone
 from emdistill.runs.record import RUN_FILE, RunRecord
-from emdistill.runs.search_record import Form
+from emdistill.runs.search_record import FORMS, Form
 from emdistill.runs.student_artifact import StudentArtifact
+from emdistill.search.halving import Trial
 from emdistill.ship.candidates import Nursery, against
 from emdistill.ship.classifier import open_classifier
 from emdistill.ship.gate import Limits
-from emdistill.ship.operator_table import FORMS, GraphCost
+from emdistill.ship.operator_table import GraphCost
 from emdistill.ship.subject import subject_of
 from emdistill.show.compress_report import delivery, trial_line
 from emdistill.tasks.task import TaskData
@@ -80,7 +81,7 @@ class CandidateRuns:
         except OWN_FAULTS as error:
             problem = str(error).partition("\n")[0]
         seconds = time.perf_counter() - started
-        trial = TrialRow(candidate=name, rung=rung, score=score, seconds=seconds, problem=problem)
+        trial = Trial(candidate=name, rung=rung, score=score, seconds=seconds, problem=problem)
         self.study.record.trials.append(trial)
         self.study.save()
         keep_record_alone(place)

@@ -7,13 +7,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from emdistill.config import CompareConfig, RunConfig, TeachingConfig, flatten, read_yaml
+from emdistill.config import LABELS_ALONE, LIMITS, CompareConfig, RunConfig, TeachingConfig, flatten, read_yaml
 from emdistill.errors import ConfigError, nearest
 from emdistill.options import load_config
 from emdistill.training.arguments import BUDGET, DistillationArguments
 
 OF_AN_ENTRY = ("method", "mapping", "objective")
-LARGEST_SEED = 2**32 - 1
+LARGEST_SEED = int(LIMITS["seed"][1])
 MOST_SEEDS = 1000
 
 
@@ -39,8 +39,8 @@ def read_entries(methods: str) -> list[Entry]:
 
 def with_labels_alone(entries: list[Entry]) -> list[Entry]:
     """The entries, and hard-labels where none of them is it."""
-    there = any(entry.options.get("method") == "hard-labels" for entry in entries)
-    return entries if there else [*entries, _read_entry("hard-labels")]
+    there = any(entry.options.get("method") == LABELS_ALONE for entry in entries)
+    return entries if there else [*entries, _read_entry(LABELS_ALONE)]
 
 
 def _read_entry(text: str) -> Entry:

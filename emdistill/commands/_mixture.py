@@ -10,7 +10,7 @@ from datasets import Dataset, concatenate_datasets
 from emdistill.commands._mixture_tasks import OpenMixture, born, check_options, open_mixture
 from emdistill.commands._one_task import Part
 from emdistill.config import RunConfig, Selection
-from emdistill.console import print_table, say, say_scores
+from emdistill.console import print_table, say, say_scores, silent
 from emdistill.data.mixed_batches import MixtureSampler
 from emdistill.data.mixture_file import Mixture, read_mixture
 from emdistill.data.unlabelled import texts_kept
@@ -42,7 +42,7 @@ SELECTIONS: dict[Selection, str] = {
 }
 
 
-def distill_mixture(config: RunConfig, *, quiet: bool = False) -> StudentArtifact:
+def distill_mixture(config: RunConfig) -> StudentArtifact:
     """Distil the teachers of several tasks into one student with a head per task, and write the run folder.
 
     Raises an EmdistillError before any training where an input cannot be used; Interrupted after Ctrl-C.
@@ -55,16 +55,16 @@ def distill_mixture(config: RunConfig, *, quiet: bool = False) -> StudentArtifac
     with open_run(folder, overwrite=config.overwrite, resume=config.resume, reads=reads) as run:
         opened = open_mixture(config, mixture)
         parts, lesson, record = mixture_lesson(config, opened)
-        if run.is_finished(record, quiet=quiet):
+        if run.is_finished(record):
             return StudentArtifact(folder)
         for line in (*opened.notes, _outline(mixture, record, lesson, parts)):
-            say(line, quiet=quiet)
+            say(line)
         prove_mixture(parts, lesson)
-        teacher_logits = _score_teachers(record, parts, quiet=quiet)
+        teacher_logits = _score_teachers(record, parts)
         run.begin(record, keep=("teacher_cache",) if record.unlabelled else ())  # the tokens of the text stand there
         _teach(run, lesson, parts)
-        student_logits = _score_student(record, parts, quiet=quiet)
-        _leave_behind(run, lesson, parts, teacher_logits, student_logits, quiet=quiet)
+        student_logits = _score_student(record, parts)
+        _leave_behind(run, lesson, parts, teacher_logits, student_logits)
         run.finish()
     return StudentArtifact(folder)
 
@@ -199,25 +199,25 @@ def _teach(run: Run, lesson: Lesson, parts: Sequence[Part]) -> None:
     learn(run, lesson, together)
 
 
-def _score_teachers(record: RunRecord, parts: Sequence[Part], *, quiet: bool) -> dict[str, Logits | None]:
+def _score_teachers(record: RunRecord, parts: Sequence[Part]) -> dict[str, Logits | None]:
     """The teachers' logits, and scores, each on its own task; raises TeacherError for one near chance."""
     logits: dict[str, Logits | None] = {}
     for asked in (part.asked for part in parts):
-        description = "" if quiet else f"teacher of {asked.name} on dev"
+        description = f"teacher of {asked.name} on dev"
         length = asked.config.max_length
         logits[asked.name] = asked.teacher.logits(asked.data.evaluation, max_length=length, description=description)
         asked.check_teacher(asked.scores(logits[asked.name]))
     if None not in logits.values():
         record.scores["teacher"] = _joint(parts, logits)
-        say(f"teachers on dev: {say_scores(record.scores['teacher'])}", quiet=quiet)
+        say(f"teachers on dev: {say_scores(record.scores['teacher'])}")
     return logits
 
 
-def _score_student(record: RunRecord, parts: Sequence[Part], *, quiet: bool) -> dict[str, Logits]:
+def _score_student(record: RunRecord, parts: Sequence[Part]) -> dict[str, Logits]:
     """The logits of every head on its task, and the scores."""
-    logits = {part.asked.name: part.predict("" if quiet else f"student on {part.asked.name}") for part in parts}
+    logits = {part.asked.name: part.predict(f"student on {part.asked.name}") for part in parts}
     record.scores["student"] = _joint(parts, logits)
-    say(f"student on dev: {say_scores(record.scores['student'])}", quiet=quiet)
+    say(f"student on dev: {say_scores(record.scores['student'])}")
     return logits
 
 
@@ -233,8 +233,6 @@ def _leave_behind(
     parts: Sequence[Part],
     teachers: Mapping[str, Logits | None],
     students: Mapping[str, Logits],
-    *,
-    quiet: bool,
 ) -> None:
     """Write the run's files; then measure what could be taken instead, of each task as of one alone.
 
@@ -246,15 +244,17 @@ def _leave_behind(
     for name, (part, place) in every.items():
         part.write_answers(place, teachers[name], students[name])
     run.save()
-    measured = {
-        name: part.measure_baselines(run, place, teachers[name], students[name], quiet=True)
-        for name, (part, place) in every.items()
-    }
+    with silent():
+        measured = {
+            name: part.measure_baselines(run, place, teachers[name], students[name])
+            for name, (part, place) in every.items()
+        }
     records = {name: record for name, record in measured.items() if record is not None}
-    if records and not quiet:
+    if records:
         print_table(tasks_table(records))
         for task, record in records.items():
             say(f"{task}: {verdict(record)}")
             for name, row in record.baselines.items():
-                say(f"{task}: {TITLES[name]}: not computed: {row.problem}", quiet=not row.problem)
+                if row.problem:
+                    say(f"{task}: {TITLES[name]}: not computed: {row.problem}")
     write_run_report(run.folder)

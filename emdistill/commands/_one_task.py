@@ -120,7 +120,6 @@ class Part:
         student: Logits,
         *,
         again: Callable[[RunConfig], Any] | None = None,
-        quiet: bool = False,
     ) -> BaselineRecord | None:
         """Measure what a user could take instead of the student, and write baselines.json; None where it is not asked.
 
@@ -134,6 +133,6 @@ class Part:
         seconds = run.record.timings["training_seconds"]
         contender = torch_contender(own, [student], max_length=config.max_length, seconds=seconds)
         setting = Setting(config, data, self.asked.teacher, own, again)
-        record = measure_baselines(names, setting, contender, teacher, quiet=quiet).record(contender)
+        record = measure_baselines(names, setting, contender, teacher).record(contender)
         write_baselines(place, record)
         return record

@@ -43,7 +43,7 @@ COUNTS = ("documents", "paragraphs", "pieces", "tokens", "dropped")  # of the co
 SAMPLE_PIECES = 64
 
 
-def distill_text(config: RunConfig, *, quiet: bool = False) -> StudentArtifact:
+def distill_text(config: RunConfig) -> StudentArtifact:
     """Distil a pretrained teacher on raw text and write the run folder, whose student/ is a `--student` for any task.
 
     A teacher with a masked-LM head can teach words too; without one it teaches by its layers alone.
@@ -52,12 +52,12 @@ def distill_text(config: RunConfig, *, quiet: bool = False) -> StudentArtifact:
     _check_options(config)
     reads = (config.teacher, config.data, config.student, config.student_source)
     with open_run(Path(config.output), overwrite=config.overwrite, resume=config.resume, reads=reads) as run:
-        return _distill_text(config, run, quiet=quiet)
+        return _distill_text(config, run)
 
 
-def _distill_text(config: RunConfig, run: Run, *, quiet: bool) -> StudentArtifact:
+def _distill_text(config: RunConfig, run: Run) -> StudentArtifact:
     folder = run.folder
-    part = _lesson(config, folder, quiet=quiet)
+    part = _lesson(config, folder)
     lesson, text, teacher = part.lesson, part.text, part.teacher
     record = new_record(
         config,
@@ -69,22 +69,21 @@ def _distill_text(config: RunConfig, run: Run, *, quiet: bool) -> StudentArtifac
         teacher=describe_model(teacher.model),
         student=describe_model(lesson.student),
     )
-    if run.is_finished(record, quiet=quiet):
+    if run.is_finished(record):
         return StudentArtifact(folder)
     say(
         f"raw text: {record.rows['train']:,} pieces of at most {config.max_length} tokens to learn from, "
-        f"{record.rows['held out']:,} held out; {record.selection}\n{objective_and_sizes(record)}",
-        quiet=quiet,
+        f"{record.rows['held out']:,} held out; {record.selection}\n{objective_and_sizes(record)}"
     )
     prove(lesson)
     run.begin(record, keep=("teacher_cache",))  # the tokens of the text stand there, and have just been written
     teacher.dtype = lesson.arguments[0].teacher_dtype
     fit_projections(lesson.stages, lesson.student, teacher, part.sample)
-    before = record.held_out_loss["before"] = part.held_out_loss(quiet=quiet)
+    before = record.held_out_loss["before"] = part.held_out_loss()
     learn(run, lesson, [teacher if stage.objective.taught else None for stage in lesson.stages])
-    after = record.held_out_loss["after"] = part.held_out_loss(quiet=quiet)
+    after = record.held_out_loss["after"] = part.held_out_loss()
     losses = ", ".join(f"{name} {before[name]:.4g} -> {value:.4g}" for name, value in after.items())
-    say(f"held-out text: {losses}", quiet=quiet)
+    say(f"held-out text: {losses}")
     if is_first_process():
         write_student(folder, lesson.student, lesson.tokenizer, text_card(as_distillation(folder, record)))
         run.save()
@@ -103,9 +102,8 @@ class TextPart:
     collator: Collator
     sample: Callable[[], list[dict[str, Any]]]
 
-    def held_out_loss(self, *, quiet: bool) -> dict[str, float]:
+    def held_out_loss(self) -> dict[str, float]:
         """The loss on the held-out pieces, and its terms."""
-        description = "" if quiet else "held-out text"
         terms: dict[str, float] = {}
         for stage in self.lesson.stages:
             terms |= mean_terms(
@@ -114,12 +112,12 @@ class TextPart:
                 stage.objective,
                 self.text.held_out,
                 self.collator,
-                description=description,
+                description="held-out text",
             )
         return {"loss": sum(terms.values()), **terms}
 
 
-def _lesson(config: RunConfig, folder: Path, *, quiet: bool) -> TextPart:
+def _lesson(config: RunConfig, folder: Path) -> TextPart:
     """The text in pieces, the student as it is born, and what it learns."""
     teacher = Teacher(load_encoder(config.teacher))
     tokenizer = load_tokenizer(config.teacher)
@@ -132,7 +130,7 @@ def _lesson(config: RunConfig, folder: Path, *, quiet: bool) -> TextPart:
         folder=cache_folder(config),
         seed=HELD_OUT_SEED,
         rows=config.rows,
-        description="" if quiet else "reading the text",
+        description="reading the text",
     )
     masking = MaskingCollator(tokenizer, seed=config.seed) if predictions == WORDS else None
     plain = padding_collator(tokenizer)

@@ -30,7 +30,7 @@ from emdistill.data.labels import as_the_model_counts
 from emdistill.data.read import apart, read_task_data
 from emdistill.data.text_hashes import Texts
 from emdistill.data.unlabelled import unlabelled_text
-from emdistill.errors import ConfigError, DataError, OutputError
+from emdistill.errors import ConfigError, DataError, OutputError, differences
 from emdistill.models.encoder import fingerprint, load_classifier, load_tokenizer
 from emdistill.models.inputs import longest_text
 from emdistill.models.teacher import Teacher
@@ -55,6 +55,9 @@ from emdistill.training.splits import check_max_length
 NAMES = ("text", "text_pair")
 LABELLED_AT_ONCE = 512
 SIDES_KEPT = 1024
+
+Draw = Callable[[Callable[[str], Side], int, Texts], list[Variant]]
+"""(what takes a text apart, a row's number, its texts) -> its variants."""
 
 
 def augment(
@@ -150,22 +153,15 @@ def augment(
         "teacher": judge.fingerprint,
         "masked_lm": None if masked is None else fingerprint(masked.model),
         "settings": {
-            "copies": copies,
-            "replace": replace,
-            "candidates": candidates,
-            "max_length": length,
-            "seed": seed,
+            "copies": copies, "replace": replace, "candidates": candidates, "max_length": length, "seed": seed,
         },
         "files": file_hashes(examples),
-    }
+    }  # fmt: skip
     if place.exists() and not overwrite:
         _check_same(place, header, examples)
         say(f"{place} is written already, from this data, with this teacher and these settings")
         return place
-    originals = train_texts(examples)
-    texts = list(dict.fromkeys(text for texts in originals for text in texts))
-    taken_apart = {text: take_apart(text) for text in with_bar(texts, "words that fit")}
-    variants = _vary(originals, partial(draw, taken_apart.__getitem__))
+    variants = _vary(train_texts(examples), take_apart, draw)
     if not variants:
         raise DataError("no word of its texts can be replaced, so there are no variants", file=data)
     labels = _label(variants, partial(predict_logits, judge.model, tokenizer, max_length=length), examples.task)
@@ -199,12 +195,10 @@ def _check_same(place: Path, header: Mapping[str, Any], data: TaskData) -> None:
         read_augmented(place, data)
     except DataError as error:
         raise OutputError(f"{error}\n{place} exists already; --overwrite replaces it") from None
-    pairs = {name: (before.get(name), header[name]) for name in ("teacher", "masked_lm")}
-    settings = before.get("settings", {})
-    pairs |= {name: (settings.get(name), value) for name, value in header["settings"].items()}
-    if differences := [f"{name}: {then} then, {now} now" for name, (then, now) in pairs.items() if then != now]:
-        listed = "\n  ".join(differences)
-        raise OutputError(f"{place} was written otherwise; --overwrite replaces it:\n  {listed}")
+    of_teachers = ("teacher", "masked_lm")
+    then, now = ({name: each.get(name) for name in of_teachers} | each.get("settings", {}) for each in (before, header))
+    if other := differences(then, now):
+        raise OutputError(f"{place} was written otherwise; --overwrite replaces it:\n{other}")
 
 
 def _masked_candidates(source: str, count: int, device: torch.device) -> MaskedWordCandidates:
@@ -225,12 +219,13 @@ def _take_apart(text: str, masked: MaskedWordCandidates | None, neighbours: Neig
     return pieces, {place: words for place, words in candidates.items() if words}
 
 
-def _vary(originals: Sequence[Texts], draw: Callable[[int, Texts], list[Variant]]) -> list[Variant]:
+def _vary(originals: Sequence[Texts], take_apart: Callable[[str], Side], draw: Draw) -> list[Variant]:
     """The variants of all rows; none is there twice, and none is a training row."""
-    seen = set(originals)
-    variants = []
+    every = dict.fromkeys(text for texts in originals for text in texts)
+    sides = {text: take_apart(text) for text in with_bar([*every], "words that fit")}
+    seen, variants = set(originals), []
     for row, texts in enumerate(originals):
-        for variant in draw(row, texts):
+        for variant in draw(sides.__getitem__, row, texts):
             if variant.texts not in seen:
                 seen.add(variant.texts)
                 variants.append(variant)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -15,18 +15,18 @@ from emdistill.commands._mixture import mixture_lesson, prove_mixture
 from emdistill.commands._mixture_tasks import check_options, open_mixture, under
 from emdistill.commands._one_task import Asked
 from emdistill.commands.distill import distill, lesson_of
-from emdistill.config import CompareConfig, RunConfig, as_command, config_dict
+from emdistill.config import LABELS_ALONE, CompareConfig, RunConfig, as_command, config_dict
 from emdistill.console import conclude, say
 from emdistill.data.mixture_file import is_mixture, read_mixture
 from emdistill.data.read import read_data
-from emdistill.errors import BusyError, ConfigError, EmdistillError, Interrupted, ModelError, OutputError
+from emdistill.errors import BusyError, ConfigError, EmdistillError, Interrupted, ModelError
 from emdistill.models.encoder import Classifier
 from emdistill.options import load_options
 from emdistill.runs.answers import PREDICTIONS, Logits, teacher_logits
 from emdistill.runs.baseline_record import BASELINES, OWN_INT8, baseline_names, read_baselines, write_baselines
 from emdistill.runs.comparison import RUNS, Comparison, read_comparison, run_place
 from emdistill.runs.distillation import Distillation, read_distillation
-from emdistill.runs.open_run import OWN_FILES, check_same_run, damaged_file, remove
+from emdistill.runs.open_run import OWN_FILES, check_same_run, clear, damaged_file
 from emdistill.runs.places import check_folder
 from emdistill.runs.record import RUN_FILE, RunRecord, read_run, write_run
 from emdistill.runs.student_artifact import StudentArtifact
@@ -41,7 +41,6 @@ from emdistill.teachers.open_teacher import input_hashes, open_teacher
 from emdistill.teachers.opened import OpenTeacher
 from emdistill.training.lesson import prove
 
-LABELS_ONLY = "hard-labels"
 WAIT = 2.0  # seconds between looks at what another process is running
 
 State = Literal["new", "begun", "finished"]
@@ -213,9 +212,7 @@ def _begin_anew(plan: Sequence[PlannedRun]) -> None:
         for run in plan:
             folder = Path(run.config.output)
             if (folder / RUN_FILE).exists():
-                with suppress(OutputError):  # it cannot be read
-                    write_run(folder, replace(read_run(folder), status="running"))
-                remove(folder, [name for name in OWN_FILES if name != RUN_FILE])
+                clear(folder, OWN_FILES)
                 write_run(folder, _record(run))
 
 
@@ -264,7 +261,7 @@ def _measure(
         seconds = fmean(run.training_seconds or 0.0 for run in runs)
         return run_contender([run.folder for run in runs], max_length=length, seconds=seconds)
 
-    labels = {entry for entry, runs in entries.items() if runs[0].options.method == LABELS_ONLY}
+    labels = {entry for entry, runs in entries.items() if runs[0].options.method == LABELS_ALONE}
     best = max(
         entries.keys() - labels or labels,
         key=lambda entry: fmean(run.student_scores[task.metrics[0]] for run in entries[entry]),

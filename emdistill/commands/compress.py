@@ -1,7 +1,8 @@
 """`emdistill compress`: a budget in, the best student that keeps it out."""
 
 import time
-from functools import wraps
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ import torch
 from emdistill.commands._candidate_runs import TRIALS
 from emdistill.commands._compression import REPLACED, search_within
 from emdistill.commands._delivery import CACHE, forget_what_is_gone, is_delivered
-from emdistill.config import LIMITS, check_limits, command_of
+from emdistill.config import DataConfig, command_of, config_dict, run_options
 from emdistill.console import say
 from emdistill.data.read import read_data
 from emdistill.errors import ConfigError, Interrupted
-from emdistill.options import load_config
-from emdistill.runs.chain_search import STUDENTS, ChainSearch
+from emdistill.options import load_config, load_options
+from emdistill.runs.chain_search import STUDENTS, ChainRow, ChainSearch
 from emdistill.runs.compression import CompressionRecord, CompressionStudy
 from emdistill.runs.open_run import PLACES, remove
 from emdistill.runs.places import check_folder, check_not_read, one_owner
@@ -27,46 +28,10 @@ from emdistill.ship.onnx import check_onnx_packages
 from emdistill.tasks.task import RAW_TEXT
 from emdistill.teachers.open_teacher import input_hashes, open_teacher
 
-READING = (
-    "teacher", "data", "task", "text", "text_pair", "label", "dev", "kind", "student_source", "unlabelled",
-    "unlabelled_rows", "max_length", "seed", "check_teacher",
-)  # fmt: skip
 
-
-def compress(
-    teacher: str,
-    data: str,
-    budget: str,
-    output: str,
-    hours: float = 1.0,
-    unlabelled: str | None = None,
-    unlabelled_rows: int | None = None,
-    task: str | None = None,
-    text: str = "text",
-    text_pair: str | None = None,
-    label: str = "label",
-    dev: str | None = None,
-    kind: str | None = None,
-    students: str | None = None,
-    chains: str | None = None,
-    student_source: str | None = None,
-    methods: str = "balanced,soft-targets",
-    finals: int = 3,
-    epochs: float | None = None,
-    training: dict[str, Any] | None = None,
-    max_length: int = 128,
-    threads: int | None = None,
-    seed: int = 42,
-    check_teacher: bool = True,
-    overwrite: bool = False,
-) -> CompressionRecord:
-    """Find the best student within a budget, and deliver it as a folder that runs without PyTorch.
-
-    Candidates are priced on this machine before any is trained; those that fit learn in turns, ever fewer of them for
-    ever longer, and are chosen by rows of train that none of them learned from. The best ones are trained whole,
-    exported and measured. The same command goes on with a search that was stopped.
-    Raises ConfigError, DataError and OutputError before any training, BusyError where another process is at this
-    search; Interrupted after Ctrl-C.
+@dataclass(frozen=True, kw_only=True)
+class CompressConfig(DataConfig):
+    """Everything that decides a compression.
 
     Args:
         teacher: folder or hub id of the fine-tuned teacher.
@@ -76,10 +41,6 @@ def compress(
         hours: how long the search may take.
         unlabelled: text without labels, as for `distill`.
         unlabelled_rows: learn from at most so many of these texts.
-        task: a task's name (see `emdistill tasks`); files of your own need none.
-        text: column of the text.
-        text_pair: column of the second text of a pair.
-        label: column of the label.
         dev: file of the development set; without it a part of the data is held out.
         kind: kind of task; found from the labels if not given.
         students: students to try, as for `distill`, separated by spaces: '3 2 4x312'; those worth it if not given.
@@ -89,68 +50,86 @@ def compress(
         finals: how many students are trained whole.
         epochs: passes of a whole training over all rows; 1 with --unlabelled, 10 without, if not given.
         training: further settings of all trainings.
-        max_length: tokens per sentence or pair at most.
         threads: CPU threads that the student may use; as many as PyTorch takes if not given.
         seed: seed of the rows held out, the students and their training.
         check_teacher: refuse a teacher that scores near chance.
         overwrite: replace a search that stands in the output folder.
     """
-    call, started = dict(locals()), time.perf_counter()
+
+    teacher: str
+    budget: str
+    hours: float = 1.0
+    unlabelled: str | None = None
+    unlabelled_rows: int | None = None
+    dev: str | None = None
+    kind: str | None = None
+    students: str | None = None
+    chains: str | None = None
+    student_source: str | None = None
+    methods: str = "balanced,soft-targets"
+    finals: int = 3
+    epochs: float | None = None
+    threads: int | None = None
+    seed: int = 42
+    check_teacher: bool = True
+
+    @property
+    def tried(self) -> list[str] | None:
+        """The students; None: those worth it."""
+        return self.students.split() if self.students else None
+
+    @property
+    def taught_by(self) -> list[str]:
+        """The methods."""
+        return [name.strip() for name in self.methods.split(",")]
+
+    @property
+    def training_epochs(self) -> float:
+        """Of a whole training."""
+        return self.epochs if self.epochs is not None else 10.0 if self.unlabelled is None else 1.0
+
+
+def compress(config: CompressConfig | None = None, **options: Any) -> CompressionRecord:
+    """Find the best student within a budget, and deliver it as a folder that runs without PyTorch.
+
+    Candidates are priced on this machine before any is trained; those that fit learn in turns, ever fewer of them for
+    ever longer, and are chosen by rows of train that none of them learned from. The best ones are trained whole,
+    exported and measured. The same command goes on with a search that was stopped.
+    Raises ConfigError, DataError and OutputError before any training, BusyError where another process is at this
+    search; Interrupted after Ctrl-C.
+
+    config   a CompressConfig, or its fields as keywords: compress(teacher=..., data=..., budget="5ms", output=...)
+    """
+    started = time.perf_counter()
+    config = config if config is not None else load_options(CompressConfig, None, options)
     check_onnx_packages()
-    limits = read_budget(budget)
-    check_limits(**{name: call[name] for name in LIMITS.keys() & call.keys()})
-    if task == RAW_TEXT:
-        raise ConfigError(f"--task {RAW_TEXT} has no score to choose by; name a task with labels")
-    for name in ("num_train_epochs", "max_steps"):
-        if name in (training or {}):
-            raise ConfigError(f"--training.{name}: --hours and --epochs say how long trainings are; leave it out")
-    folder = Path(output)
-    mark = CompressionRecord.FILE if (folder / CompressionRecord.FILE).exists() else TRIALS  # before there is a record
-    check_folder(folder, mark, "compression")
-    check_not_read(folder, REPLACED, [teacher, data, dev, student_source, chains, *(unlabelled or "").split(",")])
-    given = {name: call[name] for name in READING}
-    if epochs is None:
-        epochs = 10.0 if unlabelled is None else 1.0
-    options = given | {
-        "training": (training or {}) | {"num_train_epochs": epochs}, "output": output, "select": "last",
-        "baselines": "none", "teacher_cache": "logits", "teacher_cache_folder": str(folder / CACHE),
-    }  # fmt: skip
-    taught = [name.strip() for name in methods.split(",")]
-    config, *_ = [load_config(**options, method=method) for method in taught]  # a wrong name is refused now
-    opened, examples = open_teacher(config, read_data(config))
-    if opened.classifier is None or opened.born_from is None:  # nobody, a file of answers, or several
-        raise ConfigError(f"--teacher {teacher}: students keep the layers of one teacher; name one fine-tuned encoder")
-    threads = threads or torch.get_num_threads()
-    if chains is not None and student_source is not None:
-        raise ConfigError(f"--chains {chains} has students with the teacher's layers; leave out --student-source")
-    found = {} if chains is None else _finished_search(Path(chains), opened.fingerprint).students
-    places = {f"chain:{word}": Path(str(chains), STUDENTS, word) for word in found}
-    nursery = Nursery(config, examples, opened, limits, folder, threads, places)
-    words = students.split() if students else None
-    check_students(nursery, words or ())
-    record = CompressionRecord(
-        command=command_of("compress", compress, call),
-        settings={
-            **{name: value for name, value in given.items() if name not in PLACES},
-            "budget": str(limits), "students": words, "methods": ",".join(taught),
-            "chains": {word: row.end_error for word, row in found.items()} or None,
-            "finals": finals, "epochs": epochs,
-            "training": training, "threads": threads, **input_hashes(config, opened, examples),
-        },
-        task=examples.task.name, metric=examples.task.metrics[0], budget=str(limits), hours=hours,
-        machine=machine(threads),
-    )  # fmt: skip
+    budget, folder = read_budget(config.budget), Path(config.output)
+    _check(config)
+    of_runs = _run_options(config)
+    run, *_ = [load_config(**of_runs, method=method) for method in config.taught_by]  # a wrong name is refused now
+    teacher, data = open_teacher(run, read_data(run))
+    if teacher.classifier is None or teacher.born_from is None:  # nobody, a file of answers, or several
+        raise ConfigError(
+            f"--teacher {config.teacher}: students keep the layers of one teacher; name one fine-tuned encoder"
+        )
+    chains = {} if config.chains is None else _found_chains(Path(config.chains), teacher.fingerprint)
+    places = {f"chain:{word}": Path(str(config.chains), STUDENTS, word) for word in chains}
+    nursery = Nursery(run, data, teacher, budget, folder, config.threads or torch.get_num_threads(), places)
+    check_students(nursery, config.tried or ())
+    record = _new_record(config, nursery, chains)
     with one_owner(folder, "search"):
-        if overwrite:
+        if config.overwrite:
             remove(folder, REPLACED)
         (folder / TRIALS).mkdir(parents=True, exist_ok=True)
-        study = CompressionStudy(folder, taken_up(folder, record, hours=hours), started)
+        study = CompressionStudy(folder, taken_up(folder, record, hours=config.hours), started)
         if is_delivered(study):
             say(f"{folder} is finished already; nothing to do")
             return study.record
         forget_what_is_gone(study)
         try:
-            search_within(study, nursery, options, students=words, methods=taught, finals=finals)
+            search_within(
+                study, nursery, of_runs, students=config.tried, methods=config.taught_by, finals=config.finals
+            )
         except (KeyboardInterrupt, Interrupted):
             raise Interrupted("the search stopped; what it has tried is kept") from None
         finally:
@@ -159,16 +138,60 @@ def compress(
     return study.record
 
 
-def _finished_search(folder: Path, teacher: str) -> ChainSearch:
-    """The search that stands there; raises ConfigError where none does, or one of another teacher."""
+def command(config: CompressConfig) -> int:
+    """Find the best student within a budget, and deliver it as a folder that runs without PyTorch."""
+    return 0 if compress(config).delivered else 1
+
+
+def _check(config: CompressConfig) -> None:
+    """Refuse what no search can be made of, and a folder that it cannot be written to."""
+    if config.task == RAW_TEXT:
+        raise ConfigError(f"--task {RAW_TEXT} has no score to choose by; name a task with labels")
+    for name in ("num_train_epochs", "max_steps"):
+        if name in config.training:
+            raise ConfigError(f"--training.{name}: --hours and --epochs say how long trainings are; leave it out")
+    if config.chains is not None and config.student_source is not None:
+        raise ConfigError(
+            f"--chains {config.chains} has students with the teacher's layers; leave out --student-source"
+        )
+    folder = Path(config.output)
+    mark = CompressionRecord.FILE if (folder / CompressionRecord.FILE).exists() else TRIALS  # before there is a record
+    check_folder(folder, mark, "compression")
+    reads = [config.teacher, config.data, config.dev, config.student_source, config.chains]
+    check_not_read(folder, REPLACED, [*reads, *(config.unlabelled or "").split(",")])
+
+
+def _run_options(config: CompressConfig) -> dict[str, Any]:
+    """The options of every training."""
+    return run_options(config) | {
+        "training": config.training | {"num_train_epochs": config.training_epochs}, "select": "last",
+        "baselines": "none", "teacher_cache": "logits", "teacher_cache_folder": str(Path(config.output) / CACHE),
+    }  # fmt: skip
+
+
+def _new_record(config: CompressConfig, nursery: Nursery, chains: Mapping[str, ChainRow]) -> CompressionRecord:
+    """What the search is asked; another one of its settings does not go on with it."""
+    options, task = config_dict(config), nursery.data.task
+    elsewhere = {*PLACES, "hours"}  # may differ
+    return CompressionRecord(
+        command=command_of("compress", CompressConfig, options),
+        settings={
+            **{name: value for name, value in options.items() if name not in elsewhere},
+            "budget": str(nursery.budget), "students": config.tried, "methods": ",".join(config.taught_by),
+            "chains": {word: row.end_error for word, row in chains.items()} or None,
+            "epochs": config.training_epochs, "training": config.training or None, "threads": nursery.threads,
+            **input_hashes(nursery.config, nursery.teacher, nursery.data),
+        },
+        task=task.name, metric=task.metrics[0], budget=str(nursery.budget), hours=config.hours,
+        machine=machine(nursery.threads),
+    )  # fmt: skip
+
+
+def _found_chains(folder: Path, teacher: str) -> dict[str, ChainRow]:
+    """Those of the search that stands there; raises ConfigError where none does, or one of another teacher."""
     search = read_search(folder, ChainSearch)
     if search is None or search.status != "finished":
         raise ConfigError(f"--chains {folder}: there is no finished search of `emdistill search-chain` in it")
     if search.settings["hashes"]["teacher"] != teacher:
         raise ConfigError(f"--chains {folder}: that search was of another teacher, {search.settings['teacher']}")
-    return search
-
-
-@wraps(compress)
-def command(**options: Any) -> int:
-    return 0 if compress(**options).delivered else 1
+    return search.students

@@ -11,7 +11,7 @@ from emdistill.commands._mixture import distill_mixture
 from emdistill.commands._one_task import Asked, Part
 from emdistill.commands._raw_text import distill_text
 from emdistill.config import RunConfig
-from emdistill.console import say, say_scores
+from emdistill.console import say, say_scores, silent
 from emdistill.data.mixture_file import is_mixture
 from emdistill.data.read import read_data
 from emdistill.options import load_config
@@ -61,10 +61,15 @@ def distill(
     """
     config = config if config is not None else load_config(**options)
     baseline_names(config.baselines)  # a wrong name is refused now
-    if config.task == RAW_TEXT:
-        return distill_text(config, quiet=quiet)
-    if is_mixture(config.data):
-        return distill_mixture(config, quiet=quiet)
+    with silent(quiet):
+        if config.task == RAW_TEXT:
+            return distill_text(config)
+        if is_mixture(config.data):
+            return distill_mixture(config)
+        return _distill(config, examples, teacher_logits)
+
+
+def _distill(config: RunConfig, examples: TaskData | None, teacher_logits: Logits | None) -> StudentArtifact:
     folder = Path(config.output)
     reads = [config.data, config.dev, config.student, config.student_source, config.augmented]
     reads += [*teacher_names(config.teacher), *(config.unlabelled or "").split(",")]
@@ -73,21 +78,21 @@ def distill(
         asked = Asked(config, data, teacher)
         part, record = lesson_of(asked)
         lesson = part.lesson
-        if run.is_finished(record, quiet=quiet):
+        if run.is_finished(record):
             return StudentArtifact(folder)
         for line in (*(f"note: {note}" for note in data.notes), outline(record, lesson)):
-            say(line, quiet=quiet)
+            say(line)
 
         def note_scores(name: str, logits: Logits | None) -> None:
             if scores := asked.scores(logits):
                 record.scores[name] = scores
-                say(f"{name} on {next(iter(data.evaluation))}: {say_scores(scores)}", quiet=quiet)
+                say(f"{name} on {next(iter(data.evaluation))}: {say_scores(scores)}")
 
         prove(lesson)
         started = time.perf_counter()
         if teacher_logits is None:
-            description = "" if quiet else "teacher on dev"
-            teacher_logits = teacher.logits(data.evaluation, max_length=config.max_length, description=description)
+            length = config.max_length
+            teacher_logits = teacher.logits(data.evaluation, max_length=length, description="teacher on dev")
             for name, logits in teacher.logits_of_each.items():
                 note_scores(f"teacher {name}", logits)
         note_scores("teacher", teacher_logits)
@@ -101,10 +106,10 @@ def distill(
         with run.timed("teacher_cache_seconds"):
             sources = teacher.stage_sources(lesson)
         learn(run, lesson, sources)
-        student_logits = part.predict("" if quiet else "student on dev")
+        student_logits = part.predict("student on dev")
         note_scores("student", student_logits)
         if is_first_process():
-            _leave_behind(run, part, teacher_logits, student_logits, quiet=quiet)
+            _leave_behind(run, part, teacher_logits, student_logits)
         run.finish()
     return StudentArtifact(folder)
 
@@ -151,7 +156,7 @@ def lesson_of(asked: Asked) -> tuple[Part, RunRecord]:
     return part, record
 
 
-def _leave_behind(run: Run, part: Part, teacher: Logits | None, student: Logits, *, quiet: bool) -> None:
+def _leave_behind(run: Run, part: Part, teacher: Logits | None, student: Logits) -> None:
     """Write the run's files, the student first; then measure what a user could take instead; the page comes last."""
     folder, lesson, data = run.folder, part.lesson, part.asked.data
     remember_reading(lesson.student, lesson.tokenizer, data.task, part.asked.config.max_length)
@@ -160,9 +165,9 @@ def _leave_behind(run: Run, part: Part, teacher: Logits | None, student: Logits,
     part.write_answers(folder, teacher, student)
     run.save()
     again = partial(distill, examples=data, teacher_logits=teacher, quiet=True)
-    beside = part.measure_baselines(run, folder, teacher, student, again=again, quiet=quiet)
+    beside = part.measure_baselines(run, folder, teacher, student, again=again)
     if beside is not None:
         write_card(folder, student_card(described, verdict(beside)))
     write_run_report(folder)
     if beside is not None:
-        say(verdict(beside), quiet=quiet)
+        say(verdict(beside))

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from emdistill.config import FinetuneConfig, config_dict
+from emdistill.config import LABELS_ALONE, FinetuneConfig
 from emdistill.console import say, say_scores
 from emdistill.data.batches import note_cut
 from emdistill.data.read import read_data
@@ -12,8 +12,8 @@ from emdistill.models.encoder import encoder_shape, fingerprint, load_classifier
 from emdistill.models.inputs import longest_text
 from emdistill.options import load_finetune_config
 from emdistill.processes import is_first_process
-from emdistill.runs.describe import describe_data, file_hashes, versions
-from emdistill.runs.learn import learn, prepare, rows_per_step
+from emdistill.runs.describe import describe_data, file_hashes
+from emdistill.runs.learn import learn, new_record, prepare
 from emdistill.runs.open_run import open_run
 from emdistill.runs.reading import remember_reading
 from emdistill.runs.record import RunRecord
@@ -76,18 +76,16 @@ def _lesson(config: FinetuneConfig, data: TaskData) -> tuple[Lesson, RunRecord]:
     check_max_length(config.max_length, model)
     tokenizer = load_tokenizer(config.model)
     shape = encoder_shape(model)
-    stages = METHODS["hard-labels"](shape, shape, predictions=task.predictions)
+    stages = METHODS[LABELS_ALONE](shape, shape, predictions=task.predictions)
     arguments, splits = prepare(config, data, tokenizer, stages)
-    record = RunRecord(
-        config=config_dict(config),
-        seed=config.seed,
-        versions=versions(),
+    lesson = Lesson(model, tokenizer, stages, arguments, splits.train, choose_on=splits.choose_on, score=splits.score)
+    record = new_record(
+        config,
+        lesson,
         hashes={"model": fingerprint(model), **file_hashes(data)},
         task=describe_data(data),
         selection=splits.selection,
         rows=splits.rows,
-        rows_per_step=rows_per_step(stages, arguments),
         texts_cut_at_max_length=splits.cut,
     )
-    lesson = Lesson(model, tokenizer, stages, arguments, splits.train, choose_on=splits.choose_on, score=splits.score)
     return lesson, record

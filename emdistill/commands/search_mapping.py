@@ -2,19 +2,19 @@
 
 import inspect
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from emdistill.commands.distill import distill
-from emdistill.config import Birth, CacheChoice, RunConfig, as_option, check_limits
+from emdistill.config import Birth, CacheChoice, DataConfig, RunConfig, as_option, run_options
 from emdistill.console import conclude, say, say_scores
 from emdistill.data.read import hold_out, read_data
 from emdistill.errors import ConfigError, Interrupted
 from emdistill.mapping import write_mapping
 from emdistill.methods import load_method
-from emdistill.options import load_config
+from emdistill.options import load_config, load_options
 from emdistill.runs.answers import PREDICTIONS, Logits, teacher_logits
 from emdistill.runs.describe import file_hashes
 from emdistill.runs.open_run import keep_record_alone, remove
@@ -32,6 +32,59 @@ STUDY, TRIALS, CACHE = "study", "trials", "teacher_cache"
 BEST, RECORD, PAGE = "best.json", "search.json", "report.html"
 MOST_TASKS = 3
 SCORED_ON = "rows of train that no student learned from; the development sets are untouched"
+
+
+OF_A_TASK = ("teacher", "data", "task", "head")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MappingConfig(DataConfig):
+    """Everything that decides a search for a layer mapping.
+
+    Args:
+        teacher: folders or hub ids of the fine-tuned teachers, one per task, separated by commas.
+        data: the tasks' data, separated by commas; each as for `distill`.
+        output: folder of the search; best.json in it is the mapping found, for `distill --mapping`.
+        task: the tasks' names, separated by commas (see `emdistill tasks`); files of your own need none.
+        head: of teachers of several tasks, the tasks whose heads teach, one per teacher, separated by commas.
+        student: 3 (so many teacher layers), 1,3,5 (these), 4x312 (layers x width), or a folder or hub id.
+        student_birth: where the weights of a student of a given shape come from, as for `distill`.
+        student_source: encoder whose layers the student keeps instead of the teachers', a folder or hub id.
+        method: a method that maps layers, by name, or path.py:function for your own.
+        rows: learn from so many training rows of each task.
+        score_rows: score on so many other training rows; the development set is left for the final comparison.
+        epochs: passes over the rows.
+        evaluations: different mappings that the genetic search evaluates.
+        random_evaluations: different mappings drawn at random, to compare with; as many if not given.
+        population: how many of the best mappings so far are parents of new ones.
+        mutation: probability that a layer of a new mapping gets another teacher layer, or none.
+        monotone: only mappings in which a higher student layer learns from no lower teacher layer.
+        objective: the method's own settings.
+        training: settings of the short distillations, over the method's recipe.
+        check_teacher: refuse a teacher that scores near chance.
+        teacher_cache: which of the teachers' outputs are computed once for all mappings, as for `distill`.
+        seed: seed of the search, the rows drawn, the student's initial weights and its training.
+        overwrite: replace a search that stands in the output folder.
+    """
+
+    teacher: str
+    head: str | None = None
+    student: str = "3"
+    student_birth: Birth = "importance"
+    student_source: str | None = None
+    method: str = "tinybert"
+    rows: int = 1000
+    score_rows: int = 500
+    epochs: float = 1.0
+    evaluations: int = 60
+    random_evaluations: int | None = None
+    population: int = 10
+    mutation: float = 0.2
+    monotone: bool = False
+    objective: dict[str, Any] = field(default_factory=dict)
+    check_teacher: bool = True
+    teacher_cache: CacheChoice = "states"
+    seed: int = 42
 
 
 @dataclass(frozen=True)
@@ -54,97 +107,25 @@ class ProxyTask:
         return self.data.task.metrics[0]
 
 
-def search_mapping(
-    teacher: str,
-    data: str,
-    output: str,
-    task: str | None = None,
-    text: str = "text",
-    text_pair: str | None = None,
-    label: str = "label",
-    head: str | None = None,
-    student: str = "3",
-    student_birth: Birth = "importance",
-    student_source: str | None = None,
-    method: str = "tinybert",
-    rows: int = 1000,
-    score_rows: int = 500,
-    epochs: float = 1.0,
-    evaluations: int = 60,
-    random_evaluations: int | None = None,
-    population: int = 10,
-    mutation: float = 0.2,
-    monotone: bool = False,
-    objective: dict[str, Any] | None = None,
-    training: dict[str, Any] | None = None,
-    check_teacher: bool = True,
-    teacher_cache: CacheChoice = "states",
-    max_length: int = 128,
-    seed: int = 42,
-    overwrite: bool = False,
-) -> SearchResult:
+def search_mapping(config: MappingConfig | None = None, **options: Any) -> SearchResult:
     """Search the layer mapping by which short distillations on parts of one to three tasks score best.
 
     Every mapping has the same student at birth, data and seed. The same command goes on with a search that was
     stopped, and several processes may work on one search at once.
     Raises ConfigError, DataError and OutputError before any training; Interrupted after Ctrl-C.
 
-    Args:
-        teacher: folders or hub ids of the fine-tuned teachers, one per task, separated by commas.
-        data: the tasks' data, separated by commas; each as for `distill`.
-        output: folder of the search; best.json in it is the mapping found, for `distill --mapping`.
-        task: the tasks' names, separated by commas (see `emdistill tasks`); files of your own need none.
-        text: column of the text.
-        text_pair: column of the second text of a pair.
-        label: column of the label.
-        head: of teachers of several tasks, the tasks whose heads teach, one per teacher, separated by commas.
-        student: 3 (so many teacher layers), 1,3,5 (these), 4x312 (layers x width), or a folder or hub id.
-        student_birth: where the weights of a student of a given shape come from, as for `distill`.
-        student_source: encoder whose layers the student keeps instead of the teachers', a folder or hub id.
-        method: a method that maps layers, by name, or path.py:function for your own.
-        rows: learn from so many training rows of each task.
-        score_rows: score on so many other training rows; the development set is left for the final comparison.
-        epochs: passes over the rows.
-        evaluations: different mappings that the genetic search evaluates.
-        random_evaluations: different mappings drawn at random, to compare with; as many if not given.
-        population: how many of the best mappings so far are parents of new ones.
-        mutation: probability that a layer of a new mapping gets another teacher layer, or none.
-        monotone: only mappings in which a higher student layer learns from no lower teacher layer.
-        objective: the method's own settings.
-        training: settings of the short distillations, over the method's recipe.
-        check_teacher: refuse a teacher that scores near chance.
-        teacher_cache: which of the teachers' outputs are computed once for all mappings, as for `distill`.
-        max_length: tokens per sentence or pair at most.
-        seed: seed of the search, the rows drawn, the student's initial weights and its training.
-        overwrite: replace a search that stands in the output folder.
+    config   a MappingConfig, or its fields as keywords: search_mapping(teacher=..., data=..., output=..., rows=500)
     """
-    folder = Path(output)
-    budget: dict[str, Any] = {
-        "evaluations": evaluations, "random_evaluations": random_evaluations, "population": population,
-        "mutation": mutation, "seed": seed,
-    }  # fmt: skip
-    check_limits(rows=rows, score_rows=score_rows, epochs=epochs, **budget)
-    if training and "num_train_epochs" in training:
+    config = config if config is not None else load_options(MappingConfig, None, options)
+    folder = Path(config.output)
+    if "num_train_epochs" in config.training:
         raise ConfigError("training.num_train_epochs: the budget of a short distillation is given as --epochs")
-    tasks = _tasks(teacher=teacher, data=data, task=task, head=head)
+    tasks = _tasks({name: getattr(config, name) for name in OF_A_TASK})
     check_folder(folder, STUDY, "search")
-    options: dict[str, Any] = {
-        "text": text, "text_pair": text_pair, "label": label, "student": student, "student_birth": student_birth,
-        "student_source": student_source, "method": method, "objective": objective or {}, "max_length": max_length,
-        "training": (training or {}) | {"num_train_epochs": epochs}, "select": "last", "seed": seed,
-        "check_teacher": check_teacher, "teacher_cache": teacher_cache, "teacher_cache_folder": str(folder / CACHE),
-        "output": output, "baselines": "none",
-    }  # fmt: skip
-    proxies = [_proxy(load_config(**options, **one), rows, score_rows) for one in tasks]
+    of_runs = _run_options(config)
+    proxies = [_proxy(load_config(**of_runs | one), config.rows, config.score_rows) for one in tasks]
     student_layers, teacher_layers = _layers(proxies)
-    about = {
-        "method": method, "objective": proxies[0].config.objective, "training": proxies[0].config.training,
-        "student": student, "student_birth": student_birth, "student_source": student_source,
-        "max_length": max_length, "rows": rows, "score_rows": score_rows,
-        "scored_on": SCORED_ON,
-        "tasks": {proxy.name: {"metric": proxy.metric, "teacher": proxy.fingerprint, **file_hashes(proxy.data)}
-                  for proxy in proxies},
-    }  # fmt: skip
+    about = _about(config, proxies)
     logits: dict[str, dict[str, Logits]] = {}  # the teachers', by task and set
 
     def evaluate(gene: Gene) -> dict[str, float]:
@@ -154,7 +135,7 @@ def search_mapping(
         say(trial_line(trial, so_far))
         write_record(folder / RECORD, so_far, status="searching", about=about)
 
-    if overwrite:
+    if config.overwrite:
         # The last one is of earlier versions.
         remove(folder, (STUDY, TRIALS, CACHE, BEST, RECORD, PAGE, PLOTLY, "search.png"))
     try:
@@ -163,10 +144,14 @@ def search_mapping(
             student_layers=student_layers,
             teacher_layers=teacher_layers,
             storage=folder / STUDY,
-            monotone=monotone,
+            evaluations=config.evaluations,
+            random_evaluations=config.random_evaluations,
+            population=config.population,
+            mutation=config.mutation,
+            seed=config.seed,
+            monotone=config.monotone,
             about=about,
             report=report,
-            **budget,
         )
     except KeyboardInterrupt:
         raise Interrupted("the search stopped; what it has evaluated is kept") from None
@@ -174,7 +159,32 @@ def search_mapping(
     return result
 
 
-def _tasks(**options: str | None) -> list[dict[str, Any]]:
+def _run_options(config: MappingConfig) -> dict[str, Any]:
+    """The options of every short distillation, but for its task; its rows are drawn here."""
+    return run_options(config) | {
+        "rows": None, "training": config.training | {"num_train_epochs": config.epochs}, "select": "last",
+        "teacher_cache_folder": str(Path(config.output) / CACHE), "baselines": "none",
+    }  # fmt: skip
+
+
+def _about(config: MappingConfig, proxies: Sequence[ProxyTask]) -> dict[str, Any]:
+    """What decides a mapping's scores."""
+    run = proxies[0].config
+    names = ("method", "student", "student_birth", "student_source", "max_length", "rows", "score_rows")
+    tasks = {
+        proxy.name: {"metric": proxy.metric, "teacher": proxy.fingerprint, **file_hashes(proxy.data)}
+        for proxy in proxies
+    }
+    return {
+        **{name: getattr(config, name) for name in names},
+        "objective": run.objective,
+        "training": run.training,
+        "scored_on": SCORED_ON,
+        "tasks": tasks,
+    }
+
+
+def _tasks(options: Mapping[str, str | None]) -> list[dict[str, Any]]:
     """Teacher, data, name, head of each task; raises ConfigError for lists of different lengths, or too long ones."""
     lists = {name: words.split(",") for name, words in options.items() if words is not None}
     counts = {name: len(values) for name, values in lists.items()}

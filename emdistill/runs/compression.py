@@ -59,13 +59,6 @@ class CandidateRow(Proposal):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrialRow(Trial):
-    """A short training: score on the held-out rows, or why there is none."""
-
-    problem: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
 class FinalRow:
     """A whole training, exported and measured.
 
@@ -134,7 +127,7 @@ class CompressionRecord(SearchRecord):
     candidates: dict[str, CandidateRow] = field(default_factory=dict)
     baselines: dict[str, BaselineLine] = field(default_factory=dict)
     plan: PlanRow | None = None
-    trials: list[TrialRow] = field(default_factory=list)
+    trials: list[Trial] = field(default_factory=list)
     finals: list[FinalRow] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     delivered: str | None = None

@@ -11,14 +11,12 @@ from transformers import PreTrainedModel
 from emdistill.config import student_recipe
 from emdistill.data.batches import note_cut
 from emdistill.data.unlabelled import texts_kept
-from emdistill.models.arithmetic import onednn_keeps_float32
 from emdistill.models.encoder import encoder_shape
 from emdistill.models.inputs import longest_text
 from emdistill.models.size import model_size, parameter_count
 from emdistill.runs.record import FileRecord, ModelRecord, RunRecord, TaskRecord
 from emdistill.tasks.mixture import MEAN, MIXTURE
 from emdistill.tasks.task import TaskData
-from emdistill.training.arguments import DistillationArguments
 from emdistill.training.lesson import Lesson
 
 PACKAGES = ("emdistill", "torch", "transformers", "datasets", "POT", "numpy")
@@ -40,14 +38,6 @@ def describe_model(model: PreTrainedModel, cut_out: Sequence[dict[str, Any]] = (
     """A model's size, shape and family."""
     size = parameter_count(model), model_size(model)
     return ModelRecord(*size, encoder_shape(model), tuple(cut_out), model.config.model_type)
-
-
-def describe_arithmetic(arguments: DistillationArguments) -> dict[str, Any]:
-    """What the teacher computes in, and by what float32 products are made."""
-    return {
-        "teacher": str(arguments.teacher_dtype).removeprefix("torch."),
-        "float32 products by oneDNN": onednn_keeps_float32(),
-    }
 
 
 def describe_data(data: TaskData) -> TaskRecord:

@@ -20,7 +20,6 @@ last line only; readers drop such a line.
 """
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,7 +28,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, FiniteFloat, NonNegativeInt, Strict
 
 from emdistill.errors import DataError, tell
-from emdistill.files import sealed, unsealed, written_whole
+from emdistill.files import append_line, sealed, unsealed, written_whole
 from emdistill.values import parse_json, typed
 
 FLOWS = "flows.jsonl"
@@ -62,10 +61,7 @@ def append_flows(path: Path, record: FlowRecord) -> None:
     except ValueError as error:
         message = f"step {record.step} of stage '{record.stage}' cannot be recorded: {error}"
         raise DataError(message, file=path) from None
-    with path.open("ab") as file:
-        file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
+    append_line(path, line)
 
 
 def read_flows(path: Path) -> list[FlowRecord]:
@@ -102,14 +98,14 @@ def truncate_flows(path: Path, last_step: int, *, stage: str, finished_stages: S
         if record.stage in finished_stages or (record.stage == stage and record.step <= last_step):
             earlier.append(record)
     with written_whole(path) as part:
-        part.write_bytes(b"".join(map(_to_line, earlier)))
+        part.write_bytes(b"".join(_to_line(record) + b"\n" for record in earlier))
 
 
 def _to_line(record: FlowRecord) -> bytes:
     fields = asdict(record)
     for name in ("flows", "student_weights", "teacher_weights"):
         fields[name] = {term: _rounded(numbers) for term, numbers in fields[name].items()}
-    return sealed(json.dumps(fields, ensure_ascii=False).encode()) + b"\n"
+    return sealed(json.dumps(fields, ensure_ascii=False).encode())
 
 
 def _rounded(numbers: Any) -> Any:

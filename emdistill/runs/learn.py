@@ -11,8 +11,9 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from emdistill.config import LearningConfig, config_dict
 from emdistill.console import say_once
 from emdistill.data.unlabelled import UnlabelledText
+from emdistill.models.arithmetic import onednn_keeps_float32
 from emdistill.models.teacher import TeacherSource
-from emdistill.runs.describe import describe_arithmetic, versions
+from emdistill.runs.describe import versions
 from emdistill.runs.flow_recorder import FlowRecorder
 from emdistill.runs.flows import FLOWS
 from emdistill.runs.open_run import Run
@@ -61,12 +62,18 @@ def prepare(
 
 def new_record(config: LearningConfig, lesson: Lesson, **known: Any) -> RunRecord:
     """The record of a run that is about to begin: its options and versions, what the lesson says, and what is known."""
+    teacher_dtype = lesson.arguments[0].teacher_dtype
     return RunRecord(
         config=config_dict(config),
         seed=config.seed,
         versions=versions(),
-        rows_per_step=rows_per_step(lesson.stages, lesson.arguments),
-        arithmetic=describe_arithmetic(lesson.arguments[0]),
+        rows_per_step={
+            stage.name: settings.rows_per_step for stage, settings in zip(lesson.stages, lesson.arguments, strict=True)
+        },
+        arithmetic={
+            "teacher": str(teacher_dtype).removeprefix("torch."),
+            "float32 products by oneDNN": onednn_keeps_float32(),
+        },
         objective={stage.name: str(stage.objective) for stage in lesson.all_stages},
         **known,
     )
@@ -76,11 +83,6 @@ def steps_per_epoch(settings: DistillationArguments, batches: int) -> int:
     """Updates of the student per pass over the batches of all rows, as transformers' Trainer counts them."""
     of_each: int = math.ceil(batches / settings.world_size)
     return math.ceil(of_each / settings.gradient_accumulation_steps)
-
-
-def rows_per_step(stages: Sequence[Stage], arguments: Sequence[DistillationArguments]) -> dict[str, int]:
-    """Rows per update of the student, by stage."""
-    return {stage.name: settings.rows_per_step for stage, settings in zip(stages, arguments, strict=True)}
 
 
 def count_steps(stages: Sequence[Stage], arguments: Sequence[DistillationArguments], batches: int) -> None:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from emdistill.console import say
-from emdistill.errors import Interrupted, OutputError, tell
+from emdistill.errors import Interrupted, OutputError, differences, tell
 from emdistill.files import MEND, sha256, storage_errors
 from emdistill.processes import is_first_process, process_count, wait_for_all
 from emdistill.runs.places import LOCK, check_not_read, check_writable, one_owner
@@ -66,7 +66,7 @@ class Run:
         """Whether the folder holds something of this run, and not of an earlier one, that can be gone on with."""
         return (self.folder / RUN_FILE).exists() and (self.resumes or self._record is not None)
 
-    def is_finished(self, record: RunRecord, *, quiet: bool = False) -> bool:
+    def is_finished(self, record: RunRecord) -> bool:
         """Whether the run that is resumed has nothing left to do, which is said.
 
         Raises OutputError where it was started with another configuration, teacher or data.
@@ -78,7 +78,7 @@ class Run:
         fault = damaged_file(self.folder, before)
         if before.is_finished and not fault:
             self._tidy(before)
-            say(f"{self.folder} is finished already; nothing to do", quiet=quiet)
+            say(f"{self.folder} is finished already; nothing to do")
             return True
         if fault:
             tell(f"{fault}; the run is gone on with from its last good checkpoint, if any")
@@ -97,15 +97,9 @@ class Run:
             for part in self.folder.glob("*.part"):  # of a process that was killed
                 part.unlink()
             if not self.resumes:
-                self._clear([name for name in (*OWN_FILES, *also) if name not in keep])
+                clear(self.folder, [name for name in (*OWN_FILES, *also) if name not in keep])
             self.save()
         wait_for_all()
-
-    def _clear(self, names: Iterable[str]) -> None:
-        """Remove what stands in the folder of an earlier run, its record last: half of it never passes for a whole."""
-        with suppress(OutputError):  # there is none, or none that can be read
-            write_run(self.folder, replace(read_run(self.folder), status="running"))
-        remove(self.folder, [name for name in names if name != RUN_FILE])
 
     def save(self) -> None:
         """Write run.json."""
@@ -203,7 +197,8 @@ def check_same_run(folder: Path, before: RunRecord, now: RunRecord) -> None:
     processes and accumulated gradients may differ, but not their number.
     Raises OutputError that lists the differences.
     """
-    pairs: dict[str, tuple[Any, Any]] = {}
+    then: dict[str, Any] = {}
+    later: dict[str, Any] = {}
     are_counted = bool(before.rows_per_step and now.rows_per_step)
     for name, value in json.loads(json.dumps(dict(now.config))).items():
         if name in PLACES or name not in before.config:
@@ -211,22 +206,22 @@ def check_same_run(folder: Path, before: RunRecord, now: RunRecord) -> None:
         earlier = before.config[name]
         if isinstance(earlier, Mapping) and isinstance(value, Mapping):
             entries = {*earlier, *value} - (SHARES if are_counted else set()) if name == "training" else {*earlier}
-            pairs |= {f"config.{name}.{entry}": (earlier.get(entry), value.get(entry)) for entry in sorted(entries)}
+            for each, side in ((then, earlier), (later, value)):
+                each |= {f"config.{name}.{entry}": side.get(entry) for entry in sorted(entries)}
         else:
-            pairs[f"config.{name}"] = (earlier, value)
+            then[f"config.{name}"], later[f"config.{name}"] = earlier, value
     mend = "resume it as it was started, or replace it with --overwrite"
     if are_counted and before.rows_per_step != now.rows_per_step:
-        pairs |= {
-            f"rows per step of stage {stage}": (rows, now.rows_per_step.get(stage))
-            for stage, rows in before.rows_per_step.items()
-        }
+        for each, record in ((then, before), (later, now)):
+            each |= {f"rows per step of stage {stage}": rows for stage, rows in record.rows_per_step.items()}
         mend = (
             f"choose --training.per_device_train_batch_size for {process_count()} process(es) so that a step has as "
             f"many rows as then; {mend}"
         )
-    pairs |= {f"hashes.{name}": (before.hashes.get(name), value) for name, value in now.hashes.items()}
-    if differences := "".join(f"  {name}: {a!r} then, {b!r} now\n" for name, (a, b) in pairs.items() if a != b):
-        raise OutputError(f"{folder} holds a run of another configuration:\n{differences}{mend}")
+    then |= {f"hashes.{name}": before.hashes.get(name) for name in now.hashes}
+    later |= {f"hashes.{name}": value for name, value in now.hashes.items()}
+    if other := differences(then, later):
+        raise OutputError(f"{folder} holds a run of another configuration:\n{other}\n{mend}")
 
 
 def holds_run(folder: Path, now: RunRecord) -> bool:
@@ -253,6 +248,13 @@ def keep_record_alone(folder: Path) -> None:
     if (folder / RUN_FILE).exists():
         write_run(folder, replace(read_run(folder), files={}))
     remove(folder, [name for name in OWN_FILES if name != RUN_FILE])
+
+
+def clear(folder: Path, names: Iterable[str]) -> None:
+    """Remove these of a run but its record, which is not that of a finished one then: half never passes for a whole."""
+    with suppress(OutputError):  # there is none, or none that can be read
+        write_run(folder, replace(read_run(folder), status="running"))
+    remove(folder, [name for name in names if name != RUN_FILE])
 
 
 def remove(folder: Path, names: Iterable[str]) -> None:

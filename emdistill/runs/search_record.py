@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import FiniteFloat
 
@@ -13,6 +13,7 @@ from emdistill.runs.gate_record import Machine
 from emdistill.runs.record import read_record
 
 Form = Literal["onnx", "int8"]
+FORMS: tuple[Form, ...] = get_args(Form)
 
 
 @dataclass(kw_only=True)

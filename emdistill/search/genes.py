@@ -49,22 +49,6 @@ def heuristic_genes(student_layers: int, teacher_layers: int) -> dict[str, Gene]
     return {name: gene_of(mapping) for name, mapping in mappings.items() if isinstance(mapping, FixedMapping)}
 
 
-def check_gene(gene: Sequence[int], student_layers: int, teacher_layers: int, *, monotone: bool = False) -> Gene:
-    """The gene as a tuple; raises ConfigError where it is none of so many layers."""
-    written = gene_name(tuple(gene))
-    if len(gene) != student_layers:
-        raise ConfigError(f"gene {written} has {len(gene)} places; the student has {student_layers} layers")
-    if wrong := [place for place in gene if isinstance(place, bool) or place != int(place)]:
-        raise ConfigError(f"gene {written}: {wrong[0]} is no whole number")
-    if wrong := [place for place in gene if not 0 <= place <= teacher_layers]:
-        raise ConfigError(
-            f"gene {written}: {wrong[0]} is not among 0 (untaught) and 1..{teacher_layers}, the teacher's layers"
-        )
-    if monotone and not _is_monotone(gene):
-        raise ConfigError(f"gene {written} is not monotone: a higher student layer learns from a lower teacher layer")
-    return tuple(map(int, gene))
-
-
 @dataclass(frozen=True)
 class GeneSpace:
     """All genes for so many layers: (N + 1)^M, or with `monotone` those whose taught layers keep their order."""

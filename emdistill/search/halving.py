@@ -15,12 +15,13 @@ LEAST_SHARE = 0.05  # of a whole training: less teaches nothing, even if the sea
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate's score after the training of a rung; None where it could not be trained."""
+    """A candidate's score after the training of a rung; None where it could not be trained, for this problem."""
 
     candidate: str
     rung: int
     score: float | None
     seconds: float
+    problem: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ The genetic algorithm keeps the `population` best of the genes it has evaluated 
 gene is a child of two of them, each the better of two drawn at random: one-point crossover, then mutation place by
 place. It learns from its own genes alone, so that a random search of equal budget is a fair comparison.
 
-Optuna's NSGAIISampler was not taken for it: its random state begins anew after a resume, it draws genes that are known
-or running elsewhere, and it knows no monotone space.
+Optuna was not taken for it: the random state of its NSGAIISampler begins anew after a resume, it draws genes that are
+known or running elsewhere, and it knows no monotone space.
 """
 
 import math
@@ -16,11 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from optuna.trial import Trial
 
-from emdistill.config import check_limits
 from emdistill.errors import EmdistillError, TrainingError
-from emdistill.search.genes import Gene, GeneSpace, check_gene, gene_name, heuristic_genes
+from emdistill.search.genes import Gene, GeneSpace, gene_name, heuristic_genes
 from emdistill.search.shared_study import GeneTrial, Proposer, SharedStudy
 
 Evaluate = Callable[[Gene], Mapping[str, float]]
@@ -81,7 +79,6 @@ def search(
     population: int = 10,
     mutation: float = 0.2,
     seed: int = 42,
-    heuristics: Mapping[str, Gene] | None = None,
     monotone: bool = False,
     about: Mapping[str, Any] | None = None,
     report: Report | None = None,
@@ -94,27 +91,22 @@ def search(
     evaluations, random_evaluations  different genes that the genetic and the random search evaluate (None: as many);
                  both end earlier where there are no more. A gene that another proposer has had is looked up: it
                  counts, or who comes second would see more genes, and costs nothing
-    heuristics   evaluated first, by name, and of the first population; None: heuristic_genes(student_layers,
-                 teacher_layers)
     about        what else decides the fitness; a study of another `about`, seed or algorithm is refused
     report       is called with every trial that this process has ended, and all trials so far
 
+    Heuristics are evaluated first, and are of the first population.
     One process gives the same genes for the same seed, however often it was stopped between.
     Raises ConfigError for impossible numbers, OutputError for another study, TrainingError where everything fails.
     """
     settings: dict[str, Any] = {"student_layers": student_layers, "teacher_layers": teacher_layers}
     settings |= {"monotone": monotone, "seed": seed, "population": population, "mutation": mutation}
-    check_limits(evaluations=evaluations, random_evaluations=random_evaluations, **settings)
     space = GeneSpace(student_layers, teacher_layers, monotone)
-    if heuristics is None:
-        heuristics = heuristic_genes(student_layers, teacher_layers)
-    checked = {name: check_gene(g, student_layers, teacher_layers, monotone=monotone) for name, g in heuristics.items()}
     budgets: dict[Proposer, int] = {
         "genetic": evaluations,
         "random": evaluations if random_evaluations is None else random_evaluations,
     }
-    plan = _Plan(space, checked, budgets, population, mutation, seed)
-    with SharedStudy(storage, space, settings | {"about": dict(about or {})}) as study:
+    plan = _Plan(space, heuristic_genes(student_layers, teacher_layers), budgets, population, mutation, seed)
+    with SharedStudy(storage, settings | {"about": dict(about or {})}) as study:
         while _step(study, plan, evaluate, report):
             pass
         return plan.result(study.trials())
@@ -197,7 +189,7 @@ def _step(study: SharedStudy, plan: _Plan, evaluate: Evaluate, report: Report | 
         time.sleep(POLL_SECONDS if busy else 0.0)
         return busy
     if earlier is None:
-        _evaluate(study, trial, gene, evaluate)
+        _evaluate(study, trial, evaluate)
     elif earlier.state == "failed":
         study.fail(trial, earlier.error, 0.0)
     else:
@@ -209,10 +201,10 @@ def _step(study: SharedStudy, plan: _Plan, evaluate: Evaluate, report: Report | 
     return True
 
 
-def _evaluate(study: SharedStudy, trial: Trial, gene: Gene, evaluate: Evaluate) -> None:
+def _evaluate(study: SharedStudy, trial: GeneTrial, evaluate: Evaluate) -> None:
     started = time.perf_counter()
     try:
-        scores = {task: float(value) for task, value in evaluate(gene).items()}
+        scores = {task: float(value) for task, value in evaluate(trial.gene).items()}
         if not scores or not all(map(math.isfinite, scores.values())):
             raise TrainingError(f"no finite score: {scores}")
     except BaseException as error:

@@ -1,42 +1,32 @@
-"""An Optuna study of genes in a folder, shared by processes and kept through kills.
+"""A study of genes in a folder, shared by processes and kept through kills.
 
 STUDY/
-├── journal.jsonl    Optuna's journal: every trial, a line per change (`optuna-dashboard journal.jsonl` shows it)
+├── journal.jsonl    the settings, then a line whenever a trial begins or ends: of a trial the last line counts
 ├── choosing.lock    held while a process chooses its next gene or writes down a result
 └── worker-*.lock    held by each process as long as it lives; the trials of one that was killed are free again
-
-Optuna's heartbeat, which tells trials whose process has died, exists only for databases and `optimize`. A lock of the
-operating system does the same without waiting: it falls with its process.
 """
 
 import json
 import math
 import os
-import zlib
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from types import TracebackType
 from typing import Any, Literal, Self
 from uuid import uuid4
 
-import optuna
 from filelock import FileLock, Timeout
-from optuna.distributions import BaseDistribution, IntDistribution
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.trial import FrozenTrial, Trial, TrialState
 
 from emdistill.errors import OutputError, differences
-from emdistill.search.genes import Gene, GeneSpace
+from emdistill.files import append_line, sealed, unsealed
+from emdistill.search.genes import Gene
+from emdistill.values import parse_json, typed
 
 Proposer = Literal["heuristic", "genetic", "random"]
 State = Literal["finished", "failed", "running", "abandoned"]
-
-JOURNAL, CRC = "journal.jsonl", "crc32"
-STUDY_NAME = "layer-mapping"
 
 
 @dataclass(frozen=True)
@@ -45,7 +35,7 @@ class GeneTrial:
 
     name      of a heuristic, else ''
     state     abandoned: its process was stopped; the gene may be evaluated anew
-    scores    by task; fitness is their mean, NaN where there are none
+    scores    by task
     reused    the gene had been evaluated for another proposer, whose result this is
     error     why it failed, else ''
     """
@@ -53,39 +43,17 @@ class GeneTrial:
     number: int
     gene: Gene
     proposer: Proposer
-    state: State
+    state: State = "running"
     name: str = ""
-    fitness: float = math.nan
     scores: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     reused: bool = False
     error: str = ""
 
-
-class CheckedJournal(JournalFileBackend):
-    """Optuna's journal, each line with its checksum; OutputError names the first line that was damaged."""
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        super().append_logs([{**log, CRC: _checksum(log)} for log in logs])
-
-    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
-        number = log_number_from
-        try:
-            for log in super().read_logs(log_number_from):
-                number += 1
-                checksum = log.pop(CRC, None)  # None by an earlier version
-                if checksum not in (None, _checksum(log)):
-                    raise ValueError("its checksum differs")
-                yield log
-        except ValueError as error:
-            raise OutputError(
-                f"{self._file_path}:{number}: a line is damaged ({error}); cut the file off above it, and what stood "
-                "there is evaluated anew, or start again with --overwrite"
-            ) from None
-
-
-def _checksum(log: Mapping[str, Any]) -> str:
-    return f"{zlib.crc32(json.dumps(log).encode()):08x}"
+    @property
+    def fitness(self) -> float:
+        """The mean over tasks; NaN where there are no scores."""
+        return fmean(self.scores.values()) if self.scores else math.nan
 
 
 class SharedStudy:
@@ -94,26 +62,27 @@ class SharedStudy:
     settings  what makes fitness comparable, as JSON values; a study of other settings is refused with OutputError
     """
 
-    def __init__(self, folder: Path, space: GeneSpace, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
-        self.space = space
         self.settings: dict[str, Any] = json.loads(json.dumps(dict(settings)))
+        self._journal = folder / "journal.jsonl"
         self._worker = uuid4().hex
         self._alive = FileLock(self._lock_of(self._worker))
         self._choosing = FileLock(folder / "choosing.lock")
-        self._distributions: dict[str, BaseDistribution] = {
-            f"student layer {layer}": IntDistribution(0, space.teacher_layers) for layer in range(space.student_layers)
-        }
+        # What has been read of the journal: up to which byte, and how many lines.
+        self._end = self._lines = 0
+        self._before: dict[str, Any] | None = None
+        self._trials: dict[int, GeneTrial] = {}
+        self._workers: dict[int, str] = {}
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._choosing:
-            _drop_half_line(self.folder / JOURNAL)
-            self._study = _open_study(self.folder / JOURNAL)
-            before = self._study.user_attrs.get("settings")
-            if before is None:
-                self._study.set_user_attr("settings", self.settings)
-            elif other := differences(before, self.settings):
+            self._journal.touch()
+            self._read()
+            if self._before is None:
+                self._write({"settings": self.settings})
+            elif other := differences(self._before, self.settings):
                 raise OutputError(
                     f"{self.folder} holds a search of other settings:\n{other}\n"
                     "go on with it as it was started, or choose another --output"
@@ -131,91 +100,72 @@ class SharedStudy:
     def choosing(self) -> Iterator[list[GeneTrial]]:
         """All trials, while no other process starts or ends one; those of dead processes are abandoned."""
         with self._choosing:
-            self._abandon_dead()
-            yield [_gene_trial(trial) for trial in self._frozen()]
+            self._read()
+            for number, trial in self._trials.items():
+                worker = self._workers[number]
+                if trial.state == "running" and worker != self._worker and _is_free(self._lock_of(worker)):
+                    self.abandon(trial)
+            self._read()
+            yield list(self._trials.values())
 
     def trials(self) -> list[GeneTrial]:
         """All trials in the order in which they were started."""
         with self.choosing() as trials:
             return trials
 
-    def start(self, gene: Gene, proposer: Proposer, name: str = "", *, reused: bool = False) -> Trial:
+    def start(self, gene: Gene, proposer: Proposer, name: str = "", *, reused: bool = False) -> GeneTrial:
         """A running trial of this process; to be called while choosing."""
-        notes = {"gene": gene, "proposer": proposer, "name": name, "reused": reused, "worker": self._worker}
-        # The notes are written with the trial, in one line of the journal: a kill leaves both or neither.
-        self._study.enqueue_trial(dict(zip(self._distributions, gene, strict=True)), user_attrs=notes)
-        return self._study.ask(self._distributions)
+        trial = GeneTrial(len(self._trials), gene, proposer, name=name, reused=reused)
+        self._note(trial)
+        return trial
 
-    def finish(self, trial: Trial, scores: Mapping[str, float], seconds: float) -> None:
-        """Write down the scores by task; the trial's value is their mean."""
-        self._end(trial, fmean(scores.values()), scores=dict(scores), seconds=seconds)
+    def finish(self, trial: GeneTrial, scores: Mapping[str, float], seconds: float) -> None:
+        """Write down the scores by task."""
+        self._note(replace(trial, state="finished", scores=scores, seconds=seconds))
 
-    def fail(self, trial: Trial, error: str, seconds: float) -> None:
+    def fail(self, trial: GeneTrial, error: str, seconds: float) -> None:
         """Write down that this gene has no fitness, and why."""
-        self._end(trial, error=error, seconds=seconds)
+        self._note(replace(trial, state="failed", error=error, seconds=seconds))
 
-    def abandon(self, trial: Trial) -> None:
+    def abandon(self, trial: GeneTrial) -> None:
         """Give the gene free again."""
-        self._end(trial)
+        self._note(replace(trial, state="abandoned"))
 
-    def _end(self, trial: Trial, value: float | None = None, **notes: Any) -> None:
+    def _note(self, trial: GeneTrial) -> None:
         with self._choosing:
-            for name, note in notes.items():
-                trial.set_user_attr(name, note)
-            self._study.tell(trial, value, state=TrialState.FAIL if value is None else None)
+            self._read()
+            self._write(asdict(trial) | {"worker": self._worker})
 
-    def _abandon_dead(self) -> None:
-        for _ in self._frozen(TrialState.WAITING):  # killed between its two lines of the journal
-            self._study.tell(self._study.ask(), state=TrialState.FAIL)
-        for trial in self._frozen(TrialState.RUNNING):
-            worker = trial.user_attrs["worker"]
-            if worker != self._worker and _is_free(self._lock_of(worker)):
-                self._study.tell(trial.number, state=TrialState.FAIL)
+    def _write(self, values: Mapping[str, Any]) -> None:
+        append_line(self._journal, sealed(json.dumps(values).encode()))
 
-    def _frozen(self, *states: TrialState) -> Sequence[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False, states=states or None)
+    def _read(self) -> None:
+        """Take in what was written since the last time, with the lock held; raises OutputError for a damaged line."""
+        with self._journal.open("rb") as journal:
+            journal.seek(self._end)
+            for line in journal:
+                if not line.endswith(b"\n"):  # a crash has cut it off
+                    os.truncate(self._journal, self._end)
+                    break
+                self._lines += 1
+                try:
+                    self._take_in(parse_json(unsealed(line)))
+                except (ValueError, KeyError, TypeError) as error:
+                    raise OutputError(
+                        f"{self._journal}:{self._lines}: a line is damaged ({error}); cut the file off above it, and "
+                        "what stood there is evaluated anew, or start again with --overwrite"
+                    ) from None
+                self._end += len(line)
+
+    def _take_in(self, values: Any) -> None:
+        if self._before is None:
+            self._before = dict(values["settings"])
+        else:
+            trial = typed(values, GeneTrial)
+            self._trials[trial.number], self._workers[trial.number] = trial, values["worker"]
 
     def _lock_of(self, worker: str) -> Path:
         return self.folder / f"worker-{worker}.lock"
-
-
-def _gene_trial(trial: FrozenTrial) -> GeneTrial:
-    notes = trial.user_attrs
-    states: dict[TrialState, State] = {TrialState.COMPLETE: "finished", TrialState.RUNNING: "running"}
-    return GeneTrial(
-        number=trial.number,
-        gene=tuple(notes["gene"]),
-        proposer=notes["proposer"],
-        state=states.get(trial.state, "failed" if "error" in notes else "abandoned"),
-        name=notes["name"],
-        fitness=math.nan if trial.value is None else trial.value,
-        scores=notes.get("scores", {}),
-        seconds=notes.get("seconds", 0.0),
-        reused=notes["reused"],
-        error=notes.get("error", ""),
-    )
-
-
-def _open_study(journal: Path) -> optuna.Study:
-    storage = JournalStorage(CheckedJournal(str(journal), JournalFileOpenLock(str(journal))))
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        return optuna.create_study(
-            storage=storage,
-            study_name=STUDY_NAME,
-            direction="maximize",
-            sampler=optuna.samplers.RandomSampler(seed=0),  # never asked: every gene is given
-            load_if_exists=True,
-        )
-    finally:
-        optuna.logging.set_verbosity(before)
-
-
-def _drop_half_line(journal: Path) -> None:
-    """Remove the line that a crash cut short; Optuna would append to it, and read nothing after."""
-    if journal.is_file() and (written := journal.read_bytes()) and not written.endswith(b"\n"):
-        os.truncate(journal, written.rfind(b"\n") + 1)
 
 
 def _is_free(lock: Path) -> bool:

@@ -13,8 +13,8 @@ from datasets import Dataset
 
 from emdistill.baselines import Fitted, encoder_means, over_vectors, static_vectors, tfidf
 from emdistill.baselines.linear import columns
-from emdistill.config import LearningConfig, RunConfig, TeachingConfig, flatten, recipe_of, source_name
-from emdistill.console import say, say_scores
+from emdistill.config import LABELS_ALONE, LearningConfig, RunConfig, TeachingConfig, flatten, recipe_of, source_name
+from emdistill.console import say, say_scores, silent
 from emdistill.errors import ConfigError, Interrupted, ModelError
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.encoder import Classifier, load_encoder, load_tokenizer
@@ -83,7 +83,6 @@ def measure_baselines(
     teacher_logits: Mapping[str, Logits] | None,
     *,
     there: Mapping[str, Contender] | None = None,
-    quiet: bool = False,
 ) -> Bench:
     """Make every baseline of these names, score it, and time all models in turns; one that fails is a problem noted.
 
@@ -97,11 +96,11 @@ def measure_baselines(
         made = make_baseline(name, setting)
         if isinstance(made, str):
             bench.problems[name] = made
-            say(f"{TITLES[name]}: not computed: {made}", quiet=quiet)
+            say(f"{TITLES[name]}: not computed: {made}")
             continue
         bench.baselines[name] = made
         scores = score_sets(bench.task, made.logits[0], bench.evaluation)
-        say(f"{TITLES[name]} on dev: {say_scores(scores)}", quiet=quiet)
+        say(f"{TITLES[name]} on dev: {say_scores(scores)}")
     time_all(bench, student)
     return bench
 
@@ -130,7 +129,7 @@ def labels_alone(config: RunConfig) -> RunConfig:
     budget = {name: value for name, value in config.training.items() if name in BUDGET}
     common |= {
         "training": own | budget, "output": str(folder), "baselines": "none", "overwrite": False,
-        "resume": (folder / RUN_FILE).exists(), "method": "hard-labels",
+        "resume": (folder / RUN_FILE).exists(), "method": LABELS_ALONE,
     }  # fmt: skip
     return load_config(**flatten(common))
 
@@ -189,9 +188,9 @@ def _int8(classifier: Classifier, setting: Setting) -> Contender:
     """A model as `emdistill export --int8` writes it."""
     model, tokenizer, length = classifier.model, classifier.tokenizer, setting.config.max_length
     threads = torch.get_num_threads()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, silent():
         part, sample = Path(folder), training_sample(setting.data, tokenizer, length)
-        made = write_exported(part, model, tokenizer, [sample], max_drop=MAX_DROP_ON_TRAIN, threads=threads, quiet=True)
+        made = write_exported(part, model, tokenizer, [sample], max_drop=MAX_DROP_ON_TRAIN, threads=threads)
         if made is None:
             raise ModelError(
                 f"whatever stays in float32, int8 costs over {MAX_DROP_ON_TRAIN:g} points on training rows"

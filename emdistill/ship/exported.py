@@ -56,7 +56,6 @@ def write_exported(
     max_drop: float,
     threads: int,
     bits: Bits | None = None,
-    quiet: bool = False,
 ) -> Quantised | None:
     """Write model.onnx and, where there are samples, model_int8.onnx; with tokenizer, config and example.
 
@@ -65,11 +64,11 @@ def write_exported(
     """
     # What the tokenizer never tells apart in PyTorch is not to be told apart in ONNX.
     token_types = reads_token_types(model) and "token_type_ids" in tokenizer.model_input_names
-    with status(f"writing {MODEL}", quiet=quiet):
+    with status(f"writing {MODEL}"):
         export_onnx(model, folder / MODEL, token_types=token_types)
     quantised = None
     if samples:
-        with status(f"writing {INT8}", quiet=quiet):
+        with status(f"writing {INT8}"):
             quantised = quantize_best(
                 folder / MODEL, folder / INT8, samples, max_drop=max_drop, threads=threads, bits=bits
             )
@@ -199,9 +198,7 @@ def _in_onnx(
 
     variants = {"onnx": variant(MODEL)}
     if quantised is not None:
-        variants["int8"] = replace(
-            variant(INT8), method=quantised.method, weight_bits=quantised.bits, kept_in_float32=quantised.in_float32
-        )
+        variants["int8"] = replace(variant(INT8), quantised=quantised)
     return variants
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emdistill.config import as_option
 from emdistill.console import short
 from emdistill.errors import ConfigError
 from emdistill.runs.gate_record import (
@@ -23,11 +24,11 @@ from emdistill.runs.gate_record import (
     VariantRecord,
     VerdictRecord,
 )
+from emdistill.runs.search_record import FORMS
 from emdistill.tasks.answers import flat
 from emdistill.tasks.mixture import MEAN, joint_scores
 from emdistill.tasks.task import Task
 
-EXPORTED = ("onnx", "int8")  # a verdict is about these; teacher and PyTorch student stand beside them
 BATCHES = (1, 32)
 LENGTHS = (32, 128)
 PARITY = 1e-3  # a float32 graph whose logits are further from PyTorch's, for its size, computes something else
@@ -55,7 +56,7 @@ class Limits:
         for limit in fields(self):
             value = getattr(self, limit.name)
             if value is not None and not (math.isfinite(value) and value >= 0):
-                raise ConfigError(f"{_option(limit.name)} is a number that is not negative, not {value:g}")
+                raise ConfigError(f"{as_option(limit.name)} is a number that is not negative, not {value:g}")
 
 
 def logit_difference(reference: NDArray[Any], logits: NDArray[Any]) -> LogitDifference:
@@ -103,7 +104,7 @@ def judge(
     notes       asides that go before those of the verdict
     """
     records = {name: _with_drops(name, variants, metric) for name in variants}
-    judged = ("student", *(name for name in EXPORTED if name in records))
+    judged = ("student", *(name for name in FORMS if name in records))
     failures = {name: _failures(name, records[name], limits, metric, logit_size) for name in judged}
     notes = [*notes, *_limit_notes(records, limits), *_speed_notes(records), *_score_notes(records, dev_rows)]
     verdict = _verdict(records, failures, notes)
@@ -177,7 +178,7 @@ def _verdict(
     variants: Mapping[str, VariantRecord], failures: Mapping[str, Sequence[str]], notes: Sequence[str]
 ) -> VerdictRecord:
     """The fastest of the exported variants that fail nothing goes."""
-    passing = [name for name in EXPORTED if name in variants and not failures[name]]
+    passing = [name for name in FORMS if name in variants and not failures[name]]
     return VerdictRecord(
         go=bool(passing),
         ship=min(passing, key=lambda name: _limit_case(variants[name]).p50, default=None),
@@ -218,7 +219,7 @@ def _failures(name: str, variant: VariantRecord, limits: Limits, metric: str, lo
     for limit, (value, unit, what) in costs.items():
         most = getattr(limits, limit)
         if value is not None and most is not None and value - most > ROUNDING:
-            excess = f"{short(value - most)}{unit} over {_option(limit)} {most:g}"
+            excess = f"{short(value - most)}{unit} over {as_option(limit)} {most:g}"
             failures.append(f"{what.format(short(value))} is {excess}")
     if name == "onnx" and variant.logits is not None and not variant.logits.largest <= PARITY * logit_size:
         failures.append(
@@ -230,7 +231,7 @@ def _failures(name: str, variant: VariantRecord, limits: Limits, metric: str, lo
 
 def _limit_notes(variants: Mapping[str, VariantRecord], limits: Limits) -> list[str]:
     if all(value is None for value in asdict(limits).values()):
-        options = ", ".join(_option(limit.name) for limit in fields(limits))
+        options = ", ".join(as_option(limit.name) for limit in fields(limits))
         return [f"no limits were given, so there was nothing to fail; set them with {options}"]
     length = _limit_case(variants["student"]).length
     if limits.max_latency_ms is not None and length < max(LENGTHS):
@@ -265,13 +266,9 @@ def _score_notes(variants: Mapping[str, VariantRecord], dev_rows: int) -> list[s
         f"{name} scores {short(abs(drop))} points {'below' if drop > 0 else 'above'} the PyTorch student, less than "
         f"the standard error of that difference on {dev_rows:,} rows ({short(error)} points): dev is too small to tell "
         "them apart"
-        for name in EXPORTED
+        for name in FORMS
         if name in variants
         and (drop := variants[name].drop) is not None
         and (error := variants[name].drop_standard_error) is not None
         and LEAST_SHOWN <= abs(drop) < error
     ]
-
-
-def _option(limit: str) -> str:
-    return "--" + limit.replace("_", "-")

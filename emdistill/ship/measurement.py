@@ -25,6 +25,7 @@ from emdistill.models.stored_weights import weight_parts
 from emdistill.runs.gate_record import Machine, TimedCase, VariantRecord
 from emdistill.ship.footprint import Footprint, Runtime, measure_footprint
 from emdistill.ship.gate import BATCHES, LENGTHS, drop_error, logit_difference
+from emdistill.ship.int8_choice import Quantised
 from emdistill.ship.latency import forward, summarise, time_in_turns, torch_threads
 from emdistill.tasks.answers import agreement
 from emdistill.tasks.task import Task
@@ -42,6 +43,7 @@ class Variant:
     predicted   logits [rows, C] on the development set
     run         the logits of one batch, given as arrays [B, L]
     tokenizer   reads its texts
+    quantised   how it was, if it was
     """
 
     runtime: Runtime
@@ -51,9 +53,7 @@ class Variant:
     predicted: NDArray[np.float32]
     run: Callable[[Batch], object]
     tokenizer: PreTrainedTokenizerBase
-    method: str | None = None
-    weight_bits: int | None = None
-    kept_in_float32: Sequence[str] = ()
+    quantised: Quantised | None = None
 
 
 def torch_run(model: PreTrainedModel) -> Callable[[Batch], object]:
@@ -205,7 +205,7 @@ def variant_records(
     teacher = variants["teacher"].predicted if "teacher" in variants else None
     records = {}
     for name, variant in variants.items():
-        exported = variant.runtime == "ONNX Runtime"
+        exported, int8 = variant.runtime == "ONNX Runtime", variant.quantised
         records[name] = VariantRecord(
             runtime=variant.runtime,
             file=variant.file,
@@ -218,9 +218,9 @@ def variant_records(
             load_seconds=footprints[name].load_seconds,
             import_seconds=footprints[name].import_seconds,
             peak_mb=footprints[name].peak_mb,
-            method=variant.method,
-            weight_bits=variant.weight_bits,
-            kept_in_float32=tuple(variant.kept_in_float32),
+            method=int8.method if int8 else None,
+            weight_bits=int8.bits if int8 else None,
+            kept_in_float32=int8.in_float32 if int8 else (),
         )
     return records
 

@@ -83,8 +83,7 @@ class FolderConfig:
 def write_onnx_folder(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Complete a folder that holds model.onnx, and model_int8.onnx where wanted: tokenizer, config, example.
 
-    Raises ModelError: there is no model.onnx, or it reads what the tokenizer does not give; TokenizerError: a tokenizer
-    without a tokenizer.json.
+    Raises ModelError: there is no model.onnx; TokenizerError: a tokenizer without a tokenizer.json.
     """
     if not (folder / MODEL).is_file():
         raise ModelError(f"{folder} holds no {MODEL}; {AGAIN}")
@@ -92,7 +91,6 @@ def write_onnx_folder(folder: Path, model: PreTrainedModel, tokenizer: PreTraine
     heads = {task: _head(model.of(task)) for task in model.outputs} if isinstance(model, MultiTaskModel) else {}
     first = next(iter(heads.values())) if several else _head(model)
     shipped_tokenizer(tokenizer, first.reading.max_length).save(str(folder / TOKENIZER))
-    _check_token_types(folder / MODEL, tokenizer)
     config = FolderConfig(
         kind=first.kind,
         labels=first.labels,
@@ -161,17 +159,6 @@ def open_tokenizer(folder: Path) -> Tokenizer:
         return Tokenizer.from_file(str(folder / TOKENIZER))
     except Exception as error:  # the tokenizers library raises bare Exception
         raise ModelError(f"{folder / TOKENIZER} cannot be read ({error}); copy it again, or {AGAIN}") from error
-
-
-def _check_token_types(file: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    """A graph must not tell sentences of a pair apart that the model, fed by this tokenizer, does not tell apart."""
-    import onnx
-
-    reads = "token_type_ids" in {item.name for item in onnx.load(file, load_external_data=False).graph.input}
-    if reads and "token_type_ids" not in tokenizer.model_input_names:
-        raise ModelError(
-            f"{file} reads token_type_ids, which this tokenizer does not give; export it with token_types=False"
-        )
 
 
 def _read_config(folder: Path) -> FolderConfig:

@@ -27,7 +27,6 @@ from emdistill.ship.latency import Call, summarise, time_in_turns
 from emdistill.ship.onnx import export_onnx, open_session, session_logits
 from emdistill.ship.quantize import quantize_dynamic_int8, quantize_static_int8
 
-FORMS: tuple[Form, ...] = ("onnx", "int8")
 FEW, MANY = 1, 4  # layers
 CALIBRATION = 8  # random texts
 SURE = 0.95  # of MARGIN: two timings of one graph differ by a few percent

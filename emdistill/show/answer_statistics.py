@@ -9,7 +9,7 @@ Bins = list[tuple[float, float, int]]
 BINS = 10
 
 
-def reliability_bins(probabilities: Matrix, outcomes: NDArray[np.bool_], bins: int = BINS) -> Bins:
+def reliability_bins(probabilities: Matrix, outcomes: NDArray[np.bool_]) -> Bins:
     """(mean probability, share that held, count) of each bin; the first two are 0 where the bin is empty.
 
     probabilities, outcomes   of any shape, the same: what a model gave to a statement, and whether it was so. For
@@ -18,9 +18,9 @@ def reliability_bins(probabilities: Matrix, outcomes: NDArray[np.bool_], bins: i
     Networks, section 2).
     """
     flat = probabilities.ravel()
-    place = np.clip(np.ceil(flat * bins).astype(int) - 1, 0, bins - 1)
-    counts = np.bincount(place, minlength=bins)
-    means = [np.bincount(place, values, minlength=bins) / np.maximum(counts, 1) for values in (flat, outcomes.ravel())]
+    place = np.clip(np.ceil(flat * BINS).astype(int) - 1, 0, BINS - 1)
+    counts = np.bincount(place, minlength=BINS)
+    means = [np.bincount(place, values, minlength=BINS) / np.maximum(counts, 1) for values in (flat, outcomes.ravel())]
     return [(float(mean), float(share), int(count)) for mean, share, count in zip(*means, counts, strict=True)]
 
 

@@ -60,36 +60,11 @@ def notes(record: ChainSearch) -> list[str]:
 
 def write_chain_report(path: Path, record: ChainSearch) -> None:
     """Write the page: the verdict, the limits, the front, and the estimates against what came of them."""
-    scores = _outcomes(record)[record.metric] | {TEACHER: record.teacher[record.metric]}
-    made = [
-        Point(
-            name if name == TEACHER else f"chain:{name}", "teacher" if name == TEACHER else "student", score,
-            record.measured[name].milliseconds, record.measured[name].parameters / 1e6,
-        )
-        for name, score in scores.items()
-    ]  # fmt: skip
-    limits = [limit for name in record.returned for limit in read_limits(name)]
-    front = front_section(
-        made, record.metric, "dev",
-        Axis("milliseconds", "ms", [each.milliseconds for each in limits if each.milliseconds is not None]),
-        Axis(
-            "million parameters", "params\n(millions)",
-            [each.parameters / 1e6 for each in limits if each.parameters is not None],
-        ),
-        "Students as distilled, or else with the supernet's weights.",
-    )  # fmt: skip
     settings = (
         f"Limits are on parameters, and on the median of one text of {record.settings['length']} tokens in "
         f"{record.settings['runtime']} on {record.machine}. Scores are on {record.dev_rows:,} rows of dev, which "
         "nothing was chosen on."
     )
-    estimates = []
-    for measure, values in _outcomes(record).items():
-        losses = [record.chains[word].loss for word in values]
-        look: Figure = {"mode": "markers", "text": [plain(f"chain:{word}") for word in values]}
-        marks = points(measure, losses, list(values.values()), hovertemplate=HOVER, **look)
-        axes = {"x": "sum of the blocks' losses", "y": plain(measure), "hovermode": "closest"}
-        estimates.append(Chart(f"Estimate and {measure}", figure([marks], 320, **axes)))
     chosen = (
         "Chains are chosen by the sum of their blocks' losses; the best of each limit were run whole, and those "
         "returned scored."
@@ -97,11 +72,45 @@ def write_chain_report(path: Path, record: ChainSearch) -> None:
     sections = [
         Section("", [Verdict(record.verdict), Small(settings)]),
         Section("A student for each limit", [limits_table(record), Notes(record.notes)]),
-        front,
-        Section("What the estimate is worth", [Row(estimates), Small(chosen)]),
+        _front(record),
+        Section("What the estimate is worth", [_estimates(record), Small(chosen)]),
         Section("The command", [Command(record.command)]),
     ]
     write_sections(path, f"Chains of operators for {record.task}", sections)
+
+
+def _front(record: ChainSearch) -> Section:
+    """The students and the teacher, by score, milliseconds and parameters."""
+    measured, limits = record.measured, [limit for name in record.returned for limit in read_limits(name)]
+    scores = {f"chain:{word}": (word, score) for word, score in _outcomes(record)[record.metric].items()}
+    scores[TEACHER] = (TEACHER, record.teacher[record.metric])
+    made = [
+        Point(
+            name, "teacher" if name == TEACHER else "student", score,
+            measured[word].milliseconds, measured[word].parameters / 1e6,
+        )
+        for name, (word, score) in scores.items()
+    ]  # fmt: skip
+    times = [limit.milliseconds for limit in limits if limit.milliseconds is not None]
+    sizes = [limit.parameters / 1e6 for limit in limits if limit.parameters is not None]
+    return front_section(
+        made, record.metric, "dev",
+        Axis("milliseconds", "ms", times),
+        Axis("million parameters", "params\n(millions)", sizes),
+        "Students as distilled, or else with the supernet's weights.",
+    )  # fmt: skip
+
+
+def _estimates(record: ChainSearch) -> Row:
+    """A chart for each of the outcomes, against the sum of the blocks' losses."""
+    charts = []
+    for measure, values in _outcomes(record).items():
+        losses = [record.chains[word].loss for word in values]
+        look: Figure = {"mode": "markers", "text": [plain(f"chain:{word}") for word in values]}
+        marks = points(measure, losses, list(values.values()), hovertemplate=HOVER, **look)
+        axes = {"x": "sum of the blocks' losses", "y": plain(measure), "hovermode": "closest"}
+        charts.append(Chart(f"Estimate and {measure}", figure([marks], 320, **axes)))
+    return Row(charts)
 
 
 def _outcomes(record: ChainSearch) -> dict[str, dict[str, float]]:

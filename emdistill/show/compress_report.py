@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from emdistill.console import ABSENT, Table, cell, counted, gap, short
+from emdistill.console import ABSENT, Table, cell, counted, gap, megabytes, short
 from emdistill.runs.baseline_record import TITLES
-from emdistill.runs.compression import TEACHER, CompressionRecord, FinalRow, FormRow, PlanRow, TrialRow
+from emdistill.runs.compression import TEACHER, CompressionRecord, FinalRow, FormRow, PlanRow
 from emdistill.runs.search_record import Form
 from emdistill.search.budget import Budget, Cost, read_budget
+from emdistill.search.halving import Trial
 from emdistill.show.front import Axis, Point, front_section
 from emdistill.show.gate_tables import FORMS
 from emdistill.show.page import Command, Notes, Section, Small, Verdict, write_sections
@@ -49,8 +50,7 @@ def baseline_table(record: CompressionRecord) -> Table:
     """What needs no distillation, and the teacher."""
     lines = [["teacher", cell(record.teacher.get(record.metric), ".4f"), ABSENT, ABSENT]]
     for name, row in record.baselines.items():
-        mb = None if row.bytes is None else row.bytes / 1e6
-        lines.append([TITLES[name], cell(row.score, ".4f"), cell(row.p95, ".3g"), cell(mb, ".1f")])
+        lines.append([TITLES[name], cell(row.score, ".4f"), cell(row.p95, ".3g"), megabytes(row.bytes)])
     return Table(["without distilling", f"{record.metric}\ndev", "ms (p95)", "MB"], lines)
 
 
@@ -66,7 +66,7 @@ def finals_table(record: CompressionRecord) -> Table:
     return Table(headings, lines, title="measured", words=(0, 1, 5))
 
 
-def trial_line(record: CompressionRecord, trial: TrialRow) -> str:
+def trial_line(record: CompressionRecord, trial: Trial) -> str:
     """'3 balanced: accuracy 0.7475 on held-out rows after 11% of a training, 31 s'."""
     assert record.plan is not None
     outcome = (

@@ -1,6 +1,6 @@
 """A gate as two tables and a verdict in words: for the terminal, the ONNX card and the pages."""
 
-from emdistill.console import ABSENT, Table, cell, short
+from emdistill.console import ABSENT, Table, cell, megabytes, short
 from emdistill.runs.gate_record import GateRecord, HeadRecord, VariantRecord
 from emdistill.runs.search_record import Form
 
@@ -26,7 +26,7 @@ def _worth(gate: GateRecord) -> Table:
             _drop(variant),
             ABSENT if variant.logits is None else f"{variant.logits.largest:.0e}, {variant.logits.mean:.0e}",
             cell(variant.agreement, ".3f"),
-            f"{variant.bytes / 1e6:.1f}",
+            megabytes(variant.bytes),
             cell(variant.load_seconds, ".2f"),
             cell(variant.peak_mb, ",.0f"),
         ]

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from emdistill.console import ABSENT, Table, cell, counted, spread
+from emdistill.console import ABSENT, Table, cell, counted, megabytes, spread
 from emdistill.show.candidates import VARIANT_NAMES, Candidate, RunSet
 from emdistill.show.charts import LEGEND_TOP, MARKS, SOFT, VARIANTS, Figure, cost_axis, figure, plain, points, whiskers
 from emdistill.show.page import Chart, Notes, Row, Section, Small, Text, Verdict, write_sections
@@ -123,7 +123,7 @@ def _marks(members: Sequence[Candidate], cost: str, marker: Figure, numbers: Map
         textposition=NUMBER_AT[members[0].variant],
         textfont={"size": 12},
         customdata=[
-            [plain(each.name), spread(each.score, each.deviation), f"{each.size / 1e6:.1f}", cell(each.latency, ".3g")]
+            [plain(each.name), spread(each.score, each.deviation), megabytes(each.size), cell(each.latency, ".3g")]
             for each in members
         ],
         hovertemplate="%{customdata[0]}<br>score %{customdata[1]}<br>%{customdata[2]} MB<br>%{customdata[3]} ms",
@@ -145,7 +145,7 @@ def _table(runs: RunSet, on_fronts: Mapping[str, set[Candidate]], numbers: Mappi
                 spread(each.score, each.deviation),
                 cell(each.latency, ".3g"),
                 cell(each.speed_up, ".1f", "×"),
-                f"{each.size / 1e6:.1f}",
+                megabytes(each.size),
                 "both" if len(fronts) == len(COSTS) else "".join(fronts) or ABSENT,
                 f"{each.parameters / 1e6:.1f}",
                 each.shape,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from emdistill.console import ABSENT, Table, cell
+from emdistill.console import ABSENT, Table, cell, megabytes
 from emdistill.runs.baseline_record import TITLES, BaselineRecord, ModelRow
 from emdistill.show.pareto import pareto_front
 
@@ -92,7 +92,7 @@ def baselines_table(record: BaselineRecord) -> Table:
             name,
             _with_error(row.scores.get(record.metric), row.standard_error, "{:.3f}", 0.01),
             _with_error(row.lead, row.lead_error, "{:+.1f}", 1.0),
-            cell(None if row.bytes is None else row.bytes / 1e6, ".1f"),
+            megabytes(row.bytes),
             cell(row.p50, ".2f"),
             cell(row.p95, ".2f"),
             cell(row.seconds, ",.0f" if (row.seconds or 0) >= 10 else ".1f"),

@@ -12,6 +12,7 @@ from rich.progress import track
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from emdistill.console import is_silent
 from emdistill.data.batches import note_cut, padding_collator, texts_cut, tokenise
 from emdistill.errors import tell
 from emdistill.losses import Objective
@@ -54,7 +55,7 @@ def with_bar(items: Iterable[Item], description: str, total: int | None = None) 
     total  how many a stream has
     """
     console = Console(stderr=True)
-    return track(items, description, total, transient=True, disable=not description, console=console)
+    return track(items, description, total, transient=True, disable=not description or is_silent(), console=console)
 
 
 def predict_logits(

@@ -22,11 +22,11 @@ def parameters_below(student: PreTrainedModel, layer: int) -> list[nn.Parameter]
     return below
 
 
-def slow_down(optimizer: Optimizer, parameters: Collection[nn.Parameter], factor: float = SLOWED) -> None:
-    """Give these parameters groups of their own, alike but for a learning rate of this factor, in place."""
+def slow_down(optimizer: Optimizer, parameters: Collection[nn.Parameter]) -> None:
+    """Give these parameters groups of their own, alike but for the SLOWED learning rate, in place."""
     slowed = {id(parameter) for parameter in parameters}
     for group in list(optimizer.param_groups):
         slow = [parameter for parameter in group["params"] if id(parameter) in slowed]
         if slow:
             group["params"] = [parameter for parameter in group["params"] if id(parameter) not in slowed]
-            optimizer.add_param_group({**group, "params": slow, "lr": factor * group["lr"]})
+            optimizer.add_param_group({**group, "params": slow, "lr": SLOWED * group["lr"]})

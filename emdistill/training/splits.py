@@ -93,42 +93,29 @@ def make_splits(
     text       text without labels, learned from beside the labelled rows
     labelled_share  the labelled rows are repeated until they are this share of all, unless they are more already
     """
-    dev_name, dev = next(iter(data.evaluation.items()))
-    train, best = data.train, f"the best checkpoint by {data.task.metrics[0]} on"
+    task, readers = data.task, [each for each in (tokenizer, teacher_tokenizer) if each is not None]
+    train = data.train if augmented is None else _numbered(data.train)
+    train, choose_on = _learned_and_held_out(train, task, select, rows)
     if augmented is not None:
-        features = Features({**train.features, "row": Value("int64")})
-        train = Dataset.from_dict({**train.to_dict(), "row": list(range(len(train)))}, features=features)
-    train, choose_on = _learned_and_held_out(train, data.task, select, rows)
-    if choose_on is not None:
-        selection = f"{best} {len(choose_on)} rows held out of train (not trained on; seed {HELD_OUT_SEED})"
-    elif select == "dev":
-        choose_on = dev
-        selection = f"{best} {dev_name}: the {dev_name} score is the score it was chosen by, and flatters"
-    else:
-        selection = LAST_IS_KEPT
-    if augmented is not None:
-        learned = set(train["row"])
-        further = augmented.select([place for place, row in enumerate(augmented["row"]) if row in learned])
-        columns = {name: further[name][:] for name in train.column_names}
-        more = Dataset.from_dict(columns, features=train.features)  # as train has them, whatever the file's were
-        train = concatenate_datasets([train, more]).remove_columns("row")
+        train = _with_variants(train, augmented)
+    selection = _selection(data, select, choose_on)
+    if select == "dev":
+        choose_on = next(iter(data.evaluation.values()))
     encode = partial(
         tokenise_for_both, tokenizer=tokenizer, max_length=max_length, teacher_tokenizer=teacher_tokenizer,
-        kind=data.task.kind,
+        kind=task.kind,
     )  # fmt: skip
-    readers = [each for each in (tokenizer, teacher_tokenizer) if each is not None]
     encoded = labelled = encode(train)
     unlabelled, with_labels = None, len(labelled)
     if text is not None:
-        keys = map(tokenizer_key, readers)
         further, unlabelled = unlabelled_dataset(
             text,
             scored=[*data.evaluation.values(), *([] if choose_on is None else [choose_on])],
             labelled=train,
-            task=data.task,
+            task=task,
             encode=encode,
             features=labelled.features,
-            key=f"{' '.join(keys)} {max_length}",
+            key=f"{' '.join(map(tokenizer_key, readers))} {max_length}",
         )
         repeated = _repeated(labelled, len(further), labelled_share)
         encoded, with_labels = concatenate_datasets([*repeated, further]), sum(map(len, repeated))
@@ -136,19 +123,49 @@ def make_splits(
     counts |= {} if unlabelled is None else {"unlabelled": unlabelled["kept"]}
     score = None
     if choose_on is not None:
-        features = tokenise(choose_on, tokenizer, max_length, data.task.kind)
-        order = np.argsort(features["length"])[::-1]  # longest first: like lengths share a batch
-        score = score_features(data.task, choose_on, features, order.tolist())
-        choose_on = features.select(order)
+        choose_on, score = _to_choose_on(choose_on, tokenizer, max_length, task)
     lengths = lengths_of(encoded)
     by_tokens = tokens_per_batch > 0
     sampler = (TokenBudgetSampler if by_tokens else LengthGroupedSampler)(lengths, tokens_per_batch or batch_size, 0)
     cut = 0
-    if data.task.kind.one_answer:  # else a text is read in windows
-        cut = texts_cut(train, labelled, readers, max_length)
-        cut += int((lengths[with_labels:] >= max_length).sum())
+    if task.kind.one_answer:  # else a text is read in windows
+        cut = texts_cut(train, labelled, readers, max_length) + int((lengths[with_labels:] >= max_length).sum())
     padding = share_of_padding(lengths, sampler.batches())
     return Splits(encoded, choose_on, selection, padding, cut, sampler.count, labelled, counts, score, unlabelled)
+
+
+def _numbered(train: Dataset) -> Dataset:
+    """The rows with their numbers, by which variants are found."""
+    features = Features({**train.features, "row": Value("int64")})
+    return Dataset.from_dict({**train.to_dict(), "row": list(range(len(train)))}, features=features)
+
+
+def _with_variants(learned: Dataset, augmented: Dataset) -> Dataset:
+    """The numbered rows, without their numbers, and the variants that were made of them."""
+    numbers = set(learned["row"])
+    variants = augmented.select([place for place, row in enumerate(augmented["row"]) if row in numbers])
+    columns = {name: variants[name][:] for name in learned.column_names}
+    more = Dataset.from_dict(columns, features=learned.features)  # as train has them, whatever the file's were
+    return concatenate_datasets([learned, more]).remove_columns("row")
+
+
+def _selection(data: TaskData, select: Selection, held_out: Dataset | None) -> str:
+    """How the checkpoint is chosen, in a sentence."""
+    best, dev = f"the best checkpoint by {data.task.metrics[0]} on", next(iter(data.evaluation))
+    if held_out is not None:
+        return f"{best} {len(held_out)} rows held out of train (not trained on; seed {HELD_OUT_SEED})"
+    if select == "dev":
+        return f"{best} {dev}: the {dev} score is the score it was chosen by, and flatters"
+    return LAST_IS_KEPT
+
+
+def _to_choose_on(
+    rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, task: Task
+) -> tuple[Dataset, Score]:
+    """The rows tokenised, longest first: like lengths share a batch; and what scores the training's logits on them."""
+    features = tokenise(rows, tokenizer, max_length, task.kind)
+    order = np.argsort(features["length"])[::-1]
+    return features.select(order), score_features(task, rows, features, order.tolist())
 
 
 def _repeated(labelled: Dataset, further: int, share: float | None) -> list[Dataset]:

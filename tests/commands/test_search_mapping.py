@@ -50,7 +50,7 @@ def watch(patch: pytest.MonkeyPatch, stop_at: int = -1, *, train: bool = True) -
 
 @pytest.fixture(autouse=True, scope="module")
 def _no_waiting_for_the_disk() -> Iterator[None]:
-    """Optuna's journal waits for the disk at every line; no power fails here."""
+    """The journal waits for the disk at every line; no power fails here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield

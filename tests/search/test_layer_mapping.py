@@ -16,10 +16,11 @@ import pytest
 import torch
 from messages import names, unnamed
 
+import emdistill.search.layer_mapping as module
 from emdistill.errors import ConfigError, DataError, OutputError, TrainingError
 from emdistill.mapping import FixedMapping, write_mapping
 from emdistill.mapping.files import read_mapping
-from emdistill.search.genes import Gene, GeneSpace, check_gene, gene_name, gene_of, gene_pairs, heuristic_genes
+from emdistill.search.genes import Gene, GeneSpace, gene_name, gene_of, gene_pairs, heuristic_genes
 from emdistill.search.layer_mapping import SearchResult, search
 from emdistill.search.shared_study import GeneTrial, SharedStudy
 from emdistill.show.search_report import search_notes, search_table, trial_line, write_record, write_search_report
@@ -30,7 +31,7 @@ SIZES = {"student_layers": 3, "teacher_layers": 6}
 
 @pytest.fixture(autouse=True)
 def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Optuna's journal waits for the disk at every line; no power fails here."""
+    """The journal waits for the disk at every line; no power fails here."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
@@ -92,27 +93,12 @@ def test_the_heuristics_as_genes() -> None:
     }
     for m, n in ((1, 1), (3, 8), (4, 2)):
         for gene in heuristic_genes(m, n).values():
-            assert check_gene(gene, m, n, monotone=True) == gene
+            assert gene in GeneSpace(m, n, monotone=True)
 
 
 def test_a_mapping_that_is_no_gene_is_refused() -> None:
     with names(ConfigError, "student layer 0"):
         gene_of(FixedMapping(torch.ones(2, 2)))
-
-
-@pytest.mark.parametrize(
-    ("gene", "monotone", "named"),
-    [
-        ((1, 2), False, ["1-2", 2, 3]),
-        ((1, 2, 7), False, ["1-2-7", 7, "1..6"]),
-        ((1, -2, 3), False, [-2, "1..6"]),
-        ((1, 2.5, 3), False, [2.5]),
-        ((3, 0, 2), True, ["3-0-2"]),
-    ],
-)
-def test_a_wrong_gene_is_named(gene: Gene, monotone: bool, named: list[object]) -> None:
-    with names(ConfigError, *named):
-        check_gene(gene, 3, 6, monotone=monotone)
 
 
 @pytest.mark.parametrize("monotone", [False, True])
@@ -125,8 +111,7 @@ def test_a_space_counts_lists_and_draws_its_genes(m: int, n: int, monotone: bool
     for _ in range(200):
         gene = space.random(rng)
         child = space.child(rng, gene, space.random(rng), 0.5)
-        assert check_gene(gene, m, n, monotone=monotone) in every
-        assert check_gene(child, m, n, monotone=monotone) in every
+        assert {gene, child} <= {*every}
 
 
 @pytest.mark.parametrize("monotone", [False, True])
@@ -160,12 +145,13 @@ def test_it_finds_the_known_optimum_in_a_third_of_the_space(make, seed: int, tmp
     assert len(evaluate.genes) == len(set(evaluate.genes)) <= 115 < 343 / 2.9
 
 
-def test_in_a_larger_space_it_mostly_finds_the_optimum_and_random_search_does_not(tmp_path: Path) -> None:
+def test_in_a_larger_space_it_mostly_finds_the_optimum_and_random_search_does_not(tmp_path: Path, monkeypatch) -> None:
     """200 of 2,401 genes. Over 30 seeds: found in 27, by random search in none; two of the 27 stand here."""
+    monkeypatch.setattr(module, "heuristic_genes", lambda *_: {})
     for seed in (1, 2):
         fitness = interacting(4, 6, seed)
         sizes = {"student_layers": 4, "teacher_layers": 6, "storage": tmp_path / f"study-{seed}"}
-        result = search(Counting(fitness), **sizes, evaluations=200, seed=seed, heuristics={})
+        result = search(Counting(fitness), **sizes, evaluations=200, seed=seed)
         best, at_random = result.best_of("genetic"), result.best_of("random")
         assert best is not None
         assert at_random is not None
@@ -176,8 +162,7 @@ def test_in_a_larger_space_it_mostly_finds_the_optimum_and_random_search_does_no
 def test_a_monotone_search_stays_monotone(tmp_path: Path) -> None:
     evaluate = Counting(interacting(3, 6, 2))
     result = search(evaluate, **SIZES, storage=tmp_path / "s", evaluations=80, random_evaluations=20, monotone=True)
-    for gene in evaluate.genes:
-        check_gene(gene, 3, 6, monotone=True)
+    assert {*evaluate.genes} <= {*GeneSpace(3, 6, monotone=True)}
     assert result.best.gene == max(GeneSpace(3, 6, monotone=True), key=evaluate.fitness)
 
 
@@ -214,11 +199,12 @@ def test_heuristics_first_then_equal_budgets_and_no_gene_twice(tmp_path: Path) -
     assert uniform.scores == pytest.approx({"a": evaluate.fitness((2, 4, 6)), "b": evaluate.fitness((2, 4, 6)) / 2})
 
 
-def test_heuristics_are_of_the_first_population_and_random_search_feeds_nothing(tmp_path: Path) -> None:
+def test_heuristics_are_of_the_first_population_and_random_search_feeds_nothing(tmp_path: Path, monkeypatch) -> None:
     fitness = separable(3, 6, 1)
     best = optimum(fitness, 3, 6)
     near = {"near": (*best[:2], (best[2] + 1) % 7), "far": (0, 0, 0)}
-    options = {**SIZES, "evaluations": 20, "heuristics": near, "population": 2, "mutation": 0.2}
+    monkeypatch.setattr(module, "heuristic_genes", lambda *_: near)
+    options = {**SIZES, "evaluations": 20, "population": 2, "mutation": 0.2}
     alone = search(Counting(fitness), **options, storage=tmp_path / "a", random_evaluations=0)
     beside = search(Counting(fitness), **options, storage=tmp_path / "b", random_evaluations=30)
     assert of(alone, "genetic") == of(beside, "genetic")
@@ -282,10 +268,20 @@ def test_a_crash_in_the_middle_of_a_line_is_mended(tmp_path: Path) -> None:
     evaluate = Counting(separable(3, 6, 0))
     before = search(evaluate, **SIZES, storage=tmp_path / "study", evaluations=4)
     with (tmp_path / "study" / "journal.jsonl").open("a", encoding="utf-8") as journal:
-        journal.write('{"op_code":4,"worker_')
+        journal.write('{"number": 4, "ge')
     assert search(evaluate, **SIZES, storage=tmp_path / "study", evaluations=4) == before
     after = search(evaluate, **SIZES, storage=tmp_path / "study", evaluations=6)
     assert len(of(after, "genetic")) == 6
+
+
+def test_a_damaged_line_of_the_journal_is_named(tmp_path: Path) -> None:
+    search(Counting(separable(3, 6, 0)), **SIZES, storage=tmp_path / "study", evaluations=2)
+    journal = tmp_path / "study" / "journal.jsonl"
+    lines = journal.read_text(encoding="utf-8").splitlines()
+    lines[2] = lines[2].replace('"a": 0.', '"a": 1.')
+    journal.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with names(OutputError, f"{journal}:3", "--overwrite"):
+        search(Counting(separable(3, 6, 0)), **SIZES, storage=tmp_path / "study", evaluations=2)
 
 
 def test_an_evaluation_that_fails_is_written_down_and_the_search_goes_on(tmp_path: Path) -> None:
@@ -346,20 +342,9 @@ def test_a_study_of_other_settings_is_refused(tmp_path: Path) -> None:
         search(evaluate, **SIZES, storage=tmp_path / "study", evaluations=2, seed=7, about={"rows": 100})
 
 
-@pytest.mark.parametrize(
-    ("wrong", "named"),
-    [
-        ({"population": 1}, ["--population", 1]),
-        ({"mutation": 1.5}, ["--mutation", 1.5]),
-        ({"evaluations": -1}, ["--evaluations", -1]),
-        ({"seed": -1}, ["--seed"]),
-        ({"student_layers": 0}, [0, 6]),
-        ({"heuristics": {"mine": (9, 9, 9)}}, ["9-9-9"]),
-    ],
-)
-def test_impossible_numbers_are_refused_before_anything_is_written(tmp_path: Path, wrong, named: list[object]) -> None:
-    with names(ConfigError, *named):
-        search(Counting(sum), **SIZES | {"storage": tmp_path / "study"} | wrong)
+def test_a_student_without_layers_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with names(ConfigError, 0, 6):
+        search(Counting(sum), **SIZES | {"student_layers": 0}, storage=tmp_path / "study")
     assert not (tmp_path / "study").exists()
 
 
@@ -388,8 +373,7 @@ def test_two_workers_share_a_study_and_evaluate_no_gene_twice(tmp_path: Path) ->
 
 
 def test_a_trial_is_anothers_while_its_process_lives_and_free_afterwards(tmp_path: Path) -> None:
-    space = GeneSpace(3, 6)
-    with SharedStudy(tmp_path, space, {}) as one, SharedStudy(tmp_path, space, {}) as other:
+    with SharedStudy(tmp_path, {}) as one, SharedStudy(tmp_path, {}) as other:
         with one.choosing():
             one.start((1, 2, 3), "random")
         assert [trial.state for trial in other.trials()] == ["running"]

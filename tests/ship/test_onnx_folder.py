@@ -297,13 +297,6 @@ def test_a_file_beside_the_config_but_not_in_it_is_refused(copy: Path) -> None:
         read_folder(copy / "nowhere")
 
 
-def test_a_tokenizer_without_token_types_does_not_fit_a_graph_that_reads_them(
-    shipped: Any, tiny_tokenizer: Any, copy: Path
-) -> None:
-    with names(ModelError, "token_types=False"):
-        write_onnx_folder(copy, shipped[0], tiny_tokenizer)
-
-
 def test_a_folder_is_not_completed_without_a_graph_or_rules(shipped: Any, tmp_path: Path) -> None:
     model, tokenizer, _ = shipped
     with names(ModelError, tmp_path, MODEL):

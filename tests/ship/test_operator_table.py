@@ -7,8 +7,9 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from emdistill.runs.search_record import FORMS
 from emdistill.ship.onnx import export_onnx
-from emdistill.ship.operator_table import FEW, FORMS, MANY, GraphCost, along_layers, int8_cost, measure_graphs
+from emdistill.ship.operator_table import FEW, MANY, GraphCost, along_layers, int8_cost, measure_graphs
 
 
 def test_costs_lie_on_the_line_through_what_was_measured() -> None:

@@ -136,6 +136,8 @@ def test_the_student_of_labels_alone_is_the_one_of_the_same_teacher_data_and_see
     write_run_folder(beside / "g-other-method", method="minilm", score=0.1)
     write_run_folder(beside / "i-other-label", method="hard-labels", config={"label": "another"}, score=0.1)
     write_run_folder(beside / "j-less", method="hard-labels", config={"training": {"num_train_epochs": 0.1}}, score=0.1)
+    by_tokens = {"training": {"num_train_epochs": 2.0, "learning_rate": 1e-4, "tokens_per_batch": 512}}
+    write_run_folder(beside / "k-other-batches", method="hard-labels", config=by_tokens, score=0.1)
     foreign = ("{", "[]", "3", '{"config": null}', '{"status": "finished", "config": {"method": "hard-labels"}}')
     for number, text in enumerate(foreign):
         (beside / f"k-{number}").mkdir()

@@ -50,13 +50,13 @@ def terms_of(records: Sequence[FlowRecord]) -> list[str]:
     return list(dict.fromkeys(term for record in records for term in record.flows))
 
 
-def thinned(records: Sequence[FlowRecord], most: int = MOST_FRAMES) -> list[FlowRecord]:
-    """At most `most` records, evenly chosen, each stage with its first and its last."""
-    if len(records) <= most:
+def thinned(records: Sequence[FlowRecord]) -> list[FlowRecord]:
+    """At most MOST_FRAMES records, evenly chosen, each stage with its first and its last."""
+    if len(records) <= MOST_FRAMES:
         return list(records)
     stages = [list(places) for _, places in groupby(range(len(records)), key=lambda place: records[place].stage)]
     ends = {place for places in stages for place in (places[0], places[-1])}
-    even = {int(place) for place in np.linspace(0, len(records) - 1, max(0, most - len(ends))).round()}
+    even = {int(place) for place in np.linspace(0, len(records) - 1, max(0, MOST_FRAMES - len(ends))).round()}
     return [records[place] for place in sorted(ends | even)]
 
 

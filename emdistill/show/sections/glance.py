@@ -3,7 +3,7 @@
 import os
 import shlex
 
-from emdistill.config import as_option
+from emdistill.config import LABELS_ALONE, as_option
 from emdistill.console import ReportRow, comparison_table, gap
 from emdistill.data.unlabelled import texts_kept
 from emdistill.errors import OutputError
@@ -14,13 +14,12 @@ from emdistill.runs.record import RUN_FILE
 from emdistill.show.gate_tables import FORMS, name_of
 from emdistill.show.page import Go, NoGo, Notes, Section, Small, Verdict
 from emdistill.tasks.task import ANSWERED
+from emdistill.training.arguments import BUDGET
 
-LABELS_ONLY = "hard-labels"
 SAME = (
     "task", "text", "text_pair", "label", "kind", "augmented", "rows", "unlabelled_rows", "labelled_share",
     "max_length", "select", "seed", "student", "student_birth", "student_source", "embedding_rank",
 )  # fmt: skip
-BUDGET = ("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps")
 
 
 def glance(run: Distillation) -> Section:
@@ -87,7 +86,7 @@ def _further(run: Distillation, gate: GateRecord | None, labels_only: Distillati
     if labels_only:
         place = os.path.relpath(labels_only.folder, run.folder.resolve())
         hints.append(f"Labels alone: the run in `{place}`, as seen from this one's folder.")
-    elif run.options.method != LABELS_ONLY:
+    elif run.options.method != LABELS_ALONE:
         hints.append(
             "No student of the labels alone stands beside this run. The same command with `--method hard-labels`, "
             "without its `--objective` options and `--mapping`, and with an `--output` beside it, trains one; "
@@ -128,7 +127,7 @@ def _remarks(gate: GateRecord) -> list[str]:
 
 def _labels_only(run: Distillation) -> Distillation | None:
     """The finished run of the same student on the same rows from the labels alone, beside it or in its own folder."""
-    if run.task is None or run.options.method == LABELS_ONLY:
+    if run.task is None or run.options.method == LABELS_ALONE:
         return None
     folder = run.folder.resolve()
     for path in [*sorted(folder.parent.glob(f"*/{RUN_FILE}")), folder / FOLDER / "labels" / RUN_FILE]:
@@ -136,7 +135,7 @@ def _labels_only(run: Distillation) -> Distillation | None:
             other = read_distillation(path.parent)
         except (OutputError, OSError):
             continue  # another's run, or a broken one, is no reason to have no page of this one
-        if other.record.is_finished and other.options.method == LABELS_ONLY and _is_comparable(other, run):
+        if other.record.is_finished and other.options.method == LABELS_ALONE and _is_comparable(other, run):
             return other
     return None
 
