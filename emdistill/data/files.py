@@ -7,7 +7,7 @@ import itertools
 import json
 import re
 from array import array
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,15 +209,12 @@ def _cell_problem(row: Row, column: str) -> str:
     return f"column {column!r} {HALF_PAIR}" if has_half_pair(json.dumps(cell, ensure_ascii=False, default=str)) else ""
 
 
-def to_dataset(
-    examples: Examples, task: Task, aliases: Mapping[str, int] | None = None, *, varied: bool = True
-) -> Dataset:
+def to_dataset(examples: Examples, task: Task, *, varied: bool = True) -> Dataset:
     """Encodes the labels and reports all bad rows.
 
-    aliases   other ways to write a label -> its index
     varied    refuse labels that are all the same, of which nothing can be learned
     """
-    encode = task.kind.encoder(task.labels, aliases)
+    encode = task.kind.encoder(task.labels)
     labels = []
     for line, cell in zip(examples.lines, examples.label, strict=True):
         try:

@@ -5,7 +5,7 @@ The files are tab separated, quotes are plain text. A label's index is its place
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +17,7 @@ from emdistill.data.form import Form, Request
 from emdistill.data.rows import BadRows, data_file, read_rows, tsv_cells
 from emdistill.errors import DataError, listing, nearest, visible
 from emdistill.tasks import KINDS, TaskKind
+from emdistill.tasks.kind import whole_name
 from emdistill.tasks.task import DataFile, Task, TaskData
 
 logger = logging.getLogger(__name__)
@@ -42,9 +43,9 @@ class GlueTask:
     broken_rows: bool = False
 
     @property
-    def label_index(self) -> dict[str, int]:
-        """Word or index -> index: some of the official files write labels as words, others as indices."""
-        return {written: index for index, word in enumerate(self.task.labels) for written in (word, str(index))}
+    def words(self) -> dict[str, str]:
+        """Index -> word: some of the official files write labels as words, others as indices."""
+        return {str(index): word for index, word in enumerate(self.task.labels)}
 
 
 def _glue(
@@ -170,8 +171,9 @@ def recognise(path: Path) -> GlueTask | None:
     if not cells:
         return None
     header, row = cells[0], cells[-1]
-    if len(header) == 4 and header[1] in GLUE["cola"].label_index:
-        return GLUE["cola"]
+    cola = GLUE["cola"]
+    if len(header) == 4 and header[1] in (*cola.words, *cola.task.labels):
+        return cola
     fitting = [glue for glue in GLUE.values() if not glue.header and set(filter(None, glue.columns)) <= set(header)]
     if GLUE["wnli"] in fitting and len(row) == len(header):
         # RTE and WNLI share their header; RTE writes its labels as words, WNLI as numbers
@@ -219,4 +221,6 @@ def _dataset(glue: GlueTask, examples: Examples) -> Dataset:
             "%s: %d rows that are torn apart or empty are left out", visible(str(examples.source)), len(broken)
         )
         broken.clear()
-    return to_dataset(examples, glue.task, glue.label_index)
+    words = glue.words
+    labels = [words.get(whole_name(str(cell).strip()), cell) for cell in examples.label]
+    return to_dataset(replace(examples, label=labels), glue.task)

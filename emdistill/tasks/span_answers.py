@@ -123,7 +123,7 @@ class SpanAnswers(TaskKind):
     def label_names(self, cells: Sequence[Cell]) -> tuple[str, ...]:
         return ("start", "end")
 
-    def encoder(self, names: Sequence[str], aliases: Mapping[str, int] | None = None) -> Callable[[Cell], Any]:
+    def encoder(self, names: Sequence[str]) -> Callable[[Cell], Any]:
         def encode(cell: Cell) -> list[list[int]]:
             is_span = isinstance(cell, list) and all(
                 isinstance(span, list) and len(span) == 2 and all(type(place) is int for place in span) for span in cell

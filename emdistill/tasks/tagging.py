@@ -89,8 +89,8 @@ class Tagging(TaskKind):
         """Of plain classes accuracy and F1 over classes; without entities there is no F1 of them."""
         return self.default_metrics if find_scheme(names) else ("accuracy", "macro_f1")
 
-    def encoder(self, names: Sequence[str], aliases: Mapping[str, int] | None = None) -> Callable[[Cell], list[int]]:
-        find = name_index(names, aliases)
+    def encoder(self, names: Sequence[str]) -> Callable[[Cell], list[int]]:
+        find = name_index(names)
 
         def encode(cell: Cell) -> list[int]:
             if not isinstance(cell, list):
