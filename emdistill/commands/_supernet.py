@@ -12,7 +12,7 @@ from torch import Tensor
 
 from emdistill.config import RunConfig
 from emdistill.console import say
-from emdistill.data.batches import LengthGroupedSampler, padding_collator
+from emdistill.data.batches import LengthGroupedSampler, PaddingCollator
 from emdistill.errors import ConfigError
 from emdistill.runs.chain_search import OUTSIDE, ChainRow, ChainStudy, RoundRow
 from emdistill.search.chains import (
@@ -67,7 +67,7 @@ class Material:
 
     def batches(self, rows: Dataset, places: Sequence[Sequence[int]]) -> Iterator[Batch]:
         """Rows at these places, padded."""
-        collate = padding_collator(self.opened.tokenizer)
+        collate = PaddingCollator(self.opened.tokenizer)
         for batch in places:
             yield dict(collate(rows.select(batch).to_list()))
 

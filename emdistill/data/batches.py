@@ -143,11 +143,6 @@ def _padded(rows: Sequence[list[int]], fill: int, *, left: bool) -> Tensor:
     return torch.tensor([gap + row if left else row + gap for gap, row in zip(gaps, rows, strict=True)])
 
 
-def padding_collator(tokenizer: PreTrainedTokenizerBase) -> PaddingCollator:
-    """Pad a batch to its longest sentence."""
-    return PaddingCollator(tokenizer)
-
-
 def text_encoder(tokenizer: PreTrainedTokenizerBase) -> TextEncoder:
     """The tokenizer as a corpus needs it: long texts are not cut, and special tokens stand apart."""
 
@@ -194,7 +189,7 @@ class MaskingCollator:
         self.share = share
         self.unmasked_share = unmasked_share
         self.seed = seed
-        self._pad = padding_collator(tokenizer)
+        self._pad = PaddingCollator(tokenizer)
         self._mask = int(tokenizer.mask_token_id)
         self._special = torch.tensor(sorted(set(tokenizer.all_special_ids)))
         self._words = torch.tensor(sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)))

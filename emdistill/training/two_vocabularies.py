@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from emdistill.data.arrow_files import chunk_by_chunk
-from emdistill.data.batches import encode, padding_collator, reader, tokenise, windowed
+from emdistill.data.batches import PaddingCollator, encode, reader, tokenise, windowed
 from emdistill.errors import TokenizerError
 from emdistill.models.alignment import Span, token_spans, words_of_tokens
 from emdistill.models.encoder import same_tokens
@@ -134,13 +134,13 @@ class TwoPartCollator:
     teacher_tokenizer: PreTrainedTokenizerBase
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        batch = dict(padding_collator(self.tokenizer)([student_part(row) for row in rows]))
+        batch = dict(PaddingCollator(self.tokenizer)([student_part(row) for row in rows]))
         if not any(name.startswith(TEACHERS) for name in rows[0]):
             return batch
-        others = padding_collator(self.teacher_tokenizer)([teacher_part(row) for row in rows])
+        others = PaddingCollator(self.teacher_tokenizer)([teacher_part(row) for row in rows])
         return batch | {TEACHERS + name: values for name, values in others.items() if name != "row"}
 
 
 def collator_for_both(tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase | None) -> Any:
     """What pads batches in the tokens of both; None: the teacher reads the student's."""
-    return padding_collator(tokenizer) if teacher_tokenizer is None else TwoPartCollator(tokenizer, teacher_tokenizer)
+    return PaddingCollator(tokenizer) if teacher_tokenizer is None else TwoPartCollator(tokenizer, teacher_tokenizer)
