@@ -15,7 +15,6 @@ from transformers import BatchEncoding, DataCollatorWithPadding, PreTrainedToken
 
 from emdistill.data.arrow_files import ROWS_AT_ONCE, chunk_by_chunk
 from emdistill.data.corpus import TextEncoder
-from emdistill.data.readers import reader_of
 from emdistill.errors import ConfigError, TokenizerError
 from emdistill.states import (
     ANSWERS,
@@ -31,7 +30,7 @@ from emdistill.states import (
 )
 from emdistill.tasks import TaskKind
 from emdistill.tasks.columns import column
-from emdistill.tasks.features import Feature, Reader
+from emdistill.tasks.features import Feature, Reader, reader_of
 
 Index = TypeVar("Index", int, list[int])
 Lengths = NDArray[np.int32]

@@ -19,7 +19,7 @@ from torch import Tensor
 from emdistill.errors import ConfigError
 from emdistill.states import ANSWERS, NO_ANSWER, NO_CLASS
 from emdistill.tasks.answers import flat, probabilities, ragged
-from emdistill.tasks.features import Feature, Pieces, Reader
+from emdistill.tasks.features import WITH_TOKENIZER, Feature, Pieces, Reader, Side, reader_of
 from emdistill.tasks.kind import BadLabel, Cell, Logits, TaskKind, class_names, name_index, text_of
 from emdistill.tasks.tags import OUTSIDE, entities, entity_score, find_scheme
 from emdistill.tasks.task import Task
@@ -148,7 +148,7 @@ class Tagging(TaskKind):
     # ------------------------------------------------------------------------------- several answers per row
 
     def features(self, rows: Mapping[str, list[Any]], readers: Sequence[Reader], max_length: int) -> list[Feature]:
-        room = max_length - max(reader.special_tokens for reader in readers)
+        room = max_length - max(len(reader.before) + len(reader.behind) for reader in readers)
         if room < 1:
             raise ConfigError(f"--max-length {max_length}: the special tokens of a text leave no room for its words")
         pieces = [reader.encode(rows["text"]) for reader in readers]
@@ -160,8 +160,7 @@ class Tagging(TaskKind):
             counts = [pieces_per_word(first, each) for first, each in zip(firsts, read, strict=True)]
             for window in windows(counts, room, round(OVERLAP * room)):
                 parts = zip(readers, read, firsts, strict=True)
-                sides = [_window(*part, window, room) for part in parts]
-                inputs, sequences, offsets = zip(*sides, strict=True)
+                inputs, sequences, offsets = zip(*(read_window(*part, window, room) for part in parts), strict=True)
                 own = labels[window.core_first : window.core_end]
                 features.append(Feature(row, inputs, sequences, offsets, own))
         return features
@@ -170,13 +169,12 @@ class Tagging(TaskKind):
         return {"words": [cut(text, words) for text in texts["text"]]}
 
     def example(self) -> str:
-        reading = (Window, windows, first_pieces, pieces_per_word)
-        needed: tuple[Any, ...] = (*CUTTING, *reading, pieces_of_window, core_places, answer)
+        needed: tuple[Any, ...] = (*READING, read_window, answer)
         sources = "\n\n".join(map(inspect.getsource, needed))
         return f"""{sources}
 
 {constants()}
-OVERLAP = {OVERLAP}
+ANSWERS, OVERLAP = {ANSWERS!r}, {OVERLAP}
 """
 
     def pick(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
@@ -223,46 +221,31 @@ def pieces_of_window(first: NDArray[np.int64], pieces: Pieces, window: Window, r
     return slice(start, min(max(behind, int(first[window.end - 1]) + 1), start + room))
 
 
-def core_places(first: NDArray[np.int64], window: Window, read: slice) -> NDArray[np.int64]:
-    """Where the words of a window's core are answered, counted from the first piece that is read."""
-    core = first[window.core_first : window.core_end]
-    return np.asarray(np.clip(core, read.start, max(read.start, read.stop - 1)) - read.start)
+READING = (*CUTTING, Window, windows, *WITH_TOKENIZER, first_pieces, pieces_per_word, pieces_of_window)
+"""What a shipped folder's example.py needs of reading in windows."""
 
 
-def _window(
-    reader: Reader, pieces: Pieces, first: NDArray[np.int64], window: Window, room: int
-) -> tuple[dict[str, list[int]], list[int | None], list[tuple[int, int]]]:
-    """The inputs of a window, and where its tokens stand: the number of each one's text, and its characters there."""
-    span = pieces_of_window(first, pieces, window, room)
-    start, end = span.start, span.stop
-    inputs = reader.inputs(pieces.ids[start:end])
-    places = core_places(first, window, span) + len(reader.before)
-    inputs[ANSWERS] = np.minimum(places, len(inputs["input_ids"]) - 1).tolist()
-    own = list(pieces.offsets[start:end])
-    outside: list[tuple[int, int]] = [(0, 0)]
-    sequences: list[int | None] = [*[None] * len(reader.before), *[0] * len(own), *[None] * len(reader.behind)]
-    return inputs, sequences, [*outside * len(reader.before), *own, *outside * len(reader.behind)]
+def read_window(reader: Reader, pieces: Pieces, first: NDArray[np.int64], window: Window, room: int) -> Side:
+    """A window as a tokenizer reads it, and where the words of its core are answered: at their first pieces."""
+    read = pieces_of_window(first, pieces, window, room)
+    side = reader.read(Pieces(pieces.ids[read], pieces.offsets[read]))
+    core = first[window.core_first : window.core_end].clip(read.start, max(read.start, read.stop - 1))
+    places = core - read.start + len(reader.before)
+    side.inputs[ANSWERS] = places.clip(max=len(side.sequences) - 1).tolist()
+    return side
 
 
 def answer(text: str, config: Any, tokenizer: Any, session: Any) -> str:
     """The words of a text with their tags, in JSON, by an ONNX session; what example.py of a shipped folder does."""
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    whole = tokenizer.encode("a")
-    own = [place for place, special in enumerate(whole.special_tokens_mask) if not special]
-    before, behind = whole.ids[: own[0]], whole.ids[own[-1] + 1 :]
-    room = config["reading"]["max_length"] - len(before) - len(behind)
-    pieces = tokenizer.encode(text, add_special_tokens=False)
-    words = cut(text, config["reading"].get("words"))
+    reader = reader_of(tokenizer, [item.name for item in session.get_inputs()])
+    room = config["reading"]["max_length"] - len(reader.before) - len(reader.behind)
+    words, (pieces,) = cut(text, config["reading"].get("words")), reader.encode([text])
     first = first_pieces(words, pieces)
     tags: list[str] = []
     for window in windows([pieces_per_word(first, pieces)], room, round(OVERLAP * room)):
-        read = pieces_of_window(first, pieces, window, room)
-        ids = [*before, *pieces.ids[read], *behind]
-        columns = {"input_ids": ids, "attention_mask": [1] * len(ids), "token_type_ids": [0] * len(ids)}
-        feed = {item.name: np.array([columns[item.name]], dtype=np.int64) for item in session.get_inputs()}
+        inputs, _, _ = read_window(reader, pieces, first, window, room)
+        feed = {name: np.array([inputs[name]], dtype=np.int64) for name in reader.names}
         logits = session.run(["logits"], feed)[0][0]
-        places = np.minimum(core_places(first, window, read) + len(before), len(ids) - 1)
-        tags += [config["labels"][tag] for tag in logits[places].argmax(axis=-1)]
+        tags += [config["labels"][tag] for tag in logits[inputs[ANSWERS]].argmax(axis=-1)]
     tagged = [{"word": text[a:b], "start": a, "end": b, "tag": tag} for (a, b), tag in zip(words, tags, strict=True)]
     return json.dumps(tagged, ensure_ascii=False)
