@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, Features, Value
 
-from emdistill.data.files import text_problem
+from emdistill.data.files import text_problems
 from emdistill.data.rows import BadRows, read_rows
 from emdistill.errors import DataError, listing, shown
 from emdistill.files import written_whole
@@ -179,7 +179,7 @@ def read_augmented(path: str | Path, data: TaskData, *, teacher: str | None = No
     features |= {"label": data.task.kind.label_type, "row": Value("int64")}
     variants = []
     for line in islice(read_rows(path, bad), 1, None):
-        problems = [text_problem(line, name) for name in _text_columns(data)]
+        problems = [text_problems(line, _text_columns(data))]
         row, label = line.cells.get("row"), None
         if type(row) is not int or not 0 <= row < len(data.train):
             problems.append(f"row {row!r} is none of the {len(data.train)} training rows (0 is the first)")

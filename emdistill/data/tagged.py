@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 from datasets import Dataset, Features, Value
 
 from emdistill.data.compressed import plain_path
-from emdistill.data.files import Columns, hub_sets, is_hub_name, read_inputs
+from emdistill.data.files import Columns, Examples, hub_sets, is_hub_name, read_inputs, task_data
 from emdistill.data.form import Form, Inputs, Request
-from emdistill.data.rows import BadRows, Row, data_file
+from emdistill.data.rows import BadRows, Row
 from emdistill.data.tagged_files import (
     SUFFIXES,
     TOKEN_COLUMNS,
@@ -31,7 +31,6 @@ from emdistill.data.tagged_words import (
 )
 from emdistill.errors import ConfigError, DataError
 from emdistill.tasks import KINDS
-from emdistill.tasks.kind import BadLabel
 from emdistill.tasks.task import Task, TaskData
 from emdistill.tasks.words import MARKS, rule_of
 
@@ -114,31 +113,18 @@ def _task_data(
         if joined
         else MARKS,
     )  # fmt: skip
-    sets = {part: _dataset(examples, task, varied=varied) for part, examples in sources.items()}
-    files = [
-        data_file(examples.source, len(sets[part]))
-        for part, examples in sources.items()
-        if isinstance(examples.source, Path)
-    ]
-    notes = tuple(dict.fromkeys(note for examples in sources.values() for note in notes_on_tags(examples)))
-    return TaskData(task, sets.pop("train"), sets, tuple(files), notes=notes)
+    notes = dict.fromkeys(note for examples in sources.values() for note in notes_on_tags(examples))
+    data = task_data(task, {part: _as_rows(examples) for part, examples in sources.items()}, notes, varied=False)
+    for examples in sources.values() if varied else ():
+        if len(tags := {tag for sentence in examples.sentences for tag in sentence.tags}) < 2:
+            problem = f"every word has the tag {tags.pop()!r}; at least two tags are needed"
+            raise DataError(problem, file=examples.source)
+    return data
 
 
-def _dataset(examples: TaggedExamples, task: Task, *, varied: bool) -> Dataset:
-    """The sentences with their tags as indices; raises DataError with the line of a tag that the task does not have."""
-    encode = task.kind.encoder(task.labels)
-    columns: dict[str, list[Any]] = {"text": [], "words": [], "label": []}
-    for line, text, words, tags in examples.sentences:
-        try:
-            row = (text, words, encode(tags))
-        except BadLabel as error:
-            examples.bad.add(line, str(error))
-            continue
-        for column, value in zip(columns.values(), row, strict=True):
-            column.append(value)
-    examples.bad.check()
-    if varied and len({tag for tags in columns["label"] for tag in tags}) < 2:
-        problem = f"every word has the tag {task.labels[columns['label'][0][0]]!r}; at least two tags are needed"
-        raise DataError(problem, file=examples.source)
-    features = {"text": Value("string"), **task.kind.columns, "label": task.kind.label_type}
-    return Dataset.from_dict(columns, features=Features(features))
+def _as_rows(examples: TaggedExamples) -> Examples:
+    """The sentences as rows, whose labels are their tags."""
+    lines, texts, words, tags = zip(*examples.sentences, strict=True)
+    features = Features({"text": Value("string"), **Tagged.kinds[0].columns})
+    rows = Dataset.from_dict({"text": list(texts), "words": list(words)}, features=features)
+    return Examples(examples.bad, lines, rows, tags)
