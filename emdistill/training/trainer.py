@@ -23,8 +23,7 @@ from emdistill.losses import LayerLoss, Objective
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.capture import capture
 from emdistill.models.encoder import save_student
-from emdistill.models.own_answers import OwnAnswers
-from emdistill.models.teacher import Teacher, TeacherSource
+from emdistill.models.teacher import OwnAnswers, Teacher, TeacherSource
 from emdistill.processes import wait_for_all
 from emdistill.states import ANSWERS, NO_ANSWER, NO_CLASS, TASK, EncoderStates
 from emdistill.training.arguments import DistillationArguments

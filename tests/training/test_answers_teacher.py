@@ -9,7 +9,7 @@ from training_runs import Run, same_models
 
 from emdistill.data.batches import PaddingCollator
 from emdistill.errors import CaptureError
-from emdistill.models.answers_teacher import AnswersTeacher
+from emdistill.models.teacher import AnswersTeacher
 from emdistill.models.teacher_cache import open_teacher_cache
 from emdistill.states import TEACHER_LOGITS
 
