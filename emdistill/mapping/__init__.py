@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from emdistill.errors import ConfigError, nearest
 from emdistill.mapping.among import MappingAmong as MappingAmong
@@ -30,8 +31,8 @@ from emdistill.mapping.two_level import solve_two_level as solve_two_level
 from emdistill.mapping.unbalanced import UnbalancedMapping as UnbalancedMapping
 from emdistill.mapping.unbalanced import solve_unbalanced as solve_unbalanced
 
-# Name -> what builds it from the numbers of student and teacher layers.
-MAPPINGS: dict[str, Callable[[int, int], LayerMapping]] = {
+# Name -> what builds it from the numbers of student and teacher layers, and perhaps settings of its own.
+MAPPINGS: dict[str, Callable[..., LayerMapping]] = {
     "emd": EmdMapping,
     "sinkhorn": SinkhornMapping,
     "learned": LearnedMapping,
@@ -46,13 +47,13 @@ MAPPINGS: dict[str, Callable[[int, int], LayerMapping]] = {
 }
 
 
-def make_mapping(name_or_file: str, student_layers: int, teacher_layers: int) -> LayerMapping:
-    """The mapping of this name, with its defaults, or the one in this file (see mapping/files.py).
+def make_mapping(name_or_file: str, student_layers: int, teacher_layers: int, **settings: Any) -> LayerMapping:
+    """The mapping of this name, with its own settings, or the one in this file (see mapping/files.py).
 
     Raises ConfigError for what is neither; for a file, ConfigError and LayerCountError as `read_mapping`.
     """
     if name_or_file in MAPPINGS:
-        return MAPPINGS[name_or_file](student_layers, teacher_layers)
+        return MAPPINGS[name_or_file](student_layers, teacher_layers, **settings)
     path = Path(name_or_file)
     if path.suffix.lower() in MAPPING_SUFFIXES or path.is_file():
         return read_mapping(path, student_layers, teacher_layers)
