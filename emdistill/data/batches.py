@@ -29,7 +29,7 @@ from emdistill.states import (
     WORDS_OF_TOKENS,
 )
 from emdistill.tasks import TaskKind
-from emdistill.tasks.columns import column
+from emdistill.tasks.columns import column, text_columns
 from emdistill.tasks.features import Feature, Reader, reader_of
 
 Index = TypeVar("Index", int, list[int])
@@ -67,12 +67,12 @@ def _tokenised(examples: Dataset, tokenizer: PreTrainedTokenizerBase, max_length
 
 def windowed(features: Sequence[Feature], *, labelled: bool, further: Mapping[str, list[Any]] | None = None) -> Dataset:
     """The inputs of features as `tokenise` gives them; a second reader's are the teacher's."""
-    sides = zip(("", TEACHERS), zip(*(feature.inputs for feature in features), strict=True), strict=False)
+    of_reader = zip(("", TEACHERS), zip(*(feature.sides for feature in features), strict=True), strict=False)
     columns: dict[str, list[Any]] = {
-        prefix + name: [inputs[name] for inputs in side] for prefix, side in sides for name in side[0]
+        prefix + name: [side.inputs[name] for side in sides] for prefix, sides in of_reader for name in sides[0].inputs
     }
     columns |= further or {}
-    columns["length"] = [max(len(inputs["input_ids"]) for inputs in feature.inputs) for feature in features]
+    columns["length"] = [max(len(side.sequences) for side in feature.sides) for feature in features]
     if labelled:
         columns["labels"] = [feature.labels for feature in features]
     return Dataset.from_dict(columns)
@@ -90,8 +90,7 @@ def reader(tokenizer: PreTrainedTokenizerBase) -> Reader:
 
 def encode(rows: Mapping[str, list[Any]], tokenizer: PreTrainedTokenizerBase, max_length: int) -> BatchEncoding:
     """The tokens of the columns `text` and `text_pair`, unpadded, at most `max_length` for each row."""
-    texts = [rows[name] for name in ("text", "text_pair") if name in rows]
-    encoding: BatchEncoding = tokenizer(*texts, truncation=True, max_length=max_length)
+    encoding: BatchEncoding = tokenizer(*text_columns(rows), truncation=True, max_length=max_length)
     return encoding
 
 
@@ -105,8 +104,7 @@ def texts_cut(
     full = np.flatnonzero(lengths_of(encoded) >= max_length)
     cut = 0
     for rows in examples.select(full).iter(ROWS_AT_ONCE):
-        texts = [rows[name] for name in ("text", "text_pair") if name in rows]
-        readings = [tokenizer(*texts, verbose=False)["input_ids"] for tokenizer in tokenizers]
+        readings = [tokenizer(*text_columns(rows), verbose=False)["input_ids"] for tokenizer in tokenizers]
         cut += sum(max(map(len, ids)) > max_length for ids in zip(*readings, strict=True))
     return cut
 

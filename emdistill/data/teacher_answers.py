@@ -31,6 +31,7 @@ from emdistill.data.rows import SUFFIXES, BadRows, data_file, read_rows
 from emdistill.errors import DataError, listing, nearest, shown
 from emdistill.states import TEACHER_LOGITS
 from emdistill.tasks.answers import as_logits, probabilities
+from emdistill.tasks.columns import text_columns
 from emdistill.tasks.kind import BadLabel, Cell, check_one_answer, name_finder, name_index, number, text_of
 from emdistill.tasks.task import Task
 from emdistill.values import parse_json, read_values, typed
@@ -76,12 +77,9 @@ class TeacherAnswers:
     places: Mapping[bytes, int]
     notes: tuple[str, ...] = ()
 
-    def answers_of(
-        self, texts: Iterable[str], pairs: Iterable[str] | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Logits [n, C] of the answers to n texts, and which of them have one [n]; where none is, logits are 0."""
-        every = ((text,) for text in texts) if pairs is None else zip(texts, pairs, strict=True)
-        places = np.array([self.places.get(_key(each), -1) for each in every], dtype=np.int64)
+    def answers_of(self, texts: Iterable[Sequence[str]]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Logits [n, C] of the answers to n texts, or pairs, and which of them have one [n]; elsewhere logits are 0."""
+        places = np.array([self.places.get(_key(each), -1) for each in texts], dtype=np.int64)
         answered = places >= 0
         logits = np.zeros((len(places), self.logits.shape[1]), dtype=np.float32)
         logits[answered] = self.logits[places[answered]]
@@ -89,7 +87,7 @@ class TeacherAnswers:
 
     def of(self, examples: Dataset) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """`answers_of` for the columns `text` and, of pairs, `text_pair`."""
-        return self.answers_of(*(examples[name] for name in ("text", "text_pair") if name in examples.column_names))
+        return self.answers_of(zip(*text_columns(examples), strict=True))
 
     def beside(self, examples: Dataset) -> Dataset:
         """The examples with the column TEACHER_LOGITS: the logits of each row, None where it has no answer."""

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset, Features
-from numpy.typing import NDArray
 
 from emdistill.data.arrow_files import ROWS_AT_ONCE, keep_rows
 from emdistill.data.files import Columns, hub_rows, is_hub_name, load_hub, look_at_first, require_columns, text_problems
@@ -30,6 +29,7 @@ from emdistill.data.text_hashes import Seen, Texts, hashes_of_rows, text_hashes
 from emdistill.errors import ConfigError, DataError
 from emdistill.files import sha256
 from emdistill.states import TEACHER_LOGITS
+from emdistill.tasks.columns import columns_of
 from emdistill.tasks.task import Task
 
 FORMAT = 2
@@ -148,7 +148,7 @@ def kept_texts(text: UnlabelledText, scored: Seen, labelled: Seen, counts: Count
     repeated = Seen()
     for chunk in chain.from_iterable(_chunks(name, text) for name in text.names):
         hashes = text_hashes(chunk)
-        answered = np.ones(len(chunk), dtype=bool) if text.answers is None else _answers(chunk, text.answers)[1]
+        answered = np.ones(len(chunk), dtype=bool) if text.answers is None else text.answers.answers_of(chunk)[1]
         first = np.zeros(len(chunk), dtype=bool)
         places = np.flatnonzero(answered)
         first[places[np.unique(hashes[places], return_index=True)[1]]] = True
@@ -212,15 +212,10 @@ def _file_digest(path: Path, size: int, changed: int) -> str:
     return sha256(path)
 
 
-def _answers(texts: Sequence[Texts], answers: TeacherAnswers) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Logits [n, C], and which of n texts have them [n]."""
-    return answers.answers_of(*zip(*texts, strict=True))
-
-
 def _rows(texts: Sequence[Texts], task: Task, answers: TeacherAnswers | None) -> Dataset:
-    columns: dict[str, Any] = dict(zip(("text", "text_pair"), map(list, zip(*texts, strict=True)), strict=False))
+    columns: dict[str, Any] = dict(columns_of(texts))
     columns |= task.kind.further(columns, task.words)
     columns["label"] = [task.kind.absent(task.outputs)] * len(texts)
     if answers is not None:
-        columns[TEACHER_LOGITS] = _answers(texts, answers)[0].tolist()
+        columns[TEACHER_LOGITS] = answers.answers_of(texts)[0].tolist()
     return Dataset.from_dict(columns)

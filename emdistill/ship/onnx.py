@@ -296,7 +296,7 @@ class OnnxClassifier:
         """The same where rows have several answers, and are read in windows."""
         own = Tokenizer.from_str(self.tokenizer.to_str())
         features = kind.features(examples.to_dict(), [reader_of(own, INPUTS)], max_length)
-        rows = [feature.inputs[0] for feature in features]
+        rows = [feature.sides[0].inputs for feature in features]
         order = sorted(range(len(rows)), key=lambda place: -len(rows[place]["input_ids"]))
         logits: list[NDArray[Any]] = [np.empty(0)] * len(rows)
         for start in range(0, len(order), batch_size):

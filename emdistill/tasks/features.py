@@ -15,7 +15,12 @@ class Pieces(NamedTuple):
 
 
 class Side(NamedTuple):
-    """What one tokenizer reads at once: inputs, sequences and offsets of a Feature."""
+    """What one tokenizer reads at once.
+
+    inputs     the columns of a batch, such as input_ids and, of answers at places, ANSWERS
+    sequences  the number of each token's text, 0 or 1 of a pair; None: a special token
+    offsets    the characters [start, end) of each token in its text
+    """
 
     inputs: dict[str, list[int]]
     sequences: list[int | None]
@@ -80,19 +85,9 @@ WITH_TOKENIZER = (Pieces, Side, Reader, _special, reader_of)
 """What a shipped folder's example.py needs of reading by a tokenizer."""
 
 
-@dataclass(frozen=True)
-class Feature:
-    """A row, or a window of it, per reader.
-
-    row        the number of its row
-    inputs     the columns of a batch, such as input_ids and, of answers at places, ANSWERS
-    sequences  the number of each token's text, 0 or 1 of a pair; None: a special token
-    offsets    the characters [start, end) of each token in its text
-    labels     of its answers
-    """
+class Feature(NamedTuple):
+    """A row by its number, or a window of it, as each reader reads it, and the labels of its answers."""
 
     row: int
-    inputs: tuple[dict[str, list[int]], ...]
-    sequences: tuple[list[int | None], ...]
-    offsets: tuple[list[tuple[int, int]], ...]
+    sides: Sequence[Side]
     labels: Any

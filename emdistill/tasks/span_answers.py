@@ -33,7 +33,7 @@ from emdistill.tasks.spans import (
     squad_scores,
     words_of_answer,
 )
-from emdistill.tasks.tagging import READING, first_pieces, pieces_of_window, pieces_per_word
+from emdistill.tasks.tagging import READING, ReadText
 from emdistill.tasks.task import Task
 from emdistill.tasks.windows import Window, windows
 from emdistill.tasks.words import constants, cut
@@ -176,14 +176,14 @@ class SpanAnswers(TaskKind):
         labels = rows.get("label", [UNKNOWN] * len(rows["text"]))
         features = []
         for row, (words, answers) in enumerate(zip(rows["words"], labels, strict=True)):
-            read = [Asked(reader, words, asked[row], texts[row], limit) for reader, asked, texts in sides]
+            read = [Asked(reader, words, texts[row], asked[row], limit) for reader, asked, texts in sides]
             room = max_length - max(side.around for side in read)
             if room < 1:
                 raise ConfigError(f"--max-length {max_length}: a question leaves no room for the text that answers it")
             for window in windows([side.counts for side in read], room, round(OVERLAP * room)):
-                inputs, sequences, offsets = zip(*(side.window(window, room) for side in read), strict=True)
-                inputs[0][WINDOW] = list(window)
-                features.append(Feature(row, inputs, sequences, offsets, _places(words, answers, window)))
+                feature = Feature(row, [side.window(window, room) for side in read], _places(words, answers, window))
+                feature.sides[0].inputs[WINDOW] = list(window)
+                features.append(feature)
         return features
 
     def further(self, texts: Mapping[str, list[str]], words: str | None) -> dict[str, list[Any]]:
@@ -243,27 +243,21 @@ class SpanAnswersOrNone(SpanAnswers):
     always_answered = False
 
 
-class Asked:
-    """A question and its text as one tokenizer reads them.
+class Asked(ReadText):
+    """A text with a question on it, at most `limit` pieces of which are read."""
 
-    counts  pieces per word of the text
-    around  tokens beside the text's
-    """
-
-    def __init__(self, reader: Reader, words: Words, question: Pieces, text: Pieces, limit: int) -> None:
-        self._reader, self._text = reader, text
-        self._question = Pieces(question.ids[:limit], question.offsets[:limit])
-        self._first = first_pieces(words, text)
-        self.counts = pieces_per_word(self._first, text)
-        self.around = len(reader.before) + len(self._question.ids) + len(reader.between) + len(reader.behind)
+    def __init__(self, reader: Reader, words: Words, text: Pieces, question: Pieces, limit: int) -> None:
+        super().__init__(reader, words, text)
+        self.question = Pieces(question.ids[:limit], question.offsets[:limit])
+        self.around += len(self.question.ids) + len(reader.between)
 
     def window(self, window: Window, room: int) -> Side:
         """The question and a window as the tokenizer reads them, and where the window's words are answered."""
-        read = pieces_of_window(self._first, self._text, window, room)
-        side = self._reader.read(self._question, Pieces(self._text.ids[read], self._text.offsets[read]))
-        first = self._first[window.first : window.end]
+        read = self.pieces(window, room)
+        side = self.reader.read(self.question, Pieces(self.text.ids[read], self.text.offsets[read]))
+        first = self.first[window.first : window.end]
         last = first + self.counts[window.first : window.end] - 1
-        before = self.around - len(self._reader.behind) - read.start
+        before = self.around - len(self.reader.behind) - read.start
         for name, pieces in ((ANSWERS, first), (ENDS, last)):
             side.inputs[name] = [0, *(pieces.clip(read.start, max(read.start, read.stop - 1)) + before).tolist()]
         return side
@@ -284,12 +278,12 @@ def answer(question: str, text: str, config: Any, tokenizer: Any, session: Any) 
     reader = reader_of(tokenizer, [item.name for item in session.get_inputs()])
     length, words = config["reading"]["max_length"], cut(text, config["reading"].get("words"))
     asked, read = reader.encode([question, text])
-    side = Asked(reader, words, asked, read, int(QUESTION * length))
+    side = Asked(reader, words, read, asked, int(QUESTION * length))
     room = length - side.around
     parts = windows([side.counts], room, round(OVERLAP * room))
     logits = []
     for part in parts:
-        inputs, _, _ = side.window(part, room)
+        inputs = side.window(part, room).inputs
         feed = {name: np.array([inputs[name]], dtype=np.int64) for name in reader.names}
         both = session.run(["logits"], feed)[0][0]
         logits.append(np.stack([both[inputs[ANSWERS], 0], both[inputs[ENDS], 1]], axis=-1))

@@ -151,26 +151,22 @@ class Tagging(TaskKind):
         room = max_length - max(len(reader.before) + len(reader.behind) for reader in readers)
         if room < 1:
             raise ConfigError(f"--max-length {max_length}: the special tokens of a text leave no room for its words")
-        pieces = [reader.encode(rows["text"]) for reader in readers]
-        columns = zip(rows["words"], rows.get("label", [[]] * len(rows["text"])), *pieces, strict=True)
+        texts_of_readers = [reader.encode(rows["text"]) for reader in readers]
+        columns = zip(rows["words"], rows.get("label", [[]] * len(rows["text"])), *texts_of_readers, strict=True)
         features = []
-        for row, (words, tags, *read) in enumerate(columns):
+        for row, (words, tags, *texts) in enumerate(columns):
             labels = tags or [NO_CLASS] * len(words)
-            firsts = [first_pieces(words, each) for each in read]
-            counts = [pieces_per_word(first, each) for first, each in zip(firsts, read, strict=True)]
-            for window in windows(counts, room, round(OVERLAP * room)):
-                parts = zip(readers, read, firsts, strict=True)
-                inputs, sequences, offsets = zip(*(read_window(*part, window, room) for part in parts), strict=True)
+            sides = [ReadText(reader, words, text) for reader, text in zip(readers, texts, strict=True)]
+            for window in windows([side.counts for side in sides], room, round(OVERLAP * room)):
                 own = labels[window.core_first : window.core_end]
-                features.append(Feature(row, inputs, sequences, offsets, own))
+                features.append(Feature(row, [side.window(window, room) for side in sides], own))
         return features
 
     def further(self, texts: Mapping[str, list[str]], words: str | None) -> dict[str, list[Any]]:
         return {"words": [cut(text, words) for text in texts["text"]]}
 
     def example(self) -> str:
-        needed: tuple[Any, ...] = (*READING, read_window, answer)
-        sources = "\n\n".join(map(inspect.getsource, needed))
+        sources = "\n\n".join(inspect.getsource(each) for each in (*READING, answer))
         return f"""{sources}
 
 {constants()}
@@ -200,50 +196,52 @@ ANSWERS, OVERLAP = {ANSWERS!r}, {OVERLAP}
         return ragged([np.asarray(row, dtype=np.int64) for row in examples["label"]])
 
 
-def first_pieces(words: Words, pieces: Pieces) -> NDArray[np.int64]:
-    """The piece at which each word begins, [words]; where it has none of its own, the one that holds or precedes it."""
-    starts, ends = np.array([*pieces.offsets, (0, 0)], dtype=np.int64)[:-1].T
-    first = np.searchsorted(np.maximum.accumulate(ends), [start for start, _ in words], side="right")
-    inside = np.append(starts, np.iinfo(np.int64).max)[first] < [end for _, end in words]
-    return np.maximum(np.where(inside, first, first - 1), 0)
+class ReadText:
+    """A text as one tokenizer reads it, window by window.
+
+    first   the piece at which each word begins, [words]; where none begins, the one that holds or precedes it
+    counts  how many pieces are read for each word, at least one: from its first to that of the next word
+    around  tokens beside the text's
+    """
+
+    def __init__(self, reader: Reader, words: Words, text: Pieces) -> None:
+        self.reader, self.text = reader, text
+        starts, ends = np.array([*text.offsets, (0, 0)], dtype=np.int64)[:-1].T
+        first = np.searchsorted(np.maximum.accumulate(ends), [start for start, _ in words], side="right")
+        inside = np.append(starts, np.iinfo(np.int64).max)[first] < [end for _, end in words]
+        self.first = np.maximum(np.where(inside, first, first - 1), 0)
+        self.counts = np.maximum(np.diff([0, *self.first[1:], len(text.ids)]), 1)
+        self.around = len(reader.before) + len(reader.behind)
+
+    def pieces(self, window: Window, room: int) -> slice:
+        """The pieces of a window's words, at most `room`."""
+        start = int(self.first[window.first]) if window.first else 0
+        behind = int(self.first[window.end]) if window.end < len(self.first) else len(self.text.ids)
+        return slice(start, min(max(behind, int(self.first[window.end - 1]) + 1), start + room))
+
+    def window(self, window: Window, room: int) -> Side:
+        """A window as the tokenizer reads it, and where the words of its core are answered: at their first pieces."""
+        read = self.pieces(window, room)
+        side = self.reader.read(Pieces(self.text.ids[read], self.text.offsets[read]))
+        core = self.first[window.core_first : window.core_end].clip(read.start, max(read.start, read.stop - 1))
+        places = core - read.start + len(self.reader.before)
+        side.inputs[ANSWERS] = places.clip(max=len(side.sequences) - 1).tolist()
+        return side
 
 
-def pieces_per_word(first: NDArray[np.int64], pieces: Pieces) -> NDArray[np.int64]:
-    """How many pieces are read for each word, at least one: from its first to that of the next word."""
-    borders = np.array([0, *first[1:], len(pieces.ids)])
-    return np.maximum(np.diff(borders), 1)
-
-
-def pieces_of_window(first: NDArray[np.int64], pieces: Pieces, window: Window, room: int) -> slice:
-    """The pieces of a window's words, at most `room`; first: the piece at which each word begins."""
-    start = int(first[window.first]) if window.first else 0
-    behind = int(first[window.end]) if window.end < len(first) else len(pieces.ids)
-    return slice(start, min(max(behind, int(first[window.end - 1]) + 1), start + room))
-
-
-READING = (*CUTTING, Window, windows, *WITH_TOKENIZER, first_pieces, pieces_per_word, pieces_of_window)
+READING = (*CUTTING, Window, windows, *WITH_TOKENIZER, ReadText)
 """What a shipped folder's example.py needs of reading in windows."""
-
-
-def read_window(reader: Reader, pieces: Pieces, first: NDArray[np.int64], window: Window, room: int) -> Side:
-    """A window as a tokenizer reads it, and where the words of its core are answered: at their first pieces."""
-    read = pieces_of_window(first, pieces, window, room)
-    side = reader.read(Pieces(pieces.ids[read], pieces.offsets[read]))
-    core = first[window.core_first : window.core_end].clip(read.start, max(read.start, read.stop - 1))
-    places = core - read.start + len(reader.before)
-    side.inputs[ANSWERS] = places.clip(max=len(side.sequences) - 1).tolist()
-    return side
 
 
 def answer(text: str, config: Any, tokenizer: Any, session: Any) -> str:
     """The words of a text with their tags, in JSON, by an ONNX session; what example.py of a shipped folder does."""
     reader = reader_of(tokenizer, [item.name for item in session.get_inputs()])
-    room = config["reading"]["max_length"] - len(reader.before) - len(reader.behind)
-    words, (pieces,) = cut(text, config["reading"].get("words")), reader.encode([text])
-    first = first_pieces(words, pieces)
+    words = cut(text, config["reading"].get("words"))
+    side = ReadText(reader, words, *reader.encode([text]))
+    room = config["reading"]["max_length"] - side.around
     tags: list[str] = []
-    for window in windows([pieces_per_word(first, pieces)], room, round(OVERLAP * room)):
-        inputs, _, _ = read_window(reader, pieces, first, window, room)
+    for window in windows([side.counts], room, round(OVERLAP * room)):
+        inputs = side.window(window, room).inputs
         feed = {name: np.array([inputs[name]], dtype=np.int64) for name in reader.names}
         logits = session.run(["logits"], feed)[0][0]
         tags += [config["labels"][tag] for tag in logits[inputs[ANSWERS]].argmax(axis=-1)]

@@ -15,6 +15,7 @@ from emdistill.models.alignment import Span, token_spans, words_of_tokens
 from emdistill.models.encoder import same_tokens
 from emdistill.states import TEACHERS, WORDS_OF_TOKENS, student_part, teacher_part
 from emdistill.tasks import TaskKind
+from emdistill.tasks.columns import text_columns
 from emdistill.tasks.features import Feature
 from emdistill.training.stage import Stage
 
@@ -104,15 +105,15 @@ def _words_of_features(features: Sequence[Feature], rows: Mapping[str, list[str]
     """Where the tokens of both readings of each feature meet."""
     words = []
     for feature in features:
-        texts = [rows[name][feature.row] for name in ("text", "text_pair") if name in rows]
-        sides = zip(feature.sequences, feature.offsets, strict=True)
-        words.append(words_of_tokens(*(token_spans(sequences, offsets, texts) for sequences, offsets in sides)))
+        texts = [column[feature.row] for column in text_columns(rows)]
+        spans = [token_spans(side.sequences, side.offsets, texts) for side in feature.sides]
+        words.append(words_of_tokens(*spans))
     return _columns_of_words(words)
 
 
 def _spans(encoding: Any, rows: Mapping[str, list[str]]) -> list[list[Span | None]]:
     """Where each token of each row stands."""
-    texts = zip(*(rows[name] for name in ("text", "text_pair") if name in rows), strict=True)
+    texts = zip(*text_columns(rows), strict=True)
     readings = zip(encoding.encodings, texts, strict=True)
     return [token_spans(reading.sequence_ids, reading.offsets, row) for reading, row in readings]
 
