@@ -128,12 +128,14 @@ class GlueFolders(Form):
         assert request.task is not None  # no data are known for GLUE's by themselves
         glue = GLUE[request.task]
         if is_hub_name(request.data):
-            return read_glue_from_hub(glue, request.data, request.dev)
-        return read_glue(glue, Path(request.data), request.dev)
+            sources = _hub_sources(glue, request.data, request.dev)
+        else:
+            sources = _folder_sources(glue, Path(request.data), request.dev)
+        return task_data(glue.task, sources, varied=request.varied)
 
 
-def read_glue(glue: GlueTask, data: Path, dev: Path | None = None) -> TaskData:
-    """A local GLUE task; `evaluation` is empty where the folder has no development set.
+def _folder_sources(glue: GlueTask, data: Path, dev: Path | None) -> dict[str, Examples]:
+    """Of a local task; train alone where the folder has no development set.
 
     data   the task's folder (glue/MRPC) or its parent (glue)
     dev    a file to use as development set instead of the folder's
@@ -142,11 +144,11 @@ def read_glue(glue: GlueTask, data: Path, dev: Path | None = None) -> TaskData:
     folder = _task_folder(glue, data)
     scored = {name: folder / file for name, file, _ in glue.evaluation if (folder / file).is_file()}
     paths = {"train": folder / "train.tsv", **({"dev": dev} if dev else scored)}
-    return task_data(glue.task, {name: _read_file(glue, path) for name, path in paths.items()})
+    return {name: _read_file(glue, path) for name, path in paths.items()}
 
 
-def read_glue_from_hub(glue: GlueTask, name: str, dev: Path | None = None) -> TaskData:
-    """A GLUE task from a hub dataset with one configuration per task, such as `nyu-mll/glue`."""
+def _hub_sources(glue: GlueTask, name: str, dev: Path | None) -> dict[str, Examples]:
+    """Of a hub dataset with one configuration per task, such as `nyu-mll/glue`."""
     splits = load_hub(name, glue.task.name)
     columns = Columns(glue.task.text, glue.task.text_pair, glue.task.label)
 
@@ -155,9 +157,8 @@ def read_glue_from_hub(glue: GlueTask, name: str, dev: Path | None = None) -> Ta
             raise DataError(f"there is no split {split!r}; there are: {listing(splits)}", file=name)
         return _in_words(glue, hub_examples(f"{name} ({glue.task.name}, {split})", splits[split], columns))
 
-    sources = {"train": read("train")}
-    sources |= {"dev": _read_file(glue, dev)} if dev else {part: read(split) for part, _, split in glue.evaluation}
-    return task_data(glue.task, sources)
+    scored = {"dev": _read_file(glue, dev)} if dev else {part: read(split) for part, _, split in glue.evaluation}
+    return {"train": read("train"), **scored}
 
 
 def recognise(path: Path) -> GlueTask | None:

@@ -1,6 +1,7 @@
 """Sentences whose words have tags as the data of a task: a user's files, a hub dataset, WNUT-17's folder."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -50,17 +51,18 @@ class Tagged(Form):
     def read(self, request: Request) -> TaskData:
         data, dev, columns = request.data, request.dev, request.columns
         if request.task is not None:
-            return _task_data(read_wnut17(Path(data), dev), name=request.task, description=TASKS[request.task])
+            wnut = _task_data(read_wnut17(Path(data), dev), request.task, _DEFAULT, varied=request.varied)
+            return replace(wnut, task=replace(wnut.task, description=TASKS[request.task]))
         if is_hub_name(data):
-            name, varied = data.rpartition("/")[2], True
+            name = data.rpartition("/")[2]
             sets = {part: rows for part, rows in hub_sets(data).items() if part == "train" or dev is None}
             sources = {part: hub_tagged(*rows, columns) for part, rows in sets.items()}
         else:
-            name, varied = plain_path(Path(data)).stem, request.varied
+            name = plain_path(Path(data)).stem
             sources = {"train": read_tagged(Path(data), columns)}
         if dev is not None:
             sources["dev"] = read_tagged(dev, columns)
-        return _task_data(sources, name=name, columns=columns, varied=varied)
+        return _task_data(sources, name, columns, varied=request.varied)
 
     def text_columns(self, task: Task) -> tuple[Columns, ...]:
         return tuple(map(Columns, TOKEN_COLUMNS))
@@ -92,14 +94,7 @@ class Tagged(Form):
         return Inputs(rows, task.rows_of_text(*texts))
 
 
-def _task_data(
-    sources: Mapping[str, TaggedExamples],
-    *,
-    name: str,
-    description: str = "",
-    columns: Columns = _DEFAULT,
-    varied: bool = True,
-) -> TaskData:
+def _task_data(sources: Mapping[str, TaggedExamples], name: str, columns: Columns, *, varied: bool) -> TaskData:
     """Train gives the tags and how plain text is cut into words; the other sets must use the same tags."""
     (kind,), train = Tagged.kinds, sources["train"]
     labels = kind.label_names([sentence.tags for sentence in train.sentences])
@@ -107,12 +102,16 @@ def _task_data(
         sentence.text == " ".join(sentence.text[start:end] for start, end in sentence.words)
         for sentence in train.sentences
     )
+    words = (sentence.text[start:end] for sentence in train.sentences for start, end in sentence.words)
     task = Task(
-        name, kind, labels, kind.metrics_of(labels), columns.text, None, columns.label, description,
-        words=rule_of(sentence.text[start:end] for sentence in train.sentences for start, end in sentence.words)
-        if joined
-        else MARKS,
-    )  # fmt: skip
+        name,
+        kind,
+        labels,
+        kind.metrics_of(labels),
+        columns.text,
+        label=columns.label,
+        words=rule_of(words) if joined else MARKS,
+    )
     notes = dict.fromkeys(note for examples in sources.values() for note in notes_on_tags(examples))
     data = task_data(task, {part: _as_rows(examples) for part, examples in sources.items()}, notes, varied=False)
     for examples in sources.values() if varied else ():
