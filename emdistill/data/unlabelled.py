@@ -23,7 +23,7 @@ from emdistill.data.arrow_files import ROWS_AT_ONCE, keep_rows
 from emdistill.data.files import Columns, hub_rows, is_hub_name, load_hub, look_at_first, require_columns, text_problems
 from emdistill.data.form import Form
 from emdistill.data.read import form_of_task
-from emdistill.data.rows import BadRows, Row, check_file
+from emdistill.data.rows import BadRows, check_file
 from emdistill.data.teacher_answers import TeacherAnswers
 from emdistill.data.text_hashes import Seen, Texts, hashes_of_rows, text_hashes
 from emdistill.errors import ConfigError, DataError
@@ -171,7 +171,8 @@ def kept_texts(text: UnlabelledText, scored: Seen, labelled: Seen, counts: Count
 def _chunks(name: str, text: UnlabelledText) -> Iterator[list[Texts]]:
     """The checked texts of a source; raises DataError with the lines of rows that cannot be used."""
     bad, choices, source = BadRows(name), text.columns, Path(name)
-    first, rows = look_at_first(_source_rows(name, text, bad), bad)
+    source_rows = hub_rows(_hub_split(name)) if is_hub_name(name) else text.form.text_rows(source, choices[0], bad)
+    first, rows = look_at_first(source_rows, bad)
     columns = next((choice for choice in choices if first.cells.keys() >= {*choice.texts}), choices[0])
     require_columns(first, columns.texts, name)
     while chunk := list(islice(rows, ROWS_AT_ONCE)):
@@ -181,12 +182,6 @@ def _chunks(name: str, text: UnlabelledText) -> Iterator[list[Texts]]:
         bad.check()
         yield [tuple(text.form.text(row.cells[column], source) for column in columns.texts) for row in chunk]
     bad.check()
-
-
-def _source_rows(name: str, text: UnlabelledText, bad: BadRows) -> Iterator[Row]:
-    if is_hub_name(name):
-        return hub_rows(_hub_split(name))
-    return text.form.text_rows(Path(name), text.columns[0], bad)
 
 
 def _hub_split(name: str) -> Dataset:
