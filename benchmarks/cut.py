@@ -15,7 +15,7 @@ import torch
 from jsonargparse import auto_cli
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from emdistill.data.batches import padding_collator, tokenise
+from emdistill.data.batches import PaddingCollator, tokenise
 from emdistill.data.read import read_task_data
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.capture import capture
@@ -74,7 +74,7 @@ def errors(
     """How far the student is from its teacher on the development set."""
     dev = next(iter(data.evaluation.values()))
     rows = tokenise(dev.remove_columns("label"), tokenizer, 128).remove_columns("length").to_list()
-    collate, kept = padding_collator(tokenizer), torch.tensor(plan.residual)
+    collate, kept = PaddingCollator(tokenizer), torch.tensor(plan.residual)
     student.train(False)
     ours, theirs, squares, states = [], [], 0.0, []
     with fast_float32():

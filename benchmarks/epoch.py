@@ -33,7 +33,7 @@ from training_steps import Inputs, ReferenceStep, Step, models, our_steps, peer_
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emdistill.commands.demo import find_encoder
-from emdistill.data.batches import LengthGroupedSampler, lengths_of, padding_collator, share_of_padding, tokenise
+from emdistill.data.batches import LengthGroupedSampler, PaddingCollator, lengths_of, share_of_padding, tokenise
 from emdistill.data.read import read_task_data
 from emdistill.errors import EmdistillError
 from emdistill.models.encoder import load_tokenizer
@@ -118,7 +118,7 @@ def measure_epoch(
     inputs = encode(examples, sampled, tokenizer)
     padded = encode(examples, sampled[:1], tokenizer, padding="max_length", max_length=MAX_LENGTH)[0]
     cached = examples.select([index for batch in sampled for index in batch])
-    cache = open_teacher_cache(Teacher(teacher), cached, folder, needs=STATES, collate=padding_collator(tokenizer))
+    cache = open_teacher_cache(Teacher(teacher), cached, folder, needs=STATES, collate=PaddingCollator(tokenizer))
     steps = {**our_steps(teacher, student, cache), **peer_steps(teacher, student)}
     seconds = time_all(steps, ReferenceStep(teacher, student), inputs, padded)
     tokens = int(lengths.sum())

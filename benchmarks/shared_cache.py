@@ -70,14 +70,14 @@ class Bench:
         from conftest import make_encoder, make_tokenizer
         from datasets import Dataset
 
-        from emdistill.data.batches import padding_collator, tokenise
+        from emdistill.data.batches import PaddingCollator, tokenise
         from emdistill.models import Teacher
         from emdistill.models.teacher_cache import open_teacher_cache
 
         torch.set_num_threads(1)
         self.cache, self.log = folder / "cache", folder / "log"
         tokenizer = make_tokenizer()
-        collate = padding_collator(tokenizer)
+        collate = PaddingCollator(tokenizer)
         # No two texts are alike: the digits of their number, to base 8, as words.
         texts = [" ".join(WORDS[row >> shift & 7] for shift in (6, 3, 0)) + " it" * (row % 5) for row in range(ROWS)]
 

@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset
 from measure import arguments, print_table, save
 
-from emdistill.data.batches import padding_collator, tokenise
+from emdistill.data.batches import PaddingCollator, tokenise
 from emdistill.data.read import read_task_data
 from emdistill.models import load_classifier, load_tokenizer
 from emdistill.models.teacher import Teacher
@@ -45,7 +45,7 @@ def compare(task: Task, folder: Path, examples: Dataset) -> dict[str, object]:
     """One task's row; hidden and scores: mean over the batches of ‖difference‖ / ‖float32‖, all layers together."""
     model, tokenizer = load_classifier(folder), load_tokenizer(folder)
     encoded = tokenise(examples, tokenizer, 128).remove_columns(["length", "labels"])
-    collate = padding_collator(tokenizer)
+    collate = PaddingCollator(tokenizer)
     pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
     errors: dict[str, list[float]] = {"hidden": [], "attention_scores": []}
     for start in range(0, len(encoded), BATCH):

@@ -23,7 +23,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 import emdistill.losses as losses
-from emdistill.data.batches import padding_collator, tokenise
+from emdistill.data.batches import PaddingCollator, tokenise
 from emdistill.data.read import FORMS
 from emdistill.errors import ConfigError, TransportError
 from emdistill.losses import CrossView, LayerLoss, Loss, SentenceVectors
@@ -76,7 +76,7 @@ def loss_names() -> list[str]:
     Costs and mappings know each other by the costs' matrix and the mapping's pairs alone. So every kind of costs meets
     a mapping that takes all pairs and one that takes some, and every mapping meets one kind of costs.
     """
-    parts = {name: part(name) for name in losses.__all__ if inspect.isclass(part(name))}
+    parts = {name: part(name) for name in vars(losses) if inspect.isclass(part(name))}
     # The last two map by themselves what they read: tests/losses/test_cross_view.py and test_sentence_vectors.py.
     apart = (Loss, LayerLoss, CrossView, SentenceVectors)
     plain = [name for name, loss in parts.items() if issubclass(loss, Loss) and loss not in apart]
@@ -335,7 +335,7 @@ def test_student_is_a_stock_model(
     # 4x24: of a shape that is a part of this teacher, so that it can be cut from it.
     spec = STUDENTS[form].example.replace("DIR_OR_HUB_ID", str(tmp_path / "small")).replace("4x312", "4x24")
     rows = examples(tiny_tokenizer, kind).remove_columns("length").to_list()
-    sample = padding_collator(tiny_tokenizer)(rows)
+    sample = PaddingCollator(tiny_tokenizer)(rows)
     before = fingerprint(teacher)
     options: dict[str, Any] = {"labels": labels, "predictions": asked.predictions, "sample": lambda _: [sample]}
     if asked.head not in HEADS_OF_OWN_FAMILIES.get(form, {asked.head}):

@@ -8,7 +8,7 @@ from typing import Any
 
 from emdistill.config import NO_TEACHER, RunConfig, as_option
 from emdistill.console import say
-from emdistill.data.batches import MaskingCollator, padding_collator, text_encoder
+from emdistill.data.batches import MaskingCollator, PaddingCollator, text_encoder
 from emdistill.data.corpus import CorpusSplits, corpus_dataset
 from emdistill.errors import ConfigError
 from emdistill.methods import compose_stages
@@ -133,7 +133,7 @@ def _lesson(config: RunConfig, folder: Path) -> TextPart:
         description="reading the text",
     )
     masking = MaskingCollator(tokenizer, seed=config.seed) if predictions == WORDS else None
-    plain = padding_collator(tokenizer)
+    plain = PaddingCollator(tokenizer)
     sample = partial(_sample, text, masking or plain)
     student, student_tokenizer = make_student(
         config.student,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from emdistill.config import DataConfig, RunConfig
 from emdistill.console import say
-from emdistill.data.batches import LengthGroupedSampler, padding_collator
+from emdistill.data.batches import LengthGroupedSampler, PaddingCollator
 from emdistill.errors import ConfigError
 from emdistill.models.chain import read_operators
 from emdistill.runs.chain_search import OUTSIDE, ChainRow, ChainStudy, RoundRow
@@ -116,7 +116,7 @@ class Material:
 
     def batches(self, rows: Dataset, places: Sequence[Sequence[int]]) -> Iterator[Batch]:
         """Rows at these places, padded."""
-        collate = padding_collator(self.opened.tokenizer)
+        collate = PaddingCollator(self.opened.tokenizer)
         for batch in places:
             yield dict(collate(rows.select(batch).to_list()))
 

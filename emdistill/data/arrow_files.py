@@ -8,21 +8,47 @@ import itertools
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
 from datasets import Dataset
 
-from emdistill.errors import tell
-from emdistill.files import sha256, write_whole, written_whole
+from emdistill.errors import DataError, tell
+from emdistill.files import one_at_a_time, sha256, write_whole, written_whole
 
 IN_MEMORY = 16 * 2**20
 ROWS_AT_ONCE = 4096
 
 
-def write_rows(file: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch], counts: Mapping[str, int]) -> None:
-    """Write the batches one by one and, last, `counts`, which may grow while they are drawn, into the index."""
+def keep_rows(
+    file: Path,
+    schema: pa.Schema,
+    batches: Generator[pa.RecordBatch, None, None],
+    counts: Mapping[str, int],
+    what: str,
+) -> dict[str, int]:
+    """Write the batches into `file`, if they are not kept there already; the counts of them all.
+
+    counts   may grow while batches are drawn
+    what     they are, in messages
+    Of two runs at once one writes and the other waits. A crash leaves nothing that is taken for the rows.
+    Raises DataError where the folder cannot be written to.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with one_at_a_time(file.with_suffix(".lock"), what), closing(batches):
+            kept = _trusted_counts(file)
+            if kept is None:
+                _write_rows(file, schema, batches, counts)
+                kept = dict(counts)
+            return kept
+    except OSError as error:
+        raise DataError(f"{what} cannot be kept here: {error}", file=file.parent) from error
+
+
+def _write_rows(file: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch], counts: Mapping[str, int]) -> None:
     for unfinished in file.parent.glob(f"{file.name}.*.part"):  # of a run that was killed
         unfinished.unlink()
     with written_whole(file) as part, part.open("wb") as stream, pa.ipc.new_stream(stream, schema) as writer:
@@ -32,7 +58,7 @@ def write_rows(file: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch],
     write_whole(file.with_suffix(".json"), json.dumps(index) + "\n")
 
 
-def trusted_counts(file: Path) -> dict[str, int] | None:
+def _trusted_counts(file: Path) -> dict[str, int] | None:
     """The counts of the rows that were written, or None where they are not whole."""
     try:
         index = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))

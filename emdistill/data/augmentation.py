@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, Features, Value
 
-from emdistill.data.files import text_problem
+from emdistill.data.files import text_problems
 from emdistill.data.rows import BadRows, read_rows
 from emdistill.errors import DataError, listing, shown
 from emdistill.files import written_whole
+from emdistill.tasks.columns import TEXTS, text_columns
 from emdistill.tasks.kind import BadLabel
 from emdistill.tasks.task import TaskData
 
@@ -119,11 +120,7 @@ def augment_row(row: int, sides: Sequence[Side], *, copies: int, replace: float,
 
 def train_texts(data: TaskData) -> list[tuple[str, ...]]:
     """The text, or the two texts, of every training row."""
-    return list(zip(*(data.train[name][:] for name in _text_columns(data)), strict=True))
-
-
-def _text_columns(data: TaskData) -> list[str]:
-    return [name for name in ("text", "text_pair") if name in data.train.column_names]
+    return list(zip(*text_columns(data.train), strict=True))
 
 
 def describe_train(data: TaskData) -> dict[str, Any]:
@@ -175,11 +172,12 @@ def read_augmented(path: str | Path, data: TaskData, *, teacher: str | None = No
         raise DataError(f"another teacher labelled these rows; {_MEND}", file=path)
     bad = BadRows(path)
     encode = data.task.kind.encoder(data.task.labels)
-    features = {name: Value("string") for name in _text_columns(data)}
+    texts = [name for name in TEXTS if name in data.train.column_names]
+    features = {name: Value("string") for name in texts}
     features |= {"label": data.task.kind.label_type, "row": Value("int64")}
     variants = []
     for line in islice(read_rows(path, bad), 1, None):
-        problems = [text_problem(line, name) for name in _text_columns(data)]
+        problems = [text_problems(line, texts)]
         row, label = line.cells.get("row"), None
         if type(row) is not int or not 0 <= row < len(data.train):
             problems.append(f"row {row!r} is none of the {len(data.train)} training rows (0 is the first)")

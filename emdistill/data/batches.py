@@ -15,7 +15,6 @@ from transformers import BatchEncoding, DataCollatorWithPadding, PreTrainedToken
 
 from emdistill.data.arrow_files import ROWS_AT_ONCE, chunk_by_chunk
 from emdistill.data.corpus import TextEncoder
-from emdistill.data.readers import reader_of
 from emdistill.errors import ConfigError, TokenizerError
 from emdistill.states import (
     ANSWERS,
@@ -30,8 +29,8 @@ from emdistill.states import (
     WORDS_OF_TOKENS,
 )
 from emdistill.tasks import TaskKind
-from emdistill.tasks.columns import column
-from emdistill.tasks.features import Feature, Reader
+from emdistill.tasks.columns import column, text_columns
+from emdistill.tasks.features import Feature, Reader, reader_of
 
 Index = TypeVar("Index", int, list[int])
 Lengths = NDArray[np.int32]
@@ -68,12 +67,12 @@ def _tokenised(examples: Dataset, tokenizer: PreTrainedTokenizerBase, max_length
 
 def windowed(features: Sequence[Feature], *, labelled: bool, further: Mapping[str, list[Any]] | None = None) -> Dataset:
     """The inputs of features as `tokenise` gives them; a second reader's are the teacher's."""
-    sides = zip(("", TEACHERS), zip(*(feature.inputs for feature in features), strict=True), strict=False)
+    of_reader = zip(("", TEACHERS), zip(*(feature.sides for feature in features), strict=True), strict=False)
     columns: dict[str, list[Any]] = {
-        prefix + name: [inputs[name] for inputs in side] for prefix, side in sides for name in side[0]
+        prefix + name: [side.inputs[name] for side in sides] for prefix, sides in of_reader for name in sides[0].inputs
     }
     columns |= further or {}
-    columns["length"] = [max(len(inputs["input_ids"]) for inputs in feature.inputs) for feature in features]
+    columns["length"] = [max(len(side.sequences) for side in feature.sides) for feature in features]
     if labelled:
         columns["labels"] = [feature.labels for feature in features]
     return Dataset.from_dict(columns)
@@ -91,8 +90,7 @@ def reader(tokenizer: PreTrainedTokenizerBase) -> Reader:
 
 def encode(rows: Mapping[str, list[Any]], tokenizer: PreTrainedTokenizerBase, max_length: int) -> BatchEncoding:
     """The tokens of the columns `text` and `text_pair`, unpadded, at most `max_length` for each row."""
-    texts = [rows[name] for name in ("text", "text_pair") if name in rows]
-    encoding: BatchEncoding = tokenizer(*texts, truncation=True, max_length=max_length)
+    encoding: BatchEncoding = tokenizer(*text_columns(rows), truncation=True, max_length=max_length)
     return encoding
 
 
@@ -106,8 +104,7 @@ def texts_cut(
     full = np.flatnonzero(lengths_of(encoded) >= max_length)
     cut = 0
     for rows in examples.select(full).iter(ROWS_AT_ONCE):
-        texts = [rows[name] for name in ("text", "text_pair") if name in rows]
-        readings = [tokenizer(*texts, verbose=False)["input_ids"] for tokenizer in tokenizers]
+        readings = [tokenizer(*text_columns(rows), verbose=False)["input_ids"] for tokenizer in tokenizers]
         cut += sum(max(map(len, ids)) > max_length for ids in zip(*readings, strict=True))
     return cut
 
@@ -141,11 +138,6 @@ def _padded(rows: Sequence[list[int]], fill: int, *, left: bool) -> Tensor:
     longest = max(map(len, rows))
     gaps = [[fill] * (longest - len(row)) for row in rows]
     return torch.tensor([gap + row if left else row + gap for gap, row in zip(gaps, rows, strict=True)])
-
-
-def padding_collator(tokenizer: PreTrainedTokenizerBase) -> PaddingCollator:
-    """Pad a batch to its longest sentence."""
-    return PaddingCollator(tokenizer)
 
 
 def text_encoder(tokenizer: PreTrainedTokenizerBase) -> TextEncoder:
@@ -194,7 +186,7 @@ class MaskingCollator:
         self.share = share
         self.unmasked_share = unmasked_share
         self.seed = seed
-        self._pad = padding_collator(tokenizer)
+        self._pad = PaddingCollator(tokenizer)
         self._mask = int(tokenizer.mask_token_id)
         self._special = torch.tensor(sorted(set(tokenizer.all_special_ids)))
         self._words = torch.tensor(sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)))

@@ -18,11 +18,11 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
-from emdistill.data.arrow_files import trusted_counts, write_rows
+from emdistill.data.arrow_files import keep_rows
 from emdistill.data.compressed import unreadable
 from emdistill.data.paragraphs import Paragraph, read_corpus
 from emdistill.errors import ConfigError, DataError
-from emdistill.files import one_at_a_time, sha256
+from emdistill.files import sha256
 
 SHORTEST_PIECE = 8  # tokens of text
 HELD_OUT_AT_MOST = 1000  # pieces
@@ -108,13 +108,9 @@ def corpus_dataset(
         raise unreadable(path, "at all", error) from error
     key = hashlib.sha256(json.dumps([FORMAT, digest, encoder.key, max_length, rows]).encode()).hexdigest()[:16]
     file = folder / f"{key}.arrow"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with one_at_a_time(folder / f"{key}.lock", f"the tokens of {path}"):
-            counts = trusted_counts(file) or _cut_and_write(file, paragraphs, encoder, room, rows)
-    except OSError as error:
-        raise DataError(f"the tokens of {path} cannot be kept here: {error}", file=folder) from error
-    corpus = Corpus(path, digest, **counts)
+    counts = Counter[str](dict.fromkeys(("documents", "paragraphs", "pieces", "tokens", "dropped"), 0))
+    batches = _batches(_pieces(paragraphs, encoder, room, counts), rows, counts)
+    corpus = Corpus(path, digest, **keep_rows(file, PIECES, batches, counts, f"the tokens of {path}"))
     if corpus.pieces < 2:
         raise DataError(f"its text makes {corpus.pieces} piece of {max_length} tokens; 2 are the least", file=path)
     pieces = Dataset.from_file(str(file))
@@ -174,23 +170,18 @@ def _encoded(
         yield from zip(batch, encode([member.text for member in batch]), strict=True)
 
 
-def _cut_and_write(
-    file: Path, paragraphs: Generator[Paragraph, None, None], encoder: TextEncoder, room: int, rows: int | None
-) -> dict[str, int]:
-    """Write the pieces and, last, their counts beside them."""
-    counts = Counter[str](dict.fromkeys(("documents", "paragraphs", "pieces", "tokens", "dropped"), 0))
-
-    def batches(first: Iterator[_Piece]) -> Iterator[pa.RecordBatch]:
+def _batches(
+    pieces: Generator[_Piece, None, None], rows: int | None, counts: Counter[str]
+) -> Generator[pa.RecordBatch, None, None]:
+    """The first so many pieces (None: all), many at once; adds to `counts`."""
+    with closing(pieces):
+        first = islice(pieces, rows)
         while batch := list(islice(first, PIECES_PER_BATCH)):
             lengths = [len(ids) for _, ids in batch]
             columns = [[ids for _, ids in batch], lengths, [document for document, _ in batch]]
             counts["pieces"] += len(batch)
             counts["tokens"] += sum(lengths)
             yield pa.record_batch(columns, schema=PIECES)
-
-    with closing(_pieces(paragraphs, encoder, room, counts)) as pieces:
-        write_rows(file, PIECES, batches(islice(pieces, rows)), counts)
-    return counts
 
 
 def _hold_out(documents: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ import itertools
 import json
 import re
 from array import array
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +19,10 @@ from datasets.exceptions import DatasetsError
 
 from emdistill.data.arrow_files import ROWS_AT_ONCE, spooled
 from emdistill.data.compressed import plain_path
-from emdistill.data.rows import SUFFIXES, BadRows, Row, check_file, read_rows, separator_hint, text_lines
+from emdistill.data.rows import SUFFIXES, BadRows, Row, check_file, data_file, read_rows, separator_hint, text_lines
 from emdistill.errors import DataError, listing, nearest, shown
 from emdistill.tasks.kind import BadLabel, Cell, LabelColumns, text_of
-from emdistill.tasks.task import Task
+from emdistill.tasks.task import Task, TaskData
 from emdistill.values import parse_json, parse_list
 
 HALF_PAIR = "holds half of a surrogate pair, which is no text"
@@ -84,8 +84,13 @@ def hub_examples(source: str, split: Dataset, columns: Columns) -> Examples:
             return cells | {columns.label: None if hidden else [of_list.names[index] for index in several]}
         return cells
 
-    rows = (Row(line, cells_of(cells)) for line, cells in enumerate(split, start=1))
+    rows = (Row(line, cells_of(cells)) for line, cells in hub_rows(split))
     return _check_rows(rows, columns, BadRows(source))
+
+
+def hub_rows(split: Dataset) -> Iterator[Row]:
+    """The rows of a hub dataset's split, counted from 1."""
+    return (Row(line, cells) for line, cells in enumerate(split, start=1))
 
 
 def _check_rows(rows: Iterator[Row], columns: Columns, bad: BadRows) -> Examples:
@@ -99,9 +104,7 @@ def _check_rows(rows: Iterator[Row], columns: Columns, bad: BadRows) -> Examples
 
         def texts_of_good_rows() -> Iterator[list[str]]:
             for row in rows:
-                problems = [text_problem(row, name) for name in columns.texts] + [
-                    problem_of_label(row, name) for name in labels
-                ]
+                problems = [text_problems(row, columns.texts), *(problem_of_label(row, name) for name in labels)]
                 if any(problems):
                     bad.add(row.line, "; ".join(filter(None, problems)))
                     continue
@@ -182,6 +185,11 @@ def text_problem(row: Row, column: str) -> str:
     return f"column {column!r} {HALF_PAIR}" if has_half_pair(text) else ""
 
 
+def text_problems(row: Row, columns: Iterable[str], problem_of: Callable[[Row, str], str] = text_problem) -> str:
+    """What is wrong with a row's texts, or ''."""
+    return "; ".join(filter(None, (problem_of(row, name) for name in columns)))
+
+
 def has_half_pair(text: str) -> bool:
     """Whether it holds half of a surrogate pair, which is left of an emoji that was cut in two."""
     try:
@@ -209,15 +217,12 @@ def _cell_problem(row: Row, column: str) -> str:
     return f"column {column!r} {HALF_PAIR}" if has_half_pair(json.dumps(cell, ensure_ascii=False, default=str)) else ""
 
 
-def to_dataset(
-    examples: Examples, task: Task, aliases: Mapping[str, int] | None = None, *, varied: bool = True
-) -> Dataset:
+def to_dataset(examples: Examples, task: Task, *, varied: bool = True) -> Dataset:
     """Encodes the labels and reports all bad rows.
 
-    aliases   other ways to write a label -> its index
     varied    refuse labels that are all the same, of which nothing can be learned
     """
-    encode = task.kind.encoder(task.labels, aliases)
+    encode = task.kind.encoder(task.labels)
     labels = []
     for line, cell in zip(examples.lines, examples.label, strict=True):
         try:
@@ -232,7 +237,20 @@ def to_dataset(
         problem = f"every label is {label!r}; at least {task.kind.asks_for} are needed"
         raise DataError(problem, file=examples.source)
     label = Dataset.from_dict({"label": labels}, features=Features({"label": task.kind.label_type}))
-    return concatenate_datasets([examples.texts, label], axis=1)
+    texts = examples.texts
+    if not task.kind.columns.keys() <= {*texts.column_names}:  # they are made of the texts
+        texts = task.rows_of_text(texts.to_dict())
+    return concatenate_datasets([texts, label], axis=1)
+
+
+def task_data(
+    task: Task, sources: Mapping[str, Examples], notes: Iterable[str] = (), *, varied: bool = True
+) -> TaskData:
+    """The task with the rows of all its sources, 'train' among them; `varied` and errors as of to_dataset."""
+    sets = {part: to_dataset(examples, task, varied=varied) for part, examples in sources.items()}
+    paths = {part: examples.source for part, examples in sources.items()}
+    files = tuple(data_file(path, len(sets[part])) for part, path in paths.items() if isinstance(path, Path))
+    return TaskData(task, sets.pop("train"), sets, files, notes=tuple(notes))
 
 
 def is_hub_name(data: str) -> bool:
@@ -306,7 +324,7 @@ def read_inputs(
         require_columns(first, columns.texts, path)
         inputs = list(rows)
     for row in inputs:
-        if problems := [problem for name in columns.texts if (problem := problem_of(row, name))]:
-            bad.add(row.line, "; ".join(problems))
+        if problem := text_problems(row, columns.texts, problem_of):
+            bad.add(row.line, problem)
     bad.check()
     return inputs

@@ -5,19 +5,18 @@ The files are tab separated, quotes are plain text. A label's index is its place
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-from datasets import Dataset
-
-from emdistill.data.files import Columns, Examples, hub_examples, is_hub_name, load_hub, read_examples, to_dataset
+from emdistill.data.files import Columns, Examples, hub_examples, is_hub_name, load_hub, read_examples, task_data
 from emdistill.data.form import Form, Request
-from emdistill.data.rows import BadRows, data_file, read_rows, tsv_cells
+from emdistill.data.rows import BadRows, read_rows, tsv_cells
 from emdistill.errors import DataError, listing, nearest, visible
 from emdistill.tasks import KINDS, TaskKind
-from emdistill.tasks.task import DataFile, Task, TaskData
+from emdistill.tasks.kind import whole_name
+from emdistill.tasks.task import Task, TaskData
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +41,9 @@ class GlueTask:
     broken_rows: bool = False
 
     @property
-    def label_index(self) -> dict[str, int]:
-        """Word or index -> index: some of the official files write labels as words, others as indices."""
-        return {written: index for index, word in enumerate(self.task.labels) for written in (word, str(index))}
+    def words(self) -> dict[str, str]:
+        """Index -> word: some of the official files write labels as words, others as indices."""
+        return {str(index): word for index, word in enumerate(self.task.labels)}
 
 
 def _glue(
@@ -129,39 +128,37 @@ class GlueFolders(Form):
         assert request.task is not None  # no data are known for GLUE's by themselves
         glue = GLUE[request.task]
         if is_hub_name(request.data):
-            return read_glue_from_hub(glue, request.data, request.dev)
-        return read_glue(glue, Path(request.data), request.dev)
+            sources = _hub_sources(glue, request.data, request.dev)
+        else:
+            sources = _folder_sources(glue, Path(request.data), request.dev)
+        return task_data(glue.task, sources, varied=request.varied)
 
 
-def read_glue(glue: GlueTask, data: Path, dev: Path | None = None) -> TaskData:
-    """A local GLUE task; `evaluation` is empty where the folder has no development set.
+def _folder_sources(glue: GlueTask, data: Path, dev: Path | None) -> dict[str, Examples]:
+    """Of a local task; train alone where the folder has no development set.
 
     data   the task's folder (glue/MRPC) or its parent (glue)
     dev    a file to use as development set instead of the folder's
     Raises DataError for a folder of another task, and for rows that cannot be used.
     """
     folder = _task_folder(glue, data)
-    paths = {name: folder / file for name, file, _ in glue.evaluation if (folder / file).is_file()}
-    train, train_file = _read_file(glue, folder / "train.tsv")
-    splits = {name: _read_file(glue, path) for name, path in ({"dev": dev} if dev else paths).items()}
-    evaluation = {name: dataset for name, (dataset, _) in splits.items()}
-    return TaskData(glue.task, train, evaluation, (train_file, *(file for _, file in splits.values())))
+    scored = {name: folder / file for name, file, _ in glue.evaluation if (folder / file).is_file()}
+    paths = {"train": folder / "train.tsv", **({"dev": dev} if dev else scored)}
+    return {name: _read_file(glue, path) for name, path in paths.items()}
 
 
-def read_glue_from_hub(glue: GlueTask, name: str, dev: Path | None = None) -> TaskData:
-    """A GLUE task from a hub dataset with one configuration per task, such as `nyu-mll/glue`."""
+def _hub_sources(glue: GlueTask, name: str, dev: Path | None) -> dict[str, Examples]:
+    """Of a hub dataset with one configuration per task, such as `nyu-mll/glue`."""
     splits = load_hub(name, glue.task.name)
     columns = Columns(glue.task.text, glue.task.text_pair, glue.task.label)
 
-    def read(split: str) -> Dataset:
+    def read(split: str) -> Examples:
         if split not in splits:
             raise DataError(f"there is no split {split!r}; there are: {listing(splits)}", file=name)
-        return _dataset(glue, hub_examples(f"{name} ({glue.task.name}, {split})", splits[split], columns))
+        return _in_words(glue, hub_examples(f"{name} ({glue.task.name}, {split})", splits[split], columns))
 
-    if dev:
-        dataset, file = _read_file(glue, dev)
-        return TaskData(glue.task, read("train"), {"dev": dataset}, (file,))
-    return TaskData(glue.task, read("train"), {name: read(split) for name, _, split in glue.evaluation})
+    scored = {"dev": _read_file(glue, dev)} if dev else {part: read(split) for part, _, split in glue.evaluation}
+    return {"train": read("train"), **scored}
 
 
 def recognise(path: Path) -> GlueTask | None:
@@ -170,8 +167,9 @@ def recognise(path: Path) -> GlueTask | None:
     if not cells:
         return None
     header, row = cells[0], cells[-1]
-    if len(header) == 4 and header[1] in GLUE["cola"].label_index:
-        return GLUE["cola"]
+    cola = GLUE["cola"]
+    if len(header) == 4 and header[1] in (*cola.words, *cola.task.labels):
+        return cola
     fitting = [glue for glue in GLUE.values() if not glue.header and set(filter(None, glue.columns)) <= set(header)]
     if GLUE["wnli"] in fitting and len(row) == len(header):
         # RTE and WNLI share their header; RTE writes its labels as words, WNLI as numbers
@@ -201,7 +199,7 @@ def _task_folder(glue: GlueTask, data: Path) -> Path:
     raise DataError(f"{missing}; it holds {content}", file=data)
 
 
-def _read_file(glue: GlueTask, path: Path) -> tuple[Dataset, DataFile]:
+def _read_file(glue: GlueTask, path: Path) -> Examples:
     read_rows(path, BadRows(path))  # refuses what is no file of rows
     task_of_file = recognise(path)
     if task_of_file is not glue:
@@ -209,14 +207,15 @@ def _read_file(glue: GlueTask, path: Path) -> tuple[Dataset, DataFile]:
         mend = "for data of your own, name the file and leave out --task"
         mend = f"say --task {task_of_file.task.name}" if task_of_file else mend
         raise DataError(f"this {looks}, not like {glue.task.name}; {mend}", file=path)
-    dataset = _dataset(glue, read_examples(path, glue.columns, glue.header))
-    return dataset, data_file(path, len(dataset))
+    return _in_words(glue, read_examples(path, glue.columns, glue.header))
 
 
-def _dataset(glue: GlueTask, examples: Examples) -> Dataset:
+def _in_words(glue: GlueTask, examples: Examples) -> Examples:
+    """The labels in words, without the torn rows of a task that has such."""
     if glue.broken_rows and (broken := examples.bad.problems):
         logger.warning(
             "%s: %d rows that are torn apart or empty are left out", visible(str(examples.source)), len(broken)
         )
         broken.clear()
-    return to_dataset(examples, glue.task, glue.label_index)
+    words = glue.words
+    return replace(examples, label=[words.get(whole_name(str(cell).strip()), cell) for cell in examples.label])

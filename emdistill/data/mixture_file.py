@@ -120,8 +120,7 @@ def read_mixture(path: Path) -> Mixture:
     tasks = [_placed(task, path.parent) for task in mixture.tasks]
     _check(path, tasks)
     for task in tasks:
-        limited = {name: getattr(task, name) for name in LIMITS.keys() & {item.name for item in fields(task)}}
-        check_limits(dict.fromkeys(limited, f" ({path}, task {task.name})"), **limited)
+        check_limits(dict.fromkeys(LIMITS, f" ({path}, task {task.name})"), **vars(task))
     mixture = replace(mixture, tasks=tasks)
     if mixture.orthogonality and not (mixture.private or mixture.gate):
         raise ConfigError(

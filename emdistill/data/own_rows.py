@@ -6,10 +6,10 @@ from typing import NamedTuple
 from datasets import ClassLabel
 
 from emdistill.data.compressed import plain_path
-from emdistill.data.files import Examples, hub_examples, hub_sets, is_hub_name, read_examples, to_dataset
+from emdistill.data.files import Examples, hub_examples, hub_sets, is_hub_name, read_examples, task_data
 from emdistill.data.form import Form, Request
 from emdistill.data.glue import glue_folders, recognise
-from emdistill.data.rows import SUFFIXES, data_file
+from emdistill.data.rows import SUFFIXES
 from emdistill.errors import ConfigError, DataError
 from emdistill.tasks import KINDS
 from emdistill.tasks.task import Task, TaskData
@@ -23,7 +23,7 @@ class OwnRows(Form):
     def read(self, request: Request) -> TaskData:
         columns, kind = request.columns, request.kind
         own = (_from_hub if is_hub_name(request.data) else _from_files)(request)
-        train, cells = own.train, own.train.label
+        train, cells = own.sources["train"], own.sources["train"].label
         if not cells:
             train.bad.check()
         notes = []
@@ -38,45 +38,40 @@ class OwnRows(Form):
             problem = f"column {columns.label!r} holds {len(labels)} different labels in {len(cells)} rows"
             raise DataError(f"{problem}; is it the label, or are these scores (--kind regression)?", file=train.source)
         task = Task(own.name, kind, labels, kind.metrics_of(labels), *columns)
-        splits = {"train": train} if own.dev is None else {"train": train, "dev": own.dev}
-        sets = {name: to_dataset(examples, task, varied=request.varied) for name, examples in splits.items()}
+        data = task_data(task, own.sources, notes, varied=request.varied)
         if kind.link != "identity" and not labels:
             raise DataError(f"no row has a label in column {columns.label!r}", file=train.source)
-        sources = {name: examples.source for name, examples in splits.items()}
-        files = [data_file(path, len(sets[name])) for name, path in sources.items() if isinstance(path, Path)]
-        return TaskData(task, sets.pop("train"), sets, tuple(files), notes=tuple(notes))
+        return data
 
 
 class _Own(NamedTuple):
     """A user's rows before their task is known; `labels` are the classes that a hub dataset names."""
 
     name: str
-    train: Examples
-    dev: Examples | None
+    sources: dict[str, Examples]
     labels: tuple[str, ...] = ()
 
 
 def _from_files(request: Request) -> _Own:
-    path, columns, dev = Path(request.data), request.columns, request.dev
+    path = Path(request.data)
     if path.is_dir():
         raise _folder_without_task(path)
-    train = read_examples(path, columns)
-    return _Own(plain_path(path).stem, train, None if dev is None else read_examples(dev, columns))
+    files = {"train": path} | ({} if request.dev is None else {"dev": request.dev})
+    return _Own(plain_path(path).stem, {part: read_examples(file, request.columns) for part, file in files.items()})
 
 
 def _from_hub(request: Request) -> _Own:
     name, columns = request.data, request.columns
     sets = hub_sets(name)
-    train = hub_examples(*sets["train"], columns)
-    dev = None
+    sources = {"train": hub_examples(*sets["train"], columns)}
     if request.dev is not None:
-        dev = read_examples(request.dev, columns)
+        sources["dev"] = read_examples(request.dev, columns)
     elif "dev" in sets:
-        dev = hub_examples(*sets["dev"], columns)
+        sources["dev"] = hub_examples(*sets["dev"], columns)
     feature = sets["train"][1].features.get(columns.label)
     feature = feature if isinstance(feature, ClassLabel) else getattr(feature, "feature", None)
     labels = tuple(feature.names) if isinstance(feature, ClassLabel) else ()
-    return _Own(name.rpartition("/")[2], train, dev, labels)
+    return _Own(name.rpartition("/")[2], sources, labels)
 
 
 def _folder_without_task(folder: Path) -> Exception:

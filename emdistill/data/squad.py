@@ -5,16 +5,25 @@ Rajpurkar et al., EMNLP 2016 and ACL 2018.
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from datasets import Dataset
 
 from emdistill.data.compressed import plain_path
-from emdistill.data.files import Columns, hub_sets, is_hub_name, look_at_first, require_columns, text_problem
+from emdistill.data.files import (
+    Columns,
+    Examples,
+    hub_rows,
+    hub_sets,
+    is_hub_name,
+    look_at_first,
+    require_columns,
+    task_data,
+    text_problems,
+)
 from emdistill.data.form import Form, Request
-from emdistill.data.rows import BadRows, Row, data_file, read_rows, squad_json
+from emdistill.data.rows import BadRows, Row, read_rows, squad_json
 from emdistill.errors import DataError, listing, shown
 from emdistill.tasks import KINDS
 from emdistill.tasks.kind import BadLabel, truth
@@ -24,34 +33,8 @@ from emdistill.values import parse_json
 TASKS = {"squad": "which part of the text answers the question? SQuAD's files, v1.1 or v2"}
 QUESTIONS = Columns("question", "context", "answers")
 
-
-class Answer(NamedTuple):
-    """A part of a context: its text, and the character at which it begins."""
-
-    text: str
-    start: int
-
-
-class Question(NamedTuple):
-    """A question on a context; no answers: the context has none. `line`: where it stands in its source."""
-
-    line: int
-    question: str
-    context: str
-    answers: tuple[Answer, ...] = ()
-
-
-@dataclass(frozen=True)
-class Questions:
-    """The questions of one source; further problems go to `bad`."""
-
-    bad: BadRows
-    questions: list[Question] = field(default_factory=list)
-
-    @property
-    def unanswerable(self) -> int:
-        """How many contexts have no answer."""
-        return sum(not question.answers for question in self.questions)
+Spans = list[list[int]]
+"""[start, end) in characters of a context, one per answer; none: it has no answer."""
 
 
 class Squad(Form):
@@ -70,25 +53,20 @@ class Squad(Form):
         sources = _from_hub(data, columns) if is_hub_name(data) else _from_files(Path(data), columns)
         if request.dev is not None:
             sources["dev"] = read_questions(request.dev, columns)
-        unanswerable = {name: source.unanswerable for name, source in sources.items() if source.unanswerable}
-        kind = request.kind or (self.OR_NONE if unanswerable else self.ALWAYS)
+        notes = [
+            f"{part}: {count:,} of {len(source.label):,} questions have no answer"
+            for part, source in sources.items()
+            if (count := sum(not spans for spans in source.label))
+        ]
+        kind = request.kind or (self.OR_NONE if notes else self.ALWAYS)
         names, name = kind.label_names([]), request.task or plain_path(Path(data)).stem
         asks = TASKS.get(request.task or "", "")
         task = Task(name, kind, names, kind.metrics_of(names), *columns, description=asks)
-        sets = {name: _dataset(source, task) for name, source in sources.items()}
-        files = [
-            data_file(source.bad.source, len(sets[name]))
-            for name, source in sources.items()
-            if isinstance(source.bad.source, Path)
-        ]
-        notes = [
-            f"{name}: {count:,} of {len(sets[name]):,} questions have no answer" for name, count in unanswerable.items()
-        ]
-        return TaskData(task, sets.pop("train"), sets, tuple(files), notes=tuple(notes))
+        return task_data(task, sources, notes, varied=False)
 
 
-def read_questions(path: Path, columns: Columns = QUESTIONS) -> Questions:
-    """The questions of a file in SQuAD's format (.json), or of one with a row per question.
+def read_questions(path: Path, columns: Columns = QUESTIONS) -> Examples:
+    """The questions of a file in SQuAD's format (.json), or of one with a row per question; their labels are Spans.
 
     columns   answers are a list of {"text", "answer_start"}, or {"text": [...], "answer_start": [...]}
     Raises DataError for a file that cannot be read, and for bad questions: an answer that does not stand where the
@@ -109,7 +87,7 @@ def _named(columns: Columns) -> Columns:
     )
 
 
-def _from_files(path: Path, columns: Columns) -> dict[str, Questions]:
+def _from_files(path: Path, columns: Columns) -> dict[str, Examples]:
     if not path.is_dir():
         return {"train": read_questions(path, columns)}
     files = {name: sorted(path.glob(f"{name}*.json")) for name in ("train", "dev")}
@@ -119,56 +97,37 @@ def _from_files(path: Path, columns: Columns) -> dict[str, Questions]:
     return {name: read_questions(file, columns) for name, of_part in files.items() for file in of_part}
 
 
-def _from_hub(name: str, columns: Columns) -> dict[str, Questions]:
-    return {
-        part: _questions((Row(line, cells) for line, cells in enumerate(rows, start=1)), columns, BadRows(source))
-        for part, (source, rows) in hub_sets(name).items()
-    }
+def _from_hub(name: str, columns: Columns) -> dict[str, Examples]:
+    sets = hub_sets(name).items()
+    return {part: _questions(hub_rows(split), columns, BadRows(source)) for part, (source, split) in sets}
 
 
-def _dataset(source: Questions, task: Task) -> Dataset:
-    """Raises DataError, with the line, for labels that the task's kind does not take."""
-    encode, labels = task.kind.encoder(task.labels), []
-    for question in source.questions:
-        try:
-            labels.append(encode([[start, start + len(text)] for text, start in question.answers]))
-        except BadLabel as error:
-            source.bad.add(question.line, str(error))
-    source.bad.check()
-    texts = {
-        "text": [question.question for question in source.questions],
-        "text_pair": [question.context for question in source.questions],
-    }
-    return task.rows_of_text(texts).add_column("label", labels, feature=task.kind.label_type)
-
-
-def _questions(rows: Iterator[Row], columns: Columns, bad: BadRows) -> Questions:
+def _questions(rows: Iterator[Row], columns: Columns, bad: BadRows) -> Examples:
     first, rows = look_at_first(rows, bad)
     require_columns(first, [*columns.texts, columns.label], bad.source)
-    questions: list[Question] = []
+    good: list[Row] = []
+    labels: list[Spans] = []
     lines: dict[str, int] = {}  # of ids
-    for line, cells in rows:
-        id_ = None if cells.get("id") is None else str(cells["id"])
+    for row in rows:
+        id_ = None if row.cells.get("id") is None else str(row.cells["id"])
         try:
             if id_ is not None:
                 if id_ in lines:
                     raise BadLabel(f"occurs twice, on line {lines[id_]} too")
-                lines[id_] = line
-            questions.append(_question(line, cells, columns))
+                lines[id_] = row.line
+            if problem := text_problems(row, columns.texts):
+                raise BadLabel(problem)
+            labels.append(_answers(row.cells.get(columns.label), row.cells, row.cells[columns.texts[1]]))
+            good.append(row)
         except BadLabel as error:
-            bad.add(line, str(error) if id_ is None else f"question {id_}: {error}")
+            bad.add(row.line, str(error) if id_ is None else f"question {id_}: {error}")
     bad.check()
-    return Questions(bad, questions)
+    names = zip(("text", "text_pair"), columns.texts, strict=True)
+    texts = Dataset.from_dict({name: [row.cells[column] for row in good] for name, column in names})
+    return Examples(bad, [row.line for row in good], texts, labels)
 
 
-def _question(line: int, cells: Mapping[str, Any], columns: Columns) -> Question:
-    if problems := [problem for name in columns.texts if (problem := text_problem(Row(line, dict(cells)), name))]:
-        raise BadLabel("; ".join(problems))
-    question, context = (cells[name] for name in columns.texts)
-    return Question(line, question, context, _answers(cells.get(columns.label), cells, context))
-
-
-def _answers(given: Any, cells: Mapping[str, Any], context: str) -> tuple[Answer, ...]:
+def _answers(given: Any, cells: Mapping[str, Any], context: str) -> Spans:
     """Each stands in the context where it says; raises BadLabel where one does not. In CSV they are JSON in a cell."""
     if isinstance(given, str):
         with suppress(ValueError):
@@ -188,14 +147,14 @@ def _answers(given: Any, cells: Mapping[str, Any], context: str) -> tuple[Answer
         raise BadLabel("it has answers, and is_impossible says that it has none")
     if not given and is_impossible is False:
         raise BadLabel("it has no answers, and is_impossible says that it has some")
-    return tuple(_answer(each, context) for each in given)
+    return [_span(each, context) for each in given]
 
 
-def _answer(cell: Any, context: str) -> Answer:
+def _span(cell: Any, context: str) -> list[int]:
     text, start = (cell.get("text"), cell.get("answer_start")) if isinstance(cell, Mapping) else (None, None)
     if not isinstance(text, str) or not text.strip() or type(start) is not int:
         raise BadLabel(f'{shown(cell)} is no answer; write {{"text": …, "answer_start": …}}')
     if start < 0 or context[start : start + len(text)] != text:
         there = shown(context[max(start, 0) : max(start, 0) + len(text)])
         raise BadLabel(f"its answer {shown(text)} does not stand at character {start} of the context; {there} does")
-    return Answer(text, start)
+    return [start, start + len(text)]

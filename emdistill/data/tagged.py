@@ -1,6 +1,7 @@
 """Sentences whose words have tags as the data of a task: a user's files, a hub dataset, WNUT-17's folder."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -8,9 +9,9 @@ from typing import Any, ClassVar
 from datasets import Dataset, Features, Value
 
 from emdistill.data.compressed import plain_path
-from emdistill.data.files import Columns, hub_sets, is_hub_name, read_inputs
+from emdistill.data.files import Columns, Examples, hub_sets, is_hub_name, read_inputs, task_data
 from emdistill.data.form import Form, Inputs, Request
-from emdistill.data.rows import BadRows, Row, data_file
+from emdistill.data.rows import BadRows, Row
 from emdistill.data.tagged_files import (
     SUFFIXES,
     TOKEN_COLUMNS,
@@ -31,7 +32,6 @@ from emdistill.data.tagged_words import (
 )
 from emdistill.errors import ConfigError, DataError
 from emdistill.tasks import KINDS
-from emdistill.tasks.kind import BadLabel
 from emdistill.tasks.task import Task, TaskData
 from emdistill.tasks.words import MARKS, rule_of
 
@@ -51,17 +51,18 @@ class Tagged(Form):
     def read(self, request: Request) -> TaskData:
         data, dev, columns = request.data, request.dev, request.columns
         if request.task is not None:
-            return _task_data(read_wnut17(Path(data), dev), name=request.task, description=TASKS[request.task])
+            wnut = _task_data(read_wnut17(Path(data), dev), request.task, _DEFAULT, varied=request.varied)
+            return replace(wnut, task=replace(wnut.task, description=TASKS[request.task]))
         if is_hub_name(data):
-            name, varied = data.rpartition("/")[2], True
+            name = data.rpartition("/")[2]
             sets = {part: rows for part, rows in hub_sets(data).items() if part == "train" or dev is None}
             sources = {part: hub_tagged(*rows, columns) for part, rows in sets.items()}
         else:
-            name, varied = plain_path(Path(data)).stem, request.varied
+            name = plain_path(Path(data)).stem
             sources = {"train": read_tagged(Path(data), columns)}
         if dev is not None:
             sources["dev"] = read_tagged(dev, columns)
-        return _task_data(sources, name=name, columns=columns, varied=varied)
+        return _task_data(sources, name, columns, varied=request.varied)
 
     def text_columns(self, task: Task) -> tuple[Columns, ...]:
         return tuple(map(Columns, TOKEN_COLUMNS))
@@ -93,14 +94,7 @@ class Tagged(Form):
         return Inputs(rows, task.rows_of_text(*texts))
 
 
-def _task_data(
-    sources: Mapping[str, TaggedExamples],
-    *,
-    name: str,
-    description: str = "",
-    columns: Columns = _DEFAULT,
-    varied: bool = True,
-) -> TaskData:
+def _task_data(sources: Mapping[str, TaggedExamples], name: str, columns: Columns, *, varied: bool) -> TaskData:
     """Train gives the tags and how plain text is cut into words; the other sets must use the same tags."""
     (kind,), train = Tagged.kinds, sources["train"]
     labels = kind.label_names([sentence.tags for sentence in train.sentences])
@@ -108,37 +102,28 @@ def _task_data(
         sentence.text == " ".join(sentence.text[start:end] for start, end in sentence.words)
         for sentence in train.sentences
     )
+    words = (sentence.text[start:end] for sentence in train.sentences for start, end in sentence.words)
     task = Task(
-        name, kind, labels, kind.metrics_of(labels), columns.text, None, columns.label, description,
-        words=rule_of(sentence.text[start:end] for sentence in train.sentences for start, end in sentence.words)
-        if joined
-        else MARKS,
-    )  # fmt: skip
-    sets = {part: _dataset(examples, task, varied=varied) for part, examples in sources.items()}
-    files = [
-        data_file(examples.source, len(sets[part]))
-        for part, examples in sources.items()
-        if isinstance(examples.source, Path)
-    ]
-    notes = tuple(dict.fromkeys(note for examples in sources.values() for note in notes_on_tags(examples)))
-    return TaskData(task, sets.pop("train"), sets, tuple(files), notes=notes)
+        name,
+        kind,
+        labels,
+        kind.metrics_of(labels),
+        columns.text,
+        label=columns.label,
+        words=rule_of(words) if joined else MARKS,
+    )
+    notes = dict.fromkeys(note for examples in sources.values() for note in notes_on_tags(examples))
+    data = task_data(task, {part: _as_rows(examples) for part, examples in sources.items()}, notes, varied=False)
+    for examples in sources.values() if varied else ():
+        if len(tags := {tag for sentence in examples.sentences for tag in sentence.tags}) < 2:
+            problem = f"every word has the tag {tags.pop()!r}; at least two tags are needed"
+            raise DataError(problem, file=examples.source)
+    return data
 
 
-def _dataset(examples: TaggedExamples, task: Task, *, varied: bool) -> Dataset:
-    """The sentences with their tags as indices; raises DataError with the line of a tag that the task does not have."""
-    encode = task.kind.encoder(task.labels)
-    columns: dict[str, list[Any]] = {"text": [], "words": [], "label": []}
-    for line, text, words, tags in examples.sentences:
-        try:
-            row = (text, words, encode(tags))
-        except BadLabel as error:
-            examples.bad.add(line, str(error))
-            continue
-        for column, value in zip(columns.values(), row, strict=True):
-            column.append(value)
-    examples.bad.check()
-    if varied and len({tag for tags in columns["label"] for tag in tags}) < 2:
-        problem = f"every word has the tag {task.labels[columns['label'][0][0]]!r}; at least two tags are needed"
-        raise DataError(problem, file=examples.source)
-    features = {"text": Value("string"), **task.kind.columns, "label": task.kind.label_type}
-    return Dataset.from_dict(columns, features=Features(features))
+def _as_rows(examples: TaggedExamples) -> Examples:
+    """The sentences as rows, whose labels are their tags."""
+    lines, texts, words, tags = zip(*examples.sentences, strict=True)
+    features = Features({"text": Value("string"), **Tagged.kinds[0].columns})
+    rows = Dataset.from_dict({"text": list(texts), "words": list(words)}, features=features)
+    return Examples(examples.bad, lines, rows, tags)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from datasets import ClassLabel, Dataset
 
 from emdistill.data.compressed import plain_path
-from emdistill.data.files import HALF_PAIR, Columns, has_half_pair, look_at_first, require_columns, with_list
+from emdistill.data.files import HALF_PAIR, Columns, has_half_pair, hub_rows, look_at_first, require_columns, with_list
 from emdistill.data.rows import BadRows, Row, check_file, read_rows, text_lines, tsv_cells
 from emdistill.errors import DataError, listing, nearest, shown
 from emdistill.tasks.kind import BadLabel
@@ -93,8 +93,7 @@ def hub_tagged(source: str, split: Dataset, columns: Columns = _DEFAULT) -> Tagg
     elements = {name: getattr(feature, "feature", None) for name, feature in split.features.items()}
     names = {name: element.names for name, element in elements.items() if isinstance(element, ClassLabel)}
     bad = BadRows(source)
-    rows = (Row(line, cells) for line, cells in enumerate(split, start=1))
-    return _checked(_of_rows(rows, columns, bad, names), bad)
+    return _checked(_of_rows(hub_rows(split), columns, bad, names), bad)
 
 
 def read_wnut17(folder: Path, dev: Path | None = None) -> dict[str, TaggedExamples]:
@@ -190,9 +189,7 @@ def _conll(path: Path, columns: Columns, bad: BadRows) -> Iterator[Sentence]:
         if word_at == tag_at:
             problem = f"column {tag_at + 1} of {width} would be the word and its tag; a line holds both"
             raise DataError(f"{problem}, with a tab or blanks between", file=path, line=cells[0].line)
-        rows = [(line, of_word[word_at], of_word[tag_at]) for line, of_word in cells]
-        if _complete(rows, bad):
-            yield _joined(rows[0][0], [word for _, word, _ in rows], [tag for _, _, tag in rows])
+        yield from _tagged(cells, word_at, tag_at, bad)
 
 
 def conll_cells(path: Path, bad: BadRows) -> tuple[Iterator[list[Cells]], int]:
@@ -231,15 +228,14 @@ def _blank_cells(line: str) -> list[str]:
     return re.split(" +", line.strip(" "))  # not str.split(): a word may hold a no-break space
 
 
-def _complete(rows: list[tuple[int, str, str]], bad: BadRows) -> bool:
-    lacking = [
-        (line, f"word {word!r} has no tag" if word else "there is no word")
-        for line, word, tag in rows
-        if not word.strip() or not tag
-    ]
-    for line, problem in lacking:
-        bad.add(line, problem)
-    return not lacking
+def _tagged(sentence: list[Cells], word_at: int, tag_at: int, bad: BadRows) -> Iterator[Sentence]:
+    """The sentence of these columns, where no word or tag is lacking."""
+    words, tags = ([cells[column] for _, cells in sentence] for column in (word_at, tag_at))
+    if all(map(str.strip, words)) and all(tags):
+        yield _joined(sentence[0].line, words, tags)
+    for (line, _), word, tag in zip(sentence, words, tags, strict=True):
+        if not word.strip() or not tag:
+            bad.add(line, f"word {word!r} has no tag" if word else "there is no word")
 
 
 def word_column(named: str, width: int, path: Path) -> int:
@@ -262,9 +258,7 @@ def _conllu(path: Path, columns: Columns, bad: BadRows) -> Iterator[Sentence]:
         problem = f"--label {columns.label}: a CoNLL-U file has the columns {', '.join(CONLLU)}"
         raise DataError(f"{problem}.{nearest(named, CONLLU)}", file=path)
     for cells in conllu_cells(path, bad):
-        rows = [(line, of_word[FORM], of_word[CONLLU.index(named)]) for line, of_word in cells]
-        if _complete(rows, bad):
-            yield _joined(rows[0][0], [word for _, word, _ in rows], [tag for _, _, tag in rows])
+        yield from _tagged(cells, FORM, CONLLU.index(named), bad)
 
 
 def conllu_cells(path: Path, bad: BadRows) -> Iterator[list[Cells]]:

@@ -17,7 +17,6 @@ import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,11 +26,12 @@ from numpy.typing import NDArray
 
 from emdistill.data.arrow_files import chunk_by_chunk
 from emdistill.data.compressed import plain_path
-from emdistill.data.files import text_problem, with_list
+from emdistill.data.files import text_problems, with_list
 from emdistill.data.rows import SUFFIXES, BadRows, data_file, read_rows
 from emdistill.errors import DataError, listing, nearest, shown
 from emdistill.states import TEACHER_LOGITS
 from emdistill.tasks.answers import as_logits, probabilities
+from emdistill.tasks.columns import text_columns
 from emdistill.tasks.kind import BadLabel, Cell, check_one_answer, name_finder, name_index, number, text_of
 from emdistill.tasks.task import Task
 from emdistill.values import parse_json, read_values, typed
@@ -77,12 +77,9 @@ class TeacherAnswers:
     places: Mapping[bytes, int]
     notes: tuple[str, ...] = ()
 
-    def answers_of(
-        self, texts: Iterable[str], pairs: Iterable[str] | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Logits [n, C] of the answers to n texts, and which of them have one [n]; where none is, logits are 0."""
-        every = ((text,) for text in texts) if pairs is None else zip(texts, pairs, strict=True)
-        places = np.array([self.places.get(_key(each), -1) for each in every], dtype=np.int64)
+    def answers_of(self, texts: Iterable[Sequence[str]]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Logits [n, C] of the answers to n texts, or pairs, and which of them have one [n]; elsewhere logits are 0."""
+        places = np.array([self.places.get(_key(each), -1) for each in texts], dtype=np.int64)
         answered = places >= 0
         logits = np.zeros((len(places), self.logits.shape[1]), dtype=np.float32)
         logits[answered] = self.logits[places[answered]]
@@ -90,7 +87,7 @@ class TeacherAnswers:
 
     def of(self, examples: Dataset) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """`answers_of` for the columns `text` and, of pairs, `text_pair`."""
-        return self.answers_of(*(examples[name] for name in ("text", "text_pair") if name in examples.column_names))
+        return self.answers_of(zip(*text_columns(examples), strict=True))
 
     def beside(self, examples: Dataset) -> Dataset:
         """The examples with the column TEACHER_LOGITS: the logits of each row, None where it has no answer."""
@@ -134,7 +131,7 @@ def read_teacher_answers(path: Path, task: Task) -> TeacherAnswers:
     form = _find_form(list(columns), task, path)
     collected = _Collected(task)
     for row in read_rows(path, bad):
-        if problem := "; ".join(filter(None, (text_problem(row, name) for name in texts))):
+        if problem := text_problems(row, texts):
             bad.add(row.line, problem)
             continue
         cells = [row.cells.get(name) for name in form.columns]
@@ -245,18 +242,13 @@ def _find_form(names: Collection[str], task: Task, path: Path) -> Form:
     return form
 
 
-def _per_label(task: Task) -> tuple[str, ...]:
-    """What the columns of a file with a column per label are called."""
-    return PER_SCORE if task.kind.link == "identity" else PER_LABEL
-
-
 def _columns_per_label(names: Collection[str], task: Task, path: Path) -> list[list[str]]:
     """The columns of each form with one per label, in the task's order.
 
     Raises DataError for a probability, or a score, of a label that the task does not know, and of some labels alone.
     """
     find, forms = name_finder(task.labels), []
-    for each in _per_label(task):
+    for each in PER_SCORE if task.kind.link == "identity" else PER_LABEL:
         prefix = each.format("")
         labels = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
         labels.sort(key=lambda label: label in task.labels)  # so that the name itself counts, and not what means it
@@ -364,12 +356,9 @@ class _CellReader:
             cell = numbers
         cell = cell if isinstance(cell, list | tuple) else [cell]
         if len(cell) != self.width:
-            raise BadLabel(f"{shown(cell)} holds {len(cell)} numbers, where {self.width} are needed: {self._order}")
+            order = listing(self.names) or "the score"
+            raise BadLabel(f"{shown(cell)} holds {len(cell)} numbers, where {self.width} are needed: {order}")
         return np.array([_finite(value) for value in cell])
-
-    @cached_property
-    def _order(self) -> str:
-        return listing(self.names) if self.names else "the score"
 
 
 def _finite(cell: Cell) -> float:

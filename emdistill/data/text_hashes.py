@@ -8,6 +8,8 @@ import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
+from emdistill.tasks.columns import text_columns
+
 Texts = tuple[str, ...]  # one text, or the two of a pair
 Hashes = NDArray[np.uint64]
 
@@ -58,4 +60,4 @@ def hashes_of_rows(parts: Iterable[Dataset]) -> Hashes:
 
 def hashes_of_texts(rows: Dataset) -> Hashes:
     """The hashes of the rows' texts (columns `text`, `text_pair`), in their order."""
-    return text_hashes(zip(*(rows[name] for name in ("text", "text_pair") if name in rows.column_names), strict=True))
+    return text_hashes(zip(*text_columns(rows), strict=True))

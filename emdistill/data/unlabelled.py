@@ -8,9 +8,9 @@ punctuation and spaces apart; and where the teacher is a file of answers that ha
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset, Features
-from numpy.typing import NDArray
 
-from emdistill.data.arrow_files import ROWS_AT_ONCE, trusted_counts, write_rows
-from emdistill.data.files import Columns, is_hub_name, load_hub, look_at_first, require_columns
+from emdistill.data.arrow_files import ROWS_AT_ONCE, keep_rows
+from emdistill.data.files import Columns, hub_rows, is_hub_name, load_hub, look_at_first, require_columns, text_problems
 from emdistill.data.form import Form
 from emdistill.data.read import form_of_task
-from emdistill.data.rows import BadRows, Row, check_file
+from emdistill.data.rows import BadRows, check_file
 from emdistill.data.teacher_answers import TeacherAnswers
 from emdistill.data.text_hashes import Seen, Texts, hashes_of_rows, text_hashes
 from emdistill.errors import ConfigError, DataError
-from emdistill.files import one_at_a_time, sha256
+from emdistill.files import sha256
 from emdistill.states import TEACHER_LOGITS
+from emdistill.tasks.columns import columns_of
 from emdistill.tasks.task import Task
 
 FORMAT = 2
@@ -113,19 +113,12 @@ def unlabelled_dataset(
     schema = features.arrow_schema
     counts = Counter(dict.fromkeys(COUNTS, 0))
 
-    def batches() -> Iterator[pa.RecordBatch]:
+    def batches() -> Generator[pa.RecordBatch, None, None]:
         for chunk in kept_texts(text, Seen(apart), Seen(known), counts):
             table = encode(_rows(chunk, task, text.answers)).data.table.select(schema.names).cast(schema)
             yield from table.combine_chunks().to_batches()
 
-    try:
-        text.folder.mkdir(parents=True, exist_ok=True)
-        with one_at_a_time(file.with_suffix(".lock"), f"the tokens of {', '.join(text.names)}"):
-            if (found := trusted_counts(file)) is None:
-                write_rows(file, schema, batches(), counts)
-                found = dict(counts)
-    except OSError as error:
-        raise DataError(f"the tokens of the unlabelled text cannot be kept here: {error}", file=text.folder) from error
+    found = keep_rows(file, schema, batches(), counts, f"the tokens of {', '.join(text.names)}")
     if not found["kept"]:
         raise DataError(f"no text is left to learn from: {texts_kept(found)}", file=", ".join(text.names))
     return Dataset.from_file(str(file)), found
@@ -155,7 +148,7 @@ def kept_texts(text: UnlabelledText, scored: Seen, labelled: Seen, counts: Count
     repeated = Seen()
     for chunk in chain.from_iterable(_chunks(name, text) for name in text.names):
         hashes = text_hashes(chunk)
-        answered = np.ones(len(chunk), dtype=bool) if text.answers is None else _answers(chunk, text.answers)[1]
+        answered = np.ones(len(chunk), dtype=bool) if text.answers is None else text.answers.answers_of(chunk)[1]
         first = np.zeros(len(chunk), dtype=bool)
         places = np.flatnonzero(answered)
         first[places[np.unique(hashes[places], return_index=True)[1]]] = True
@@ -178,24 +171,17 @@ def kept_texts(text: UnlabelledText, scored: Seen, labelled: Seen, counts: Count
 def _chunks(name: str, text: UnlabelledText) -> Iterator[list[Texts]]:
     """The checked texts of a source; raises DataError with the lines of rows that cannot be used."""
     bad, choices, source = BadRows(name), text.columns, Path(name)
-    first, rows = look_at_first(_source_rows(name, text, bad), bad)
+    source_rows = hub_rows(_hub_split(name)) if is_hub_name(name) else text.form.text_rows(source, choices[0], bad)
+    first, rows = look_at_first(source_rows, bad)
     columns = next((choice for choice in choices if first.cells.keys() >= {*choice.texts}), choices[0])
     require_columns(first, columns.texts, name)
     while chunk := list(islice(rows, ROWS_AT_ONCE)):
         for row in chunk:
-            if problems := [
-                problem for column in columns.texts if (problem := text.form.text_problem(row, column, source))
-            ]:
-                bad.add(row.line, "; ".join(problems))
+            if problem := text_problems(row, columns.texts, partial(text.form.text_problem, file=source)):
+                bad.add(row.line, problem)
         bad.check()
         yield [tuple(text.form.text(row.cells[column], source) for column in columns.texts) for row in chunk]
     bad.check()
-
-
-def _source_rows(name: str, text: UnlabelledText, bad: BadRows) -> Iterator[Row]:
-    if is_hub_name(name):
-        return (Row(line, cells) for line, cells in enumerate(_hub_split(name), start=1))
-    return text.form.text_rows(Path(name), text.columns[0], bad)
 
 
 def _hub_split(name: str) -> Dataset:
@@ -221,15 +207,10 @@ def _file_digest(path: Path, size: int, changed: int) -> str:
     return sha256(path)
 
 
-def _answers(texts: Sequence[Texts], answers: TeacherAnswers) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Logits [n, C], and which of n texts have them [n]."""
-    return answers.answers_of(*zip(*texts, strict=True))
-
-
 def _rows(texts: Sequence[Texts], task: Task, answers: TeacherAnswers | None) -> Dataset:
-    columns: dict[str, Any] = dict(zip(("text", "text_pair"), map(list, zip(*texts, strict=True)), strict=False))
+    columns: dict[str, Any] = dict(columns_of(texts))
     columns |= task.kind.further(columns, task.words)
     columns["label"] = [task.kind.absent(task.outputs)] * len(texts)
     if answers is not None:
-        columns[TEACHER_LOGITS] = _answers(texts, answers)[0].tolist()
+        columns[TEACHER_LOGITS] = answers.answers_of(texts)[0].tolist()
     return Dataset.from_dict(columns)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from emdistill.losses.balance import Norms
 from emdistill.losses.layers import LayerLoss
+from emdistill.losses.loss import Loss
 from emdistill.losses.objective import Objective
 from emdistill.states import TASK, EncoderStates
 
@@ -33,24 +34,8 @@ class MixtureObjective(Objective):
         for objective in self.each().values():
             objective.begin_step(step, steps)
 
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset().union(*(objective.needs for objective in self.each().values()))
-
-    @property
-    def student_needs(self) -> frozenset[str]:
-        return frozenset().union(*(objective.student_needs for objective in self.each().values()))
-
-    @property
-    def taught(self) -> bool:
-        return any(objective.taught for objective in self.each().values())
-
-    @property
-    def predicts(self) -> bool:
-        return any(objective.predicts for objective in self.each().values())
-
-    def layer_losses(self) -> list[LayerLoss]:
-        return [loss for objective in self.each().values() for loss in objective.layer_losses()]
+    def _losses(self) -> list[Loss]:
+        return [loss for objective in self.each().values() for loss in objective._losses()]
 
     def flows(self) -> Iterator[tuple[str, LayerLoss, Tensor]]:
         """Those of the last batch's task."""

@@ -10,10 +10,12 @@ from emdistill.losses.balance import GradientBalance, Norms
 from emdistill.losses.layers import LayerLoss
 from emdistill.losses.loss import Loss
 from emdistill.losses.projection import Projection
-from emdistill.losses.schedule import SCHEDULES
 from emdistill.mapping import HostCopy
 from emdistill.models.alignment import meet
 from emdistill.states import EncoderStates
+
+# What a term weighs as training goes on, by the share of it that is done.
+SCHEDULES: dict[str, Callable[[float], float]] = {"fade": lambda done: 1 - done, "grow": lambda done: done}
 
 
 class Objective(nn.Module):

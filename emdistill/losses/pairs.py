@@ -1,14 +1,14 @@
 """Costs of pairs of layers, each layer prepared once: for kinds of costs that are no plain difference."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from emdistill.errors import ConfigError
 from emdistill.mapping import Pair
+from emdistill.mapping.costs import at_pairs, recorded
 
 Prepared = TypeVar("Prepared")
 Own = TypeVar("Own")
@@ -45,28 +45,11 @@ def costs_of_pairs(
     if not pairs and every:
         return torch.zeros(shape, device=mask.device)
     with torch.autocast(mask.device.type, enabled=False):
-        students = _recorded("student", kind, student.layers, {i for i, _ in pairs})
-        teachers = _recorded("teacher", kind, teacher.layers, {j for _, j in pairs})
+        students = recorded(kind, "student", student.layers, {i for i, _ in pairs})
+        teachers = recorded(kind, "teacher", teacher.layers, {j for _, j in pairs})
         own = {i: student.prepare(layer) for i, layer in students.items()}
         other = {j: teacher.prepare(layer) for j, layer in teachers.items()}
-        costs = {(i, j): compare(own[i], other[j]) for i, j in pairs}
-    none = next(iter(costs.values())).new_zeros(())
-    return torch.stack([costs.get(pair, none) for pair in every]).view(shape)
-
-
-def _recorded(side: str, kind: str, layers: Layers, numbers: Collection[int]) -> dict[int, Tensor]:
-    """The layers that some pair names, by number."""
-    if not layers or not numbers:
-        raise ConfigError(
-            f"there are no {kind} of {side} layers to compare: record at least one, and name it in a pair"
-        )
-    chosen: dict[int, Tensor] = {}
-    for number in sorted(numbers):
-        layer = layers[number] if 0 <= number < len(layers) else None
-        if layer is None:
-            raise ConfigError(f"the {kind} of {side} layer {number} were not recorded, but are to be compared")
-        chosen[number] = layer
-    return chosen
+        return at_pairs({(i, j): compare(own[i], other[j]) for i, j in pairs}, shape)
 
 
 def share_of_texts(tokens: Tensor) -> Tensor:

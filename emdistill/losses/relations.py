@@ -1,7 +1,7 @@
 """Self-attention relations: how the queries (keys, values) of a text's tokens stand to each other."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Unpack
 
 import torch
@@ -11,7 +11,6 @@ from emdistill.errors import ConfigError
 from emdistill.losses.distributions import divergence, log_distributions, targets
 from emdistill.losses.layers import CostOptions
 from emdistill.losses.pairs import Side, costs_of_pairs
-from emdistill.mapping import Pair
 from emdistill.states import EncoderStates, constants, precise
 
 RELATIONS = ("queries", "keys", "values")
@@ -45,42 +44,21 @@ class RelationCosts:
 
     def __call__(self, student: EncoderStates, teacher: EncoderStates, **options: Unpack[CostOptions]) -> Tensor:
         """As every LayerCosts; there is no compiled kernel for relations, so that `compiled` changes nothing."""
-        students, teachers, pairs = _vectors(student), _vectors(teacher), options.get("pairs")
-        return torch.stack(
-            [
-                relation_costs(
-                    students[kind], constants(teachers[kind]), student.mask, self.relation_heads, pairs=pairs, kind=kind
-                )
-                for kind in self.relations
-            ]
-        ).sum(dim=0)
+        tokens = student.mask != 0
 
+        def logs(layer: Tensor) -> Tensor:
+            return log_relations(layer, tokens, self.relation_heads)
 
-def relation_costs(
-    student_layers: Sequence[Tensor | None],
-    teacher_layers: Sequence[Tensor | None],
-    mask: Tensor,
-    relation_heads: int,
-    *,
-    pairs: Sequence[Pair] | None = None,
-    kind: str = "vectors",
-) -> Tensor:
-    """1/(A_r |x|) Σ_heads Σ_tokens KL(R_j^teacher ‖ R_i^student), mean over texts, [M, N].
+        def compare(own: Tensor, other: tuple[Tensor, Tensor]) -> Tensor:
+            return divergence(own, other, tokens)
 
-    Layers [B, L, d], of any width that A_r divides; mask [B, L], 1 = token. What padding holds, NaN included, changes
-    nothing. The result is float32, or float64 where the layers are.
-    pairs   the (i, j) to compute, the others stay 0; layers in none of them may be None
-    kind    what the layers hold, for the errors
-    Raises ConfigError where layers lack, or are not as wide as A_r needs.
-    """
-    tokens = mask != 0
-
-    def logs(layer: Tensor) -> Tensor:
-        return log_relations(layer, tokens, relation_heads)
-
-    check_relation_heads(relation_heads, _width(student_layers), _width(teacher_layers))
-    student, teacher = Side(student_layers, logs), Side(teacher_layers, lambda layer: targets(logs(layer)))
-    return costs_of_pairs(kind, student, teacher, lambda own, other: divergence(own, other, tokens), pairs, mask)
+        costs = []
+        for kind in self.relations:
+            own, other = getattr(student, kind), constants(getattr(teacher, kind))
+            check_relation_heads(self.relation_heads, _width(own), _width(other))
+            sides = Side(own, logs), Side(other, lambda layer: targets(logs(layer)))
+            costs.append(costs_of_pairs(kind, *sides, compare, options.get("pairs"), student.mask))
+        return torch.stack(costs).sum(dim=0)
 
 
 def log_relations(vectors: Tensor, tokens: Tensor, relation_heads: int) -> Tensor:
@@ -108,7 +86,3 @@ def check_relation_heads(relation_heads: int, student_width: int, teacher_width:
 def _width(layers: Sequence[Tensor | None]) -> int:
     """Of the layers that are recorded; 0 where none is."""
     return next((layer.shape[-1] for layer in layers if layer is not None), 0)
-
-
-def _vectors(states: EncoderStates) -> Mapping[str, Sequence[Tensor | None]]:
-    return {"queries": states.queries, "keys": states.keys, "values": states.values}

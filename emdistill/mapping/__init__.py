@@ -2,32 +2,37 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from emdistill.errors import ConfigError, nearest
-from emdistill.mapping.among import MappingAmong
-from emdistill.mapping.costs import layer_costs
-from emdistill.mapping.emd import EmdMapping
-from emdistill.mapping.files import MAPPING_SUFFIXES, read_mapping, write_mapping
-from emdistill.mapping.fixed import (
-    FixedMapping,
-    final_mapping,
-    first_mapping,
-    last_mapping,
-    pkd_last_mapping,
-    skip_mapping,
-    uniform_mapping,
-)
-from emdistill.mapping.host_copy import HostCopy
-from emdistill.mapping.kernels import Pair
-from emdistill.mapping.learned import LearnedMapping
-from emdistill.mapping.mapping import LayerMapping
-from emdistill.mapping.sinkhorn import SinkhornMapping, sinkhorn_plan
-from emdistill.mapping.transport import TransportPlan, solve_transport
-from emdistill.mapping.two_level import TwoLevelMapping, solve_two_level
-from emdistill.mapping.unbalanced import UnbalancedMapping, solve_unbalanced
+from emdistill.mapping.among import MappingAmong as MappingAmong
+from emdistill.mapping.costs import layer_costs as layer_costs
+from emdistill.mapping.emd import EmdMapping as EmdMapping
+from emdistill.mapping.files import MAPPING_SUFFIXES
+from emdistill.mapping.files import read_mapping as read_mapping
+from emdistill.mapping.files import write_mapping as write_mapping
+from emdistill.mapping.fixed import FixedMapping as FixedMapping
+from emdistill.mapping.fixed import final_mapping as final_mapping
+from emdistill.mapping.fixed import first_mapping as first_mapping
+from emdistill.mapping.fixed import last_mapping as last_mapping
+from emdistill.mapping.fixed import pkd_last_mapping as pkd_last_mapping
+from emdistill.mapping.fixed import skip_mapping as skip_mapping
+from emdistill.mapping.fixed import uniform_mapping as uniform_mapping
+from emdistill.mapping.host_copy import HostCopy as HostCopy
+from emdistill.mapping.kernels import Pair as Pair
+from emdistill.mapping.learned import LearnedMapping as LearnedMapping
+from emdistill.mapping.mapping import LayerMapping as LayerMapping
+from emdistill.mapping.sinkhorn import SinkhornMapping as SinkhornMapping
+from emdistill.mapping.sinkhorn import sinkhorn_plan as sinkhorn_plan
+from emdistill.mapping.transport import TransportPlan as TransportPlan
+from emdistill.mapping.transport import solve_transport as solve_transport
+from emdistill.mapping.two_level import TwoLevelMapping as TwoLevelMapping
+from emdistill.mapping.two_level import solve_two_level as solve_two_level
+from emdistill.mapping.unbalanced import UnbalancedMapping as UnbalancedMapping
+from emdistill.mapping.unbalanced import solve_unbalanced as solve_unbalanced
 
-# Name -> what builds it from the numbers of student and teacher layers.
-MAPPINGS: dict[str, Callable[[int, int], LayerMapping]] = {
+# Name -> what builds it from the numbers of student and teacher layers, and perhaps settings of its own.
+MAPPINGS: dict[str, Callable[..., LayerMapping]] = {
     "emd": EmdMapping,
     "sinkhorn": SinkhornMapping,
     "learned": LearnedMapping,
@@ -42,13 +47,13 @@ MAPPINGS: dict[str, Callable[[int, int], LayerMapping]] = {
 }
 
 
-def make_mapping(name_or_file: str, student_layers: int, teacher_layers: int) -> LayerMapping:
-    """The mapping of this name, with its defaults, or the one in this file (see mapping/files.py).
+def make_mapping(name_or_file: str, student_layers: int, teacher_layers: int, **settings: Any) -> LayerMapping:
+    """The mapping of this name, with its own settings, or the one in this file (see mapping/files.py).
 
     Raises ConfigError for what is neither; for a file, ConfigError and LayerCountError as `read_mapping`.
     """
     if name_or_file in MAPPINGS:
-        return MAPPINGS[name_or_file](student_layers, teacher_layers)
+        return MAPPINGS[name_or_file](student_layers, teacher_layers, **settings)
     path = Path(name_or_file)
     if path.suffix.lower() in MAPPING_SUFFIXES or path.is_file():
         return read_mapping(path, student_layers, teacher_layers)
@@ -56,33 +61,3 @@ def make_mapping(name_or_file: str, student_layers: int, teacher_layers: int) ->
         f"mapping {name_or_file!r} is neither a mapping nor a file; the mappings are: {', '.join(MAPPINGS)}."
         f"{nearest(name_or_file, MAPPINGS)}"
     )
-
-
-__all__ = [
-    "MAPPINGS",
-    "EmdMapping",
-    "FixedMapping",
-    "HostCopy",
-    "LayerMapping",
-    "LearnedMapping",
-    "MappingAmong",
-    "Pair",
-    "SinkhornMapping",
-    "TransportPlan",
-    "TwoLevelMapping",
-    "UnbalancedMapping",
-    "final_mapping",
-    "first_mapping",
-    "last_mapping",
-    "layer_costs",
-    "make_mapping",
-    "pkd_last_mapping",
-    "read_mapping",
-    "sinkhorn_plan",
-    "skip_mapping",
-    "solve_transport",
-    "solve_two_level",
-    "solve_unbalanced",
-    "uniform_mapping",
-    "write_mapping",
-]

@@ -1,6 +1,6 @@
 """What it costs to move student layer i onto teacher layer j: one mean squared difference per pair."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -45,14 +45,13 @@ def layer_costs(
     Raises ConfigError where the layers or the mask do not fit each other.
     """
     shape = len(student_layers), len(teacher_layers)
-    if 0 in shape:
-        raise ConfigError(f"no {'student' if shape[0] == 0 else 'teacher'} layers: give at least one tensor")
     every = [(i, j) for i in range(shape[0]) for j in range(shape[1])]
     pairs = every if pairs is None else list(pairs)
-    if not pairs:
+    if not pairs and every:
         return torch.zeros(shape, device=mask.device)
-    rows, students = _chosen("student", student_layers, [i for i, _ in pairs])
-    columns, teachers = _chosen("teacher", teacher_layers, [j for _, j in pairs])
+    own = recorded("states", "student", student_layers, {i for i, _ in pairs})
+    other = recorded("states", "teacher", teacher_layers, {j for _, j in pairs})
+    students, teachers, rows, columns = list(own.values()), list(other.values()), list(own), list(other)
     _check(students, teachers, mask, heads)
     local = [(rows.index(i), columns.index(j)) for i, j in pairs]
     if students[0].ndim == 4 and heads == "mean":
@@ -65,8 +64,29 @@ def layer_costs(
         values = values / layer_variances(teachers, mask)[[j for _, j in local]]
     if pairs == every:
         return values.view(shape)
-    costs, none = dict(zip(pairs, values.unbind(), strict=True)), values.new_zeros(())
-    return torch.stack([costs.get(pair, none) for pair in every]).view(shape)
+    return at_pairs(dict(zip(pairs, values.unbind(), strict=True)), shape)
+
+
+def at_pairs(costs: Mapping[Pair, Tensor], shape: tuple[int, int]) -> Tensor:
+    """The matrix [M, N] of the costs of these pairs, at least one, 0 elsewhere."""
+    none = next(iter(costs.values())).new_zeros(())
+    every = [costs.get((i, j), none) for i in range(shape[0]) for j in range(shape[1])]
+    return torch.stack(every).view(shape)
+
+
+def recorded(kind: str, side: str, layers: Sequence[Tensor | None], numbers: Collection[int]) -> dict[int, Tensor]:
+    """The layers of these numbers; raises ConfigError, with the kind of states, for one that is not there."""
+    if not layers:
+        raise ConfigError(f"there are no {kind} of {side} layers to compare: record at least one")
+    chosen: dict[int, Tensor] = {}
+    for number in sorted(numbers):
+        if not 0 <= number < len(layers):
+            raise ConfigError(f"a pair names {side} layer {number}, but there are {len(layers)} (0..{len(layers) - 1})")
+        layer = layers[number]
+        if layer is None:
+            raise ConfigError(f"the {kind} of {side} layer {number} were not recorded, but are to be compared")
+        chosen[number] = layer
+    return chosen
 
 
 @torch.no_grad()
@@ -177,20 +197,6 @@ def _count(layer: Tensor, tokens: Tensor) -> Tensor:
     lengths = tokens.sum(dim=1)
     own = lengths.sum() * layer.shape[-1] if layer.ndim == 3 else lengths.square().sum() * layer.shape[1]
     return shared_count(own)
-
-
-def _chosen(side: str, layers: Sequence[Tensor | None], numbers: Sequence[int]) -> tuple[list[int], list[Tensor]]:
-    """The layers that some pair names, and their numbers."""
-    used = sorted(set(numbers))
-    if not 0 <= used[0] <= used[-1] < len(layers):
-        raise ConfigError(f"the pairs name {side} layers {used}, but there are {len(layers)} (0..{len(layers) - 1})")
-    chosen: list[Tensor] = []
-    for number in used:
-        layer = layers[number]
-        if layer is None:
-            raise ConfigError(f"{side} layer {number} was not recorded, but is to be compared")
-        chosen.append(layer)
-    return used, chosen
 
 
 def _check(student_layers: Sequence[Tensor], teacher_layers: Sequence[Tensor], mask: Tensor, heads: str) -> None:

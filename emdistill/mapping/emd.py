@@ -81,7 +81,7 @@ class EmdMapping(LayerMapping):
         return flow.view(costs.shape).to(costs.dtype).to(costs.device, non_blocking=True)
 
     def extra_repr(self) -> str:
-        shape = f"student_layers={self.student_layers}, teacher_layers={self.teacher_layers}"
+        shape = super().extra_repr()
         if self.cost_attention == "off":
             return f"{shape}, cost_attention='off'"
         temperature = f", temperature={self.temperature:g}" if self.cost_attention == "softmax" else ""

@@ -163,7 +163,5 @@ class LearnedMapping(LayerMapping):
             weights.copy_(moved / moved.sum())
 
     def extra_repr(self) -> str:
-        return (
-            f"student_layers={self.student_layers}, teacher_layers={self.teacher_layers}, weights='{self.weights}', "
-            f"step={self.step:g}, weight_floor={self.weight_floor:g}"
-        )
+        settings = f"weights='{self.weights}', step={self.step:g}, weight_floor={self.weight_floor:g}"
+        return f"{super().extra_repr()}, {settings}"

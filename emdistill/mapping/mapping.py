@@ -1,7 +1,7 @@
 """The one base of all layer mappings: from costs [M, N] to a flow [M, N]."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,9 @@ class LayerMapping(nn.Module, ABC):
     def flow(self, costs: Tensor, host: Sequence[Tensor]) -> Tensor:
         """The flow, given the copies of `host_inputs`; in training mode a mapping with weights moves them."""
 
+    def extra_repr(self) -> str:
+        return f"student_layers={self.student_layers}, teacher_layers={self.teacher_layers}"
+
     def check_shape(self, costs: Tensor) -> None:
         """Raise TransportError unless costs are those of the layers that the mapping was built for."""
         layers = (self.student_layers, self.teacher_layers)
@@ -55,6 +58,26 @@ class LayerMapping(nn.Module, ABC):
                 f"costs have shape {tuple(costs.shape)}; this mapping, built for {layers[0]} student and "
                 f"{layers[1]} teacher layers, needs [..., {layers[0]}, {layers[1]}]"
             )
+
+
+class SolvedMapping(LayerMapping):
+    """A mapping that solves one matrix of costs after another on the CPU; its flow is a constant, of total mass 1."""
+
+    mass = 1.0
+
+    @abstractmethod
+    def solve(self, costs: Tensor) -> Tensor:
+        """The flow [M, N] of costs [M, N], in float64."""
+
+    def host_inputs(self, costs: Tensor) -> list[Tensor]:
+        self.check_shape(costs)
+        return [costs]
+
+    @torch.no_grad()
+    def flow(self, costs: Tensor, host: Sequence[Tensor]) -> Tensor:
+        solved = [self.solve(matrix.double()) for matrix in host[0].reshape(-1, *costs.shape[-2:])]
+        # Not blocking: a copy that waits for the device would wait for all that was queued meanwhile.
+        return torch.stack(solved).view(costs.shape).to(costs.dtype).to(costs.device, non_blocking=True)
 
 
 def check_layer_counts(student_layers: int, teacher_layers: int) -> None:
@@ -70,10 +93,3 @@ def check_pair(i: int, j: int, student_layers: int, teacher_layers: int, place: 
         if not 0 <= layer < layers:
             there = f"(0..{layers - 1})" if layers > 1 else "(0)"
             raise LayerCountError(f"{place} names {side} layer {layer}, but this {side} has {layers} {there}")
-
-
-def flow_of_each(solve: Callable[[Tensor], Tensor], matrices: Tensor, costs: Tensor) -> Tensor:
-    """What `solve` makes of each matrix of `matrices`, copies of the costs on the CPU; in their shape, type, device."""
-    solved = [solve(matrix) for matrix in matrices.reshape(-1, *matrices.shape[-2:])]
-    # Not blocking: a copy that waits for the device would wait for all that was queued meanwhile.
-    return torch.stack(solved).view(costs.shape).to(costs.dtype).to(costs.device, non_blocking=True)

@@ -52,18 +52,13 @@ class SinkhornMapping(LayerMapping):
     def flow(self, costs: Tensor, host: Sequence[Tensor]) -> Tensor:
         self.check_shape(costs)
         student, teacher = (
-            torch.full((layers,), 1 / layers, dtype=torch.float64, device=costs.device)
-            for layers in (self.student_layers, self.teacher_layers)
+            torch.full((layers,), 1 / layers, dtype=torch.float64, device=costs.device) for layers in costs.shape[-2:]
         )
-        return sinkhorn_plan(
-            costs if self.differentiable else costs.detach(), student, teacher, epsilon=self.epsilon
-        ).flow
+        costs = costs if self.differentiable else costs.detach()
+        return sinkhorn_plan(costs, student, teacher, epsilon=self.epsilon).flow
 
     def extra_repr(self) -> str:
-        return (
-            f"student_layers={self.student_layers}, teacher_layers={self.teacher_layers}, epsilon={self.epsilon:g}, "
-            f"differentiable={self.differentiable}"
-        )
+        return f"{super().extra_repr()}, epsilon={self.epsilon:g}, differentiable={self.differentiable}"
 
 
 def sinkhorn_plan(

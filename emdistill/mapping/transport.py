@@ -102,16 +102,12 @@ def _check_totals(student_total: float, teacher_total: float, dtypes: Sequence[t
             f"student_weights sum to {student_total:g} and teacher_weights to {teacher_total:g}; both must be positive"
         )
     difference = abs(student_total - teacher_total) / student_total
-    if difference > MARGINAL_TOLERANCE and difference > _rounding(dtypes):
+    coarsest = max((torch.finfo(dtype).eps for dtype in dtypes if dtype.is_floating_point), default=0.0)
+    if difference > max(MARGINAL_TOLERANCE, ROUNDINGS * coarsest):
         raise TransportError(
             f"student_weights sum to {student_total:.9g}, teacher_weights to {teacher_total:.9g}; "
             "balanced transport needs equal sums: divide each by its sum"
         )
-
-
-def _rounding(dtypes: Sequence[torch.dtype]) -> float:
-    """What sums of masses in these types may miss each other by."""
-    return ROUNDINGS * max((torch.finfo(dtype).eps for dtype in dtypes if dtype.is_floating_point), default=0.0)
 
 
 def _solve(costs: Array, student: Array, teacher: Array) -> Array:

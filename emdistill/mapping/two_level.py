@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from emdistill.errors import ConfigError, TransportError
-from emdistill.mapping.mapping import LayerMapping, flow_of_each
+from emdistill.mapping.mapping import SolvedMapping
 from emdistill.mapping.transport import TransportPlan, solve_transport
 
 
-class TwoLevelMapping(LayerMapping):
+class TwoLevelMapping(SolvedMapping):
     """Flow between blocks of consecutive layers first, then between their layers, by exact transport; uniform weights.
 
     blocks  how many blocks a side is cut into, as even as can be; a side with fewer layers has one block per layer.
@@ -18,8 +18,6 @@ class TwoLevelMapping(LayerMapping):
     Raises ConfigError for blocks out of range, TransportError for costs that are no transport problem.
     Of hierarchical matching it is only the idea, applied to layers: see `solve_two_level`.
     """
-
-    mass = 1.0
 
     def __init__(self, student_layers: int, teacher_layers: int, *, blocks: int | None = None) -> None:
         super().__init__(student_layers, teacher_layers)
@@ -33,17 +31,8 @@ class TwoLevelMapping(LayerMapping):
         self.student_blocks = even_blocks(student_layers, blocks)
         self.teacher_blocks = even_blocks(teacher_layers, blocks)
 
-    def host_inputs(self, costs: Tensor) -> list[Tensor]:
-        self.check_shape(costs)
-        return [costs]
-
-    @torch.no_grad()
-    def flow(self, costs: Tensor, host: Sequence[Tensor]) -> Tensor:
-        return flow_of_each(
-            lambda matrix: solve_two_level(matrix.double(), self.student_blocks, self.teacher_blocks).flow,
-            host[0],
-            costs,
-        )
+    def solve(self, costs: Tensor) -> Tensor:
+        return solve_two_level(costs, self.student_blocks, self.teacher_blocks).flow
 
     def extra_repr(self) -> str:
         return f"student_blocks={list(self.student_blocks)}, teacher_blocks={list(self.teacher_blocks)}"

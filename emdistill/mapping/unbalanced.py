@@ -1,16 +1,14 @@
 """Unbalanced transport: every student layer learns its share, but a teacher layer may be left out, at a price."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from emdistill.errors import ConfigError
-from emdistill.mapping.mapping import LayerMapping, flow_of_each
+from emdistill.mapping.mapping import SolvedMapping
 from emdistill.mapping.transport import TransportPlan, solve_transport
 
 
-class UnbalancedMapping(LayerMapping):
+class UnbalancedMapping(SolvedMapping):
     """Flow by exact transport between uniform layer weights, where a useless teacher layer may go untaught.
 
     penalty  what it costs to move one unit of mass off a teacher layer onto others, as a share of the mean cost:
@@ -18,29 +16,17 @@ class UnbalancedMapping(LayerMapping):
     Raises ConfigError for a penalty out of range, TransportError for costs that are no transport problem.
     """
 
-    mass = 1.0
-
     def __init__(self, student_layers: int, teacher_layers: int, *, penalty: float = 1.0) -> None:
         super().__init__(student_layers, teacher_layers)
         _check_penalty(penalty)
         self.penalty = penalty
 
-    def host_inputs(self, costs: Tensor) -> list[Tensor]:
-        self.check_shape(costs)
-        return [costs]
-
-    @torch.no_grad()
-    def flow(self, costs: Tensor, host: Sequence[Tensor]) -> Tensor:
-        student, teacher = (
-            torch.full((layers,), 1 / layers, dtype=torch.float64)
-            for layers in (self.student_layers, self.teacher_layers)
-        )
-        return flow_of_each(
-            lambda matrix: solve_unbalanced(matrix.double(), student, teacher, self.penalty).flow, host[0], costs
-        )
+    def solve(self, costs: Tensor) -> Tensor:
+        student, teacher = (torch.full((layers,), 1 / layers, dtype=torch.float64) for layers in costs.shape)
+        return solve_unbalanced(costs, student, teacher, self.penalty).flow
 
     def extra_repr(self) -> str:
-        return f"student_layers={self.student_layers}, teacher_layers={self.teacher_layers}, penalty={self.penalty:g}"
+        return f"{super().extra_repr()}, penalty={self.penalty:g}"
 
 
 def solve_unbalanced(costs: Tensor, student_weights: Tensor, teacher_weights: Tensor, penalty: float) -> TransportPlan:

@@ -3,7 +3,8 @@
 import inspect
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
+from types import MappingProxyType
+from typing import Any
 
 from emdistill.errors import ConfigError
 from emdistill.losses import (
@@ -75,7 +76,7 @@ def layer_losses(
     heads: Heads,
     mapping: str,
     *,
-    make: Callable[[int, int], LayerMapping] | None = None,
+    settings: Mapping[str, Any] = MappingProxyType({}),
     averaged: bool = False,
     coupled: bool = True,
     scale: Scale = "squared",
@@ -85,7 +86,7 @@ def layer_losses(
 
     mapping   a mapping's name, or a file of pairs; the two kinds of layer state share it where they are coupled and all
               layers have attention
-    make      builds it for so many layers; None: as make_mapping does
+    settings  of the mapping
     averaged  over the student's layers that are compared; else these are added up
     Raises ConfigError where attention scores of unequal head counts are to be compared head by head, or one has none.
     """
@@ -100,7 +101,7 @@ def layer_losses(
     groups = grouped(kinds, student, teacher) if coupled else [[kind] for kind in kinds]
     losses: list[Loss] = []
     for group in groups:
-        of_group = mapping_of(group, mapping, student, teacher, make)
+        of_group = mapping_of(group, mapping, student, teacher, settings)
         compared = len(of_group.rows) if isinstance(of_group, MappingAmong) else student.layers
         mass = 1 / compared if averaged else 1
         losses.append(LayerLoss(group, of_group, layer_mass=mass, cost_memory=cost_memory))
@@ -121,14 +122,17 @@ def mapping_of(
     mapping: str,
     student: EncoderShape,
     teacher: EncoderShape,
-    make: Callable[[int, int], LayerMapping] | None = None,
+    settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> LayerMapping:
     """The mapping for these kinds of layer state, of attention among the layers that attend, counted on their own.
 
     Of a file, whose pairs count all layers, those pairs stay whose layers both attend. Arguments as of `layer_losses`.
     Raises ConfigError where attention is compared and one side has none.
     """
-    make = make or partial(make_mapping, mapping)
+
+    def make(student_layers: int, teacher_layers: int) -> LayerMapping:
+        return make_mapping(mapping, student_layers, teacher_layers, **settings)
+
     attention = any(kind.needs & OF_ATTENTION for kind in kinds)
     if not attention or (student.attends_everywhere and teacher.attends_everywhere):
         return make(student.layers, teacher.layers)

@@ -9,11 +9,10 @@ A layer's cost is the share of the teacher's variance that the student leaves un
 hard the predictions pull. Of no paper: parts of several (docs/methods/balanced.md).
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from emdistill.losses import GradientBalance, Objective
 from emdistill.losses.projection import ProjectionKind
-from emdistill.mapping import EmdMapping, LayerMapping, UnbalancedMapping, make_mapping
 from emdistill.mapping.costs import Heads, Scale
 from emdistill.mapping.emd import CostAttention
 from emdistill.methods import _parts as parts
@@ -107,21 +106,17 @@ def balanced(
     prediction_weights = parts.prediction_weights(
         alpha, predictions=predictions, standardised_logits=standardised_logits, annealing=annealing
     )
-
-    def layer_mapping(student_layers: int, teacher_layers: int) -> LayerMapping:
-        if mapping == "emd":
-            return EmdMapping(student_layers, teacher_layers, cost_attention=cost_attention, smoothing=smoothing)
-        if mapping == "unbalanced":
-            return UnbalancedMapping(student_layers, teacher_layers, penalty=penalty)
-        return make_mapping(mapping, student_layers, teacher_layers)
-
+    settings: dict[str, dict[str, Any]] = {
+        "emd": {"cost_attention": cost_attention, "smoothing": smoothing},
+        "unbalanced": {"penalty": penalty},
+    }
     intermediate = parts.layer_losses(
         layer_weights,
         student,
         teacher,
         heads or ("equal" if student.heads == teacher.heads else "mean"),
         mapping,
-        make=layer_mapping,
+        settings=settings.get(mapping, {}),
         averaged=True,
         scale=costs,
         cost_memory=cost_memory,

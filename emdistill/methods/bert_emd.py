@@ -11,7 +11,6 @@ from typing import Literal
 
 from emdistill.losses import Objective
 from emdistill.losses.projection import ProjectionKind
-from emdistill.mapping import EmdMapping, LayerMapping, make_mapping
 from emdistill.mapping.costs import Heads
 from emdistill.methods import _parts as parts
 from emdistill.states import CLASSES, EncoderShape, Predictions
@@ -96,24 +95,18 @@ def bert_emd(
     }
     weights = {name: weight for name, weight in weights.items() if weight > 0}
     weights |= parts.prediction_weights(alpha, prediction, predictions)
-
-    def layer_mapping(student_layers: int, teacher_layers: int) -> LayerMapping:
-        if mapping != "emd":
-            return make_mapping(mapping, student_layers, teacher_layers)
-        return EmdMapping(
-            student_layers,
-            teacher_layers,
-            cost_attention=cost_attention,
-            temperature=cost_attention_temperature,
-            weight_floor=weight_floor,
-            cost_floor=cost_floor,
-            smoothing=smoothing,
-        )
-
+    settings = {
+        "cost_attention": cost_attention,
+        "temperature": cost_attention_temperature,
+        "weight_floor": weight_floor,
+        "cost_floor": cost_floor,
+        "smoothing": smoothing,
+    }
     # However a mapping counts, its flows sum to 1 where every student layer is taught, as a transport plan's do.
     intermediate = parts.layer_losses(
-        weights, student, teacher, heads, mapping, make=layer_mapping, averaged=True, coupled=coupled
-    )
+        weights, student, teacher, heads, mapping,
+        settings=settings if mapping == "emd" else {}, averaged=True, coupled=coupled,
+    )  # fmt: skip
     project = parts.needed_projection(weights, student, teacher, projection)
     final = parts.prediction_losses(weights, temperature=temperature, predictions=predictions)
 

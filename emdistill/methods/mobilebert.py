@@ -13,14 +13,13 @@ g(l) = l for equal depths. Widths that differ meet through projections, which th
 student's width, does not need. Without predictions the transfer is all there is.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
 import torch
 
 from emdistill.errors import ConfigError
-from emdistill.losses import AttentionDistributionCosts, FeatureMapCosts, LayerLoss, Loss, Objective, Projection
+from emdistill.losses import AttentionDistributionCosts, FeatureMapCosts, LayerLoss, Objective, Projection
 from emdistill.losses.attention_distributions import check_heads
 from emdistill.losses.feature_maps import PARTS
 from emdistill.losses.layers import LayerCosts
@@ -75,7 +74,10 @@ def mobilebert(
     weights = {kind.name: factors[kind.name] for kind in kinds}
     project = Projection(student, teacher, projection) if kinds and student.width != teacher.width else None
     if attention > 0:
-        kinds.append(_attention(student, teacher, heads))
+        heads = heads or ("equal" if student.heads == teacher.heads else "mean")
+        if heads == "equal":
+            check_heads(student.heads, teacher.heads, "take --objective.heads mean")
+        kinds.append(AttentionDistributionCosts("kl", heads))
         weights["attention_kl"] = attention
     layers = [
         LayerLoss(group, parts.mapping_of(group, mapping, student, teacher), layer_mass=1)
@@ -85,28 +87,13 @@ def mobilebert(
     final = parts.prediction_losses(weights, temperature=temperature, predictions=predictions)
     if transfer == "auxiliary":
         return [Stage("joint", Objective([*layers, *final], weights, project))]
-    stages = _before_answers(layers, final, weights, project, intermediate_share)
+    if final:
+        stages = parts.two_phases(layers, final, weights, project, share=intermediate_share, learning_rate=None)
+    else:
+        stages = [Stage("intermediate", Objective(layers, weights, project))]
     if transfer == "progressive":
         stages[:1] = _layer_by_layer(stages[0], student, teacher, mapping)
     return stages
-
-
-def _attention(
-    student: EncoderShape, teacher: EncoderShape, heads: Literal["equal", "mean"] | None
-) -> AttentionDistributionCosts:
-    heads = heads or ("equal" if student.heads == teacher.heads else "mean")
-    if heads == "equal":
-        check_heads(student.heads, teacher.heads, "take --objective.heads mean")
-    return AttentionDistributionCosts("kl", heads)
-
-
-def _before_answers(
-    layers: Sequence[Loss], final: Sequence[Loss], weights: dict[str, float], project: Projection | None, share: float
-) -> list[Stage]:
-    """All layers at once, then the answers, where there are any."""
-    if final:
-        return parts.two_phases(layers, final, weights, project, share=share, learning_rate=None)
-    return [Stage("intermediate", Objective(layers, weights, project))]
 
 
 def _layer_by_layer(every: Stage, student: EncoderShape, teacher: EncoderShape, mapping: str) -> list[Stage]:

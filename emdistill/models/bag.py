@@ -13,13 +13,12 @@ Source: Iyyer et al., ACL 2015 (deep averaging networks); Joulin et al., EACL 20
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
 from torch.nn.functional import pad
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 
-from emdistill.models.pairs import compared, of_texts
+from emdistill.models.pairs import ReluHead, compared, of_texts
 
 BASE = 31  # of the hash, a polynomial in it
 
@@ -58,6 +57,7 @@ class BagPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
 
     config_class = BagConfig
     base_model_prefix = "bag"
+    _input_embed_layer = "word_embeddings"
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -82,12 +82,6 @@ class BagModel(BagPreTrainedModel):
         self.dropout = nn.Dropout(config.piece_dropout_prob)  # of whole pieces and n-grams
         self.post_init()  # type: ignore[no-untyped-call]
 
-    def get_input_embeddings(self) -> nn.Module:
-        return self.word_embeddings
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.word_embeddings = value  # type: ignore[assignment]
-
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> BaseModelOutput:
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         pieces = self.word_embeddings
@@ -99,32 +93,18 @@ class BagModel(BagPreTrainedModel):
         return BaseModelOutput(last_hidden_state=sums / inside.sum(dim=-1, keepdim=True).clamp(min=1))
 
 
-class BagHead(nn.Module):
-    """[B, 2, d] -> logits [B, C]: one layer of relu over both vectors, their difference and their product."""
-
-    def __init__(self, config: BagConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(4 * config.hidden_size, config.hidden_size)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.out_proj = nn.Linear(config.hidden_size, config.num_labels or 1)
-
-    def forward(self, vectors: Tensor) -> Tensor:
-        logits: Tensor = self.out_proj(self.dropout(self.dense(self.dropout(compared(vectors))).relu()))
-        return logits
-
-
 class BagForSequenceClassification(BagPreTrainedModel):
     """Logits per text or pair, [B, C]."""
 
     def __init__(self, config: BagConfig) -> None:
         super().__init__(config)
         self.bag = BagModel(config)
-        self.classifier = BagHead(config)
+        self.classifier = ReluHead(config, 4 * config.hidden_size, config.hidden_size)
         self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> SequenceClassifierOutput:
         vectors = self.bag(input_ids, attention_mask).last_hidden_state
-        return SequenceClassifierOutput(logits=self.classifier(vectors))
+        return SequenceClassifierOutput(logits=self.classifier(compared(vectors)))
 
 
 def ngrams(codes: Tensor, inside: Tensor, longest: int, buckets: int) -> tuple[Tensor, Tensor]:
@@ -152,11 +132,3 @@ def scattered(numbers: Tensor) -> Tensor:
 
 HEADS: dict[str, type[BagPreTrainedModel]] = {"SequenceClassification": BagForSequenceClassification}
 """The models by what stands on them (TaskKind.head)."""
-
-
-def register() -> None:
-    """Make transformers' Auto classes know the family; it is done where models are loaded."""
-    transformers.AutoConfig.register(BagConfig.model_type, BagConfig, exist_ok=True)
-    transformers.AutoModel.register(BagConfig, BagModel, exist_ok=True)
-    for head, model in HEADS.items():
-        getattr(transformers, f"AutoModelFor{head}").register(BagConfig, model, exist_ok=True)

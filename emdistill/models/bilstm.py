@@ -19,12 +19,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput, TokenClassifierOutput
 
-from emdistill.models.pairs import compared, of_texts
+from emdistill.models.pairs import ReluHead, compared, of_texts
 
 CLOSED = -1e4  # added before a sigmoid it gives 0, in half precision too
 
@@ -82,6 +81,7 @@ class BiLstmPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
 
     config_class = BiLstmConfig
     base_model_prefix = "bilstm"
+    _input_embed_layer = "word_embeddings"
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -116,12 +116,6 @@ class BiLstmModel(BiLstmPreTrainedModel):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.post_init()  # type: ignore[no-untyped-call]
 
-    def get_input_embeddings(self) -> nn.Module:
-        return self.word_embeddings
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.word_embeddings = value  # type: ignore[assignment]
-
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> BaseModelOutput:
         """All states are given, whatever is asked for: the head reads two of them."""
         states = self.embedding_projection(self.embedding_norm(self.word_embeddings(input_ids)))
@@ -138,27 +132,13 @@ class BiLstmModel(BiLstmPreTrainedModel):
         return ends if self.config.cls_token_id is None else ends | (ids == self.config.cls_token_id)
 
 
-class BiLstmHead(nn.Module):
-    """[..., features] -> logits [..., C]: one layer of relu between."""
-
-    def __init__(self, config: BiLstmConfig, features: int) -> None:
-        super().__init__()
-        self.dense = nn.Linear(features, config.hidden_size // 2)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.out_proj = nn.Linear(config.hidden_size // 2, config.num_labels or 1)
-
-    def forward(self, states: Tensor) -> Tensor:
-        logits: Tensor = self.out_proj(self.dropout(self.dense(self.dropout(states)).relu()))
-        return logits
-
-
 class BiLstmForTokenClassification(BiLstmPreTrainedModel):
     """Logits per token, [B, L, C]."""
 
     def __init__(self, config: BiLstmConfig) -> None:
         super().__init__(config)
         self.bilstm = BiLstmModel(config)
-        self.classifier = BiLstmHead(config, 2 * config.hidden_size)
+        self.classifier = ReluHead(config, 2 * config.hidden_size, config.hidden_size // 2)
         self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> TokenClassifierOutput:
@@ -172,7 +152,7 @@ class BiLstmForSequenceClassification(BiLstmPreTrainedModel):
     def __init__(self, config: BiLstmConfig) -> None:
         super().__init__(config)
         self.bilstm = BiLstmModel(config)
-        self.classifier = BiLstmHead(config, (8 if config.apart else 2) * config.hidden_size)
+        self.classifier = ReluHead(config, (8 if config.apart else 2) * config.hidden_size, config.hidden_size // 2)
         self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> SequenceClassifierOutput:
@@ -206,14 +186,6 @@ HEADS: dict[str, type[BiLstmPreTrainedModel]] = {
     "TokenClassification": BiLstmForTokenClassification,
 }
 """The models by what stands on them (TaskKind.head)."""
-
-
-def register() -> None:
-    """Make transformers' Auto classes know the family; it is done where models are loaded."""
-    transformers.AutoConfig.register(BiLstmConfig.model_type, BiLstmConfig, exist_ok=True)
-    transformers.AutoModel.register(BiLstmConfig, BiLstmModel, exist_ok=True)
-    for head, model in HEADS.items():
-        getattr(transformers, f"AutoModelFor{head}").register(BiLstmConfig, model, exist_ok=True)
 
 
 def _reversal(mask: Tensor) -> Tensor:

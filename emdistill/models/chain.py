@@ -14,12 +14,11 @@ Sources: Xu et al., NAS-BERT, KDD 2021 (arXiv 2105.14444); Yu et al., LV-BERT, F
 """
 
 import re
-from collections.abc import Sequence
-from functools import reduce
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertConfig
@@ -150,13 +149,11 @@ class DynamicConvolution(nn.Module):
 
 
 class Convolution(nn.Module):
-    """LayerNorm(h + dropout(convolution(h))), of h [B, L, d] without its padding."""
+    """LayerNorm(h + dropout(branch(h))), of h [B, L, d] without its padding."""
 
-    branch: type[nn.Module]
-
-    def __init__(self, config: ChainConfig, kernel: int) -> None:
+    def __init__(self, branch: type[nn.Module], config: ChainConfig, kernel: int) -> None:
         super().__init__()
-        self.convolution = self.branch(config, kernel)
+        self.convolution = branch(config, kernel)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
@@ -164,19 +161,12 @@ class Convolution(nn.Module):
         return self.LayerNorm(states + self.dropout(self.convolution(states, tokens.to(states)))), None
 
 
-class Separable(Convolution):
-    """The operator c."""
-
-    branch = SeparableConvolution
-
-
-class Dynamic(Convolution):
-    """The operator d."""
-
-    branch = DynamicConvolution
-
-
-OPERATORS: dict[str, type[nn.Module]] = {"a": Attending, "f": FeedForward, "c": Separable, "d": Dynamic}
+OPERATORS: dict[str, Callable[[ChainConfig, int], nn.Module]] = {
+    "a": Attending,
+    "f": FeedForward,
+    "c": partial(Convolution, SeparableConvolution),
+    "d": partial(Convolution, DynamicConvolution),
+}
 
 
 def make_operator(name: str, config: ChainConfig) -> nn.Module:
@@ -189,6 +179,7 @@ class ChainPreTrainedModel(BertPreTrainedModel):  # type: ignore[no-untyped-call
 
     config_class = ChainConfig
     supports_gradient_checkpointing = False
+    _input_embed_layer = "word_embeddings"
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -211,13 +202,6 @@ class ChainModel(ChainPreTrainedModel):  # type: ignore[no-untyped-call]
         self.operators = nn.ModuleList(make_operator(name, config) for name in config.operators or ())
         self.pooler = BertPooler(config) if add_pooling_layer else None  # type: ignore[no-untyped-call]
         self.post_init()  # type: ignore[no-untyped-call]
-
-    def get_input_embeddings(self) -> nn.Module:
-        table: nn.Module = self.embeddings.word_embeddings
-        return table
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.embeddings.word_embeddings = value
 
     def forward(
         self,
@@ -279,11 +263,3 @@ HEADS: dict[str, type[ChainPreTrainedModel]] = {
     "MaskedLM": ChainForMaskedLM,
 }
 """The models by what stands on them (TaskKind.head), and that of masked words."""
-
-
-def register() -> None:
-    """Make transformers' Auto classes know the family; it is done where models are loaded."""
-    transformers.AutoConfig.register(ChainConfig.model_type, ChainConfig, exist_ok=True)
-    transformers.AutoModel.register(ChainConfig, ChainModel, exist_ok=True)
-    for head, model in HEADS.items():
-        getattr(transformers, f"AutoModelFor{head}").register(ChainConfig, model, exist_ok=True)

@@ -46,8 +46,13 @@ from emdistill.states import SEQUENCE, EncoderShape
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 
-for family in (bilstm, bag, chain):
-    family.register()
+# transformers' Auto classes know the families that emdistill brings.
+for encoder, heads in ((bilstm.BiLstmModel, bilstm.HEADS), (bag.BagModel, bag.HEADS), (chain.ChainModel, chain.HEADS)):
+    family: Any = encoder.config_class
+    transformers.AutoConfig.register(family.model_type, family, exist_ok=True)
+    transformers.AutoModel.register(family, encoder, exist_ok=True)
+    for name, with_head in heads.items():
+        getattr(transformers, f"AutoModelFor{name}").register(family, with_head, exist_ok=True)
 
 
 @dataclass(frozen=True)

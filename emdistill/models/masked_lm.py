@@ -7,7 +7,6 @@ from transformers import MODEL_FOR_MASKED_LM_MAPPING, PreTrainedModel
 
 from emdistill.errors import ModelError
 from emdistill.models.families import FAMILIES, family_of
-from emdistill.states import NOT_MASKED
 
 
 def has_masked_lm_head(model: PreTrainedModel) -> bool:
@@ -15,11 +14,6 @@ def has_masked_lm_head(model: PreTrainedModel) -> bool:
     names = family_of(model).masked_lm
     kind: Any = MODEL_FOR_MASKED_LM_MAPPING.get(type(model.config), ())
     return bool(names) and isinstance(model, kind) and all(hasattr(model, name) for name in names)
-
-
-def masked_word_logits(model: PreTrainedModel, hidden: Tensor, labels: Tensor) -> Tensor:
-    """As `word_logits` at the positions whose label is not -100; labels [B, L]."""
-    return word_logits(model, hidden, labels != NOT_MASKED)
 
 
 def word_logits(model: PreTrainedModel, hidden: Tensor, places: Tensor) -> Tensor:

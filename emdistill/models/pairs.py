@@ -1,7 +1,9 @@
-"""Two texts in one row, encoded apart: which token belongs to which, and what a head reads of their two vectors."""
+"""Two texts in one row, encoded apart: which token belongs to which, what is read of their vectors, and the head."""
+
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def of_texts(ids: Tensor, mask: Tensor, separator: int | None) -> Tensor:
@@ -18,3 +20,17 @@ def compared(vectors: Tensor) -> Tensor:
     """
     first, second = vectors.unbind(dim=1)
     return torch.cat([first, second, (first - second).abs(), first * second], dim=-1)
+
+
+class ReluHead(nn.Module):
+    """[..., features] -> logits [..., C]: one layer of relu, `hidden` wide, between; C is the config's."""
+
+    def __init__(self, config: Any, features: int, hidden: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(features, hidden)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.out_proj = nn.Linear(hidden, config.num_labels or 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.out_proj(self.dropout(self.dense(self.dropout(features)).relu()))
+        return logits

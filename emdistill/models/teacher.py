@@ -1,4 +1,4 @@
-"""Teacher: a frozen encoder, in eval mode and without gradients, checked before it teaches."""
+"""Who gives the states to learn from: a frozen encoder, a file of answers, or the student as it answers in use."""
 
 from collections.abc import Collection, Mapping
 from functools import cached_property
@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from emdistill.errors import TeacherError
+from emdistill.errors import CaptureError, TeacherError
 from emdistill.models.capture import capture
 from emdistill.models.encoder import encoder_shape, fingerprint, head_of
-from emdistill.states import SEQUENCE, EncoderShape, EncoderStates, teacher_part
+from emdistill.states import SEQUENCE, TEACHER_LOGITS, EncoderShape, EncoderStates, teacher_part
 from emdistill.tasks import TaskKind, kind_of_model
 
 
@@ -86,6 +86,51 @@ class Teacher:
     def labels(self) -> tuple[str, ...]:
         """Label names in the order of the logits; LABEL_0 … where nobody named them."""
         return tuple(str(self._config.id2label[index]) for index in range(self.outputs))
+
+
+class AnswersTeacher:
+    """A teacher that is no model: its logits stand in the batch, read from a file of answers. It has no layers."""
+
+    shape = EncoderShape(layers=0, width=0, heads=0)
+    reads_rows = False
+
+    def to(self, device: torch.device | str) -> Self:
+        """Nothing of it stays on a device."""
+        return self
+
+    def __call__(
+        self, inputs: Mapping[str, Tensor], needs: Collection[str] = (), layers: Collection[int] | None = None
+    ) -> EncoderStates:
+        """The logits of a batch; raises CaptureError for states of layers."""
+        if needs:
+            raise CaptureError(f"a file of answers has no {', '.join(sorted(needs))}; take a teacher that is a model")
+        return EncoderStates(logits=inputs[TEACHER_LOGITS], mask=inputs["attention_mask"])
+
+
+class OwnAnswers:
+    """A student that teaches itself: its states at this step, in eval mode, constant for the gradient."""
+
+    reads_rows = False
+
+    def __init__(self, student: PreTrainedModel) -> None:
+        self.student = student
+
+    @property
+    def shape(self) -> EncoderShape:
+        """Layers, width and heads."""
+        return encoder_shape(self.student)
+
+    def __call__(
+        self, inputs: Mapping[str, Tensor], needs: Collection[str] = (), layers: Collection[int] | None = None
+    ) -> EncoderStates:
+        """The states of one batch, as `capture` gives them."""
+        training = self.student.training
+        self.student.train(False)
+        try:
+            with torch.no_grad():
+                return capture(self.student, inputs, needs, layers)
+        finally:
+            self.student.train(training)
 
 
 def kind_of(model: PreTrainedModel) -> TaskKind:

@@ -18,9 +18,8 @@ from emdistill.errors import ModelError, TokenizerError
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.encoder import load_encoder
 from emdistill.models.inputs import longest_text, token_types
-from emdistill.models.masked_lm import has_masked_lm_head, masked_word_logits
+from emdistill.models.masked_lm import has_masked_lm_head, word_logits
 from emdistill.models.stored_config import Source
-from emdistill.states import NOT_MASKED
 
 CONTINUATION = "##"
 WHOLE_WORD = re.compile(r"[A-Za-z]{2,}")
@@ -108,22 +107,22 @@ class MaskedWordCandidates:
         """The likeliest whole words at each of the `masked` tokens; all rows have one length, so none is padded."""
         length = min(len(tokens), self.room)
         cls, sep = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
-        rows, labels = [], []
+        rows, places = [], []
         for place in masked:
             start = min(max(place - length // 2, 0), len(tokens) - length)
             original = tokens[start : start + length]
             hidden = [*original]
             hidden[place - start] = self.tokenizer.mask_token_id
             rows.append([cls, *hidden, sep, *original, sep])
-            labels.append([NOT_MASKED] * len(rows[-1]))
-            labels[-1][1 + place - start] = tokens[place]
+            places.append(1 + place - start)
         inputs = {"input_ids": torch.tensor(rows, device=self.model.device)}
         if self.reads_segments:
             segments = [0] * (length + 2) + [1] * (length + 1)
             inputs["token_type_ids"] = torch.tensor([segments] * len(rows), device=self.model.device)
         with torch.inference_mode(), fast_float32():
             states = self.model.base_model(**inputs).last_hidden_state
-            logits = masked_word_logits(self.model, states, torch.tensor(labels, device=self.model.device))
+            asked = functional.one_hot(torch.tensor(places, device=states.device), states.shape[1]).bool()
+            logits = word_logits(self.model, states, asked)
             # Three more: the word itself may be among them, in three spellings where case counts.
             count = min(self.count + 3, len(self.words))
             best: list[list[int]] = logits.masked_fill(~self.admitted, -torch.inf).topk(count).indices.tolist()

@@ -95,7 +95,6 @@ def _load_torch(order: dict[str, Any]) -> tuple[float, Callable[[], object]]:
     family = PreTrainedConfig.get_config_dict(order["model"])[0].get("model_type")
     if family in order["brought"]:  # whoever loads one imports it too
         families = importlib.import_module(f"emdistill.models.{family}")
-        families.register()
     # The family's module is imported only when its class is looked up.
     model_class = getattr(families, AutoConfig.from_pretrained(order["model"]).architectures[0])
     imported = perf_counter()

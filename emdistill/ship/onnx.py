@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from emdistill.data.batches import note_cut, windowed
-from emdistill.data.readers import reader_of
 from emdistill.errors import ConfigError, ModelError, tell
 from emdistill.models.encoder import head_logits
 from emdistill.models.families import family_of, require
@@ -35,6 +34,7 @@ from emdistill.ship.onnx_folder import CONFIG, INT8, MODEL, FolderConfig, open_t
 from emdistill.ship.onnx_graph import attention_as_one_node, shorten
 from emdistill.states import ANSWERS, ENDS, NO_ANSWER, answers_per_feature
 from emdistill.tasks import KINDS, TaskKind
+from emdistill.tasks.features import reader_of
 from emdistill.training.evaluate import evaluating
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -296,7 +296,7 @@ class OnnxClassifier:
         """The same where rows have several answers, and are read in windows."""
         own = Tokenizer.from_str(self.tokenizer.to_str())
         features = kind.features(examples.to_dict(), [reader_of(own, INPUTS)], max_length)
-        rows = [feature.inputs[0] for feature in features]
+        rows = [feature.sides[0].inputs for feature in features]
         order = sorted(range(len(rows)), key=lambda place: -len(rows[place]["input_ids"]))
         logits: list[NDArray[Any]] = [np.empty(0)] * len(rows)
         for start in range(0, len(order), batch_size):

@@ -48,6 +48,16 @@ class StudentRequest:
     sample: Sample | None
     record: Callable[[ExtractionPlan], object] | None
 
+    @property
+    def asks(self) -> dict[str, Any]:
+        """What a student's head is to answer, and the seed of what is drawn."""
+        return {"labels": self.labels, "predictions": self.predictions, "seed": self.seed}
+
+    @property
+    def fresh(self) -> bool:
+        """Whether all weights are drawn."""
+        return self.birth == "fresh"
+
 
 @dataclass(frozen=True)
 class StudentKind:
@@ -150,16 +160,14 @@ def _kept_from(request: StudentRequest) -> Student:
 
 
 def _load(request: StudentRequest, source: Source) -> Student:
-    return pretrained_student(source, labels=request.labels, predictions=request.predictions, seed=request.seed)
+    return pretrained_student(source, **request.asks)
 
 
 def _shape(request: StudentRequest) -> Student:
     _refuse_source(request)
     sizes = [int(number) for number in request.spec.split("x")]
-    teacher = request.teacher
-    if request.birth == "fresh":
-        options: Any = {"labels": request.labels, "predictions": request.predictions, "seed": request.seed}
-        return fresh_student(teacher, *sizes, **options), request.tokenizer
+    if request.fresh:
+        return fresh_student(request.teacher, *sizes, **request.asks), request.tokenizer
     return _with_teachers_head(request, _cut(request, sizes)), request.tokenizer
 
 
@@ -201,8 +209,7 @@ def _bag(request: StudentRequest) -> Student:
 def _over_tokens(request: StudentRequest, size: str) -> dict[str, Any]:
     """The options of a student that takes the table of tokens alone; its `size` where it is written, as in bag:128."""
     _, colon, number = request.spec.partition(":")
-    options = {"labels": request.labels, "predictions": request.predictions, "seed": request.seed}
-    return options | {"fresh": request.birth == "fresh"} | ({size: int(number)} if colon else {})
+    return {**request.asks, "fresh": request.fresh, **({size: int(number)} if colon else {})}
 
 
 def _chain(request: StudentRequest) -> Student:
@@ -211,17 +218,14 @@ def _chain(request: StudentRequest) -> Student:
     if width is not None:
         _refuse_source(request)
     encoder, tokenizer = _kept_from(request)
-    fresh = request.birth == "fresh"
-    if width is not None and not fresh:
+    if width is not None and not request.fresh:
         encoder, width = _cut(request, (encoder_shape(encoder).layers, width)), None
-    options: Any = {"labels": request.labels, "predictions": request.predictions, "seed": request.seed}
-    return chain_student(encoder, operators, width, fresh=fresh, **options), tokenizer
+    return chain_student(encoder, operators, width, fresh=request.fresh, **request.asks), tokenizer
 
 
 def _mobilebert(request: StudentRequest) -> Student:
     encoder, tokenizer = _kept_from(request)
-    options: Any = {"labels": request.labels, "predictions": request.predictions, "seed": request.seed}
-    return mobilebert_student(encoder, request.spec, fresh=request.birth == "fresh", **options), tokenizer
+    return mobilebert_student(encoder, request.spec, fresh=request.fresh, **request.asks), tokenizer
 
 
 def _pretrained(request: StudentRequest) -> Student:

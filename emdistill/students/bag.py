@@ -14,7 +14,7 @@ from emdistill.models.bag import HEADS, BagConfig
 from emdistill.models.inputs import longest_text
 from emdistill.states import CLASSES, Predictions
 from emdistill.students.bilstm import embedding_table, main_directions
-from emdistill.students.shape import name_predictions
+from emdistill.students.shape import drawn
 
 DEFAULT_WIDTH = 128
 
@@ -59,10 +59,7 @@ def bag_student(
         pad_token_id=encoder.config.pad_token_id,
         sep_token_id=separator,
     )
-    name_predictions(config, labels, predictions)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        student: PreTrainedModel = HEADS[predictions.head](config)
+    student = drawn(HEADS[predictions.head], config, labels, predictions, seed)
     if not fresh:
         rows = main_directions(table, width)
         with torch.no_grad():

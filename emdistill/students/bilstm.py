@@ -13,7 +13,7 @@ from emdistill.errors import ConfigError
 from emdistill.models.bilstm import HEADS, BiLstmConfig, BiLstmModel
 from emdistill.models.inputs import longest_text
 from emdistill.states import CLASSES, SEQUENCE, Predictions
-from emdistill.students.shape import name_predictions
+from emdistill.students.shape import drawn
 
 DEFAULT_UNITS = 256
 Ends = tuple[int | None, int | None]
@@ -52,10 +52,8 @@ def bilstm_student(
         cls_token_id=begins,
         sep_token_id=separator,
     )
-    name_predictions(config, labels, predictions)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        student: PreTrainedModel = (HEADS[predictions.head] if predictions.of_task else BiLstmModel)(config)
+    kind = HEADS[predictions.head] if predictions.of_task else BiLstmModel
+    student = drawn(kind, config, labels, predictions, seed)
     if not fresh:
         with torch.no_grad():
             student.base_model.get_parameter("word_embeddings.weight").copy_(

@@ -23,7 +23,7 @@ from emdistill.models.families import FAMILIES, family_of
 from emdistill.models.families.bert import BERT
 from emdistill.models.inputs import first_position, longest_text, token_types
 from emdistill.states import CLASSES, Predictions
-from emdistill.students.shape import complete_shape, name_predictions, shape_of
+from emdistill.students.shape import complete_shape, drawn, shape_of
 
 ATTENTION_ROLES = 5  # of Layer.roles, the first ones
 # The same modules under BERT's names, where another family calls them otherwise.
@@ -57,14 +57,9 @@ def chain_student(
     if not fresh:
         check_gives_operators(encoder)
     config = chain_config(encoder, operators, width)
-    name_predictions(config, labels, predictions)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        student: PreTrainedModel
-        if predictions.of_task:
-            student = HEADS[predictions.head](config)
-        else:
-            student = ChainModel(config) if predictions.link is None else HEADS["MaskedLM"](config)
+    head = predictions.head if predictions.of_task else "MaskedLM"
+    kind = ChainModel if predictions.link is None else HEADS[head]
+    student = drawn(kind, config, labels, predictions, seed)
     if not fresh:
         with torch.no_grad():
             _take_what_is_outside(student, encoder)

@@ -2,14 +2,14 @@
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 
-import torch
 from transformers import PreTrainedModel
 
 from emdistill.models.families import require
 from emdistill.states import CLASSES, Predictions
 from emdistill.students.keep_layers import blank_like
-from emdistill.students.shape import complete_shape, name_predictions, resize
+from emdistill.students.shape import complete_shape, drawn, resize
 
 
 def fresh_student(
@@ -35,7 +35,4 @@ def fresh_student(
     # Layers may be of several kinds, in an order: the first ones; of a deeper student some more than once.
     deeper = max(1.0, layers / config.num_hidden_layers)
     resize(config, shape, [int(place / deeper) for place in range(layers)])
-    name_predictions(config, labels, predictions)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return blank_like(teacher, config)
+    return drawn(partial(blank_like, teacher), config, labels, predictions, seed)

@@ -26,9 +26,9 @@ from emdistill.errors import ConfigError
 from emdistill.models.capture import NOT_FOR_THE_MODEL
 from emdistill.models.encoder import encoder_layers, head_logits
 from emdistill.models.families import require
-from emdistill.models.masked_lm import has_masked_lm_head, masked_word_logits
+from emdistill.models.masked_lm import has_masked_lm_head, word_logits
 from emdistill.models.teacher import kind_of
-from emdistill.states import labels_of_answers, over_answers
+from emdistill.states import NOT_MASKED, labels_of_answers, over_answers
 from emdistill.students.shape import shape_of
 
 EXAMPLES = 256
@@ -151,8 +151,8 @@ def _losses(encoder: PreTrainedModel, batch: Mapping[str, Tensor], generator: to
             yield (hidden * signs.to(hidden) * token_mask(batch)[..., None]).sum()
     elif has_masked_lm_head(encoder):
         hidden = encoder.base_model(**inputs).last_hidden_state
-        words = labels[labels != -100]
-        yield functional.cross_entropy(masked_word_logits(encoder, hidden, labels), words, reduction="sum")
+        masked = labels != NOT_MASKED
+        yield functional.cross_entropy(word_logits(encoder, hidden, masked), labels[masked], reduction="sum")
     else:
         kind = kind_of(encoder)
         logits, labels = kind.pick(head_logits(encoder(**inputs)), batch), labels_of_answers(batch)

@@ -11,7 +11,6 @@ values are made of the states between layers, which transformers' class cannot d
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,65 +25,51 @@ from emdistill.models.inputs import longest_text, token_types
 from emdistill.models.stored_config import class_with_head
 from emdistill.states import CLASSES, Predictions
 from emdistill.students.bilstm import embedding_table, main_directions
-from emdistill.students.shape import name_predictions
+from emdistill.students.shape import drawn
 
+# Its groups are named as transformers' configuration has them.
 FORM = re.compile(
-    r"(mobilebert(?:-teacher)?)(?::(\d+)x(\d+)x(\d+)(?:x(\d+))?)?(?:-(layer_norm|no_norm))?(?:-(relu|gelu))?"
+    r"(?P<kind>mobilebert(?:-teacher)?)(?::(?P<num_hidden_layers>\d+)x(?P<hidden_size>\d+)x(?P<intra_bottleneck_size>\d+)"
+    r"(?:x(?P<num_feedforward_networks>\d+))?)?"
+    r"(?:-(?P<normalization_type>layer_norm|no_norm))?(?:-(?P<hidden_act>relu|gelu))?"
 )
 EMBEDDING_SIZE = 128
 HEADS = 4
-
-
-@dataclass(frozen=True)
-class MobileBertForm:
-    """Layers, width between them (inter) and within (intra), feed-forward networks per layer, norm, activation.
-
-    teaches   whether queries, keys and values all come from within the layer, and there is dropout, as in a teacher
-    """
-
-    layers: int
-    inter: int
-    intra: int
-    networks: int
-    norm: str
-    activation: str
-    teaches: bool = False
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """Under transformers' names."""
-        return {
-            "num_hidden_layers": self.layers,
-            "hidden_size": self.inter,
-            "intra_bottleneck_size": self.intra,
-            "intermediate_size": 4 * self.intra,
-            "num_feedforward_networks": self.networks,
-            "normalization_type": self.norm,
-            "hidden_act": self.activation,
-            "use_bottleneck_attention": self.teaches,
-            "key_query_shared_bottleneck": not self.teaches,
-            "hidden_dropout_prob": 0.1 if self.teaches else 0.0,
-            "classifier_activation": False,  # the head reads the first token's state as it is
-        }
-
-
-PUBLISHED = {
-    "mobilebert": MobileBertForm(24, 512, 128, 4, "no_norm", "relu"),
-    "mobilebert-teacher": MobileBertForm(24, 512, 1024, 1, "layer_norm", "gelu", teaches=True),
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "mobilebert": {
+        "num_hidden_layers": 24,
+        "hidden_size": 512,
+        "intra_bottleneck_size": 128,
+        "num_feedforward_networks": 4,
+        "normalization_type": "no_norm",
+        "hidden_act": "relu",
+        "use_bottleneck_attention": False,
+        "key_query_shared_bottleneck": True,
+        "hidden_dropout_prob": 0.0,
+    },
+    "mobilebert-teacher": {
+        "num_hidden_layers": 24,
+        "hidden_size": 512,
+        "intra_bottleneck_size": 1024,
+        "num_feedforward_networks": 1,
+        "normalization_type": "layer_norm",
+        "hidden_act": "gelu",
+        "use_bottleneck_attention": True,
+        "key_query_shared_bottleneck": False,
+        "hidden_dropout_prob": 0.1,
+    },
 }
 
 
-def read_form(spec: str) -> MobileBertForm:
-    """'mobilebert:6x384x96x2-gelu' -> its form, what is left out as published. Raises ConfigError for a size of 0."""
+def read_form(spec: str) -> dict[str, Any]:
+    """'mobilebert:6x384x96x2-gelu' -> a configuration, published but for what is named; ConfigError for a size of 0."""
     matched = FORM.fullmatch(spec)
     assert matched is not None  # the pattern of this way to write --student
-    kind, *sizes, norm, activation = matched.groups()
-    names = ("layers", "inter", "intra", "networks")
-    given: dict[str, Any] = {name: int(size) for name, size in zip(names, sizes, strict=True) if size is not None}
+    words = {name: word for name, word in matched.groupdict().items() if name != "kind" and word is not None}
+    given = {name: int(word) if word.isdecimal() else word for name, word in words.items()}
     if 0 in given.values():
         raise ConfigError(f"--student {spec}: every size is at least 1, as in mobilebert:6x384x96x2")
-    given |= {name: word for name, word in {"norm": norm, "activation": activation}.items() if word is not None}
-    return replace(PUBLISHED[kind], **given)
+    return PUBLISHED[matched["kind"]] | given
 
 
 def mobilebert_student(
@@ -103,14 +88,9 @@ def mobilebert_student(
     The same seed gives the same weights; torch's random state stays. Raises ConfigError for impossible sizes.
     """
     config = _config(encoder, spec)
-    name_predictions(config, labels, predictions)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        student: PreTrainedModel
-        if predictions.link is None:
-            student = transformers.MobileBertModel(config)
-        else:
-            student = class_with_head(config, predictions.head if predictions.of_task else "MaskedLM")(config)
+    head = predictions.head if predictions.of_task else "MaskedLM"
+    kind = transformers.MobileBertModel if predictions.link is None else class_with_head(config, head)
+    student = drawn(kind, config, labels, predictions, seed)
     if not fresh:
         with torch.no_grad():
             _take_embeddings(student, encoder)
@@ -122,17 +102,20 @@ def _config(encoder: PreTrainedModel, spec: str) -> MobileBertConfig:
     """The form with the encoder's tokens, and its heads where they divide the width within layers, else 4."""
     form, theirs = read_form(spec), encoder_shape(encoder).heads
     rows, width = embedding_table(encoder).shape
-    heads = theirs if theirs and form.intra % theirs == 0 else HEADS
-    if form.intra % heads:
+    within = form["intra_bottleneck_size"]
+    heads = theirs if theirs and within % theirs == 0 else HEADS
+    if within % heads:
         raise ConfigError(
             f"--student {spec}: the width within layers is a multiple of the {heads} attention heads; take "
-            f"{-(-form.intra // heads) * heads} instead of {form.intra}"
+            f"{-(-within // heads) * heads} instead of {within}"
         )
     return MobileBertConfig(
-        **form.config,
+        **form,
+        intermediate_size=4 * within,
+        classifier_activation=False,  # the head reads the first token's state as it is
         num_attention_heads=heads,
         vocab_size=rows,
-        embedding_size=min(EMBEDDING_SIZE, form.inter, width),
+        embedding_size=min(EMBEDDING_SIZE, form["hidden_size"], width),
         max_position_embeddings=longest_text(encoder),
         type_vocab_size=max(1, token_types(encoder.config)),
         pad_token_id=encoder.config.pad_token_id,

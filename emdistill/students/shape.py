@@ -1,10 +1,11 @@
 """A student's config: its size, `4x312x12x1200`, the defaults of what `4x312` leaves out, and its outputs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import PreTrainedConfig
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from emdistill.errors import ConfigError
 from emdistill.models.encoder import encoder_shape
@@ -97,6 +98,20 @@ def resize(config: Any, shape: StudentShape, layers: Sequence[int]) -> None:
     config.hidden_size = shape.width
     config.num_attention_heads = shape.heads
     setattr(config, family.feed_forward, shape.feed_forward)
+
+
+def drawn(
+    kind: Callable[[Any], PreTrainedModel],
+    config: PreTrainedConfig,
+    labels: Sequence[str],
+    predictions: Predictions,
+    seed: int,
+) -> PreTrainedModel:
+    """A model of this kind with fresh weights, its logits named; the same seed gives the same, torch's state stays."""
+    name_predictions(config, labels, predictions)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return kind(config)
 
 
 def name_predictions(config: PreTrainedConfig, labels: Sequence[str], predictions: Predictions) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, logit, softmax
 
 from emdistill.errors import ModelError, listing
 from emdistill.states import Link
@@ -55,9 +56,8 @@ def probabilities(logits: NDArray[Any], link: Link) -> Array:
     if link == "identity":
         return np.asarray(logits, dtype=np.float64)
     if link == "sigmoid":
-        return np.asarray(1 / (1 + np.exp(-np.asarray(logits, dtype=np.float64))))
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
+        return np.asarray(expit(np.asarray(logits, dtype=np.float64)))
+    return np.asarray(softmax(logits, axis=-1))
 
 
 def as_logits(shares: NDArray[Any], link: Link) -> Array:
@@ -66,8 +66,7 @@ def as_logits(shares: NDArray[Any], link: Link) -> Array:
     if link == "identity":
         return shares
     if link == "sigmoid":
-        shares = np.clip(shares, SUREST, 1 - SUREST)
-        return np.asarray(np.log(shares) - np.log1p(-shares))
+        return np.asarray(logit(np.clip(shares, SUREST, 1 - SUREST)))
     return np.asarray(np.log(np.clip(shares, SUREST, 1.0)))
 
 

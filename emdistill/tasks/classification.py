@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -87,8 +87,8 @@ class Classification(TaskKind):
     def label_names(self, cells: Sequence[Cell]) -> tuple[str, ...]:
         return class_names(texts_of(cells))
 
-    def encoder(self, names: Sequence[str], aliases: Mapping[str, int] | None = None) -> Callable[[Cell], int]:
-        find = name_index(names, aliases)
+    def encoder(self, names: Sequence[str]) -> Callable[[Cell], int]:
+        find = name_index(names)
         return lambda cell: find(text_of(cell))
 
     def absent(self, width: int) -> int:

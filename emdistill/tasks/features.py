@@ -4,12 +4,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from tokenizers import Tokenizer
+
 
 class Pieces(NamedTuple):
     """The tokens of a text, without special ones: their ids, and the characters [start, end) of each."""
 
     ids: Sequence[int]
     offsets: Sequence[tuple[int, int]]
+
+
+class Side(NamedTuple):
+    """What one tokenizer reads at once.
+
+    inputs     the columns of a batch, such as input_ids and, of answers at places, ANSWERS
+    sequences  the number of each token's text, 0 or 1 of a pair; None: a special token
+    offsets    the characters [start, end) of each token in its text
+    """
+
+    inputs: dict[str, list[int]]
+    sequences: list[int | None]
+    offsets: list[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -25,41 +40,54 @@ class Reader:
     encode: Callable[[Sequence[str]], Sequence[Pieces]]
     before: tuple[int, ...]
     behind: tuple[int, ...]
+    between: tuple[int, ...]
     names: tuple[str, ...]
-    between: tuple[int, ...] = ()
 
-    @property
-    def special_tokens(self) -> int:
-        """How many a text has."""
-        return len(self.before) + len(self.behind)
-
-    @property
-    def special_tokens_of_pair(self) -> int:
-        """How many two texts have together."""
-        return self.special_tokens + len(self.between)
-
-    def inputs(self, ids: Sequence[int], second: Sequence[int] | None = None) -> dict[str, list[int]]:
-        """What the model reads of these pieces, and those of a second text: special tokens around them, no padding."""
-        first = [*self.before, *ids, *(self.behind if second is None else self.between)]
-        further = [] if second is None else [*second, *self.behind]
-        ids, types = [*first, *further], [0] * len(first) + [1] * len(further)
+    def read(self, text: Pieces, second: Pieces | None = None) -> Side:
+        """A text, or the two of a pair, with the special tokens around them; no padding."""
+        parts: list[tuple[int | None, Pieces]] = [(None, _special(self.before)), (0, text)]
+        if second is not None:
+            parts += [(None, _special(self.between)), (1, second)]
+        parts.append((None, _special(self.behind)))
+        ids = [id for _, part in parts for id in part.ids]
+        of_second = 0 if second is None else len(second.ids) + len(self.behind)
+        types = [0] * (len(ids) - of_second) + [1] * of_second
         columns = {"input_ids": ids, "attention_mask": [1] * len(ids), "token_type_ids": types}
-        return {name: columns[name] for name in columns if name in self.names}
+        return Side(
+            {name: columns[name] for name in columns if name in self.names},
+            [number for number, part in parts for _ in part.ids],
+            [place for _, part in parts for place in part.offsets],
+        )
 
 
-@dataclass(frozen=True)
-class Feature:
-    """A row, or a window of it, per reader.
+def _special(ids: Sequence[int]) -> Pieces:
+    return Pieces(ids, [(0, 0)] * len(ids))
 
-    row        the number of its row
-    inputs     the columns of a batch, such as input_ids and, of answers at places, ANSWERS
-    sequences  the number of each token's text, 0 or 1 of a pair; None: a special token
-    offsets    the characters [start, end) of each token in its text
-    labels     of its answers
-    """
+
+def reader_of(tokenizer: Tokenizer, names: Sequence[str]) -> Reader:
+    """How this tokenizer reads; names: what the model reads (input_ids, attention_mask, perhaps token_type_ids)."""
+
+    def encode(texts: Sequence[str]) -> list[Pieces]:
+        tokenizer.no_truncation()  # whoever cuts or pads says so at each call
+        tokenizer.no_padding()
+        encodings = tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [Pieces(encoding.ids, encoding.offsets) for encoding in encodings]
+
+    encode([])
+    whole, pair = tokenizer.encode("a"), tokenizer.encode("a", "a").ids
+    words = [place for place, special in enumerate(whole.special_tokens_mask) if not special]
+    before, behind = whole.ids[: words[0]], whole.ids[words[-1] + 1 :]
+    between = pair[words[-1] + 1 : len(pair) - len(behind) - len(words)]
+    return Reader(encode, tuple(before), tuple(behind), tuple(between), tuple(names))
+
+
+WITH_TOKENIZER = (Pieces, Side, Reader, _special, reader_of)
+"""What a shipped folder's example.py needs of reading by a tokenizer."""
+
+
+class Feature(NamedTuple):
+    """A row by its number, or a window of it, as each reader reads it, and the labels of its answers."""
 
     row: int
-    inputs: tuple[dict[str, list[int]], ...]
-    sequences: tuple[list[int | None], ...]
-    offsets: tuple[list[tuple[int, int]], ...]
+    sides: Sequence[Side]
     labels: Any

@@ -106,11 +106,8 @@ class TaskKind(ABC):
         return self.default_metrics
 
     @abstractmethod
-    def encoder(self, names: Sequence[str], aliases: Mapping[str, int] | None = None) -> Callable[[Cell], Any]:
-        """A function from a label as written to the label to learn; it raises BadLabel.
-
-        aliases   other ways to write a name -> its index
-        """
+    def encoder(self, names: Sequence[str]) -> Callable[[Cell], Any]:
+        """A function from a label as written to the label to learn; it raises BadLabel."""
 
     def absent(self, width: int) -> Any:
         """The label of a row that has none: hard labels learn nothing from it. width: of the logits."""
@@ -292,13 +289,13 @@ def is_unnamed(names: Sequence[str]) -> bool:
     return list(names) == [f"LABEL_{place}" for place in range(len(names))]
 
 
-def name_finder(names: Sequence[str], aliases: Mapping[str, int] | None = None) -> Callable[[str], int | None]:
+def name_finder(names: Sequence[str]) -> Callable[[str], int | None]:
     """A function from a name as written to its index, None for an unknown one: the rule by which names are compared.
 
     The name itself is looked up first, then what it means: '1.0' and LABEL_1 find the class '1', 'true' the class
     'True' or '1', 'Pos' the class 'pos', and back. What may mean two names finds none.
     """
-    written = [*((text_of(name), place) for place, name in enumerate(names)), *(aliases or {}).items()]
+    written = [(text_of(name), place) for place, name in enumerate(names)]
     readings: tuple[Callable[[str], str], ...] = (str, plain_name, str.casefold, meaning)
     indices: list[dict[str, int | None]] = []
     for reading in readings:
@@ -316,9 +313,9 @@ def name_finder(names: Sequence[str], aliases: Mapping[str, int] | None = None) 
     return find
 
 
-def name_index(names: Sequence[str], aliases: Mapping[str, int] | None = None) -> Callable[[str], int]:
+def name_index(names: Sequence[str]) -> Callable[[str], int]:
     """`name_finder`, where the function raises BadLabel, with the nearest name, for an unknown one."""
-    place_of = name_finder(names, aliases)
+    place_of = name_finder(names)
 
     def find(text: str) -> int:
         place = place_of(text)

@@ -89,9 +89,9 @@ class MultiLabel(TaskKind):
         separator = _separator(cells)
         return class_names(texts_of([part for cell in cells for part in _parts(cell, separator)]))
 
-    def encoder(self, names: Sequence[str], aliases: Mapping[str, int] | None = None) -> Callable[[Cell], list[float]]:
-        find = name_index(names, aliases)
-        known = {plain_name(name) for name in (*names, *(aliases or ()))}
+    def encoder(self, names: Sequence[str]) -> Callable[[Cell], list[float]]:
+        find = name_index(names)
+        known = set(map(plain_name, names))
 
         def places(cell: Cell) -> list[int]:
             if isinstance(cell, Mapping):

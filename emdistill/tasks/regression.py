@@ -1,6 +1,6 @@
 """A score per row."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -53,7 +53,7 @@ class Regression(TaskKind):
     def label_names(self, cells: Sequence[Cell]) -> tuple[str, ...]:
         return ()
 
-    def encoder(self, names: Sequence[str], aliases: Mapping[str, int] | None = None) -> Callable[[Cell], float]:
+    def encoder(self, names: Sequence[str]) -> Callable[[Cell], float]:
         def encode(cell: Cell) -> float:
             text = text_of(cell)
             if text.casefold() in ("", "nan"):

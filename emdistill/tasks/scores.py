@@ -45,8 +45,8 @@ class Scores(TaskKind):
         most = max((len(cell) for cell in cells if isinstance(cell, list | tuple)), default=1)
         return tuple(names) or tuple(str(place + 1) for place in range(most))
 
-    def encoder(self, names: Sequence[str], aliases: Mapping[str, int] | None = None) -> Callable[[Cell], list[float]]:
-        find = name_index(names, aliases)
+    def encoder(self, names: Sequence[str]) -> Callable[[Cell], list[float]]:
+        find = name_index(names)
 
         def encode(cell: Cell) -> list[float]:
             if isinstance(cell, Mapping):

@@ -20,7 +20,7 @@ from torch import Tensor, stack
 from emdistill.errors import ConfigError, shown
 from emdistill.states import ANSWERS, ENDS, NO_ANSWER, NO_CLASS, WINDOW
 from emdistill.tasks.answers import ragged
-from emdistill.tasks.features import Feature, Pieces, Reader
+from emdistill.tasks.features import Feature, Pieces, Reader, Side, reader_of
 from emdistill.tasks.kind import BadLabel, Cell, Logits, Metric, TaskKind
 from emdistill.tasks.spans import (
     LONGEST_ANSWER,
@@ -33,17 +33,14 @@ from emdistill.tasks.spans import (
     squad_scores,
     words_of_answer,
 )
-from emdistill.tasks.tagging import first_pieces, pieces_of_window, pieces_per_word
+from emdistill.tasks.tagging import READING, ReadText
 from emdistill.tasks.task import Task
 from emdistill.tasks.windows import Window, windows
-from emdistill.tasks.words import CUTTING, constants, cut
+from emdistill.tasks.words import constants, cut
 
 Words = Sequence[tuple[int, int]]
 Answers = Sequence[Sequence[int]]
 """[start, end) in characters of the text, one per gold answer; none: the text has no answer."""
-
-Side = tuple[dict[str, list[int]], list[int | None], list[tuple[int, int]]]
-"""Of a window as one tokenizer reads it: inputs, sequences and offsets of a Feature."""
 
 UNKNOWN = [[NO_ANSWER, NO_ANSWER]]  # the answers of a question without a label
 QUESTION = 1 / 2  # of what is read at once; a longer question is cut at its end
@@ -123,7 +120,7 @@ class SpanAnswers(TaskKind):
     def label_names(self, cells: Sequence[Cell]) -> tuple[str, ...]:
         return ("start", "end")
 
-    def encoder(self, names: Sequence[str], aliases: Mapping[str, int] | None = None) -> Callable[[Cell], Any]:
+    def encoder(self, names: Sequence[str]) -> Callable[[Cell], Any]:
         def encode(cell: Cell) -> list[list[int]]:
             is_span = isinstance(cell, list) and all(
                 isinstance(span, list) and len(span) == 2 and all(type(place) is int for place in span) for span in cell
@@ -179,14 +176,14 @@ class SpanAnswers(TaskKind):
         labels = rows.get("label", [UNKNOWN] * len(rows["text"]))
         features = []
         for row, (words, answers) in enumerate(zip(rows["words"], labels, strict=True)):
-            read = [Asked(reader, words, asked[row], texts[row], limit) for reader, asked, texts in sides]
+            read = [Asked(reader, words, texts[row], asked[row], limit) for reader, asked, texts in sides]
             room = max_length - max(side.around for side in read)
             if room < 1:
                 raise ConfigError(f"--max-length {max_length}: a question leaves no room for the text that answers it")
             for window in windows([side.counts for side in read], room, round(OVERLAP * room)):
-                inputs, sequences, offsets = zip(*(side.window(window, room) for side in read), strict=True)
-                inputs[0][WINDOW] = list(window)
-                features.append(Feature(row, inputs, sequences, offsets, _places(words, answers, window)))
+                feature = Feature(row, [side.window(window, room) for side in read], _places(words, answers, window))
+                feature.sides[0].inputs[WINDOW] = list(window)
+                features.append(feature)
         return features
 
     def further(self, texts: Mapping[str, list[str]], words: str | None) -> dict[str, list[Any]]:
@@ -197,9 +194,8 @@ class SpanAnswers(TaskKind):
         return {"words": [of_text[text] for text in pairs]}
 
     def example(self) -> str:
-        reading = (*CUTTING, Window, windows, Pieces, Reader, first_pieces, pieces_per_word)
-        decoding = (pieces_of_window, Asked, BestSpan, best_span, log_softmax, joined_windows, answered, answer)
-        sources = "\n\n".join(inspect.getsource(each) for each in (*reading, *decoding))
+        decoding = (Asked, BestSpan, best_span, log_softmax, joined_windows, answered, answer)
+        sources = "\n\n".join(inspect.getsource(each) for each in (*READING, *decoding))
         return f"""{constants()}
 ANSWERS, ENDS = {ANSWERS!r}, {ENDS!r}
 QUESTION, OVERLAP, LONGEST_ANSWER = {QUESTION}, {OVERLAP}, {LONGEST_ANSWER}
@@ -247,39 +243,24 @@ class SpanAnswersOrNone(SpanAnswers):
     always_answered = False
 
 
-class Asked:
-    """A question and its text as one tokenizer reads them.
+class Asked(ReadText):
+    """A text with a question on it, at most `limit` pieces of which are read."""
 
-    counts  pieces per word of the text
-    around  tokens beside the text's
-    """
-
-    def __init__(self, reader: Reader, words: Words, question: Pieces, text: Pieces, limit: int) -> None:
-        self._reader, self._text = reader, text
-        self._question = Pieces(question.ids[:limit], question.offsets[:limit])
-        self._first = first_pieces(words, text)
-        self.counts = pieces_per_word(self._first, text)
-        self.around = reader.special_tokens_of_pair + len(self._question.ids)
+    def __init__(self, reader: Reader, words: Words, text: Pieces, question: Pieces, limit: int) -> None:
+        super().__init__(reader, words, text)
+        self.question = Pieces(question.ids[:limit], question.offsets[:limit])
+        self.around += len(self.question.ids) + len(reader.between)
 
     def window(self, window: Window, room: int) -> Side:
-        """The inputs of a window, and where its tokens stand: the number of each one's text, its characters there."""
-        reader, asked = self._reader, self._question
-        read = pieces_of_window(self._first, self._text, window, room)
-        ids, offsets = self._text.ids[read], self._text.offsets[read]
-        inputs = reader.inputs(asked.ids, ids)
-        first = self._first[window.first : window.end]
+        """The question and a window as the tokenizer reads them, and where the window's words are answered."""
+        read = self.pieces(window, room)
+        side = self.reader.read(self.question, Pieces(self.text.ids[read], self.text.offsets[read]))
+        first = self.first[window.first : window.end]
         last = first + self.counts[window.first : window.end] - 1
-        before = len(reader.before) + len(asked.ids) + len(reader.between) - read.start
+        before = self.around - len(self.reader.behind) - read.start
         for name, pieces in ((ANSWERS, first), (ENDS, last)):
-            inputs[name] = [0, *(np.clip(pieces, read.start, max(read.start, read.stop - 1)) + before).tolist()]
-        parts: list[tuple[int | None, Sequence[tuple[int, int]]]] = [
-            (None, [(0, 0)] * len(reader.before)),
-            (0, asked.offsets),
-            (None, [(0, 0)] * len(reader.between)),
-            (1, offsets),
-            (None, [(0, 0)] * len(reader.behind)),
-        ]
-        return inputs, [text for text, part in parts for _ in part], [place for _, part in parts for place in part]
+            side.inputs[name] = [0, *(pieces.clip(read.start, max(read.start, read.stop - 1)) + before).tolist()]
+        return side
 
 
 def _places(words: Words, answers: Answers, window: Window) -> list[int]:
@@ -294,23 +275,16 @@ def _places(words: Words, answers: Answers, window: Window) -> list[int]:
 
 def answer(question: str, text: str, config: Any, tokenizer: Any, session: Any) -> str:
     """The part of the text that answers, by an ONNX session; what example.py of a shipped folder does."""
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    single, pair = tokenizer.encode("a"), tokenizer.encode("a", "a")
-    own = [place for place, special in enumerate(single.special_tokens_mask) if not special]
-    before, behind = single.ids[: own[0]], single.ids[own[-1] + 1 :]
-    between = pair.ids[own[-1] + 1 : len(pair.ids) - len(behind) - len(own)]
-    names = tuple(item.name for item in session.get_inputs())
-    reader = Reader(lambda texts: [], tuple(before), tuple(behind), names, tuple(between))
+    reader = reader_of(tokenizer, [item.name for item in session.get_inputs()])
     length, words = config["reading"]["max_length"], cut(text, config["reading"].get("words"))
-    asked, read = (tokenizer.encode(each, add_special_tokens=False) for each in (question, text))
-    side = Asked(reader, words, asked, read, int(QUESTION * length))
+    asked, read = reader.encode([question, text])
+    side = Asked(reader, words, read, asked, int(QUESTION * length))
     room = length - side.around
     parts = windows([side.counts], room, round(OVERLAP * room))
     logits = []
     for part in parts:
-        inputs, _, _ = side.window(part, room)
-        feed = {name: np.array([inputs[name]], dtype=np.int64) for name in names}
+        inputs = side.window(part, room).inputs
+        feed = {name: np.array([inputs[name]], dtype=np.int64) for name in reader.names}
         both = session.run(["logits"], feed)[0][0]
         logits.append(np.stack([both[inputs[ANSWERS], 0], both[inputs[ENDS], 1]], axis=-1))
     span, _ = answered(words, joined_windows(logits, parts), always=config["kind"] == "span-answers")

@@ -19,7 +19,7 @@ from torch import Tensor
 from emdistill.errors import ConfigError
 from emdistill.states import ANSWERS, NO_ANSWER, NO_CLASS
 from emdistill.tasks.answers import flat, probabilities, ragged
-from emdistill.tasks.features import Feature, Pieces, Reader
+from emdistill.tasks.features import WITH_TOKENIZER, Feature, Pieces, Reader, Side, reader_of
 from emdistill.tasks.kind import BadLabel, Cell, Logits, TaskKind, class_names, name_index, text_of
 from emdistill.tasks.tags import OUTSIDE, entities, entity_score, find_scheme
 from emdistill.tasks.task import Task
@@ -89,8 +89,8 @@ class Tagging(TaskKind):
         """Of plain classes accuracy and F1 over classes; without entities there is no F1 of them."""
         return self.default_metrics if find_scheme(names) else ("accuracy", "macro_f1")
 
-    def encoder(self, names: Sequence[str], aliases: Mapping[str, int] | None = None) -> Callable[[Cell], list[int]]:
-        find = name_index(names, aliases)
+    def encoder(self, names: Sequence[str]) -> Callable[[Cell], list[int]]:
+        find = name_index(names)
 
         def encode(cell: Cell) -> list[int]:
             if not isinstance(cell, list):
@@ -148,35 +148,29 @@ class Tagging(TaskKind):
     # ------------------------------------------------------------------------------- several answers per row
 
     def features(self, rows: Mapping[str, list[Any]], readers: Sequence[Reader], max_length: int) -> list[Feature]:
-        room = max_length - max(reader.special_tokens for reader in readers)
+        room = max_length - max(len(reader.before) + len(reader.behind) for reader in readers)
         if room < 1:
             raise ConfigError(f"--max-length {max_length}: the special tokens of a text leave no room for its words")
-        pieces = [reader.encode(rows["text"]) for reader in readers]
-        columns = zip(rows["words"], rows.get("label", [[]] * len(rows["text"])), *pieces, strict=True)
+        texts_of_readers = [reader.encode(rows["text"]) for reader in readers]
+        columns = zip(rows["words"], rows.get("label", [[]] * len(rows["text"])), *texts_of_readers, strict=True)
         features = []
-        for row, (words, tags, *read) in enumerate(columns):
+        for row, (words, tags, *texts) in enumerate(columns):
             labels = tags or [NO_CLASS] * len(words)
-            firsts = [first_pieces(words, each) for each in read]
-            counts = [pieces_per_word(first, each) for first, each in zip(firsts, read, strict=True)]
-            for window in windows(counts, room, round(OVERLAP * room)):
-                parts = zip(readers, read, firsts, strict=True)
-                sides = [_window(*part, window, room) for part in parts]
-                inputs, sequences, offsets = zip(*sides, strict=True)
+            sides = [ReadText(reader, words, text) for reader, text in zip(readers, texts, strict=True)]
+            for window in windows([side.counts for side in sides], room, round(OVERLAP * room)):
                 own = labels[window.core_first : window.core_end]
-                features.append(Feature(row, inputs, sequences, offsets, own))
+                features.append(Feature(row, [side.window(window, room) for side in sides], own))
         return features
 
     def further(self, texts: Mapping[str, list[str]], words: str | None) -> dict[str, list[Any]]:
         return {"words": [cut(text, words) for text in texts["text"]]}
 
     def example(self) -> str:
-        reading = (Window, windows, first_pieces, pieces_per_word)
-        needed: tuple[Any, ...] = (*CUTTING, *reading, pieces_of_window, core_places, answer)
-        sources = "\n\n".join(map(inspect.getsource, needed))
+        sources = "\n\n".join(inspect.getsource(each) for each in (*READING, answer))
         return f"""{sources}
 
 {constants()}
-OVERLAP = {OVERLAP}
+ANSWERS, OVERLAP = {ANSWERS!r}, {OVERLAP}
 """
 
     def pick(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
@@ -202,67 +196,54 @@ OVERLAP = {OVERLAP}
         return ragged([np.asarray(row, dtype=np.int64) for row in examples["label"]])
 
 
-def first_pieces(words: Words, pieces: Pieces) -> NDArray[np.int64]:
-    """The piece at which each word begins, [words]; where it has none of its own, the one that holds or precedes it."""
-    starts, ends = np.array([*pieces.offsets, (0, 0)], dtype=np.int64)[:-1].T
-    first = np.searchsorted(np.maximum.accumulate(ends), [start for start, _ in words], side="right")
-    inside = np.append(starts, np.iinfo(np.int64).max)[first] < [end for _, end in words]
-    return np.maximum(np.where(inside, first, first - 1), 0)
+class ReadText:
+    """A text as one tokenizer reads it, window by window.
+
+    first   the piece at which each word begins, [words]; where none begins, the one that holds or precedes it
+    counts  how many pieces are read for each word, at least one: from its first to that of the next word
+    around  tokens beside the text's
+    """
+
+    def __init__(self, reader: Reader, words: Words, text: Pieces) -> None:
+        self.reader, self.text = reader, text
+        starts, ends = np.array([*text.offsets, (0, 0)], dtype=np.int64)[:-1].T
+        first = np.searchsorted(np.maximum.accumulate(ends), [start for start, _ in words], side="right")
+        inside = np.append(starts, np.iinfo(np.int64).max)[first] < [end for _, end in words]
+        self.first = np.maximum(np.where(inside, first, first - 1), 0)
+        self.counts = np.maximum(np.diff([0, *self.first[1:], len(text.ids)]), 1)
+        self.around = len(reader.before) + len(reader.behind)
+
+    def pieces(self, window: Window, room: int) -> slice:
+        """The pieces of a window's words, at most `room`."""
+        start = int(self.first[window.first]) if window.first else 0
+        behind = int(self.first[window.end]) if window.end < len(self.first) else len(self.text.ids)
+        return slice(start, min(max(behind, int(self.first[window.end - 1]) + 1), start + room))
+
+    def window(self, window: Window, room: int) -> Side:
+        """A window as the tokenizer reads it, and where the words of its core are answered: at their first pieces."""
+        read = self.pieces(window, room)
+        side = self.reader.read(Pieces(self.text.ids[read], self.text.offsets[read]))
+        core = self.first[window.core_first : window.core_end].clip(read.start, max(read.start, read.stop - 1))
+        places = core - read.start + len(self.reader.before)
+        side.inputs[ANSWERS] = places.clip(max=len(side.sequences) - 1).tolist()
+        return side
 
 
-def pieces_per_word(first: NDArray[np.int64], pieces: Pieces) -> NDArray[np.int64]:
-    """How many pieces are read for each word, at least one: from its first to that of the next word."""
-    borders = np.array([0, *first[1:], len(pieces.ids)])
-    return np.maximum(np.diff(borders), 1)
-
-
-def pieces_of_window(first: NDArray[np.int64], pieces: Pieces, window: Window, room: int) -> slice:
-    """The pieces of a window's words, at most `room`; first: the piece at which each word begins."""
-    start = int(first[window.first]) if window.first else 0
-    behind = int(first[window.end]) if window.end < len(first) else len(pieces.ids)
-    return slice(start, min(max(behind, int(first[window.end - 1]) + 1), start + room))
-
-
-def core_places(first: NDArray[np.int64], window: Window, read: slice) -> NDArray[np.int64]:
-    """Where the words of a window's core are answered, counted from the first piece that is read."""
-    core = first[window.core_first : window.core_end]
-    return np.asarray(np.clip(core, read.start, max(read.start, read.stop - 1)) - read.start)
-
-
-def _window(
-    reader: Reader, pieces: Pieces, first: NDArray[np.int64], window: Window, room: int
-) -> tuple[dict[str, list[int]], list[int | None], list[tuple[int, int]]]:
-    """The inputs of a window, and where its tokens stand: the number of each one's text, and its characters there."""
-    span = pieces_of_window(first, pieces, window, room)
-    start, end = span.start, span.stop
-    inputs = reader.inputs(pieces.ids[start:end])
-    places = core_places(first, window, span) + len(reader.before)
-    inputs[ANSWERS] = np.minimum(places, len(inputs["input_ids"]) - 1).tolist()
-    own = list(pieces.offsets[start:end])
-    outside: list[tuple[int, int]] = [(0, 0)]
-    sequences: list[int | None] = [*[None] * len(reader.before), *[0] * len(own), *[None] * len(reader.behind)]
-    return inputs, sequences, [*outside * len(reader.before), *own, *outside * len(reader.behind)]
+READING = (*CUTTING, Window, windows, *WITH_TOKENIZER, ReadText)
+"""What a shipped folder's example.py needs of reading in windows."""
 
 
 def answer(text: str, config: Any, tokenizer: Any, session: Any) -> str:
     """The words of a text with their tags, in JSON, by an ONNX session; what example.py of a shipped folder does."""
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    whole = tokenizer.encode("a")
-    own = [place for place, special in enumerate(whole.special_tokens_mask) if not special]
-    before, behind = whole.ids[: own[0]], whole.ids[own[-1] + 1 :]
-    room = config["reading"]["max_length"] - len(before) - len(behind)
-    pieces = tokenizer.encode(text, add_special_tokens=False)
+    reader = reader_of(tokenizer, [item.name for item in session.get_inputs()])
     words = cut(text, config["reading"].get("words"))
-    first = first_pieces(words, pieces)
+    side = ReadText(reader, words, *reader.encode([text]))
+    room = config["reading"]["max_length"] - side.around
     tags: list[str] = []
-    for window in windows([pieces_per_word(first, pieces)], room, round(OVERLAP * room)):
-        read = pieces_of_window(first, pieces, window, room)
-        ids = [*before, *pieces.ids[read], *behind]
-        columns = {"input_ids": ids, "attention_mask": [1] * len(ids), "token_type_ids": [0] * len(ids)}
-        feed = {item.name: np.array([columns[item.name]], dtype=np.int64) for item in session.get_inputs()}
+    for window in windows([side.counts], room, round(OVERLAP * room)):
+        inputs = side.window(window, room).inputs
+        feed = {name: np.array([inputs[name]], dtype=np.int64) for name in reader.names}
         logits = session.run(["logits"], feed)[0][0]
-        places = np.minimum(core_places(first, window, read) + len(before), len(ids) - 1)
-        tags += [config["labels"][tag] for tag in logits[places].argmax(axis=-1)]
+        tags += [config["labels"][tag] for tag in logits[inputs[ANSWERS]].argmax(axis=-1)]
     tagged = [{"word": text[a:b], "start": a, "end": b, "tag": tag} for (a, b), tag in zip(words, tags, strict=True)]
     return json.dumps(tagged, ensure_ascii=False)

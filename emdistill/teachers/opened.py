@@ -17,9 +17,8 @@ from emdistill.data.teacher_answers import TeacherAnswers, answered_rows
 from emdistill.data.unlabelled import UnlabelledText, unlabelled_text
 from emdistill.errors import ConfigError
 from emdistill.methods import compose_stages
-from emdistill.models.answers_teacher import AnswersTeacher
 from emdistill.models.encoder import Classifier, encoder_shape, load_classifier, load_tokenizer
-from emdistill.models.teacher import Teacher, TeacherSource, check_above_chance
+from emdistill.models.teacher import AnswersTeacher, Teacher, TeacherSource, check_above_chance
 from emdistill.models.teacher_ensemble import TeacherEnsemble
 from emdistill.runs.describe import describe_model
 from emdistill.runs.record import AnswersRecord, MemberRecord, ModelRecord

@@ -2,7 +2,6 @@
 
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 from datasets import Dataset
@@ -20,6 +19,7 @@ from emdistill.models.teacher import Teacher
 from emdistill.runs.reading import recall_reading
 from emdistill.tasks import find_kind
 from emdistill.tasks.answers import check_finite
+from emdistill.tasks.columns import columns_of
 from emdistill.tasks.task import ANSWERED, DataFile, Task, TaskData
 from emdistill.training.evaluate import predict_logits
 from emdistill.training.splits import HELD_OUT_SEED
@@ -94,9 +94,8 @@ def read_dev(dev: str, task: Task) -> Dataset:
 
 def answered_by(teacher: Teacher, texts: list[tuple[str, ...]], task: Task, config: RunConfig) -> Dataset:
     """Rows of these texts, with the teacher's answers for labels."""
-    columns: dict[str, Any] = dict(zip(("text", "text_pair"), map(list, zip(*texts, strict=True)), strict=False))
     teacher.to(torch.accelerator.current_accelerator() or "cpu")
-    rows = task.rows_of_text(columns)
+    rows = task.rows_of_text(columns_of(texts))
     logits = predict_logits(teacher.model, load_tokenizer(config.teacher), rows, max_length=config.max_length)
     check_finite(logits)
     answers = [answer.tolist() for answer in task.kind.decode(logits, rows)]

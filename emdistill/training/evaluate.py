@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emdistill.console import is_silent
-from emdistill.data.batches import note_cut, padding_collator, texts_cut, tokenise
+from emdistill.data.batches import PaddingCollator, note_cut, texts_cut, tokenise
 from emdistill.errors import tell
 from emdistill.losses import Objective
 from emdistill.models.arithmetic import fast_float32
@@ -81,7 +81,7 @@ def predict_logits(
         tell(note_cut(cut, len(examples), max_length, longest_text(model)))
     logits: list[np.ndarray] = [np.empty(0)] * len(encoded)
     with evaluating(model), torch.inference_mode(), fast_float32():
-        for places, batch in _batches(encoded, padding_collator(tokenizer), batch_size, model.device, description):
+        for places, batch in _batches(encoded, PaddingCollator(tokenizer), batch_size, model.device, description):
             answers = capture(model, batch, ()).logits.float().cpu().numpy()
             ends = np.cumsum(answers_per_feature(batch))
             for place, own in zip(places, np.split(answers, ends[:-1]), strict=True):

@@ -15,8 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from emdistill.errors import ConfigError, EmdistillError
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.capture import capture
-from emdistill.models.own_answers import OwnAnswers
-from emdistill.models.teacher import TeacherSource
+from emdistill.models.teacher import OwnAnswers, TeacherSource
 from emdistill.training.arguments import DistillationArguments
 from emdistill.training.evaluate import Score
 from emdistill.training.stage import Stage

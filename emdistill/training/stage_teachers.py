@@ -7,7 +7,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from emdistill.config import CacheChoice
-from emdistill.data.batches import padding_collator
+from emdistill.data.batches import PaddingCollator
 from emdistill.models.teacher import Teacher, TeacherSource
 from emdistill.models.teacher_cache import TeacherCache, open_teacher_cache
 from emdistill.training.stage import Stage
@@ -58,6 +58,6 @@ def cached(
         folder,
         needs=needs,
         layers=layers,
-        collate=padding_collator(tokenizer),
+        collate=PaddingCollator(tokenizer),
         description="the teacher's outputs",
     )

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, rotate_checkpoints
 
-from emdistill.data.batches import LengthGroupedSampler, TokenBudgetSampler, lengths_of, padding_collator
+from emdistill.data.batches import LengthGroupedSampler, PaddingCollator, TokenBudgetSampler, lengths_of
 from emdistill.data.mixed_batches import batches_in_order
 from emdistill.errors import ConfigError, TrainingError
 from emdistill.files import MANIFEST, damage, seal, storage_errors
@@ -23,8 +23,7 @@ from emdistill.losses import LayerLoss, Objective
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.capture import capture
 from emdistill.models.encoder import save_student
-from emdistill.models.own_answers import OwnAnswers
-from emdistill.models.teacher import Teacher, TeacherSource
+from emdistill.models.teacher import OwnAnswers, Teacher, TeacherSource
 from emdistill.processes import wait_for_all
 from emdistill.states import ANSWERS, NO_ANSWER, NO_CLASS, TASK, EncoderStates
 from emdistill.training.arguments import DistillationArguments
@@ -129,7 +128,7 @@ class DistillationTrainer(Trainer):
         args.label_names = ["labels"]
         # One process per GPU: nn.DataParallel would copy the layer weights and lose their updates.
         args._n_gpu = min(args.n_gpu, 1)
-        options.setdefault("data_collator", padding_collator(processing_class))
+        options.setdefault("data_collator", PaddingCollator(processing_class))
         super().__init__(
             model=StudentWithObjective(model, objective),
             args=args,

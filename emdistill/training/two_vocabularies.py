@@ -9,12 +9,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from emdistill.data.arrow_files import chunk_by_chunk
-from emdistill.data.batches import encode, padding_collator, reader, tokenise, windowed
+from emdistill.data.batches import PaddingCollator, encode, reader, tokenise, windowed
 from emdistill.errors import TokenizerError
 from emdistill.models.alignment import Span, token_spans, words_of_tokens
 from emdistill.models.encoder import same_tokens
 from emdistill.states import TEACHERS, WORDS_OF_TOKENS, student_part, teacher_part
 from emdistill.tasks import TaskKind
+from emdistill.tasks.columns import text_columns
 from emdistill.tasks.features import Feature
 from emdistill.training.stage import Stage
 
@@ -104,15 +105,15 @@ def _words_of_features(features: Sequence[Feature], rows: Mapping[str, list[str]
     """Where the tokens of both readings of each feature meet."""
     words = []
     for feature in features:
-        texts = [rows[name][feature.row] for name in ("text", "text_pair") if name in rows]
-        sides = zip(feature.sequences, feature.offsets, strict=True)
-        words.append(words_of_tokens(*(token_spans(sequences, offsets, texts) for sequences, offsets in sides)))
+        texts = [column[feature.row] for column in text_columns(rows)]
+        spans = [token_spans(side.sequences, side.offsets, texts) for side in feature.sides]
+        words.append(words_of_tokens(*spans))
     return _columns_of_words(words)
 
 
 def _spans(encoding: Any, rows: Mapping[str, list[str]]) -> list[list[Span | None]]:
     """Where each token of each row stands."""
-    texts = zip(*(rows[name] for name in ("text", "text_pair") if name in rows), strict=True)
+    texts = zip(*text_columns(rows), strict=True)
     readings = zip(encoding.encodings, texts, strict=True)
     return [token_spans(reading.sequence_ids, reading.offsets, row) for reading, row in readings]
 
@@ -134,13 +135,13 @@ class TwoPartCollator:
     teacher_tokenizer: PreTrainedTokenizerBase
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        batch = dict(padding_collator(self.tokenizer)([student_part(row) for row in rows]))
+        batch = dict(PaddingCollator(self.tokenizer)([student_part(row) for row in rows]))
         if not any(name.startswith(TEACHERS) for name in rows[0]):
             return batch
-        others = padding_collator(self.teacher_tokenizer)([teacher_part(row) for row in rows])
+        others = PaddingCollator(self.teacher_tokenizer)([teacher_part(row) for row in rows])
         return batch | {TEACHERS + name: values for name, values in others.items() if name != "row"}
 
 
 def collator_for_both(tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase | None) -> Any:
     """What pads batches in the tokens of both; None: the teacher reads the student's."""
-    return padding_collator(tokenizer) if teacher_tokenizer is None else TwoPartCollator(tokenizer, teacher_tokenizer)
+    return PaddingCollator(tokenizer) if teacher_tokenizer is None else TwoPartCollator(tokenizer, teacher_tokenizer)

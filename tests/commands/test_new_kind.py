@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -38,7 +38,7 @@ class Stars(TaskKind):
     def label_names(self, cells: Sequence[Cell]) -> tuple[str, ...]:
         return ()
 
-    def encoder(self, names: Sequence[str], aliases: Mapping[str, int] | None = None) -> Callable[[Cell], float]:
+    def encoder(self, names: Sequence[str]) -> Callable[[Cell], float]:
         def encode(cell: Cell) -> float:
             text = text_of(cell)
             if set(text) - {"*"}:

@@ -218,3 +218,11 @@ def test_the_real_files_are_read_whole(name: str, train: int, dev: int) -> None:
             assert dataset["label"][:] == [int(label == "not_entailment") for label in labels]
         else:
             assert dataset["label"][:] == [int(label) for label in labels]
+
+
+def test_labels_may_all_be_the_same_where_they_are_only_scored(tmp_path: Path) -> None:
+    (tmp_path / "train.tsv").write_text("sentence\tlabel\nfine\t1\nbad\t0\n")
+    (tmp_path / "dev.tsv").write_text("sentence\tlabel\ngood\t1\n")
+    with names(DataError, "dev.tsv", "positive"):
+        read_task_data(str(tmp_path), task="sst2")
+    assert read_task_data(str(tmp_path), task="sst2", evaluating=True).evaluation["dev"]["label"][:] == [1]

@@ -9,7 +9,7 @@ from accelerate import skip_first_batches
 from messages import names
 from torch.utils.data import DataLoader
 
-from emdistill.data.batches import LengthGroupedSampler, MaskingCollator, TokenBudgetSampler, padding_collator
+from emdistill.data.batches import LengthGroupedSampler, MaskingCollator, PaddingCollator, TokenBudgetSampler
 from emdistill.errors import ConfigError, TokenizerError
 
 Rows = list[dict[str, Any]]
@@ -25,7 +25,7 @@ def rows(tiny_tokenizer) -> Rows:
 
 
 def test_a_batch_is_padded_and_the_masked_words_are_asked_for(tiny_tokenizer, rows: Rows) -> None:
-    plain = padding_collator(tiny_tokenizer)(rows)
+    plain = PaddingCollator(tiny_tokenizer)(rows)
     batch = MaskingCollator(tiny_tokenizer, seed=3)(rows)
     assert batch.keys() == {"input_ids", "attention_mask", "labels"}
     assert torch.equal(batch["attention_mask"], plain["attention_mask"])

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 from messages import names
 
 from emdistill.data.read import read_task_data
@@ -68,3 +69,11 @@ def test_wnut17_is_read_from_its_folder(tmp_path: Path) -> None:
     assert list(data.evaluation) == ["dev"]
     with pytest.raises(DataError):
         read_task_data(str(tmp_path / "elsewhere"), task="wnut17")
+
+
+def test_tags_of_a_hub_dataset_may_all_be_the_same_where_they_are_only_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = Dataset.from_dict({"tokens": [["a"], ["b", "c"]], "tags": [["O"], ["O", "O"]]})
+    monkeypatch.setattr("datasets.load_dataset", lambda _name: {"train": rows, "validation": rows})
+    with names(DataError, "owner/tags (train)", "O"):
+        read_task_data("owner/tags", kind="tagging")
+    assert len(read_task_data("owner/tags", kind="tagging", evaluating=True).evaluation["dev"]) == 2

@@ -37,7 +37,7 @@ def write(path: Path, *rows: dict[str, Any]) -> Path:
 
 def shares_of(path: Path, task: Task, *texts: str) -> NDArray[np.float64]:
     """The probabilities of the answers to these texts, all of which must have one."""
-    logits, answered = read_teacher_answers(path, task).answers_of(texts)
+    logits, answered = read_teacher_answers(path, task).answers_of(zip(texts))
     assert answered.all()
     return probabilities(logits.astype(np.float64), task.kind.link)
 
@@ -121,7 +121,7 @@ def test_scores(tmp_path: Path, cells: dict[str, Any]) -> None:
 def test_both_texts_of_a_pair_count(tmp_path: Path) -> None:
     rows = [{"a": "x", "b": "y z", "prediction": "bad"}, {"a": "x y", "b": "z", "prediction": "good"}]
     answers = read_teacher_answers(write(tmp_path / "answers.jsonl", *rows), PAIRS)
-    logits, answered = answers.answers_of(["x", "x y", "x", "y z"], ["y z", "z", "z", "x"])
+    logits, answered = answers.answers_of([("x", "y z"), ("x y", "z"), ("x", "z"), ("y z", "x")])
     assert answered.tolist() == [True, True, False, False]
     assert logits.argmax(axis=1).tolist() == [0, 2, 0, 0]
     assert logits[2:].tolist() == [[0, 0, 0]] * 2
@@ -137,7 +137,7 @@ def test_the_predictions_of_a_run_are_answers(tmp_path: Path) -> None:
     for labels, order in ((LABELS, [0, 1, 2]), (("Good", "bad", "so"), [1, 2, 0])):
         (tmp_path / "run.json").write_text(json.dumps({"task": {"labels": labels}}))
         answers = read_teacher_answers(path, CLASSES)
-        np.testing.assert_array_equal(answers.answers_of(["y", "x"])[0], logits[::-1][:, order])
+        np.testing.assert_array_equal(answers.answers_of([("y",), ("x",)])[0], logits[::-1][:, order])
     (tmp_path / "run.json").write_text(json.dumps({"task": {"labels": ["bad", "so"]}}))
     with names(DataError, "run.json", "bad, so", "good"):
         read_teacher_answers(path, CLASSES)
@@ -182,7 +182,7 @@ def test_answers_that_contradict_each_other_are_averaged(tmp_path: Path) -> None
 def test_rows_without_an_answer_are_counted(tmp_path: Path) -> None:
     rows = [{"body": "x", "logits": [1, 2, 3]}, {"body": "y", "logits": None, "stars": "bad"}, {"body": "z"}]
     answers = read_teacher_answers(write(tmp_path / "answers.jsonl", *rows), CLASSES)
-    assert answers.answers_of(["x", "y", "z"])[1].tolist() == [True, False, False]
+    assert answers.answers_of([("x",), ("y",), ("z",)])[1].tolist() == [True, False, False]
     assert not unnamed(" ".join(answers.notes), 2)
     assert answers.rows == 3
     with names(DataError, "answers.jsonl", "logits"):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from emdistill.errors import ConfigError
 from emdistill.losses import GradientBalance, Loss, Objective
 from emdistill.losses.balance import FIRST, LARGEST_FACTOR
-from emdistill.losses.schedule import SCHEDULES
+from emdistill.losses.objective import SCHEDULES
 from emdistill.states import EncoderStates
 from emdistill.training.gradient_norms import gradient_norms
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from emdistill.models import capture, load_classifier, load_tokenizer, save_student
 from emdistill.models.bilstm import BiLstmConfig, BiLstmForSequenceClassification, BiLstmLayer, greatest
-from emdistill.models.own_answers import OwnAnswers
+from emdistill.models.teacher import OwnAnswers
 
 LENGTHS = torch.tensor([7, 1, 4])
 MASK = (torch.arange(7) < LENGTHS[:, None]).long()

@@ -11,7 +11,7 @@ from emdistill.methods.distilbert import distilbert
 from emdistill.models import encoder_shape
 from emdistill.models.capture import capture
 from emdistill.models.families import FAMILIES
-from emdistill.models.masked_lm import has_masked_lm_head, masked_word_logits
+from emdistill.models.masked_lm import has_masked_lm_head, word_logits
 from emdistill.states import ASKED, WORDS
 
 WITH_HEAD = [name for name, family in FAMILIES.items() if family.masked_lm]
@@ -56,7 +56,7 @@ def test_they_are_the_models_own_logits_and_gradients(masked_lm, batch, family):
     parameters = list(model.parameters())
     expected_gradients = torch.autograd.grad((expected * targets).sum(), parameters)
 
-    logits = masked_word_logits(model, model.base_model(**inputs).last_hidden_state, labels)
+    logits = word_logits(model, model.base_model(**inputs).last_hidden_state, labels != -100)
     assert logits.shape == (4, model.config.vocab_size)
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-6)
     gradients = torch.autograd.grad((logits * targets).sum(), parameters)
@@ -71,7 +71,7 @@ def test_they_are_the_models_own_logits_and_gradients(masked_lm, batch, family):
 def test_no_masked_word_gives_no_logits(masked_lm, family):
     model = masked_lm(family)
     hidden = torch.randn(2, 5, 32, requires_grad=True)
-    logits = masked_word_logits(model, hidden, torch.full((2, 5), -100))
+    logits = word_logits(model, hidden, torch.zeros(2, 5, dtype=torch.bool))
     assert logits.shape == (0, model.config.vocab_size)
     logits.sum().backward()
     assert hidden.grad.abs().sum() == 0
@@ -117,4 +117,4 @@ def test_models_without_such_a_head(tiny_encoder):
     for model in (*models, unknown, other_head):
         assert not has_masked_lm_head(model)
         with names(ModelError, type(model).__name__, "bert, roberta"):
-            masked_word_logits(model, torch.zeros(1, 2, 32), torch.zeros(1, 2, dtype=torch.long))
+            word_logits(model, torch.zeros(1, 2, 32), torch.ones(1, 2, dtype=torch.bool))

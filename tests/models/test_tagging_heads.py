@@ -7,7 +7,7 @@ import torch
 from messages import names
 from transformers import AutoConfig
 
-from emdistill.data.batches import padding_collator, tokenise
+from emdistill.data.batches import PaddingCollator, tokenise
 from emdistill.errors import ModelError
 from emdistill.models.capture import capture
 from emdistill.models.encoder import load_classifier, save_student
@@ -29,7 +29,7 @@ TEXTS = ["a good movie", "it was not the bookish good and bad thing", "xyzzy"]
 def batch(tiny_tokenizer: Any) -> dict[str, Any]:
     rows = TASK.rows_of_text({"text": TEXTS})
     examples = tokenise(rows, tiny_tokenizer, 64, KIND).remove_columns("length")
-    return dict(padding_collator(tiny_tokenizer)(examples.to_list()))
+    return dict(PaddingCollator(tiny_tokenizer)(examples.to_list()))
 
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name != "bag"])  # it answers whole texts
@@ -70,6 +70,6 @@ def test_a_smaller_vocabulary_keeps_the_tags(batch: dict[str, Any], tiny_encoder
     pruned, ids = prune(Encoder(model, tiny_tokenizer), used_tokens(tiny_tokenizer, TEXTS))
     assert len(ids) < len(tiny_tokenizer)
     rows = tokenise(TASK.rows_of_text({"text": TEXTS}), pruned.tokenizer, 64, KIND).remove_columns("length")
-    smaller = dict(padding_collator(pruned.tokenizer)(rows.to_list()))
+    smaller = dict(PaddingCollator(pruned.tokenizer)(rows.to_list()))
     expected = capture(model, batch, ()).logits
     torch.testing.assert_close(capture(pruned.model, smaller, ()).logits, expected, atol=1e-5, rtol=1e-5)

@@ -15,7 +15,7 @@ from datasets import Dataset
 from filelock import FileLock
 from messages import names, unnamed
 
-from emdistill.data.batches import padding_collator, tokenise
+from emdistill.data.batches import PaddingCollator, tokenise
 from emdistill.errors import CacheError, CaptureError, LayerCountError
 from emdistill.files import sha256
 from emdistill.models import Teacher, cache_files, cache_shards
@@ -78,7 +78,7 @@ def encode(tokenizer, texts=TEXTS, pairs=None, family="bert"):
 
 def make_batch(examples, tokenizer, rows):
     names = [name for name in examples.column_names if name not in {"length", "labels"}]
-    inputs = padding_collator(tokenizer)([examples.select_columns(names)[row] for row in rows])
+    inputs = PaddingCollator(tokenizer)([examples.select_columns(names)[row] for row in rows])
     return dict(inputs) | {"row": torch.tensor(rows), "labels": torch.zeros(len(rows))}
 
 
@@ -115,7 +115,7 @@ def setting(tiny_encoder, tiny_tokenizer, tmp_path):
 
         def open(self, needs=(), layers=None, **changes):
             options = {"teacher": self.teacher, "examples": self.examples, "folder": self.folder} | changes
-            collate = padding_collator(self.tokenizer)
+            collate = PaddingCollator(self.tokenizer)
             return open_teacher_cache(
                 **{"collate": collate, "tokens_per_batch": 12} | options, needs=needs, layers=layers
             )
@@ -146,7 +146,7 @@ def setting(tiny_encoder, tiny_tokenizer, tmp_path):
 def test_cached_states_are_the_live_ones(family, side, tiny_encoder, tiny_tokenizer, tmp_path):
     teacher = Teacher(tiny_encoder(family, layers=2))
     examples = encode(tiny_tokenizer, pairs=PAIRS, family=family)
-    options = {"needs": STATES, "collate": padding_collator(tiny_tokenizer)}
+    options = {"needs": STATES, "collate": PaddingCollator(tiny_tokenizer)}
     for tokens in (1, 40, 8192):  # one example a pass, a few, all
         cache = open_teacher_cache(teacher, examples, tmp_path / str(tokens), tokens_per_batch=tokens, **options)
         for rows in ([0, 1, 2, 3, 4, 5], [3, 3, 1], [5]):
@@ -179,7 +179,7 @@ def test_left_padding_while_writing(tiny_encoder, tiny_tokenizer, tmp_path):
     tiny_tokenizer.padding_side = "left"
     teacher = Teacher(tiny_encoder("roberta"))  # counts positions from the first token
     examples = encode(tiny_tokenizer)
-    cache = open_teacher_cache(teacher, examples, tmp_path, needs=STATES, collate=padding_collator(tiny_tokenizer))
+    cache = open_teacher_cache(teacher, examples, tmp_path, needs=STATES, collate=PaddingCollator(tiny_tokenizer))
     inputs = make_batch(examples, tiny_tokenizer, [1, 2, 3])
     assert inputs["attention_mask"][0, 0] == 0
     assert_like_live(cache(inputs, STATES), teacher(inputs, STATES))

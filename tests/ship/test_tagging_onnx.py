@@ -12,7 +12,7 @@ import pytest
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from emdistill.data.batches import padding_collator, tokenise
+from emdistill.data.batches import PaddingCollator, tokenise
 from emdistill.runs.reading import remember_reading
 from emdistill.ship.gate import logit_difference
 from emdistill.ship.int8_choice import Sample, logits_of
@@ -76,7 +76,7 @@ def test_int8_is_chosen_by_the_logits_of_words(
 ) -> None:
     examples = tokenise(rows(), tiny_tokenizer, LENGTH, KIND).remove_columns("length").to_list()
     batches = [
-        {name: values.numpy() for name, values in padding_collator(tiny_tokenizer)([row]).items()} for row in examples
+        {name: values.numpy() for name, values in PaddingCollator(tiny_tokenizer)([row]).items()} for row in examples
     ]
     (found,) = logits_of(folder / MODEL, [Sample(batches, lambda _: 0.0, KIND)])
     expected = flat(predict_logits(tagger, tiny_tokenizer, rows(), max_length=LENGTH))

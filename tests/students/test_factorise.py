@@ -21,7 +21,7 @@ from emdistill.commands.evaluate import evaluate_model
 from emdistill.errors import ConfigError
 from emdistill.methods import METHODS
 from emdistill.models import Teacher, capture, encoder_shape, fingerprint, save_student
-from emdistill.models.masked_lm import masked_word_logits
+from emdistill.models.masked_lm import word_logits
 from emdistill.options import load_config
 from emdistill.states import WORDS, EncoderShape
 from emdistill.students import make_student
@@ -205,7 +205,7 @@ def test_students_without_a_task(tiny_encoder, tiny_tokenizer, tmp_path):
     student.eval()
     captured = capture(student, {**BATCH, "labels": labels}, ("hidden",))
     torch.testing.assert_close(captured.logits, student(**BATCH).logits[labels != -100])
-    torch.testing.assert_close(masked_word_logits(student, captured.hidden[-1], labels), captured.logits)
+    torch.testing.assert_close(word_logits(student, captured.hidden[-1], labels != -100), captured.logits)
     again, _ = make_student("2", words, tiny_tokenizer, predictions=WORDS, embedding_rank=8, seed=1)
     other, _ = make_student("2", words, tiny_tokenizer, predictions=WORDS, embedding_rank=8, seed=2)
     assert fingerprint(again) == fingerprint(student) != fingerprint(other)

@@ -475,6 +475,7 @@ def test_probabilities_are_those_of_the_link() -> None:
     assert probabilities(logits, "softmax").sum() == pytest.approx(1)
     assert probabilities(logits, "sigmoid")[0] == pytest.approx(1 / (1 + np.exp(-logits[0])))
     assert probabilities(logits, "identity")[0] == pytest.approx(logits[0])
+    assert probabilities(np.array([[-1000.0, 1000.0]]), "sigmoid").tolist() == [[0.0, 1.0]]  # without a warning
 
 
 @pytest.mark.parametrize("value", [1e-7, 0.1, 3.5, 12345.678, 16777217.0, -2e-30])

@@ -151,7 +151,7 @@ def test_each_score_has_a_ridge_over_the_rows_that_have_it() -> None:
 )
 def test_a_teacher_answers_each_score(tmp_path: Path, answer: dict[str, Any]) -> None:
     file = Path(write(tmp_path / "answers.jsonl", json.dumps({"text": "a", **answer}) + "\n"))
-    assert read_teacher_answers(file, TASK).answers_of(["a"])[0].tolist() == [[1.5, 2.0]]
+    assert read_teacher_answers(file, TASK).answers_of([("a",)])[0].tolist() == [[1.5, 2.0]]
 
 
 @pytest.mark.parametrize(

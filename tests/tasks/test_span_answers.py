@@ -12,7 +12,7 @@ from messages import names
 from tokenizers import processors
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from emdistill.data.batches import padding_collator, tokenise
+from emdistill.data.batches import PaddingCollator, tokenise
 from emdistill.errors import ConfigError
 from emdistill.losses import HardLabels, SoftTargets
 from emdistill.models import Teacher
@@ -182,7 +182,7 @@ def test_the_cached_teacher_is_the_live_one(
     model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
     encoded = tokenise(rows(), tiny_tokenizer, 48, OR_NONE)
-    collate, teacher = padding_collator(tiny_tokenizer), Teacher(model)
+    collate, teacher = PaddingCollator(tiny_tokenizer), Teacher(model)
     examples = encoded.remove_columns("length")
     cache = open_teacher_cache(teacher, examples, tmp_path, collate=collate)
     features = [{**examples[row], "row": row} for row in (3, 0, len(examples) - 1)]

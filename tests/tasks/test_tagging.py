@@ -12,8 +12,8 @@ from emdistill.errors import ConfigError
 from emdistill.states import ANSWERS, NO_CLASS
 from emdistill.tasks import KINDS
 from emdistill.tasks.answers import flat, ragged
-from emdistill.tasks.features import Pieces
-from emdistill.tasks.tagging import first_pieces, pieces_per_word
+from emdistill.tasks.features import Pieces, Reader
+from emdistill.tasks.tagging import ReadText
 from emdistill.tasks.task import Task
 from emdistill.tasks.words import SPACES, cut
 
@@ -52,10 +52,11 @@ def test_a_word_is_answered_at_its_first_piece() -> None:
     """Words ab|cd|ef|gh of the pieces a b, (a space), c d e (of two words), f; the last word has no piece."""
     words = [(0, 2), (3, 5), (5, 6), (7, 8), (9, 10)]
     pieces = Pieces([1, 2, 3, 4, 5], [(0, 1), (1, 2), (2, 3), (3, 6), (6, 8)])
-    first = first_pieces(words, pieces)
-    assert first.tolist() == [0, 3, 3, 4, 4]
-    assert pieces_per_word(first, pieces).sum() >= len(pieces.ids)
-    assert first_pieces([(0, 3)], Pieces([], [])).tolist() == [0]
+    reader = Reader(lambda texts: [], (), (), (), ("input_ids",))
+    text = ReadText(reader, words, pieces)
+    assert text.first.tolist() == [0, 3, 3, 4, 4]
+    assert text.counts.sum() >= len(pieces.ids)
+    assert ReadText(reader, [(0, 3)], Pieces([], [])).first.tolist() == [0]
 
 
 def long_text(words: int) -> dict[str, list[Any]]:
@@ -76,7 +77,7 @@ def test_every_word_of_a_long_text_is_answered_once_and_in_its_place(
     whole = tiny_tokenizer(rows["text"][0], add_special_tokens=False, verbose=False)
     firsts = [whole.char_to_token(start) for start, _ in rows["words"][0]]
     expected = [whole["input_ids"][place] for place in firsts]
-    inputs = [feature.inputs[0] for feature in features]
+    inputs = [feature.sides[0].inputs for feature in features]
     assert [each["input_ids"][place] for each in inputs for place in each[ANSWERS]] == expected
     assert max(len(each["input_ids"]) for each in inputs) <= max_length
     if max_length == 64:
@@ -90,17 +91,18 @@ def test_two_tokenizers_share_their_windows(tiny_tokenizer: PreTrainedTokenizerF
     vocabulary = sorted(ids, key=ids.__getitem__)
     other = tokenizer_factory((*vocabulary, "xyzzy", "abcd", "##efgh"))
     features = TAGS.features(long_text(300), [reader(tiny_tokenizer), reader(other)], 32)
-    assert all(len(own[ANSWERS]) == len(others[ANSWERS]) for own, others in (each.inputs for each in features))
-    assert any(len(own["input_ids"]) != len(others["input_ids"]) for own, others in (each.inputs for each in features))
+    pairs = [[side.inputs for side in feature.sides] for feature in features]
+    assert all(len(own[ANSWERS]) == len(others[ANSWERS]) for own, others in pairs)
+    assert any(len(own["input_ids"]) != len(others["input_ids"]) for own, others in pairs)
 
 
 def test_a_word_longer_than_a_window_and_odd_characters_have_answers(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     text = "a " + "z" * 50 + " \u200b good"
     rows = {"text": [text], "words": [cut(text, SPACES)]}
     features = TAGS.features(rows, [reader(tiny_tokenizer)], 16)
-    answers = [place for feature in features for place in feature.inputs[0][ANSWERS]]
+    answers = [place for feature in features for place in feature.sides[0].inputs[ANSWERS]]
     assert len(answers) == len(rows["words"][0]) == 4
-    assert all(len(feature.inputs[0]["input_ids"]) <= 16 for feature in features)
+    assert all(len(feature.sides[0].inputs["input_ids"]) <= 16 for feature in features)
     with pytest.raises(ConfigError):
         TAGS.features(rows, [reader(tiny_tokenizer)], 2)
 

@@ -7,9 +7,9 @@ import torch
 from messages import names
 from training_runs import Run, same_models
 
-from emdistill.data.batches import padding_collator
+from emdistill.data.batches import PaddingCollator
 from emdistill.errors import CaptureError
-from emdistill.models.answers_teacher import AnswersTeacher
+from emdistill.models.teacher import AnswersTeacher
 from emdistill.models.teacher_cache import open_teacher_cache
 from emdistill.states import TEACHER_LOGITS
 
@@ -17,7 +17,7 @@ from emdistill.states import TEACHER_LOGITS
 def test_the_same_logits_make_the_same_student(new_run: Callable[..., Run]) -> None:
     by_model = new_run("model", method="soft-targets", cache="logits")
     folder = by_model.folder / "teacher_cache"
-    cache = open_teacher_cache(by_model.teacher, by_model.train, folder, collate=padding_collator(by_model.tokenizer))
+    cache = open_teacher_cache(by_model.teacher, by_model.train, folder, collate=PaddingCollator(by_model.tokenizer))
     by_model.go()
     masks = [torch.ones(1, length, dtype=torch.long) for length in by_model.train["length"]]
     batches = [{"row": torch.tensor([row]), "attention_mask": mask} for row, mask in enumerate(masks)]

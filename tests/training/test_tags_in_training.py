@@ -10,7 +10,7 @@ from byte_pairs import byte_pair_tokenizer
 from datasets import Dataset
 from training_runs import SETTINGS
 
-from emdistill.data.batches import padding_collator, tokenise
+from emdistill.data.batches import PaddingCollator, tokenise
 from emdistill.methods import METHODS
 from emdistill.models.capture import capture
 from emdistill.models.encoder import encoder_shape
@@ -51,10 +51,10 @@ def batch_of(examples: Dataset, collate: Any) -> dict[str, torch.Tensor]:
 
 def test_a_batch_has_places_and_labels_of_words_and_nothing_else(tiny_tokenizer):
     examples = tokenise(tagged(4), tiny_tokenizer, 64, KIND)
-    batch = batch_of(examples, padding_collator(tiny_tokenizer))
+    batch = batch_of(examples, PaddingCollator(tiny_tokenizer))
     assert batch[ANSWERS].shape == batch["labels"].shape
     assert ((batch[ANSWERS] == NO_ANSWER) == (batch["labels"] == NO_CLASS)).all()
-    again = batch_of(examples.select([2]), padding_collator(tiny_tokenizer))
+    again = batch_of(examples.select([2]), PaddingCollator(tiny_tokenizer))
     assert again[ANSWERS][0].tolist() == [place for place in batch[ANSWERS][2].tolist() if place >= 0]
 
 
@@ -70,7 +70,7 @@ def test_rows_are_answered_padded_as_alone(tiny_encoder, tiny_tokenizer, max_len
 
 def test_a_cached_teacher_answers_as_a_live_one(tiny_encoder, tiny_tokenizer, tmp_path):
     teacher, rows = Teacher(tiny_encoder(**HEAD)), tokenise(tagged(9), tiny_tokenizer, 10, KIND)
-    collate = padding_collator(tiny_tokenizer)
+    collate = PaddingCollator(tiny_tokenizer)
     needs = {"hidden", "attention"}
     cache = open_teacher_cache(teacher, rows, tmp_path, needs=needs, collate=collate)
     numbered = rows.add_column("row", list(range(len(rows))))
@@ -107,7 +107,7 @@ def test_a_checkpoints_score_is_that_of_its_rows(tiny_encoder, tiny_tokenizer):
     features = tokenise(rows, tiny_tokenizer, 12, KIND)
     assert len(features) > len(rows)
     order = np.argsort(features["length"])[::-1].tolist()
-    batch = batch_of(features.select(order), padding_collator(tiny_tokenizer))
+    batch = batch_of(features.select(order), PaddingCollator(tiny_tokenizer))
     logits = per_row(capture(model, batch, ()).logits, batch).detach().numpy()
     padded = np.pad(logits, ((0, 0), (0, 3), (0, 0)), constant_values=-100)
     score = score_features(TASK, rows, features, order)
@@ -143,7 +143,7 @@ def test_a_student_learns_to_tag(tiny_encoder, tiny_tokenizer, tmp_path: Path, t
 @pytest.mark.parametrize("spec", ["1", "1x16x2x32"])
 def test_students_keep_the_teachers_head(tiny_encoder, tiny_tokenizer, spec):
     teacher = tiny_encoder(**HEAD)
-    sample = batch_of(tokenise(tagged(4), tiny_tokenizer, 32, KIND), padding_collator(tiny_tokenizer))
+    sample = batch_of(tokenise(tagged(4), tiny_tokenizer, 32, KIND), PaddingCollator(tiny_tokenizer))
     student, _ = make_student(
         spec, teacher, tiny_tokenizer, labels=TASK.labels, predictions=TASK.predictions, sample=lambda _: [sample],
         embedding_rank=8,

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from emdistill import DistillationArguments, DistillationTrainer, Teacher, capture
-from emdistill.data.batches import padding_collator, tokenise
+from emdistill.data.batches import PaddingCollator, tokenise
 from emdistill.errors import ConfigError
 from emdistill.losses import HardLabels, Objective, SoftTargets
 from emdistill.methods import METHODS
@@ -118,7 +118,7 @@ def test_logged_terms_sum_to_the_loss_and_norms_are_those_of_autograd(new_traine
     data = rows(examples([0, 1] * 4), tiny_tokenizer)
     weights = {"beta": 0.5, "theta": 2.0, "embeddings": 3.0, "alpha": 0.7}
     trainer = new_trainer(data, objective=weights, logging_steps=1, gradient_norm_steps=1)
-    batch = padding_collator(tiny_tokenizer)([{k: v for k, v in row.items() if k != "length"} for row in data])
+    batch = PaddingCollator(tiny_tokenizer)([{k: v for k, v in row.items() if k != "length"} for row in data])
     objective, student = trainer.objective, trainer.student
     layer_weights = {name: buffer.clone() for name, buffer in objective.named_buffers()}
     with torch.no_grad():
