@@ -1,8 +1,9 @@
 """Tiny random models for all tests: `tiny_encoder(family, ...)` makes one, `tiny_tokenizer` reads any ASCII text."""
 
 import gc
+import os
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -128,6 +129,14 @@ def _imports_are_no_garbage() -> None:
 def _one_thread() -> None:
     """Tiny tensors gain nothing from threads, and one thread adds in one order."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """What is written whole is flushed to the disk, milliseconds a file; no power fails here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="session")
