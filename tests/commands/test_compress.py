@@ -21,6 +21,7 @@ from emdistill.runs.record import read_run
 from emdistill.runs.search_record import read_search
 from emdistill.search.chains import ChainCost
 from emdistill.ship import candidates as _candidates
+from emdistill.ship import operator_table
 from emdistill.ship.onnx import open_onnx
 from emdistill.ship.operator_table import GraphCost, measure_graphs
 from emdistill.show.compress_report import chart_points
@@ -41,6 +42,8 @@ def measure_once(models: dict[str, Any], *, threads: int, typical: int) -> dict[
 @pytest.fixture(autouse=True)
 def _hardly_timed(monkeypatch: pytest.MonkeyPatch, quick_export: None) -> None:
     monkeypatch.setattr(_candidates, "measure_graphs", measure_once)
+    for module in (_candidates, operator_table):  # layers take long to trace
+        monkeypatch.setattr(module, "MANY", 2)
     monkeypatch.setattr(_compression, "BESIDE", ("tfidf",))
 
 
