@@ -77,7 +77,7 @@ def place(
 
 
 @pytest.fixture(scope="session")
-def trace_once() -> Callable[..., None]:
+def trace_once(onnx_operators_are_listed_once: None) -> Callable[..., None]:
     """export_onnx, but no model is traced twice, for equal ones have equal graphs (tests/ship/test_onnx.py)."""
     graphs: dict[tuple[str, str], bytes] = {}
     trace = export_module.export_onnx

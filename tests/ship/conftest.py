@@ -9,6 +9,11 @@ from transformers import PreTrainedModel
 TracedModel = tuple[PreTrainedModel, Path]  # and its graph
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _trace_faster(onnx_operators_are_listed_once: None) -> None:
+    """Most files here trace a graph."""
+
+
 @pytest.fixture(scope="session")
 def traced_classifier(
     tiny_encoder: Callable[..., PreTrainedModel], tmp_path_factory: pytest.TempPathFactory
