@@ -1,8 +1,10 @@
 """Tiny random models for all tests: `tiny_encoder(family, ...)` makes one, `tiny_tokenizer` reads any ASCII text."""
 
 import gc
+import os
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 
 import pytest
 import torch
@@ -128,6 +130,27 @@ def _imports_are_no_garbage() -> None:
 def _one_thread() -> None:
     """Tiny tensors gain nothing from threads, and one thread adds in one order."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """What is written whole is flushed to the disk, milliseconds a file; no power fails here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session")
+def onnx_operators_are_listed_once() -> Iterator[None]:
+    """For tests that trace graphs: the exporter lists the operators of ONNX anew for each, a fifth of its time."""
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+    except ImportError:  # a later PyTorch
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)), raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,18 @@
 """A command in several processes of one training, as torchrun starts them, but forked: imports are paid once."""
 
+import json
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-FORKED = '''
+FORKING = '''
+import json
 import os
+import signal
 import sys
 
 from emdistill.cli import load, main
@@ -26,37 +31,46 @@ def stop_at(step):
 
 
 load("distill")  # what it imports is imported once, before there are several
-out, *words = sys.argv[1:]
-count = int(os.environ["WORLD_SIZE"])
-for rank in map(str, range(count)):
-    if not os.fork():
-        os.environ |= {"RANK": rank, "LOCAL_RANK": rank}
-        for stream, name in ((1, "out"), (2, "err")):
-            os.dup2(os.open(f"{out}/{rank}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-        if rank == "1" and os.environ.get("STOP_AT"):
-            stop_at(int(os.environ["STOP_AT"]))
-        code = main(words)
-        sys.stdout.flush()
-        os._exit(code)
-sys.exit(max(os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(count)))
+for line in sys.stdin:
+    order = json.loads(line)
+    for rank in map(str, range(order["count"])):
+        if not os.fork():
+            signal.alarm(240)  # one that waits for another in vain
+            os.environ |= order["environment"] | {"RANK": rank, "LOCAL_RANK": rank}
+            for stream, name in ((1, "out"), (2, "err")):
+                os.dup2(os.open(f"{order['told']}/{rank}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+            if rank == "1" and order["stop_at"]:
+                stop_at(order["stop_at"])
+            code = main(order["words"])
+            sys.stdout.flush()
+            os._exit(code)
+    print(max(os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(order["count"])), flush=True)
 '''
 
+RunInProcesses = Callable[..., tuple[int, dict[str, str]]]
 
-def run_in_processes(
-    count: int, words: list[str], told: Path, stop_at: int | None = None
-) -> tuple[int, dict[str, str]]:
-    """The exit code of `emdistill WORDS`, and what each process has said: "0.out", "0.err", "1.out", …
 
-    told     a folder for the latter
+@contextmanager
+def forking() -> Iterator[RunInProcesses]:
+    """run(count, words, told, stop_at=None): the exit code of `emdistill WORDS` in so many processes, and their words.
+
+    told     a folder for what each process says; returned by file: "0.out", "0.err", "1.out", …
     stop_at  the step in which the second process is asked to stop
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    environment |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
-    environment |= {"STOP_AT": str(stop_at or "")}
-    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", FORKED, str(told), *words]
-    done = subprocess.run(command, env=os.environ | environment, timeout=300, check=False)
-    return done.returncode, {path.name: path.read_text() for path in (*told.glob("*.out"), *told.glob("*.err"))}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", FORKING]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, **pipes) as parent:  # type: ignore[call-overload]
+
+        def run(count: int, words: list[str], told: Path, stop_at: int | None = None) -> tuple[int, dict[str, str]]:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = free.getsockname()[1]
+            environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            environment |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+            order = {"count": count, "words": words, "told": str(told), "stop_at": stop_at, "environment": environment}
+            print(json.dumps(order), file=parent.stdin, flush=True)
+            code = int(parent.stdout.readline())
+            return code, {path.name: path.read_text() for path in (*told.glob("*.out"), *told.glob("*.err"))}
+
+        yield run

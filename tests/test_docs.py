@@ -7,6 +7,7 @@ import inspect
 import re
 import shlex
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,19 +106,25 @@ def test_named_benchmarks_are_there_with_their_options() -> None:
                 assert re.search(rf"--{name}|\b{name}=", source), f"{page.name}: {script} has no option --{name}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_named_options_and_verbs_are_there(page: Path) -> None:
+@cache
+def all_options() -> frozenset[str]:
+    """Of every verb and every method."""
     options = {*SECTIONS, "config", "print_config", "help"}
     for verb in cli.COMMANDS:
         target = target_of(cli.load(verb))
         options |= {*known_options(option_parser(target)), *inspect.signature(target).parameters}
     for method in METHODS.values():
         options |= {f"objective.{name}" for name in inspect.signature(method).parameters}
+    return frozenset(options)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_named_options_and_verbs_are_there(page: Path) -> None:
     for code in inline_code(page):
         if code.startswith(("tensorboard", "python benchmarks/")):
             continue
         for name in re.findall(r"--([a-z][a-z0-9_.-]*)", code):
-            assert name.rstrip(".").replace("-", "_") in options, f"{page.name}: there is no option --{name}"
+            assert name.rstrip(".").replace("-", "_") in all_options(), f"{page.name}: there is no option --{name}"
         for verb in re.findall(r"\bemdistill ([\w-]+)", code):
             assert verb in cli.COMMANDS, f"{page.name}: there is no command {verb}"
 

@@ -12,11 +12,10 @@ import pytest
 from transformers import PreTrainedModel
 
 from emdistill.cli import main
-from emdistill.models import fingerprint, load_classifier
+from emdistill.models import fingerprint
 from emdistill.ship import exported as export_module
 from emdistill.ship import measurement
 from emdistill.ship.footprint import Footprint, measure_footprint
-from emdistill.ship.onnx_folder import MODEL
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,23 @@ def place(
 
 
 @pytest.fixture(scope="session")
-def exported(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trace_once(onnx_operators_are_listed_once: None) -> Callable[..., None]:
+    """export_onnx, but no model is traced twice, for equal ones have equal graphs (tests/ship/test_onnx.py)."""
+    graphs: dict[tuple[str, str], bytes] = {}
+    trace = export_module.export_onnx
+
+    def export(model: PreTrainedModel, path: Path, **options: Any) -> None:
+        key = fingerprint(model), str(options)
+        if key not in graphs:
+            trace(model, path, **options)
+            graphs[key] = path.read_bytes()
+        path.write_bytes(graphs[key])
+
+    return export
+
+
+@pytest.fixture(scope="session")
+def exported(place: Place, trace_once: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """RUN/onnx of a copy of the run, in float32 and int8, little timed; of PyTorch no process is started."""
     run = tmp_path_factory.mktemp("exported") / "run"
     shutil.copytree(place.folder / "run", run)
@@ -87,6 +102,7 @@ def exported(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
         return measure_footprint(runtime, *files, **options) if runtime == "ONNX Runtime" else Footprint(0.5, 1.0, 500)
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export_module, "export_onnx", trace_once)
         patch.setattr(export_module, "measure_latencies", partial(export_module.measure_latencies, seconds=0.0))
         patch.setattr(measurement, "measure_footprint", measure)
         assert main(["export", "--int8", str(run), "--max-size-mb", "1", "--threads", "1"]) == 0
@@ -94,19 +110,11 @@ def exported(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def quick_export(place: Place, exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Little is timed, no process is started to load a model, and the student of `place` is traced only once."""
+def quick_export(trace_once: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Little is timed, no process is started to load a model, and no model is traced twice."""
+    monkeypatch.setattr(export_module, "export_onnx", trace_once)
     monkeypatch.setattr(export_module, "measure_latencies", partial(export_module.measure_latencies, seconds=0.0))
     monkeypatch.setattr(export_module, "onednn_note", lambda *_, **__: None)
     monkeypatch.setattr(
         export_module, "measure_footprints", lambda variants, *_, **__: {name: Footprint(1, 2, 3) for name in variants}
     )
-    student, trace = fingerprint(load_classifier(place.folder / "run" / "student")), export_module.export_onnx
-
-    def export(model: PreTrainedModel, path: Path, **options: Any) -> None:
-        if fingerprint(model) == student:
-            shutil.copyfile(exported / MODEL, path)  # made before anything here is replaced
-        else:
-            trace(model, path, **options)
-
-    monkeypatch.setattr(export_module, "export_onnx", export)

@@ -23,7 +23,7 @@ FAST = {"learning_rate": 5e-3, "per_device_train_batch_size": 16, "max_steps": 4
 
 
 @pytest.fixture(autouse=True)
-def _little_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+def _little_timing(monkeypatch: pytest.MonkeyPatch, quick_export: None) -> None:
     monkeypatch.setattr(_bench, "SECONDS", 0.0)
 
 

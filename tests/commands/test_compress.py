@@ -21,6 +21,7 @@ from emdistill.runs.record import read_run
 from emdistill.runs.search_record import read_search
 from emdistill.search.chains import ChainCost
 from emdistill.ship import candidates as _candidates
+from emdistill.ship import operator_table
 from emdistill.ship.onnx import open_onnx
 from emdistill.ship.operator_table import GraphCost, measure_graphs
 from emdistill.show.compress_report import chart_points
@@ -41,13 +42,16 @@ def measure_once(models: dict[str, Any], *, threads: int, typical: int) -> dict[
 @pytest.fixture(autouse=True)
 def _hardly_timed(monkeypatch: pytest.MonkeyPatch, quick_export: None) -> None:
     monkeypatch.setattr(_candidates, "measure_graphs", measure_once)
+    for module in (_candidates, operator_table):  # layers take long to trace
+        monkeypatch.setattr(module, "MANY", 2)
+    monkeypatch.setattr(_compression, "FEWEST_TEXTS", 50)  # and texts to learn from
     monkeypatch.setattr(_compression, "BESIDE", ("tfidf",))
 
 
 @pytest.fixture
 def options(place, tmp_path: Path) -> dict[str, Any]:
     text = tmp_path / "text.txt"
-    text.write_text("\n".join(f"the book {row} was {('bad', 'good')[row % 2]}" for row in range(1000)), "utf-8")
+    text.write_text("\n".join(f"the book {row} was {('bad', 'good')[row % 2]}" for row in range(250)), "utf-8")
     return {
         "teacher": f"{place.folder}/teacher", "data": f"{place.folder}/reviews.csv", "text": "body", "label": "stars",
         "budget": ROOMY, "unlabelled": str(text), "students": "2 1", "methods": "soft-targets", "finals": 1,
@@ -70,7 +74,7 @@ def test_the_best_within_the_budget_is_a_folder_that_answers(options, no_teacher
     assert {trial.candidate for trial in record.trials} == {"2 soft-targets", "1 soft-targets"}
     assert all(trial.score is not None and 0 < trial.score <= 1 for trial in record.trials)
     assert [final.candidate for final in record.finals] == [record.delivered]
-    assert record.held_out_rows == 200  # a fifth of the text, answered by the teacher
+    assert record.held_out_rows == 50  # a fifth of the text, answered by the teacher
     assert read_search(folder, CompressionRecord) == record
     printed = capsys.readouterr().out
     assert not unnamed(printed, "2 soft-targets", "TF-IDF", record.verdict)

@@ -3,12 +3,13 @@
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from many_processes import run_in_processes
+from many_processes import RunInProcesses, forking
 from messages import unnamed
 from run_folders import contents, read_record, write_record
 from safetensors.numpy import load_file
@@ -114,6 +115,12 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(
     assert (run / "student" / "model.safetensors").read_bytes() == student
 
 
+@pytest.fixture(scope="module")
+def run_in_processes() -> Iterator[RunInProcesses]:
+    with forking() as run:
+        yield run
+
+
 def without_dropout(place: Any, folder: Path) -> Path:
     """The teacher, whose students have no dropout: each process draws its own."""
     teacher = Path(shutil.copytree(place.folder / "teacher", folder / "teacher"))
@@ -122,7 +129,7 @@ def without_dropout(place: Any, folder: Path) -> Path:
     return teacher
 
 
-def test_two_processes_write_one_run_once(place: Any, tmp_path: Path) -> None:
+def test_two_processes_write_one_run_once(place: Any, run_in_processes: RunInProcesses, tmp_path: Path) -> None:
     """One student learned by two gloo processes; what the folder holds is what one process writes, and learns."""
     short = ["--training.flow_steps=1", "--training.max_steps=4", "--training.logging_steps=1", "--mapping=emd"]
     short.append("--teacher_cache=states")  # which both compute
@@ -152,7 +159,9 @@ def test_two_processes_write_one_run_once(place: Any, tmp_path: Path) -> None:
     assert one == two
 
 
-def test_a_run_goes_on_in_another_number_of_processes(place: Any, tmp_path: Path) -> None:
+def test_a_run_goes_on_in_another_number_of_processes(
+    place: Any, run_in_processes: RunInProcesses, tmp_path: Path
+) -> None:
     """From the middle of its second epoch, where one process was asked to stop: as a run that nobody has stopped."""
     words = [f"--teacher={without_dropout(place, tmp_path)}", "--select=last", "--rows=64", "--keep_checkpoints"]
     words += ["--training.num_train_epochs=2", "--training.learning_rate=1e-3"]

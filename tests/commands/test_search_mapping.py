@@ -3,9 +3,7 @@
 import csv
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -46,14 +44,6 @@ def watch(patch: pytest.MonkeyPatch, stop_at: int = -1, *, train: bool = True) -
 
     patch.setattr(module, "distill", spy)
     return done
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_waiting_for_the_disk() -> Iterator[None]:
-    """The journal waits for the disk at every line; no power fails here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
-        yield
 
 
 @pytest.fixture(scope="module")

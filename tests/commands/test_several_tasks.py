@@ -196,11 +196,12 @@ def test_what_tasks_share(folder: Path, tmp_path: Path, sharing: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def exported(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(finished: Path, trace_once: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The ONNX folder of a copy of the run, hardly timed."""
     run = tmp_path_factory.mktemp("exported") / "run"
     shutil.copytree(finished, run)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exported_graphs, "export_onnx", trace_once)
         patch.setattr(exported_graphs, "measure_latencies", partial(exported_graphs.measure_latencies, seconds=0.0))
         assert main(["export", "--int8", str(run), "--threads", "1", "--max-drop", "100"]) == 0
     return run / "onnx"

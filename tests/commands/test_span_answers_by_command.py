@@ -21,9 +21,6 @@ from emdistill.errors import ConfigError, DataError
 from emdistill.models.encoder import load_classifier, load_tokenizer
 from emdistill.runs.answers import read_predictions
 from emdistill.runs.record import read_run
-from emdistill.ship import exported as export_module
-from emdistill.ship import measurement
-from emdistill.ship.footprint import Footprint
 from emdistill.ship.onnx import open_onnx
 from emdistill.training import predict_logits
 
@@ -135,14 +132,10 @@ def test_contexts_without_an_answer_are_a_kind_of_their_own(asked: Path, tmp_pat
     assert scores["f1"] == pytest.approx((2 * scores["has_answer_f1"] + scores["no_answer_f1"]) / 3)
 
 
-def test_the_shipped_folder_answers_as_pytorch_does(asked: Path, monkeypatch: Any) -> None:
+@pytest.mark.usefixtures("quick_export")
+def test_the_shipped_folder_answers_as_pytorch_does(asked: Path) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-
-    monkeypatch.setattr(measurement, "BATCHES", (1,))
-    monkeypatch.setattr(
-        export_module, "measure_footprints", lambda variants, *_, **__: dict.fromkeys(variants, Footprint(0.1, 1, None))
-    )
     main(["export", f"{asked}/run", "--int8", "--threads", "1"])
     folder = asked / "run" / "onnx"
     gate = json.loads((folder / "gate.json").read_text())

@@ -25,6 +25,8 @@ from emdistill.models.vocabulary import Encoder, prune
 from emdistill.students import fresh_student, keep_layers, make_student
 from emdistill.students.importance import taylor_importance
 
+pytestmark = pytest.mark.usefixtures("onnx_operators_are_listed_once")
+
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = ("bad", "so-so", "good")
 LENGTHS = torch.tensor([21, 13, 5])

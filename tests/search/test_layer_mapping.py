@@ -29,12 +29,6 @@ Fitness = Callable[[Gene], float]
 SIZES = {"student_layers": 3, "teacher_layers": 6}
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The journal waits for the disk at every line; no power fails here."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
 def separable(m: int, n: int, seed: int) -> Fitness:
     """A sum of one number a student layer."""
     table = np.random.default_rng(seed).random((m, n + 1))

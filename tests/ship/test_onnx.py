@@ -36,25 +36,18 @@ def pytorch_logits(model: PreTrainedModel, batch: dict[str, np.ndarray]) -> np.n
         return model(**{name: torch.from_numpy(values) for name, values in batch.items()}).logits.numpy()
 
 
-@pytest.fixture(scope="module")
-def exported(tiny_encoder: Callable[..., PreTrainedModel], tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A model that was in train mode when it was exported, and its file."""
-    model = tiny_encoder("bert", layers=1).train()
-    path = tmp_path_factory.mktemp("exported") / "model.onnx"
-    export_onnx(model, path)
-    return model, path
-
-
-@pytest.mark.parametrize("token_types", [True, False])  # all families: tests/models/test_families.py
+@pytest.mark.parametrize(
+    ("traced", "inputs"),
+    [
+        ("traced_classifier", ["input_ids", "attention_mask", "token_type_ids"]),
+        ("traced_scorer", ["input_ids", "attention_mask"]),
+    ],
+)  # all families: tests/models/test_families.py
 def test_logits_are_pytorchs_for_any_batch_and_length(
-    exported: Any, tiny_encoder: Callable[..., PreTrainedModel], tmp_path: Path, token_types: bool
+    request: pytest.FixtureRequest, traced: str, inputs: list[str]
 ) -> None:
-    model, path = copy.deepcopy(exported[0]).eval(), exported[1]
-    inputs = ["input_ids", "attention_mask", "token_type_ids"]
-    if not token_types:
-        model, path = tiny_encoder("bert", layers=1, labels=1), tmp_path / "model.onnx"
-        export_onnx(model, path, token_types=False)
-        inputs.pop()
+    trained, path = request.getfixturevalue(traced)
+    model = copy.deepcopy(trained).eval()
     session = open_session(path, threads=1)
     assert [item.name for item in session.get_inputs()] == inputs
     for seed, shape in enumerate(SHAPES):
@@ -66,15 +59,15 @@ def test_logits_are_pytorchs_for_any_batch_and_length(
     assert np.ptp(expected, axis=0).max() > 10 * TOLERANCE  # texts differ by more than is tolerated
 
 
-def test_exporting_leaves_model_and_process_as_they_were(exported: Any) -> None:
-    model, _ = exported
+def test_exporting_leaves_model_and_process_as_they_were(traced_classifier: Any) -> None:
+    model, _ = traced_classifier
     assert model.training
     assert model.config._attn_implementation == "sdpa"
     assert logging.root.manager.disable == logging.NOTSET
 
 
-def test_nodes_are_named_after_modules_and_nothing_names_the_machine(exported: Any) -> None:
-    _, path = exported
+def test_nodes_are_named_after_modules_and_nothing_names_the_machine(traced_classifier: Any) -> None:
+    _, path = traced_classifier
     graph = onnx.load(path).graph
     names = [node.name for node in graph.node]
     assert len(set(names)) == len(names)
@@ -85,10 +78,10 @@ def test_nodes_are_named_after_modules_and_nothing_names_the_machine(exported: A
 
 
 def test_the_same_model_gives_the_same_file(
-    exported: Any, tiny_encoder: Callable[..., PreTrainedModel], tmp_path: Path
+    traced_classifier: Any, tiny_encoder: Callable[..., PreTrainedModel], tmp_path: Path
 ) -> None:
     export_onnx(tiny_encoder("bert", layers=1), tmp_path / "again.onnx")
-    assert (tmp_path / "again.onnx").read_bytes() == exported[1].read_bytes()
+    assert (tmp_path / "again.onnx").read_bytes() == traced_classifier[1].read_bytes()
 
 
 def test_a_model_that_cannot_be_traced_is_refused(
@@ -123,8 +116,8 @@ def test_without_the_packages_the_mend_is_named(
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9, 0.999])
-def test_a_file_that_was_cut_short_is_refused(exported: Any, tmp_path: Path, share: float) -> None:
-    whole = exported[1].read_bytes()
+def test_a_file_that_was_cut_short_is_refused(traced_classifier: Any, tmp_path: Path, share: float) -> None:
+    whole = traced_classifier[1].read_bytes()
     (tmp_path / "cut.onnx").write_bytes(whole[: int(share * len(whole))])
     with names(ModelError, tmp_path / "cut.onnx"):
         open_session(tmp_path / "cut.onnx")

@@ -5,6 +5,7 @@ import string
 import subprocess
 import sys
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,8 @@ from emdistill.commands.predict import predict_file
 from emdistill.errors import ConfigError, ModelError, TokenizerError
 from emdistill.models.encoder import save_student
 from emdistill.models.label_names import name_outputs
-from emdistill.models.stored_config import class_with_head
 from emdistill.runs.reading import Reading, remember_reading
-from emdistill.ship.onnx import OnnxClassifier, export_onnx, open_onnx
+from emdistill.ship.onnx import OnnxClassifier, open_onnx
 from emdistill.ship.onnx_folder import (
     CONFIG,
     INT8,
@@ -36,7 +36,7 @@ from emdistill.ship.quantize import quantize_dynamic_int8
 from emdistill.tasks import KINDS
 from emdistill.tasks.task import Task
 
-pytest.importorskip("onnx")
+onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
@@ -65,15 +65,13 @@ def with_token_types(tokenizer: Any) -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="module")
-def shipped(
-    tiny_encoder: Callable[..., PreTrainedModel], tokenizer_factory: Any, tmp_path_factory: pytest.TempPathFactory
-) -> Any:
+def shipped(traced_classifier: Any, tokenizer_factory: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """(model, tokenizer, folder) of a classifier of pairs; leave the folder as it is."""
-    model, tokenizer = tiny_encoder("bert", layers=1), with_token_types(tokenizer_factory())
+    model, tokenizer = deepcopy(traced_classifier[0]).eval(), with_token_types(tokenizer_factory())
     name_outputs(model.config, labels=TASK.labels, problem_type="single_label_classification")
     remember_reading(model, tokenizer, TASK, LENGTH)
     folder = tmp_path_factory.mktemp("shipped")
-    export_onnx(model, folder / MODEL)
+    shutil.copyfile(traced_classifier[1], folder / MODEL)
     quantize_dynamic_int8(folder / MODEL, folder / INT8)
     write_onnx_folder(folder, model, tokenizer)
     return model, tokenizer, folder
@@ -166,6 +164,21 @@ def test_the_example_runs_without_torch_and_says_what_pytorch_says(shipped: Any,
     assert len((folder / "example.py").read_text().splitlines()) <= 20
 
 
+def write_graph(path: Path, bias: list[float], *, first_token: int | None) -> None:
+    """Logits that are `bias` whatever the text; with first_token those of every token, and 1 higher where it stands."""
+    inputs = ", ".join(f"int64[B, L] {name}" for name in ("input_ids", "attention_mask", "token_type_ids"))
+    if first_token is None:
+        shape, column = "B, 2", "first = Gather<axis=1>(input_ids, zero) column = Equal(first, raised)"
+    else:
+        shape, column = "B, L, 2", "is_raised = Equal(input_ids, raised) column = Unsqueeze(is_raised, last)"
+    raised = -1 if first_token is None else first_token
+    text = f"""<ir_version: 9, opset_import: ["": 18]> graph ({inputs}) => (float[{shape}] logits)
+        <int64[1] zero = {{0}}, int64[1] last = {{-1}}, int64 raised = {{{raised}}},
+         float[2] bias = {{{bias[0]}, {bias[1]}}}>
+        {{ {column} number = Cast<to=1>(column) logits = Add(number, bias) }}"""
+    onnx.save(onnx.parser.parse_model(text), path)
+
+
 @pytest.mark.parametrize(
     ("kind", "bias", "printed"),
     [
@@ -187,21 +200,12 @@ def test_the_example_of_every_kind_says_something(
     """The logits are the bias alone; those of a span are high at the first token, where no answer stands."""
     asked, spans = KINDS[kind], kind.startswith("span")
     labels = ("start", "end") if spans else TASK.labels
-    config = tiny_encoder("bert", layers=1).config
-    name_outputs(config, labels=labels, problem_type=asked.problem_type)
-    torch.manual_seed(0)
-    model = class_with_head(config, asked.head)(config).eval()
-    head = model.qa_outputs if spans else model.classifier
-    with torch.no_grad():
-        head.weight.zero_()
-        head.bias.copy_(torch.tensor(bias))
-        if spans:
-            first, *others = model.base_model(torch.arange(9)[None]).last_hidden_state[0]
-            head.weight.copy_(torch.stack([first - sum(others) / len(others)] * 2))
     tokenizer = with_token_types(tokenizer_factory())
+    model = tiny_encoder("bert", layers=1, head=asked.head)
+    name_outputs(model.config, labels=labels, problem_type=asked.problem_type)
     pair = "b" if spans else None
     remember_reading(model, tokenizer, Task("own", asked, labels, asked.default_metrics, text_pair=pair), LENGTH)
-    export_onnx(model, tmp_path / MODEL)
+    write_graph(tmp_path / MODEL, bias, first_token=tokenizer.cls_token_id if spans else None)
     write_onnx_folder(tmp_path, model, tokenizer)
     texts = ["who was it?", "it was good"] if spans else ["it was good"]
     done = subprocess.run([sys.executable, tmp_path / "example.py", *texts], capture_output=True, text=True, check=True)
@@ -341,10 +345,10 @@ def test_data_of_another_task_is_refused(shipped: Any, tmp_path: Path) -> None:
         predict_file(str(folder), str(data), str(tmp_path / "out.csv"), max_length=129)
 
 
-def test_a_score_is_a_number(tiny_encoder: Callable[..., PreTrainedModel], tmp_path: Path, tiny_tokenizer: Any) -> None:
-    model = tiny_encoder("distilbert", layers=1, labels=1)
+def test_a_score_is_a_number(traced_scorer: Any, tmp_path: Path, tiny_tokenizer: Any) -> None:
+    model = deepcopy(traced_scorer[0])
     remember_reading(model, tiny_tokenizer, Task("own", KINDS["regression"], (), ("pearson",)), LENGTH)
-    export_onnx(model, tmp_path / MODEL)
+    shutil.copyfile(traced_scorer[1], tmp_path / MODEL)
     write_onnx_folder(tmp_path, model, tiny_tokenizer)
     opened: OnnxClassifier = open_onnx(tmp_path, threads=1)
     assert opened.config.kind == "regression"

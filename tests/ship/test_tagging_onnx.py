@@ -37,12 +37,14 @@ def tagger(tiny_encoder: Any) -> PreTrainedModel:
     return model
 
 
-@pytest.fixture
-def folder(tagger: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Path:
-    remember_reading(tagger, tiny_tokenizer, TASK, LENGTH)
-    export_onnx(tagger, tmp_path / MODEL, token_types=False)
-    write_onnx_folder(tmp_path, tagger, tiny_tokenizer)
-    return tmp_path
+@pytest.fixture(scope="module")
+def folder(tagger: PreTrainedModel, tokenizer_factory: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Only looked at."""
+    folder, tokenizer = tmp_path_factory.mktemp("shipped"), tokenizer_factory()
+    remember_reading(tagger, tokenizer, TASK, LENGTH)
+    export_onnx(tagger, folder / MODEL, token_types=False)
+    write_onnx_folder(folder, tagger, tokenizer)
+    return folder
 
 
 def rows() -> Dataset:
