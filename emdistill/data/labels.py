@@ -38,7 +38,7 @@ def as_the_model_counts(
             f"{model} does {kind.name}, the data ask for {task.kind.name}; take a model of this task, "
             "or say what the labels are: --kind"
         )
-    if not task.labels:  # a score
+    if not (task.labels or (some and kind.named)):  # a score; a file to score may have rows without any label alone
         return data
     columns = [column.strip() for column in task.label.split(",")]
     if len(names) > len(columns) > 1 and columns == [*task.labels]:  # what a column does not say is not known to be 0

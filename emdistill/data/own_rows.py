@@ -39,7 +39,7 @@ class OwnRows(Form):
             raise DataError(f"{problem}; is it the label, or are these scores (--kind regression)?", file=train.source)
         task = Task(own.name, kind, labels, kind.metrics_of(labels), *columns)
         data = task_data(task, own.sources, notes, varied=request.varied)
-        if kind.link != "identity" and not labels:
+        if kind.link != "identity" and not labels and request.varied:
             raise DataError(f"no row has a label in column {columns.label!r}", file=train.source)
         return data
 

@@ -1,13 +1,15 @@
 """Labels are mapped by name wherever a model's names are the data's."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from datasets import Dataset, Features, Value
 from messages import names
 
 from emdistill.data.labels import as_the_model_counts
-from emdistill.errors import ModelError, TeacherError
+from emdistill.data.read import read_task_data
+from emdistill.errors import DataError, ModelError, TeacherError
 from emdistill.tasks import KINDS
 from emdistill.tasks.kind import meaning
 from emdistill.tasks.task import Task, TaskData
@@ -166,3 +168,13 @@ def test_label_columns_that_are_not_named_are_not_taken_for_unset() -> None:
     with names(ModelError, 2, 3, "m/", "--label rude,insult,toxic"):
         as_the_model_counts(data, ("rude", "insult", "toxic"), LABELS, some=True, model="m/", error=ModelError)
     assert as_the_model_counts(data, ("rude", "toxic"), LABELS, some=True).task.labels == ("rude", "toxic")
+
+
+def test_rows_without_any_label_are_scored_and_not_learned_from(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"text": "it was", "label": []}\n{"text": "a book", "label": []}\n', encoding="utf-8")
+    data = read_task_data(str(file), dev=str(file), kind="multi-label", evaluating=True)
+    counted = as_the_model_counts(data, ("bad", "good"), LABELS, some=True)
+    assert (counted.task.labels, counted.evaluation["dev"]["label"][:]) == (("bad", "good"), [[0, 0], [0, 0]])
+    with names(DataError, file, "label"):
+        read_task_data(str(file), dev=str(file), kind="multi-label")
