@@ -21,7 +21,7 @@ from transformers import MobileBertConfig, PreTrainedModel
 from emdistill.errors import ConfigError
 from emdistill.models.encoder import encoder_shape
 from emdistill.models.families import family_of
-from emdistill.models.inputs import longest_text, token_types
+from emdistill.models.inputs import first_position, longest_text, token_types
 from emdistill.models.stored_config import class_with_head
 from emdistill.states import CLASSES, Predictions
 from emdistill.students.bilstm import embedding_table, main_directions
@@ -129,6 +129,8 @@ def _take_embeddings(student: PreTrainedModel, encoder: PreTrainedModel) -> None
     are the encoder's, but for its norm and what the other directions hold.
     """
     own, theirs = (dict(_embeddings(model)) for model in (student, encoder))
+    if "position_embeddings.weight" in theirs:  # RoBERTa's are counted behind its padding
+        theirs["position_embeddings.weight"] = theirs["position_embeddings.weight"][first_position(encoder) :]
     for name, parameter in own.items():
         same = "LayerNorm" not in name or _norm(student) == _norm(encoder)
         if same and name in theirs and theirs[name].shape == parameter.shape:

@@ -78,6 +78,13 @@ def test_at_the_teachers_width_it_begins_with_its_embeddings(tiny_encoder, tiny_
         assert not torch.allclose(fresh.base_model.embeddings(ids, **types)[:, 0], states)
 
 
+def test_of_roberta_it_takes_the_positions_that_texts_use(tiny_encoder) -> None:
+    encoder = tiny_encoder("roberta", width=48, heads=4)
+    student = mobilebert_student(encoder, "mobilebert:2x48x24")
+    ours, theirs = (model.base_model.embeddings.position_embeddings.weight for model in (student, encoder))
+    assert torch.equal(ours, theirs[encoder.config.pad_token_id + 1 :])
+
+
 def test_of_a_mobilebert_it_takes_the_embeddings_themselves(tiny_encoder, tiny_tokenizer) -> None:
     teacher, _ = make_student("mobilebert-teacher:2x32x64", tiny_encoder(), tiny_tokenizer, labels=LABELS)
     student, like_it = (
