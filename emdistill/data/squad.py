@@ -53,9 +53,10 @@ class Squad(Form):
         sources = _from_hub(data, columns) if is_hub_name(data) else _from_files(Path(data), columns)
         if request.dev is not None:
             sources["dev"] = read_questions(request.dev, columns)
+        by_file = {source.source: source for source in sources.values()}  # one that is scored is train and dev
         notes = [
-            f"{part}: {count:,} of {len(source.label):,} questions have no answer"
-            for part, source in sources.items()
+            f"{name}: {count:,} of {len(source.label):,} questions have no answer"
+            for name, source in by_file.items()
             if (count := sum(not spans for spans in source.label))
         ]
         kind = request.kind or (self.OR_NONE if notes else self.ALWAYS)

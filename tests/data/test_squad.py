@@ -126,3 +126,12 @@ def test_columns_may_have_other_names(tmp_path: Path) -> None:
     assert (read.task.text, read.task.text_pair, read.task.label) == ("q", "passage", "spans")
     with names(DataError, "'question'", "passage"):
         read_task_data(str(path), dev=str(path), kind="span-answers")
+
+
+def test_questions_without_an_answer_are_counted_once_per_file(tmp_path: Path) -> None:
+    scored = squad(tmp_path / "scored.json", WHO, WHY)
+    (note,) = read_task_data(str(scored), dev=str(scored)).notes
+    assert str(scored) in note
+    assert "1 of 2" in note
+    further = squad(tmp_path / "further.json", WHO | {"id": "q3"}, WHY | {"id": "q4"}, WHY | {"id": "q5"})
+    assert len(read_task_data(str(scored), dev=str(further)).notes) == 2
