@@ -159,6 +159,8 @@ class SharedStudy:
 
     def _take_in(self, values: Any) -> None:
         if self._before is None:
+            if "settings" not in values:
+                raise ValueError("it has no settings: an earlier version of emdistill wrote it")
             self._before = dict(values["settings"])
         else:
             trial = typed(values, GeneTrial)

@@ -278,6 +278,14 @@ def test_a_damaged_line_of_the_journal_is_named(tmp_path: Path) -> None:
         search(Counting(separable(3, 6, 0)), **SIZES, storage=tmp_path / "study", evaluations=2)
 
 
+def test_a_journal_of_an_earlier_version_is_refused(tmp_path: Path) -> None:
+    journal = tmp_path / "study" / "journal.jsonl"
+    journal.parent.mkdir()
+    journal.write_text('{"op_code": 0, "worker_id": "w", "study_name": "layer-mapping"}\n', encoding="utf-8")
+    with names(OutputError, f"{journal}:1", "version", "--overwrite"):
+        search(Counting(separable(3, 6, 0)), **SIZES, storage=tmp_path / "study", evaluations=2)
+
+
 def test_an_evaluation_that_fails_is_written_down_and_the_search_goes_on(tmp_path: Path) -> None:
     def fails(gene: Gene, count: int) -> None:
         if gene[0] == 3:
