@@ -178,7 +178,8 @@ def _distil(study: ChainStudy, material: Material, logits: Mapping[str, Any]) ->
 def _finish(study: ChainStudy) -> None:
     """The table, the notes, the verdict and the page."""
     record, page = study.record, study.folder / PAGE
-    record.verdict, record.notes, record.status = verdict(record), [*record.notes, *notes(record)], "finished"
-    write_search(study.folder, record)
+    record.verdict = verdict(record)
     write_chain_report(page, record)
-    conclude([limits_table(record)], record.notes, record.verdict, f"the page: {page}")
+    record.status = "finished"
+    write_search(study.folder, record)
+    conclude([limits_table(record)], notes(record), record.verdict, f"the page: {page}")

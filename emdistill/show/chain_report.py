@@ -50,8 +50,8 @@ def verdict(record: ChainSearch) -> str:
 
 
 def notes(record: ChainSearch) -> list[str]:
-    """How far the sum of the blocks' losses, by which chains are chosen, can be believed."""
-    return [
+    """Those of the search, and how far the sum of the blocks' losses, by which chains are chosen, can be believed."""
+    return record.notes + [
         f"the sum of the blocks' losses orders {len(values)} chains as their {measure} does: rank correlation {rho:.2f}"
         for measure, values in _outcomes(record).items()
         if (rho := _agreement(record, values, rising=measure == END_ERROR)) is not None
@@ -71,7 +71,7 @@ def write_chain_report(path: Path, record: ChainSearch) -> None:
     )
     sections = [
         Section("", [Verdict(record.verdict), Small(settings)]),
-        Section("A student for each limit", [limits_table(record), Notes(record.notes)]),
+        Section("A student for each limit", [limits_table(record), Notes(notes(record))]),
         _front(record),
         Section("What the estimate is worth", [_estimates(record), Small(chosen)]),
         Section("The command", [Command(record.command)]),

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+from compressions import final_of, record_of
 from messages import unnamed
 from run_folders import add_flows, write_run_folder
 
 from emdistill.cli import main
 from emdistill.commands.report import report
+from emdistill.runs.search_record import write_search
 
 
 def write_comparison_folder(folder: Path) -> Path:
@@ -58,6 +60,19 @@ def test_a_comparison_without_a_finished_run_has_no_page(tmp_path: Path, capsys:
     write_run_folder(tmp_path / "comparison" / "runs" / "emd-0", status="running")
     assert main(["report", str(tmp_path / "comparison")]) == 2
     assert not unnamed(capsys.readouterr().err, tmp_path / "comparison")
+
+
+def test_a_finished_search_has_its_page_written_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_search(tmp_path, record_of({"small": [0.6]}, finals=[final_of("small", 0.9)], verdict="take the small one"))
+    assert main(["report", str(tmp_path)]) == 2
+    assert not unnamed(capsys.readouterr().err, tmp_path, "emdistill compress")  # it is not finished
+    done = record_of({"small": [0.6]}, finals=[final_of("small", 0.9)], verdict="take it", status="finished")
+    write_search(tmp_path, done)
+    assert report(str(tmp_path)) == tmp_path / "report.html"
+    assert "take it" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    (tmp_path / "mappings" / "study").mkdir(parents=True)
+    assert main(["report", str(tmp_path / "mappings")]) == 2
+    assert not unnamed(capsys.readouterr().err, tmp_path / "mappings", "mappings")
 
 
 @pytest.mark.parametrize(

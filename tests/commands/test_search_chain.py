@@ -19,6 +19,7 @@ from emdistill.runs.chain_search import ChainSearch
 from emdistill.runs.record import read_run
 from emdistill.runs.search_record import read_search
 from emdistill.search.chains import ChainCost
+from emdistill.show.chain_report import notes
 
 COSTS = {"a": ChainCost(2448, 2.0), "f": ChainCost(2376, 1.0), "c3": ChainCost(744, 0.5)}
 
@@ -62,11 +63,12 @@ def test_students_of_several_sizes_keep_their_limits(options, tmp_path: Path, ca
     assert read_search(tmp_path / "search", ChainSearch) == record
     page = Page(tmp_path / "search" / "report.html")
     assert record.verdict in " ".join(page.texts["p"])
-    assert not unnamed(capsys.readouterr().out, f"chain:{free.word}", record.verdict, *record.notes)
+    assert not unnamed(capsys.readouterr().out, f"chain:{free.word}", record.verdict, *notes(record))
     # Other limits take no training.
     again = search_chain(**options | {"limits": "any"}, output=str(tmp_path / "search"))
     assert again.chains[free.word] == free
     assert list(again.returned) == ["any"]
+    assert again.notes == record.notes
 
 
 def test_students_are_distilled_where_a_method_is_named(options, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_the_estimate_is_held_against_errors_and_scores(record: ChainSearch) -> 
 
 
 def test_the_page_has_the_front_and_what_stands_beside_it(record: ChainSearch, tmp_path: Path) -> None:
-    record.verdict, record.notes = verdict(record), notes(record)
+    record.verdict = verdict(record)
     write_chain_report(tmp_path / "report.html", record)
     page = Page(tmp_path / "report.html")
     assert record.verdict in " ".join(page.texts["p"])
