@@ -46,7 +46,7 @@ def search_chain(config: ChainConfig | None = None, **options: Any) -> ChainSear
     `distill --student OUTPUT/students/NAME`, and for `compress --chains OUTPUT`; --method distils them at once. The
     same command goes on with a search that was stopped.
     Raises ConfigError, DataError, ModelError and OutputError before any training, BusyError where another process is at
-    this search; Interrupted after Ctrl-C.
+    this search, TrainingError where a loss is NaN or infinite; Interrupted after Ctrl-C.
 
     config   a ChainConfig, or its fields as keywords: search_chain(teacher=..., data=..., output=..., limits="16M,8ms")
     """

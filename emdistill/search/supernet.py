@@ -9,6 +9,7 @@ once and for all, so that a loss of 1 is that of the mean, and blocks weigh alik
 Source: NAS-BERT (Xu et al., KDD 2021, arXiv 2105.14444), section 3.2; there losses are plain squared differences.
 """
 
+import math
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from emdistill.errors import TrainingError
 from emdistill.mapping import layer_costs
 from emdistill.mapping.two_level import even_blocks
 from emdistill.models.chain import ChainModel, Convolution, attended_mask
@@ -154,17 +156,25 @@ def train(
 ) -> list[float]:
     """A step per batch, a survivor of each block drawn for it; the mean loss of each block.
 
-    The draws are a function of the seed.
+    The draws are a function of the seed. Raises TrainingError where a loss is NaN or infinite.
     """
     generator, sums, steps = random.Random(seed), [0.0] * len(survivors), 0
     for batch in batches:
-        losses = [supernet.block_loss(block, generator.choice(own), batch) for block, own in enumerate(survivors)]
-        torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
+        chosen = [generator.choice(own) for own in survivors]
+        losses = torch.stack([supernet.block_loss(block, name, batch) for block, name in enumerate(chosen)])
+        values = losses.tolist()
+        for block, (name, value) in enumerate(zip(chosen, values, strict=True), start=1):
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"block {block} as {''.join(name)}: the loss is {value} at step {steps + 1} of this round; "
+                    "start anew with a lower --learning-rate"
+                )
+        losses.sum().backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(supernet.parameters(), LARGEST_GRADIENT)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)  # what is not drawn stays as it is
-        sums = [total + float(loss.detach()) for total, loss in zip(sums, losses, strict=True)]
+        sums = [total + value for total, value in zip(sums, values, strict=True)]
         steps += 1
     return [total / max(1, steps) for total in sums]
 

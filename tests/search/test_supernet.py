@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 import torch
+from messages import names
 
+from emdistill.errors import TrainingError
 from emdistill.models import Teacher, capture, encoder_layers, fingerprint
 from emdistill.search.chains import candidates
 from emdistill.search.supernet import BlockStates, Supernet, block_states, take_over, train
@@ -83,6 +85,18 @@ def test_steps_teach_what_is_drawn_and_are_a_function_of_the_seed(teacher, batch
         assert fingerprint(supernet.operator(0, 0, "a")) == untouched
         found.append(fingerprint(supernet))
     assert found[0] == found[1] != found[2]
+
+
+def test_a_loss_that_is_not_finite_stops_at_its_block(teacher, batches) -> None:
+    supernet = Supernet(teacher, NAMES, 2)
+    (states,) = states_of(teacher, supernet, batches[:1])
+    states.states[2].fill_(float("nan"))  # behind the second block
+    optimizer = torch.optim.AdamW(supernet.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer)
+    before = fingerprint(supernet)
+    with names(TrainingError, "block 2", "c3f", "step 1", "--learning-rate"):
+        train(supernet, [states], [[("a",)], [("c3", "f")]], optimizer, schedule, "seed")
+    assert fingerprint(supernet) == before
 
 
 def test_a_chain_leaves_with_the_supernets_weights(teacher, batches, tiny_tokenizer) -> None:
