@@ -20,6 +20,7 @@ from transformers import (
     RobertaConfig,
 )
 
+from emdistill.ship import latency
 from emdistill.states import SEQUENCE
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -130,6 +131,14 @@ def _imports_are_no_garbage() -> None:
 def _one_thread() -> None:
     """Tiny tensors gain nothing from threads, and one thread adds in one order."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _short_turns() -> Iterator[None]:
+    """Tiny models would be called hundreds of times until a turn is as long as it should be."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latency, "LEAST_TURN", 0.0)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -48,9 +48,10 @@ REPLACED = (FINALS, MODEL, CACHE, BASELINES, OWN_VOCABULARY, PAGE, PLOTLY, Compr
 EVERY, FEWEST_TEXTS, MOST_TEXTS = 5, 200, 1000  # of the texts without labels: those that choose
 BESIDE = ("tfidf", "static")
 LEAST_SECONDS = 2e-4  # that a row takes to be learned from, however small the student
-EXPORT_SECONDS = 90.0  # of a whole training's export and measurement, until one is known
+EXPORT_SECONDS = 60.0  # of a whole training's export and measurement, until one is known
 SPARE = 0.9  # of the time that is left: what is predicted is rough
-MOST_FOR_TEACHER = 0.25  # of the time, for the teacher's answers
+MOST_FOR_TEACHER = 0.25  # of the time that is left, for the teacher's answers
+LEAST_FOR_STUDENTS = 0.25  # of the whole time, however long prices took: what has hardly learned is of no use
 LARGEST_CACHE = 4e9  # bytes of states
 
 
@@ -207,14 +208,15 @@ class Compression:
         first, run = self._warmed_up(cache)
         fitting, rows = self._trainable, run.rows["train"]
         answered = run.timings.get("teacher_cache_seconds", 0.0) / rows
-        most = int(MOST_FOR_TEACHER * self.study.seconds_left / max(answered, 1e-6))
+        left = max(self.study.seconds_left, LEAST_FOR_STUDENTS * 3600 * record.hours)
+        most = int(MOST_FOR_TEACHER * left / max(answered, 1e-6))
         texts = min(more, max(most, 1))
         slowness = run.timings["training_seconds"] / rows / fitting[first].predicted["onnx"].p50
         for name, row in fitting.items():
             per_row = max(slowness * row.predicted["onnx"].p50, LEAST_SECONDS)
             seconds = (labelled + texts) * self.runs.whole_epochs(row.student) * per_row
             record.candidates[name] = replace(row, seconds=seconds)
-        available = SPARE * (self.study.seconds_left - answered * (labelled + texts))
+        available = SPARE * (left - answered * (labelled + texts))
         every = {name: record.candidates[name].seconds for name in sorted(fitting, key=self._turn)}
         plan = make_plan(every, available, finals=finals, per_final=EXPORT_SECONDS)
         record.plan = PlanRow(**asdict(plan), unlabelled_rows=texts if more else None, cache=cache)

@@ -49,14 +49,15 @@ def make_plan(seconds: Mapping[str, float], available: float, *, finals: int, pe
     available   seconds for trials, whole trainings and exports
     per_final   seconds that every whole training takes besides: its export and measurement
     What does not fit is left out in this order: candidates from the end of the list, down to FACTOR for each whole
-    training; whole trainings but one; the other candidates; steps.
+    training; whole trainings but one; the other candidates; steps of the last one, which learns for half of the time at
+    least, however long its export takes.
     """
     names = tuple(seconds)
     for count, whole in _sizes(len(names), finals):
         plan = Plan(names[:count], SHARES if count > whole else (), whole)
         if plan_seconds(plan, seconds, per_final) <= available:
             return plan
-    share = max(0.0, available - per_final) / max(seconds[names[0]], 1e-9) if names else 1.0
+    share = max(available - per_final, available / 2) / max(seconds[names[0]], 1e-9) if names else 1.0
     return Plan(names[:1], (), 1, min(1.0, max(share, LEAST_SHARE)))
 
 

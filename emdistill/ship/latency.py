@@ -16,6 +16,7 @@ Call = Callable[[int], object]
 """What is timed; its argument counts its timed calls, from 0, to choose its input by."""
 
 FEWEST_CALLS = 3  # a median needs as many
+LEAST_TURN = 0.03  # seconds of timed calls: what stops the machine for some milliseconds is few of a turn's, not all
 WARM_UP = 5e-3  # seconds until a call takes what it will take: of 0.3 ms, the first takes 2.5 times that, the fifth 1.1
 
 
@@ -40,9 +41,9 @@ def time_in_turns(
     """Seconds of every timed call, by contender; they take turns, so that what else the machine does hits all alike.
 
     A turn is untimed calls, one at least and `warm_up` seconds of them, which bring the weights back into the
-    processor's caches, and `calls` timed ones. The order rotates from round to round. A turn ends early after
-    `seconds / rounds`, and a contender that was timed for `seconds` and three times at least is out of the further
-    rounds: slow models are timed less often.
+    processor's caches, and `calls` timed ones, or more where these take less than LEAST_TURN. The order rotates from
+    round to round. A turn ends early after `seconds / rounds`, and a contender that was timed for `seconds` and three
+    times at least is out of the further rounds: slow models are timed less often.
     """
     names = list(contenders)
     times: dict[str, list[float]] = {name: [] for name in names}
@@ -60,15 +61,13 @@ def _take_turn(call: Call, times: list[float], calls: int, warm_up: float, secon
     call(len(times))
     while thread_time() - begun < warm_up:
         call(len(times))
-    spent = 0.0
-    for _ in range(calls):
+    spent, timed = 0.0, 0
+    while (timed < calls or spent < LEAST_TURN) and (timed == 0 or spent < seconds):
         begun = perf_counter()
         call(len(times))
-        elapsed = perf_counter() - begun
-        times.append(elapsed)
-        spent += elapsed
-        if spent >= seconds:
-            return
+        times.append(perf_counter() - begun)
+        spent += times[-1]
+        timed += 1
 
 
 def summarise(seconds: Sequence[float], batch_size: int) -> Latency:

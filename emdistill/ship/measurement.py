@@ -156,7 +156,7 @@ def full_texts(examples: Dataset, tokenizer: PreTrainedTokenizerBase, count: int
 
 
 def measure_latencies(
-    variants: Mapping[str, Variant], examples: Dataset, *, longest: int, threads: int, seconds: float = 5.0
+    variants: Mapping[str, Variant], examples: Dataset, *, longest: int, threads: int, seconds: float = 2.0
 ) -> dict[str, list[TimedCase]]:
     """Every variant at batch 1 and 32, length 32 and 128 (or the longest the encoders read), in turns.
 

@@ -76,3 +76,6 @@ def test_every_plan_keeps_its_time_and_more_time_plans_no_less(seed: int) -> Non
 def test_where_there_is_hardly_any_time_one_candidate_learns_from_a_part() -> None:
     plan = make_plan({"a": 1000.0, "b": 900.0}, 400.0, finals=3, per_final=100.0)
     assert plan == Plan(("a",), (), 1, pytest.approx(0.3))
+    plan = make_plan({"a": 1000.0, "b": 900.0}, 120.0, finals=3, per_final=100.0)
+    assert plan == Plan(("a",), (), 1, pytest.approx(0.06))
+    assert make_plan({"quick": 5.0}, 20.0, finals=3, per_final=100.0) == Plan(("quick",), (), 1)

@@ -48,11 +48,17 @@ def test_contenders_take_turns_in_rotating_order_and_warm_up_is_untimed(clock: C
 
 
 def test_slow_contenders_are_timed_less_often_but_three_times(clock: Clock) -> None:
-    contenders = {"slow": clock.lasting("s", 10.0), "fast": clock.lasting("f", 0.01)}
+    contenders = {"slow": clock.lasting("s", 10.0), "fast": clock.lasting("f", 0.02)}
     times = time_in_turns(contenders, rounds=5, calls=4, seconds=1.0)
     assert len(times["slow"]) == 3
     assert len(times["fast"]) == 20
     assert clock.order.startswith("ss" + "fffff" + "fffff" + "ss" + "ss")  # a turn of the slow one is one timed call
+
+
+def test_a_turn_of_fast_calls_has_more_of_them(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "LEAST_TURN", 0.5)
+    times = time_in_turns({"a": clock.lasting("a", 0.125), "b": clock.lasting("b", 0.25)}, rounds=2, calls=3)
+    assert {name: len(taken) for name, taken in times.items()} == {"a": 8, "b": 6}
 
 
 def test_a_turn_ends_when_its_share_of_the_time_is_spent(clock: Clock) -> None:
