@@ -1,6 +1,7 @@
 """More to learn from: variants of training texts, labelled by the teacher, or of text without labels (TinyBERT)."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ from emdistill.models.word_candidates import (
     check_word_pieces,
     load_masked_lm,
 )
+from emdistill.options import load_options
 from emdistill.runs.describe import file_hashes
 from emdistill.runs.places import check_file
 from emdistill.runs.reading import recall_reading
@@ -60,26 +62,9 @@ Draw = Callable[[Callable[[str], Side], int, Texts], list[Variant]]
 """(what takes a text apart, a row's number, its texts) -> its variants."""
 
 
-def augment(
-    teacher: str,
-    output: str,
-    data: str | None = None,
-    unlabelled: str | None = None,
-    task: str | None = None,
-    kind: str | None = None,
-    dev: str | None = None,
-    text: str = "text",
-    text_pair: str | None = None,
-    label: str = "label",
-    masked_lm: str | None = None,
-    copies: int = 20,
-    replace: float = 0.4,
-    candidates: int = 15,
-    max_length: int | None = None,
-    seed: int = 42,
-    overwrite: bool = False,
-) -> Path:
-    """Write variants of texts: of labelled rows for `distill --augmented`, of other text for `distill --unlabelled`.
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Everything that decides the variants.
 
     Args:
         teacher: folder or hub id of the fine-tuned teacher.
@@ -105,68 +90,125 @@ def augment(
         seed: seed of the replacements.
         overwrite: replace the output file if it exists.
     """
-    place = Path(output)
-    check_limits(copies=copies, candidates=candidates, seed=seed, max_length=max_length)
-    if not 0 < replace <= 1:
-        raise ConfigError(f"--replace is a probability above 0, at most 1, not {replace}")
-    if data is None and unlabelled is None:
-        raise ConfigError("there is nothing to vary: name labelled rows with --data, or other text with --unlabelled")
-    if unlabelled is not None and max_length is not None:
-        raise ConfigError("--max-length is for the teacher's labels, and with --unlabelled nothing is labelled")
-    # Variants of labelled rows say what they were made of and how: the same are not written again.
-    reads = (data, dev, *map(str.strip, (unlabelled or "").split(",")))
-    check_file(place, (".jsonl",), overwrite=overwrite or unlabelled is None, reads=reads)
-    columns = Columns(text, text_pair, label)
+
+    teacher: str
+    output: str
+    data: str | None = None
+    unlabelled: str | None = None
+    task: str | None = None
+    kind: str | None = None
+    dev: str | None = None
+    text: str = "text"
+    text_pair: str | None = None
+    label: str = "label"
+    masked_lm: str | None = None
+    copies: int = 20
+    replace: float = 0.4
+    candidates: int = 15
+    max_length: int | None = None
+    seed: int = 42
+    overwrite: bool = False
+
+    @property
+    def columns(self) -> Columns:
+        """Of a file of one's own."""
+        return Columns(self.text, self.text_pair, self.label)
+
+    def drawn(self, side: Callable[[str], Side], row: int, texts: Texts) -> list[Variant]:
+        """The variants of a row; side: what takes a text apart."""
+        sides = [side(text) for text in texts]
+        return augment_row(row, sides, copies=self.copies, replace=self.replace, seed=self.seed)
+
+
+def augment(config: AugmentConfig | None = None, **options: Any) -> Path:
+    """Write variants of texts: of labelled rows for `distill --augmented`, of other text for `distill --unlabelled`.
+
+    Returns the file. Raises ConfigError, DataError, ModelError, TeacherError and OutputError before anything is
+    written.
+
+    config   an AugmentConfig, or its fields as keywords: augment(teacher=..., data=..., output=..., copies=10)
+    """
+    config = config if config is not None else load_options(AugmentConfig, None, options)
+    place = _checked_place(config)
     examples = None
-    if data is not None:
-        examples = apart(read_task_data(data, task=task, dev=dev, kind=kind, **columns._asdict()), dev)
-    judge, tokenizer = Teacher(load_classifier(teacher)), load_tokenizer(teacher)
+    if config.data is not None:
+        reading = {"task": config.task, "dev": config.dev, "kind": config.kind, **config.columns._asdict()}
+        examples = apart(read_task_data(config.data, **reading), config.dev)
+    judge, tokenizer = Teacher(load_classifier(config.teacher)), load_tokenizer(config.teacher)
     if examples is not None:
         examples = as_the_model_counts(examples, judge.labels, judge.kind)
         check_one_answer(examples.task.kind, "a file of labelled variants")
-    check_word_pieces(tokenizer, teacher)
-    length = max_length or min(recall_reading(judge.model).max_length, longest_text(judge.model))
+    check_word_pieces(tokenizer, config.teacher)
+    length = config.max_length or min(recall_reading(judge.model).max_length, longest_text(judge.model))
     check_max_length(length, judge.model)
-    further, scored, labelled = None, [], []
-    if unlabelled is not None:
-        asked = task_of_text(unlabelled, judge, columns, task, kind) if examples is None else examples.task
-        further = unlabelled_text(unlabelled, asked, columns, place.parent, None)
-        if examples is not None:
-            scored, labelled = [*examples.evaluation.values()], [examples.train]
-        elif dev is not None:
-            scored = [read_dev(dev, asked)]
-    judge.to(torch.accelerator.current_accelerator() or "cpu")
-    table = judge.model.get_input_embeddings().get_parameter("weight")
-    neighbours = NeighbourCandidates(table, tokenizer, candidates, without=STOP_WORDS)
-    masked = None if masked_lm is None else _masked_candidates(masked_lm, candidates, judge.model.device)
-    take_apart = partial(_take_apart, masked=masked, neighbours=neighbours)
-
-    def draw(side: Callable[[str], Side], row: int, texts: Texts) -> list[Variant]:
-        return augment_row(row, [side(text) for text in texts], copies=copies, replace=replace, seed=seed)
-
-    if further is not None:
-        sides = lru_cache(SIDES_KEPT)(take_apart)
-        write_text_variants(place, further, scored=scored, labelled=labelled, draw=partial(draw, sides))
+    if config.unlabelled is not None:
+        _vary_text(config, config.unlabelled, judge, tokenizer, examples)
         return place
-    assert examples is not None
+    assert examples is not None  # there is one of the two
+    masked, take_apart = _words(config, judge, tokenizer)
+    numbers = {name: getattr(config, name) for name in ("copies", "replace", "candidates")}
     header = describe_train(examples) | {
         "teacher": judge.fingerprint,
         "masked_lm": None if masked is None else fingerprint(masked.model),
-        "settings": {
-            "copies": copies, "replace": replace, "candidates": candidates, "max_length": length, "seed": seed,
-        },
+        "settings": {**numbers, "max_length": length, "seed": config.seed},
         "files": file_hashes(examples),
-    }  # fmt: skip
-    if place.exists() and not overwrite:
+    }
+    if place.exists() and not config.overwrite:
         _check_same(place, header, examples)
         say(f"{place} is written already, from this data, with this teacher and these settings")
         return place
-    variants = _vary(train_texts(examples), take_apart, draw)
+    variants = _vary(train_texts(examples), take_apart, config.drawn)
     if not variants:
-        raise DataError("no word of its texts can be replaced, so there are no variants", file=data)
+        raise DataError("no word of its texts can be replaced, so there are no variants", file=config.data)
     labels = _label(variants, partial(predict_logits, judge.model, tokenizer, max_length=length), examples.task)
     _write_rows(place, header, examples, variants, labels)
     return place
+
+
+def _checked_place(config: AugmentConfig) -> Path:
+    """The file to write; raises ConfigError for options that do not go together, OutputError for no such file."""
+    check_limits(copies=config.copies, candidates=config.candidates, seed=config.seed, max_length=config.max_length)
+    if not 0 < config.replace <= 1:
+        raise ConfigError(f"--replace is a probability above 0, at most 1, not {config.replace}")
+    if config.data is None and config.unlabelled is None:
+        raise ConfigError("there is nothing to vary: name labelled rows with --data, or other text with --unlabelled")
+    if config.unlabelled is not None and config.max_length is not None:
+        raise ConfigError("--max-length is for the teacher's labels, and with --unlabelled nothing is labelled")
+    place = Path(config.output)
+    reads = (config.data, config.dev, *map(str.strip, (config.unlabelled or "").split(",")))
+    # Variants of labelled rows say what they were made of and how: the same are not written again.
+    check_file(place, (".jsonl",), overwrite=config.overwrite or config.unlabelled is None, reads=reads)
+    return place
+
+
+def _vary_text(
+    config: AugmentConfig, unlabelled: str, judge: Teacher, tokenizer: Any, examples: TaskData | None
+) -> None:
+    """Write variants of text without labels; what is scored or labelled is left out of it."""
+    place = Path(config.output)
+    task = examples.task if examples else task_of_text(unlabelled, judge, config.columns, config.task, config.kind)
+    text = unlabelled_text(unlabelled, task, config.columns, place.parent, None)
+    scored, labelled = [], []
+    if examples is not None:
+        scored, labelled = [*examples.evaluation.values()], [examples.train]
+    elif config.dev is not None:
+        scored = [read_dev(config.dev, task)]
+    _, take_apart = _words(config, judge, tokenizer)
+    draw = partial(config.drawn, lru_cache(SIDES_KEPT)(take_apart))
+    write_text_variants(place, text, scored=scored, labelled=labelled, draw=draw)
+
+
+def _words(
+    config: AugmentConfig, judge: Teacher, tokenizer: Any
+) -> tuple[MaskedWordCandidates | None, Callable[[str], Side]]:
+    """Who proposes words in context, if anybody does; and what takes a text apart."""
+    judge.to(torch.accelerator.current_accelerator() or "cpu")
+    table = judge.model.get_input_embeddings().get_parameter("weight")
+    neighbours = NeighbourCandidates(table, tokenizer, config.candidates, without=STOP_WORDS)
+    source, masked = config.masked_lm, None
+    if source is not None:
+        masked = _masked_candidates(source, config.candidates, judge.model.device)
+    return masked, partial(_take_apart, masked=masked, neighbours=neighbours)
 
 
 def _write_rows(

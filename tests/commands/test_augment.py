@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from jsonargparse import ArgumentParser
 from messages import names, unnamed
 from transformers import BertForMaskedLM, PreTrainedModel
 
@@ -316,13 +315,3 @@ def test_what_cannot_be_used_is_refused_before_anything_is_written(
     with names(error, re.compile(re.escape(named))):
         augment(**options(place, tmp_path / "augmented.jsonl") | change)
     assert sorted(tmp_path.iterdir()) == before
-
-
-def test_the_signature_makes_a_command_line() -> None:
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_function_arguments(augment)
-    words = ["--teacher=t", "--data=d", "--output=o.jsonl", "--copies=5", "--masked_lm=m", "--overwrite=true"]
-    values = parser.parse_args(words).as_dict()
-    assert (values["copies"], values["masked_lm"], values["overwrite"], values["replace"]) == (5, "m", True, 0.4)
-    described = [action.help for action in parser._actions if action.dest in values]
-    assert all(described)
