@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -137,13 +138,29 @@ def busy_notes(threads: int) -> Iterator[list[str]]:
 
 
 def full_batch(examples: Dataset, tokenizer: PreTrainedTokenizerBase, batch: int, length: int) -> Batch:
-    """So many rows of exactly `length` tokens, none of them padding: real ones, repeated or cut."""
-    texts = examples.select_columns([name for name in ("text", "text_pair") if name in examples.column_names])
-    rows = tokenise(texts.select(np.arange(batch) % len(texts)), tokenizer, length).remove_columns("length")
+    """So many rows of exactly `length` tokens, none of them padding: real texts that go on with those of further rows.
+
+    One text again and again would have few tokens of its own, and tables of which few rows are read are too fast.
+    """
+    names = [name for name in ("text", "text_pair") if name in examples.column_names]
+    some = examples.select_columns(names).select(range(min(len(examples), batch + length))).to_dict()
+    texts = {name: [_going_on(some[name], start % len(examples), length) for start in range(batch)] for name in names}
+    rows = tokenise(Dataset.from_dict(texts), tokenizer, length).remove_columns("length")
     return {
         name: np.stack([np.resize(np.asarray(row, dtype=np.int64), length) for row in rows[name]])
         for name in rows.column_names
     }
+
+
+def _going_on(texts: Sequence[str], start: int, words: int) -> str:
+    """The text at `start` and those behind it, round and round, until there are so many words."""
+    parts: list[str] = []
+    for text in islice(cycle(texts), start, start + words):
+        parts.append(text)
+        words -= len(text.split())
+        if words <= 0:
+            break
+    return " ".join(parts)
 
 
 def full_texts(examples: Dataset, tokenizer: PreTrainedTokenizerBase, count: int, length: int) -> Dataset:

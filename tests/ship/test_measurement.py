@@ -27,15 +27,21 @@ PAIRS = Dataset.from_dict({"text": ["a good movie", "it was bad"], "text_pair": 
 
 
 @pytest.mark.parametrize("length", [5, 9, 40])
-def test_full_batches_repeat_or_cut_real_tokens(tiny_tokenizer: Any, length: int) -> None:
+def test_full_batches_are_real_texts_that_go_on(tiny_tokenizer: Any, length: int) -> None:
     batch = full_batch(PAIRS, tiny_tokenizer, 3, length)
     assert set(batch) == set(tiny_tokenizer.model_input_names) >= {"input_ids", "attention_mask"}
     assert all(rows.shape == (3, length) and rows.dtype == np.int64 for rows in batch.values())
     assert (batch["attention_mask"] == 1).all()
     assert (batch["input_ids"] != tiny_tokenizer.pad_token_id).all()
     np.testing.assert_array_equal(batch["input_ids"][0], batch["input_ids"][2])  # round the two rows
-    whole = tiny_tokenizer("a good movie", "bad", truncation=True, max_length=length)["input_ids"]
-    assert batch["input_ids"][0][: len(whole)].tolist() == whole
+    texts = ["a good movie it was bad " * length, "bad a book " * length]
+    assert batch["input_ids"][0].tolist() == tiny_tokenizer(*texts, truncation=True, max_length=length)["input_ids"]
+
+
+def test_full_batches_of_empty_texts_repeat_their_tokens(tiny_tokenizer: Any) -> None:
+    batch = full_batch(Dataset.from_dict({"text": ["", " "]}), tiny_tokenizer, 3, 9)
+    assert batch["input_ids"].shape == (3, 9)
+    assert batch["input_ids"][0].tolist() == np.resize(tiny_tokenizer("")["input_ids"], 9).tolist()
 
 
 @pytest.mark.parametrize(("longest", "lengths"), [(512, [32, 128]), (100, [32, 100]), (20, [20])])
