@@ -194,7 +194,7 @@ def write_compress_report(path: Path, record: CompressionRecord) -> None:
     )
     chosen = (
         f"Which one is delivered was chosen by {record.held_out}; scores here are on {record.dev_rows:,} rows of dev, "
-        "which nothing was chosen on."
+        "which nothing was chosen on. All of them stay: NAME/onnx in finals/ is a folder like model/."
     )
     rows, scored = "held out", f"Scores by {record.held_out}, each after the longest short training it had."
     if not _short_scores(record):
