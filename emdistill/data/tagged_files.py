@@ -11,16 +11,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from datasets import ClassLabel, Dataset
+from datasets import Dataset
 
 from emdistill.data.compressed import plain_path
-from emdistill.data.files import HALF_PAIR, Columns, has_half_pair, hub_rows, look_at_first, require_columns, with_list
+from emdistill.data.files import (
+    HALF_PAIR,
+    Columns,
+    declared_classes,
+    file_classes,
+    has_half_pair,
+    hub_rows,
+    look_at_first,
+    require_columns,
+    with_list,
+)
 from emdistill.data.rows import BadRows, Row, check_file, read_rows, text_lines, tsv_cells
 from emdistill.errors import DataError, listing, nearest, shown
 from emdistill.tasks.kind import BadLabel
 from emdistill.tasks.tags import OUTSIDE, Entity, bio, find_scheme, without_beginning
 from emdistill.tasks.words import cut_words
-from emdistill.values import parse_list
+from emdistill.values import parse_cell
 
 SUFFIXES = (".conll", ".conllu", ".iob", ".bio")  # of files that hold nothing else
 ROW_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
@@ -68,7 +78,7 @@ def read_tagged(path: Path, columns: Columns = _DEFAULT) -> TaggedExamples:
     check_file(path)
     bad, suffix = BadRows(path), plain_path(path).suffix.lower()
     if holds_rows(path, columns):
-        return _checked(_of_rows(read_rows(path, bad), columns, bad, {}), bad)
+        return _checked(_of_rows(read_rows(path, bad), columns, bad, file_classes(path)), bad)
     return _checked((_conllu if suffix == ".conllu" else _conll)(path, columns, bad), bad)
 
 
@@ -81,19 +91,17 @@ def holds_rows(path: Path, columns: Columns = _DEFAULT) -> bool:
 
 
 def given_words(cell: Any, source: str | Path) -> Any:
-    """The words that a cell lists, in CSV and TSV, where a cell is text, in JSON; any other cell as it is."""
+    """The words that a cell lists, in CSV and TSV, where a cell is text; any other cell as it is."""
     if not isinstance(cell, str) or plain_path(Path(source)).suffix.lower() not in (".csv", ".tsv"):
         return cell
-    words = parse_list(cell)
-    return cell if words is None or not all(isinstance(word, str) for word in words) else words
+    words = parse_cell(cell)
+    return cell if not isinstance(words, list) or not all(isinstance(word, str) for word in words) else words
 
 
 def hub_tagged(source: str, split: Dataset, columns: Columns = _DEFAULT) -> TaggedExamples:
     """The sentences of a hub dataset's split, whose tags may be class labels; raises DataError as `read_tagged`."""
-    elements = {name: getattr(feature, "feature", None) for name, feature in split.features.items()}
-    names = {name: element.names for name, element in elements.items() if isinstance(element, ClassLabel)}
     bad = BadRows(source)
-    return _checked(_of_rows(hub_rows(split), columns, bad, names), bad)
+    return _checked(_of_rows(hub_rows(split), columns, bad, declared_classes(split.features)), bad)
 
 
 def read_wnut17(folder: Path, dev: Path | None = None) -> dict[str, TaggedExamples]:

@@ -128,10 +128,17 @@ def test_csv_holds_lists_as_json(tmp_path: Path) -> None:
     assert read(path) == [(["EU", "x"], ["B-org", "3"])]
 
 
-def test_tags_of_a_hub_dataset_have_names() -> None:
+def test_csv_of_datasets_holds_lists_as_numpy_writes_them(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", "tokens,tags\n['EU' \"it's\"],[1 0]\n")
+    assert read(tmp_path / "a.csv") == [(["EU", "it's"], ["1", "0"])]
+
+
+def test_tags_of_a_hub_dataset_have_names(tmp_path: Path) -> None:
     features = Features({"tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=["O", "B-org"]))})
     split = Dataset.from_dict({"tokens": [["EU", "x"]], "ner_tags": [[1, 0]]}, features=features)
     assert hub_tagged("a/b (train)", split).sentences == [(1, "EU x", [(0, 2), (3, 4)], ["B-org", "O"])]
+    split.to_parquet(tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet") == [(["EU", "x"], ["B-org", "O"])]
     broken = Dataset.from_dict({"tokens": [["EU", "x"]], "ner_tags": [[-1, 0]]}, features=features)
     with names(DataError, "a/b (train):1", -1):
         hub_tagged("a/b (train)", broken)
