@@ -171,7 +171,7 @@ def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
         except csv.Error:
             problem = "the row that begins here is not CSV: is a quote left open, or does a CR stand outside quotes?"
             raise DataError(problem, file=path, line=line) from None
-        if cells not in ([], [""]):
+        if cells:
             yield line, cells
 
 
@@ -180,7 +180,7 @@ def _table_rows(
 ) -> Iterator[Row]:
     for line, cells in rows:
         if len(cells) == 1 and len(header or "") != 1 and not cells[0].strip():
-            continue  # blanks alone; where there is one column, they are its cell
+            continue  # blanks alone, or quotes around them; where there is one column, they are its cell
         if header is None:
             header = tuple(cells)
             _refuse_twice(header, path, line)

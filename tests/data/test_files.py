@@ -177,7 +177,15 @@ def test_names_that_differ_in_case_alone_are_noted(tmp_path: Path) -> None:
         (("\uff11", "1", "2"), "'1'"),
         (("so\xadso", "soso", "bad"), "'soso'"),
         (("0", "1", "-100"), "-100"),
+        (("0", "1", "-1"), "-1"),
         (("yes", "no", "N/A"), "N/A"),
+        (("0", "1", "TRUE"), "'TRUE'"),
+        (("pos", "neg", "pos\0"), "'pos'"),
+        (('"pos"', '"neg"', "'so'"), '"neg"'),
+        (("['a', 'b', ...", "c", "d"), "..."),
+        (("a;b", "b;c", "a;c"), "a;b"),
+        (("1", "-1", "2"), None),
+        (("[UNK]", "(other)", "a"), None),
         (("0,5", "1,5", "2"), "0,5"),
         (("a", "b", "a;b"), "a;b"),
         (("a", "b", "c"), None),
@@ -213,6 +221,12 @@ def test_several_labels_are_read_however_they_are_written(
         data = read(file, kind="multi-label")
         assert data.task.labels == labels
         assert data.train["label"][:] == numbers
+
+
+def test_names_in_lists_that_may_be_one_are_noted(tmp_path: Path) -> None:
+    rows = [{"text": "x", "label": label} for label in (["Bug", "ui"], ["bug"], ["ui"])]
+    (note,) = read(write(tmp_path / "x.jsonl", "\n".join(map(json.dumps, rows)))).notes
+    assert not unnamed(note, "'label'", "'Bug'", "'bug'")
 
 
 @pytest.mark.parametrize("part", [None, "", " ", math.nan, ["b"], {"b": 1}, 0.25])
