@@ -23,7 +23,7 @@ from emdistill.data.files import (
     with_list,
 )
 from emdistill.data.form import Form, Request
-from emdistill.data.rows import BadRows, Row, read_rows, squad_json
+from emdistill.data.rows import BadRows, Row, is_squad, read_rows
 from emdistill.errors import DataError, listing, shown
 from emdistill.tasks import KINDS
 from emdistill.tasks.kind import BadLabel, truth
@@ -44,7 +44,7 @@ class Squad(Form):
 
     def recognises(self, data: str) -> bool:
         path = Path(data)
-        return plain_path(path).suffix.lower() == ".json" and path.is_file() and squad_json(path) is not None
+        return plain_path(path).suffix.lower() == ".json" and path.is_file() and is_squad(path)
 
     def read(self, request: Request) -> TaskData:
         """Of a kind that is not named: the one for questions without an answer, where there is one."""
