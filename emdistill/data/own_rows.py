@@ -35,6 +35,7 @@ class OwnRows(Form):
         if kind.link != "identity" and len(labels) > max(DIFFERENT, OF_ROWS * len(cells)):
             problem = f"column {columns.label!r} holds {len(labels)} different labels in {len(cells)} rows"
             raise DataError(f"{problem}; is it the label, or are these scores (--kind regression)?", file=train.source)
+        notes += filter(None, dict.fromkeys(map(_note_on_quotes, own.sources.values())))
         task = Task(own.name, kind, labels, kind.metrics_of(labels), *columns)
         data = task_data(task, own.sources, notes, varied=request.varied)
         if kind.link != "identity" and not labels and request.varied:
@@ -66,6 +67,25 @@ def _from_hub(request: Request) -> _Own:
     elif "dev" in sets:
         sources["dev"] = hub_examples(*sets["dev"], columns)
     return _Own(name.rpartition("/")[2], sources)
+
+
+def _note_on_quotes(examples: Examples) -> str:
+    """Where texts of a .tsv file have the quotes that pandas, and whatever writes CSV, puts around them; or ''."""
+    if plain_path(Path(examples.source)).suffix.lower() != ".tsv":
+        return ""
+    lines = [line for line, text in zip(examples.lines, examples.texts["text"], strict=True) if _is_quoted(text)]
+    if not lines:
+        return ""
+    return (
+        f"{examples.source}: {len(lines):,} texts are quoted as in CSV, the first on line {lines[0]}; in .tsv these "
+        "quotes are taken as text: if they are none of it, save the file as .csv, with commas"
+    )
+
+
+def _is_quoted(text: str) -> bool:
+    """Whether a text stands in quotes, and each quote within is doubled."""
+    inner = text[1:-1]
+    return text[:1] == text[-1:] == '"' and '""' in inner and '"' not in inner.replace('""', "")
 
 
 def _folder_without_task(folder: Path) -> Exception:

@@ -190,7 +190,8 @@ def _table_rows(
             _refuse_twice(header, path, line)
         elif len(cells) != len(header):
             problem = f"{len(cells)} cells, but there are {len(header)} columns ({listing(header)})"
-            bad.add(line, f"{problem}.{separator_hint(header)}".removesuffix("."))
+            hint = separator_hint(header) or _quote_hint(cells, path)
+            bad.add(line, f"{problem}.{hint}".removesuffix("."))
         elif header.count("") > 1 and any(cell for name, cell in zip(header, cells, strict=True) if not name):
             bad.add(line, "a cell stands in one of several columns without a name; name these in the first line")
         else:
@@ -201,6 +202,12 @@ def separator_hint(names: Sequence[str]) -> str:
     """What to ask where there is one column, whose name looks like several; else ''."""
     looks = len(names) == 1 and any(mark in names[0] for mark in ";,|\t")
     return " Are the cells separated by something else than the file's extension says?" if looks else ""
+
+
+def _quote_hint(cells: Sequence[str], path: Path) -> str:
+    """What to know of a .tsv file where a row is torn within quotes; else ''."""
+    torn = plain_path(path).suffix.lower() == ".tsv" and any(cell.count('"') % 2 for cell in cells)
+    return " In .tsv quotes are text and every line is a row; save the file as .csv, with commas." if torn else ""
 
 
 def _refuse_twice(names: Sequence[str], path: Path, line: int | None = None) -> None:

@@ -76,6 +76,14 @@ def test_tsv_takes_quotes_as_text_and_keeps_blanks(tmp_path: Path) -> None:
     assert found.train["label"][:] == [1, 0]
 
 
+def test_quotes_of_csv_in_tsv_are_noted(tmp_path: Path) -> None:
+    """As pandas writes .tsv: quotes where a text has some, and a row over two lines where it has a line end."""
+    path = write(tmp_path / "x.tsv", 'text\tlabel\n"so"\ta\n"a ""good"" one"\tb\n"b" or "c"\tb\n')
+    (note,) = read(path).notes
+    assert not unnamed(note, path, 3, ".csv")
+    assert ".csv" in message(write(path, 'text\tlabel\n"a\nb"\tc\n'))
+
+
 @pytest.mark.parametrize("value", [1, 1.0, "1", "1.0"])
 def test_labels_of_other_types_are_the_same_classes(tmp_path: Path, value: object) -> None:
     train = write(tmp_path / "train.csv", "text,label\na,0\nb,1\n")
