@@ -230,7 +230,8 @@ def _cell_problem(row: Row, column: str) -> str:
     cell = row.cells.get(column)
     if isinstance(cell, bytes):
         return f"column {column!r} holds the bytes {shown(cell)}, which are no label; save it as text"
-    return f"column {column!r} {HALF_PAIR}" if has_half_pair(json.dumps(cell, ensure_ascii=False, default=str)) else ""
+    written = json.dumps(with_list(cell), ensure_ascii=False, default=str)
+    return f"column {column!r} {HALF_PAIR}" if has_half_pair(written) else ""
 
 
 def to_dataset(examples: Examples, task: Task, *, varied: bool = True) -> Dataset:

@@ -6,7 +6,7 @@ A sentence of tokens becomes a text, its words joined by single spaces; words ar
 import bisect
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -194,11 +194,30 @@ def _conll(path: Path, columns: Columns, bad: BadRows) -> Iterator[Sentence]:
     sentences, width = conll_cells(path, bad)
     word_at = word_column(columns.text, sentences, width, path)
     tag_at = _column(columns.label, width if columns.label == _DEFAULT.label else None, width, "--label", path)
+    if columns.label == _DEFAULT.label:
+        _check_tags(sentences, word_at, tag_at, path)
     for cells in sentences:
         if word_at == tag_at:
             problem = f"column {tag_at + 1} of {width} would be the word and its tag; a line holds both"
             raise DataError(f"{problem}, with a tab or blanks between", file=path, line=cells[0].line)
         yield from _tagged(cells, word_at, tag_at, bad)
+
+
+def _check_tags(sentences: Sequence[Sequence[Cells]], word_at: int, tag_at: int, path: Path) -> None:
+    """Raise DataError where the last column spells no entities, but one before it does."""
+    columns = [*zip(*(cells for sentence in sentences for _, cells in sentence), strict=True)]
+    if not columns or set(columns[tag_at]) <= {OUTSIDE} or find_scheme(columns[tag_at]):
+        return
+    for place, tags in enumerate(columns):
+        if place not in (word_at, tag_at) and _are_entities({*tags}):
+            problem = (
+                f"column {place + 1} spells entities, and the last one does not ({listing(sorted({*columns[-1]}))})"
+            )
+            raise DataError(f"{problem}; say which holds the tags: --label {place + 1}, or {tag_at + 1}", file=path)
+
+
+def _are_entities(tags: Collection[str]) -> bool:
+    return OUTSIDE in tags and any("-" in tag for tag in tags) and find_scheme(tags) is not None
 
 
 def conll_cells(path: Path, bad: BadRows) -> tuple[list[list[Cells]], int]:
@@ -267,7 +286,7 @@ def word_column(named: str, sentences: Sequence[Sequence[Cells]], width: int, pa
             problem = f"column 1 counts the words of every sentence; {mend}"
             raise DataError(problem, file=path, line=sentences[0][0].line)
         seen = {cell for cells in first for cell in cells}
-        if OUTSIDE in seen and any("-" in cell for cell in seen) and find_scheme(seen):
+        if _are_entities(seen):
             problem = f"column 1 holds tags ({listing(sorted(seen))}) and no words; say --text 2 --label 1"
             raise DataError(problem, file=path, line=sentences[0][0].line)
     return place

@@ -32,6 +32,7 @@ from emdistill.tasks.regression import are_scores
 from emdistill.tasks.task import Task
 
 SEPARATORS = re.compile("[,;|]")  # of labels in a text
+WRITTEN_SCORE = re.compile(r"[-+]?\d+(?:\.\d+)?(?:,\d+)*\s?%?")  # 0,5 and 1,000 and 80 %
 CUT_LIST = re.compile(r"[\[({].*(?:\.\.\.|…|'.*'|\".*\").*[\])}]?", re.DOTALL)
 # How data frames, databases and (the number) transformers write that there is none.
 ABSENT = {"-100", "nan", "NaN", "NA", "N/A", "n/a", "#N/A", "<NA>", "None", "null", "NULL"}
@@ -64,8 +65,8 @@ def doubt(names: Sequence[str], column: str) -> str:
     if absent := [name for name in names if name in ABSENT or (numbered and name == "-1")]:
         mend = "if it says that there is no label, leave such rows out"
         return f"{holds} {absent[0]!r}, taken for a class; {mend}"
-    if scores := [name for name in names if "," in name and number(name.replace(",", ".")) is not None]:
-        return f"{holds} {scores[0]!r}, taken for a class; a score is written with a point"
+    if scores := [name for name in names if number(name) is None and WRITTEN_SCORE.fullmatch(name)]:
+        return f"{holds} {scores[0]!r}, taken for a class; a score is written as 1234.5"
     if quoted := [name for name in names if name[:1] == name[-1:] == '"' and name[1:]]:
         return f"{holds} {quoted[0]!r}, taken for a class with its quotes; in a .csv file they would be none of it"
     if cut := [name for name in names if CUT_LIST.fullmatch(name)]:

@@ -84,6 +84,17 @@ def test_numbers_of_words_are_no_words(tmp_path: Path, content: str) -> None:
     assert read_words(path, "1").rows[0].cells["tokens"][0] in ("0", "1")
 
 
+def test_entities_before_the_last_column_are_named(tmp_path: Path) -> None:
+    """As where the last one says whether white space follows."""
+    path = write(tmp_path / "a.conll", "It O +\nYork B-x -\n. O +\n")
+    with names(DataError, path, "--label", 2, 3):
+        read(path)
+    assert read(path, label="2") == [(["It", "York", "."], ["O", "B-x", "O"])]
+    assert read(path, label="3") == [(["It", "York", "."], ["+", "-", "+"])]
+    none = write(tmp_path / "a.conll", "It PRP B-NP O\nis VBZ O O\n")  # a text may hold none of the entities
+    assert read(none) == [(["It", "is"], ["O", "O"])]
+
+
 def test_tags_before_words_are_no_words(tmp_path: Path) -> None:
     path = write(tmp_path / "movies.bio", "O\twho\nB-ACTOR\tAda\nI-ACTOR\tLovelace\n")
     with names(DataError, path, "--text", 2, "--label", 1):
