@@ -21,8 +21,12 @@ from emdistill.errors import ConfigError, nearest
 
 DEEPEST = 100  # lists and objects within each other
 TOO_DEEP = f"lists and objects stand more than {DEEPEST} deep within each other"
-_QUOTED = r"""(?:'(?:[^'\\]|\\[\\'"nrtxuU])*'|"(?:[^"\\]|\\[\\'"nrtxuU])*")"""
-PYTHON_LIST = re.compile(rf"\[{_QUOTED}(?:, {_QUOTED})*\]")  # of texts: JSON has no single quotes
+_QUOTED = r"""'(?:[^'\\]|\\[\\'"nrtxuU])*'|"(?:[^"\\]|\\[\\'"nrtxuU])*\""""
+_WRITTEN = re.compile(  # a part of what Python or NumPy writes for a list, a tuple, a set or an object
+    rf"(?P<blanks>\s*)(?:(?P<value>{_QUOTED}|[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|True|False|None)|(?P<none>nan)"
+    r"|(?P<opens>[\[({])|(?:array|np\.\w+)(?P<calls>\()|(?P<closes>[\])}])|(?P<between>[,:])(?P<type>\s*dtype=[\w.<>']+)?)"
+)
+LONGEST_CELL = 2**16  # characters of what is written so
 MOST_VALUES = 1_000_000  # of a YAML file whose aliases are written out
 
 Typed = TypeVar("Typed")
@@ -61,16 +65,41 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def parse_list(text: str) -> list[Any] | None:
-    """The list that a cell of text holds, as JSON or Python writes it; None for any other text."""
-    if not (text.startswith("[") and text.endswith("]")):
+def parse_cell(text: str) -> list[Any] | dict[Any, Any] | None:
+    """The list or object that a cell of text holds, as JSON, Python or NumPy write it; None for any other text.
+
+    A tuple and a set are lists: `('a', 'b')`. NumPy writes no commas: `['a' 'b']`, `[0 1]`; so do pandas and datasets.
+    """
+    if not (text.startswith(("[", "{", "(", "array(")) and text.endswith(("]", "}", ")"))):
         return None
-    parse = ast.literal_eval if "'" in text and PYTHON_LIST.fullmatch(text) else parse_json
     try:
-        values: list[Any] = parse(text)
-    except (ValueError, SyntaxError):
+        values = parse_json(text)
+    except ValueError:
+        values = _parse_python(text)
+    if isinstance(values, tuple | set | frozenset):
+        values = sorted(values, key=repr) if isinstance(values, set | frozenset) else list(values)
+    return values if isinstance(values, list | dict) else None
+
+
+def _parse_python(text: str) -> Any:
+    """The value of a Python literal, perhaps with NumPy's arrays in it; None for any other text."""
+    source, place, depth, ended = list[str](), 0, 0, False
+    while place < len(text) <= LONGEST_CELL:
+        if (part := _WRITTEN.match(text, place)) is None:
+            return None
+        if ended and not (part["closes"] or part["between"]):
+            if not part["blanks"]:
+                return None
+            source.append(",")
+        depth += 1 if part["opens"] or part["calls"] else -1 if part["closes"] else 0
+        if depth > DEEPEST:
+            return None
+        source.append("None" if part["none"] else "" if part["type"] else part[part.lastgroup or ""])
+        ended, place = not (part["opens"] or part["calls"] or part["between"]), part.end()
+    try:
+        return ast.literal_eval("".join(source))
+    except (ValueError, SyntaxError, TypeError):
         return None
-    return values
 
 
 def parse_yaml(content: str | bytes) -> Any:

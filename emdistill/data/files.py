@@ -8,12 +8,14 @@ import json
 import re
 from array import array
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import datasets
+import pyarrow
+import pyarrow.parquet
 from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets
 from datasets.exceptions import DatasetsError
 
@@ -23,7 +25,7 @@ from emdistill.data.rows import SUFFIXES, BadRows, Row, check_file, data_file, r
 from emdistill.errors import DataError, listing, nearest, shown
 from emdistill.tasks.kind import BadLabel, Cell, LabelColumns, text_of
 from emdistill.tasks.task import Task, TaskData
-from emdistill.values import parse_json, parse_list
+from emdistill.values import parse_cell
 
 HALF_PAIR = "holds half of a surrogate pair, which is no text"
 
@@ -49,13 +51,15 @@ class Columns(NamedTuple):
 class Examples:
     """Checked rows of one source: their lines, `text` and perhaps `text_pair`, and their labels as written.
 
-    bad   has the problems of the rows left out
+    bad    has the problems of the rows left out
+    named  the classes that the source declares, in their order; () where it declares none
     """
 
     bad: BadRows
     lines: Sequence[int]
     texts: Dataset
     label: Sequence[Cell]
+    named: tuple[str, ...] = ()
 
     @property
     def source(self) -> str | Path:
@@ -66,26 +70,40 @@ class Examples:
 def read_examples(path: Path, columns: Columns, header: tuple[str, ...] | None = None) -> Examples:
     """The checked rows of a file; raises DataError as read_rows, for a missing column and for no rows."""
     bad = BadRows(path)
-    return _check_rows(read_rows(path, bad, header), columns, bad)
+    return _check_rows(read_rows(path, bad, header), columns, bad, file_classes(path))
 
 
 def hub_examples(source: str, split: Dataset, columns: Columns) -> Examples:
-    """The checked rows of a hub dataset's split, class labels as words; -1 is the hub's mark of a hidden label."""
-    feature = split.features.get(columns.label)
-    of_list = getattr(feature, "feature", None)  # several class labels per row
+    """The checked rows of a hub dataset's split."""
+    return _check_rows(hub_rows(split), columns, BadRows(source), declared_classes(split.features))
 
-    def cells_of(cells: dict[str, Any]) -> dict[str, Any]:
-        label = cells.get(columns.label)
-        if isinstance(feature, ClassLabel):
-            return cells | {columns.label: None if label is None or label < 0 else feature.names[label]}
-        if isinstance(of_list, ClassLabel):
-            several = [-1] if label is None else label
-            hidden = min(several, default=0) < 0
-            return cells | {columns.label: None if hidden else [of_list.names[index] for index in several]}
-        return cells
 
-    rows = (Row(line, cells_of(cells)) for line, cells in hub_rows(split))
-    return _check_rows(rows, columns, BadRows(source))
+def declared_classes(features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The names of class labels, one per row or a list of them, by column."""
+    elements = {name: getattr(feature, "feature", feature) for name, feature in features.items()}
+    return {name: tuple(element.names) for name, element in elements.items() if isinstance(element, ClassLabel)}
+
+
+def file_classes(path: Path) -> dict[str, tuple[str, ...]]:
+    """The same of a Parquet file that `datasets` has written, as the hub's are; of any other file none."""
+    try:
+        schema = pyarrow.parquet.read_schema(path) if plain_path(path).suffix.lower() == ".parquet" else None
+        if schema is None or b"huggingface" not in (schema.metadata or {}):
+            return {}
+        return declared_classes(Features.from_arrow_schema(schema))
+    except (pyarrow.ArrowException, OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return {}  # a damaged file is named where its rows are read; and what describes no columns, names no classes
+
+
+def in_words(cell: Cell, names: Sequence[str]) -> Cell:
+    """Indices of classes as their names, where they have some; None where one is negative: a hidden label."""
+    if not names:
+        return cell
+    indices = cell if isinstance(cell, list) else [cell]
+    if any(index is None or (type(index) is int and index < 0) for index in indices):
+        return None
+    words = [names[index] if type(index) is int and index < len(names) else index for index in indices]
+    return words if isinstance(cell, list) else words[0]
 
 
 def hub_rows(split: Dataset) -> Iterator[Row]:
@@ -93,14 +111,18 @@ def hub_rows(split: Dataset) -> Iterator[Row]:
     return (Row(line, cells) for line, cells in enumerate(split, start=1))
 
 
-def _check_rows(rows: Iterator[Row], columns: Columns, bad: BadRows) -> Examples:
-    """Checks texts and that there is a label."""
+def _check_rows(rows: Iterator[Row], columns: Columns, bad: BadRows, classes: Mapping[str, Sequence[str]]) -> Examples:
+    """Checks texts and that there is a label; classes: the names of those that are indices, by column."""
     lines, cells_of_rows, names = array("Q"), list[Cell](), dict[Cell, Cell]()
     with closed_after(rows):
         first, rows = look_at_first(rows, bad)
         labels = columns.label_columns(first.cells)
         problem_of_label = _label_problem if len(labels) == 1 else _cell_problem
         require_columns(first, [*columns.texts, *labels], bad.source)
+        named = tuple(classes.get(columns.label, ()))
+        if named:
+            label = columns.label
+            rows = (Row(line, cells | {label: in_words(cells.get(label), named)}) for line, cells in rows)
 
         def texts_of_good_rows() -> Iterator[list[str]]:
             for row in rows:
@@ -115,7 +137,7 @@ def _check_rows(rows: Iterator[Row], columns: Columns, bad: BadRows) -> Examples
                 yield [row.cells[name] for name in columns.texts]
 
         texts = spooled(_as_datasets(texts_of_good_rows(), ["text", "text_pair"][: len(columns.texts)]))
-    return Examples(bad, lines, texts, cells_of_rows)
+    return Examples(bad, lines, texts, cells_of_rows, named)
 
 
 def _as_datasets(rows: Iterator[list[str]], names: list[str]) -> Iterator[Dataset]:
@@ -163,14 +185,8 @@ def require_columns(row: Row, columns: list[str], source: str | Path) -> None:
 
 
 def with_list(cell: Cell) -> Cell:
-    """The list or object that a cell of text holds, as in CSV, where it is written in JSON; else the cell."""
-    if not isinstance(cell, str):
-        return cell
-    if cell.startswith("{") and cell.endswith("}"):
-        with suppress(ValueError):
-            return parse_json(cell)
-        return cell
-    values = parse_list(cell)
+    """The list or object that a cell of text holds, as in CSV; else the cell."""
+    values = parse_cell(cell) if isinstance(cell, str) else None
     return cell if values is None else values
 
 
@@ -214,7 +230,8 @@ def _cell_problem(row: Row, column: str) -> str:
     cell = row.cells.get(column)
     if isinstance(cell, bytes):
         return f"column {column!r} holds the bytes {shown(cell)}, which are no label; save it as text"
-    return f"column {column!r} {HALF_PAIR}" if has_half_pair(json.dumps(cell, ensure_ascii=False, default=str)) else ""
+    written = json.dumps(with_list(cell), ensure_ascii=False, default=str)
+    return f"column {column!r} {HALF_PAIR}" if has_half_pair(written) else ""
 
 
 def to_dataset(examples: Examples, task: Task, *, varied: bool = True) -> Dataset:

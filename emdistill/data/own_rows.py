@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from datasets import ClassLabel
-
 from emdistill.data.compressed import plain_path
 from emdistill.data.files import Examples, hub_examples, hub_sets, is_hub_name, read_examples, task_data
 from emdistill.data.form import Form, Request
@@ -28,15 +26,16 @@ class OwnRows(Form):
             train.bad.check()
         notes = []
         if kind is None:
-            # classes that a hub dataset names are no scores
-            fitting = [each for each in KINDS.values() if each.fits(cells) and (each.named or not own.labels)]
+            # classes that their source names are no scores
+            fitting = [each for each in KINDS.values() if each.fits(cells) and (each.named or not train.named)]
             kind = next(iter([*fitting, *KINDS.values()]))
             notes = [note] if (note := kind.note(cells, columns.label)) else []
         labels = kind.label_names(cells)
-        labels = own.labels if own.labels and labels else labels
+        labels = train.named if train.named and labels else labels
         if kind.link != "identity" and len(labels) > max(DIFFERENT, OF_ROWS * len(cells)):
             problem = f"column {columns.label!r} holds {len(labels)} different labels in {len(cells)} rows"
             raise DataError(f"{problem}; is it the label, or are these scores (--kind regression)?", file=train.source)
+        notes += filter(None, dict.fromkeys(map(_note_on_quotes, own.sources.values())))
         task = Task(own.name, kind, labels, kind.metrics_of(labels), *columns)
         data = task_data(task, own.sources, notes, varied=request.varied)
         if kind.link != "identity" and not labels and request.varied:
@@ -45,11 +44,10 @@ class OwnRows(Form):
 
 
 class _Own(NamedTuple):
-    """A user's rows before their task is known; `labels` are the classes that a hub dataset names."""
+    """A user's rows before their task is known."""
 
     name: str
     sources: dict[str, Examples]
-    labels: tuple[str, ...] = ()
 
 
 def _from_files(request: Request) -> _Own:
@@ -68,10 +66,26 @@ def _from_hub(request: Request) -> _Own:
         sources["dev"] = read_examples(request.dev, columns)
     elif "dev" in sets:
         sources["dev"] = hub_examples(*sets["dev"], columns)
-    feature = sets["train"][1].features.get(columns.label)
-    feature = feature if isinstance(feature, ClassLabel) else getattr(feature, "feature", None)
-    labels = tuple(feature.names) if isinstance(feature, ClassLabel) else ()
-    return _Own(name.rpartition("/")[2], sources, labels)
+    return _Own(name.rpartition("/")[2], sources)
+
+
+def _note_on_quotes(examples: Examples) -> str:
+    """Where texts of a .tsv file have the quotes that pandas, and whatever writes CSV, puts around them; or ''."""
+    if plain_path(Path(examples.source)).suffix.lower() != ".tsv":
+        return ""
+    lines = [line for line, text in zip(examples.lines, examples.texts["text"], strict=True) if _is_quoted(text)]
+    if not lines:
+        return ""
+    return (
+        f"{examples.source}: {len(lines):,} texts are quoted as in CSV, the first on line {lines[0]}; in .tsv these "
+        "quotes are taken as text: if they are none of it, save the file as .csv, with commas"
+    )
+
+
+def _is_quoted(text: str) -> bool:
+    """Whether a text stands in quotes, and each quote within is doubled."""
+    inner = text[1:-1]
+    return text[:1] == text[-1:] == '"' and '""' in inner and '"' not in inner.replace('""', "")
 
 
 def _folder_without_task(folder: Path) -> Exception:

@@ -2,9 +2,9 @@
 
 CSV follows RFC 4180: a quoted cell may hold commas and line ends. In TSV, as in GLUE, quotes are plain text and every
 line is a row. Text is UTF-8, with or without a byte-order mark; lines end in LF, CRLF, or CR alone (old Mac programs);
-blank lines are no rows. A line has at most 64 MiB, and so has a cell. Rows of Parquet files are counted from 1. A .json
-file in SQuAD's format, of at most 128 MiB, has a row per question: id, question, context, answers. The text formats may
-be compressed: reviews.csv.gz.
+blank lines are no rows. A line has at most 64 MiB, and so has a cell. Rows of Parquet files are counted from 1, and so
+are those of one JSON list, of at most 128 MiB, which may stand in an object as its `data`. A .json file in SQuAD's
+format has a row per question: id, question, context, answers. The text formats may be compressed: reviews.csv.gz.
 """
 
 import codecs
@@ -75,8 +75,12 @@ def read_rows(path: Path, bad: BadRows, header: tuple[str, ...] | None = None) -
     if suffix == ".tsv":
         return _table_rows(path, tsv_cells(path), bad, header)
     if suffix in (".jsonl", ".json"):
-        squad = squad_json(path)
-        return _json_rows(path, bad) if squad is None else _squad_rows(*squad, path)
+        if (whole := _whole_json(path)) is None:
+            return _json_rows(path, bad)
+        value, content = whole
+        if isinstance(value, dict):
+            return _squad_rows(value, content, path)
+        return _listed_rows(value, content, path, bad)
     if suffix == ".parquet":
         if compression(path):
             raise DataError("Parquet is compressed inside, and cannot be read as a stream; unpack it", file=path)
@@ -171,7 +175,7 @@ def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
         except csv.Error:
             problem = "the row that begins here is not CSV: is a quote left open, or does a CR stand outside quotes?"
             raise DataError(problem, file=path, line=line) from None
-        if cells not in ([], [""]):
+        if cells:
             yield line, cells
 
 
@@ -180,13 +184,14 @@ def _table_rows(
 ) -> Iterator[Row]:
     for line, cells in rows:
         if len(cells) == 1 and len(header or "") != 1 and not cells[0].strip():
-            continue  # blanks alone; where there is one column, they are its cell
+            continue  # blanks alone, or quotes around them; where there is one column, they are its cell
         if header is None:
             header = tuple(cells)
             _refuse_twice(header, path, line)
         elif len(cells) != len(header):
             problem = f"{len(cells)} cells, but there are {len(header)} columns ({listing(header)})"
-            bad.add(line, f"{problem}.{separator_hint(header)}".removesuffix("."))
+            hint = separator_hint(header) or _quote_hint(cells, path)
+            bad.add(line, f"{problem}.{hint}".removesuffix("."))
         elif header.count("") > 1 and any(cell for name, cell in zip(header, cells, strict=True) if not name):
             bad.add(line, "a cell stands in one of several columns without a name; name these in the first line")
         else:
@@ -199,6 +204,12 @@ def separator_hint(names: Sequence[str]) -> str:
     return " Are the cells separated by something else than the file's extension says?" if looks else ""
 
 
+def _quote_hint(cells: Sequence[str], path: Path) -> str:
+    """What to know of a .tsv file where a row is torn within quotes; else ''."""
+    torn = plain_path(path).suffix.lower() == ".tsv" and any(cell.count('"') % 2 for cell in cells)
+    return " In .tsv quotes are text and every line is a row; save the file as .csv, with commas." if torn else ""
+
+
 def _refuse_twice(names: Sequence[str], path: Path, line: int | None = None) -> None:
     if twice := sorted({name for name in names if name and names.count(name) > 1}):
         raise DataError(f"column {twice[0]!r} occurs twice; rename one of the two", file=path, line=line)
@@ -207,7 +218,8 @@ def _refuse_twice(names: Sequence[str], path: Path, line: int | None = None) -> 
 def _json_rows(path: Path, bad: BadRows) -> Iterator[Row]:
     for number, line in enumerate(text_lines(path), start=1):
         if number == 1 and line.lstrip().startswith("["):
-            raise DataError("this is a JSON list; write one JSON object per line", file=path, line=1)
+            problem = f"this begins a JSON list that is damaged, or of more than {LONGEST_OBJECT >> 20} MiB"
+            raise DataError(f"{problem}; write one JSON object per line", file=path, line=1)
         if not line.strip():
             continue
         try:
@@ -221,18 +233,42 @@ def _json_rows(path: Path, bad: BadRows) -> Iterator[Row]:
             bad.add(number, "every line must be one JSON object, with the columns' names as keys")
 
 
-def squad_json(path: Path) -> tuple[dict[str, Any], str] | None:
-    """The object of a file that is one JSON object with `data`, and its text; None for any other file."""
-    if plain_path(path).suffix.lower() != ".json":
-        return None
+def _listed_rows(listed: list[Any], content: str, path: Path, bad: BadRows) -> Iterator[Row]:
+    try:
+        parse_json(content, once=True)
+    except ValueError as error:
+        raise DataError(str(error), file=path) from None
+    for number, cells in enumerate(listed, start=1):
+        if isinstance(cells, dict):
+            yield Row(number, cells)
+        else:
+            bad.add(number, "every part of the list must be a JSON object, with the columns' names as keys")
+
+
+def is_squad(path: Path) -> bool:
+    """Whether a .json file has SQuAD's layout."""
+    whole = _whole_json(path) if plain_path(path).suffix.lower() == ".json" else None
+    return whole is not None and isinstance(whole[0], dict)
+
+
+def _whole_json(path: Path) -> tuple[dict[str, Any] | list[Any], str] | None:
+    """SQuAD's object, or the list of rows, of a file that is one JSON value, and its text; None for any other file."""
     with open_bytes(path) as file:
-        content = file.read(LONGEST_OBJECT + 1)
+        content = file.read(2**10)
+        if plain_path(path).suffix.lower() == ".json" or content.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"[":
+            content += file.read(max(0, LONGEST_OBJECT + 1 - len(content)))
     try:
         text = content.decode("utf-8-sig")
         whole = parse_json(text) if len(content) <= LONGEST_OBJECT else None
     except ValueError:
         return None  # one object per line, perhaps
-    return (whole, text) if isinstance(whole, dict) and "data" in whole else None
+    if isinstance(whole, list):
+        return whole, text
+    if not isinstance(whole, dict) or "data" not in whole:
+        return None
+    rows = whole["data"]
+    are_rows = isinstance(rows, list) and all(isinstance(row, dict) and "paragraphs" not in row for row in rows)
+    return rows if are_rows and rows else whole, text
 
 
 def _squad_rows(whole: dict[str, Any], content: str, path: Path) -> Iterator[Row]:
@@ -248,7 +284,7 @@ def _squad_rows(whole: dict[str, Any], content: str, path: Path) -> Iterator[Row
                     yield Row(line, {**cells, "context": paragraph["context"]})
     except (TypeError, KeyError, AttributeError) as error:
         layout = '{"data": [{"paragraphs": [{"context": …, "qas": [{"id": …, "question": …, "answers": […]}]}]}]}'
-        problem = f"this is not the layout of SQuAD, {layout}: {type(error).__name__} {error}"
+        problem = f"`data` is no list of objects, and not the layout of SQuAD, {layout}: {type(error).__name__} {error}"
         raise DataError(problem, file=path, line=line) from None
 
 

@@ -4,7 +4,6 @@ Rajpurkar et al., EMNLP 2016 and ACL 2018.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,14 +20,14 @@ from emdistill.data.files import (
     require_columns,
     task_data,
     text_problems,
+    with_list,
 )
 from emdistill.data.form import Form, Request
-from emdistill.data.rows import BadRows, Row, read_rows, squad_json
+from emdistill.data.rows import BadRows, Row, is_squad, read_rows
 from emdistill.errors import DataError, listing, shown
 from emdistill.tasks import KINDS
 from emdistill.tasks.kind import BadLabel, truth
 from emdistill.tasks.task import Task, TaskData
-from emdistill.values import parse_json
 
 TASKS = {"squad": "which part of the text answers the question? SQuAD's files, v1.1 or v2"}
 QUESTIONS = Columns("question", "context", "answers")
@@ -45,7 +44,7 @@ class Squad(Form):
 
     def recognises(self, data: str) -> bool:
         path = Path(data)
-        return plain_path(path).suffix.lower() == ".json" and path.is_file() and squad_json(path) is not None
+        return plain_path(path).suffix.lower() == ".json" and path.is_file() and is_squad(path)
 
     def read(self, request: Request) -> TaskData:
         """Of a kind that is not named: the one for questions without an answer, where there is one."""
@@ -129,10 +128,8 @@ def _questions(rows: Iterator[Row], columns: Columns, bad: BadRows) -> Examples:
 
 
 def _answers(given: Any, cells: Mapping[str, Any], context: str) -> Spans:
-    """Each stands in the context where it says; raises BadLabel where one does not. In CSV they are JSON in a cell."""
-    if isinstance(given, str):
-        with suppress(ValueError):
-            given = parse_json(given)
+    """Each stands in the context where it says; raises BadLabel where one does not. In CSV a cell holds them."""
+    given = with_list(given)
     if isinstance(given, Mapping) and {"text", "answer_start"} <= set(given):
         columns = (given["text"], given["answer_start"])
         if not all(isinstance(column, list) for column in columns) or len(columns[0]) != len(columns[1]):

@@ -6,21 +6,31 @@ A sentence of tokens becomes a text, its words joined by single spaces; words ar
 import bisect
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from datasets import ClassLabel, Dataset
+from datasets import Dataset
 
 from emdistill.data.compressed import plain_path
-from emdistill.data.files import HALF_PAIR, Columns, has_half_pair, hub_rows, look_at_first, require_columns, with_list
+from emdistill.data.files import (
+    HALF_PAIR,
+    Columns,
+    declared_classes,
+    file_classes,
+    has_half_pair,
+    hub_rows,
+    look_at_first,
+    require_columns,
+    with_list,
+)
 from emdistill.data.rows import BadRows, Row, check_file, read_rows, text_lines, tsv_cells
 from emdistill.errors import DataError, listing, nearest, shown
 from emdistill.tasks.kind import BadLabel
 from emdistill.tasks.tags import OUTSIDE, Entity, bio, find_scheme, without_beginning
 from emdistill.tasks.words import cut_words
-from emdistill.values import parse_list
+from emdistill.values import parse_cell
 
 SUFFIXES = (".conll", ".conllu", ".iob", ".bio")  # of files that hold nothing else
 ROW_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
@@ -68,7 +78,7 @@ def read_tagged(path: Path, columns: Columns = _DEFAULT) -> TaggedExamples:
     check_file(path)
     bad, suffix = BadRows(path), plain_path(path).suffix.lower()
     if holds_rows(path, columns):
-        return _checked(_of_rows(read_rows(path, bad), columns, bad, {}), bad)
+        return _checked(_of_rows(read_rows(path, bad), columns, bad, file_classes(path)), bad)
     return _checked((_conllu if suffix == ".conllu" else _conll)(path, columns, bad), bad)
 
 
@@ -81,19 +91,17 @@ def holds_rows(path: Path, columns: Columns = _DEFAULT) -> bool:
 
 
 def given_words(cell: Any, source: str | Path) -> Any:
-    """The words that a cell lists, in CSV and TSV, where a cell is text, in JSON; any other cell as it is."""
+    """The words that a cell lists, in CSV and TSV, where a cell is text; any other cell as it is."""
     if not isinstance(cell, str) or plain_path(Path(source)).suffix.lower() not in (".csv", ".tsv"):
         return cell
-    words = parse_list(cell)
-    return cell if words is None or not all(isinstance(word, str) for word in words) else words
+    words = parse_cell(cell)
+    return cell if not isinstance(words, list) or not all(isinstance(word, str) for word in words) else words
 
 
 def hub_tagged(source: str, split: Dataset, columns: Columns = _DEFAULT) -> TaggedExamples:
     """The sentences of a hub dataset's split, whose tags may be class labels; raises DataError as `read_tagged`."""
-    elements = {name: getattr(feature, "feature", None) for name, feature in split.features.items()}
-    names = {name: element.names for name, element in elements.items() if isinstance(element, ClassLabel)}
     bad = BadRows(source)
-    return _checked(_of_rows(hub_rows(split), columns, bad, names), bad)
+    return _checked(_of_rows(hub_rows(split), columns, bad, declared_classes(split.features)), bad)
 
 
 def read_wnut17(folder: Path, dev: Path | None = None) -> dict[str, TaggedExamples]:
@@ -162,6 +170,7 @@ def joined(words: Sequence[str]) -> tuple[str, list[Span]]:
 
 Lines = list[tuple[int, str]]
 DOCSTART = "-DOCSTART-"
+RANGE = re.compile(r"\d+[-.]\d+")  # of CoNLL-U: words that are written as one (1-2), and an empty node (1.1)
 OTHER_SCHEME = re.compile(r"[BIbi][_:/.]\w+|[bi]-\w+|\w+[-_][BI]")  # entities as some write them: B_PER, b-per, PER-B
 
 
@@ -181,10 +190,12 @@ def _blocks(path: Path) -> Iterator[Lines]:
 
 
 def _conll(path: Path, columns: Columns, bad: BadRows) -> Iterator[Sentence]:
-    """Cells between tabs, else between blanks; a line with # that opens a sentence and has other cells is a comment."""
+    """Cells between tabs, else between blanks."""
     sentences, width = conll_cells(path, bad)
-    word_at = word_column(columns.text, width, path)
+    word_at = word_column(columns.text, sentences, width, path)
     tag_at = _column(columns.label, width if columns.label == _DEFAULT.label else None, width, "--label", path)
+    if columns.label == _DEFAULT.label:
+        _check_tags(sentences, word_at, tag_at, path)
     for cells in sentences:
         if word_at == tag_at:
             problem = f"column {tag_at + 1} of {width} would be the word and its tag; a line holds both"
@@ -192,13 +203,35 @@ def _conll(path: Path, columns: Columns, bad: BadRows) -> Iterator[Sentence]:
         yield from _tagged(cells, word_at, tag_at, bad)
 
 
-def conll_cells(path: Path, bad: BadRows) -> tuple[Iterator[list[Cells]], int]:
-    """The cells of every word, sentence by sentence, and how many a word has."""
+def _check_tags(sentences: Sequence[Sequence[Cells]], word_at: int, tag_at: int, path: Path) -> None:
+    """Raise DataError where the last column spells no entities, but one before it does."""
+    columns = [*zip(*(cells for sentence in sentences for _, cells in sentence), strict=True)]
+    if not columns or set(columns[tag_at]) <= {OUTSIDE} or find_scheme(columns[tag_at]):
+        return
+    for place, tags in enumerate(columns):
+        if place not in (word_at, tag_at) and _are_entities({*tags}):
+            problem = (
+                f"column {place + 1} spells entities, and the last one does not ({listing(sorted({*columns[-1]}))})"
+            )
+            raise DataError(f"{problem}; say which holds the tags: --label {place + 1}, or {tag_at + 1}", file=path)
+
+
+def _are_entities(tags: Collection[str]) -> bool:
+    return OUTSIDE in tags and any("-" in tag for tag in tags) and find_scheme(tags) is not None
+
+
+def conll_cells(path: Path, bad: BadRows) -> tuple[list[list[Cells]], int]:
+    """The cells of every word, sentence by sentence, and how many a word has.
+
+    A line with # that opens a sentence is a comment where it has other cells, and `# id 7` also where no word's line
+    ends as it does.
+    """
     blocks = list(_blocks(path))
     lines = [content for block in blocks for _, content in block]
     first = next((content for content in lines if not content.startswith(("#", DOCSTART))), lines[0] if lines else "")
     cells_of = _tab_cells if "\t" in first else _blank_cells
     width = len(cells_in(first))
+    ends = {cells_of(content)[-1] for content in lines if not content.startswith("#")}
 
     def words(block: Lines) -> Iterator[Cells]:
         begun = False
@@ -206,13 +239,15 @@ def conll_cells(path: Path, bad: BadRows) -> tuple[Iterator[list[Cells]], int]:
             cells = cells_of(content)
             if re.split("[ \t]", content)[0] == DOCSTART:
                 continue
+            if not begun and cells[0] == "#" and width > 1 and cells[-1] not in ends:
+                continue
             if len(cells) == width:
                 begun = True
                 yield Cells(line, cells)
             elif begun or not content.startswith("#"):
                 bad.add(line, f"{len(cells)} columns, but the file's first line has {width}")
 
-    return filter(None, ([*words(block)] for block in blocks)), width
+    return [sentence for block in blocks if (sentence := [*words(block)])], width
 
 
 def cells_in(line: str) -> list[str]:
@@ -238,9 +273,23 @@ def _tagged(sentence: list[Cells], word_at: int, tag_at: int, bad: BadRows) -> I
             bad.add(line, f"word {word!r} has no tag" if word else "there is no word")
 
 
-def word_column(named: str, width: int, path: Path) -> int:
-    """The index of the words' column."""
-    return _column(named, 1 if named == _DEFAULT.text else None, width, "--text", path)
+def word_column(named: str, sentences: Sequence[Sequence[Cells]], width: int, path: Path) -> int:
+    """The index of the words' column; raises DataError where it is not named, and the first one holds no words."""
+    place = _column(named, 1 if named == _DEFAULT.text else None, width, "--text", path)
+    if named == _DEFAULT.text and width > 1:
+        first = [[cells[place] for _, cells in sentence] for sentence in sentences]
+        numbers = [[cell for cell in cells if not RANGE.fullmatch(cell)] for cells in first]
+        if any(cells[1:] for cells in numbers) and any(
+            all(cells == [str(number + start) for number in range(len(cells))] for cells in numbers) for start in (0, 1)
+        ):
+            mend = "call the file .conllu" if width == len(CONLLU) else "say which one holds the words: --text 2"
+            problem = f"column 1 counts the words of every sentence; {mend}"
+            raise DataError(problem, file=path, line=sentences[0][0].line)
+        seen = {cell for cells in first for cell in cells}
+        if _are_entities(seen):
+            problem = f"column 1 holds tags ({listing(sorted(seen))}) and no words; say --text 2 --label 1"
+            raise DataError(problem, file=path, line=sentences[0][0].line)
+    return place
 
 
 def _column(named: str, default: int | None, width: int, option: str, path: Path) -> int:
@@ -274,7 +323,7 @@ def conllu_cells(path: Path, bad: BadRows) -> Iterator[list[Cells]]:
             elif cells[0].isdecimal():
                 cells[FORM] = cells[FORM].strip(" ")
                 yield Cells(line, cells)
-            elif not re.fullmatch(r"\d+[-.]\d+", cells[0]):
+            elif not RANGE.fullmatch(cells[0]):
                 bad.add(line, f"{cells[0]!r} is no number of a word")
 
     return filter(None, ([*words(block)] for block in _blocks(path)))
@@ -365,8 +414,14 @@ def _span(cell: Any, text: str) -> tuple[int, int, str]:
     if not isinstance(parts, list) or len(parts) != 3 or not isinstance(parts[2], str) or not parts[2].strip():
         raise BadLabel(f"{shown(cell)} is no entity; write [start, end, label]")
     start, end, label = parts
-    if not (type(start) is type(end) is int and 0 <= start < end <= len(text)):
+    if not type(start) is type(end) is int:
+        raise BadLabel(f"{shown(cell)} is no entity; write [start, end, label], start and end in characters")
+    if not 0 <= start < end <= len(text):
         raise BadLabel(f"entity {shown(cell)} does not lie within the text's {len(text)} characters")
+    says, there = cell.get("text") if isinstance(cell, dict) else None, text[start:end]
+    if isinstance(says, str) and says.strip() != there.strip():
+        problem = f"entity {shown(says)} does not stand at {start}..{end} of the text; {shown(there)} does"
+        raise BadLabel(f"{problem} (are the places counted in characters?)")
     return start, end, label.strip()
 
 

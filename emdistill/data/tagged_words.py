@@ -77,10 +77,10 @@ def read_words(path: Path, text: str | None = None) -> TaggedWords:
     check_file(path)
     bad = BadRows(path)
     if is_conllu(path):
-        sentences, width, place = conllu_cells(path, bad), len(CONLLU), FORM
+        sentences, width, place = [*conllu_cells(path, bad)], len(CONLLU), FORM
     else:
         sentences, width = conll_cells(path, bad)
-        place = word_column(text or Columns().text, width, path)
+        place = word_column(text or Columns().text, sentences, width, path)
     words = [[(line, cells[place]) for line, cells in sentence] for sentence in sentences]
     for line, word in (each for sentence in words for each in sentence):
         if not word.strip():

@@ -5,7 +5,7 @@ A row has the text (and the second of a pair) and the answer. Of the columns bel
     logits                            a list in the task's order of labels, or an object {label: number}
     probabilities                     likewise
     probability of NAME, or probability_NAME, or NAME    a column per label; of several scores: score of NAME, or NAME
-    prediction and probability, or label and score       the likeliest label, and its probability; others share the rest
+    prediction or label, and probability or score        the likeliest label, and its probability; others share the rest
     prediction, score, or the label's column             a label, taken as certain; of scores the score
 
 A predictions.jsonl of a run is read too: its column `teacher` holds logits, in the order of labels that the run.json
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from emdistill.data.arrow_files import chunk_by_chunk
 from emdistill.data.compressed import plain_path
-from emdistill.data.files import text_problems, with_list
+from emdistill.data.files import file_classes, in_words, text_problems, with_list
 from emdistill.data.rows import SUFFIXES, BadRows, data_file, read_rows
 from emdistill.errors import DataError, listing, nearest, shown
 from emdistill.states import TEACHER_LOGITS
@@ -34,7 +34,7 @@ from emdistill.tasks.answers import as_logits, probabilities
 from emdistill.tasks.columns import text_columns
 from emdistill.tasks.kind import BadLabel, Cell, check_one_answer, name_finder, name_index, number, text_of
 from emdistill.tasks.task import Task
-from emdistill.values import parse_json, read_values, typed
+from emdistill.values import read_values, typed
 
 PER_LABEL = ("probability of {}", "probability_{}", "{}")
 PER_SCORE = ("score of {}", "{}")
@@ -129,12 +129,12 @@ def read_teacher_answers(path: Path, task: Task) -> TeacherAnswers:
         unreadable.check()
     texts = _text_columns(list(columns), task, path)
     form = _find_form(list(columns), task, path)
-    collected = _Collected(task)
+    collected, classes = _Collected(task), file_classes(path)
     for row in read_rows(path, bad):
         if problem := text_problems(row, texts):
             bad.add(row.line, problem)
             continue
-        cells = [row.cells.get(name) for name in form.columns]
+        cells = [in_words(row.cells.get(name), classes.get(name, ())) for name in form.columns]
         if all(cell is None or cell == "" for cell in cells):
             collected.empty += 1
             continue
@@ -227,11 +227,10 @@ def _find_form(names: Collection[str], task: Task, path: Path) -> Form:
         )
     if task.labels:
         forms += [Form(columns, reader.columns) for columns in _columns_per_label(names, task, path)]
-    if task.kind.link == "softmax":
-        forms += [Form(["prediction", "probability"], reader.likeliest, one)]
-    forms += [Form(["prediction"], reader.label, certain)]
-    if task.kind.link == "softmax":
-        forms += [Form(["label", "score"], reader.likeliest, one)]
+    for name in ("prediction", "label"):
+        if task.kind.link == "softmax":
+            forms += [Form([name, share], reader.likeliest, one) for share in ("probability", "score")]
+        forms += [Form([name], reader.label, certain)] * (name == "prediction")
     forms += [Form([name], reader.label, certain) for name in (*(["score"] * is_score), task.label, "label")]
     if (form := next((form for form in forms if set(form.columns) <= set(names)), None)) is None:
         raise DataError(
@@ -341,12 +340,9 @@ class _CellReader:
         return as_logits(np.minimum(shares, 1.0), self.link)
 
     def _vector(self, cell: Cell) -> Vector:
-        """The numbers of a list, of an object by label, or of the JSON of either."""
-        if isinstance(cell, str):
-            try:
-                cell = parse_json(cell)
-            except ValueError:
-                raise BadLabel(f"{shown(cell)} is no list or object of numbers") from None
+        """The numbers of a list, of an object by label, or of either written in a cell of text."""
+        if isinstance(cell := with_list(cell), str) and number(cell) is None:
+            raise BadLabel(f"{shown(cell)} is no list or object of numbers")
         if isinstance(cell, Mapping) and self.names:
             numbers: list[Cell] = [None] * self.width
             for name, value in cell.items():

@@ -15,12 +15,14 @@ from emdistill.errors import listing
 from emdistill.states import NO_CLASS
 from emdistill.tasks.answers import probabilities
 from emdistill.tasks.kind import (
+    NUMBERED,
     Cell,
     LabelColumns,
     Logits,
     TaskKind,
     class_names,
     correlation,
+    meaning,
     name_index,
     number,
     text_of,
@@ -30,6 +32,8 @@ from emdistill.tasks.regression import are_scores
 from emdistill.tasks.task import Task
 
 SEPARATORS = re.compile("[,;|]")  # of labels in a text
+WRITTEN_SCORE = re.compile(r"[-+]?\d+(?:\.\d+)?(?:,\d+)*\s?%?")  # 0,5 and 1,000 and 80 %
+CUT_LIST = re.compile(r"[\[({].*(?:\.\.\.|…|'.*'|\".*\").*[\])}]?", re.DOTALL)
 # How data frames, databases and (the number) transformers write that there is none.
 ABSENT = {"-100", "nan", "NaN", "NA", "N/A", "n/a", "#N/A", "<NA>", "None", "null", "NULL"}
 
@@ -45,24 +49,28 @@ def _macro_f1(logits: Logits, labels: NDArray[Any], task: Task) -> float:
 
 
 def _look(name: str) -> str:
-    """What people see of a name: without case, widths, marks that nobody sees, and kinds of blanks."""
-    seen = "".join(mark for mark in unicodedata.normalize("NFKC", name) if unicodedata.category(mark) != "Cf")
-    return " ".join(seen.casefold().split())
+    """What people see of a name, and read it as: without case, widths, marks nobody sees, kinds of blanks, quotes."""
+    marks = unicodedata.normalize("NFKC", name)
+    seen = "".join(mark for mark in marks if mark.isspace() or unicodedata.category(mark) not in ("Cf", "Cc"))
+    return meaning(" ".join(seen.casefold().split()).strip("\"'"))
 
 
-def _doubt(names: Sequence[str], column: str) -> str:
+def doubt(names: Sequence[str], column: str) -> str:
     """Why these may be no names of classes, or ''."""
+    holds = f"column {column!r} holds"
     often = Counter(map(_look, names))
     if twins := [repr(name) for name in names if often[_look(name)] > 1]:
-        return (
-            f"column {column!r} holds labels that look alike ({listing(twins)}), taken for different classes; "
-            "write them alike where they are one"
-        )
-    if absent := [name for name in names if name in ABSENT]:
+        return f"{holds} labels that may be one ({listing(twins)}), taken for different classes; write them alike if so"
+    numbered = {"-1", "0"} <= {*names} and all(map(NUMBERED.fullmatch, names))
+    if absent := [name for name in names if name in ABSENT or (numbered and name == "-1")]:
         mend = "if it says that there is no label, leave such rows out"
-        return f"column {column!r} holds {absent[0]!r}, taken for a class; {mend}"
-    if scores := [name for name in names if "," in name and number(name.replace(",", ".")) is not None]:
-        return f"column {column!r} holds {scores[0]!r}, taken for a class; a score is written with a point"
+        return f"{holds} {absent[0]!r}, taken for a class; {mend}"
+    if scores := [name for name in names if number(name) is None and WRITTEN_SCORE.fullmatch(name)]:
+        return f"{holds} {scores[0]!r}, taken for a class; a score is written as 1234.5"
+    if quoted := [name for name in names if name[:1] == name[-1:] == '"' and name[1:]]:
+        return f"{holds} {quoted[0]!r}, taken for a class with its quotes; in a .csv file they would be none of it"
+    if cut := [name for name in names if CUT_LIST.fullmatch(name)]:
+        return f"{holds} {cut[0]!r}, taken for a class; a list that was cut short, or is none, cannot be read"
     return ""
 
 
@@ -102,14 +110,15 @@ class Classification(TaskKind):
 
     def note(self, cells: Sequence[Cell], column: str) -> str:
         texts = set(texts_of(cells))
-        for text in sorted(texts):
-            parts = {part.strip() for part in SEPARATORS.split(text)}
-            if len(parts) > 1 and parts <= texts:
+        parts_of = {text: {part.strip() for part in SEPARATORS.split(text)} for text in sorted(texts)}
+        often = Counter(part for parts in parts_of.values() for part in parts)
+        for text, parts in parts_of.items():
+            if len(parts) > 1 and all(often[part] > 1 for part in parts):
                 return (
-                    f"column {column!r} holds {text!r}, taken for one class although its parts are labels too; "
+                    f"column {column!r} holds {text!r}, taken for one class although its parts stand in others too; "
                     "several labels per row are --kind multi-label"
                 )
-        return _doubt(class_names(list(texts)), column)
+        return doubt(class_names(list(texts)), column)
 
     def strata(self, labels: NDArray[Any]) -> NDArray[np.int64]:
         return np.asarray(labels, dtype=np.int64)

@@ -16,6 +16,7 @@ from sklearn.metrics import average_precision_score, precision_recall_fscore_sup
 
 from emdistill.errors import listing, shown
 from emdistill.tasks.answers import probabilities
+from emdistill.tasks.classification import doubt
 from emdistill.tasks.kind import (
     BadLabel,
     Cell,
@@ -131,7 +132,8 @@ class MultiLabel(TaskKind):
 
     def note(self, cells: Sequence[Cell], column: str) -> str:
         how = ", each a list of 0 and 1, a number per label" if _numbers_per_row(cells) else ""
-        return f"column {column!r} holds several labels per row{how}: a multi-label task"
+        several = f"column {column!r} holds several labels per row{how}: a multi-label task"
+        return "; ".join(filter(None, (several, doubt(self.label_names(cells), column))))
 
     def strata(self, labels: NDArray[Any]) -> NDArray[np.int64]:
         """The rarest label of each row; rows without one are a stratum of their own."""

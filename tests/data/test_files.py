@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import ClassLabel, Dataset, Features, List, Value
 from messages import names, unnamed
 
 from emdistill.data.files import read_inputs
@@ -75,6 +76,14 @@ def test_tsv_takes_quotes_as_text_and_keeps_blanks(tmp_path: Path) -> None:
     assert found.train["label"][:] == [1, 0]
 
 
+def test_quotes_of_csv_in_tsv_are_noted(tmp_path: Path) -> None:
+    """As pandas writes .tsv: quotes where a text has some, and a row over two lines where it has a line end."""
+    path = write(tmp_path / "x.tsv", 'text\tlabel\n"so"\ta\n"a ""good"" one"\tb\n"b" or "c"\tb\n')
+    (note,) = read(path).notes
+    assert not unnamed(note, path, 3, ".csv")
+    assert ".csv" in message(write(path, 'text\tlabel\n"a\nb"\tc\n'))
+
+
 @pytest.mark.parametrize("value", [1, 1.0, "1", "1.0"])
 def test_labels_of_other_types_are_the_same_classes(tmp_path: Path, value: object) -> None:
     train = write(tmp_path / "train.csv", "text,label\na,0\nb,1\n")
@@ -83,9 +92,19 @@ def test_labels_of_other_types_are_the_same_classes(tmp_path: Path, value: objec
     assert read(train, dev).evaluation["dev"]["label"][:] == [1, 0]
 
 
-@pytest.mark.parametrize("labels", [["['a', 'b']", "['it\\'s']", "[]"], ['["a", "b"]', '["it\'s"]', "[]"]])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["['a', 'b']", "['it\\'s']", "[]"],
+        ['["a", "b"]', '["it\'s"]', "[]"],
+        ["['a' 'b']", '["it\'s"]', "[]"],
+        ["['a'\n 'b']", '[np.str_("it\'s")]', "array([], dtype=object)"],
+        ["('a', 'b')", '("it\'s",)', "()"],
+        ["{'b', 'a'}", '{"it\'s"}', "[]"],
+    ],
+)
 def test_a_list_in_a_cell_of_text_is_a_list(tmp_path: Path, labels: list[str]) -> None:
-    """As pandas and `predict` write them into CSV; taken for names, they would be classes of their own."""
+    """As pandas, datasets and `predict` write them into CSV; taken for names, they would be classes of their own."""
     with (tmp_path / "x.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["text", "label"], *[["a text", label] for label in labels * 9]])
     data = read_task_data(str(tmp_path / "x.csv"))
@@ -95,10 +114,42 @@ def test_a_list_in_a_cell_of_text_is_a_list(tmp_path: Path, labels: list[str]) -
         read_task_data(str(tmp_path / "x.csv"), kind="classification")
 
 
-@pytest.mark.parametrize("label", ["[other]", "['a' 'b']", "[1", "['a'x]", "[\\d]"])
+@pytest.mark.parametrize("label", ["[other]", "(a, b)", "(1)", "[1-2]", "[1", "['a'x]", "[\\d]", "[0 ... 1]"])
 def test_brackets_alone_make_no_list(tmp_path: Path, label: str) -> None:
     (tmp_path / "x.csv").write_text("text,label\n" + f'a,"{label}"\nb,c\n' * 3)
     assert read_task_data(str(tmp_path / "x.csv")).task.labels == (label, "c")
+
+
+def test_an_object_in_a_cell_of_text_is_no_class(tmp_path: Path) -> None:
+    for written in ('{"a": 0.9, "b": 0.1}', "{'a': 0.9, 'b': 0.1}", "{'a': np.float64(0.9), 'b': nan}"):
+        with (tmp_path / "x.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("text", "label"), ("x", written), ("y", "c")])
+        with names(DataError, "x.csv:2"):
+            read_task_data(str(tmp_path / "x.csv"))
+
+
+def test_a_parquet_file_of_datasets_names_its_classes(tmp_path: Path) -> None:
+    """Its indices stand for names, in an order that is not the alphabet's; a model's logits may have another one."""
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["world", "arts", "unused"])})
+    path = tmp_path / "x.parquet"
+    Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features).to_parquet(path)
+    data = read(path)
+    assert data.task.labels == ("world", "arts", "unused")
+    assert data.train["label"][:] == [1, 0]
+    Dataset.from_dict({"text": ["a", "b"], "label": [1, -1]}, features=features).to_parquet(path)
+    with names(DataError, f"{path}:2", "'label'"):
+        read(path)
+    several = Features({"text": Value("string"), "label": List(ClassLabel(names=["world", "arts"]))})
+    Dataset.from_dict({"text": ["a", "b"], "label": [[1, 0], [0]]}, features=several).to_parquet(path)
+    data = read(path)
+    assert (data.task.labels, data.train["label"][:]) == (("world", "arts"), [[1, 1], [1, 0]])
+
+
+@pytest.mark.parametrize("said", [b"{", b"[]", b'{"info": {"features": {"label": {"_type": "Klass"}}}}', b"\xff"])
+def test_a_parquet_file_that_describes_itself_badly_has_its_values(tmp_path: Path, said: bytes) -> None:
+    table = pa.table({"text": ["a", "b"], "label": [1, 0]}).replace_schema_metadata({b"huggingface": said})
+    pq.write_table(table, tmp_path / "x.parquet")
+    assert read(tmp_path / "x.parquet").task.labels == ("0", "1")
 
 
 def test_names_that_look_the_same_are_one_class(tmp_path: Path) -> None:
@@ -134,8 +185,19 @@ def test_names_that_differ_in_case_alone_are_noted(tmp_path: Path) -> None:
         (("\uff11", "1", "2"), "'1'"),
         (("so\xadso", "soso", "bad"), "'soso'"),
         (("0", "1", "-100"), "-100"),
+        (("0", "1", "-1"), "-1"),
         (("yes", "no", "N/A"), "N/A"),
+        (("0", "1", "TRUE"), "'TRUE'"),
+        (("pos", "neg", "pos\0"), "'pos'"),
+        (('"pos"', '"neg"', "'so'"), '"neg"'),
+        (("['a', 'b', ...", "c", "d"), "..."),
+        (("a;b", "b;c", "a;c"), "a;b"),
+        (("1", "-1", "2"), None),
+        (("[UNK]", "(other)", "a"), None),
         (("0,5", "1,5", "2"), "0,5"),
+        (("80%", "75 %", "2"), "75 %"),
+        (("1,000", "2,000", "7"), "1,000"),
+        (("2020-01", "1.2.3", "7+"), None),
         (("a", "b", "a;b"), "a;b"),
         (("a", "b", "c"), None),
     ],
@@ -170,6 +232,12 @@ def test_several_labels_are_read_however_they_are_written(
         data = read(file, kind="multi-label")
         assert data.task.labels == labels
         assert data.train["label"][:] == numbers
+
+
+def test_names_in_lists_that_may_be_one_are_noted(tmp_path: Path) -> None:
+    rows = [{"text": "x", "label": label} for label in (["Bug", "ui"], ["bug"], ["ui"])]
+    (note,) = read(write(tmp_path / "x.jsonl", "\n".join(map(json.dumps, rows)))).notes
+    assert not unnamed(note, "'label'", "'Bug'", "'bug'")
 
 
 @pytest.mark.parametrize("part", [None, "", " ", math.nan, ["b"], {"b": 1}, 0.25])
@@ -270,6 +338,7 @@ def test_a_file_that_is_refused_is_closed(tmp_path: Path) -> None:
         ({"text": ["a"], "label": 2}, "text"),
         ({"text": "\ud800", "label": 1}, "text"),
         ({"text": "a", "label": "\ud800"}, "label"),
+        ({"text": "a", "label": "['\\ud800']"}, "label"),
         ({"text": "a"}, "label"),
         ({"text": "a", "label": float("nan")}, "label"),
     ],

@@ -99,6 +99,26 @@ def test_quotes_are_text_in_tsv(tmp_path: Path) -> None:
     assert [tuple(row.cells.values()) for row in read(path)] == [('"one', 'two"'), ('""', '"a ""b"""')]
 
 
+@pytest.mark.parametrize("name", ["x.json", "x.jsonl"])
+def test_one_json_list_holds_rows(tmp_path: Path, name: str) -> None:
+    """As pandas, datasets and services write them; rows are counted."""
+    rows = [{"text": "a", "label": 1}, {"text": "b", "label": [2]}]
+    for content in (json.dumps(rows), "\ufeff\n" + json.dumps(rows, indent=2)):
+        assert read(write(tmp_path / name, content)) == [(1, rows[0]), (2, rows[1])]
+
+
+def test_rows_may_stand_in_an_object_as_its_data(tmp_path: Path) -> None:
+    rows = [{"text": "a", "label": 1}, {"text": "b", "label": 2}]
+    assert read(write(tmp_path / "x.json", json.dumps({"schema": [], "data": rows}))) == [(1, rows[0]), (2, rows[1])]
+
+
+def test_an_empty_cell_of_one_column_is_a_row(tmp_path: Path) -> None:
+    """Left out, predictions would stand beside other rows than theirs."""
+    assert [row.cells["text"] for row in read(write(tmp_path / "x.csv", 'text\na\n""\n\nb\n'))] == ["a", "", "b"]
+    with names(DataError, f"{tmp_path / 'x.csv'}:3", "'text'"):
+        read_inputs(tmp_path / "x.csv")
+
+
 # --------------------------------------------------------------------------------------------------- what is refused
 
 
@@ -125,7 +145,11 @@ def test_broken_bytes_are_named_with_line_and_byte(tmp_path: Path) -> None:
         ("half.jsonl", '{"text": "a"}\n{"text": \n', 2),
         ("no-object.jsonl", '{"text": "a"}\n\n[1]\n', 3),
         ("deep.jsonl", '{"text": "a"}\n{"text": ' + "[" * 100_000 + "]" * 100_000 + "}\n", 2),
-        ("list.json", '[\n{"text": "a"}]', 1),
+        ("list.json", '[\n{"text": "a"}', 1),
+        ("lists.jsonl", '["a", 1]\n["b", 2]', 1),
+        ("numbers.json", '[{"text": "a"}, 7]', 2),
+        ("twice.json", '[{"text": "a", "text": "b"}]', None),
+        ("columns.json", '{"columns": ["text"], "data": [["a"], ["b"]]}', 1),
         ("twice.csv", "text,n,text\na,1,b\n", 1),
         ("twice.jsonl", '{"text": "x"}\n{"text": "a", "n": {}, "text": "b"}\n', 2),
         ("blank.csv", "text,,\na,,\nb,1,\n", 3),

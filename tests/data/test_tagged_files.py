@@ -8,6 +8,7 @@ from messages import names
 
 from emdistill.data.files import Columns
 from emdistill.data.tagged_files import WNUT17, hub_tagged, notes_on_tags, read_tagged, read_wnut17
+from emdistill.data.tagged_words import read_words
 from emdistill.errors import DataError
 
 TWO = [(["EU", "rejects", "call"], ["B-org", "O", "O"]), (["Yes"], ["O"])]
@@ -66,6 +67,41 @@ def test_words_of_conll_are_as_written(tmp_path: Path) -> None:
     assert read(path) == [(["#", "a\u00a0b"], ["O", "O"])]
 
 
+def test_a_comment_may_have_as_many_cells_as_a_word(tmp_path: Path) -> None:
+    """It is none where another word's line ends as it does."""
+    path = write(tmp_path / "a.conll", "# 7\nEU B-x\n# B-x\n\n# O\nb O\n\n# 8\n")
+    assert read(path) == [(["EU", "#"], ["B-x", "B-x"]), (["#", "b"], ["O", "O"])]
+
+
+@pytest.mark.parametrize("content", ["1\tEU\tB-x\n2\tis\tO\n\n1\tb\tO\n", "# x\n0 EU B-x\n1 is O\n"])
+def test_numbers_of_words_are_no_words(tmp_path: Path, content: str) -> None:
+    path = write(tmp_path / "a.conll", content)
+    with names(DataError, path, "--text", 2):
+        read(path)
+    with names(DataError, path, "--text", 2):
+        read_words(path)
+    assert read_words(path, "2").rows[0].cells["tokens"] == ["EU", "is"]
+    assert read_words(path, "1").rows[0].cells["tokens"][0] in ("0", "1")
+
+
+def test_entities_before_the_last_column_are_named(tmp_path: Path) -> None:
+    """As where the last one says whether white space follows."""
+    path = write(tmp_path / "a.conll", "It O +\nYork B-x -\n. O +\n")
+    with names(DataError, path, "--label", 2, 3):
+        read(path)
+    assert read(path, label="2") == [(["It", "York", "."], ["O", "B-x", "O"])]
+    assert read(path, label="3") == [(["It", "York", "."], ["+", "-", "+"])]
+    none = write(tmp_path / "a.conll", "It PRP B-NP O\nis VBZ O O\n")  # a text may hold none of the entities
+    assert read(none) == [(["It", "is"], ["O", "O"])]
+
+
+def test_tags_before_words_are_no_words(tmp_path: Path) -> None:
+    path = write(tmp_path / "movies.bio", "O\twho\nB-ACTOR\tAda\nI-ACTOR\tLovelace\n")
+    with names(DataError, path, "--text", 2, "--label", 1):
+        read(path)
+    assert read(path, text="2", label="1") == [(["who", "Ada", "Lovelace"], ["O", "B-ACTOR", "I-ACTOR"])]
+
+
 @pytest.mark.parametrize(
     ("content", "line"),
     [
@@ -102,6 +138,11 @@ CONLLU = """# newdoc
 """
 
 
+def test_conllu_of_another_name(tmp_path: Path) -> None:
+    with names(DataError, ".conllu"):
+        read(write(tmp_path / "a.conll", CONLLU))
+
+
 def test_conllu(tmp_path: Path) -> None:
     path = write(tmp_path / "a.conllu", CONLLU)
     assert read(path) == [(["He", "did", "n't", "go", "."], ["PRON", "AUX", "PART", "VERB", "PUNCT"])]
@@ -128,10 +169,17 @@ def test_csv_holds_lists_as_json(tmp_path: Path) -> None:
     assert read(path) == [(["EU", "x"], ["B-org", "3"])]
 
 
-def test_tags_of_a_hub_dataset_have_names() -> None:
+def test_csv_of_datasets_holds_lists_as_numpy_writes_them(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", "tokens,tags\n['EU' \"it's\"],[1 0]\n")
+    assert read(tmp_path / "a.csv") == [(["EU", "it's"], ["1", "0"])]
+
+
+def test_tags_of_a_hub_dataset_have_names(tmp_path: Path) -> None:
     features = Features({"tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=["O", "B-org"]))})
     split = Dataset.from_dict({"tokens": [["EU", "x"]], "ner_tags": [[1, 0]]}, features=features)
     assert hub_tagged("a/b (train)", split).sentences == [(1, "EU x", [(0, 2), (3, 4)], ["B-org", "O"])]
+    split.to_parquet(tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet") == [(["EU", "x"], ["B-org", "O"])]
     broken = Dataset.from_dict({"tokens": [["EU", "x"]], "ner_tags": [[-1, 0]]}, features=features)
     with names(DataError, "a/b (train):1", -1):
         hub_tagged("a/b (train)", broken)
@@ -199,6 +247,7 @@ def test_texts_with_entities(tmp_path: Path, cells: dict[str, object]) -> None:
         [[-1, 3, "x"]],
         [[4, 4, "x"]],
         [["4", 16, "x"]],
+        [{"start": 4, "end": 16, "label": "x", "text": "Ada"}],
         [[4, 16]],
         [[4, 16, ""]],
         [{"start": 4, "label": "x"}],

@@ -58,6 +58,8 @@ FORMS: list[tuple[dict[str, Any], NDArray[np.float64]]] = [
     ({"so": 0.3, "good": 0.5, "bad": 0.2}, np.array([0.2, 0.3, 0.5])),
     ({"prediction": "so", "probability": 0.6}, np.array([0.2, 0.6, 0.2])),
     ({"label": "so", "score": 0.6}, np.array([0.2, 0.6, 0.2])),
+    ({"label": "so", "probability": 0.6}, np.array([0.2, 0.6, 0.2])),
+    ({"prediction": "so", "score": 0.6}, np.array([0.2, 0.6, 0.2])),
     ({"stars": "good"}, np.array([SURE, SURE, 1.0]) / (1 + 2 * SURE)),
     ({"label": "good"}, np.array([SURE, SURE, 1.0]) / (1 + 2 * SURE)),
     ({"prediction": "good", "stars": "bad"}, np.array([SURE, SURE, 1.0]) / (1 + 2 * SURE)),
