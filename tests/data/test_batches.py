@@ -8,8 +8,15 @@ from datasets import Dataset
 from messages import names
 from tokenizers.processors import TemplateProcessing
 
-from emdistill.data.batches import LengthGroupedSampler, TokenBudgetSampler, lengths_of, reader, share_of_padding
-from emdistill.errors import ConfigError
+from emdistill.data.batches import (
+    LengthGroupedSampler,
+    TokenBudgetSampler,
+    lengths_of,
+    reader,
+    share_of_padding,
+    tokenise,
+)
+from emdistill.errors import ConfigError, TokenizerError
 from emdistill.tasks import KINDS
 from emdistill.tasks.task import Task, TaskData
 from emdistill.training.splits import make_splits
@@ -138,6 +145,15 @@ def test_splits_report_the_padding_of_the_batches_that_training_draws(tiny_token
     assert splits.padding != make_splits(data, tiny_tokenizer, **options).padding
     with names(ConfigError, "--training.tokens_per_batch", 5):
         make_splits(data, tiny_tokenizer, tokens_per_batch=5, **options)
+
+
+def test_a_text_without_a_token_is_refused(tiny_tokenizer):
+    """It would be answered by the padding of its batch, and fails alone."""
+    texts = Dataset.from_dict({"text": ["good", ""]})
+    assert list(tokenise(texts, tiny_tokenizer, 8)["length"]) == [3, 2]
+    tiny_tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B:1", special_tokens=[])
+    with names(TokenizerError, "empty"):
+        tokenise(texts, tiny_tokenizer, 8)
 
 
 @pytest.mark.parametrize(
