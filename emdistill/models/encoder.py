@@ -29,6 +29,7 @@ from emdistill.models.stored_config import (
     class_with_head,
     encoder_config,
     fills_masks,
+    in_short,
     local_folder,
     read_config,
     safely,
@@ -44,7 +45,9 @@ from emdistill.models.stored_weights import (
 )
 from emdistill.states import SEQUENCE, EncoderShape
 
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+SETFIT_HEAD = "model_head.pkl"
+SENTENCE_PIECES = ("spiece.model", "sentencepiece.bpe.model", "spm.model")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", *SENTENCE_PIECES)
 
 # transformers' Auto classes know the families that emdistill brings.
 for encoder, heads in ((bilstm.BiLstmModel, bilstm.HEADS), (bag.BagModel, bag.HEADS), (chain.ChainModel, chain.HEADS)):
@@ -105,10 +108,7 @@ def load_classifier(
             f"all {stored[0]} in its id2label"
         )
     if absent and problem_type is None:
-        raise HeadError(
-            f"{source} has no trained classification head ({min(absent)} is absent); fine-tune it first: emdistill "
-            "finetune"
-        )
+        raise HeadError(f"{source} has no trained classification head ({min(absent)} is absent); {_mend_head(source)}")
     return _checked(source, model)
 
 
@@ -160,7 +160,7 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     """Load the tokenizer beside an encoder, made to fit it (fit_tokenizer).
     Raises ModelError where there is none, TokenizerError where it does not belong to the encoder.
     """
-    folder = local_folder(source)
+    folder, files = local_folder(source), []
     if folder is not None:
         files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
         if not files:
@@ -173,10 +173,31 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     except Exception as error:  # the tokenizers library raises bare Exception for a broken tokenizer.json
         if CUSTOM_CODE in str(error):
             raise ModelError(f"the tokenizer of {source} {CODE_OF_ITS_OWN}") from None
-        raise ModelError(f"{source}: its tokenizer cannot be loaded: {error}") from error
+        raise ModelError(f"{source}: its tokenizer cannot be loaded: {in_short(error)}{_mend_pieces(files)}") from error
     has_config = folder is None or (folder / "config.json").is_file()
     fit_tokenizer(tokenizer, read_config(source) if has_config else None, source)
     return tokenizer
+
+
+def _mend_head(source: Source) -> str:
+    """What to do about an encoder without a trained head; SetFit's stands beside it."""
+    folder = local_folder(source)
+    if folder is not None and (folder / SETFIT_HEAD).is_file():
+        return (
+            f"SetFit's, {SETFIT_HEAD}, is a pickle, which is never loaded: let SetFit answer your texts, and name the "
+            "file of its answers: --teacher answers.jsonl"
+        )
+    return "fine-tune it first: emdistill finetune"
+
+
+def _mend_pieces(files: Sequence[Path]) -> str:
+    """What to do about a tokenizer that is a SentencePiece model alone, where that cannot be read."""
+    if not files or files[0].name not in SENTENCE_PIECES:
+        return ""
+    return (
+        f"; {files[0].name} alone needs further packages, pip install sentencepiece protobuf; or load it with "
+        "transformers where they are and save_pretrained() it, which writes tokenizer.json"
+    )
 
 
 def save_student(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Source) -> None:

@@ -51,7 +51,8 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig |
     """Make the tokenizer of `source` pad on the right, mark padding, give the inputs that are known and, where the
     encoder has fewer than two token types, leave them out.
 
-    Raises TokenizerError for one without a padding token, or with ids or types that the encoder has no row for.
+    Raises TokenizerError for one without a padding token, with ids or types that the encoder has no row for, or with
+    hardly any tokens, where its files are not there or of another kind.
     """
     vocabulary = tokenizer.get_vocab()
     if tokenizer.pad_token is None:
@@ -74,6 +75,13 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig |
             f"the tokenizer of {source} has {len(outside)} tokens beyond the {rows} that its encoder has rows for, "
             f"e.g. {tokens.get(outside[0], 'a special token')!r} of id {outside[0]}; take the tokenizer "
             "that belongs to the encoder, or add rows to it and train them: resize_token_embeddings()"
+        )
+    read = {id for ids in tokenizer(list(PROBES), verbose=False)["input_ids"] for id in ids}
+    if 2 * len(tokens) < rows and read <= {*tokenizer.all_special_ids}:  # transformers makes one of what is not there
+        raise TokenizerError(
+            f"the tokenizer of {source}, a {type(tokenizer).__name__} of {len(tokens)} tokens, knows nothing that it "
+            f"reads, and its encoder has rows for {rows}; save all files of the tokenizer that belongs to the encoder, "
+            "or name its tokenizer_class in tokenizer_config.json"
         )
     padding = getattr(config, "pad_token_id", None)
     if padding not in (None, tokenizer.pad_token_id) and family_of(config).put_right is not as_it_is:

@@ -9,7 +9,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from emdistill.config import HUB_ID
 from emdistill.errors import ModelError, listing, shown
 from emdistill.models.families import FAMILIES
-from emdistill.models.label_names import NAMED_LOGITS
+from emdistill.models.label_names import NAMED_LOGITS, names_by_label2id
 from emdistill.models.multi_task import TaskOutputs, saved_tasks
 from emdistill.states import SEQUENCE
 from emdistill.tasks import KINDS
@@ -46,6 +46,13 @@ def encoder_config(source: Source) -> PreTrainedConfig:
         raise ModelError(
             f"{source} holds adapters ({', '.join(adapters)}), which are not applied here; merge them into the weights "
             "with PEFT's merge_and_unload(), and name the folder that save_pretrained() then writes"
+        )
+    files = [] if folder is None else sorted(folder.iterdir())
+    graphs = [path.name for path in files if path.suffix == ".onnx"]
+    if graphs and not any(path.suffix in (".safetensors", ".bin") for path in files):
+        raise ModelError(
+            f"{source} holds a graph ({graphs[0]}), which answers texts and gives no states to learn from; name the "
+            "folder of the model that it was exported from, or a file of its answers: --teacher answers.jsonl"
         )
     if folder is not None and not (folder / "config.json").is_file():
         inner = [path.parent.name for path in sorted(folder.glob("*/config.json"))]
@@ -125,11 +132,7 @@ def _checked_labels(path: Path) -> dict[int, str]:
         raise ModelError(f"{path} cannot be used: num_labels is {count}, and {MOST_LABELS:,} are the most")
     if not isinstance(names, dict) or not all(map(str.isdecimal, names)):
         raise ModelError(f"{path} cannot be used: id2label is {shown(names)}; {NAMED_LOGITS}")
-    numbered = labels.get("label2id")
-    if names or not isinstance(numbered, dict):
-        return {}
-    named = {place: name for name, place in numbered.items() if type(place) is int}
-    return dict(sorted(named.items())) if sorted(named) == [*range(len(numbered))] else {}
+    return names_by_label2id(labels)
 
 
 def fills_masks(config: PreTrainedConfig) -> bool:

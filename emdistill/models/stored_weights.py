@@ -83,9 +83,12 @@ def check_fetched(files: Iterable[Path]) -> None:
 
 
 def weight_parts(folder: Path) -> list[Path]:
-    """The files of weights that stand in several; [] of others. Raises ModelError for an index that is broken."""
+    """The files of weights that stand in several; [] of others. Raises ModelError for an index that is broken.
+
+    Beside a whole file an index is of an earlier save, which transformers leaves there and does not read.
+    """
     index = folder / INDEX
-    if not index.is_file():
+    if (folder / WEIGHTS).is_file() or not index.is_file():
         return []
     try:
         parts = typed(read_values(index), _Index).weight_map.values()

@@ -30,6 +30,7 @@ from emdistill.models.encoder import head_logits
 from emdistill.models.families import family_of, require
 from emdistill.models.inputs import longest_text, token_types
 from emdistill.models.multi_task import MultiTaskModel, chosen_task
+from emdistill.models.stored_weights import WEIGHTS
 from emdistill.ship.onnx_folder import CONFIG, INT8, MODEL, FolderConfig, open_tokenizer, read_folder
 from emdistill.ship.onnx_graph import attention_as_one_node, shorten
 from emdistill.states import ANSWERS, ENDS, NO_ANSWER, answers_per_feature
@@ -327,7 +328,12 @@ class OnnxClassifier:
 
 
 def is_onnx(path: Path) -> bool:
-    """Whether a model's name means an ONNX graph: an .onnx file, or a folder that export wrote."""
+    """Whether a model's name means an ONNX graph: an .onnx file, or a folder that export wrote.
+
+    A folder of transformers may hold somebody's graph beside its weights, which are then what counts.
+    """
+    if (path / WEIGHTS).is_file():
+        return False
     return path.suffix == ".onnx" or (path / MODEL).is_file() or (path / INT8).is_file()
 
 

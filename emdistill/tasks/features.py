@@ -35,6 +35,7 @@ class Reader:
     before, behind  the special tokens around a text
     between         those between the two texts of a pair
     names           what the model reads: input_ids, attention_mask, perhaps token_type_ids
+    types           the token types of each part, in order: of a text alone, and of a pair; a text has one
     """
 
     encode: Callable[[Sequence[str]], Sequence[Pieces]]
@@ -42,6 +43,7 @@ class Reader:
     behind: tuple[int, ...]
     between: tuple[int, ...]
     names: tuple[str, ...]
+    types: tuple[tuple[tuple[int, ...], ...], ...] = (((), (0,), ()), ((), (0,), (), (1,), ()))
 
     def read(self, text: Pieces, second: Pieces | None = None) -> Side:
         """A text, or the two of a pair, with the special tokens around them; no padding."""
@@ -50,8 +52,9 @@ class Reader:
             parts += [(None, _special(self.between)), (1, second)]
         parts.append((None, _special(self.behind)))
         ids = [id for _, part in parts for id in part.ids]
-        of_second = 0 if second is None else len(second.ids) + len(self.behind)
-        types = [0] * (len(ids) - of_second) + [1] * of_second
+        types: list[int] = []
+        for (number, part), own in zip(parts, self.types[second is not None], strict=True):
+            types += own if number is None else own * len(part.ids)
         columns = {"input_ids": ids, "attention_mask": [1] * len(ids), "token_type_ids": types}
         return Side(
             {name: columns[name] for name in columns if name in self.names},
@@ -74,11 +77,23 @@ def reader_of(tokenizer: Tokenizer, names: Sequence[str]) -> Reader:
         return [Pieces(encoding.ids, encoding.offsets) for encoding in encodings]
 
     encode([])
-    whole, pair = tokenizer.encode("a"), tokenizer.encode("a", "a").ids
+    whole, pair = tokenizer.encode("a"), tokenizer.encode("a", "a")
     words = [place for place, special in enumerate(whole.special_tokens_mask) if not special]
-    before, behind = whole.ids[: words[0]], whole.ids[words[-1] + 1 :]
-    between = pair[words[-1] + 1 : len(pair) - len(behind) - len(words)]
-    return Reader(encode, tuple(before), tuple(behind), tuple(between), tuple(names))
+    start, end, last = words[0], words[-1] + 1, len(whole) - words[-1] - 1
+    second = len(pair) - last - len(words)
+    of_one, of_pair = whole.type_ids, pair.type_ids
+    types = (
+        (of_one[:start], of_one[start:][:1], of_one[end:]),
+        (of_pair[:start], of_pair[start:][:1], of_pair[end:second], of_pair[second:][:1], of_pair[len(pair) - last :]),
+    )
+    return Reader(
+        encode,
+        before=tuple(whole.ids[:start]),
+        behind=tuple(whole.ids[end:]),
+        between=tuple(pair.ids[end:second]),
+        names=tuple(names),
+        types=tuple(tuple(map(tuple, parts)) for parts in types),
+    )
 
 
 WITH_TOKENIZER = (Pieces, Side, Reader, _special, reader_of)

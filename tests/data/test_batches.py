@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 from datasets import Dataset
 from messages import names
+from tokenizers.processors import TemplateProcessing
 
-from emdistill.data.batches import LengthGroupedSampler, TokenBudgetSampler, lengths_of, share_of_padding
-from emdistill.errors import ConfigError
+from emdistill.data.batches import (
+    LengthGroupedSampler,
+    TokenBudgetSampler,
+    lengths_of,
+    reader,
+    share_of_padding,
+    tokenise,
+)
+from emdistill.errors import ConfigError, TokenizerError
 from emdistill.tasks import KINDS
 from emdistill.tasks.task import Task, TaskData
 from emdistill.training.splits import make_splits
@@ -137,3 +145,36 @@ def test_splits_report_the_padding_of_the_batches_that_training_draws(tiny_token
     assert splits.padding != make_splits(data, tiny_tokenizer, **options).padding
     with names(ConfigError, "--training.tokens_per_batch", 5):
         make_splits(data, tiny_tokenizer, tokens_per_batch=5, **options)
+
+
+def test_a_text_without_a_token_is_refused(tiny_tokenizer):
+    """It would be answered by the padding of its batch, and fails alone."""
+    texts = Dataset.from_dict({"text": ["good", ""]})
+    assert list(tokenise(texts, tiny_tokenizer, 8)["length"]) == [3, 2]
+    tiny_tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B:1", special_tokens=[])
+    with names(TokenizerError, "empty"):
+        tokenise(texts, tiny_tokenizer, 8)
+
+
+@pytest.mark.parametrize(
+    ("single", "pair"),
+    [
+        ("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1"),
+        ("[CLS] $A [SEP]", "[CLS] $A [SEP] [SEP] $B [SEP]"),
+        ("[CLS] $A [SEP]", "[CLS] $A [SEP] [SEP]:1 $B:1 [SEP]:1"),
+        ("[CLS]:2 $A [SEP]", "[CLS]:2 $A [SEP] $B:1 [SEP]:1"),
+        ("$A [SEP] [CLS]:2", "$A [SEP] $B:1 [SEP]:1 [CLS]:2"),
+        ("$A", "$A $B:1"),
+    ],
+)
+def test_a_reader_gives_what_its_tokenizer_gives(tiny_tokenizer, single, pair):
+    """Windows of texts have the special tokens, and the token types, that whole texts have."""
+    template = TemplateProcessing(single=single, pair=pair, special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    tiny_tokenizer.backend_tokenizer.post_processor = template
+    tiny_tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    of_windows = reader(tiny_tokenizer)
+    texts = ["the movie was good", "a bad book"]
+    pieces = of_windows.encode(texts)
+    for count in (1, 2):
+        expected = tiny_tokenizer(*texts[:count])
+        assert of_windows.read(*pieces[:count]).inputs == dict(expected)

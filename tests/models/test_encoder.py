@@ -193,19 +193,47 @@ def test_labels_that_are_numbered_in_two_ways_are_refused(tiny_encoder, tmp_path
     ):
         (tmp_path / "config.json").write_text(json.dumps(config | {"label2id": label2id}))
         assert load_classifier(tmp_path).config.id2label == {0: "bad", 1: "good"}
-    (tmp_path / "config.json").write_text(json.dumps(config | {"label2id": {"bad": 1, "good": 0}}))
-    with names(ModelError, "config.json", "id2label", "label2id"):
-        load_classifier(tmp_path)
+    for label2id in ({"bad": 1, "good": 0}, {"Bad": 1, "Good": 0}, {"bad": "1", "good": "0"}):
+        (tmp_path / "config.json").write_text(json.dumps(config | {"label2id": label2id}))
+        with names(ModelError, "config.json", "id2label", "label2id"):
+            load_classifier(tmp_path)
+    config = config | {"id2label": {"0": "a", "1": "A"}, "label2id": {"a": 0, "A": 1}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert load_classifier(tmp_path).config.id2label == {0: "a", 1: "A"}
 
 
-def test_labels_that_label2id_alone_names_are_the_models(tiny_encoder, tmp_path):
-    """transformers would number them LABEL_0, LABEL_1."""
+@pytest.mark.parametrize("id2label", [{}, {"id2label": None}, {"id2label": {"1": "LABEL_1", "0": "LABEL_0"}}])
+@pytest.mark.parametrize("numbers", [(0, 1), ("0", "1"), (0.0, 1.0)])
+def test_labels_that_label2id_alone_names_are_the_models(tiny_encoder, tmp_path, id2label, numbers):
+    """transformers would number them LABEL_0, LABEL_1, and count two words of the data as the alphabet does."""
     tiny_encoder(layers=1).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     config = {name: value for name, value in config.items() if name not in ("id2label", "num_labels")}
-    (tmp_path / "config.json").write_text(json.dumps(config | {"label2id": {"good": 1, "bad": 0}}))
+    numbered = dict(zip(("good", "bad"), numbers, strict=True))
+    (tmp_path / "config.json").write_text(json.dumps(config | id2label | {"label2id": numbered}))
     loaded = load_classifier(tmp_path).config
-    assert (loaded.id2label, loaded.label2id) == ({0: "bad", 1: "good"}, {"good": 1, "bad": 0})
+    assert (loaded.id2label, loaded.label2id) == ({0: "good", 1: "bad"}, {"good": 0, "bad": 1})
+
+
+@pytest.mark.parametrize(
+    "label2id", [{"good": 0, "bad": 0}, {"good": 0, "bad": True}, {"good": 1, "bad": 2}, ["good", "bad"]]
+)
+def test_labels_that_label2id_does_not_number_are_unnamed(tiny_encoder, tmp_path, label2id):
+    tiny_encoder(layers=1).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"label2id": label2id}))
+    assert load_classifier(tmp_path).config.id2label == {0: "LABEL_0", 1: "LABEL_1"}
+
+
+@pytest.mark.parametrize("problem_type", ["multi_label", "binary", "", 1])
+def test_a_problem_type_that_nobody_knows_is_refused(tiny_encoder, tmp_path, problem_type):
+    """It would be taken for classes, whose logits are weighed against each other."""
+    tiny_encoder(layers=1, problem_type=None).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text()) | {"problem_type": problem_type}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with names(ModelError, "config.json", "problem_type", repr(problem_type), "multi_label_classification"):
+        load_classifier(tmp_path)
+    load_classifier(tmp_path, labels=("no", "yes"), problem_type="single_label_classification")
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn])
@@ -297,6 +325,28 @@ def test_a_part_of_sharded_weights_is_missing(tiny_encoder, tmp_path):
         load_classifier(tmp_path)
 
 
+def test_an_index_of_an_earlier_save_is_passed_over(tiny_encoder, tmp_path):
+    """transformers leaves it where a model is saved as one file over one of several, and does not read it."""
+    tiny_encoder(layers=3).save_pretrained(tmp_path, max_shard_size="30KB")
+    model = tiny_encoder(layers=2, seed=1)
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors.index.json").is_file()
+    assert fingerprint(load_classifier(tmp_path)) == fingerprint(model)
+
+
+def test_a_graph_and_a_head_of_setfit_are_named(tiny_encoder, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"graph")
+    (tmp_path / "config.json").write_text('{"format": "emdistill-onnx-1"}')
+    with names(ModelError, tmp_path, "model.onnx", "--teacher"):
+        load_classifier(tmp_path)
+    tiny_encoder().base_model.save_pretrained(tmp_path)
+    with names(ModelError, tmp_path, "emdistill finetune"):
+        load_classifier(tmp_path)
+    (tmp_path / "model_head.pkl").write_bytes(b"pickle")
+    with names(ModelError, tmp_path, "model_head.pkl", "--teacher"):
+        load_classifier(tmp_path)
+
+
 def test_a_hub_id_that_cannot_be_had(monkeypatch):
     def offline(*_arguments, **_options):
         raise OSError("no connection")
@@ -308,6 +358,10 @@ def test_a_hub_id_that_cannot_be_had(monkeypatch):
 
 def test_tokenizers_that_are_not_there(tmp_path):
     with names(ModelError, tmp_path, "tokenizer.json"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "spm.model").write_bytes(b"pieces")
+    (tmp_path / "config.json").write_text('{"model_type": "deberta-v2"}')
+    with names(ModelError, tmp_path, "spm.model", "sentencepiece", "tokenizer.json"):
         load_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
     with names(ModelError, tmp_path):

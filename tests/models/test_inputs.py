@@ -97,6 +97,29 @@ def test_a_vocabulary_may_be_shorter_than_the_table(saved, tiny_tokenizer, token
     assert logits(saved(tokenizer_factory(tokens[:-5])), TEXTS).isfinite().all()
 
 
+@pytest.mark.parametrize(
+    ("family", "file"), [("roberta", "vocab.txt"), ("bert", "vocab.json"), ("albert", "vocab.txt")]
+)
+def test_files_of_another_tokenizer_are_refused(saved, tiny_tokenizer, family, file):
+    """transformers makes a tokenizer of special tokens alone of them, and every text would be the same to it."""
+    folder = saved(tiny_tokenizer, family)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    tokens = sorted(tiny_tokenizer.get_vocab(), key=tiny_tokenizer.get_vocab().get)
+    (folder / file).write_text(json.dumps(tiny_tokenizer.get_vocab()) if file == "vocab.json" else "\n".join(tokens))
+    with names(TokenizerError, folder, len(tokens), "tokenizer_class"):
+        load_tokenizer(folder)
+    if file == "vocab.txt":
+        (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+        assert len(load_tokenizer(folder)) == len(tokens)
+
+
+def test_a_vocabulary_of_other_writing_is_none_of_another_encoder(saved, tokenizer_factory):
+    """Of DNA, say: what it reads here is unknown to it, and yet it is as large as its encoder's table."""
+    tokenizer = tokenizer_factory(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ACG", "CGT", "GTA"))
+    assert len(load_tokenizer(saved(tokenizer, vocab_size=8))) == 8
+
+
 def test_token_types_are_given_to_encoders_that_tell_them_apart(saved, tokenizer_factory):
     tokenizer = tokenizer_factory()
     inputs = ["input_ids", "token_type_ids", "attention_mask"]

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from emdistill.errors import ConfigError, ModelError
 from emdistill.ship import onnx as onnx_artifact
-from emdistill.ship.onnx import export_onnx, open_onnx, open_session, reads_token_types, session_logits
+from emdistill.ship.onnx import export_onnx, is_onnx, open_onnx, open_session, reads_token_types, session_logits
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -135,3 +135,11 @@ def test_text_and_graphs_of_something_else_are_refused(tmp_path: Path) -> None:
     onnx.save(other, tmp_path / "other.onnx")
     with names(ModelError, tmp_path / "other.onnx", "x", "y", "input_ids", "attention_mask", "logits"):
         open_session(tmp_path / "other.onnx")
+
+
+def test_a_graph_beside_the_weights_of_a_model_is_not_what_its_folder_means(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"somebody's")
+    assert is_onnx(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    assert not is_onnx(tmp_path)
+    assert is_onnx(tmp_path / "model.onnx")
