@@ -138,6 +138,8 @@ class MultiLabel(TaskKind):
     def strata(self, labels: NDArray[Any]) -> NDArray[np.int64]:
         """The rarest label of each row; rows without one are a stratum of their own."""
         chosen = np.asarray(labels).reshape(len(labels), -1) > 0.5
+        if not chosen.shape[1]:  # of rows that are scored alone, none of which has a label
+            return np.zeros(len(labels), dtype=np.int64)
         counts = np.where(chosen, chosen.sum(axis=0), len(labels) + 1)
         return np.asarray(np.where(chosen.any(axis=1), counts.argmin(axis=1), chosen.shape[1]), dtype=np.int64)
 

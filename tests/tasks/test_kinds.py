@@ -324,6 +324,7 @@ def test_several_labels_are_read_back_as_they_are_answered(names: tuple[str, ...
 def test_the_rarest_label_is_the_stratum() -> None:
     labels = np.array([[1, 1, 0], [1, 0, 0], [1, 0, 1], [0, 0, 0], [1, 0, 0], [1, 0, 1]])
     assert LABELS.strata(labels).tolist() == [1, 0, 2, 3, 0, 2]  # type: ignore[union-attr]
+    assert LABELS.strata(np.zeros((3, 0))).tolist() == [0, 0, 0]  # type: ignore[union-attr]
 
 
 # ---------------------------------------------------------------------------------------------------- metrics
