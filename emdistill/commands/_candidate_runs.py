@@ -22,10 +22,8 @@ from emdistill.runs.gate_record import GATE, GateRecord
 from emdistill.runs.open_run import keep_record_alone
 from emdistill.runs.record import RUN_FILE, RunRecord
 from emdistill.runs.search_record import FORMS, Form
-from emdistill.runs.student_artifact import StudentArtifact
 from emdistill.search.halving import Trial
 from emdistill.ship.candidates import Nursery, against
-from emdistill.ship.classifier import open_classifier
 from emdistill.ship.gate import Limits
 from emdistill.ship.operator_table import GraphCost
 from emdistill.ship.subject import subject_of
@@ -46,14 +44,14 @@ class CandidateRuns:
     """Trains and measures candidates; what it learns of them stands in the study's record.
 
     options          of every training
-    proxy            what short trainings learn from, and the rows HELD_OUT that choose
-    teacher_logits   [rows, C] on the rows that choose, and on dev
+    data             what trainings learn from, dev, and the rows HELD_OUT that choose
+    teacher_logits   [rows, C] on dev and on the rows that choose
     """
 
     study: CompressionStudy
     nursery: Nursery
     options: Mapping[str, Any]
-    proxy: TaskData
+    data: TaskData
     teacher_logits: Mapping[str, Logits]
 
     def warm_up(self, name: str, cache: CacheChoice) -> RunRecord | None:
@@ -61,8 +59,9 @@ class CandidateRuns:
         rows = min(WARM_UP_ROWS, len(self.nursery.data.train))
         few = {"rows": rows, "unlabelled": None, "unlabelled_rows": None, "teacher_cache": cache}
         place = self.study.folder / TRIALS / f"{_folder_name(name)}-warm-up"
+        shutil.rmtree(place, ignore_errors=True)  # of a search that was stopped: it is timed from its beginning
         with self._own_faults(name):
-            return self._distil(name, place, self.proxy, 1.0, lean=True, **few)
+            return self._distil(name, place, 1.0, lean=True, **few)
         return None
 
     def whole_epochs(self, student: str) -> float:
@@ -76,7 +75,7 @@ class CandidateRuns:
         shutil.rmtree(place, ignore_errors=True)  # of a trial that was stopped
         score, problem, started = None, "", time.perf_counter()
         try:
-            run = self._distil(name, place, self.proxy, share * self._epochs(name), lean=True)
+            run = self._distil(name, place, share * self._epochs(name), lean=True)
             score = run.scores["student"][self.study.record.metric]
         except OWN_FAULTS as error:
             problem = str(error).partition("\n")[0]
@@ -92,8 +91,7 @@ class CandidateRuns:
         place, nursery = self.study.folder / FINALS / _folder_name(name), self.nursery
         say(f"{name}: a whole training")
         with self._own_faults(name):
-            run = self._distil(name, place, nursery.data, self._epochs(name), lean=False)
-            held_out = self._held_out_score(StudentArtifact(place).student_folder)
+            run = self._distil(name, place, self._epochs(name), lean=False)
             teacher = nursery.own_vocabulary() if self.study.record.candidates[name].pruned else None
             started = time.perf_counter()
             gate = export(
@@ -101,7 +99,9 @@ class CandidateRuns:
                 max_latency_ms=nursery.budget.ms, max_size_mb=nursery.budget.mb,
             )  # fmt: skip
             taken = time.perf_counter() - started
-            seconds, scores = run.timings["training_seconds"], run.scores["student"]
+            seconds, found, of_rows = run.timings["training_seconds"], run.scores["student"], f"{HELD_OUT}/"
+            scores = {metric: score for metric, score in found.items() if not metric.startswith(of_rows)}
+            held_out = found[of_rows + self.study.record.metric]
             self._add(name, place, gate, scores, seconds=seconds, export_seconds=taken, held_out=held_out)
 
     def export_teacher(self) -> None:
@@ -130,10 +130,11 @@ class CandidateRuns:
         assert record.plan is not None
         return self.whole_epochs(record.candidates[name].student) * record.plan.scale
 
-    def _distil(
-        self, name: str, place: Path, data: TaskData, epochs: float, *, lean: bool, **changed: Any
-    ) -> RunRecord:
-        """Distil a candidate into the run `place`, `changed` options on top of all; of a lean one scores are kept."""
+    def _distil(self, name: str, place: Path, epochs: float, *, lean: bool, **changed: Any) -> RunRecord:
+        """Distil a candidate into the run `place`, `changed` options on top of all.
+
+        lean   only its score on the rows that choose is of use, and dev is left alone
+        """
         record, nursery = self.study.record, self.nursery
         row, plan = record.candidates[name], record.plan
         student = str(nursery.chains[row.student]) if row.searched else row.student
@@ -145,16 +146,12 @@ class CandidateRuns:
             given[of] = nursery.own_vocabulary()
         training = self.options["training"] | {"num_train_epochs": epochs}
         given |= {**changed, "training": training, "output": str(place), "resume": (place / RUN_FILE).exists()}
+        chosen_on = {HELD_OUT: self.data.evaluation[HELD_OUT]}
+        data = replace(self.data, evaluation=chosen_on) if lean else self.data
         known = None if row.pruned else {each: self.teacher_logits[each] for each in data.evaluation}
         config = load_config(**given)
         config = replace(config, training=config.training | (LEAN if lean else {}))
         return distill(config, examples=data, teacher_logits=known, quiet=True).run
-
-    def _held_out_score(self, student: Path) -> float:
-        """Of a student that was trained whole, on the rows that choose."""
-        rows, task, model = self.proxy.evaluation[HELD_OUT], self.proxy.task, open_classifier(str(student))
-        logits = model.logits(rows, self.nursery.config.max_length, model.batch_size, "the rows that choose")
-        return task.score(logits, task.gold(rows))[self.study.record.metric]
 
     def _add(self, name: str, place: Path, gate: GateRecord, scores: Mapping[str, float], **training: float) -> None:
         """Record what was measured of both forms, held against the budget. training: further fields of the row."""

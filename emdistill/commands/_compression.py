@@ -1,5 +1,6 @@
 """The search of a compression: baselines, prices, a plan, short trainings by turns, and whole ones of the best."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -66,11 +67,11 @@ def search_within(
 ) -> None:
     """All of a search that is not done yet, to what it delivers. options: of every training."""
     record = study.record
-    proxy, record.held_out = _rows_that_choose(nursery)
-    record.held_out_rows = len(proxy.evaluation[HELD_OUT])
+    data, record.held_out = _rows_apart(nursery)
+    record.held_out_rows = len(data.evaluation[HELD_OUT])
     record.dev_rows = len(next(iter(nursery.data.evaluation.values())))
-    logits, record.teacher = _teacher_answers(nursery, proxy)
-    _measure_baselines(study, nursery, proxy)
+    logits, record.teacher = _teacher_answers(nursery, data)
+    _measure_baselines(study, nursery, data)
     if not record.candidates:
         with busy_notes(nursery.threads) as busy:
             record.candidates = price(nursery, students, methods)
@@ -80,27 +81,26 @@ def search_within(
         study.save()
     print_table(candidates_table(record))
     if any(row.fits for row in record.candidates.values()):
-        Compression(study, nursery, CandidateRuns(study, nursery, options, proxy, logits)).run(finals)
+        Compression(study, nursery, CandidateRuns(study, nursery, options, data, logits)).run(finals)
     deliver(study, nursery.budget)
 
 
-def _teacher_answers(nursery: Nursery, proxy: TaskData) -> tuple[Mapping[str, Logits], dict[str, float]]:
-    """The teacher's logits [rows, C] on the rows that choose and on dev, and its scores on dev."""
-    teacher, data, length = nursery.teacher, nursery.data, nursery.config.max_length
-    sets = {**proxy.evaluation, **data.evaluation}
-    logits = teacher.logits(sets, max_length=length, description="the teacher's answers")
+def _teacher_answers(nursery: Nursery, data: TaskData) -> tuple[Mapping[str, Logits], dict[str, float]]:
+    """The teacher's logits [rows, C] on dev and on the rows that choose, and its scores on dev."""
+    teacher, dev = nursery.teacher, nursery.data.evaluation
+    logits = teacher.logits(data.evaluation, max_length=nursery.config.max_length, description="the teacher's answers")
     assert logits is not None  # it is a model
-    scores = dict(score_sets(data.task, {name: logits[name] for name in data.evaluation}, data.evaluation))
+    scores = dict(score_sets(data.task, {name: logits[name] for name in dev}, dev))
     if nursery.config.check_teacher:
-        teacher.check_score(scores, data.task, next(iter(data.evaluation.values())))
+        teacher.check_score(scores, data.task, next(iter(dev.values())))
     return logits, scores
 
 
-def _measure_baselines(study: CompressionStudy, nursery: Nursery, proxy: TaskData) -> None:
+def _measure_baselines(study: CompressionStudy, nursery: Nursery, data: TaskData) -> None:
     """What needs no distillation; its folder is kept, to be delivered where no student keeps the budget."""
-    record, task = study.record, proxy.task
-    dev, rows = next(iter(nursery.data.evaluation.items()))
-    data = replace(proxy, evaluation={HELD_OUT: proxy.evaluation[HELD_OUT], dev: rows})
+    record, task = study.record, data.task
+    dev, rows = next(iter(data.evaluation.items()))
+    data = replace(data, evaluation={HELD_OUT: data.evaluation[HELD_OUT], dev: rows})
     timed = full_texts(rows, nursery.tokenizer, TIMED_TEXTS, max(LENGTHS))
     for name in BESIDE:
         if name in record.baselines:
@@ -148,10 +148,11 @@ class Compression:
         study, trials = self.study, self.study.record.trials
         while (chosen := next_trial(plan, trials)) is not None:
             name, rung = chosen
-            if plan.shares[rung] * self._seconds(name) + self._reserve(plan) > study.seconds_left:
+            share = plan.share(name, rung)
+            if plan.per_trial + share * self._seconds(name) + self._reserve(plan) > study.seconds_left:
                 say("the time that is left is for whole trainings; the short ones end here")
                 break
-            self.runs.try_short(name, rung, plan.shares[rung])
+            self.runs.try_short(name, rung, share)
         while (best := self._next_final(plan)) is not None:
             self.runs.train_whole(best)
 
@@ -205,7 +206,7 @@ class Compression:
         record, nursery = self.study.record, self.nursery
         labelled, more = len(nursery.data.train), sum(1 for _ in nursery.without_labels())
         cache = _cache(nursery, labelled + more)
-        first, run = self._warmed_up(cache)
+        first, run, besides = self._warmed_up(cache)
         fitting, rows = self._trainable, run.rows["train"]
         answered = run.timings.get("teacher_cache_seconds", 0.0) / rows
         left = max(self.study.seconds_left, LEAST_FOR_STUDENTS * 3600 * record.hours)
@@ -218,18 +219,20 @@ class Compression:
             record.candidates[name] = replace(row, seconds=seconds)
         available = SPARE * (left - answered * (labelled + texts))
         every = {name: record.candidates[name].seconds for name in sorted(fitting, key=self._turn)}
-        plan = make_plan(every, available, finals=finals, per_final=EXPORT_SECONDS)
+        plan = make_plan(every, available, finals=finals, per_trial=besides, per_final=EXPORT_SECONDS)
         record.plan = PlanRow(**asdict(plan), unlabelled_rows=texts if more else None, cache=cache)
         self.study.save()
         say(plan_line(record.plan, fitting=len(fitting), texts=more))
         return record.plan
 
-    def _warmed_up(self, cache: CacheChoice) -> tuple[str, RunRecord]:
-        """The run that tells how fast this machine learns, and whose it is."""
+    def _warmed_up(self, cache: CacheChoice) -> tuple[str, RunRecord, float]:
+        """Whose run tells how fast this machine learns, that run, and its seconds besides learning and the cache."""
         while fitting := self._trainable:
             largest = max(fitting, key=lambda name: fitting[name].predicted["onnx"].p50)  # small ones tell little of it
+            started = time.perf_counter()
             if (run := self.runs.warm_up(largest, cache)) is not None:
-                return largest, run
+                learning = run.timings["training_seconds"] + run.timings.get("teacher_cache_seconds", 0.0)
+                return largest, run, max(time.perf_counter() - started - learning, 0.0)
         raise self._nobody()
 
     @property
@@ -259,8 +262,8 @@ def _cache(nursery: Nursery, rows: int) -> CacheChoice:
     return "states" if size < LARGEST_CACHE else "logits"
 
 
-def _rows_that_choose(nursery: Nursery) -> tuple[TaskData, str]:
-    """What short trainings learn from, and the rows that choose among them, which none learns from; and what these are.
+def _rows_apart(nursery: Nursery) -> tuple[TaskData, str]:
+    """What all trainings learn from, and beside dev the rows that choose, which none learns from; and what these are.
 
     A teacher fine-tuned on all of train knows its labels, and gives them on to the layers that students keep: where
     there is text without labels, its answers to some of it choose, for it has learned none of these.
@@ -271,11 +274,11 @@ def _rows_that_choose(nursery: Nursery) -> tuple[TaskData, str]:
         texts = list(islice(every_nth_text(text, EVERY, data.evaluation.values()), MOST_TEXTS))
         if len(texts) >= FEWEST_TEXTS:
             answered = answered_by(teacher.source, texts, data.task, config)
-            said = f"the teacher's answers to {len(texts):,} texts without labels that no short training learned from"
-            return replace(data, evaluation={HELD_OUT: answered}, held_out=said), said
+            said = f"the teacher's answers to {len(texts):,} texts without labels that no student learned from"
+            return replace(data, evaluation={**data.evaluation, HELD_OUT: answered}), said
     learned, scored = hold_out(data.train, data.task, HELD_OUT_SHARE, HELD_OUT_SEED, HELD_OUT_AT_MOST)
     said = (
-        f"{len(scored):,} labelled rows that no short training learned from; if the teacher did, they flatter the "
-        "students that keep most of it"
+        f"{len(scored):,} labelled rows that no student learned from; if the teacher did, they flatter the students "
+        "that keep most of it"
     )
-    return replace(data, train=learned, evaluation={HELD_OUT: scored}, held_out=said), said
+    return replace(data, train=learned, evaluation={**data.evaluation, HELD_OUT: scored}), said

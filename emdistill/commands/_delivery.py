@@ -11,7 +11,6 @@ from emdistill.runs.baseline_record import FOLDER as BASELINES
 from emdistill.runs.compression import TEACHER, CandidateRow, CompressionRecord, CompressionStudy, FinalRow
 from emdistill.runs.gate_record import GATE
 from emdistill.search.budget import Budget
-from emdistill.search.halving import finalists
 from emdistill.ship.candidates import nearest_miss
 from emdistill.show.compress_report import behind, failures, finals_table, instead, miss, verdict, write_compress_report
 
@@ -34,7 +33,7 @@ def forget_what_is_gone(study: CompressionStudy) -> None:
 
 
 def deliver(study: CompressionStudy, budget: Budget) -> None:
-    """Copy the folder of the best that keeps the budget, by the rows that chose; or say what is nearest; then the page.
+    """Copy the folder of the best that keeps the budget, or say what is nearest; then the page.
 
     A baseline is delivered where no student keeps the budget and is better.
     """
@@ -60,23 +59,16 @@ def deliver(study: CompressionStudy, budget: Budget) -> None:
 
 
 def _best_final(record: CompressionRecord) -> FinalRow | None:
-    """Of those that keep the budget, the best by the short trainings; of those that had none, by the whole ones."""
-    plan = record.plan
-    order = finalists(plan, record.trials) if plan is not None and plan.shares else []
+    """Of those that keep the budget the teacher, else the best by the rows that choose."""
 
-    def place(final: FinalRow) -> tuple[bool, int, float]:
-        name, score = final.candidate, final.held_out
-        rank = order.index(name) if name in order else len(order)
-        return name != TEACHER, rank, -score if score is not None else math.inf
+    def worth(final: FinalRow) -> tuple[bool, float]:
+        return final.candidate == TEACHER, -math.inf if final.held_out is None else final.held_out
 
-    return min((final for final in record.finals if final.ship), key=place, default=None)
+    return max((final for final in record.finals if final.ship), key=worth, default=None)
 
 
 def _is_ahead(baseline: float | None, student: float | None) -> bool:
-    """By the rows that choose: a student may have learned from these, a baseline has not, so it is ahead all the more.
-
-    The teacher has no score on them.
-    """
+    """By the rows that choose, on which the teacher has no score."""
     return baseline is not None and student is not None and baseline > student
 
 

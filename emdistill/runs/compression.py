@@ -63,7 +63,7 @@ class FinalRow:
     """A whole training, exported and measured.
 
     scores           on dev, by metric, in PyTorch
-    held_out         on the rows that choose, from which it may have learned too; None of the teacher
+    held_out         on the rows that choose; None of the teacher
     ship             the form the gate chose
     export_seconds   of the export and its measurement
     """
@@ -111,7 +111,7 @@ class CompressionRecord(SearchRecord):
     """Everything that compress.json holds beside what all searches record.
 
     spent        seconds, over all sessions
-    held_out     what chose among short trainings, in words
+    held_out     what chooses among students, in words
     failed       who could not be trained, exported or measured as a whole, and why
     delivered    whose folder was delivered: a candidate, or the baseline where none of these keeps the budget and is
                  better; None where none does, or not yet

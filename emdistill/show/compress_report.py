@@ -31,17 +31,17 @@ def candidates_table(record: CompressionRecord) -> Table:
 
 def trials_table(record: CompressionRecord) -> Table:
     """The scores of the short trainings by their length, the one that went furthest first."""
-    shares = record.plan.shares if record.plan else ()
-    scores = {(trial.candidate, trial.rung): trial.score for trial in record.trials}
+    plan = record.plan
+    scores = {(each.candidate, plan.share(each.candidate, each.rung)): each.score for each in record.trials if plan}
+    shares = sorted({share for _, share in scores})
     names = dict.fromkeys(trial.candidate for trial in record.trials)
 
     def furthest(name: str) -> list[tuple[bool, float]]:
-        last_first = [scores.get((name, rung)) for rung in reversed(range(len(shares)))]
+        last_first = [scores.get((name, share)) for share in reversed(shares)]
         return [(score is None, -(score or 0.0)) for score in last_first]
 
     lines = [
-        [name, *(cell(scores.get((name, rung)), ".4f") for rung in range(len(shares)))]
-        for name in sorted(names, key=furthest)
+        [name, *(cell(scores.get((name, share)), ".4f") for share in shares)] for name in sorted(names, key=furthest)
     ]
     return Table(["candidate", *(f"{record.metric}\nafter {share:.0%}" for share in shares)], lines)
 
@@ -72,7 +72,7 @@ def trial_line(record: CompressionRecord, trial: Trial) -> str:
     outcome = (
         f"failed: {trial.problem}" if trial.score is None else f"{record.metric} {trial.score:.4f} on held-out rows"
     )
-    share = record.plan.shares[trial.rung]
+    share = record.plan.share(trial.candidate, trial.rung)
     return f"{trial.candidate}: {outcome} after {share:.0%} of a training, {trial.seconds:.0f} s"
 
 
@@ -139,7 +139,7 @@ def behind(record: CompressionRecord, best: FinalRow, name: str) -> str:
     theirs, own = cell(record.baselines[name].held_out, ".4f"), cell(best.held_out, ".4f")
     return (
         f"no student is worth its training here: on the {record.held_out_rows:,} rows that choose {TITLES[name]} has "
-        f"{record.metric} {theirs} and {_name(best.candidate)} {own}, though it may have learned from them"
+        f"{record.metric} {theirs} and {_name(best.candidate)} {own}"
     )
 
 
@@ -158,9 +158,9 @@ def failures(record: CompressionRecord) -> list[str]:
 def chart_points(record: CompressionRecord) -> list[Point]:
     """Every candidate that was trained, in each form, by the longest training it had; and the baselines.
 
-    By the rows that chose; where no short training was scored, what was trained whole, by dev.
+    By the rows that choose; where there is the teacher alone, which has no score on them, by dev.
     """
-    scores = _short_scores(record)
+    scores = _scores(record)
     measured = {final.candidate: final.forms for final in record.finals}
     made = [
         Point(name, form, scores[name], row.p95, row.bytes / 1e6)
@@ -179,10 +179,11 @@ def chart_points(record: CompressionRecord) -> list[Point]:
     ]
 
 
-def _short_scores(record: CompressionRecord) -> dict[str, float]:
-    """The score of every candidate after the longest short training it had."""
-    latest = {trial.candidate: trial for trial in sorted(record.trials, key=lambda trial: trial.rung)}
-    return {name: trial.score for name, trial in latest.items() if trial.score is not None}
+def _scores(record: CompressionRecord) -> dict[str, float]:
+    """The score of every candidate on the rows that choose after the longest training it had."""
+    latest = {trial.candidate: trial.score for trial in sorted(record.trials, key=lambda trial: trial.rung)}
+    whole = {final.candidate: final.held_out for final in record.finals}
+    return {name: score for each in (latest, whole) for name, score in each.items() if score is not None}
 
 
 def write_compress_report(path: Path, record: CompressionRecord) -> None:
@@ -196,10 +197,12 @@ def write_compress_report(path: Path, record: CompressionRecord) -> None:
         f"Which one is delivered was chosen by {record.held_out}; scores here are on {record.dev_rows:,} rows of dev, "
         "which nothing was chosen on. All of them stay: NAME/onnx in finals/ is a folder like model/."
     )
-    rows, scored = "held out", f"Scores by {record.held_out}, each after the longest short training it had."
-    if not _short_scores(record):
-        chosen += " No training was short: whole ones were compared, which may have learned from what chose."
-        rows, scored = "dev", "Scores on dev: there was no short training to choose by."
+    rows, scored = "held out", f"Scores by {record.held_out}, each after the longest training it had."
+    if not _scores(record):
+        rows, scored = "dev", "Scores on dev."
+    tried = f"Scores by {record.held_out}."
+    if record.plan is not None and record.plan.quick:
+        tried += " Who learns whole in the time of a short training did so."
     front = front_section(
         chart_points(record), record.metric, rows,
         Axis("milliseconds", "ms (p95)", [] if budget.ms is None else [budget.ms]),
@@ -211,7 +214,7 @@ def write_compress_report(path: Path, record: CompressionRecord) -> None:
         Section("Trained whole, exported, measured", [finals_table(record), Small(chosen)] if record.finals else []),
         front,
         Section("Without distilling", [baseline_table(record), Small(BASELINE_TIMES)]),
-        Section("Short trainings", [trials, Small(f"Scores by {record.held_out}.")] if trials.lines else []),
+        Section("Trials", [trials, Small(tried)] if trials.lines else []),
         Section("What students cost", [candidates_table(record), Small(PREDICTED)]),
         Section("Notes", [Notes([*record.notes, *failures(record)])]),
         Section("The command", [Command(record.command)]),

@@ -74,6 +74,10 @@ def test_the_best_within_the_budget_is_a_folder_that_answers(options, no_teacher
     assert {trial.candidate for trial in record.trials} == {"2 soft-targets", "1 soft-targets"}
     assert all(trial.score is not None and 0 < trial.score <= 1 for trial in record.trials)
     assert [final.candidate for final in record.finals] == [record.delivered]
+    run = read_run(folder / record.finals[0].folder)
+    assert run.scores["student"]["held-out/accuracy"] == record.finals[0].held_out
+    assert run.unlabelled is not None
+    assert run.unlabelled["scored"] == 50  # those that choose are not learned from
     assert record.held_out_rows == 50  # a fifth of the text, answered by the teacher
     assert read_search(folder, CompressionRecord) == record
     printed = capsys.readouterr().out
@@ -243,12 +247,15 @@ def test_a_baseline_is_delivered_where_no_time_is_left_for_another_student(optio
 def test_a_baseline_that_is_ahead_of_the_student_is_delivered_instead(options, no_teacher, monkeypatch, share) -> None:
     """By the rows that choose: `share` of the baseline's score there is the student's."""
 
-    def held_out_score(runs: _candidate_runs.CandidateRuns, student: Path) -> float:
+    whole = _candidate_runs.CandidateRuns._add
+
+    def add(runs: _candidate_runs.CandidateRuns, *given: Any, held_out: float, **training: float) -> None:
         score = runs.study.record.baselines["tfidf"].held_out
         assert score is not None
-        return share * score
+        assert 0 < held_out <= 1
+        whole(runs, *given, held_out=share * score, **training)
 
-    monkeypatch.setattr(_candidate_runs.CandidateRuns, "_held_out_score", held_out_score)
+    monkeypatch.setattr(_candidate_runs.CandidateRuns, "_add", add)
     record = compress(**options)
     assert record.finals[0].ship is not None  # the student keeps the budget
     assert record.delivered == (record.finals[0].candidate if share else "tfidf")

@@ -20,9 +20,8 @@ from emdistill.runs.places import check_folder
 from emdistill.search.budget import read_budget
 
 Search = Callable[..., CompressionRecord]
-RUN = SimpleNamespace(
-    rows={"train": 10}, timings={"training_seconds": 1.0}, scores={"student": {"accuracy": 0.8}}
-)  # fmt: skip
+SCORES = {"accuracy": 0.8, "held-out/accuracy": 0.8}
+RUN = SimpleNamespace(rows={"train": 10}, timings={"training_seconds": 1.0}, scores={"student": SCORES})
 
 
 def gate(ship: str | None = "int8") -> Any:
@@ -53,7 +52,6 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Search:
             return gate(ship=None)
 
         monkeypatch.setattr(CandidateRuns, "_distil", distil)
-        monkeypatch.setattr(CandidateRuns, "_held_out_score", lambda *_: 0.8)
         monkeypatch.setattr(_candidate_runs, "export", export)
         monkeypatch.setattr(_candidate_runs, "export_subject", export_subject)
         monkeypatch.setattr(_candidate_runs, "subject_of", lambda *_: None)

@@ -7,7 +7,7 @@ from emdistill.search.halving import Plan, Trial, finalists, make_plan, members,
 
 
 def play(plan: Plan, worth: dict[str, float]) -> list[Trial]:
-    """All trials of a plan, a candidate's score being its worth."""
+    """All trials of a plan, a candidate's score being its worth, however long it has learned."""
     trials: list[Trial] = []
     while (chosen := next_trial(plan, trials)) is not None:
         name, rung = chosen
@@ -39,8 +39,31 @@ def test_a_search_that_ends_early_trains_the_best_of_the_highest_rung() -> None:
     assert finalists(plan, trials) == ["b", "a", "c", "d"]
 
 
+def test_who_learns_whole_in_the_time_of_a_first_share_does_and_is_tried_no_more() -> None:
+    seconds = {"slow": 900.0, "bag": 90.0, "half": 450.0, "third": 300.0}
+    plan = make_plan(seconds, 10_000.0, finals=2, per_trial=5.0, per_final=10.0)
+    assert plan.quick == ("bag",)
+    assert make_plan(seconds, 10_000.0, finals=2, per_trial=300.0, per_final=10.0).quick == ("bag", "third")
+    assert [plan.share(name, 0) for name in seconds] == [1 / 9, 1.0, 1 / 9, 1 / 9]
+    trials = play(plan, {"slow": 0.8, "bag": 0.9, "half": 0.7, "third": 0.6})
+    assert [trial.candidate for trial in trials] == ["slow", "bag", "half", "third", "slow"]
+    assert members(plan, 1, trials) == ["bag", "slow"]
+    assert finalists(plan, trials) == ["bag", "slow", "half", "third"]
+    besides = 5 * len(trials) + 10 * plan.finals
+    spent = 90 + (900 + 450 + 300) / 9 + 900 / 3 + 900 + 90 + besides
+    assert spent <= plan_seconds(plan, seconds, 10.0) <= 10_000
+
+
+def test_a_quick_one_is_before_the_others_only_where_they_were_tried_beside_it() -> None:
+    plan = Plan(("slow", "bag", "half"), (1 / 9, 1 / 3), finals=2, quick=("bag",))
+    trials = [Trial("slow", 0, 0.9, 1.0), Trial("bag", 0, 0.8, 1.0), Trial("half", 0, 0.7, 1.0)]
+    assert finalists(plan, trials) == ["slow", "bag", "half"]
+    assert finalists(plan, [*trials, Trial("slow", 1, 0.95, 1.0)]) == ["slow", "bag", "half"]
+    assert next_trial(plan, [Trial("bag", 0, None, 1.0)]) == ("slow", 0)
+
+
 def test_one_candidate_is_trained_at_once() -> None:
-    plan = make_plan({"only": 100.0}, 1000.0, finals=3, per_final=10.0)
+    plan = make_plan({"only": 100.0}, 1000.0, finals=3, per_trial=0.0, per_final=10.0)
     assert plan == Plan(("only",), (), 1)
     assert next_trial(plan, []) is None
     assert finalists(plan, []) == ["only"]
@@ -63,10 +86,10 @@ def test_every_plan_keeps_its_time_and_more_time_plans_no_less(seed: int) -> Non
     seconds = {f"c{number}": float(value) for number, value in enumerate(rng.uniform(20, 600, size=8))}
     sizes = []
     for available in (700.0, 1500.0, 3000.0, 10_000.0):
-        plan = make_plan(seconds, available, finals=3, per_final=60.0)
+        plan = make_plan(seconds, available, finals=3, per_trial=8.0, per_final=60.0)
         assert plan_seconds(plan, seconds, 60.0) <= available or plan.scale < 1
         trials = play(plan, {name: float(rng.random()) for name in seconds})
-        spent = sum(plan.shares[trial.rung] * seconds[trial.candidate] for trial in trials)
+        spent = sum(8.0 + plan.share(trial.candidate, trial.rung) * seconds[trial.candidate] for trial in trials)
         spent += plan.scale * sum(seconds[name] for name in finalists(plan, trials)[: plan.finals]) + 60.0 * plan.finals
         assert spent <= available + 1e-6
         sizes.append((plan.finals, len(plan.candidates)))
@@ -74,8 +97,8 @@ def test_every_plan_keeps_its_time_and_more_time_plans_no_less(seed: int) -> Non
 
 
 def test_where_there_is_hardly_any_time_one_candidate_learns_from_a_part() -> None:
-    plan = make_plan({"a": 1000.0, "b": 900.0}, 400.0, finals=3, per_final=100.0)
+    plan = make_plan({"a": 1000.0, "b": 900.0}, 400.0, finals=3, per_trial=0.0, per_final=100.0)
     assert plan == Plan(("a",), (), 1, pytest.approx(0.3))
-    plan = make_plan({"a": 1000.0, "b": 900.0}, 120.0, finals=3, per_final=100.0)
+    plan = make_plan({"a": 1000.0, "b": 900.0}, 120.0, finals=3, per_trial=0.0, per_final=100.0)
     assert plan == Plan(("a",), (), 1, pytest.approx(0.06))
-    assert make_plan({"quick": 5.0}, 20.0, finals=3, per_final=100.0) == Plan(("quick",), (), 1)
+    assert make_plan({"quick": 5.0}, 20.0, finals=3, per_trial=0.0, per_final=100.0) == Plan(("quick",), (), 1)

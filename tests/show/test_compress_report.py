@@ -6,6 +6,7 @@ import pytest
 from compressions import final_of, record_of
 from messages import unnamed
 
+from emdistill.console import ABSENT
 from emdistill.runs.baseline_record import TITLES
 from emdistill.runs.compression import TEACHER
 from emdistill.show.compress_report import chart_points, trials_table, verdict
@@ -35,8 +36,19 @@ def test_who_went_furthest_comes_first_by_negative_scores_too() -> None:
 def test_the_chart_holds_what_was_delivered_where_nothing_short_was_trained() -> None:
     record = replace(record_of({"3 balanced": []}), trials=[], finals=[final_of(TEACHER, 0.9)], delivered=TEACHER)
     assert [(point.name, point.score) for point in chart_points(record)] == [(TEACHER, 0.9), (TITLES["tfidf"], 0.8)]
-    tried = record_of({"3 balanced": [0.6]}, finals=[final_of("3 balanced", 0.9)])
+    tried = record_of({"3 balanced": [0.6], "2 balanced": [0.5]}, finals=[final_of("3 balanced", 0.9, held_out=0.65)])
     assert [(point.name, point.score) for point in chart_points(tried)] == [
-        ("3 balanced", 0.6),
+        ("3 balanced", 0.65),
+        ("2 balanced", 0.5),
         (TITLES["tfidf"], 0.7),
     ]
+
+
+def test_who_learned_whole_at_once_has_its_score_under_the_whole_training() -> None:
+    record = record_of({"slow": [0.6, 0.8], "bag": [0.7], "other": [0.5]})
+    assert record.plan is not None
+    record.plan = replace(record.plan, quick=("bag",))
+    table = trials_table(record)
+    assert [heading.split()[-1] for heading in table.headings] == ["candidate", "10%", "30%", "100%"]
+    assert table.lines[0] == ["bag", ABSENT, ABSENT, "0.7000"]
+    assert table.lines[1] == ["slow", "0.6000", "0.8000", ABSENT]
