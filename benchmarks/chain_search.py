@@ -45,6 +45,7 @@ def main(
     chains: int = 12,
     rows: int | None = 1500,
     method: str = "balanced",
+    objective: dict[str, Any] | None = None,
     training: dict[str, Any] | None = None,
     seed: int = 0,
 ) -> None:
@@ -59,6 +60,7 @@ def main(
         chains: so many.
         rows: of the training set, drawn once.
         method: that every chain is distilled by.
+        objective: settings of the method: {"attention_scores": 0} where chains without attention may be drawn.
         training: settings of the training beside 3 epochs at a learning rate of 2e-4.
         seed: of the draw and the runs.
     """
@@ -70,6 +72,8 @@ def main(
             options: dict[str, Any] = {
                 "teacher": teacher, "task": task, "data": data, "student": f"chain:{word}", "method": method,
                 "rows": rows, "select": "last", "baselines": "none", "seed": seed, "output": str(run), "resume": begun,
+                "objective": objective or {},
+                "teacher_cache": "states", "teacher_cache_folder": str(Path(output) / "cache"),
                 "training": {"num_train_epochs": 3, "learning_rate": 2e-4, "disable_tqdm": True, **(training or {})},
             }  # fmt: skip
             distill(load_config(**options), quiet=True)

@@ -81,7 +81,7 @@ def main(
     common = {
         "student": student, "student_source": source,
         "select": "last", "rows": rows, "check_teacher": False, "baselines": "none",
-        "max_length": max_length, "teacher_cache_folder": str(folder / "cache"),
+        "max_length": max_length, "teacher_cache": "states", "teacher_cache_folder": str(folder / "cache"),
         "training": {
             "num_train_epochs": epochs, "learning_rate": learning_rate, "disable_tqdm": True, "gradient_norm_steps": 0,
         },

@@ -203,10 +203,7 @@ def _score_teachers(record: RunRecord, parts: Sequence[Part]) -> dict[str, Logit
     """The teachers' logits, and scores, each on its own task; raises TeacherError for one near chance."""
     logits: dict[str, Logits | None] = {}
     for asked in (part.asked for part in parts):
-        description = f"teacher of {asked.name} on dev"
-        length = asked.config.max_length
-        logits[asked.name] = asked.teacher.logits(asked.data.evaluation, max_length=length, description=description)
-        asked.check_teacher(asked.scores(logits[asked.name]))
+        logits[asked.name] = asked.score_teacher(f"teacher of {asked.name} on dev")
     if None not in logits.values():
         record.scores["teacher"] = _joint(parts, logits)
         say(f"teachers on dev: {say_scores(record.scores['teacher'])}")
