@@ -1,6 +1,7 @@
 """Load and save Hugging Face encoders: safetensors only, no remote code, always float32."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from emdistill.files import files_written_whole, storage_errors
 from emdistill.models import bag, bilstm, chain
 from emdistill.models.families import FAMILIES, family_of, require
 from emdistill.models.inputs import PROBES, check_padding, fit_tokenizer
-from emdistill.models.label_names import check_label_names, name_outputs
+from emdistill.models.label_names import check_label_names, name_outputs, sigmoids, tell_sigmoid
 from emdistill.models.masked_lm import has_masked_lm_head
 from emdistill.models.multi_task import MultiTaskModel, TaskOutputs, build_task_model, chosen_task, load_task_tensors
 from emdistill.models.stored_config import (
@@ -37,16 +38,18 @@ from emdistill.models.stored_config import (
     stored_tasks,
 )
 from emdistill.models.stored_weights import (
-    check_encoder,
     check_fetched,
     check_weight_files,
     load_weights,
     quiet_transformers,
 )
 from emdistill.states import SEQUENCE, EncoderShape
+from emdistill.values import read_values
 
 SETFIT_HEAD = "model_head.pkl"
 SENTENCE_PIECES = ("spiece.model", "sentencepiece.bpe.model", "spm.model")
+CAPITAL = re.compile("[A-Z][a-z]+")  # of a word; [CLS] and [UNK] have none such
+LEAST_CAPITALS, SOME_WORDS = 0.02, 20  # of the tokens; bert-base-cased has a third
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", *SENTENCE_PIECES)
 
 # transformers' Auto classes know the families that emdistill brings.
@@ -93,23 +96,25 @@ def load_classifier(
     if problem_type is None:
         head = stored_head(config)
         check_label_names(source, config)
+        if config.num_labels == 1 and (entries := sigmoids(config)):
+            tell_sigmoid(source, entries)
     else:
         name_outputs(config, labels=labels, problem_type=problem_type)
     auto_class = getattr(transformers, f"AutoModelFor{head}")
     if type(config) not in auto_class._model_mapping:
         raise ModelError(f"{source} is a {config.model_type!r} model, and transformers has no {head} head for it")
-    model, absent, other_sizes = load_weights(auto_class, source, config)
-    below = f"{model.base_model_prefix}."
-    check_encoder(source, {key for key in absent | other_sizes.keys() if key.startswith(below)})
-    if other_sizes and problem_type is None:
-        name, (stored, made) = min(other_sizes.items())
+    loaded = load_weights(auto_class, source, config)
+    loaded.check_encoder(source)
+    if loaded.other_sizes and problem_type is None:
+        name, (stored, made) = min(loaded.other_sizes.items())
         raise ModelError(
             f"{source}: its head is stored for {stored[0]} outputs ({name}), and config.json describes {made[0]}; name "
             f"all {stored[0]} in its id2label"
         )
-    if absent and problem_type is None:
-        raise HeadError(f"{source} has no trained classification head ({min(absent)} is absent); {_mend_head(source)}")
-    return _checked(source, model)
+    if loaded.absent and problem_type is None:
+        name, mend = min(loaded.absent), _mend_head(source, loaded.other_head)
+        raise HeadError(f"{source} has no trained classification head ({name} is absent); {mend}")
+    return _checked(source, loaded.model)
 
 
 def load_tasks(source: Source) -> MultiTaskModel:
@@ -147,13 +152,13 @@ def load_encoder(source: Source) -> PreTrainedModel:
     config = encoder_config(source)
     with torch.random.fork_rng(devices=[]):  # absent weights are drawn before they are known to be absent
         with_head = transformers.AutoModelForMaskedLM if fills_masks(config) else transformers.AutoModel
-        model, absent, other_sizes = load_weights(with_head, source, config)
-        if absent or other_sizes or not has_masked_lm_head(model):
-            model, absent, other_sizes = load_weights(transformers.AutoModel, source, config)
-    check_encoder(source, absent | other_sizes.keys())
-    if absent or other_sizes:
-        model.register_module("pooler", None)
-    return _checked(source, model)
+        loaded = load_weights(with_head, source, config)
+        if loaded.absent or loaded.other_sizes or not has_masked_lm_head(loaded.model):
+            loaded = load_weights(transformers.AutoModel, source, config)
+    loaded.check_encoder(source)
+    if loaded.absent or loaded.other_sizes:
+        loaded.model.register_module("pooler", None)
+    return _checked(source, loaded.model)
 
 
 def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
@@ -166,28 +171,53 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
         if not files:
             raise ModelError(f"{source} holds no tokenizer (one of {', '.join(TOKENIZER_FILES)}); save it there too")
         check_fetched(files)
+    config = read_config(source) if folder is None or (folder / "config.json").is_file() else None
     tokenizer: PreTrainedTokenizerBase
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder or str(source), **safely(folder))
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder or str(source), config=config, **safely(folder))
         tokenizer(list(PROBES), verbose=False)  # some faults of a vocabulary are met by the first unknown word
     except Exception as error:  # the tokenizers library raises bare Exception for a broken tokenizer.json
         if CUSTOM_CODE in str(error):
             raise ModelError(f"the tokenizer of {source} {CODE_OF_ITS_OWN}") from None
         raise ModelError(f"{source}: its tokenizer cannot be loaded: {in_short(error)}{_mend_pieces(files)}") from error
-    has_config = folder is None or (folder / "config.json").is_file()
-    fit_tokenizer(tokenizer, read_config(source) if has_config else None, source)
+    fit_tokenizer(tokenizer, config, source)
+    if files and files[0].name == "vocab.txt":
+        _check_case(tokenizer, files[0])
     return tokenizer
 
 
-def _mend_head(source: Source) -> str:
-    """What to do about an encoder without a trained head; SetFit's stands beside it."""
+def _check_case(tokenizer: PreTrainedTokenizerBase, vocabulary: Path) -> None:
+    """Raise TokenizerError where words lose their capitals, a vocabulary has them, and nobody has said so.
+
+    transformers lower-cases where no file says do_lower_case, and cased models were published without one.
+    """
+    written = vocabulary.with_name("tokenizer_config.json")
+    said = read_values(written) if written.is_file() else {}
+    words = [token for token in tokenizer.get_vocab() if CAPITAL.match(token)]
+    if "do_lower_case" in said or len(words) < LEAST_CAPITALS * len(tokenizer.get_vocab()):
+        return
+    if any(tokenizer.tokenize(word) == [word] for word in words[:SOME_WORDS]):
+        return
+    raise TokenizerError(
+        f"{vocabulary} has {len(words):,} tokens with capitals, e.g. {words[0]!r}, and no tokenizer_config.json says "
+        'whether texts are lower-cased; say it there as the encoder was trained: {"do_lower_case": false}, or true'
+    )
+
+
+def _mend_head(source: Source, other: str | None) -> str:
+    """What to do about an encoder without a trained head; SetFit's stands beside it, an `other` among its weights."""
     folder = local_folder(source)
     if folder is not None and (folder / SETFIT_HEAD).is_file():
         return (
             f"SetFit's, {SETFIT_HEAD}, is a pickle, which is never loaded: let SetFit answer your texts, and name the "
             "file of its answers: --teacher answers.jsonl"
         )
-    return "fine-tune it first: emdistill finetune"
+    if other is None:
+        return "fine-tune it first: emdistill finetune"
+    return (
+        f"where {other}, which has no place here, is of its trained head, save the weights under transformers' names "
+        "(of PEFT's after merge_and_unload()); else fine-tune it first: emdistill finetune"
+    )
 
 
 def _mend_pieces(files: Sequence[Path]) -> str:

@@ -1,12 +1,13 @@
 """The names that a model's configuration has for its logits, and the kind of problem: written, read, and checked."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedConfig
 
-from emdistill.errors import ModelError, listing, shown
+from emdistill.errors import ModelError, listing, shown, tell
 from emdistill.tasks import KINDS
 from emdistill.tasks.kind import is_unnamed, whole_name
 
@@ -20,6 +21,8 @@ def name_outputs(config: PreTrainedConfig, *, labels: Sequence[str], problem_typ
         config.id2label = dict(enumerate(labels))
         config.label2id = {name: index for index, name in enumerate(labels)}
     config.problem_type = problem_type  # type: ignore[assignment]
+    for name in sigmoids(config):
+        delattr(config, name)
 
 
 def names_by_label2id(labels: Mapping[str, Any]) -> dict[int, str]:
@@ -63,6 +66,26 @@ def check_label_names(source: str | Path, config: PreTrainedConfig) -> None:
             f"{source}: config.json says problem_type {problem_type!r}; write there what the logits are, "
             f"{listing(known)}, or leave it out"
         )
+
+
+@cache
+def tell_sigmoid(source: str | Path, names: tuple[str, ...]) -> None:
+    """Say once that a CrossEncoder's score is its logit here, far beyond the labels from 0 to 1 it learned from."""
+    tell(
+        f"{source}: config.json says ({names[0]}) that a sigmoid is taken of its logit; here the logit itself is the "
+        "score, and labels from 0 to 1 lie on another scale: let no method learn from them"
+    )
+
+
+def sigmoids(config: PreTrainedConfig) -> tuple[str, ...]:
+    """The entries by which sentence-transformers knows that a sigmoid is taken of the logits."""
+    written: dict[str, Any] = config.to_dict()
+    newer = written.get("sentence_transformers")
+    values = {
+        "sentence_transformers": newer.get("activation_fn") if isinstance(newer, dict) else None,
+        "sbert_ce_default_activation_function": written.get("sbert_ce_default_activation_function"),
+    }
+    return tuple(name for name, value in values.items() if str(value).endswith("Sigmoid"))
 
 
 def _numbered_otherwise(names: Mapping[int, Any], numbered: Mapping[str, Any]) -> Any | None:

@@ -20,7 +20,16 @@ Source = str | Path
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 MOST_LABELS = 100_000
 UNQUANTISED = "its weights are quantised, and are read here in 16 bits or more; name the model that they were made from"
+# How some former program ran the model, which says nothing of what it answers: how it is run here is not read there.
+AS_IT_IS_RUN = {
+    "output_attentions": False,
+    "output_hidden_states": False,
+    "return_dict": True,
+    "chunk_size_feed_forward": 0,
+    "attn_implementation": None,
+}
 CUSTOM_CODE = "custom code"  # in transformers' errors where a model brings its own
+NO_TYPE = "`model_type` key"  # likewise
 CODE_OF_ITS_OWN = (
     "brings code of its own (auto_map), which is never run here; name a model of one of transformers' own classes, or, "
     "where those read its weights as well, take auto_map out of its .json files"
@@ -55,7 +64,11 @@ def encoder_config(source: Source) -> PreTrainedConfig:
             "folder of the model that it was exported from, or a file of its answers: --teacher answers.jsonl"
         )
     if folder is not None and not (folder / "config.json").is_file():
-        inner = [path.parent.name for path in sorted(folder.glob("*/config.json"))]
+        found = [
+            *folder.glob("*/config.json"),
+            *folder.glob("snapshots/*/config.json"),
+        ]  # the latter in the hub's cache
+        inner = [str(path.parent.relative_to(folder)) for path in sorted(found)]
         mend = f"name a folder in it: {listing(inner)}" if inner else "name the folder that save_pretrained wrote"
         raise ModelError(f"{source} holds no config.json, so no encoder; {mend}")
     config = read_config(source)
@@ -78,10 +91,17 @@ def read_config(source: Source) -> PreTrainedConfig:
     place = source if folder is None else folder / "config.json"
     names = _checked_labels(folder / "config.json") if folder is not None else {}
     try:
-        config: PreTrainedConfig = transformers.AutoConfig.from_pretrained(folder or str(source), **safely(folder))
+        config: PreTrainedConfig = transformers.AutoConfig.from_pretrained(
+            folder or str(source), **AS_IT_IS_RUN, **safely(folder)
+        )
     except Exception as error:  # a wrong value of some field raises whatever the config's own code raises
         if CUSTOM_CODE in str(error):
             raise ModelError(f"{place} {CODE_OF_ITS_OWN}") from None
+        if NO_TYPE in str(error):  # as in TinyBERT's
+            raise ModelError(
+                f"{place} says no model_type; write there what its weights are, one of {', '.join(FAMILIES)}: "
+                '"model_type": "bert"'
+            ) from None
         if folder is None:
             raise ModelError(f"{source} is neither a folder nor a model the hub can give: {error}") from error
         raise ModelError(f"{place} cannot be used: {in_short(error)}") from error
@@ -89,6 +109,8 @@ def read_config(source: Source) -> PreTrainedConfig:
         raise ModelError(f"{place} {CODE_OF_ITS_OWN}")
     if not isinstance(getattr(config, "emdistill", {}), dict):
         raise ModelError(f"{place} cannot be used: its entry 'emdistill' is no object; copy it again")
+    config._attn_implementation = None
+    vars(config).pop("torchscript", None)
     if names:
         config.id2label, config.label2id = names, {name: place for place, name in names.items()}
     return config

@@ -1,11 +1,12 @@
 """The stored weights of a model: safetensors alone, whole, and as many as its config.json describes."""
 
 import math
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,15 +26,54 @@ WEIGHTS = "model.safetensors"
 REPEATED = ("num_hidden_layers", "num_hidden_groups", "inner_group_num", "num_feedforward_networks")
 FEW, MOST_FRESH = 100, 10_000_000
 QUANTISED = ("I8", "U8", "F8", "F4")  # safetensors' names of types
-
+# What encoders are stored with before they are fine-tuned, and no classifier reads.
+OF_PRE_TRAINING = re.compile(
+    r"(.+\.)?(cls|lm_head|predictions|vocab_\w+|sop_classifier|(discriminator|generator)_\w+|fit_dense\w*|pooler|embeddings)"
+    r"\..+"
+)
 
 Sizes = tuple[int, ...]
 
 
-def load_weights(
-    auto_class: Any, source: Source, config: PreTrainedConfig
-) -> tuple[PreTrainedModel, set[str], dict[str, tuple[Sizes, Sizes]]]:
-    """The model, and its fresh tensors: the names of those not stored; (stored, made) of those of other sizes."""
+class Loaded(NamedTuple):
+    """A model as its weights are.
+
+    absent       its tensors that are not stored, and are fresh
+    other_sizes  those stored in another size, fresh too: (stored, made)
+    unread       what is stored beside it
+    """
+
+    model: PreTrainedModel
+    absent: set[str]
+    other_sizes: dict[str, tuple[Sizes, Sizes]]
+    unread: set[str]
+
+    def check_encoder(self, source: Source) -> None:
+        """Raise ModelError where tensors of the encoder are fresh; the pooler's alone may be."""
+        below = f"{self.model.base_model_prefix}." if self.model.base_model is not self.model else ""
+        fresh = {key for key in self.absent | self.other_sizes.keys() if key.startswith(below) and "pooler" not in key}
+        if not fresh:
+            return
+        first = min(fresh)
+        mend = "config.json and the weights do not belong together"
+        if wrapped := [key for key in sorted(self.unread) if key.endswith(f".{first}")]:
+            mend = (
+                f"it stands there as {wrapped[0]}, as what is wrapped around a model names it "
+                "(DistributedDataParallel, torch.compile, PEFT, Lightning): save_pretrained() the model within"
+            )
+        raise ModelError(
+            f"{source}: {len(fresh)} of the encoder's tensors are absent or of another size than config.json says, "
+            f"e.g. {first}; {mend}"
+        )
+
+    @property
+    def other_head(self) -> str | None:
+        """A tensor beside the model that may be of its head, under a name of somebody's own."""
+        return min((key for key in self.unread if not OF_PRE_TRAINING.fullmatch(key)), default=None)
+
+
+def load_weights(auto_class: Any, source: Source, config: PreTrainedConfig) -> Loaded:
+    """The model in float32, with what is fresh in it; raises ModelError for weights that cannot be used."""
     folder = local_folder(source)
     if folder is not None:
         check_weight_files(folder)
@@ -60,7 +100,8 @@ def load_weights(
         raise ModelError(f"{source}: its weights cannot be loaded as {place} says: {in_short(error)}") from error
     _check_layers_read(source, model, report["unexpected_keys"])
     other_sizes = {key: (tuple(stored), tuple(made)) for key, stored, made in report["mismatched_keys"]}
-    return model, {*report["missing_keys"]} - other_sizes.keys(), other_sizes
+    absent = {*report["missing_keys"]} - other_sizes.keys()
+    return Loaded(model, absent, other_sizes, {*report["unexpected_keys"]})
 
 
 def check_weight_files(folder: Path) -> None:
@@ -104,15 +145,6 @@ class _Index:
     """Which file each tensor stands in."""
 
     weight_map: dict[str, str]
-
-
-def check_encoder(source: Source, absent: set[str]) -> None:
-    """Of an encoder's tensors only the pooler's may be absent."""
-    if encoder_keys := {key for key in absent if "pooler" not in key}:
-        raise ModelError(
-            f"{source}: {len(encoder_keys)} of the encoder's tensors are absent or of another size than config.json "
-            f"says, e.g. {min(encoder_keys)}; config.json and the weights do not belong together"
-        )
 
 
 def _check_layers_read(source: Source, model: PreTrainedModel, unread: Iterable[str]) -> None:

@@ -24,7 +24,7 @@ from tokenizers import Encoding, Tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from emdistill.data.batches import note_cut, windowed
+from emdistill.data.batches import check_tokens, note_cut, windowed
 from emdistill.errors import ConfigError, ModelError, tell
 from emdistill.models.encoder import head_logits
 from emdistill.models.families import family_of, require
@@ -258,17 +258,19 @@ class OnnxClassifier:
         return session_logits(self.session, inputs, self.output)
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None, *, max_length: int) -> list[Encoding]:
-        """Tokens of every text or pair, unpadded, the longer of a pair cut first."""
+        """Tokens of every text or pair, unpadded, the longer of a pair cut first; raises as check_tokens."""
         cut = {"strategy": "longest_first", "direction": (self.tokenizer.truncation or {}).get("direction", "right")}
         self.tokenizer.enable_truncation(max_length, **cut)
         rows = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
         padding = self.tokenizer.padding
         self.tokenizer.no_padding()
         try:
-            return list(self.tokenizer.encode_batch(rows))
+            encoded = list(self.tokenizer.encode_batch(rows))
         finally:
             if padding:
                 self.tokenizer.enable_padding(**padding)
+        check_tokens(text.ids for text in encoded)
+        return encoded
 
     def predict_logits(
         self, examples: Dataset, *, max_length: int | None = None, batch_size: int = 1, tell_cut: bool = False

@@ -242,6 +242,7 @@ tokenizer = Tokenizer.from_file(str(folder / "{TOKENIZER}"))  # cuts and pads as
 session = InferenceSession(str(folder / config["model"]), providers=["CPUExecutionProvider"])
 head, *texts = sys.argv[1:] or sys.exit(__doc__)
 encoded = tokenizer.encode(*texts)
+encoded.ids or sys.exit(f"no token is left of {{texts!r}}")
 inputs = {{"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}}
 feed = {{i.name: np.array([getattr(encoded, inputs[i.name])], np.int64) for i in session.get_inputs()}}
 (logits,) = session.run(["logits_" + head], feed)
@@ -255,6 +256,7 @@ def _example(kind: TaskKind, *, pairs: bool) -> str:
     usage = '"a sentence" "its partner" …' if pairs else '"a sentence" "another" …'
     if kind.one_answer:
         answers = f"""    encoded = tokenizer.encode({how})
+    encoded.ids or sys.exit(f"no token is left of {{text!r}}")
     feed = {{i.name: np.array([getattr(encoded, inputs[i.name])], np.int64) for i in session.get_inputs()}}
     logits = session.run(["logits"], feed)[0][0].tolist()
     print({ANSWERS[kind.link]}, *logits, text, sep="\\t")"""

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import pytest
 import torch
 from datasets import Dataset
 from messages import names, unnamed
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from emdistill.commands.evaluate import evaluate_model
@@ -218,6 +221,22 @@ def test_the_example_says_what_it_needs(shipped: Any, texts: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert not unnamed(done.stderr, "python example.py", "its partner")
+
+
+def test_a_text_without_a_token_is_refused(shipped: Any, tmp_path: Path) -> None:
+    """As in PyTorch; the graph would look up a first token that is not there."""
+    folder = Path(shutil.copytree(shipped[2], tmp_path / "bare"))
+    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B:1", special_tokens=[])
+    tokenizer.save(str(folder / TOKENIZER))
+    bare = replace(open_onnx(shipped[2], threads=1), tokenizer=tokenizer)
+    assert [len(text) for text in bare.encode(["good"], [""], max_length=8)] == [1]
+    with names(TokenizerError, "empty"):
+        bare.encode(["good", ""], ["", " "], max_length=8)
+    done = subprocess.run([sys.executable, folder / "example.py", "", " "], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert not unnamed(done.stderr, "token")
+    assert "Traceback" not in done.stderr
 
 
 @pytest.fixture
