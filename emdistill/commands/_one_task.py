@@ -79,6 +79,13 @@ class Asked:
         """By metric; none where some rows have no answer."""
         return {} if logits is None else score_sets(self.task, logits, self.data.evaluation)
 
+    def score_teacher(self, description: str) -> Logits | None:
+        """The teacher's logits on every evaluation set; raises TeacherError as check_teacher."""
+        length = self.config.max_length
+        logits = self.teacher.logits(self.data.evaluation, max_length=length, description=description)
+        self.check_teacher(self.scores(logits))
+        return logits
+
     def check_teacher(self, scores: Mapping[str, float]) -> None:
         """Raise TeacherError for a teacher near chance, unless such a one is wanted."""
         if self.config.check_teacher:

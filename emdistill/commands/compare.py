@@ -22,7 +22,7 @@ from emdistill.data.read import read_data
 from emdistill.errors import BusyError, ConfigError, EmdistillError, Interrupted, ModelError
 from emdistill.models.encoder import Classifier
 from emdistill.options import load_options
-from emdistill.runs.answers import PREDICTIONS, Logits, teacher_logits
+from emdistill.runs.answers import PREDICTIONS, teacher_logits
 from emdistill.runs.baseline_record import BASELINES, OWN_INT8, baseline_names, read_baselines, write_baselines
 from emdistill.runs.comparison import RUNS, Comparison, read_comparison, run_place
 from emdistill.runs.distillation import Distillation, read_distillation
@@ -38,7 +38,7 @@ from emdistill.show.run_report import write_run_report
 from emdistill.show.verdict import baseline_notes, baselines_table, verdict
 from emdistill.tasks.task import RAW_TEXT, TaskData
 from emdistill.teachers.open_teacher import input_hashes, open_teacher
-from emdistill.teachers.opened import OpenTeacher
+from emdistill.teachers.opened import Logits, OpenTeacher
 from emdistill.training.lesson import prove
 
 WAIT = 2.0  # seconds between looks at what another process is running
@@ -105,13 +105,14 @@ def compare(config: CompareConfig | None = None, **options: Any) -> Comparison:
     ]
     to_do = plan if config.overwrite else [run for run in plan if state_of(run) != "finished"]
     _prove(to_do, subject)
+    logits = subject.score_teacher() if to_do else None
 
     (folder / RUNS).mkdir(parents=True, exist_ok=True)
     if config.overwrite:
         _begin_anew(plan)
     share_script(folder)  # before the runs' pages are written, which share it
     try:
-        _run_all(plan, subject.data)
+        _run_all(plan, subject.data, logits)
         (folder / BASELINES).unlink(missing_ok=True)
         if beside and subject.data is not None and subject.teacher is not None:
             _measure(folder, beside, plan, subject.data, subject.teacher)
@@ -132,12 +133,15 @@ class Subject:
 
     hashes   of all that the run of a configuration reads
     prove    raises what a run of the configuration would raise before its first step
+    score_teacher   gives the logits of the one teacher, which no run then asks for again; raises TeacherError for a
+             teacher near chance
     teacher, data   of one task; of several each run opens its own
     """
 
     notes: Sequence[str]
     hashes: Callable[[RunConfig], Mapping[str, str]]
     prove: Callable[[RunConfig], None]
+    score_teacher: Callable[[], Logits | None]
     teacher: OpenTeacher | None = None
     data: TaskData | None = None
 
@@ -146,10 +150,16 @@ def _open(config: RunConfig) -> Subject:
     if is_mixture(config.data):
         return _several_tasks(config)
     teacher, data = open_teacher(config, read_data(config) if config.data else None)
+
+    def score_teacher() -> Logits | None:
+        logits = Asked(config, data, teacher).score_teacher("teacher on dev")
+        return None if teacher.logits_of_each else logits  # of several, the first run notes the scores of each
+
     return Subject(
         [f"note: {note}" for note in data.notes],
         lambda entry: input_hashes(entry, teacher, data),
         lambda entry: prove(lesson_of(Asked(_without_text(entry), data, teacher))[0].lesson),
+        score_teacher,
         teacher,
         data,
     )
@@ -164,8 +174,12 @@ def _several_tasks(config: RunConfig) -> Subject:
         parts, lesson, _ = mixture_lesson(entry, replace(opened, tasks=tasks))
         prove_mixture(parts, lesson)
 
+    def score_teachers() -> None:
+        for asked in opened.tasks if config.check_teacher else ():
+            asked.score_teacher(f"teacher of {asked.name} on dev")
+
     measured = f"note: baselines of each task are measured by a run of its own: emdistill distill --data {config.data}"
-    return Subject([*opened.notes, measured], opened.hashes, prove_entry)
+    return Subject([*opened.notes, measured], opened.hashes, prove_entry, score_teachers)
 
 
 def _without_text(config: RunConfig) -> RunConfig:
@@ -216,10 +230,12 @@ def _begin_anew(plan: Sequence[PlannedRun]) -> None:
                 write_run(folder, _record(run))
 
 
-def _run_all(plan: Sequence[PlannedRun], data: TaskData | None) -> None:
-    """Finish every run; a run that another process is at has its turn later."""
+def _run_all(plan: Sequence[PlannedRun], data: TaskData | None, logits: Logits | None) -> None:
+    """Finish every run; a run that another process is at has its turn later.
+
+    logits   the teacher's, where they are known, else those of the first run; all have one teacher and one dev
+    """
     left, done, waits = list(plan), 0, False
-    logits: dict[str, Logits] | None = None  # the teacher's, of the first run; all have one teacher and one dev
     while left:
         elsewhere: list[PlannedRun] = []
         for run in left:
@@ -278,7 +294,7 @@ def _measure(
             write_baselines(one.folder, bench.record(student([one])))
 
 
-def _finish(run: PlannedRun, data: TaskData | None, logits: dict[str, Logits] | None) -> str:
+def _finish(run: PlannedRun, data: TaskData | None, logits: Logits | None) -> str:
     """Run it to its end, from wherever it is: 'accuracy 0.7475, 31 s'."""
     state = state_of(run)
     if state != "finished":

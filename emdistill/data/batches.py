@@ -88,17 +88,22 @@ def reader(tokenizer: PreTrainedTokenizerBase) -> Reader:
     return reader_of(tokenizer.backend_tokenizer, tokenizer.model_input_names)
 
 
+def check_tokens(texts: Iterable[Sequence[int]]) -> None:
+    """Raise TokenizerError for a text without any token, which no model can answer; texts: the tokens of each."""
+    if not all(texts):
+        raise TokenizerError(
+            "a text has no tokens, for it is empty and this tokenizer puts no special tokens around texts; leave out "
+            "rows of empty texts, or give the tokenizer the template that the encoder was trained with"
+        )
+
+
 def encode(rows: Mapping[str, list[Any]], tokenizer: PreTrainedTokenizerBase, max_length: int) -> BatchEncoding:
     """The tokens of the columns `text` and `text_pair`, unpadded, at most `max_length` for each row.
 
     Raises TokenizerError for a row without any, as an empty text is to a tokenizer that puts no special tokens around.
     """
     encoding: BatchEncoding = tokenizer(*text_columns(rows), truncation=True, max_length=max_length)
-    if not all(encoding["input_ids"]):
-        raise TokenizerError(
-            f"a text has no tokens, for it is empty and this {type(tokenizer).__name__} puts no special tokens around "
-            "texts; leave out rows of empty texts, or give the tokenizer the template that the encoder was trained with"
-        )
+    check_tokens(encoding["input_ids"])
     return encoding
 
 

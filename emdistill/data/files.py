@@ -27,6 +27,12 @@ from emdistill.tasks.kind import BadLabel, Cell, LabelColumns, text_of
 from emdistill.tasks.task import Task, TaskData
 from emdistill.values import parse_cell
 
+# Of a development set of one label.
+MIXED_DEV = (
+    ", so a constant answer has all of them right; name other rows with --dev, or none, and a part of the training "
+    "rows is held out; emdistill evaluate scores rows of one label"
+)
+_LOOKED_AT = 1_000  # rows
 HALF_PAIR = "holds half of a surrogate pair, which is no text"
 
 
@@ -123,9 +129,13 @@ def _check_rows(rows: Iterator[Row], columns: Columns, bad: BadRows, classes: Ma
         if named:
             label = columns.label
             rows = (Row(line, cells | {label: in_words(cells.get(label), named)}) for line, cells in rows)
+        is_csv = plain_path(Path(bad.source)).suffix.lower() == ".csv"
+        within = list[tuple[int, list[str]]]()  # the line of a row, and the labels of what may be rows in a cell of it
 
         def texts_of_good_rows() -> Iterator[list[str]]:
             for row in rows:
+                if is_csv and (found := _labels_within(row.cells, labels[0])):
+                    within.append((row.line, found))
                 problems = [text_problems(row, columns.texts), *(problem_of_label(row, name) for name in labels)]
                 if any(problems):
                     bad.add(row.line, "; ".join(filter(None, problems)))
@@ -137,7 +147,25 @@ def _check_rows(rows: Iterator[Row], columns: Columns, bad: BadRows, classes: Ma
                 yield [row.cells[name] for name in columns.texts]
 
         texts = spooled(_as_datasets(texts_of_good_rows(), ["text", "text_pair"][: len(columns.texts)]))
+    for line, found in within:
+        if (count := sum(label in names for label in found)) > 1:
+            mend = "a quote that a text has is written twice, within quotes; if the text is so, write the rows as JSONL"
+            bad.add(line, f"a cell of this row holds {count} lines that look like rows; {mend}")
     return Examples(bad, lines, texts, cells_of_rows, named)
+
+
+def _labels_within(cells: Mapping[str, Any], label: str) -> list[str]:
+    """The labels of lines within a cell of CSV, where most of them have as many cells as a row.
+
+    A quote that nobody meant opens a cell, and closes at the next one; what lies between is read as one text.
+    """
+    place = [*cells].index(label)
+    for cell in cells.values():
+        inner = cell.split("\n")[1:-1]
+        rows = [found for found in (line.rstrip("\r").split(",") for line in inner) if len(found) == len(cells)]
+        if 2 * len(rows) > len(inner):
+            return [row[place] for row in rows]
+    return []
 
 
 def _as_datasets(rows: Iterator[list[str]], names: list[str]) -> Iterator[Dataset]:
@@ -163,12 +191,17 @@ def closed_after(rows: Iterator[Row]) -> Iterator[None]:
 
 
 def look_at_first(rows: Iterator[Row], bad: BadRows) -> tuple[Row, Iterator[Row]]:
-    """The first row, and all rows; raises DataError where there is none."""
-    first = next(rows, None)
-    if first is None:
+    """The first row, and all rows; raises DataError where there is none.
+
+    A row of JSON may lack a column that others have, so there the first one has those of the rows after it, too.
+    """
+    of_json = plain_path(Path(bad.source)).suffix.lower() in (".jsonl", ".json")
+    first = list(itertools.islice(rows, _LOOKED_AT if of_json else 1))
+    if not first:
         bad.check()
         raise DataError("there are no rows", file=bad.source)
-    return first, itertools.chain([first], rows)
+    cells = {name: cell for row in reversed(first) for name, cell in row.cells.items()}
+    return Row(first[0].line, first[0].cells | cells), itertools.chain(first, rows)
 
 
 def require_columns(row: Row, columns: list[str], source: str | Path) -> None:
@@ -179,9 +212,16 @@ def require_columns(row: Row, columns: list[str], source: str | Path) -> None:
         raise DataError(problem, file=source)
     for name in columns:
         if name not in names:
-            hint = separator_hint(names) or nearest(name, names) or " Name yours with --text, --text-pair and --label."
+            hint = separator_hint(names) or nearest(name, names) or f" {_mend_columns(source)}"
             problem = f"column {name!r} is not in {Path(source).name}; its columns are: {listing(names)}.{hint}"
             raise DataError(problem, file=source)
+
+
+def _mend_columns(source: str | Path) -> str:
+    """What to do where a column is not there: a table's first line may be a row."""
+    mend = "Name yours with --text, --text-pair and --label"
+    is_table = plain_path(Path(source)).suffix.lower() in (".csv", ".tsv")
+    return f"{mend}; if these are no names, write a line of names above them." if is_table else f"{mend}."
 
 
 def with_list(cell: Cell) -> Cell:
@@ -234,10 +274,11 @@ def _cell_problem(row: Row, column: str) -> str:
     return f"column {column!r} {HALF_PAIR}" if has_half_pair(written) else ""
 
 
-def to_dataset(examples: Examples, task: Task, *, varied: bool = True) -> Dataset:
+def to_dataset(examples: Examples, task: Task, *, varied: bool = True, scored: bool = False) -> Dataset:
     """Encodes the labels and reports all bad rows.
 
     varied    refuse labels that are all the same, of which nothing can be learned
+    scored    whether the rows are scored on, and not learned from
     """
     encode = task.kind.encoder(task.labels)
     labels = []
@@ -251,7 +292,7 @@ def to_dataset(examples: Examples, task: Task, *, varied: bool = True) -> Datase
         raise DataError("there are no rows that can be used", file=examples.source)
     if varied and all(label == labels[0] for label in labels):
         label = task.kind.written(labels[0], task.labels)
-        problem = f"every label is {label!r}; at least {task.kind.asks_for} are needed"
+        problem = f"every label is {label!r}; at least {task.kind.asks_for} are needed{MIXED_DEV if scored else ''}"
         raise DataError(problem, file=examples.source)
     label = Dataset.from_dict({"label": labels}, features=Features({"label": task.kind.label_type}))
     texts = examples.texts
@@ -264,7 +305,9 @@ def task_data(
     task: Task, sources: Mapping[str, Examples], notes: Iterable[str] = (), *, varied: bool = True
 ) -> TaskData:
     """The task with the rows of all its sources, 'train' among them; `varied` and errors as of to_dataset."""
-    sets = {part: to_dataset(examples, task, varied=varied) for part, examples in sources.items()}
+    sets = {
+        part: to_dataset(examples, task, varied=varied, scored=part != "train") for part, examples in sources.items()
+    }
     paths = {part: examples.source for part, examples in sources.items()}
     files = tuple(data_file(path, len(sets[part])) for part, path in paths.items() if isinstance(path, Path))
     return TaskData(task, sets.pop("train"), sets, files, notes=tuple(notes))

@@ -56,11 +56,13 @@ class Inputs(NamedTuple):
 class Form(ABC):
     """One form of data.
 
-    kinds  the kinds of task whose data come in this form
-    tasks  public tasks that come in it: name -> what is asked
+    kinds    the kinds of task whose data come in this form
+    tasks    public tasks that come in it: name -> what is asked
+    columns  of texts and labels, where nobody names them
     """
 
     kinds: tuple[TaskKind, ...] = ()
+    columns: Columns = Columns()
     tasks: ClassVar[Mapping[str, str]] = {}
 
     def recognises(self, data: str) -> bool:

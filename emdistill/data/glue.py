@@ -203,10 +203,12 @@ def _read_file(glue: GlueTask, path: Path) -> Examples:
     read_rows(path, BadRows(path))  # refuses what is no file of rows
     task_of_file = recognise(path)
     if task_of_file is not glue:
-        looks = f"looks like {task_of_file.folder}" if task_of_file else f"has not the columns of {glue.folder}"
-        mend = "for data of your own, name the file and leave out --task"
-        mend = f"say --task {task_of_file.task.name}" if task_of_file else mend
-        raise DataError(f"this {looks}, not like {glue.task.name}; {mend}", file=path)
+        problem = f"this has not the columns of {glue.folder}; for data of your own, name the file and leave out --task"
+        if task_of_file:
+            problem = (
+                f"this looks like {task_of_file.folder}, not like {glue.task.name}; say --task {task_of_file.task.name}"
+            )
+        raise DataError(problem, file=path)
     return _in_words(glue, read_examples(path, glue.columns, glue.header))
 
 

@@ -34,9 +34,13 @@ def as_the_model_counts(
     """
     task, some = data.task, some or not kind.one_answer
     if kind.problem_type != task.kind.problem_type or kind.named != task.kind.named:
+        alike = (kind.named, kind.head) == (task.kind.named, task.kind.head)  # its config.json alone tells them apart
+        named = (
+            f', or name the model\'s in its config.json: "problem_type": "{task.kind.problem_type}"' if alike else ""
+        )
         raise error(
             f"{model} does {kind.name}, the data ask for {task.kind.name}; take a model of this task, "
-            "or say what the labels are: --kind"
+            f"or, where the labels are what it gives, say so: --kind {kind.name}{named}"
         )
     if not (task.labels or (some and kind.named)):  # a score; a file to score may have rows without any label alone
         return data

@@ -13,6 +13,7 @@ from emdistill.tasks import KINDS
 from emdistill.tasks.task import Task, TaskData
 
 DIFFERENT, OF_ROWS = 100, 1 / 2  # more different labels than this, in number and per row, are hardly classes
+OF_DATASETS = ("dataset_info.json", "dataset_dict.json")  # in a folder that save_to_disk() has written
 
 
 class OwnRows(Form):
@@ -96,5 +97,8 @@ def _folder_without_task(folder: Path) -> Exception:
         return ConfigError(f"{folder} looks like the GLUE task {glue.folder}; {mend}")
     if folders := glue_folders(folder):
         return ConfigError(f"{folder} holds the GLUE tasks {', '.join(folders)}; say which one with --task")
+    if any((folder / name).is_file() for name in OF_DATASETS):
+        mend = "load it with datasets' load_from_disk(), write each split with to_parquet(), and name that file"
+        return DataError(f"save_to_disk() has written this folder; {mend}", file=folder)
     mend = f"name one file ({', '.join(SUFFIXES)}), and the development set's with --dev"
     return DataError(f"this is a folder; {mend}", file=folder)

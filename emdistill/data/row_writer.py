@@ -93,13 +93,15 @@ class RowWriter:
 
 
 def _parquet_column(values: list[Any]) -> pyarrow.Array | None:
-    """None for values of several types, for integers beyond 64 bits, and for objects without keys."""
+    """None for values of several types, integers beyond 64 bits, and objects without keys or with different ones."""
     try:
         column = pyarrow.array(values)
         pyarrow.parquet.ParquetWriter(pyarrow.BufferOutputStream(), pyarrow.schema([("", column.type)])).close()
     except (pyarrow.ArrowException, OverflowError):
         return None
-    return column
+    # Of a key that one object lacks the column would say null.
+    held = not pyarrow.types.is_nested(column.type) or _without_nan(column.to_pylist()) == _without_nan(values)
+    return column if held else None
 
 
 def _check_ids(rows: Sequence[Row], bad: BadRows) -> None:

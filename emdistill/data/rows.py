@@ -160,9 +160,17 @@ def tsv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(text_lines(path), strict=True)
+    of_row: list[str] = []
+
+    def lines() -> Iterator[str]:
+        for line in text_lines(path):
+            of_row.append(line)
+            yield line
+
+    reader = csv.reader(lines(), strict=True)
     while True:
         line = reader.line_num + 1
+        of_row.clear()
         try:
             with _CELL_LIMIT:  # the limit is the process's, so it is lifted for this row alone
                 limit = csv.field_size_limit(LONGEST_LINE)
@@ -173,8 +181,10 @@ def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
         except StopIteration:
             return
         except csv.Error:
-            problem = "the row that begins here is not CSV: is a quote left open, or does a CR stand outside quotes?"
-            raise DataError(problem, file=path, line=line) from None
+            why = "is a quote left open, or does a CR stand outside quotes?"
+            if any('\\"' in part for part in of_row):
+                why = 'a quote within a cell is written twice (""), and not behind a backslash'
+            raise DataError(f"the row that begins here is not CSV: {why}", file=path, line=line) from None
         if cells:
             yield line, cells
 

@@ -39,6 +39,7 @@ Spans = list[list[int]]
 class Squad(Form):
     """Questions: a file in SQuAD's format or of a row per question, a hub dataset, SQuAD's folder."""
 
+    columns = QUESTIONS
     kinds = ALWAYS, OR_NONE = KINDS["span-answers"], KINDS["span-answers-or-none"]
     tasks: ClassVar = TASKS
 

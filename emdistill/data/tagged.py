@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from datasets import Dataset, Features, Value
 
 from emdistill.data.compressed import plain_path
-from emdistill.data.files import Columns, Examples, hub_sets, is_hub_name, read_inputs, task_data
+from emdistill.data.files import MIXED_DEV, Columns, Examples, hub_sets, is_hub_name, read_inputs, task_data
 from emdistill.data.form import Form, Inputs, Request
 from emdistill.data.rows import BadRows, Row
 from emdistill.data.tagged_files import (
@@ -114,10 +114,10 @@ def _task_data(sources: Mapping[str, TaggedExamples], name: str, columns: Column
     )
     notes = dict.fromkeys(note for examples in sources.values() for note in notes_on_tags(examples))
     data = task_data(task, {part: _as_rows(examples) for part, examples in sources.items()}, notes, varied=False)
-    for examples in sources.values() if varied else ():
+    for part, examples in sources.items() if varied else ():
         if len(tags := {tag for sentence in examples.sentences for tag in sentence.tags}) < 2:
             problem = f"every word has the tag {tags.pop()!r}; at least two tags are needed"
-            raise DataError(problem, file=examples.source)
+            raise DataError(problem if part == "train" else problem + MIXED_DEV, file=examples.source)
     return data
 
 

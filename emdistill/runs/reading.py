@@ -7,8 +7,9 @@ from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emdistill.config import LIMITS
-from emdistill.data.read import read_task_data
+from emdistill.data.read import form_of, read_task_data
 from emdistill.errors import ModelError
+from emdistill.models.teacher import kind_of
 from emdistill.tasks.task import Task, TaskData
 from emdistill.values import typed
 
@@ -53,8 +54,12 @@ def reading_of(task: Task, max_length: int) -> dict[str, Any]:
 
 
 def recall_reading(model: PreTrainedModel) -> Reading:
-    """How the model's texts were read; the defaults for a model that emdistill did not make. Raises ModelError."""
+    """How the model's texts were read; of a model that emdistill did not make, as data of its kind are by default.
+
+    Raises ModelError.
+    """
+    written = model.config.to_dict().get("emdistill") or form_of(kind_of(model)).columns._asdict()
     try:
-        return typed(model.config.to_dict().get("emdistill") or {}, Reading)
+        return typed(written, Reading)
     except ValueError as error:
         raise ModelError(f"{model.name_or_path}: config.json cannot be used (emdistill.{error})") from None

@@ -62,7 +62,8 @@ def doubt(names: Sequence[str], column: str) -> str:
     if twins := [repr(name) for name in names if often[_look(name)] > 1]:
         return f"{holds} labels that may be one ({listing(twins)}), taken for different classes; write them alike if so"
     numbered = {"-1", "0"} <= {*names} and all(map(NUMBERED.fullmatch, names))
-    if absent := [name for name in names if name in ABSENT or (numbered and name == "-1")]:
+    no_label = ABSENT | ({"-1"} if numbered else set()) | (set() if "+" in names else {"-"})  # SNLI's is a dash
+    if absent := [name for name in names if name in no_label]:
         mend = "if it says that there is no label, leave such rows out"
         return f"{holds} {absent[0]!r}, taken for a class; {mend}"
     if scores := [name for name in names if number(name) is None and WRITTEN_SCORE.fullmatch(name)]:

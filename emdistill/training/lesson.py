@@ -144,7 +144,8 @@ def _prove_settings(lesson: Lesson, stage: Stage, settings: DistillationArgument
     except EmdistillError:
         raise
     except Exception as error:
-        raise ConfigError(f"the training section cannot be used: {error}") from error
+        mend = "; a schedule's own settings are --training.lr_scheduler_kwargs" if "schedule" in str(error) else ""
+        raise ConfigError(f"the training section cannot be used: {error}{mend}") from error
     if not batches:
         raise ConfigError(
             f"--training.dataloader_drop_last leaves no batch: --training.per_device_train_batch_size is "

@@ -335,7 +335,11 @@ class DistillationTrainer(Trainer):
         """Batches of one task each, where there are several."""
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
         if not isinstance(rows, Dataset) or TASK not in rows.column_names:
-            return super().get_eval_dataloader(eval_dataset)
+            given, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False  # that is of training
+            try:
+                return super().get_eval_dataloader(eval_dataset)
+            finally:
+                self.args.dataloader_drop_last = given
         return self._loader(rows, batches_in_order(rows[TASK][:], self.args.per_device_eval_batch_size))
 
     def _loader(self, rows: Any, batches: Any) -> DataLoader[Any]:

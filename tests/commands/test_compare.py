@@ -23,7 +23,7 @@ from emdistill.commands.compare import compare
 from emdistill.commands.distill import distill
 from emdistill.config import CompareConfig
 from emdistill.console import say_once
-from emdistill.errors import BusyError, ConfigError, EmdistillError, Interrupted, OutputError
+from emdistill.errors import BusyError, ConfigError, EmdistillError, Interrupted, OutputError, TeacherError
 from emdistill.options import load_options
 from emdistill.runs.comparison import Comparison
 from emdistill.training import DistillationArguments
@@ -230,6 +230,18 @@ def test_settings_that_cannot_be_used_remove_no_old_run_and_begin_no_new_one(
     with names(ConfigError, "hard-labels", *named):
         compare(methods=TWO, seeds=seed, overwrite=overwrite, **copied | {"training": FAST | training})
     assert (folder / "hard-labels-3" / "student").exists()
+    assert runs == []
+
+
+def test_a_teacher_near_chance_is_refused_before_any_old_run_is_removed(place, copied, runs, tmp_path: Path) -> None:
+    """Its labels are crosswise: it was met in the first run alone, when the old runs were gone."""
+    rows = [
+        [str(row), text, "bad" if label == "good" else "good"] for row, (text, label) in enumerate(place.sentences(160))
+    ]
+    crosswise = place.write_csv(tmp_path / "crosswise.csv", rows)
+    with names(TeacherError, "accuracy", "0.000", "0.500"):
+        compare(methods=TWO, seeds="3,", overwrite=True, **copied | {"data": str(crosswise)})
+    assert (Path(copied["output"]) / "runs" / "hard-labels-3" / "student").exists()
     assert runs == []
 
 

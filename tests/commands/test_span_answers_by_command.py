@@ -20,6 +20,7 @@ from emdistill.data.read import read_task_data
 from emdistill.errors import ConfigError, DataError
 from emdistill.models.encoder import load_classifier, load_tokenizer
 from emdistill.runs.answers import read_predictions
+from emdistill.runs.reading import recall_reading
 from emdistill.runs.record import read_run
 from emdistill.ship.onnx import open_onnx
 from emdistill.training import predict_logits
@@ -114,6 +115,18 @@ def test_questions_without_answers_are_learned_from(asked: Path, tmp_path: Path)
     columns = ["--text=question", "--text_pair=context", "--max_length=32", "--method=soft-targets", "--baselines=none"]
     words += ["--dev", f"{asked}/dev.json", "--check_teacher=false"]
     assert main(["distill", *words, *columns, *QUICK, "--output", f"{tmp_path}/alone"]) == 0
+
+
+def test_a_model_that_emdistill_did_not_make_reads_questions_and_contexts(
+    tiny_encoder: Callable[..., PreTrainedModel], tokenizer_factory: Any, tmp_path: Path
+) -> None:
+    model = tiny_encoder("bert", head="QuestionAnswering")
+    for part in (model, tokenizer_factory()):
+        part.save_pretrained(tmp_path / "model")
+    reading = recall_reading(load_classifier(tmp_path / "model"))
+    assert (reading.text, reading.text_pair, reading.label) == ("question", "context", "answers")
+    data = squad(tmp_path / "dev.json", 6)
+    assert predict_file(str(tmp_path / "model"), data, str(tmp_path / "out.json")) == 6
 
 
 def test_contexts_without_an_answer_are_a_kind_of_their_own(asked: Path, tmp_path: Path) -> None:

@@ -196,6 +196,8 @@ def test_names_that_differ_in_case_alone_are_noted(tmp_path: Path) -> None:
         (("[UNK]", "(other)", "a"), None),
         (("0,5", "1,5", "2"), "0,5"),
         (("80%", "75 %", "2"), "75 %"),
+        (("-", "a", "b"), "'-'"),
+        (("-", "+", "0"), None),
         (("1,000", "2,000", "7"), "1,000"),
         (("2020-01", "1.2.3", "7+"), None),
         (("a", "b", "a;b"), "a;b"),
@@ -305,6 +307,16 @@ def test_a_score_that_is_no_finite_number_is_refused(tmp_path: Path, score: str)
     assert score in message(path)
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_rows_that_a_stray_quote_swallows_are_missed(tmp_path: Path, end: str) -> None:
+    rows = ["id,text,label", "1,it,good", '2,"a 5 inch,bad', "3,so so,bad", "4,fine,good", '5,tall",good', "6,it,bad"]
+    path = write(tmp_path / "x.csv", end.join(rows))
+    with names(DataError, f"{path}:3", 2, "quote"):
+        read(path)
+    poem = '"it was,good\nso so,fine\nor not,bad\nthe end"'
+    assert len(read(write(tmp_path / "poem.csv", f"text,label\n{poem},good\nx,bad\n")).train) == 2
+
+
 def test_missing_columns_are_named_with_the_nearest(tmp_path: Path) -> None:
     path = write(tmp_path / "reviews.csv", "body,Star\na,1\nb,2\n")
     found = message(path, text="body", label="stars")
@@ -312,6 +324,17 @@ def test_missing_columns_are_named_with_the_nearest(tmp_path: Path) -> None:
     assert all(name in found for name in ("'stars'", "body, Star", "'Star'"))
     assert all(name in message(path) for name in ("'text'", "--text"))
     assert "text;label" in message(write(tmp_path / "excel.csv", "text;label\na;1\n"))
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+def test_a_column_that_the_first_row_of_json_lacks_is_there(tmp_path: Path, suffix: str) -> None:
+    rows: list[dict[str, str]] = [{"text": "a"}, {"id": "7", "text": "b", "label": "x"}, {"label": "y"}]
+    lines = json.dumps(rows) if suffix == ".json" else "\n".join(map(json.dumps, rows))
+    path = write(tmp_path / f"x{suffix}", lines)
+    assert [line.partition(" ")[0] for line in message(path).split("\n")] == [f"{path}:1:", f"{path}:3:"]
+    with names(DataError, f"{path}:3", "text"):
+        read_inputs(path)
+    assert all(name in message(path, label="stars") for name in ("'stars'", "id", "--label"))
 
 
 def test_a_text_that_is_its_own_label_is_refused(tmp_path: Path) -> None:
@@ -402,6 +425,13 @@ def test_missing_and_unknown_files_are_named(tmp_path: Path) -> None:
 
 
 # -------------------------------------------------------------------------------------------- rows to predict
+
+
+@pytest.mark.parametrize("file", ["dataset_info.json", "dataset_dict.json"])
+def test_what_save_to_disk_wrote_is_named(tmp_path: Path, file: str) -> None:
+    write(tmp_path / file, "{}")
+    with names(DataError, tmp_path, "to_parquet"):
+        read_task_data(str(tmp_path))
 
 
 def test_inputs_keep_their_columns_and_need_no_labels(tmp_path: Path) -> None:

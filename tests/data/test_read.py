@@ -168,3 +168,15 @@ def test_a_hub_dataset_that_cannot_be_had_says_so(monkeypatch: pytest.MonkeyPatc
 def test_a_kind_that_is_none_is_refused(tmp_path: Path) -> None:
     with names(ConfigError, "--kind regresion", "'regression'"):
         read_task_data(str(tmp_path / "reviews.csv"), kind="regresion")
+
+
+def test_a_development_set_of_one_class_is_refused_with_the_mend(tmp_path: Path) -> None:
+    rows = "text,label\n" + "".join(f"text {row},{'ab'[row % 2]}\n" for row in range(20))
+    (tmp_path / "train.csv").write_text(rows)
+    (tmp_path / "dev.csv").write_text("text,label\nsome text,a\nother text,a\n")
+    with names(DataError, "dev.csv", "a", "--dev", "emdistill evaluate"):
+        read_task_data(str(tmp_path / "train.csv"), dev=str(tmp_path / "dev.csv"))
+    (tmp_path / "train.csv").write_text(rows.replace(",b\n", ",a\n"))
+    with pytest.raises(DataError) as caught:
+        read_task_data(str(tmp_path / "train.csv"))
+    assert "--dev" not in str(caught.value)

@@ -3,6 +3,7 @@
 import datetime
 import decimal
 import json
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,8 @@ def test_parquet_holds_columns_of_one_type(tmp_path: Path, seed: int, values: li
         ([[1], ["a"]], 1),
         ([{"a": 1}, {"a": 2}, {"a": "b"}], 2),
         ([None, {}], 1),
+        ([{"a": 1}, {"a": None}, {"b": [1]}], 2),
+        ([[{"a": math.nan}], [{"a": 1}, {}]], 1),
     ],
 )
 def test_columns_that_parquet_cannot_hold_are_named_with_the_first_such_line(column: list[Any], place: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from messages import names
+from messages import names, unnamed
 
 from emdistill.data import rows as rows_module
 from emdistill.data.files import read_inputs
@@ -166,6 +166,12 @@ def test_what_is_broken_is_named_with_its_line(tmp_path: Path, name: str, conten
     assert error.line == line
     assert str(error).startswith(f"{tmp_path / name}:{line}: " if line else f"{tmp_path / name}: ")
     assert ("twice" not in name) or "'text'" in str(error)
+
+
+def test_quotes_behind_backslashes_are_named(tmp_path: Path) -> None:
+    error = refused(write(tmp_path / "x.csv", 'text,label\nyes,0\n"he said \\"no\\"",1\n'))
+    assert error.line == 3
+    assert not unnamed(str(error), "backslash")
 
 
 def test_a_parquet_file_with_a_column_twice_is_refused(tmp_path: Path) -> None:

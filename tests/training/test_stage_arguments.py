@@ -89,6 +89,7 @@ def test_every_checkpoint_is_scored_where_one_is_chosen(arguments) -> None:
     [
         ({"report_to": "wandb"}, "wandb"),
         ({"lr_scheduler_kwargs": {"foo": 1}}, "foo"),
+        ({"lr_scheduler_type": "warmup_stable_decay"}, "--training.lr_scheduler_kwargs"),
         ({"optim": "adamw_bnb_8bit"}, "bitsandbytes"),
         ({"eval_strategy": "steps"}, "eval_dataset"),
         ({"dataloader_drop_last": True, "per_device_train_batch_size": 1000}, 1000),

@@ -203,6 +203,17 @@ def test_it_works_as_a_plain_trainer_and_its_student_stands_alone(tmp_path: Path
     assert found["label"] in loaded.config.label2id
 
 
+@pytest.mark.parametrize("scored", [3, 11])
+def test_rows_that_are_scored_are_never_dropped(new_trainer, tiny_tokenizer, scored: int) -> None:
+    """Whatever the training does with its last, smaller batch."""
+    trainer = new_trainer(rows(examples([0, 1] * 8), tiny_tokenizer), dataloader_drop_last=True)
+    trainer.compute_metrics = lambda found: {"rows": len(found.label_ids)}
+    data = rows(examples([0] * scored), tiny_tokenizer)
+    assert trainer.evaluate(data.remove_columns("length"))["eval_rows"] == scored
+    assert len(trainer.get_train_dataloader()) == 2
+    assert trainer.args.dataloader_drop_last
+
+
 def test_the_exported_student_has_no_trace_of_the_objective(tmp_path: Path, new_trainer, tiny_tokenizer) -> None:
     trainer = new_trainer(rows(examples([0, 1] * 4), tiny_tokenizer))
     trainer.train()
