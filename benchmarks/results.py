@@ -77,8 +77,8 @@ def main(
         tasks: tasks, comma separated; of none, the tables of what is there are written.
         teachers: minilm, mpnet.
         students: 3x384, 6x384 (MiniLM's layers), half (of the teacher's layers), 4x312 (cut out of the teacher).
-        arms: methods, METHOD@MAPPING, or files of a method's options; the labels alone are trained under the MiniLM
-            teacher, and count under the other too.
+        arms: methods, METHOD@MAPPING, or files of a method's options; where both teachers are named, the labels
+            alone are trained under MiniLM, and count under MPNet too.
         seeds: as for `emdistill compare`.
         baselines: as for `emdistill compare`; measured in the cells of 3x384.
         epochs: of the tasks without further text.
@@ -92,7 +92,10 @@ def main(
         for teacher in teachers.split(","):
             fine_tune(task, material[task], teacher, encoders[teacher], folder)
             for student in students.split(","):
-                config = cell_config(task, material[task], teacher, student, minilm, folder, arms, rate)
+                # The labels alone have no teacher: one set of runs serves both.
+                shared = teacher == "mpnet" and "minilm" in teachers.split(",") and student in ("3x384", "6x384")
+                methods = [arm for arm in arms.split(",") if not (shared and arm == LABELS)]
+                config = cell_config(task, material[task], teacher, student, minilm, folder, methods, rate)
                 compare(load_options(CompareConfig, None, {**config, "seeds": seeds, "baselines": baselines}))
     cells = list(read_cells(folder))
     (folder / "results.json").write_text(
@@ -161,7 +164,7 @@ def cell_config(
     student: str,
     minilm: str,
     folder: Path,
-    arms: str,
+    methods: Sequence[str],
     rate: float | None,
 ) -> dict[str, Any]:
     """The options of one comparison."""
@@ -171,9 +174,6 @@ def cell_config(
         "half": {"student": str(LAYERS[teacher] // 2)},
         "4x312": {"student": "4x312"},
     }
-    # The labels alone have no teacher: one set of runs serves both.
-    shared = teacher == "mpnet" and student in ("3x384", "6x384")
-    methods = [arm for arm in arms.split(",") if not (shared and arm == LABELS)]
     training = {"num_train_epochs": material.epochs, "bf16": has_bfloat16(), "gradient_norm_steps": 0}
     return {
         "teacher": str(folder / task / teacher),
