@@ -15,6 +15,7 @@ from emdistill.config import DataConfig, command_of, config_dict, run_options
 from emdistill.console import say
 from emdistill.data.read import read_data
 from emdistill.errors import ConfigError, Interrupted
+from emdistill.models.arithmetic import has_bfloat16
 from emdistill.options import load_config, load_options
 from emdistill.runs.chain_search import STUDENTS, ChainRow, ChainSearch
 from emdistill.runs.compression import CompressionRecord, CompressionStudy
@@ -126,6 +127,8 @@ def compress(config: CompressConfig | None = None, **options: Any) -> Compressio
             say(f"{folder} is finished already; nothing to do")
             return study.record
         forget_what_is_gone(study)
+        if study.record.bfloat16:
+            of_runs["training"] |= {"bf16": True}
         try:
             search_within(
                 study, nursery, of_runs, students=config.tried, methods=config.taught_by, finals=config.finals
@@ -184,6 +187,7 @@ def _new_record(config: CompressConfig, nursery: Nursery, chains: Mapping[str, C
         },
         task=task.name, metric=task.metrics[0], budget=str(nursery.budget), hours=config.hours,
         machine=machine(nursery.threads),
+        bfloat16=not config.training.keys() & {"bf16", "fp16", "use_cpu"} and has_bfloat16(),
     )  # fmt: skip
 
 

@@ -110,6 +110,7 @@ class PlanRow(Plan):
 class CompressionRecord(SearchRecord):
     """Everything that compress.json holds beside what all searches record.
 
+    bfloat16     whether trainings multiply in it
     spent        seconds, over all sessions
     held_out     what chooses among students, in words
     failed       who could not be trained, exported or measured as a whole, and why
@@ -121,6 +122,7 @@ class CompressionRecord(SearchRecord):
 
     budget: str
     hours: FiniteFloat
+    bfloat16: bool = False
     spent: FiniteFloat = 0.0
     held_out: str = ""
     held_out_rows: int = 0

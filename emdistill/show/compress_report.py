@@ -189,9 +189,10 @@ def _scores(record: CompressionRecord) -> dict[str, float]:
 def write_compress_report(path: Path, record: CompressionRecord) -> None:
     """Write the page: the verdict, the front, what was measured, what was tried, and the notes."""
     budget, trials = read_budget(record.budget), trials_table(record)
+    arithmetic = ", learning in bfloat16" if record.bfloat16 else ""
     effort = (
         f"The budget: {record.budget}, the 95th percentile of one text of 128 tokens and the model file, on "
-        f"{record.machine}. The search took {record.spent / 60:.0f} of {record.hours * 60:.0f} minutes."
+        f"{record.machine}. The search took {record.spent / 60:.0f} of {record.hours * 60:.0f} minutes{arithmetic}."
     )
     chosen = (
         f"Which one is delivered was chosen by {record.held_out}; scores here are on {record.dev_rows:,} rows of dev, "

@@ -16,6 +16,7 @@ from emdistill.cli import main
 from emdistill.commands import _candidate_runs, _compression, search_chain
 from emdistill.commands.compress import compress
 from emdistill.errors import BusyError, ConfigError, Interrupted, ModelError, OutputError, TrainingError
+from emdistill.models.arithmetic import has_bfloat16
 from emdistill.runs.compression import TEACHER, CompressionRecord
 from emdistill.runs.record import read_run
 from emdistill.runs.search_record import read_search
@@ -75,6 +76,7 @@ def test_the_best_within_the_budget_is_a_folder_that_answers(options, no_teacher
     assert all(trial.score is not None and 0 < trial.score <= 1 for trial in record.trials)
     assert [final.candidate for final in record.finals] == [record.delivered]
     run = read_run(folder / record.finals[0].folder)
+    assert run.config["training"].get("bf16", False) == record.bfloat16 == has_bfloat16()
     assert run.scores["student"]["held-out/accuracy"] == record.finals[0].held_out
     assert run.unlabelled is not None
     assert run.unlabelled["scored"] == 50  # those that choose are not learned from
@@ -103,9 +105,11 @@ def test_a_finished_search_is_left_as_it_is_and_another_one_refused(options, no_
 
 
 def test_a_teacher_that_keeps_the_budget_in_int8_is_delivered_without_training(options) -> None:
+    options["training"] |= {"bf16": False}
     record = compress(**options)
     assert record.delivered == TEACHER
     assert not record.trials
+    assert not record.bfloat16
     assert open_onnx(Path(options["output"]) / "model").logits is not None
 
 
