@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Self
+from typing import NoReturn, Self
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -18,6 +18,14 @@ from emdistill.processes import is_first_process
 ABSENT = "–"
 NAME_WIDTH = 12  # characters that a column of words keeps on a narrow terminal
 _SILENT = ContextVar("silent", default=False)
+
+
+class Terminal(Console):
+    """Rich's console; rich itself ends with exit code 1, a no-go of `export`, where its reader has gone."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Called by rich while it handles one."""
+        raise BrokenPipeError
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,7 @@ def print_table(table: Table, console: Console | None = None) -> None:
             grid.add_column(_plain(heading), justify="right", no_wrap=True)
     for line in table.lines:
         grid.add_row(*map(_plain, line))
-    (console or Console()).print(grid)
+    (console or Terminal()).print(grid)
 
 
 def _plain(text: str) -> Text:
@@ -124,7 +132,7 @@ def is_silent() -> bool:
 def say(text: str, *, always: bool = False) -> None:
     """A line about the work, on stdout; of several processes the first one speaks. always: where it is silent, too."""
     if (always or not is_silent()) and is_first_process():
-        Console(soft_wrap=True, markup=False, highlight=False).print(visible(text))
+        Terminal(soft_wrap=True, markup=False, highlight=False).print(visible(text))
 
 
 @cache
@@ -142,7 +150,7 @@ def conclude(tables: Iterable[Table], notes: Iterable[str], *lines: str) -> None
 
 def status(doing: str) -> AbstractContextManager[object]:
     """While open, a line on stderr says what is being done."""
-    return Console(stderr=True, quiet=is_silent(), highlight=False).status(doing)
+    return Terminal(stderr=True, quiet=is_silent(), highlight=False).status(doing)
 
 
 def say_scores(scores: Mapping[str, float]) -> str:

@@ -7,11 +7,9 @@ import json
 import time
 from pathlib import Path
 
-from rich.console import Console
-
 from emdistill.commands.distill import distill
 from emdistill.commands.finetune import finetune
-from emdistill.console import print_table
+from emdistill.console import Terminal, print_table
 from emdistill.data.messages import MESSAGES, messages_splits, read_messages
 from emdistill.errors import ModelError
 from emdistill.files import write_whole
@@ -49,7 +47,7 @@ def demo(
         seed: seed of everything random.
         overwrite: replace the runs that stand in the folder.
     """
-    console = Console()
+    console = Terminal()
     started = time.perf_counter()
     folder = Path(output)
     encoder = find_encoder()
