@@ -142,6 +142,7 @@ def test_all_unknown_options_of_file_and_command_line_are_named_at_once(tmp_path
         ("--lr", "training.learning_rate"),
         ("--training.lr", "training.learning_rate"),
         ("--batch-size", "training.per_device_train_batch_size"),
+        ("--training.warmup_ratio", "training.warmup_steps"),
     ],
 )
 def test_the_names_of_other_trainers_lead_to_ours(word: str, meant: str, capsys) -> None:
@@ -172,6 +173,10 @@ def test_options_of_another_method_are_unknown(capsys) -> None:
         (["--method", "own.py:mine"], ["own.py"]),
         (["--config", "nowhere.yaml"], ["nowhere.yaml"]),
         (["--config"], ["--config"]),
+        (["--training.num_train_epochs", "--rows=5"], ["--training.num_train_epochs"]),
+        (["--student", ""], ["--student"]),  # of a variable of a script that is not set
+        (["--method=", "--config="], ["--method", "--config"]),
+        (["--dev=", "--text="], ["--dev", "--text"]),
         (["stray"], ["stray"]),
     ],
 )
