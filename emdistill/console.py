@@ -8,6 +8,7 @@ from functools import cache
 from typing import NoReturn, Self
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -80,7 +81,21 @@ def print_table(table: Table, console: Console | None = None) -> None:
             grid.add_column(_plain(heading), justify="right", no_wrap=True)
     for line in table.lines:
         grid.add_row(*map(_plain, line))
-    (console or Terminal()).print(grid)
+    console = console or Terminal()
+    if (least := _least_width(table)) > console.width:  # rich would leave out columns, the names' first
+        grid.width = least
+    console.print(grid, crop=False)
+
+
+def _least_width(table: Table) -> int:
+    """Characters that a table takes where its words are broken, but nothing is left out."""
+    columns = [
+        [part for cell in (heading, *(line[place] for line in table.lines)) for part in visible(cell).split("\n")]
+        for place, heading in enumerate(table.headings)
+    ]
+    widths = [max(map(cell_len, parts)) for parts in columns]
+    kept = [min(NAME_WIDTH, width) if place in table.words else width for place, width in enumerate(widths)]
+    return sum(kept) + len(kept)  # a blank after each
 
 
 def _plain(text: str) -> Text:
