@@ -32,6 +32,7 @@ LEAST = {
 BY_SELECT = "--select says which checkpoint is kept, by the task's first metric"
 OWN_LOSSES = "the method's losses are taken as they are; --objective.* changes them"
 OWN_SCORES = "the student's answers are scored all at once"
+NOT_COMPILED = "a compiled student may pass over the hooks that read its states; --training.compile_costs is safe"
 TAKEN_UP = "with --resume a run ends as if it had never been stopped"
 # What is not taken from the section, with the mend: a run decides it elsewhere, or its trainer cannot honour it.
 NOT_HERE = {
@@ -53,6 +54,9 @@ NOT_HERE = {
     "prediction_loss_only": OWN_SCORES,
     "eval_on_start": "score a model with `emdistill evaluate`",
     "debug": "a loss that is not finite is named anyway, with its step and texts",
+    "torch_compile": NOT_COMPILED,
+    "torch_compile_backend": NOT_COMPILED,
+    "torch_compile_mode": NOT_COMPILED,
     "use_liger_kernel": "such kernels give no states of layers to learn from",
     "push_to_hub": "a run is only written to --output; upload its student/ afterwards",
 }
