@@ -109,8 +109,9 @@ def read_words(verb: Target, words: Sequence[str], name: str) -> dict[str, Any] 
     """
     target = target_of(verb)
     first, words = _read_first([_with_underscores(word) for word in words], target)
-    _refuse_empty((name for name, value in vars(first).items() if value == ""), {})
-    from_file = {} if first.config is None else flatten(read_yaml(Path(first.config)))
+    _refuse_empty((name for name, value in vars(first).items() if value == "" or value == [""]), {})
+    files = {file: flatten(read_yaml(Path(file))) for file in first.config}
+    from_file = {name: value for options in files.values() for name, value in options.items()}
     chosen = {name: value for name in ("teacher", "student") if (value := getattr(first, name))}
     teacher, student = ({**from_file, **chosen}.get(name) for name in ("teacher", "student"))
     method = _method(target, first.method or from_file.get("method"), teacher, student)
@@ -119,7 +120,7 @@ def read_words(verb: Target, words: Sequence[str], name: str) -> dict[str, Any] 
         print(_help_text(parser, name, parse_docstring(verb.__doc__ or "").short_description))
         return None
     given = [word[2:].partition("=")[0] for word in words if word.startswith("--") and len(word) > 2]
-    places = dict.fromkeys(from_file, f" in {first.config}") | dict.fromkeys(given, "")
+    places = {name: f" in {file}" for file, options in files.items() for name in options} | dict.fromkeys(given, "")
     refuse_unknown(places, parser, target)
     _refuse_broken_texts(from_file, places, parser)
     try:
@@ -161,9 +162,9 @@ def target_of(verb: Target) -> Target:
 def _read_first(words: Sequence[str], target: Target) -> tuple[argparse.Namespace, list[str]]:
     """What decides which other options there are, and the words that are left."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.set_defaults(config=None, print_config=False, method=None, teacher=None, student=None)
+    parser.set_defaults(config=[], print_config=False, method=None, teacher=None, student=None)
     if inspect.signature(target).parameters:
-        parser.add_argument("--config")
+        parser.add_argument("--config", action="append")
         parser.add_argument("--print_config", action="store_true")
     if _has_method(target):
         parser.add_argument("--method")
@@ -241,7 +242,7 @@ def option_parser(target: Target, method: str | None = None, student: str | None
         parser.set_defaults({**recipe, "training": training})
     if parameters:
         unset: dict[str, Any] = {"default": argparse.SUPPRESS}
-        parser.add_argument("--config", metavar="FILE", help="YAML file of options.", **unset)
+        parser.add_argument("--config", metavar="FILE", help="YAML file of options, over those before it.", **unset)
         parser.add_argument("--print_config", action="store_true", help="print such a file, and stop.", **unset)
     for action in parser._actions:
         if not action.option_strings:

@@ -91,6 +91,17 @@ def test_a_path_from_home_is_one_wherever_it_is_written(
         assert found.teacher == "/home/me/one,/home/me/two"
 
 
+def test_of_several_files_each_lies_over_those_before_it(tmp_path: Path, capsys) -> None:
+    """All but the last one were passed over."""
+    for name, content in (("all", "seed: 3\nrows: 5\ntraining: {max_steps: 7}"), ("one", "rows: 6")):
+        (tmp_path / f"{name}.yaml").write_text(content)
+    options = shown(capsys, "--config", f"{tmp_path}/all.yaml", f"--config={tmp_path}/one.yaml")
+    assert (options["seed"], options["rows"], options["training"]["max_steps"]) == (3, 6, 7)
+    (tmp_path / "all.yaml").write_text("sed: 3")
+    wrong = refused(capsys, *WORDS, "--config", f"{tmp_path}/all.yaml", "--config", f"{tmp_path}/one.yaml")
+    assert not unnamed(wrong, "'sed'", tmp_path / "all.yaml")
+
+
 def test_sections_are_dictionaries_or_dotted_keys() -> None:
     nested = load_config(**EMD, training={"learning_rate": 0.5}, objective={"beta": 2})
     assert load_config(**EMD, **{"training.learning_rate": 0.5, "objective.beta": 2}) == nested
