@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
+from io import TextIOWrapper
 from types import FrameType
 from typing import Any
 
-from rich.console import Console
-
+from emdistill.console import Terminal
 from emdistill.errors import ConfigError, EmdistillError, Interrupted, nearest, visible
 from emdistill.files import storage_errors
 from emdistill.options import call, read_words
@@ -77,14 +77,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     141 where nobody reads the output any more, as behind `| head`.
     """
+    _write_what_it_cannot_show_as_codes(sys.stdout)
     verb, *words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = Terminal(stderr=True, soft_wrap=True, highlight=False)
     try:
         with _terminated_as_interrupted(), storage_errors("the output"):
             answer = run(verb, words)
             if isinstance(answer, str) and is_first_process():
                 print(visible(answer))
-            sys.stdout.flush()
+            print(end="", flush=True)  # sys.stdout is None where it was closed
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes there
         return 141
@@ -96,6 +97,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(f"{visible(str(stop)) or 'interrupted'}; {_what_now(verb, words, stop)}", markup=False)
         return 130
     return answer if isinstance(answer, int) else 0
+
+
+def _write_what_it_cannot_show_as_codes(stream: Any) -> None:
+    """Where the output takes ASCII or Latin-1 alone, as some batch systems ask for: \\u2016 for ‖, not an error."""
+    if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+        stream.reconfigure(errors="backslashreplace")
 
 
 def _what_now(verb: str, words: Sequence[str], stop: BaseException) -> str:

@@ -309,6 +309,17 @@ def holds_model(student: str) -> bool:
     return bool(student) and not student.isdigit() and (Path(student).expanduser() / "config.json").is_file()
 
 
+READ = ("model", "teacher", "data", "dev", "student", "student_source", "augmented", "unlabelled", "chains")
+
+
+def read_by(config: DataConfig) -> list[str]:
+    """The files and folders that a verb is given to read; of a list each, and the whole: a name may have commas."""
+    given = {name: getattr(config, name, None) for name in READ}
+    if given["student"] is not None and not holds_model(given["student"]):  # a form: `--student bag --output bag`
+        given["student"] = None
+    return [place.strip() for value in given.values() if value for place in {value, *value.split(",")}]
+
+
 FIRST = ("methods", "seeds", "baseline", "model", "teacher", "task", "data", "student", "method", "output")
 ALWAYS = ("student", "method", "seeds", "seed", "max_length", "select")  # even where they are the defaults
 NEVER = ("keep_checkpoints", "teacher_cache_folder", "overwrite", "resume")  # they decide nothing about the student

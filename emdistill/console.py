@@ -5,9 +5,10 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Self
+from typing import NoReturn, Self
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -18,6 +19,14 @@ from emdistill.processes import is_first_process
 ABSENT = "–"
 NAME_WIDTH = 12  # characters that a column of words keeps on a narrow terminal
 _SILENT = ContextVar("silent", default=False)
+
+
+class Terminal(Console):
+    """Rich's console; rich itself ends with exit code 1, a no-go of `export`, where its reader has gone."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Called by rich while it handles one."""
+        raise BrokenPipeError
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,21 @@ def print_table(table: Table, console: Console | None = None) -> None:
             grid.add_column(_plain(heading), justify="right", no_wrap=True)
     for line in table.lines:
         grid.add_row(*map(_plain, line))
-    (console or Console()).print(grid)
+    console = console or Terminal()
+    if (least := _least_width(table)) > console.width:  # rich would leave out columns, the names' first
+        grid.width = least
+    console.print(grid, crop=False)
+
+
+def _least_width(table: Table) -> int:
+    """Characters that a table takes where its words are broken, but nothing is left out."""
+    columns = [
+        [part for cell in (heading, *(line[place] for line in table.lines)) for part in visible(cell).split("\n")]
+        for place, heading in enumerate(table.headings)
+    ]
+    widths = [max(map(cell_len, parts)) for parts in columns]
+    kept = [min(NAME_WIDTH, width) if place in table.words else width for place, width in enumerate(widths)]
+    return sum(kept) + len(kept)  # a blank after each
 
 
 def _plain(text: str) -> Text:
@@ -124,7 +147,7 @@ def is_silent() -> bool:
 def say(text: str, *, always: bool = False) -> None:
     """A line about the work, on stdout; of several processes the first one speaks. always: where it is silent, too."""
     if (always or not is_silent()) and is_first_process():
-        Console(soft_wrap=True, markup=False, highlight=False).print(visible(text))
+        Terminal(soft_wrap=True, markup=False, highlight=False).print(visible(text))
 
 
 @cache
@@ -142,7 +165,7 @@ def conclude(tables: Iterable[Table], notes: Iterable[str], *lines: str) -> None
 
 def status(doing: str) -> AbstractContextManager[object]:
     """While open, a line on stderr says what is being done."""
-    return Console(stderr=True, quiet=is_silent(), highlight=False).status(doing)
+    return Terminal(stderr=True, quiet=is_silent(), highlight=False).status(doing)
 
 
 def say_scores(scores: Mapping[str, float]) -> str:

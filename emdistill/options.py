@@ -45,7 +45,11 @@ HELP_WIDTH = 78  # characters; argparse breaks neither a usage that it is given 
 WRONG_VALUE = re.compile(r'Parser key "([^"]+)":.*?(?:Got|Given) value: (.*)', re.DOTALL)
 HOME = re.compile(r"(?:^|(?<=,))~(?=/)")  # of --option=~/x, of a list and of a file, where no shell reads it
 # What other trainers call options of the training.
-OTHER_NAMES = {"lr": "learning_rate", "epochs": "num_train_epochs", "batch_size": "per_device_train_batch_size"}
+OTHER_NAMES = {
+    "lr": "learning_rate", "epochs": "num_train_epochs", "batch_size": "per_device_train_batch_size",
+    # Of transformers before version 5.
+    "warmup_ratio": "warmup_steps", "group_by_length": "train_sampling_strategy", "no_cuda": "use_cpu",
+}  # fmt: skip
 TOP_LEVEL_OPTION = re.compile(r"--[a-z_]+(?![\w.])")  # those of the sections are Python's names
 
 
@@ -105,7 +109,9 @@ def read_words(verb: Target, words: Sequence[str], name: str) -> dict[str, Any] 
     """
     target = target_of(verb)
     first, words = _read_first([_with_underscores(word) for word in words], target)
-    from_file = {} if first.config is None else flatten(read_yaml(Path(first.config)))
+    _refuse_empty((name for name, value in vars(first).items() if value == "" or value == [""]), {})
+    files = {file: flatten(read_yaml(Path(file))) for file in first.config}
+    from_file = {name: value for options in files.values() for name, value in options.items()}
     chosen = {name: value for name in ("teacher", "student") if (value := getattr(first, name))}
     teacher, student = ({**from_file, **chosen}.get(name) for name in ("teacher", "student"))
     method = _method(target, first.method or from_file.get("method"), teacher, student)
@@ -114,7 +120,7 @@ def read_words(verb: Target, words: Sequence[str], name: str) -> dict[str, Any] 
         print(_help_text(parser, name, parse_docstring(verb.__doc__ or "").short_description))
         return None
     given = [word[2:].partition("=")[0] for word in words if word.startswith("--") and len(word) > 2]
-    places = dict.fromkeys(from_file, f" in {first.config}") | dict.fromkeys(given, "")
+    places = {name: f" in {file}" for file, options in files.items() for name in options} | dict.fromkeys(given, "")
     refuse_unknown(places, parser, target)
     _refuse_broken_texts(from_file, places, parser)
     try:
@@ -156,9 +162,9 @@ def target_of(verb: Target) -> Target:
 def _read_first(words: Sequence[str], target: Target) -> tuple[argparse.Namespace, list[str]]:
     """What decides which other options there are, and the words that are left."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.set_defaults(config=None, print_config=False, method=None, teacher=None, student=None)
+    parser.set_defaults(config=[], print_config=False, method=None, teacher=None, student=None)
     if inspect.signature(target).parameters:
-        parser.add_argument("--config")
+        parser.add_argument("--config", action="append")
         parser.add_argument("--print_config", action="store_true")
     if _has_method(target):
         parser.add_argument("--method")
@@ -190,7 +196,7 @@ def _with_underscores(word: str) -> str:
 
 
 def _spelled_out(words: Sequence[str], parser: ArgumentParser) -> list[str]:
-    """--overwrite is short for --overwrite true."""
+    """--overwrite is short for --overwrite true; raises ConfigError for a training option that lacks its value."""
     types = _types(parser)
     if any(word.startswith("--training.") for word in words):
         types |= {f"training.{name}": hint for name, hint in _types(training_parser()).items()}
@@ -200,10 +206,11 @@ def _spelled_out(words: Sequence[str], parser: ArgumentParser) -> list[str]:
     def stands_alone(after: str) -> bool:
         return after.startswith("--") or (positional and after.lower() not in ("true", "false"))
 
-    return [
-        f"{word}=true" if word in switches and stands_alone(after) else word
-        for word, after in zip(words, [*words[1:], "--"], strict=False)
-    ]
+    pairs = [*zip(words, [*words[1:], "--"], strict=False)]
+    for word, after in pairs:  # the parser would name the section alone
+        if word.startswith("--training.") and "=" not in word and word not in switches and after.startswith("--"):
+            raise ConfigError(f"{word} needs a value")
+    return [f"{word}=true" if word in switches and stands_alone(after) else word for word, after in pairs]
 
 
 def option_parser(target: Target, method: str | None = None, student: str | None = None) -> OptionParser:
@@ -235,7 +242,7 @@ def option_parser(target: Target, method: str | None = None, student: str | None
         parser.set_defaults({**recipe, "training": training})
     if parameters:
         unset: dict[str, Any] = {"default": argparse.SUPPRESS}
-        parser.add_argument("--config", metavar="FILE", help="YAML file of options.", **unset)
+        parser.add_argument("--config", metavar="FILE", help="YAML file of options, over those before it.", **unset)
         parser.add_argument("--print_config", action="store_true", help="print such a file, and stop.", **unset)
     for action in parser._actions:
         if not action.option_strings:
@@ -376,6 +383,7 @@ def _nested(options: Mapping[str, Any], parser: ArgumentParser) -> dict[str, Any
 def _checked(parsed: Namespace, parser: OptionParser, places: Places) -> dict[str, Any]:
     """What a parser returned as keyword arguments: nothing missing, its training section and its numbers checked."""
     values: dict[str, Any] = parsed.clone().as_dict()
+    _refuse_empty((name for name, value in values.items() if value == "" and parser.get_default(name) != ""), places)
     if missing := [action for action in parser.required if values.get(action.dest) is None]:
         raise ConfigError(f"{', '.join(map(_written, missing))} must be given")
     if "training" in values:
@@ -386,6 +394,12 @@ def _checked(parsed: Namespace, parser: OptionParser, places: Places) -> dict[st
     _refuse_no_value(flatten(values), types, places)
     check_limits(places, **values)
     return {name: _from_home(value) for name, value in values.items()}
+
+
+def _refuse_empty(names: Iterable[str], places: Places) -> None:
+    """Raises ConfigError for options without a text, as a shell leaves one of a variable that is not set."""
+    if empty := [f"{as_option(name)} is empty{places.get(name, '')}" for name in names]:
+        raise ConfigError("\n".join(empty))
 
 
 def _refuse_no_value(values: Mapping[str, Any], types: Mapping[str, Any], places: Places) -> None:

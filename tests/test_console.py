@@ -3,6 +3,7 @@
 from io import StringIO
 
 import pytest
+from messages import unnamed
 from rich.console import Console
 
 from emdistill.console import ReportRow, Table, comparison_table, markdown, print_table, say, say_once, short, silent
@@ -23,6 +24,13 @@ def printed(table: Table, width: int = 80) -> str:
 def cells(text: str, name: str) -> str:
     """The line that holds `name`, one blank between its cells."""
     return " ".join(next(line for line in text.splitlines() if name in line).split())
+
+
+@pytest.mark.parametrize("width", [20, 40, 60])
+def test_a_narrow_terminal_leaves_out_neither_names_nor_numbers(width: int) -> None:
+    table = comparison_table(ROWS, "mrpc, [dev]")
+    text = printed(table, width)
+    assert not unnamed(text, *(cell for line in table.lines for cell in line[1:]), "teacher", "bert-emd", "labels")
 
 
 def test_a_table_shows_every_number_in_80_columns() -> None:

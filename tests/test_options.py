@@ -91,6 +91,17 @@ def test_a_path_from_home_is_one_wherever_it_is_written(
         assert found.teacher == "/home/me/one,/home/me/two"
 
 
+def test_of_several_files_each_lies_over_those_before_it(tmp_path: Path, capsys) -> None:
+    """All but the last one were passed over."""
+    for name, content in (("all", "seed: 3\nrows: 5\ntraining: {max_steps: 7}"), ("one", "rows: 6")):
+        (tmp_path / f"{name}.yaml").write_text(content)
+    options = shown(capsys, "--config", f"{tmp_path}/all.yaml", f"--config={tmp_path}/one.yaml")
+    assert (options["seed"], options["rows"], options["training"]["max_steps"]) == (3, 6, 7)
+    (tmp_path / "all.yaml").write_text("sed: 3")
+    wrong = refused(capsys, *WORDS, "--config", f"{tmp_path}/all.yaml", "--config", f"{tmp_path}/one.yaml")
+    assert not unnamed(wrong, "'sed'", tmp_path / "all.yaml")
+
+
 def test_sections_are_dictionaries_or_dotted_keys() -> None:
     nested = load_config(**EMD, training={"learning_rate": 0.5}, objective={"beta": 2})
     assert load_config(**EMD, **{"training.learning_rate": 0.5, "objective.beta": 2}) == nested
@@ -142,6 +153,7 @@ def test_all_unknown_options_of_file_and_command_line_are_named_at_once(tmp_path
         ("--lr", "training.learning_rate"),
         ("--training.lr", "training.learning_rate"),
         ("--batch-size", "training.per_device_train_batch_size"),
+        ("--training.warmup_ratio", "training.warmup_steps"),
     ],
 )
 def test_the_names_of_other_trainers_lead_to_ours(word: str, meant: str, capsys) -> None:
@@ -172,6 +184,10 @@ def test_options_of_another_method_are_unknown(capsys) -> None:
         (["--method", "own.py:mine"], ["own.py"]),
         (["--config", "nowhere.yaml"], ["nowhere.yaml"]),
         (["--config"], ["--config"]),
+        (["--training.num_train_epochs", "--rows=5"], ["--training.num_train_epochs"]),
+        (["--student", ""], ["--student"]),  # of a variable of a script that is not set
+        (["--method=", "--config="], ["--method", "--config"]),
+        (["--dev=", "--text="], ["--dev", "--text"]),
         (["stray"], ["stray"]),
     ],
 )

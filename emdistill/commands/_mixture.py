@@ -9,8 +9,8 @@ from datasets import Dataset, concatenate_datasets
 
 from emdistill.commands._mixture_tasks import OpenMixture, born, check_options, open_mixture
 from emdistill.commands._one_task import Part
-from emdistill.config import RunConfig, Selection
-from emdistill.console import print_table, say, say_scores, silent
+from emdistill.config import RunConfig, Selection, read_by
+from emdistill.console import counted, print_table, say, say_scores, silent
 from emdistill.data.mixed_batches import MixtureSampler
 from emdistill.data.mixture_file import Mixture, read_mixture
 from emdistill.data.unlabelled import texts_kept
@@ -49,8 +49,7 @@ def distill_mixture(config: RunConfig) -> StudentArtifact:
     """
     check_options(config)
     mixture = read_mixture(Path(config.data))
-    reads = [config.data, config.teacher, config.student, config.student_source]
-    reads += [place for entry in mixture.tasks for place in entry.places]
+    reads = [*read_by(config), *(place for entry in mixture.tasks for place in entry.places)]
     folder = Path(config.output)
     with open_run(folder, overwrite=config.overwrite, resume=config.resume, reads=reads) as run:
         opened = open_mixture(config, mixture)
@@ -181,7 +180,7 @@ def _outline(mixture: Mixture, record: RunRecord, lesson: Lesson, parts: Sequenc
         each.max_steps if each.max_steps > 0 else math.ceil(each.num_train_epochs * (record.steps_per_epoch or 0))
         for each in lesson.arguments
     )
-    lines.append(f"{record.steps_per_epoch:,} steps an epoch, {steps:,} in all; {record.selection}")
+    lines.append(f"{counted(record.steps_per_epoch or 0, 'step')} an epoch, {steps:,} in all; {record.selection}")
     return "\n".join([*lines, objective_and_sizes(record)])
 
 

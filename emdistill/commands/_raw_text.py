@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from emdistill.config import NO_TEACHER, RunConfig, as_option
+from emdistill.config import NO_TEACHER, RunConfig, as_option, read_by
 from emdistill.console import say
 from emdistill.data.batches import MaskingCollator, PaddingCollator, text_encoder
 from emdistill.data.corpus import CorpusSplits, corpus_dataset
@@ -50,8 +50,8 @@ def distill_text(config: RunConfig) -> StudentArtifact:
     Raises an EmdistillError before any training where an input cannot be used; Interrupted after Ctrl-C.
     """
     _check_options(config)
-    reads = (config.teacher, config.data, config.student, config.student_source)
-    with open_run(Path(config.output), overwrite=config.overwrite, resume=config.resume, reads=reads) as run:
+    folder = Path(config.output)
+    with open_run(folder, overwrite=config.overwrite, resume=config.resume, reads=read_by(config)) as run:
         return _distill_text(config, run)
 
 

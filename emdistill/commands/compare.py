@@ -15,7 +15,7 @@ from emdistill.commands._mixture import mixture_lesson, prove_mixture
 from emdistill.commands._mixture_tasks import check_options, open_mixture, under
 from emdistill.commands._one_task import Asked
 from emdistill.commands.distill import distill, lesson_of
-from emdistill.config import LABELS_ALONE, CompareConfig, RunConfig, as_command, config_dict
+from emdistill.config import LABELS_ALONE, CompareConfig, RunConfig, as_command, config_dict, read_by
 from emdistill.console import conclude, say
 from emdistill.data.mixture_file import is_mixture, read_mixture
 from emdistill.data.read import read_data
@@ -27,7 +27,7 @@ from emdistill.runs.baseline_record import BASELINES, OWN_INT8, baseline_names, 
 from emdistill.runs.comparison import RUNS, Comparison, read_comparison, run_place
 from emdistill.runs.distillation import Distillation, read_distillation
 from emdistill.runs.open_run import OWN_FILES, check_same_run, clear, damaged_file
-from emdistill.runs.places import check_folder
+from emdistill.runs.places import check_folder, check_not_read
 from emdistill.runs.record import RUN_FILE, RunRecord, read_run, write_run
 from emdistill.runs.student_artifact import StudentArtifact
 from emdistill.ship.baselines import Setting, measure_baselines
@@ -103,6 +103,8 @@ def compare(config: CompareConfig | None = None, **options: Any) -> Comparison:
         for seed in seeds  # seed by seed, so that a comparison that is stopped has whole pairs
         for name, run_config in zip(names, configs, strict=True)
     ]
+    for run in plan:
+        check_not_read(Path(run.config.output), OWN_FILES, read_by(config))
     to_do = plan if config.overwrite else [run for run in plan if state_of(run) != "finished"]
     _prove(to_do, subject)
     logits = subject.score_teacher() if to_do else None

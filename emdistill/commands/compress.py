@@ -11,7 +11,7 @@ import torch
 from emdistill.commands._candidate_runs import TRIALS
 from emdistill.commands._compression import REPLACED, search_within
 from emdistill.commands._delivery import CACHE, forget_what_is_gone, is_delivered
-from emdistill.config import DataConfig, command_of, config_dict, run_options
+from emdistill.config import DataConfig, command_of, config_dict, read_by, run_options
 from emdistill.console import say
 from emdistill.data.read import read_data
 from emdistill.errors import ConfigError, Interrupted
@@ -160,8 +160,7 @@ def _check(config: CompressConfig) -> None:
     folder = Path(config.output)
     mark = CompressionRecord.FILE if (folder / CompressionRecord.FILE).exists() else TRIALS  # before there is a record
     check_folder(folder, mark, "compression")
-    reads = [config.teacher, config.data, config.dev, config.student_source, config.chains]
-    check_not_read(folder, REPLACED, [*reads, *(config.unlabelled or "").split(",")])
+    check_not_read(folder, REPLACED, read_by(config))
 
 
 def _run_options(config: CompressConfig) -> dict[str, Any]:

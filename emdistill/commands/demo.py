@@ -7,18 +7,17 @@ import json
 import time
 from pathlib import Path
 
-from rich.console import Console
-
 from emdistill.commands.distill import distill
 from emdistill.commands.finetune import finetune
-from emdistill.console import print_table
+from emdistill.console import Terminal, print_table
 from emdistill.data.messages import MESSAGES, messages_splits, read_messages
-from emdistill.errors import ModelError
+from emdistill.errors import ModelError, OutputError
 from emdistill.files import write_whole
 from emdistill.models.arithmetic import has_bfloat16
 from emdistill.options import load_config, load_finetune_config
 from emdistill.runs.baseline_record import read_baselines
 from emdistill.runs.open_run import OWN_FILES, remove
+from emdistill.runs.places import check_writable
 from emdistill.runs.record import RUN_FILE
 from emdistill.show.verdict import baselines_table, verdict
 
@@ -49,16 +48,19 @@ def demo(
         seed: seed of everything random.
         overwrite: replace the runs that stand in the folder.
     """
-    console = Console()
+    console = Terminal()
     started = time.perf_counter()
     folder = Path(output)
+    check_writable(folder)
     encoder = find_encoder()
     console.rule("1 of 3: the data, short messages graded by people; most stand without their label")
     examples = read_messages(MORE_DEV)
     folder.mkdir(parents=True, exist_ok=True)
     text = folder / "text.jsonl"
-    lines = [json.dumps({"text": text}) for text, _ in messages_splits(MORE_DEV)["text"]]
-    write_whole(text, "\n".join(lines) + "\n")
+    lines = "".join(json.dumps({"text": text}) + "\n" for text, _ in messages_splits(MORE_DEV)["text"])
+    if text.exists() and text.read_bytes() != lines.encode():
+        raise OutputError(f"{text} is no file of this demo, which would replace it; choose another --output")
+    write_whole(text, lines)
     training = {"bf16": has_bfloat16()}
 
     console.rule("2 of 3: the teacher, all-MiniLM-L6-v2 fine-tuned on the labelled messages")

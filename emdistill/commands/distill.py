@@ -10,7 +10,7 @@ from emdistill.commands._gradual import AFTER_BIRTH, be_born, birth_lesson, chec
 from emdistill.commands._mixture import distill_mixture
 from emdistill.commands._one_task import Asked, Part
 from emdistill.commands._raw_text import distill_text
-from emdistill.config import RunConfig
+from emdistill.config import RunConfig, read_by
 from emdistill.console import say, say_scores, silent
 from emdistill.data.mixture_file import is_mixture
 from emdistill.data.read import read_data
@@ -31,7 +31,6 @@ from emdistill.students import ExtractionPlan
 from emdistill.tasks.task import RAW_TEXT, TaskData
 from emdistill.teachers.open_teacher import input_hashes, open_teacher
 from emdistill.teachers.opened import Logits
-from emdistill.teachers.several import teacher_names
 from emdistill.training.lesson import prove
 from emdistill.training.run_stages import seed_everything
 
@@ -71,9 +70,7 @@ def distill(
 
 def _distill(config: RunConfig, examples: TaskData | None, teacher_logits: Logits | None) -> StudentArtifact:
     folder = Path(config.output)
-    reads = [config.data, config.dev, config.student, config.student_source, config.augmented]
-    reads += [*teacher_names(config.teacher), *(config.unlabelled or "").split(",")]
-    with open_run(folder, overwrite=config.overwrite, resume=config.resume, reads=reads) as run:
+    with open_run(folder, overwrite=config.overwrite, resume=config.resume, reads=read_by(config)) as run:
         teacher, data = open_teacher(config, examples or (read_data(config) if config.data else None))
         asked = Asked(config, data, teacher)
         part, record = lesson_of(asked)

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from emdistill.config import as_option, check_limits
-from emdistill.console import print_table, say
+from emdistill.console import Terminal, print_table, say
 from emdistill.errors import ConfigError
 from emdistill.files import folder_written_whole
 from emdistill.runs.gate_record import GATE as GATE_FILE
@@ -145,7 +144,7 @@ def _card(gate: GateRecord, subject: Subject | SeveralTasks) -> str:
 
 
 def _show(gate: GateRecord, place: Path) -> None:
-    console = Console(soft_wrap=False, highlight=False)
+    console = Terminal(soft_wrap=False, highlight=False)
     for table in gate_tables(gate):
         print_table(table, console)
     for line in verdict_lines(gate):

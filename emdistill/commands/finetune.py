@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from emdistill.config import LABELS_ALONE, FinetuneConfig
+from emdistill.config import LABELS_ALONE, FinetuneConfig, read_by
 from emdistill.console import say, say_scores
 from emdistill.data.batches import note_cut
 from emdistill.data.read import read_data
@@ -39,8 +39,7 @@ def finetune(config: FinetuneConfig | None = None, *, examples: TaskData | None 
     """
     config = config if config is not None else load_finetune_config(**options)
     folder = Path(config.output)
-    reads = (config.model, config.data, config.dev)
-    with open_run(folder, overwrite=config.overwrite, resume=config.resume, reads=reads) as run:
+    with open_run(folder, overwrite=config.overwrite, resume=config.resume, reads=read_by(config)) as run:
         data = examples or read_data(config)
         task = data.task
         lesson, record = _lesson(config, data)

@@ -7,7 +7,7 @@ from typing import Any
 
 from emdistill.commands._supernet import ChainConfig, Material, choose, learn
 from emdistill.commands.distill import distill
-from emdistill.config import command_of, config_dict, run_options
+from emdistill.config import command_of, config_dict, read_by, run_options
 from emdistill.console import conclude, say
 from emdistill.data.batches import tokenise
 from emdistill.data.read import hold_out, read_data
@@ -18,7 +18,7 @@ from emdistill.options import load_config, load_options
 from emdistill.runs.chain_search import DISTILLED, OUTSIDE, STATES, STUDENTS, TEACHER, ChainSearch, ChainStudy
 from emdistill.runs.describe import file_hashes
 from emdistill.runs.open_run import holds_run, remove
-from emdistill.runs.places import check_folder, one_owner
+from emdistill.runs.places import check_folder, check_not_read, one_owner
 from emdistill.runs.reading import remember_reading
 from emdistill.runs.record import RunRecord
 from emdistill.runs.search_record import taken_up, write_search
@@ -34,6 +34,7 @@ from emdistill.teachers.opened import TeacherModel
 from emdistill.training.evaluate import score_sets
 
 PAGE = "report.html"
+REPLACED = (ChainSearch.FILE, STUDENTS, DISTILLED, PAGE, PLOTLY)
 HELD_OUT_SHARE, HELD_OUT_AT_MOST = 0.1, 128  # rows that candidates are judged on
 DECIDE_NOTHING = {"output", "limits", "method", "training"}  # about the supernet
 
@@ -57,12 +58,13 @@ def search_chain(config: ChainConfig | None = None, **options: Any) -> ChainSear
     if config.training and config.method is None:
         raise ConfigError("--training is that of the students' distillations; name their --method")
     check_folder(folder, ChainSearch.FILE, "search")
+    check_not_read(folder, REPLACED, read_by(config))
     material = _material(config)
     record = _new_record(material)
     with one_owner(folder, "search"):
         if config.overwrite:
             states = (path.name for path in folder.glob(STATES))
-            remove(folder, (ChainSearch.FILE, *states, STUDENTS, DISTILLED, PAGE, PLOTLY))
+            remove(folder, (*states, *REPLACED))
         study = ChainStudy(folder, taken_up(folder, record, status="searching"))
         costs = study.record.costs or _measure_costs(study, material)
         check_reach(allowed, [costs[name] for name in names], material.blocks, costs[OUTSIDE])

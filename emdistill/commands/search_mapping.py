@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from emdistill.commands.distill import distill
-from emdistill.config import Birth, CacheChoice, DataConfig, RunConfig, as_option, run_options
+from emdistill.config import Birth, CacheChoice, DataConfig, RunConfig, as_option, read_by, run_options
 from emdistill.console import conclude, say, say_scores
 from emdistill.data.read import hold_out, read_data
 from emdistill.errors import ConfigError, Interrupted
@@ -18,7 +18,7 @@ from emdistill.options import load_config, load_options
 from emdistill.runs.answers import PREDICTIONS, Logits, teacher_logits
 from emdistill.runs.describe import file_hashes
 from emdistill.runs.open_run import keep_record_alone, remove
-from emdistill.runs.places import check_folder
+from emdistill.runs.places import check_folder, check_not_read
 from emdistill.search.genes import Gene, gene_name, gene_pairs
 from emdistill.search.layer_mapping import SearchResult, search
 from emdistill.search.shared_study import GeneTrial
@@ -30,6 +30,7 @@ from emdistill.training.arguments import LEAN
 
 STUDY, TRIALS, CACHE = "study", "trials", "teacher_cache"
 BEST, RECORD, PAGE = "best.json", "search.json", "report.html"
+REPLACED = (STUDY, TRIALS, CACHE, BEST, RECORD, PAGE, PLOTLY, "search.png")  # the last one is of earlier versions
 MOST_TASKS = 3
 SCORED_ON = "rows of train that no student learned from; the development sets are untouched"
 
@@ -122,6 +123,7 @@ def search_mapping(config: MappingConfig | None = None, **options: Any) -> Searc
         raise ConfigError("training.num_train_epochs: the budget of a short distillation is given as --epochs")
     tasks = _tasks({name: getattr(config, name) for name in OF_A_TASK})
     check_folder(folder, STUDY, "search")
+    check_not_read(folder, REPLACED, read_by(config))
     of_runs = _run_options(config)
     proxies = [_proxy(load_config(**of_runs | one), config.rows, config.score_rows) for one in tasks]
     student_layers, teacher_layers = _layers(proxies)
@@ -136,8 +138,7 @@ def search_mapping(config: MappingConfig | None = None, **options: Any) -> Searc
         write_record(folder / RECORD, so_far, status="searching", about=about)
 
     if config.overwrite:
-        # The last one is of earlier versions.
-        remove(folder, (STUDY, TRIALS, CACHE, BEST, RECORD, PAGE, PLOTLY, "search.png"))
+        remove(folder, REPLACED)
     try:
         result = search(
             evaluate,

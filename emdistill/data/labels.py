@@ -104,8 +104,9 @@ def _places(labels: Sequence[str], names: Sequence[str], *, some: bool) -> list[
     counted = [_are_counted(labels), is_unnamed(names) if known else _are_counted(names)]
     if len(names) == len(labels) and (all(counted) if known else any(counted)):
         return list(range(len(names)))
+    unknown = [label for label, place in found.items() if place is None]
     raise BadLabel(
-        f"does not know the label {listing(label for label, place in found.items() if place is None)} of the data; "
+        f"does not know the label{'s' * (len(unknown) > 1)} {listing(unknown)} of the data; "
         f"its labels are {listing(names)}, those of the data {listing(labels)}; take a model that was fine-tuned on "
         "this task, correct its id2label, or write the labels as it names them"
     )

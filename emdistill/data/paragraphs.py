@@ -4,10 +4,9 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
 from rich.progress import wrap_file
 
-from emdistill.console import is_silent
+from emdistill.console import Terminal, is_silent
 from emdistill.data import compressed
 from emdistill.data.compressed import DAMAGES, Opener, unreadable
 from emdistill.data.rows import check_file, decoded
@@ -56,7 +55,7 @@ def _paragraphs(path: Path, opener: Opener, description: str) -> Generator[Parag
 
 def _lines(path: Path, opener: Opener, description: str) -> Iterator[tuple[int, bytes]]:
     number = 0
-    bar: Any = {"description": description, "console": Console(stderr=True), "disable": not description or is_silent()}
+    bar: Any = {"description": description, "console": Terminal(stderr=True), "disable": not description or is_silent()}
     try:
         with (
             path.open("rb") as raw,

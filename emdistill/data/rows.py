@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import pyarrow
 import pyarrow.parquet
 
+from emdistill.console import counted
 from emdistill.data.compressed import OPENERS, compression, open_bytes, plain_path
 from emdistill.errors import DataError, listing, nearest
 from emdistill.files import FETCH, is_pointer, sha256
@@ -199,7 +200,7 @@ def _table_rows(
             header = tuple(cells)
             _refuse_twice(header, path, line)
         elif len(cells) != len(header):
-            problem = f"{len(cells)} cells, but there are {len(header)} columns ({listing(header)})"
+            problem = f"{counted(len(cells), 'cell')}, but there are {len(header)} columns ({listing(header)})"
             hint = separator_hint(header) or _quote_hint(cells, path)
             bad.add(line, f"{problem}.{hint}".removesuffix("."))
         elif header.count("") > 1 and any(cell for name, cell in zip(header, cells, strict=True) if not name):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from datasets import Dataset
 
+from emdistill.console import counted
 from emdistill.data.compressed import plain_path
 from emdistill.data.files import (
     HALF_PAIR,
@@ -245,7 +246,7 @@ def conll_cells(path: Path, bad: BadRows) -> tuple[list[list[Cells]], int]:
                 begun = True
                 yield Cells(line, cells)
             elif begun or not content.startswith("#"):
-                bad.add(line, f"{len(cells)} columns, but the file's first line has {width}")
+                bad.add(line, f"{counted(len(cells), 'column')}, but the file's first line has {width}")
 
     return [sentence for block in blocks if (sentence := [*words(block)])], width
 

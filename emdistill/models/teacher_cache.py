@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
+from emdistill.console import Terminal
 from emdistill.errors import CacheError
 from emdistill.models.arithmetic import fast_float32
 from emdistill.models.cache_files import FORMAT, CacheFiles, Layout, Part, parts_of, within
@@ -146,7 +146,7 @@ def _states(
 def _bar(description: str) -> Iterator[Callable[[float], object]]:
     """A bar on stderr, of the first process; what it gives is told the share that is done."""
     is_shown = bool(description) and is_first_process()
-    with Progress(console=Console(stderr=True), transient=True, disable=not is_shown) as bar:
+    with Progress(console=Terminal(stderr=True), transient=True, disable=not is_shown) as bar:
         task = bar.add_task(description, total=1.0)
         yield lambda share: bar.update(task, completed=share)
 

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from emdistill.config import student_recipe
+from emdistill.console import counted
 from emdistill.data.batches import note_cut
 from emdistill.data.unlabelled import texts_kept
 from emdistill.models.encoder import encoder_shape
@@ -89,14 +90,15 @@ def outline(record: RunRecord, lesson: Lesson) -> str:
     assert record.task is not None
     held_out = f"; {record.task.held_out}" if record.task.held_out else ""
     lines = [
-        f"{record.task.name}: {record.learned_from} to learn from, {record.steps_per_epoch:,} steps an epoch"
+        f"{record.task.name}: {record.learned_from} to learn from, "
+        f"{counted(record.steps_per_epoch or 0, 'step')} an epoch"
         f"{held_out}; {record.selection}"
     ]
     if record.unlabelled:
         lines.append(texts_kept(record.unlabelled))
         lines += [
             f"stage {stage.name} has no teacher: it learns from the {len(lesson.rows_of(stage)):,} labelled rows "
-            f"alone, {settings.max_steps:,} steps"
+            f"alone, {counted(settings.max_steps, 'step')}"
             for stage, settings in zip(lesson.stages, lesson.arguments, strict=True)
             if not stage.objective.taught
         ]

@@ -38,11 +38,11 @@ OWN_FILES = (
 WHILE_RUNNING = ("checkpoints", "teacher_cache")
 # What a finished run is judged by: these files are known by their checksums.
 RESULTS = ("*.safetensors", "student/*.safetensors", "predictions.jsonl", "flows.jsonl", "tasks/*/predictions.jsonl")
-# What a run may be resumed with another value of: names of places, where contents count (they are compared by hash),
-# and what is measured beside the student.
-PLACES = (
-    "output", "teacher", "model", "data", "dev", "unlabelled", "keep_checkpoints", "teacher_cache_folder", "baselines",
-)  # fmt: skip
+# What a run may be resumed with another value of: names of places, of which the contents are compared, by hash,
+NAMED = ("teacher", "model", "data", "dev", "unlabelled")
+FILES = {"augmented", "mapping"}  # the same, where it is a file's and not another name
+# and besides what decides nothing about the student.
+PLACES = (*NAMED, "output", "keep_checkpoints", "teacher_cache_folder", "baselines")
 # How the rows of a step are shared out; it is their number that counts.
 SHARES = {"per_device_train_batch_size", "gradient_accumulation_steps"}
 
@@ -201,9 +201,11 @@ def check_same_run(folder: Path, before: RunRecord, now: RunRecord) -> None:
     later: dict[str, Any] = {}
     are_counted = bool(before.rows_per_step and now.rows_per_step)
     for name, value in json.loads(json.dumps(dict(now.config))).items():
-        if name in PLACES or name not in before.config:
+        earlier = before.config.get(name)
+        by_hash = name in NAMED or name in FILES & before.hashes.keys() & now.hashes.keys()
+        may_differ = bool(earlier) == bool(value) if by_hash else name in PLACES
+        if may_differ or name not in before.config:
             continue
-        earlier = before.config[name]
         if isinstance(earlier, Mapping) and isinstance(value, Mapping):
             entries = {*earlier, *value} - (SHARES if are_counted else set()) if name == "training" else {*earlier}
             for each, side in ((then, earlier), (later, value)):
@@ -215,7 +217,7 @@ def check_same_run(folder: Path, before: RunRecord, now: RunRecord) -> None:
         for each, record in ((then, before), (later, now)):
             each |= {f"rows per step of stage {stage}": rows for stage, rows in record.rows_per_step.items()}
         mend = (
-            f"choose --training.per_device_train_batch_size for {process_count()} process(es) so that a step has as "
+            f"choose --training.per_device_train_batch_size for {process_count()} at work, so that a step has as "
             f"many rows as then; {mend}"
         )
     then |= {f"hashes.{name}": before.hashes.get(name) for name in now.hashes}

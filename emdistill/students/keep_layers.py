@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from emdistill.console import counted
 from emdistill.errors import ConfigError, LayerCountError
 from emdistill.models.encoder import encoder_shape
 from emdistill.models.families import family_of, require
@@ -19,7 +20,7 @@ def evenly_spaced(keep: int, layers: int, *, first: bool = False) -> tuple[int, 
     first   keep layer 0, the others spaced over the rest: 3 of 6 → 0, 2, 5
     """
     if not 1 <= keep <= layers:
-        raise LayerCountError(f"this teacher has {layers} layers; --student asks for {keep} of them")
+        raise LayerCountError(f"this teacher has {counted(layers, 'layer')}; --student asks for {keep} of them")
     if first:
         return (0, *(1 + layer for layer in evenly_spaced(keep - 1, layers - 1))) if keep > 1 else (0,)
     return tuple(i * layers // keep - 1 for i in range(1, keep + 1))
@@ -35,7 +36,8 @@ def keep_layers(encoder: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMo
     family, count = require(encoder, "keep"), encoder_shape(encoder).layers
     for layer in layers:
         if not 0 <= layer < count:
-            raise LayerCountError(f"this teacher has {count} layers (0..{count - 1}); --student names layer {layer}")
+            has = f"this teacher has {counted(count, 'layer')} (0..{count - 1})"
+            raise LayerCountError(f"{has}; --student names layer {layer}")
     if not layers or list(layers) != sorted(set(layers)):
         raise ConfigError(f"--student {','.join(map(str, layers))}: name each layer once, in increasing order")
     config = copy.deepcopy(encoder.config)

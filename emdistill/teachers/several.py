@@ -12,6 +12,7 @@ import torch
 from datasets import Dataset
 
 from emdistill.config import RunConfig, source_name
+from emdistill.console import counted
 from emdistill.data.teacher_answers import is_answers_file
 from emdistill.errors import ConfigError, TeacherError, TokenizerError, listing
 from emdistill.models.encoder import load_classifier, load_tokenizer
@@ -46,7 +47,8 @@ def teacher_weights(weights: str | None, names: list[str]) -> list[float]:
         raise ConfigError(f"--teacher-weights {weights}: give numbers, separated by commas, as in 2,1") from None
     if len(numbers) != len(names) or len(names) < 2:
         raise ConfigError(
-            f"--teacher-weights {weights}: {len(numbers)} weights, but {len(names)} teachers; several have one each"
+            f"--teacher-weights {weights}: {counted(len(numbers), 'weight')} for {counted(len(names), 'teacher')}; "
+            "several have one each"
         )
     if not all(0 < number < math.inf for number in numbers):
         raise ConfigError(

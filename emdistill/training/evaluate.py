@@ -7,12 +7,11 @@ from typing import Any, Required, TypedDict, TypeVar, Unpack
 import numpy as np
 import torch
 from datasets import Dataset
-from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from emdistill.console import is_silent
+from emdistill.console import Terminal, is_silent
 from emdistill.data.batches import PaddingCollator, note_cut, texts_cut, tokenise
 from emdistill.errors import tell
 from emdistill.losses import Objective
@@ -54,7 +53,7 @@ def with_bar(items: Iterable[Item], description: str, total: int | None = None) 
 
     total  how many a stream has
     """
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     return track(items, description, total, transient=True, disable=not description or is_silent(), console=console)
 
 

@@ -145,6 +145,7 @@ def _prove_settings(lesson: Lesson, stage: Stage, settings: DistillationArgument
         raise
     except Exception as error:
         mend = "; a schedule's own settings are --training.lr_scheduler_kwargs" if "schedule" in str(error) else ""
+        mend += f"; --training.optim_args is {settings.optim_args!r}, NAME=VALUE,…" if settings.optim_args else ""
         raise ConfigError(f"the training section cannot be used: {error}{mend}") from error
     if not batches:
         raise ConfigError(

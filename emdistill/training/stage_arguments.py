@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import TrainingArguments
 
 from emdistill.errors import ConfigError
 from emdistill.training.arguments import DistillationArguments
@@ -18,11 +19,12 @@ LEAST = {
     "gradient_accumulation_steps": 1,
     "early_stopping_patience": 1,
     "max_steps": 1,
-    "num_train_epochs": 1e-9,
+    "num_train_epochs": 1e-6,
     "learning_rate": 0,
     "weight_decay": 0,
     "warmup_steps": 0,
     "max_grad_norm": 0,
+    "save_steps": 1e-6,
     "gradient_norm_steps": 0,
     "flow_steps": 0,
     "tokens_per_batch": 0,
@@ -30,11 +32,17 @@ LEAST = {
 BY_SELECT = "--select says which checkpoint is kept, by the task's first metric"
 OWN_LOSSES = "the method's losses are taken as they are; --objective.* changes them"
 OWN_SCORES = "the student's answers are scored all at once"
+NOT_COMPILED = "a compiled student may pass over the hooks that read its states; --training.compile_costs is safe"
+TAKEN_UP = "with --resume a run ends as if it had never been stopped"
 # What is not taken from the section, with the mend: a run decides it elsewhere, or its trainer cannot honour it.
 NOT_HERE = {
     "seed": "give --seed, or --seeds to compare",
     "data_seed": "give --seed, or --seeds to compare",
     "resume_from_checkpoint": "give --resume",
+    "save_only_model": TAKEN_UP,
+    "ignore_data_skip": TAKEN_UP,
+    "enable_jit_checkpoint": "SIGTERM and Ctrl-C write a checkpoint anyway",
+    "eval_delay": "a checkpoint is chosen among all that are saved; --training.save_steps says how many these are",
     "load_best_model_at_end": BY_SELECT,
     "metric_for_best_model": BY_SELECT,
     "greater_is_better": BY_SELECT,
@@ -45,7 +53,18 @@ NOT_HERE = {
     "include_for_metrics": OWN_SCORES,
     "prediction_loss_only": OWN_SCORES,
     "eval_on_start": "score a model with `emdistill evaluate`",
+    "debug": "a loss that is not finite is named anyway, with its step and texts",
+    "torch_compile": NOT_COMPILED,
+    "torch_compile_backend": NOT_COMPILED,
+    "torch_compile_mode": NOT_COMPILED,
+    "use_liger_kernel": "such kernels give no states of layers to learn from",
     "push_to_hub": "a run is only written to --output; upload its student/ afterwards",
+}
+# The words that transformers names for a setting, but does not hold it to.
+CHOICES = {
+    setting.name: [*setting.metadata["choices"]]
+    for setting in fields(TrainingArguments)
+    if setting.metadata.get("choices")
 }
 DEFAULTS = {setting.name: setting.default for setting in fields(DistillationArguments)}
 
@@ -71,7 +90,7 @@ def stage_arguments(
         "save_total_limit": 2,  # the one before, should the last one be damaged
         "restore_callback_states_from_checkpoint": True,  # the patience of early stopping
         "report_to": "none",
-        **(_scored_when_saved(training) if choose else {"eval_strategy": "no"}),
+        **(_scored_when_saved(training) if choose else _never_scored(training)),
         "seed": seed,
         "load_best_model_at_end": choose,
         "metric_for_best_model": f"eval_{metric}" if choose else None,
@@ -92,6 +111,11 @@ def stage_arguments(
         for name, least in LEAST.items()
         if values[name] != DEFAULTS[name] and not (values[name] is not None and values[name] >= least)
     ]
+    wrong += [
+        f"--training.{name} takes one of {', '.join(choices)}, not {settings[name]!r}"
+        for name, choices in CHOICES.items()
+        if settings.get(name) not in (None, *choices)
+    ]
     if wrong:
         raise ConfigError("\n".join(wrong))
     try:
@@ -104,7 +128,7 @@ def stage_arguments(
 
 def _refuse(training: Mapping[str, Any]) -> None:
     """Raise ConfigError that lists all of NOT_HERE that is given; a default changes nothing, but a seed would."""
-    harmless = DEFAULTS | {"seed": None, "include_for_metrics": []}
+    harmless = DEFAULTS | {"seed": None, "include_for_metrics": [], "debug": []}
     given = {name: training[name] for name in NOT_HERE if training.get(name) not in (None, harmless[name])}
     if given:
         raise ConfigError(
@@ -112,15 +136,34 @@ def _refuse(training: Mapping[str, Any]) -> None:
         )
 
 
+def _never_scored(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Nothing is scored where the last checkpoint is kept; raises ConfigError where that is asked for."""
+    scored, saved = training.get("eval_strategy", "no"), training.get("save_strategy")
+    asked = f"eval_strategy {scored}" if scored != "no" else "save_strategy best" if saved == "best" else ""
+    if asked:
+        raise ConfigError(
+            f"--training.{asked}: where the last checkpoint is kept none is scored; leave it out, or give "
+            "--select held-out"
+        )
+    return {"eval_strategy": "no"}
+
+
 def _scored_when_saved(training: Mapping[str, Any]) -> dict[str, Any]:
     """A checkpoint is chosen among those that are saved, so each of them is scored."""
     strategy = training.get("save_strategy", "epoch")
-    if "no" in (strategy, training.get("eval_strategy")):
+    scored = "epoch" if strategy == "best" else strategy
+    asked = training.get("eval_strategy", scored)
+    if "no" in (strategy, asked):
         raise ConfigError(
             "--training.save_strategy and --training.eval_strategy cannot be 'no' where the best checkpoint is kept; "
             "give --select last too"
         )
+    if asked != scored and strategy != "best":
+        raise ConfigError(
+            f"--training.eval_strategy {asked}: a checkpoint is scored when it is saved, so give "
+            f"--training.save_strategy {asked} instead"
+        )
     return {
-        "eval_strategy": "epoch" if strategy == "best" else strategy,
+        "eval_strategy": scored,
         "eval_steps": training.get("save_steps", DEFAULTS["save_steps"]),
     }

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from importlib.metadata import version
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 import emdistill
-from emdistill import StudentArtifact, distill
+from emdistill import StudentArtifact, cli, distill
 from emdistill.cli import AGAIN, COMMANDS, RESUME, Command, load, main
+from emdistill.console import say
 from emdistill.errors import Interrupted
 from emdistill.models.encoder import fingerprint
 from emdistill.options import option_parser, target_of
@@ -292,6 +294,29 @@ def test_a_reader_that_leaves_is_no_error() -> None:
             process.stdout.close()  # as `| head` does once it has its lines
             assert process.stderr.read() == b""
         assert process.returncode == 128 + signal.SIGPIPE
+
+
+def test_a_reader_that_leaves_in_the_midst_of_the_work_is_told_from_a_no_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w", encoding="utf-8") as output:  # noqa: PTH123
+        monkeypatch.setattr(sys, "stdout", output)
+        monkeypatch.setattr(cli, "run", lambda verb, words: say("a line about the work"))
+        assert main(["export"]) == 141
+
+
+def test_what_the_output_cannot_show_is_written_as_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As batch systems have it that set PYTHONIOENCODING=ascii: one sign of a formula ended a run."""
+    written = BytesIO()
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(written, encoding="ascii"))
+    monkeypatch.setattr(cli, "run", lambda verb, words: say("3×384"))
+    assert main(["distill"]) == 0
+    assert written.getvalue() == b"3\\xd7384\n"
+
+
+def test_a_closed_output_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["--version"]) == 0
 
 
 def test_the_version_is_that_of_the_package(capsys) -> None:

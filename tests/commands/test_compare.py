@@ -233,6 +233,14 @@ def test_settings_that_cannot_be_used_remove_no_old_run_and_begin_no_new_one(
     assert runs == []
 
 
+def test_a_run_that_is_read_is_not_replaced(copied, runs) -> None:
+    read = Path(copied["output"]) / "runs" / "hard-labels-3" / "student"
+    with names(OutputError, read):
+        compare(methods=TWO, seeds="3,", overwrite=True, **copied | {"teacher": str(read)})
+    assert (read / "config.json").exists()
+    assert runs == []
+
+
 def test_a_teacher_near_chance_is_refused_before_any_old_run_is_removed(place, copied, runs, tmp_path: Path) -> None:
     """Its labels are crosswise: it was met in the first run alone, when the old runs were gone."""
     rows = [

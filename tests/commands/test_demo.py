@@ -56,6 +56,16 @@ def small(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "SECONDS", 0.0)
 
 
+def test_the_demo_replaces_no_file_of_ones_own(small: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = tmp_path / "text.jsonl"
+    own.write_text('{"text": "mine"}\n')
+    assert main(["demo", "--output", str(tmp_path)]) == 2
+    assert not unnamed(capsys.readouterr().err, own, "--output")
+    assert "mine" in own.read_text()
+    assert main(["demo", "--output", str(own)]) == 2
+    assert not unnamed(capsys.readouterr().err, own)
+
+
 def test_the_demo_ends_with_a_table_and_a_sentence_and_is_not_done_twice(
     small: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """The search for chains as a whole: a tiny teacher, two blocks, three limits; stopped and gone on with."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,15 @@ def test_what_stands_in_the_folder_stays(options, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
     with names(OutputError, str(tmp_path)):
         search_chain(**options, output=str(tmp_path), overwrite=True)
+
+
+def test_a_student_that_is_read_is_not_replaced(options, place, tmp_path: Path) -> None:
+    read = tmp_path / "students" / "fa"
+    shutil.copytree(place.folder / "teacher", read)
+    (tmp_path / "search.json").touch()
+    with names(OutputError, read):
+        search_chain(**options | {"teacher": str(read)}, output=str(tmp_path), overwrite=True)
+    assert (read / "config.json").exists()
 
 
 def test_an_encoder_of_other_layers_is_refused(options, tiny_encoder, tiny_tokenizer, tmp_path: Path) -> None:

@@ -232,6 +232,15 @@ def test_a_folder_that_holds_something_else_is_left_alone(options, tmp_path: Pat
         search_mapping(**options, output=str(tmp_path / "mine.txt"))
 
 
+def test_a_run_that_is_read_is_not_replaced(options, place, tmp_path: Path) -> None:
+    read = tmp_path / "trials" / "0-1" / "student"
+    shutil.copytree(place.folder / "teacher", read)
+    (tmp_path / "study").mkdir()
+    with names(OutputError, read):
+        search_mapping(**options | {"teacher": f"{read},{read}"}, output=str(tmp_path), overwrite=True)
+    assert (read / "config.json").exists()
+
+
 def test_scores_are_scored_by_the_first_metric_of_a_regression_too(
     place, tmp_path: Path, tiny_encoder, tokenizer_factory
 ) -> None:

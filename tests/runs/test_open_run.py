@@ -220,6 +220,25 @@ def test_a_run_is_resumed_as_it_was_started(folder: Path, change: dict[str, Any]
     assert [line.strip() for line in str(caught.value).splitlines()[1:-1]] == differs
 
 
+@pytest.mark.parametrize("name", ["dev", "unlabelled"])
+def test_what_is_left_out_is_no_other_place(folder: Path, name: str) -> None:
+    """Forgotten with --resume, it is read by nobody, and has no hash that could differ."""
+    write_run(folder, record(config=CONFIG | {name: "a.csv"}, hashes=HASHES | {f"{name} a.csv": "cc"}))
+    with names(OutputError, f"config.{name}", "a.csv", None):
+        check_same_run(folder, read_run(folder), record(config=CONFIG | {name: None}))
+
+
+def test_files_may_have_moved(folder: Path) -> None:
+    then, now = ({"augmented": f"{place}/more.jsonl", "mapping": f"{place}/best.json"} for place in ("old", "new"))
+    hashes = HASHES | {"augmented": "cc", "mapping": "dd"}
+    write_run(folder, record(config=CONFIG | then, hashes=hashes))
+    check_same_run(folder, read_run(folder), record(config=CONFIG | now, hashes=hashes))
+    with names(OutputError, "hashes.mapping", "dd", "ee"):
+        check_same_run(folder, read_run(folder), record(config=CONFIG | now, hashes=hashes | {"mapping": "ee"}))
+    with names(OutputError, "config.mapping", "uniform"):
+        check_same_run(folder, read_run(folder), record(config=CONFIG | {"mapping": "uniform"}, hashes=HASHES))
+
+
 def test_a_step_has_as_many_rows_however_they_are_shared_out(folder: Path) -> None:
     """Among processes and accumulated gradients; of a record without their number the options are compared."""
     training = {"learning_rate": 1e-4, "per_device_train_batch_size": 16, "gradient_accumulation_steps": 2}

@@ -11,7 +11,7 @@ from transformers.trainer_utils import SaveStrategy
 from emdistill.errors import ConfigError
 from emdistill.training import DistillationArguments
 from emdistill.training.lesson import Lesson, prove
-from emdistill.training.stage_arguments import NOT_HERE, stage_arguments
+from emdistill.training.stage_arguments import CHOICES, NOT_HERE, stage_arguments
 
 
 @pytest.fixture
@@ -35,6 +35,8 @@ def arguments(new_run, tmp_path: Path) -> Callable[..., DistillationArguments]:
         ("num_train_epochs", 0.0),
         ("max_steps", 0),
         ("max_steps", -5),
+        ("save_steps", 0),
+        ("save_steps", -1),
         ("lr_scheduler_type", "lin"),
     ],
 )
@@ -58,11 +60,25 @@ def test_numbers_out_of_range_are_refused(arguments, tmp_path: Path, name: str, 
         ("batch_eval_metrics", True, None),
         ("eval_do_concat_batches", False, None),
         ("push_to_hub", True, "--output"),
+        ("eval_delay", 3, "--training.save_steps"),
+        ("save_only_model", True, "--resume"),
+        ("ignore_data_skip", True, "--resume"),
+        ("enable_jit_checkpoint", True, "SIGTERM"),
+        ("torch_compile", True, "--training.compile_costs"),
+        ("torch_compile_mode", "bogus", "--training.compile_costs"),
+        ("use_liger_kernel", True, None),
+        ("debug", "underflow_overflow", None),
     ],
 )
 def test_what_a_training_cannot_honour_is_refused_with_the_mend(arguments, name: str, value: Any, mend: Any) -> None:
     with names(ConfigError, f"--training.{name}", value, *filter(None, [mend])):
         arguments(choose=True, **{name: value})
+
+
+@pytest.mark.parametrize(("name", "word"), [("train_sampling_strategy", "group_by_lenght"), ("log_level", "loud")])
+def test_words_that_mean_nothing_are_refused_with_those_that_do(arguments, name: str, word: str) -> None:
+    with names(ConfigError, f"--training.{name}", word, *CHOICES[name]):
+        arguments(**{name: word})
 
 
 def test_all_that_cannot_be_honoured_is_named_at_once_and_defaults_pass(arguments) -> None:
@@ -82,6 +98,14 @@ def test_every_checkpoint_is_scored_where_one_is_chosen(arguments) -> None:
     for name in ("save_strategy", "eval_strategy"):
         with names(ConfigError, f"--training.{name}", "--select"):
             arguments(choose=True, **{name: "no"})
+    with names(ConfigError, "--training.eval_strategy steps", "--training.save_strategy steps"):
+        arguments(choose=True, eval_strategy="steps")
+
+
+@pytest.mark.parametrize(("name", "word"), [("eval_strategy", "steps"), ("save_strategy", "best")])
+def test_nothing_is_scored_where_the_last_checkpoint_is_kept(arguments, name: str, word: str) -> None:
+    with names(ConfigError, f"--training.{name} {word}", "--select"):
+        arguments(**{name: word})
 
 
 @pytest.mark.parametrize(
@@ -91,7 +115,7 @@ def test_every_checkpoint_is_scored_where_one_is_chosen(arguments) -> None:
         ({"lr_scheduler_kwargs": {"foo": 1}}, "foo"),
         ({"lr_scheduler_type": "warmup_stable_decay"}, "--training.lr_scheduler_kwargs"),
         ({"optim": "adamw_bnb_8bit"}, "bitsandbytes"),
-        ({"eval_strategy": "steps"}, "eval_dataset"),
+        ({"optim_args": "fast"}, "--training.optim_args"),
         ({"dataloader_drop_last": True, "per_device_train_batch_size": 1000}, 1000),
     ],
 )
