@@ -26,6 +26,7 @@ from emdistill.search.budget import read_budget
 from emdistill.ship.candidates import Nursery, check_students
 from emdistill.ship.measurement import machine
 from emdistill.ship.onnx import check_onnx_packages
+from emdistill.ship.onnx_folder import check_shippable
 from emdistill.tasks.task import RAW_TEXT
 from emdistill.teachers.open_teacher import input_hashes, open_teacher
 
@@ -116,6 +117,7 @@ def compress(config: CompressConfig | None = None, **options: Any) -> Compressio
     chains = {} if config.chains is None else _found_chains(Path(config.chains), teacher.fingerprint)
     places = {f"chain:{word}": Path(str(config.chains), STUDENTS, word) for word in chains}
     nursery = Nursery(run, data, teacher, budget, folder, config.threads or torch.get_num_threads(), places)
+    check_shippable(nursery.tokenizer)
     check_students(nursery, config.tried or ())
     record = _new_record(config, nursery, chains)
     with one_owner(folder, "search"):

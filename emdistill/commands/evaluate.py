@@ -56,6 +56,7 @@ def evaluate_model(
     for note in (task_data.held_out, *task_data.notes):
         if note:
             tell(f"note: {note}")
+    classifier.tell_of_pairs(task_data.task.text_pair)
     length = classifier.max_length(max_length)
     logits = {
         name: classifier.logits(examples, length, classifier.batch_size, "evaluating")

@@ -20,7 +20,7 @@ from emdistill.ship.exported import judge_exported, samples_of, write_exported
 from emdistill.ship.gate import Limits
 from emdistill.ship.int8_choice import MAX_DROP_ON_TRAIN
 from emdistill.ship.onnx import check_onnx_packages
-from emdistill.ship.onnx_folder import CARD, CONFIG, EXAMPLE, INT8, MODEL, TOKENIZER, put_first
+from emdistill.ship.onnx_folder import CARD, CONFIG, EXAMPLE, INT8, MODEL, TOKENIZER, check_shippable, put_first
 from emdistill.ship.quantize import Bits
 from emdistill.ship.subject import SeveralTasks, Subject, read_several, read_subject, several_tasks
 from emdistill.show.cards import Reads, heads_card, onnx_card
@@ -87,7 +87,7 @@ def export(
         subject = read_subject(run, teacher=teacher, data=data, dev=dev, task=task)
         if max_drop_from_teacher is not None and subject.teacher is None:
             raise ConfigError("--max-drop-from-teacher needs a teacher, and none is known here; name it with --teacher")
-
+    check_shippable(subject.student.tokenizer)
     return export_subject(subject, place, limits, int8=int8, threads=threads, weight_bits=weight_bits)
 
 

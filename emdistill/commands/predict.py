@@ -61,6 +61,7 @@ def predict_file(
     reading = classifier.reading.of(text, text_pair)
     columns = Columns(reading.text, reading.text_pair)
     rows, examples, copy = form_of(kind).inputs(file, columns, classifier.task, is_text_named=text is not None)
+    classifier.tell_of_pairs(reading.text_pair)
     added = [*kind.answer_columns(names), *(["logits"] * logits)]
     if taken := set(added) & {name for row in rows for name in row.cells}:
         raise DataError(f"there is a column '{min(taken)}' already; rename it, for the output has one", file=input)

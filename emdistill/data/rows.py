@@ -95,6 +95,8 @@ def check_file(path: Path) -> None:
     """Raise DataError for a folder, a file that is missing (with the nearest name beside it), empty, or a pointer."""
     if path.is_dir():
         raise DataError("this is a folder; name a file in it", file=path)
+    if not path.is_file() and path.exists():
+        raise DataError("this is a pipe or a device, and files are read more than once; write it to a file", file=path)
     if not path.is_file():
         neighbours = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
         raise DataError(f"there is no such file.{nearest(path.name, neighbours)}", file=path)

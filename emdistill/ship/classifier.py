@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset
 
 from emdistill.config import check_limits
-from emdistill.errors import ConfigError
+from emdistill.errors import ConfigError, tell
 from emdistill.models.encoder import load_classifier, load_tokenizer, tasks_of
 from emdistill.models.inputs import longest_text
 from emdistill.models.teacher import Teacher
@@ -54,6 +54,14 @@ class SavedClassifier:
                 f"--max-length {option}: this encoder reads {self.longest_text} tokens at most; give that or less"
             )
         return option or min(self.reading.max_length, self.longest_text)
+
+    def tell_of_pairs(self, text_pair: str | None) -> None:
+        """Say that texts are read alone, without a column `text_pair`, where the model was trained on pairs."""
+        if text_pair is None and self.reading.text_pair is not None:
+            tell(
+                f"note: the model was trained on pairs, {self.reading.text!r} and {self.reading.text_pair!r}, and is "
+                "given single texts; name the second column with --text-pair"
+            )
 
 
 def open_classifier(model: str, head: str | None = None) -> SavedClassifier:

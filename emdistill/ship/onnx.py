@@ -297,7 +297,7 @@ class OnnxClassifier:
 
     def _predict_windows(self, kind: TaskKind, examples: Dataset, max_length: int, batch_size: int) -> NDArray[Any]:
         """The same where rows have several answers, and are read in windows."""
-        own = Tokenizer.from_str(self.tokenizer.to_str())
+        own = open_tokenizer(self.path.parent, self.config)
         features = kind.features(examples.to_dict(), [reader_of(own, INPUTS)], max_length)
         rows = [feature.sides[0].inputs for feature in features]
         order = sorted(range(len(rows)), key=lambda place: -len(rows[place]["input_ids"]))
@@ -348,7 +348,7 @@ def open_onnx(path: Path, *, threads: int | None = None, head: str | None = None
     """
     check_onnx_packages()
     config, file = read_folder(path)
-    tokenizer = open_tokenizer(file.parent)
+    tokenizer = open_tokenizer(file.parent, config)
     output = OUTPUT
     if config.heads or head is not None:
         name = chosen_task([*config.heads], head, path)

@@ -61,6 +61,7 @@ class FolderConfig:
     labels      a name for each logit; empty for a score
     positions   the longest text, in tokens, that the encoder has positions for
     heads       by task, where there are several; kind, labels and reading are then those of the first
+    splits_special_tokens  whether [SEP] in a text is read as text, which tokenizer.json does not say
     """
 
     kind: str
@@ -73,6 +74,7 @@ class FolderConfig:
     emdistill: str = ""
     heads: dict[str, HeadConfig] = field(default_factory=dict)
     format: str = FORMAT
+    splits_special_tokens: bool = False
 
     def of_head(self, name: str) -> Self:
         """The same folder as one head reads and answers."""
@@ -101,6 +103,7 @@ def write_onnx_folder(folder: Path, model: PreTrainedModel, tokenizer: PreTraine
         emdistill=version("emdistill"),
         heads=heads,
         format=HEADS_FORMAT if several else FORMAT,
+        splits_special_tokens=tokenizer.split_special_tokens,
     )
     _write_config(folder, config)
     one = _example(find_kind(first.kind), pairs=first.reading.text_pair is not None)
@@ -120,13 +123,18 @@ def put_first(folder: Path, file: str) -> None:
     _write_config(folder, replace(config, model=file))
 
 
-def shipped_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Tokenizer:
-    """A copy of the tokenizer's rules that cuts to `max_length` tokens, the longer of a pair first, and pads."""
+def check_shippable(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise TokenizerError for one whose rules no tokenizer.json holds."""
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise TokenizerError(
             f"a {type(tokenizer).__name__} has no tokenizer.json, so nothing reads its texts without transformers; "
             "convert it to a fast tokenizer first"
         )
+
+
+def shipped_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Tokenizer:
+    """A copy of the tokenizer's rules that cuts to `max_length` tokens, the longer of a pair first, and pads."""
+    check_shippable(tokenizer)
     rules = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     rules.enable_truncation(max_length, strategy="longest_first", direction=tokenizer.truncation_side)
     rules.enable_padding(
@@ -153,12 +161,14 @@ def read_folder(path: Path) -> tuple[FolderConfig, Path]:
     return config, folder / name
 
 
-def open_tokenizer(folder: Path) -> Tokenizer:
+def open_tokenizer(folder: Path, config: FolderConfig) -> Tokenizer:
     """The folder's tokenizer; raises ModelError where it cannot be read."""
     try:
-        return Tokenizer.from_file(str(folder / TOKENIZER))
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
     except Exception as error:  # the tokenizers library raises bare Exception
         raise ModelError(f"{folder / TOKENIZER} cannot be read ({error}); copy it again, or {AGAIN}") from error
+    tokenizer.encode_special_tokens = config.splits_special_tokens
+    return tokenizer
 
 
 def _read_config(folder: Path) -> FolderConfig:
@@ -239,6 +249,7 @@ from tokenizers import Tokenizer
 folder = Path(__file__).resolve().parent
 config = json.loads((folder / "{CONFIG}").read_text(encoding="utf-8"))
 tokenizer = Tokenizer.from_file(str(folder / "{TOKENIZER}"))  # cuts and pads as the model was trained
+tokenizer.encode_special_tokens = config["splits_special_tokens"]
 session = InferenceSession(str(folder / config["model"]), providers=["CPUExecutionProvider"])
 head, *texts = sys.argv[1:] or sys.exit(__doc__)
 encoded = tokenizer.encode(*texts)
@@ -273,6 +284,7 @@ from tokenizers import Tokenizer
 {kind.example()}folder = Path(__file__).resolve().parent
 config = json.loads((folder / "{CONFIG}").read_text(encoding="utf-8"))
 tokenizer = Tokenizer.from_file(str(folder / "{TOKENIZER}"))  # cuts and pads as the model was trained
+tokenizer.encode_special_tokens = config["splits_special_tokens"]
 session = InferenceSession(str(folder / config["model"]), providers=["CPUExecutionProvider"])
 inputs = {{"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}}
 {GIVEN[pairs]}

@@ -15,7 +15,7 @@ from pages import Page
 from emdistill.cli import main
 from emdistill.commands import _candidate_runs, _compression, search_chain
 from emdistill.commands.compress import compress
-from emdistill.errors import BusyError, ConfigError, Interrupted, ModelError, OutputError, TrainingError
+from emdistill.errors import BusyError, ConfigError, Interrupted, ModelError, OutputError, TokenizerError, TrainingError
 from emdistill.models.arithmetic import has_bfloat16
 from emdistill.runs.compression import TEACHER, CompressionRecord
 from emdistill.runs.record import read_run
@@ -300,6 +300,13 @@ def test_only_one_teacher_that_is_a_model_has_layers_for_students(options, teach
     teacher = teacher.format(options["teacher"])
     with names(ConfigError, "--teacher", teacher):
         compress(**options | {"teacher": teacher})
+    assert not Path(options["output"]).exists()
+
+
+def test_a_tokenizer_that_needs_transformers_is_refused_before_anything_is_written(options, monkeypatch) -> None:
+    monkeypatch.setattr(_candidates, "load_tokenizer", lambda _: object())
+    with names(TokenizerError, "tokenizer.json"):
+        compress(**options)
     assert not Path(options["output"]).exists()
 
 

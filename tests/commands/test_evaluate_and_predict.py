@@ -120,11 +120,18 @@ def test_texts_that_are_cut_are_counted(saved: Callable[..., str], tmp_path: Pat
     assert not capsys.readouterr().err.strip()
 
 
-def test_pairs_are_read_as_pairs_unless_another_column_is_named(saved: Callable[..., str], tmp_path: Path) -> None:
+def test_pairs_are_read_as_pairs_unless_another_column_is_named(
+    saved: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = saved("bad", "good", text="a", text_pair="b")
-    source = write_rows(tmp_path / "in.jsonl", [{"a": "good", "b": "bad"}])
+    source = write_rows(tmp_path / "in.jsonl", [{"a": "good", "b": "bad", "label": "bad"}])
     predict_file(model, source, str(tmp_path / "pair.jsonl"))
+    evaluate_model(model, source)
+    assert not capsys.readouterr().err.strip()
     predict_file(model, source, str(tmp_path / "alone.jsonl"), text="a")
+    assert not unnamed(capsys.readouterr().err, "'a'", "'b'", "--text-pair")
+    evaluate_model(model, source, text="a")
+    assert not unnamed(capsys.readouterr().err, "'a'", "'b'", "--text-pair")
     pair, alone = (read_rows(tmp_path / f"{name}.jsonl")[0]["probability"] for name in ("pair", "alone"))
     assert pair != alone
     with names(DataError, tmp_path / "one.jsonl", "'b'"):

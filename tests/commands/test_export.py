@@ -15,9 +15,10 @@ from run_folders import contents, read_record, write_record
 
 from emdistill.cli import main
 from emdistill.commands import export as export_module
-from emdistill.errors import ConfigError, DataError, EmdistillError, TeacherError
+from emdistill.errors import ConfigError, DataError, EmdistillError, TeacherError, TokenizerError
 from emdistill.models.encoder import load_classifier, load_tokenizer
 from emdistill.ship import exported as exported_graphs
+from emdistill.ship import subject as subject_module
 from emdistill.ship.onnx import open_onnx
 from emdistill.ship.subject import read_subject
 from emdistill.training import predict_logits
@@ -160,6 +161,13 @@ def test_what_cannot_be_used_is_refused_before_anything_is_written(
     assert not unnamed(capsys.readouterr().err, *named)
     assert (contents(tmp_path), contents(place.folder)) == before
     assert not (tmp_path / "out").exists()
+
+
+def test_a_tokenizer_that_needs_transformers_is_refused_before_a_graph_is_written(place, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(subject_module, "load_tokenizer", lambda _: object())
+    monkeypatch.setattr(export_module, "write_exported", lambda *_, **__: pytest.fail("a graph was written"))
+    with names(TokenizerError, "tokenizer.json"):
+        export_module.export(f"{place.folder}/run", onnx=True, output=f"{tmp_path}/out")
 
 
 def test_the_run_has_to_be_named(capsys, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import lzma
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -258,3 +259,10 @@ def test_an_xz_file_that_needs_a_huge_dictionary_is_refused(tmp_path: Path) -> N
     filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 2**29}]
     path.write_bytes(lzma.compress(b"text\na\n", filters=filters))
     refused(path)
+
+
+def test_what_is_no_file_is_told_from_what_is_not_there(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "rows.csv")
+    there, absent = str(refused(tmp_path / "rows.csv")), str(refused(tmp_path / "none.csv"))
+    assert "pipe" in there
+    assert "pipe" not in absent

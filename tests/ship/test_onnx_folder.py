@@ -58,12 +58,13 @@ def random_texts(count: int, seed: int = 0) -> list[str]:
     return [" ".join(drawn.choice(words, drawn.integers(1, 40))) for _ in range(count)]
 
 
-def with_token_types(tokenizer: Any) -> PreTrainedTokenizerFast:
+def with_token_types(tokenizer: Any, **options: Any) -> PreTrainedTokenizerFast:
     """The same tokenizer, telling the sentences of a pair apart as BERT's does."""
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer.backend_tokenizer,
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
         **tokenizer.special_tokens_map,
+        **options,
     )
 
 
@@ -123,6 +124,23 @@ def test_tokens_are_those_of_transformers(shipped: Any, pairs: bool, max_length:
     assert [each.attention_mask for each in encoded] == expected["attention_mask"]
 
 
+def test_names_of_special_tokens_in_a_text_are_text_where_the_tokenizer_says_so(
+    shipped: Any, tokenizer_factory: Any, tmp_path: Path
+) -> None:
+    model, plain, folder = shipped
+    tokenizer = with_token_types(tokenizer_factory(), split_special_tokens=True)
+    texts = ["it was [SEP] good", "[MASK]"]
+    expected = tokenizer(*texts)
+    assert expected["input_ids"] != plain(*texts)["input_ids"]
+    shutil.copyfile(folder / MODEL, tmp_path / MODEL)
+    write_onnx_folder(tmp_path, model, tokenizer)
+    (encoded,) = open_onnx(tmp_path, threads=1).encode(texts[:1], texts[1:], max_length=LENGTH)
+    assert encoded.ids == expected["input_ids"]
+    done = subprocess.run([sys.executable, tmp_path / "example.py", *texts], capture_output=True, text=True, check=True)
+    found = [float(value) for value in done.stdout.split("\t")[1:3]]
+    np.testing.assert_allclose(found, pytorch_logits(model, tokenizer, texts[:1], texts[1:])[0], atol=1e-4, rtol=0)
+
+
 def test_a_padded_batch_is_that_of_transformers(shipped: Any) -> None:
     _, tokenizer, folder = shipped
     texts = random_texts(9)
@@ -164,7 +182,7 @@ def test_the_example_runs_without_torch_and_says_what_pytorch_says(shipped: Any,
         [sys.executable, "-c", "import torch"], env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True
     )
     assert refused.returncode != 0
-    assert len((folder / "example.py").read_text().splitlines()) <= 20
+    assert len((folder / "example.py").read_text().splitlines()) <= 21
 
 
 def write_graph(path: Path, bias: list[float], *, first_token: int | None) -> None:
