@@ -38,7 +38,7 @@ def test_each_of_several_files_may_stand_beside_the_file(tmp_path: Path) -> None
     assert mixture.tasks[1].places == ["reviews.csv", *places]
 
 
-@pytest.mark.parametrize("name", ["[" * 20_000, "a\0/*", "\ud83d/*", "a" * 70_000])
+@pytest.mark.parametrize("name", ["a\0/*", "\ud83d/*", "a" * 70_000])
 def test_a_name_that_no_file_can_have_stays_as_it_is(tmp_path: Path, name: str) -> None:
     path = written(tmp_path, [TWO[0], {**TWO[1], "data": name}])
     assert read_mixture(path).tasks[1].data == name
