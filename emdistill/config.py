@@ -125,7 +125,8 @@ class TeachingConfig(CommonConfig):
         embedding_rank: width of factorised embedding tables, below the student's own; a BERT student only.
         augmented: further rows to learn from, made by `emdistill augment`.
         unlabelled: text without labels, to learn from the teacher's answers to it: files as for data, .txt with a text
-            per line, all of them perhaps compressed, or hub datasets; several are separated by commas.
+            per line, all of them perhaps compressed, or hub datasets; several are separated by commas, or named by a
+            pattern in quotes, "texts/*.txt".
         unlabelled_rows: learn from at most so many of these texts, the first ones.
         labelled_share: repeat the labelled rows until they are this share of an epoch's rows; each once if not given.
         check_teacher: refuse a teacher that scores near chance.

@@ -79,6 +79,17 @@ def exists(path: Path) -> bool:
         return False
 
 
+def matching(name: str) -> list[str]:
+    """The files that a pattern of * and ?, such as texts/*.txt, fits, in their order; itself where it is there."""
+    if exists(Path(name)):
+        return [name]
+    try:
+        is_pattern = "*" in name or "?" in name
+        return sorted(glob.glob(name.replace("[", "[[]"))) if is_pattern else []  # noqa: PTH207 (takes absolute ones)
+    except ValueError:  # a NUL, or half of a surrogate pair
+        return []
+
+
 @contextmanager
 def folder_written_whole(place: Path) -> Iterator[Path]:
     """The same for a folder: what stands at `place` (a link too) is replaced at the end, or stays where anything fails.
@@ -198,9 +209,14 @@ def damage(folder: Path) -> str:
 
 def is_pointer(path: Path) -> bool:
     """Whether a file is what Git LFS leaves in the place of a large one that was not fetched."""
+    return begins_with(path, POINTER)
+
+
+def begins_with(path: Path, beginning: bytes) -> bool:
+    """Whether these are the first bytes of a file; False where it cannot be opened."""
     try:
         with path.open("rb") as file:
-            return file.read(len(POINTER)) == POINTER
+            return file.read(len(beginning)) == beginning
     except OSError:  # whoever reads it says why
         return False
 

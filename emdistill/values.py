@@ -50,7 +50,8 @@ def parse_json(content: str | bytes, *, once: bool = False) -> Any:
     except RecursionError:
         raise ValueError(TOO_DEEP) from None
     except ValueError as error:
-        raise ValueError(f"this is no JSON: {error}") from None
+        mend = "; save it as UTF-8 without a byte-order mark" if "BOM" in str(error) else ""
+        raise ValueError(f"this is no JSON: {error}{mend}") from None
     # Counting is fast: of a million lines only those with many brackets are walked through.
     if text.count("[") + text.count("{") > DEEPEST and _is_deep(values):
         raise ValueError(TOO_DEEP)

@@ -30,7 +30,7 @@ from emdistill.data.files import Columns
 from emdistill.data.labels import as_the_model_counts
 from emdistill.data.read import apart, read_task_data
 from emdistill.data.text_hashes import Texts
-from emdistill.data.unlabelled import unlabelled_text
+from emdistill.data.unlabelled import sources, unlabelled_text
 from emdistill.errors import ConfigError, DataError, OutputError, differences
 from emdistill.models.encoder import fingerprint, load_classifier, load_tokenizer
 from emdistill.models.inputs import longest_text
@@ -175,7 +175,7 @@ def _checked_place(config: AugmentConfig) -> Path:
     if config.unlabelled is not None and config.max_length is not None:
         raise ConfigError("--max-length is for the teacher's labels, and with --unlabelled nothing is labelled")
     place = Path(config.output)
-    reads = (config.data, config.dev, *map(str.strip, (config.unlabelled or "").split(",")))
+    reads = (config.data, config.dev, *(() if config.unlabelled is None else sources(config.unlabelled)))
     # Variants of labelled rows say what they were made of and how: the same are not written again.
     check_file(place, (".jsonl",), overwrite=config.overwrite or config.unlabelled is None, reads=reads)
     return place

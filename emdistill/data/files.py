@@ -21,7 +21,17 @@ from datasets.exceptions import DatasetsError
 
 from emdistill.data.arrow_files import ROWS_AT_ONCE, spooled
 from emdistill.data.compressed import plain_path
-from emdistill.data.rows import SUFFIXES, BadRows, Row, check_file, data_file, read_rows, separator_hint, text_lines
+from emdistill.data.rows import (
+    SUFFIXES,
+    BadRows,
+    Row,
+    check_file,
+    data_file,
+    read_rows,
+    separator,
+    separator_hint,
+    text_lines,
+)
 from emdistill.errors import DataError, listing, nearest, shown
 from emdistill.tasks.kind import BadLabel, Cell, LabelColumns, text_of
 from emdistill.tasks.task import Task, TaskData
@@ -129,21 +139,23 @@ def _check_rows(rows: Iterator[Row], columns: Columns, bad: BadRows, classes: Ma
         if named:
             label = columns.label
             rows = (Row(line, cells | {label: in_words(cells.get(label), named)}) for line, cells in rows)
-        is_csv = plain_path(Path(bad.source)).suffix.lower() == ".csv"
+        path = Path(bad.source)
+        between = separator(path) if plain_path(path).suffix.lower() == ".csv" else ""
         within = list[tuple[int, list[str]]]()  # the line of a row, and the labels of what may be rows in a cell of it
 
         def texts_of_good_rows() -> Iterator[list[str]]:
             for row in rows:
-                if is_csv and (found := _labels_within(row.cells, labels[0])):
+                if between and (found := _labels_within(row.cells, labels[0], between)):
                     within.append((row.line, found))
                 problems = [text_problems(row, columns.texts), *(problem_of_label(row, name) for name in labels)]
                 if any(problems):
                     bad.add(row.line, "; ".join(filter(None, problems)))
                     continue
                 cells = LabelColumns((name, row.cells.get(name)) for name in labels)
-                cell = cells if len(labels) > 1 else with_list(cells[labels[0]])
+                cell = with_list(cells[labels[0]])
+                cell = names.setdefault(cell, cell) if isinstance(cell, str) else cell
                 lines.append(row.line)
-                cells_of_rows.append(names.setdefault(cell, cell) if isinstance(cell, str) else cell)
+                cells_of_rows.append(cells if len(labels) > 1 else cell)
                 yield [row.cells[name] for name in columns.texts]
 
         texts = spooled(_as_datasets(texts_of_good_rows(), ["text", "text_pair"][: len(columns.texts)]))
@@ -154,7 +166,7 @@ def _check_rows(rows: Iterator[Row], columns: Columns, bad: BadRows, classes: Ma
     return Examples(bad, lines, texts, cells_of_rows, named)
 
 
-def _labels_within(cells: Mapping[str, Any], label: str) -> list[str]:
+def _labels_within(cells: Mapping[str, Any], label: str, between: str) -> list[str]:
     """The labels of lines within a cell of CSV, where most of them have as many cells as a row.
 
     A quote that nobody meant opens a cell, and closes at the next one; what lies between is read as one text.
@@ -162,7 +174,7 @@ def _labels_within(cells: Mapping[str, Any], label: str) -> list[str]:
     place = [*cells].index(label)
     for cell in cells.values():
         inner = cell.split("\n")[1:-1]
-        rows = [found for found in (line.rstrip("\r").split(",") for line in inner) if len(found) == len(cells)]
+        rows = [found for found in (line.rstrip("\r").split(between) for line in inner) if len(found) == len(cells)]
         if 2 * len(rows) > len(inner):
             return [row[place] for row in rows]
     return []
@@ -213,6 +225,8 @@ def require_columns(row: Row, columns: list[str], source: str | Path) -> None:
     for name in columns:
         if name not in names:
             hint = separator_hint(names) or nearest(name, names) or f" {_mend_columns(source)}"
+            if any(isinstance(with_list(cell), list | dict) for cell in row.cells.values()):
+                hint += " Lists of words, or entities, are --kind tagging, answers to questions --kind span-answers."
             problem = f"column {name!r} is not in {Path(source).name}; its columns are: {listing(names)}.{hint}"
             raise DataError(problem, file=source)
 

@@ -19,7 +19,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from emdistill.config import LIMITS, check_limits
 from emdistill.errors import ConfigError, nearest
-from emdistill.files import exists
+from emdistill.files import matching
 from emdistill.tasks.mixture import TEMPER, shares
 from emdistill.values import parse_yaml, read_values
 
@@ -151,10 +151,10 @@ def _placed(task: MixtureTask, folder: Path) -> MixtureTask:
 
 def _beside(folder: Path, names: str) -> str:
     """A place as seen from here, or several that are separated by commas."""
-    if exists(folder / names):
+    if matching(str(folder / names)):
         return str(folder / names)
     places = [name.strip() for name in names.split(",")]
-    return ",".join(str(folder / place) if place and exists(folder / place) else place for place in places)
+    return ",".join(str(folder / place) if place and matching(str(folder / place)) else place for place in places)
 
 
 def _check(path: Path, tasks: list[MixtureTask]) -> None:

@@ -9,7 +9,7 @@ from rich.progress import wrap_file
 from emdistill.console import Terminal, is_silent
 from emdistill.data import compressed
 from emdistill.data.compressed import DAMAGES, Opener, unreadable
-from emdistill.data.rows import check_file, decoded
+from emdistill.data.rows import NO_TEXT, check_file, decoded
 from emdistill.errors import DataError
 
 OPENERS = {f".txt{suffix}": opener for suffix, opener in compressed.OPENERS.items()}
@@ -76,6 +76,5 @@ def _text(content: bytes, path: Path, line: int) -> str:
         raise DataError("this line has more than 16 MiB; write one paragraph per line", file=path, line=line)
     text = decoded(content, path, line)
     if "\0" in text:
-        problem = "a NUL stands in this line, so this is no text; save the file as UTF-8, or copy it again"
-        raise DataError(problem, file=path, line=line)
+        raise DataError(NO_TEXT, file=path, line=line)
     return text.strip()

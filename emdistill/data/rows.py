@@ -1,10 +1,11 @@
 """Files into rows: CSV, TSV, JSON Lines and Parquet, each row with the line on which it begins.
 
-CSV follows RFC 4180: a quoted cell may hold commas and line ends. In TSV, as in GLUE, quotes are plain text and every
-line is a row. Text is UTF-8, with or without a byte-order mark; lines end in LF, CRLF, or CR alone (old Mac programs);
-blank lines are no rows. A line has at most 64 MiB, and so has a cell. Rows of Parquet files are counted from 1, and so
-are those of one JSON list, of at most 128 MiB, which may stand in an object as its `data`. A .json file in SQuAD's
-format has a row per question: id, question, context, answers. The text formats may be compressed: reviews.csv.gz.
+CSV follows RFC 4180: a quoted cell may hold commas and line ends; or semicolons stand between cells, as `separator`
+says, and a cell of 4,5 is 4.5. In TSV, as in GLUE, quotes are plain text and every line is a row. Text is UTF-8, with
+or without a byte-order mark; lines end in LF, CRLF, or CR alone (old Mac programs); blank lines are no rows. A line has
+at most 64 MiB, and so has a cell. Rows of Parquet files are counted from 1, and so are those of one JSON list, of at
+most 128 MiB, which may stand in an object as its `data`. A .json file in SQuAD's format has a row per question: id,
+question, context, answers. The text formats may be compressed: reviews.csv.gz.
 """
 
 import codecs
@@ -24,14 +25,18 @@ import pyarrow.parquet
 from emdistill.console import counted
 from emdistill.data.compressed import OPENERS, compression, open_bytes, plain_path
 from emdistill.errors import DataError, listing, nearest
-from emdistill.files import FETCH, is_pointer, sha256
+from emdistill.files import FETCH, is_pointer, matching, sha256
 from emdistill.tasks.task import DataFile
 from emdistill.values import parse_json
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 _SHOWN_ROWS = 5
+NO_TEXT = "a NUL stands in this line, so this is no text; save the file as UTF-8, or copy it again"
 LONGEST_LINE = 2**26  # bytes; a packed file of a few kilobytes may hold a line that fills the memory
 LONGEST_OBJECT = 2**27  # bytes of a file that is one JSON object
+SHEETS = (".xlsx", ".xls", ".ods")
+DECIMAL_COMMA = re.compile(r"([+-]?\d+),(\d+)")
+SAYS_SEPARATOR = re.compile(r'"?sep=([,;|\t])"?\s*')  # a line for Excel, before the header
 _CELL_LIMIT = Lock()
 
 
@@ -88,16 +93,22 @@ def read_rows(path: Path, bad: BadRows, header: tuple[str, ...] | None = None) -
         return _parquet_rows(path)
     packed = ", ".join(filter(None, OPENERS))
     problem = f"files of type {suffix!r} are not read; these are: {', '.join(SUFFIXES)}, and packed ones ({packed})"
-    raise DataError(problem, file=path)
+    raise DataError(problem + "; save the sheet as .csv, in UTF-8" * (suffix in SHEETS), file=path)
 
 
 def check_file(path: Path) -> None:
-    """Raise DataError for a folder, a file that is missing (with the nearest name beside it), empty, or a pointer."""
+    """Raise DataError for a folder, a file that is missing (with the nearest name beside it), empty, or a pointer.
+
+    And for a pattern, such as train-*.parquet: what it names stands in several files.
+    """
     if path.is_dir():
         raise DataError("this is a folder; name a file in it", file=path)
     if not path.is_file() and path.exists():
         raise DataError("this is a pipe or a device, and files are read more than once; write it to a file", file=path)
     if not path.is_file():
+        if files := matching(str(path)):
+            mend = "name one; datasets' load_dataset() reads several at once, and to_parquet() writes them as one"
+            raise DataError(f"{len(files)} files have names like this, and one is read; {mend}", file=path)
         neighbours = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
         raise DataError(f"there is no such file.{nearest(path.name, neighbours)}", file=path)
     if path.stat().st_size == 0:
@@ -120,8 +131,7 @@ def decoded(content: bytes, path: Path, line: int) -> str:
         problem = f"byte {error.start + 1} of this line (0x{content[error.start]:02x}) is not UTF-8"
         raise DataError(f"{problem}; save the file as UTF-8", file=path, line=line) from None
     if line == 1 and "\0" in text:
-        problem = "a NUL stands in this line, so this is no text; save the file as UTF-8, or copy it again"
-        raise DataError(problem, file=path, line=line)
+        raise DataError(NO_TEXT, file=path, line=line)
     return text
 
 
@@ -162,15 +172,26 @@ def tsv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
             yield number, content.split("\t")
 
 
+def separator(path: Path) -> str:
+    """What stands between the cells of a CSV file: a comma; or a semicolon, as Excel writes where a comma is decimal.
+
+    That is where the header has semicolons and no comma, or where a line before it, such as `sep=;`, says so.
+    """
+    first = next(text_lines(path), "")
+    says = SAYS_SEPARATOR.fullmatch(first)
+    return says[1] if says else ";" if ";" in first and "," not in first else ","
+
+
 def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
     of_row: list[str] = []
+    between = separator(path)
 
     def lines() -> Iterator[str]:
         for line in text_lines(path):
             of_row.append(line)
             yield line
 
-    reader = csv.reader(lines(), strict=True)
+    reader = csv.reader(lines(), strict=True, delimiter=between)
     while True:
         line = reader.line_num + 1
         of_row.clear()
@@ -188,8 +209,13 @@ def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
             if any('\\"' in part for part in of_row):
                 why = 'a quote within a cell is written twice (""), and not behind a backslash'
             raise DataError(f"the row that begins here is not CSV: {why}", file=path, line=line) from None
-        if cells:
-            yield line, cells
+        if cells and not (line == 1 and SAYS_SEPARATOR.fullmatch(of_row[0])):
+            yield line, [*map(_with_point, cells)] if between == ";" else cells
+
+
+def _with_point(cell: str) -> str:
+    number = DECIMAL_COMMA.fullmatch(cell)
+    return f"{number[1]}.{number[2]}" if number else cell
 
 
 def _table_rows(
@@ -212,9 +238,10 @@ def _table_rows(
 
 
 def separator_hint(names: Sequence[str]) -> str:
-    """What to ask where there is one column, whose name looks like several; else ''."""
+    """What to know where there is one column, whose name looks like several; else ''."""
     looks = len(names) == 1 and any(mark in names[0] for mark in ";,|\t")
-    return " Are the cells separated by something else than the file's extension says?" if looks else ""
+    mend = "separate the cells by commas or semicolons in .csv, by tabs in .tsv"
+    return f" This looks like several columns, separated otherwise than the file's name says; {mend}." if looks else ""
 
 
 def _quote_hint(cells: Sequence[str], path: Path) -> str:

@@ -393,7 +393,8 @@ def _of_text(line: int, text: object, cells: object) -> Sentence:
     if not isinstance(text, str) or not text.strip() or has_half_pair(text):
         raise BadLabel(f"{shown(text)} is no text")
     if not isinstance(cells, list):
-        raise BadLabel(f"the entities of a text are a list, empty where there is none; here is {shown(cells)}")
+        mend = "; words in a row each are CoNLL: word, tab, tag, and a blank line between sentences"
+        raise BadLabel(f"the entities of a text are a list, empty where there is none; here is {shown(cells)}{mend}")
     words = cut_words(text)
     spans = sorted({_span(cell, text) for cell in cells})
     tagged = [_entity(span, text, words) for span in spans]
@@ -436,5 +437,6 @@ def _entity(span: tuple[int, int, str], text: str, words: list[Span]) -> Entity:
     for word_start, word_end in (words[first], words[last - 1]):
         if word_start < start or word_end > end:
             cut = f"cuts the word {text[word_start:word_end]!r} at {word_start}..{word_end}"
-            raise BadLabel(f"entity {label} at {start}..{end}, {text[start:end]!r}, {cut}; a word has one tag")
+            mend = "a word has one tag; to cut words otherwise, list them with their tags: tokens and tags"
+            raise BadLabel(f"entity {label} at {start}..{end}, {text[start:end]!r}, {cut}; {mend}")
     return Entity(label, first, last)

@@ -44,7 +44,7 @@ SUMS_TO_ONE = 0.02  # probabilities whose sum is off by no more are divided by i
 SAME = 1e-3  # answers to one text that differ by no more are one answer
 
 Vector = NDArray[np.float64]
-Reader = Callable[[Sequence[Cell]], Vector]
+ReadCells = Callable[[Sequence[Cell]], Vector]
 
 
 def is_answers_file(teacher: str) -> bool:
@@ -52,11 +52,11 @@ def is_answers_file(teacher: str) -> bool:
     return plain_path(Path(teacher)).suffix.lower() in SUFFIXES and not Path(teacher).is_dir()
 
 
-class Form(NamedTuple):
+class Layout(NamedTuple):
     """How a file says its answers: in which columns, what makes logits of their cells, and what a user should know."""
 
     columns: Sequence[str]
-    read: Reader
+    read: ReadCells
     note: str = ""
 
 
@@ -128,25 +128,25 @@ def read_teacher_answers(path: Path, task: Task) -> TeacherAnswers:
     if not columns:
         unreadable.check()
     texts = _text_columns(list(columns), task, path)
-    form = _find_form(list(columns), task, path)
+    layout = _find_layout(list(columns), task, path)
     collected, classes = _Collected(task), file_classes(path)
     for row in read_rows(path, bad):
         if problem := text_problems(row, texts):
             bad.add(row.line, problem)
             continue
-        cells = [in_words(row.cells.get(name), classes.get(name, ())) for name in form.columns]
+        cells = [in_words(row.cells.get(name), classes.get(name, ())) for name in layout.columns]
         if all(cell is None or cell == "" for cell in cells):
             collected.empty += 1
             continue
         try:
-            collected.add(_key([row.cells[name] for name in texts]), form.read(cells))
+            collected.add(_key([row.cells[name] for name in texts]), layout.read(cells))
         except BadLabel as error:
             bad.add(row.line, str(error))
     bad.check()
     if not collected.logits:
-        raise DataError(f"no row has an answer in {listing(form.columns)}", file=path)
+        raise DataError(f"no row has an answer in {listing(layout.columns)}", file=path)
     logits, notes = collected.finish()
-    notes = [*([form.note] if form.note else []), *notes]
+    notes = [*([layout.note] if layout.note else []), *notes]
     file = data_file(path, sum(collected.repeats.values()) + collected.empty)
     named = tuple(f"{path.name}: {note}" for note in notes)
     return TeacherAnswers(path, file.sha256, file.rows, logits, collected.places, named)
@@ -213,36 +213,36 @@ def _text_columns(names: Sequence[str], task: Task, path: Path) -> list[str]:
     raise DataError(f"{problem}{nearest(lacking, names)} Texts are called as in --data: --text, --text-pair", file=path)
 
 
-def _find_form(names: Collection[str], task: Task, path: Path) -> Form:
-    """The first form whose columns are all there; raises DataError where none is."""
+def _find_layout(names: Collection[str], task: Task, path: Path) -> Layout:
+    """The first layout whose columns are all there; raises DataError where none is."""
     reader = _CellReader(task)
     is_score = task.kind.link == "identity"
     certain = "" if is_score else "labels are taken as certain: probability 1 - 1e-6"
     likeliest = "one label's probability is given; the rest is spread evenly over the others"
     one = likeliest if len(task.labels) > 2 else ""
-    forms = [Form(["logits"], reader.logits), Form(["probabilities"], reader.probabilities)]
+    layouts = [Layout(["logits"], reader.logits), Layout(["probabilities"], reader.probabilities)]
     if set(names) >= OF_A_RUN:
-        forms.append(
-            Form(["teacher"], reader.in_order_of(_labels_of_run(path, task)) if task.labels else reader.logits)
+        layouts.append(
+            Layout(["teacher"], reader.in_order_of(_labels_of_run(path, task)) if task.labels else reader.logits)
         )
     if task.labels:
-        forms += [Form(columns, reader.columns) for columns in _columns_per_label(names, task, path)]
+        layouts += [Layout(columns, reader.columns) for columns in _columns_per_label(names, task, path)]
     for name in ("prediction", "label"):
         if task.kind.link == "softmax":
-            forms += [Form([name, share], reader.likeliest, one) for share in ("probability", "score")]
-        forms += [Form([name], reader.label, certain)] * (name == "prediction")
-    forms += [Form([name], reader.label, certain) for name in (*(["score"] * is_score), task.label, "label")]
-    if (form := next((form for form in forms if set(form.columns) <= set(names)), None)) is None:
+            layouts += [Layout([name, share], reader.likeliest, one) for share in ("probability", "score")]
+        layouts += [Layout([name], reader.label, certain)] * (name == "prediction")
+    layouts += [Layout([name], reader.label, certain) for name in (*(["score"] * is_score), task.label, "label")]
+    if (layout := next((layout for layout in layouts if set(layout.columns) <= set(names)), None)) is None:
         raise DataError(
             f"there is no column of answers; name it logits, probabilities, prediction or {task.label}, or have a "
             f"column probability_NAME per label; the columns are: {listing(names)}",
             file=path,
         )
-    return form
+    return layout
 
 
 def _columns_per_label(names: Collection[str], task: Task, path: Path) -> list[list[str]]:
-    """The columns of each form with one per label, in the task's order.
+    """The columns of each layout with one per label, in the task's order.
 
     Raises DataError for a probability, or a score, of a label that the task does not know, and of some labels alone.
     """
@@ -290,7 +290,7 @@ class _CellReader:
     def logits(self, cells: Sequence[Cell]) -> Vector:
         return self._vector(cells[0])
 
-    def in_order_of(self, labels: Sequence[str]) -> Reader:
+    def in_order_of(self, labels: Sequence[str]) -> ReadCells:
         """A reader of logits that stand in the order of these labels."""
 
         def read(cells: Sequence[Cell]) -> Vector:

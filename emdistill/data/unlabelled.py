@@ -27,7 +27,7 @@ from emdistill.data.rows import BadRows, check_file
 from emdistill.data.teacher_answers import TeacherAnswers
 from emdistill.data.text_hashes import Seen, Texts, hashes_of_rows, text_hashes
 from emdistill.errors import ConfigError, DataError
-from emdistill.files import sha256
+from emdistill.files import matching, sha256
 from emdistill.states import TEACHER_LOGITS
 from emdistill.tasks.columns import columns_of
 from emdistill.tasks.task import Task
@@ -60,22 +60,30 @@ class UnlabelledText:
         return {name: _digest(name) for name in self.names}
 
 
+def sources(names: str) -> tuple[str, ...]:
+    """What is named, separated by commas; a pattern, such as texts/*.txt, names the files that it fits, in their order.
+
+    Raises ConfigError where nothing is named.
+    """
+    named = tuple(filter(None, map(str.strip, names.split(","))))
+    if not named:
+        raise ConfigError("--unlabelled names no file")
+    return tuple(file for name in named for file in matching(name) or [name])
+
+
 def unlabelled_text(
     names: str, task: Task, given: Columns, folder: Path, rows: int | None, answers: TeacherAnswers | None = None
 ) -> UnlabelledText:
     """The text that --unlabelled names, for a task.
 
-    names   separated by commas
+    names   as `sources` reads them
     given   --text and --text-pair: of a task with columns of its own they may name others
     rows, answers   as of UnlabelledText
-    Raises ConfigError where nothing is named, DataError for a file that is not there.
+    Raises ConfigError as `sources`, DataError for a file that is not there.
     """
-    named = tuple(filter(None, map(str.strip, names.split(","))))
-    if not named:
-        raise ConfigError("--unlabelled names no file")
     form, own = form_of_task(task), Columns(task.text, task.text_pair)
     choices = (own, *([given] if len(given.texts) == len(own.texts) else []), *form.text_columns(task))
-    text = UnlabelledText(named, choices, form, folder, rows, answers)
+    text = UnlabelledText(sources(names), choices, form, folder, rows, answers)
     text.digests()
     return text
 

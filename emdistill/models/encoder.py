@@ -38,7 +38,7 @@ from emdistill.models.stored_config import (
     stored_tasks,
 )
 from emdistill.models.stored_weights import (
-    check_fetched,
+    check_beginnings,
     check_weight_files,
     load_weights,
     quiet_transformers,
@@ -50,6 +50,7 @@ SETFIT_HEAD = "model_head.pkl"
 SENTENCE_PIECES = ("spiece.model", "sentencepiece.bpe.model", "spm.model")
 CAPITAL = re.compile("[A-Z][a-z]+")  # of a word; [CLS] and [UNK] have none such
 LEAST_CAPITALS, SOME_WORDS = 0.02, 20  # of the tokens; bert-base-cased has a third
+TOKENIZER_CONFIG = "tokenizer_config.json"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", *SENTENCE_PIECES)
 
 # transformers' Auto classes know the families that emdistill brings.
@@ -170,7 +171,7 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
         files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
         if not files:
             raise ModelError(f"{source} holds no tokenizer (one of {', '.join(TOKENIZER_FILES)}); save it there too")
-        check_fetched(files)
+        check_beginnings([*files, folder / TOKENIZER_CONFIG])
     config = read_config(source) if folder is None or (folder / "config.json").is_file() else None
     tokenizer: PreTrainedTokenizerBase
     try:
@@ -191,7 +192,7 @@ def _check_case(tokenizer: PreTrainedTokenizerBase, vocabulary: Path) -> None:
 
     transformers lower-cases where no file says do_lower_case, and cased models were published without one.
     """
-    written = vocabulary.with_name("tokenizer_config.json")
+    written = vocabulary.with_name(TOKENIZER_CONFIG)
     said = read_values(written) if written.is_file() else {}
     words = [token for token in tokenizer.get_vocab() if CAPITAL.match(token)]
     if "do_lower_case" in said or len(words) < LEAST_CAPITALS * len(tokenizer.get_vocab()):

@@ -2,6 +2,7 @@
 
 import math
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from emdistill.errors import ModelError, listing
-from emdistill.files import FETCH, is_inside, is_pointer
+from emdistill.files import FETCH, begins_with, is_inside, is_pointer
 from emdistill.models.families import family_of
 from emdistill.models.stored_config import UNQUANTISED, Source, in_short, local_folder, safely
 from emdistill.values import read_values, typed
@@ -107,7 +108,7 @@ def load_weights(auto_class: Any, source: Source, config: PreTrainedConfig) -> L
 def check_weight_files(folder: Path) -> None:
     """Raise ModelError where the weights are not there, not fetched, or stand in a pickle."""
     if files := [folder / WEIGHTS] if (folder / WEIGHTS).is_file() else weight_parts(folder):
-        check_fetched(files)
+        check_beginnings(files)
         return
     if pickles := sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES):
         raise ModelError(
@@ -117,10 +118,13 @@ def check_weight_files(folder: Path) -> None:
     raise ModelError(f"{folder} holds no weights (model.safetensors)")
 
 
-def check_fetched(files: Iterable[Path]) -> None:
-    """Raise ModelError for a file that Git LFS has not brought yet."""
-    if pointers := [file for file in files if is_pointer(file)]:
-        raise ModelError(f"{pointers[0]}: {FETCH}")
+def check_beginnings(files: Iterable[Path]) -> None:
+    """Raise ModelError for a file that Git LFS has not brought yet, and for one that begins with a byte-order mark."""
+    for file in files:
+        if is_pointer(file):
+            raise ModelError(f"{file}: {FETCH}")
+        if begins_with(file, BOM_UTF8):
+            raise ModelError(f"{file} begins with a byte-order mark; save it as UTF-8 without one")
 
 
 def weight_parts(folder: Path) -> list[Path]:

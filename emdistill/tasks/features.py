@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer
@@ -31,26 +32,25 @@ class Side(NamedTuple):
 class Reader:
     """How a tokenizer reads texts.
 
-    encode          texts -> the pieces of each, uncut
-    before, behind  the special tokens around a text
-    between         those between the two texts of a pair
-    names           what the model reads: input_ids, attention_mask, perhaps token_type_ids
-    types           the token types of each part, in order: of a text alone, and of a pair; a text has one
+    encode  texts -> the pieces of each, uncut
+    names   what the model reads: input_ids, attention_mask, perhaps token_type_ids
+    alone   the special tokens before and behind a text
+    pair    those before, between and behind the two texts of a pair
+    types   the token types of each part, in order: of a text alone, and of a pair; a text has one
     """
 
     encode: Callable[[Sequence[str]], Sequence[Pieces]]
-    before: tuple[int, ...]
-    behind: tuple[int, ...]
-    between: tuple[int, ...]
     names: tuple[str, ...]
-    types: tuple[tuple[tuple[int, ...], ...], ...] = (((), (0,), ()), ((), (0,), (), (1,), ()))
+    alone: tuple[tuple[int, ...], ...]
+    pair: tuple[tuple[int, ...], ...]
+    types: tuple[tuple[tuple[int, ...], ...], ...]
 
     def read(self, text: Pieces, second: Pieces | None = None) -> Side:
         """A text, or the two of a pair, with the special tokens around them; no padding."""
-        parts: list[tuple[int | None, Pieces]] = [(None, _special(self.before)), (0, text)]
-        if second is not None:
-            parts += [(None, _special(self.between)), (1, second)]
-        parts.append((None, _special(self.behind)))
+        texts, (before, *behind) = ([text], self.alone) if second is None else ([text, second], self.pair)
+        parts: list[tuple[int | None, Pieces]] = [(None, _special(before))]
+        for place, part in enumerate(texts):
+            parts += [(place, part), (None, _special(behind[place]))]
         ids = [id for _, part in parts for id in part.ids]
         types: list[int] = []
         for (number, part), own in zip(parts, self.types[second is not None], strict=True):
@@ -77,26 +77,22 @@ def reader_of(tokenizer: Tokenizer, names: Sequence[str]) -> Reader:
         return [Pieces(encoding.ids, encoding.offsets) for encoding in encodings]
 
     encode([])
-    whole, pair = tokenizer.encode("a"), tokenizer.encode("a", "a")
-    words = [place for place, special in enumerate(whole.special_tokens_mask) if not special]
-    start, end, last = words[0], words[-1] + 1, len(whole) - words[-1] - 1
-    second = len(pair) - last - len(words)
-    of_one, of_pair = whole.type_ids, pair.type_ids
-    types = (
-        (of_one[:start], of_one[start:][:1], of_one[end:]),
-        (of_pair[:start], of_pair[start:][:1], of_pair[end:second], of_pair[second:][:1], of_pair[len(pair) - last :]),
-    )
-    return Reader(
-        encode,
-        before=tuple(whole.ids[:start]),
-        behind=tuple(whole.ids[end:]),
-        between=tuple(pair.ids[end:second]),
-        names=tuple(names),
-        types=tuple(tuple(map(tuple, parts)) for parts in types),
-    )
+    alone, of_one = _around(tokenizer.encode("a"), 1)
+    pair, of_two = _around(tokenizer.encode("a", "a"), 2)
+    return Reader(encode, tuple(names), alone, pair, types=(of_one, of_two))
 
 
-WITH_TOKENIZER = (Pieces, Side, Reader, _special, reader_of)
+def _around(encoding: Any, texts: int) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
+    """The special tokens before, between and behind texts of one length, and the token types as a Reader has them."""
+    words = [place for place, special in enumerate(encoding.special_tokens_mask) if not special]
+    length = len(words) // texts
+    ends = [end for first in range(0, len(words), length) for end in (words[first], words[first + length - 1] + 1)]
+    parts = [slice(*part) for part in pairwise([0, *ends, len(encoding)])]
+    types = (encoding.type_ids[part][: 1 if place % 2 else None] for place, part in enumerate(parts))
+    return tuple(tuple(encoding.ids[part]) for part in parts[::2]), tuple(map(tuple, types))
+
+
+WITH_TOKENIZER = (Pieces, Side, Reader, _special, reader_of, _around)
 """What a shipped folder's example.py needs of reading by a tokenizer."""
 
 

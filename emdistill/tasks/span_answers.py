@@ -249,7 +249,7 @@ class Asked(ReadText):
     def __init__(self, reader: Reader, words: Words, text: Pieces, question: Pieces, limit: int) -> None:
         super().__init__(reader, words, text)
         self.question = Pieces(question.ids[:limit], question.offsets[:limit])
-        self.around += len(self.question.ids) + len(reader.between)
+        self.around = len(self.question.ids) + sum(map(len, reader.pair))
 
     def window(self, window: Window, room: int) -> Side:
         """The question and a window as the tokenizer reads them, and where the window's words are answered."""
@@ -257,7 +257,7 @@ class Asked(ReadText):
         side = self.reader.read(self.question, Pieces(self.text.ids[read], self.text.offsets[read]))
         first = self.first[window.first : window.end]
         last = first + self.counts[window.first : window.end] - 1
-        before = self.around - len(self.reader.behind) - read.start
+        before = self.around - len(self.reader.pair[-1]) - read.start
         for name, pieces in ((ANSWERS, first), (ENDS, last)):
             side.inputs[name] = [0, *(pieces.clip(read.start, max(read.start, read.stop - 1)) + before).tolist()]
         return side
@@ -275,6 +275,8 @@ def _places(words: Words, answers: Answers, window: Window) -> list[int]:
 
 def answer(question: str, text: str, config: Any, tokenizer: Any, session: Any) -> str:
     """The part of the text that answers, by an ONNX session; what example.py of a shipped folder does."""
+    if not text.strip():
+        return ""
     reader = reader_of(tokenizer, [item.name for item in session.get_inputs()])
     length, words = config["reading"]["max_length"], cut(text, config["reading"].get("words"))
     asked, read = reader.encode([question, text])

@@ -148,7 +148,7 @@ class Tagging(TaskKind):
     # ------------------------------------------------------------------------------- several answers per row
 
     def features(self, rows: Mapping[str, list[Any]], readers: Sequence[Reader], max_length: int) -> list[Feature]:
-        room = max_length - max(len(reader.before) + len(reader.behind) for reader in readers)
+        room = max_length - max(sum(map(len, reader.alone)) for reader in readers)
         if room < 1:
             raise ConfigError(f"--max-length {max_length}: the special tokens of a text leave no room for its words")
         texts_of_readers = [reader.encode(rows["text"]) for reader in readers]
@@ -211,7 +211,7 @@ class ReadText:
         inside = np.append(starts, np.iinfo(np.int64).max)[first] < [end for _, end in words]
         self.first = np.maximum(np.where(inside, first, first - 1), 0)
         self.counts = np.maximum(np.diff([0, *self.first[1:], len(text.ids)]), 1)
-        self.around = len(reader.before) + len(reader.behind)
+        self.around = sum(map(len, reader.alone))
 
     def pieces(self, window: Window, room: int) -> slice:
         """The pieces of a window's words, at most `room`."""
@@ -224,7 +224,7 @@ class ReadText:
         read = self.pieces(window, room)
         side = self.reader.read(Pieces(self.text.ids[read], self.text.offsets[read]))
         core = self.first[window.core_first : window.core_end].clip(read.start, max(read.start, read.stop - 1))
-        places = core - read.start + len(self.reader.before)
+        places = core - read.start + len(self.reader.alone[0])
         side.inputs[ANSWERS] = places.clip(max=len(side.sequences) - 1).tolist()
         return side
 
@@ -235,6 +235,8 @@ READING = (*CUTTING, Window, windows, *WITH_TOKENIZER, ReadText)
 
 def answer(text: str, config: Any, tokenizer: Any, session: Any) -> str:
     """The words of a text with their tags, in JSON, by an ONNX session; what example.py of a shipped folder does."""
+    if not text.strip():
+        return "[]"
     reader = reader_of(tokenizer, [item.name for item in session.get_inputs()])
     words = cut(text, config["reading"].get("words"))
     side = ReadText(reader, words, *reader.encode([text]))

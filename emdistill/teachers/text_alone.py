@@ -12,7 +12,7 @@ from emdistill.data.files import Columns
 from emdistill.data.labels import as_the_model_counts
 from emdistill.data.read import find_task, hold_out, read_task_data
 from emdistill.data.rows import data_file
-from emdistill.data.unlabelled import every_nth_text, unlabelled_text
+from emdistill.data.unlabelled import every_nth_text, sources, unlabelled_text
 from emdistill.errors import ConfigError, DataError, listing
 from emdistill.models.encoder import load_tokenizer
 from emdistill.models.teacher import Teacher
@@ -74,7 +74,7 @@ def task_of_text(names: str, teacher: Teacher, columns: Columns, task: str | Non
         if known := form.known(name):
             return known
     return Task(
-        name=plain_path(Path(names.split(",")[0])).stem,
+        name=plain_path(Path(sources(names)[0])).stem,
         kind=asked,
         labels=asked.names_of(teacher.labels),
         metrics=asked.metrics_of(teacher.labels),

@@ -271,12 +271,11 @@ def test_one_column_is_no_two(tmp_path: Path, columns: dict[str, str]) -> None:
         read_inputs(path, text_pair="text")
 
 
-@pytest.mark.parametrize("mark", [";", "|", "\t"])
+@pytest.mark.parametrize("mark", ["|", "\t"])
 def test_other_separators_are_named_though_no_row_has_as_many_cells(tmp_path: Path, mark: str) -> None:
     rows = f"text{mark}label\none, two{mark}a\nthree, four{mark}b\n"
-    found = message(write(tmp_path / "x.csv", rows))
-    assert "separated" in found
-    assert ":2: " in found
+    with names(DataError, f"{tmp_path / 'x.csv'}:2", ".tsv"):
+        read(write(tmp_path / "x.csv", rows))
 
 
 def test_scores_are_floats_and_the_kind_can_be_said(tmp_path: Path) -> None:
@@ -313,6 +312,9 @@ def test_rows_that_a_stray_quote_swallows_are_missed(tmp_path: Path, end: str) -
     path = write(tmp_path / "x.csv", end.join(rows))
     with names(DataError, f"{path}:3", 2, "quote"):
         read(path)
+    rows = [row.replace("label", "a;b").replace("bad", "0;1").replace("good", "1;0").replace(",", ";") for row in rows]
+    with names(DataError, f"{path}:3", 2, "quote"):
+        read(write(path, end.join(rows)), label="a,b")
     poem = '"it was,good\nso so,fine\nor not,bad\nthe end"'
     assert len(read(write(tmp_path / "poem.csv", f"text,label\n{poem},good\nx,bad\n")).train) == 2
 
@@ -323,7 +325,7 @@ def test_missing_columns_are_named_with_the_nearest(tmp_path: Path) -> None:
     assert found.startswith(f"{path}: ")
     assert all(name in found for name in ("'stars'", "body, Star", "'Star'"))
     assert all(name in message(path) for name in ("'text'", "--text"))
-    assert "text;label" in message(write(tmp_path / "excel.csv", "text;label\na;1\n"))
+    assert "text|label" in message(write(tmp_path / "excel.csv", "text|label\na|1\n"))
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json"])
@@ -335,6 +337,31 @@ def test_a_column_that_the_first_row_of_json_lacks_is_there(tmp_path: Path, suff
     with names(DataError, f"{path}:3", "text"):
         read_inputs(path)
     assert all(name in message(path, label="stars") for name in ("'stars'", "id", "--label"))
+
+
+@pytest.mark.parametrize(
+    ("row", "kind"),
+    [
+        ({"tokens": ["Ann", "lives"], "ner_tags": ["B-PER", "O"]}, "tagging"),
+        ({"text": "Ann lives", "entities": [{"start": 0, "end": 3, "label": "PER"}]}, "tagging"),
+        ({"question": "who?", "context": "Ann", "answers": {"text": ["Ann"], "answer_start": [0]}}, "span-answers"),
+    ],
+)
+def test_rows_of_another_kind_are_met_by_its_name(tmp_path: Path, row: dict[str, Any], kind: str) -> None:
+    with names(DataError, f"--kind {kind}"):
+        read(write(tmp_path / "x.jsonl", json.dumps(row)))
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "x.parquet")
+    with names(DataError, f"--kind {kind}"):
+        read(tmp_path / "x.parquet")
+
+
+def test_a_pattern_of_several_files_is_no_file(tmp_path: Path) -> None:
+    for part in range(2):
+        write(tmp_path / f"train-0000{part}-of-00002.csv", "text,label\na,b\nc,d\n")
+    with names(DataError, tmp_path / "train-*.csv", 2, "load_dataset"):
+        read(tmp_path / "train-*.csv")
+    with names(DataError, tmp_path / "dev-*.csv"):
+        read(tmp_path / "dev-*.csv")
 
 
 def test_a_text_that_is_its_own_label_is_refused(tmp_path: Path) -> None:

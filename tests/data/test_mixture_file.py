@@ -32,10 +32,16 @@ def test_tasks_with_their_options(tmp_path: Path) -> None:
 def test_each_of_several_files_may_stand_beside_the_file(tmp_path: Path) -> None:
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).touch()
-    mixture = read_mixture(written(tmp_path, [TWO[0], {**TWO[1], "unlabelled": "a.txt, owner/texts,b.txt"}]))
-    places = [str(tmp_path / "a.txt"), "owner/texts", str(tmp_path / "b.txt")]
+    mixture = read_mixture(written(tmp_path, [TWO[0], {**TWO[1], "unlabelled": "a.txt, owner/texts,?.txt,?.csv"}]))
+    places = [str(tmp_path / "a.txt"), "owner/texts", str(tmp_path / "?.txt"), "?.csv"]
     assert mixture.tasks[1].unlabelled == ",".join(places)
     assert mixture.tasks[1].places == ["reviews.csv", *places]
+
+
+@pytest.mark.parametrize("name", ["a\0/*", "\ud83d/*", "a" * 70_000])
+def test_a_name_that_no_file_can_have_stays_as_it_is(tmp_path: Path, name: str) -> None:
+    path = written(tmp_path, [TWO[0], {**TWO[1], "data": name}])
+    assert read_mixture(path).tasks[1].data == name
 
 
 def test_a_list_alone_is_a_mixture(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import gzip
 import json
 import lzma
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,24 @@ def test_a_cr_within_a_line_is_text_where_lines_end_in_lf(tmp_path: Path) -> Non
     path = write(tmp_path / "x.csv", 'a,b\n"1\r2",3\n')
     assert read(path)[0].cells["a"] == "1\r2"
     assert refused(write(path, "a,b\n1,2\n1\r2,3\n")).line == 3
+
+
+@pytest.mark.parametrize("says", ["", "sep=;\r\n", '\ufeff"sep=;"\n'])
+def test_excel_separates_by_semicolons_where_a_comma_is_decimal(tmp_path: Path, says: str) -> None:
+    path = write(tmp_path / "excel.csv", says + 'text;n\r\n"a; b, c";0,5\r\nd, e;1,5\r\n')
+    before = 2 if says else 1
+    cells = [{"text": "a; b, c", "n": "0.5"}, {"text": "d, e", "n": "1.5"}]
+    assert read(path) == [Row(line, row) for line, row in enumerate(cells, start=before + 1)]
+    assert [row.cells for row in read(write(path, "sep=\t\na;b\tc\n1\t2\n"))] == [{"a;b": "1", "c": "2"}]
+    assert [row.cells for row in read(write(path, "a;b,c\n1,2\n"))] == [{"a;b": "1", "c": "2"}]
+    with names(DataError, f"{path}:3", 3):
+        read(write(path, "a;b\n1;2\n1;2;3\n"))
+
+
+def test_a_spreadsheet_is_to_be_saved_as_csv(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.xlsx", b"PK\3\4")
+    with names(DataError, path, re.compile(r"sheet as \.csv")):
+        read(path)
 
 
 def test_quotes_are_text_in_tsv(tmp_path: Path) -> None:

@@ -197,6 +197,7 @@ def test_tags_of_a_hub_dataset_have_names(tmp_path: Path) -> None:
         {"tokens": ["a"], "tags": [True]},
         {"tokens": [], "tags": []},
         {"tokens": None, "tags": ["O"]},
+        {"tokens": "a", "tags": "O"},
     ],
 )
 def test_rows_that_are_no_tagged_words(tmp_path: Path, cells: dict[str, object]) -> None:
@@ -260,6 +261,21 @@ def test_entities_that_cannot_be_used(tmp_path: Path, entities: object) -> None:
     path = rows(tmp_path / "a.jsonl", {"text": "a", "entities": []}, {"text": TEXT, "entities": entities})
     with names(DataError, f"{path}:2"):
         read(path)
+
+
+def test_words_in_rows_of_their_own_are_conll(tmp_path: Path) -> None:
+    path = tmp_path / "ner.csv"
+    path.write_text("Sentence #,Word,POS,Tag\nSentence: 1,Ann,NNP,B-per\n,lives,VB,O\n")
+    with names(DataError, f"{path}:2", f"{path}:3", "CoNLL"):
+        read_tagged(path, Columns("Word", label="Tag"))
+
+
+def test_an_entity_within_a_word_needs_other_words(tmp_path: Path) -> None:
+    path = rows(tmp_path / "a.jsonl", {"text": "すずきさん", "entities": [[0, 3, "person"]]})
+    with names(DataError, f"{path}:1", "'すずきさん'", "tokens", "tags"):
+        read(path)
+    path = rows(path, {"tokens": ["すずき", "さん"], "tags": ["B-person", "O"]})
+    assert read(path) == [(["すずき", "さん"], ["B-person", "O"])]
 
 
 def test_tags_that_continue_nothing_are_counted(tmp_path: Path) -> None:

@@ -236,7 +236,7 @@ def test_a_file_without_texts_or_answers_is_refused(tmp_path: Path, row: dict[st
 
 
 def test_a_file_of_which_no_row_can_be_read_says_why(tmp_path: Path) -> None:
-    (tmp_path / "answers.csv").write_text("body;bad;so;good\nx;0,2;0,3;0,5\n")
+    (tmp_path / "answers.csv").write_text("body;bad;so;good\nx,0.2,0.3,0.5\n")
     with names(DataError, f"{tmp_path / 'answers.csv'}:2", 4, 1):
         read_teacher_answers(tmp_path / "answers.csv", CLASSES)
 

@@ -104,8 +104,11 @@ def test_every_format_gives_the_tokens_of_its_texts(kind: str, packing: str, tmp
 def test_parquet_and_several_files_in_their_order(tmp_path: Path, tiny_tokenizer) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"body": TEXTS[:2]}), tmp_path / "a.parquet")
     other = write(tmp_path / "b.txt", "\n".join(TEXTS[2:]))
-    found, _ = read(f"{tmp_path}/a.parquet, {other}", tiny_tokenizer, tmp_path)
-    assert found["input_ids"][:] == tiny_tokenizer(TEXTS)["input_ids"]
+    for named in (f"{tmp_path}/a.parquet, {other}", f"{tmp_path}/?.*"):
+        found, _ = read(named, tiny_tokenizer, tmp_path)
+        assert found["input_ids"][:] == tiny_tokenizer(TEXTS)["input_ids"]
+    with names(DataError, tmp_path / "?.csv"):
+        read(f"{tmp_path}/?.csv", tiny_tokenizer, tmp_path)
 
 
 def test_pairs_are_read_as_pairs(tmp_path: Path, tiny_tokenizer) -> None:

@@ -1,5 +1,6 @@
 """Loading and saving encoders, and what is refused."""
 
+import codecs
 import json
 import logging
 import re
@@ -273,6 +274,15 @@ def test_a_pointer_of_git_lfs_is_no_file(tiny_encoder, tiny_tokenizer, tmp_path,
     (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1f\nsize 9\n")
     with names(ModelError, tmp_path / name, "git lfs pull"):
         load_tokenizer(tmp_path) if name == "tokenizer.json" else load_classifier(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
+def test_a_byte_order_mark_is_named_where_it_stands(tiny_encoder, tiny_tokenizer, tmp_path, name):
+    """As some editors write it; transformers fails at it, and in vocab.txt takes it for a part of the first token."""
+    save_student(tiny_encoder(layers=1), tiny_tokenizer, tmp_path)
+    (tmp_path / name).write_bytes(codecs.BOM_UTF8 + (tmp_path / name).read_bytes())
+    with names(ModelError, tmp_path / name, "byte-order", "UTF-8"):
+        load_tokenizer(tmp_path)
 
 
 def test_layers_that_hold_more_than_the_config_describes_are_refused(tiny_encoder, tmp_path):

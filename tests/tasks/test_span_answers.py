@@ -20,7 +20,7 @@ from emdistill.models.capture import capture
 from emdistill.models.teacher_cache import open_teacher_cache
 from emdistill.states import ANSWERS, ENDS, NO_ANSWER, NO_CLASS, WINDOW, EncoderStates
 from emdistill.tasks import KINDS
-from emdistill.tasks.span_answers import UNKNOWN
+from emdistill.tasks.span_answers import UNKNOWN, answer
 from emdistill.tasks.task import Task
 from emdistill.training import predict_logits
 from emdistill.training.two_vocabularies import collator_for_both, tokenise_for_both
@@ -53,10 +53,10 @@ def test_a_short_text_is_read_as_the_tokenizer_reads_a_pair(tiny_tokenizer: PreT
     assert last["labels"] == [0, 0]
 
 
-@pytest.mark.parametrize("pair", ["[CLS] $A [SEP] $B:1 [SEP]:1", "[CLS] $A [SEP] [SEP] $B [SEP]"])
-def test_special_tokens_stand_where_the_tokenizer_has_them(tiny_tokenizer: Any, pair: str) -> None:
-    """BERT's and RoBERTa's; BERT's with token types."""
-    single = "[CLS] $A [SEP]"
+@pytest.mark.parametrize("single", ["[CLS] $A [SEP]", "$A"])
+@pytest.mark.parametrize("pair", ["[CLS] $A [SEP] $B:1 [SEP]:1", "[CLS] $A [SEP] [SEP] $B [SEP]", "$A $B"])
+def test_special_tokens_stand_where_the_tokenizer_has_them(tiny_tokenizer: Any, single: str, pair: str) -> None:
+    """BERT's and RoBERTa's, BERT's with token types; whatever a text alone has around it."""
     special = [(token, tiny_tokenizer.convert_tokens_to_ids(token)) for token in ("[CLS]", "[SEP]")]
     tiny_tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single, pair, special)
     if ":1" in pair:
@@ -64,6 +64,10 @@ def test_special_tokens_stand_where_the_tokenizer_has_them(tiny_tokenizer: Any, 
     features = tokenise(rows(), tiny_tokenizer, 64, OR_NONE).to_list()
     assert dict(tiny_tokenizer(QUESTIONS[0], TEXTS[0])).items() <= features[0].items()
     assert tiny_tokenizer.convert_ids_to_tokens(features[0]["input_ids"][features[0][ANSWERS][1]]) == "the"
+
+
+def test_an_exported_folder_finds_no_answer_in_blanks() -> None:
+    assert [answer("who?", text, {}, None, None) for text in ("", " \n")] == ["", ""]
 
 
 def test_a_word_begins_at_its_first_piece_and_ends_at_its_last(tiny_tokenizer: PreTrainedTokenizerBase) -> None:

@@ -13,7 +13,7 @@ from emdistill.states import ANSWERS, NO_CLASS
 from emdistill.tasks import KINDS
 from emdistill.tasks.answers import flat, ragged
 from emdistill.tasks.features import Pieces, Reader
-from emdistill.tasks.tagging import ReadText
+from emdistill.tasks.tagging import ReadText, answer
 from emdistill.tasks.task import Task
 from emdistill.tasks.words import SPACES, cut
 
@@ -52,11 +52,15 @@ def test_a_word_is_answered_at_its_first_piece() -> None:
     """Words ab|cd|ef|gh of the pieces a b, (a space), c d e (of two words), f; the last word has no piece."""
     words = [(0, 2), (3, 5), (5, 6), (7, 8), (9, 10)]
     pieces = Pieces([1, 2, 3, 4, 5], [(0, 1), (1, 2), (2, 3), (3, 6), (6, 8)])
-    reader = Reader(lambda texts: [], (), (), (), ("input_ids",))
+    reader = Reader(lambda texts: [], ("input_ids",), alone=((), ()), pair=((), (), ()), types=())
     text = ReadText(reader, words, pieces)
     assert text.first.tolist() == [0, 3, 3, 4, 4]
     assert text.counts.sum() >= len(pieces.ids)
     assert ReadText(reader, [(0, 3)], Pieces([], [])).first.tolist() == [0]
+
+
+def test_an_exported_folder_finds_no_words_in_blanks() -> None:
+    assert [answer(text, {}, None, None) for text in ("", " \n")] == ["[]", "[]"]
 
 
 def long_text(words: int) -> dict[str, list[Any]]:
