@@ -25,6 +25,7 @@ from emdistill.search.budget import Budget, Cost
 from emdistill.search.shapes import RANK, Proposal, ladder, orders, propose
 from emdistill.ship.operator_table import FEW, MANY, GraphCost, along_layers, measure_graphs
 from emdistill.students import make_student, student_kind
+from emdistill.students.bag import DEFAULT_WIDTH
 from emdistill.students.bilstm import embedding_table
 from emdistill.students.chain import check_gives_operators
 from emdistill.students.extract import check_part
@@ -39,6 +40,8 @@ OWN_VOCABULARY = "own_vocabulary"  # folder of the encoder over the tokens of th
 WITHOUT_LAYERS: Mapping[str, Collection[str]] = {"bilstm": bilstm.HEADS, "bag": bag.HEADS}
 ANSWERS_ALONE = "soft-targets"
 FLOAT_BYTES, SCALE_BYTES = 4, 4  # of a number, and of an int8 row's scale
+NARROWER_BAGS = (64, 32, 16)
+PIECE_BYTES = 12  # of a word piece's weight and its number in hashes
 SOME_TEXTS = 200
 
 Costs = dict[Form, GraphCost]
@@ -137,7 +140,7 @@ def price(nursery: Nursery, students: Sequence[str] | None, methods: Sequence[st
     Of a student that is too large, the same with a smaller table of tokens is priced too.
     """
     own = [shape_of(nursery.encoder.config)] if nursery.config.student_source is None else []
-    measured = Measured(nursery, _worth_trying(nursery) if students is None else students, *own)
+    measured = Measured(nursery, worth_trying(nursery) if students is None else students, *own)
     rows: dict[str, CandidateRow] = {}
     for shape in own:
         rows[TEACHER] = measured.row(Proposal(TEACHER, ""), measured.of_shape(shape), shape.width)
@@ -148,13 +151,30 @@ def price(nursery: Nursery, students: Sequence[str] | None, methods: Sequence[st
     return rows
 
 
-def _worth_trying(nursery: Nursery) -> list[str]:
+def worth_trying(nursery: Nursery) -> list[str]:
+    """The students that are tried where none are named."""
     encoder, head = nursery.encoder, nursery.data.task.predictions.head
     without = family_of(encoder).without
     cuts = nursery.config.student_source is None and "cut" not in without
     proposed = propose(encoder_shape(encoder), cuts=cuts)
     students = [student for student in proposed if "keep" not in without or "x" in student]
-    return students + [student for student, heads in WITHOUT_LAYERS.items() if head in heads]
+    students += [student for student, heads in WITHOUT_LAYERS.items() if head in heads]
+    return students + (_narrower_bag(nursery) if "bag" in students else [])
+
+
+def _narrower_bag(nursery: Nursery) -> list[str]:
+    """The widest that the budget has room for, or the narrowest; none where the usual one has room."""
+    room, tokens = nursery.budget.mb, nursery.encoder.config.vocab_size
+    table = int(embedding_table(nursery.encoder).shape[1])
+    usual, *narrower = [width for width in (min(DEFAULT_WIDTH, table), *NARROWER_BAGS) if width <= table]
+
+    def fits(width: int) -> bool:
+        size = _table_bytes("int8", tokens + bag.BagConfig.ngram_buckets, width) + PIECE_BYTES * tokens
+        return room is None or size < 1e6 * room
+
+    if fits(usual) or not narrower:
+        return []
+    return [f"bag:{next((width for width in narrower if fits(width)), narrower[-1])}"]
 
 
 def _other_orders(nursery: Nursery, rows: Mapping[str, CandidateRow]) -> list[str]:

@@ -1,11 +1,17 @@
-"""What a measured student tells of the prices of the others."""
+"""What is tried within a budget, and what a measured student tells of the prices of the others."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from transformers import PreTrainedModel
 
 from emdistill.runs.compression import TEACHER, CandidateRow, CompressionRecord, FinalRow, FormRow
 from emdistill.runs.gate_record import Machine
 from emdistill.search.budget import Budget, Cost
-from emdistill.ship.candidates import measured_ratios, still_fits
+from emdistill.ship.candidates import measured_ratios, still_fits, worth_trying
+from emdistill.states import CLASSES
 
 BUDGET = Budget(2.0, 20.0)
 
@@ -53,3 +59,21 @@ def test_the_dearest_measurement_counts() -> None:
     record = record_of({"3x288": {"int8": form(1.7 * 1.35)}, "2": {"int8": form(1.2)}})
     assert "4x192" not in fitting(record)
     assert TEACHER not in fitting(record)
+
+
+@pytest.mark.parametrize(
+    ("mb", "bags"), [(None, ["bag"]), (14, ["bag"]), (8, ["bag", "bag:64"]), (1, ["bag", "bag:16"])]
+)
+def test_a_narrower_bag_is_tried_where_the_usual_one_is_too_large(
+    tiny_encoder: Callable[..., PreTrainedModel], mb: float | None, bags: list[str]
+) -> None:
+    encoder = tiny_encoder(layers=1, width=128)
+    encoder.config.vocab_size = 30_522  # counts, where the table's width is that of the encoder
+    task = SimpleNamespace(predictions=CLASSES)
+    nursery: Any = SimpleNamespace(
+        encoder=encoder,
+        budget=Budget(mb=mb),
+        data=SimpleNamespace(task=task),
+        config=SimpleNamespace(student_source=None),
+    )
+    assert [student for student in worth_trying(nursery) if student.startswith("bag")] == bags
