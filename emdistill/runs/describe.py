@@ -1,9 +1,11 @@
 """What goes into a record: versions, hashes, the shapes of models, the task and its data."""
 
 import platform
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -30,9 +32,14 @@ def versions() -> dict[str, str]:
 
 
 def file_hashes(data: TaskData) -> dict[str, str]:
-    """File name -> SHA-256; the whole path where two files have one name."""
-    names = [file.path.name for file in data.files]
-    return {str(f.path) if names.count(f.path.name) > 1 else f.path.name: f.sha256 for f in data.files}
+    """SHA-256, by name."""
+    return by_name({str(file.path): file.sha256 for file in data.files})
+
+
+def by_name(hashes: Mapping[str, str]) -> dict[str, str]:
+    """Hashes of files by their names, not their paths; by the whole path where two files have one name."""
+    names = Counter(Path(path).name for path in hashes)
+    return {path if names[Path(path).name] > 1 else Path(path).name: digest for path, digest in hashes.items()}
 
 
 def describe_model(model: PreTrainedModel, cut_out: Sequence[dict[str, Any]] = ()) -> ModelRecord:
