@@ -17,6 +17,7 @@ import contextlib
 import ctypes
 import itertools
 import json
+import math
 import os
 import random
 import shutil
@@ -26,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 PRELOADED = "FAULTS_PRELOADED"
 BATCHES_PER_EPOCH = 6
+GRACE = 5.0  # seconds from SIGTERM to SIGKILL for the processes of a training of which one has failed
 
 
 @dataclass(frozen=True)
@@ -238,10 +240,8 @@ class Bench:
                 os._exit(self._child(words, fails_at, is_first=rank == 0))
         if kill_after is not None:
             time.sleep(kill_after)
-            for child in children:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(child, signal.SIGKILL)
-        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+            end(children, signal.SIGKILL)
+        codes = wait_for(children)
         self.told = (self.folder / "told").read_text(errors="replace")
         return max(codes, key=abs)
 
@@ -313,6 +313,31 @@ class Bench:
         if "{place}/run" in self.case.words:
             run = DISTILL.replace("{out}", "{place}/run") + " --method soft-targets --training.num_train_epochs 1"
             assert self._run(self._words(run)) == 0, self.told
+
+
+def wait_for(children: Sequence[int]) -> list[int]:
+    """The exit code of each child. Where one fails, the others are ended, as torchrun ends them."""
+    codes: dict[int, int] = {}
+    killed_at = math.inf
+    while len(codes) < len(children):
+        running = [child for child in children if child not in codes]
+        for child in running:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                codes[child] = os.waitstatus_to_exitcode(status)
+        if any(codes.values()) and killed_at == math.inf:
+            end(set(running) - set(codes), signal.SIGTERM)
+            killed_at = time.monotonic() + GRACE
+        if time.monotonic() > killed_at:  # who waits for the others to connect does not hear SIGTERM
+            end(set(running) - set(codes), signal.SIGKILL)
+        time.sleep(0.01)
+    return [codes[child] for child in children]
+
+
+def end(children: Iterable[int], by: signal.Signals) -> None:
+    for child in children:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, by)
 
 
 def difference(name: str, expected: bytes | None, there: bytes | None) -> str:

@@ -91,7 +91,9 @@ def int8_cost(dynamic: GraphCost, static: GraphCost, share: float) -> GraphCost:
 
     share   of dynamic's time that static takes on typical texts: export takes static below MARGIN
     """
-    return static if share < SURE * MARGIN else max(dynamic, static, key=lambda cost: cost.p50)
+    if share < SURE * MARGIN:
+        return static
+    return dynamic if SURE * share > MARGIN else max(dynamic, static, key=lambda cost: cost.p50)
 
 
 def _write_graphs(model: PreTrainedModel, folder: Path, inputs: Mapping[str, NDArray[np.int64]]) -> dict[str, Path]:

@@ -27,6 +27,8 @@ def test_int8_costs_what_export_will_take_and_the_dearer_where_it_may_take_eithe
     assert int8_cost(dynamic, static, 0.94) == dynamic
     assert int8_cost(dynamic, static, 1.1) == dynamic
     assert int8_cost(static, dynamic, 0.94) == dynamic
+    far_slower = GraphCost(8.0, 9.0, 100.0)  # as a bag's static graph is
+    assert int8_cost(dynamic, far_slower, 4.0) == dynamic
 
 
 def test_the_size_of_a_graph_that_was_not_measured_is_told(
