@@ -20,6 +20,7 @@ from glue_students import begun
 from jsonargparse import auto_cli
 
 from emdistill import distill
+from emdistill.models.arithmetic import has_bfloat16
 from emdistill.options import load_config
 from emdistill.runs.comparison import paired_difference
 from emdistill.runs.record import read_run
@@ -84,6 +85,7 @@ def main(
         "max_length": max_length, "teacher_cache": "states", "teacher_cache_folder": str(folder / "cache"),
         "training": {
             "num_train_epochs": epochs, "learning_rate": learning_rate, "disable_tqdm": True, "gradient_norm_steps": 0,
+            "bf16": has_bfloat16(),
         },
     }  # fmt: skip
     results: dict[str, dict[str, list[float]]] = {}
