@@ -104,17 +104,19 @@ def verdict(record: CompressionRecord, best: FinalRow) -> str:
         f"{form.cost}, within {record.budget}"
     )
     budget, clauses = read_budget(record.budget), []
-    rivals = {
-        TITLES[name]: row.score
-        for name, row in record.baselines.items()
-        if row.score is not None and (cost := row.cost) and budget.keeps(cost)
-    }
-    if rivals:
-        rival = max(rivals, key=lambda name: rivals[name])
-        lead = 100 * (score - rivals[rival])
-        if lead < 0 and not is_level(lead):
+    scores = {name: row.score for name, row in record.baselines.items() if row.score is not None}
+    keeping = [name for name in scores if (cost := record.baselines[name].cost) and budget.keeps(cost)]
+    if scores:
+        name = max(keeping or scores, key=lambda name: scores[name])
+        rival, lead = TITLES[name], 100 * (score - scores[name])
+        if keeping and lead < 0 and not is_level(lead):
             return f"take {rival}: it is {-lead:.1f} points better, and keeps the budget too; {sentence}"
-        clauses.append(f"level with {rival}" if is_level(lead) else f"{lead:.1f} points better than {rival}")
+        clauses.append(
+            f"level with {rival}"
+            if is_level(lead)
+            else f"{abs(lead):.1f} points {'better' if lead > 0 else 'worse'} than {rival}"
+        )
+        clauses[-1] += "" if keeping else " (which misses the budget)"
     if (teacher := record.teacher.get(record.metric)) is not None and best.candidate != TEACHER:
         clauses.append(f"{gap(score, teacher)} the teacher")
     return f"{sentence}: {' and '.join(clauses)}" if clauses else sentence

@@ -22,6 +22,15 @@ def test_a_difference_that_is_printed_as_none_is_none(score: float, named: str) 
     assert "0.0 points" not in sentence
 
 
+@pytest.mark.parametrize(("score", "points"), [(0.81, "1.0 points better"), (0.79, "1.0 points worse")])
+def test_a_baseline_that_misses_the_budget_is_named_where_none_keeps_it(score: float, points: str) -> None:
+    record = record_of({"3 balanced": [0.6]})
+    record.budget = "0.001 ms"
+    sentence = verdict(record, final_of("3 balanced", score))
+    assert not unnamed(sentence, points, TITLES["tfidf"], "misses")
+    assert "take" not in sentence
+
+
 def test_who_went_furthest_comes_first_by_negative_scores_too() -> None:
     scores: dict[str, list[float | None]] = {
         "out": [-0.6],
