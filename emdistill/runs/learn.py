@@ -104,11 +104,14 @@ def learn(
     teachers   one per stage; None where its objective reads labels only
     Raises Interrupted after Ctrl-C, once a checkpoint is written; TrainingError where a loss is not finite.
     """
-    if lesson.arguments[0].emulates_bfloat16:
+    settings = lesson.arguments[0]
+    if settings.emulates_bfloat16:
         say_once(
             "this processor has no bfloat16 instructions, and emulates them many times slower than float32; "
             "leave out --training.bf16 and --training.teacher_bf16"
         )
+    elif settings.leaves_bfloat16_out and "bf16" not in run.record.config["training"]:
+        say_once("there are instructions for bfloat16 here: with --training.bf16 true the student learns faster")
     recorder = FlowRecorder(run.folder / FLOWS, lesson.all_stages)
     with run.timed("training_seconds"):
         histories = run_stages(lesson, teachers, run.folder, resume=run.resumes, callbacks=[recorder, *callbacks])

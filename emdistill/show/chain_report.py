@@ -5,12 +5,13 @@ from pathlib import Path
 
 from scipy.stats import spearmanr
 
-from emdistill.console import Table, cell, counted, gap, short
+from emdistill.console import Table, cell, counted, short
 from emdistill.runs.chain_search import TEACHER, ChainSearch
 from emdistill.search.chains import ChainCost, read_limits
 from emdistill.show.charts import Figure, figure, plain, points
 from emdistill.show.front import Axis, Point, front_section
 from emdistill.show.page import Chart, Command, Notes, Row, Section, Small, Verdict, write_sections
+from emdistill.show.verdict import beside
 
 END_ERROR = "error of the last states"
 HOVER = "%{text}<br>%{y:.4f} at %{x:.3g}"
@@ -45,7 +46,7 @@ def verdict(record: ChainSearch) -> str:
     takes, teacher = _costs(record.measured[best]), _costs(record.measured[TEACHER])
     return (
         f"{share}; the best student, chain:{best} (limit: {kept[best]}), {how}, has {record.metric} {scores[best]:.4f} "
-        f"on dev, {gap(scores[best], record.teacher[record.metric])} the teacher, with {takes} against {teacher}"
+        f"on dev, {beside(scores[best], record.teacher[record.metric], 'the teacher')}, with {takes} against {teacher}"
     )
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from emdistill.console import ABSENT, Table, cell, counted, gap, megabytes, short
+from emdistill.console import ABSENT, Table, cell, counted, megabytes, short
 from emdistill.runs.baseline_record import TITLES
 from emdistill.runs.compression import TEACHER, CompressionRecord, FinalRow, FormRow, PlanRow
 from emdistill.runs.search_record import Form
@@ -11,7 +11,7 @@ from emdistill.search.halving import Trial
 from emdistill.show.front import Axis, Point, front_section
 from emdistill.show.gate_tables import FORMS
 from emdistill.show.page import Command, Notes, Section, Small, Verdict, write_sections
-from emdistill.show.verdict import is_level
+from emdistill.show.verdict import beside, is_level
 
 BASELINE_TIMES = "Their milliseconds are from a text of about 128 tokens to its answer."
 PREDICTED = "Predicted from graphs of random weights that were measured here, before anything was trained."
@@ -111,14 +111,9 @@ def verdict(record: CompressionRecord, best: FinalRow) -> str:
         rival, lead = TITLES[name], 100 * (score - scores[name])
         if keeping and lead < 0 and not is_level(lead):
             return f"take {rival}: it is {-lead:.1f} points better, and keeps the budget too; {sentence}"
-        clauses.append(
-            f"level with {rival}"
-            if is_level(lead)
-            else f"{abs(lead):.1f} points {'better' if lead > 0 else 'worse'} than {rival}"
-        )
-        clauses[-1] += "" if keeping else " (which misses the budget)"
+        clauses.append(beside(score, scores[name], rival) + ("" if keeping else " (which misses the budget)"))
     if (teacher := record.teacher.get(record.metric)) is not None and best.candidate != TEACHER:
-        clauses.append(f"{gap(score, teacher)} the teacher")
+        clauses.append(beside(score, teacher, "the teacher"))
     return f"{sentence}: {' and '.join(clauses)}" if clauses else sentence
 
 

@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 
-from emdistill.console import ABSENT, Table, cell, megabytes
+from emdistill.console import ABSENT, Table, cell, gap, megabytes
 from emdistill.runs.baseline_record import TITLES, BaselineRecord, ModelRow
 from emdistill.show.pareto import pareto_front
 
 CHEAP = 1.5  # times the student's milliseconds: beyond, a baseline is no cheaper model
 INT8_TEACHER = "int8-teacher"
 NOISE = 2.0  # standard errors of the paired difference
-LEAST_SHOWN = 0.05  # points: less is printed as 0.0
 
 
 def verdict(record: BaselineRecord) -> str:
@@ -64,7 +63,12 @@ def _shown(row: ModelRow) -> float:
 
 def is_level(lead: float, error: float | None = None) -> bool:
     """Whether points of lead are printed as 0.0, or are within the noise, where its standard error is known."""
-    return abs(lead) < LEAST_SHOWN or (error is not None and abs(lead) <= NOISE * error)
+    return f"{abs(lead):.1f}" == "0.0" or (error is not None and abs(lead) <= NOISE * error)
+
+
+def beside(score: float, other: float, name: str) -> str:
+    """'2.1 points below the teacher', 'level with TF-IDF': where a score stands, both as fractions."""
+    return f"level with {name}" if is_level(100 * (score - other)) else f"{gap(score, other)} {name}"
 
 
 def _slowness(record: BaselineRecord, name: str) -> float:

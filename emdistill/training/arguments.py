@@ -78,6 +78,11 @@ class DistillationArguments(TrainingArguments):
         return asked and self.device.type == "cpu" and not has_bfloat16(self.device)
 
     @property
+    def leaves_bfloat16_out(self) -> bool:
+        """Whether the student's products are in float32 where there are instructions for bfloat16."""
+        return not (self.bf16 or self.fp16) and has_bfloat16(self.device)
+
+    @property
     def teacher_dtype(self) -> torch.dtype:
         """What the teacher computes in."""
         if self.teacher_bf16 is None and self.fp16:

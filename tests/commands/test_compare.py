@@ -160,6 +160,16 @@ def test_emulated_bfloat16_is_told_once(copied, monkeypatch: pytest.MonkeyPatch,
     assert capsys.readouterr().out.count("--training.bf16") == 1
 
 
+@pytest.mark.parametrize("given", [{}, {"bf16": False}])
+def test_bfloat16_is_offered_where_nobody_has_chosen(
+    copied, monkeypatch: pytest.MonkeyPatch, capsys, given: dict[str, bool]
+) -> None:
+    say_once.cache_clear()
+    monkeypatch.setattr(DistillationArguments, "leaves_bfloat16_out", True)
+    compare(methods=TWO, seeds="0,", **{**copied, "training": FAST | given})
+    assert capsys.readouterr().out.count("--training.bf16 true") == (not given)
+
+
 def test_what_is_done_is_reused_and_more_can_be_added(copied, finished: Finished, runs) -> None:
     again = compare(methods=finished.methods, seeds="3,7", **copied)
     assert again == finished.comparison

@@ -13,7 +13,7 @@ from emdistill.show.compress_report import chart_points, trials_table, verdict
 
 
 @pytest.mark.parametrize(
-    ("score", "named"), [(0.7998, "level"), (0.8002, "level"), (0.79, "take"), (0.81, "1.0 points better")]
+    ("score", "named"), [(0.7998, "level"), (0.8002, "level"), (0.79, "take"), (0.81, "1.0 points above")]
 )
 def test_a_difference_that_is_printed_as_none_is_none(score: float, named: str) -> None:
     record = record_of({"3 balanced": [0.6]})
@@ -22,7 +22,7 @@ def test_a_difference_that_is_printed_as_none_is_none(score: float, named: str) 
     assert "0.0 points" not in sentence
 
 
-@pytest.mark.parametrize(("score", "points"), [(0.81, "1.0 points better"), (0.79, "1.0 points worse")])
+@pytest.mark.parametrize(("score", "points"), [(0.81, "1.0 points above"), (0.79, "1.0 points below")])
 def test_a_baseline_that_misses_the_budget_is_named_where_none_keeps_it(score: float, points: str) -> None:
     record = record_of({"3 balanced": [0.6]})
     record.budget = "0.001 ms"

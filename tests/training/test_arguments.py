@@ -26,6 +26,7 @@ def test_bfloat16_is_emulated_where_the_processor_has_none(
     monkeypatch.setattr("emdistill.training.arguments.has_bfloat16", lambda device: instructions)
     arguments = DistillationArguments(output_dir=str(tmp_path), use_cpu=True, **{option: True})
     assert arguments.emulates_bfloat16 == (option != "fp16" and not instructions)
+    assert arguments.leaves_bfloat16_out == (option == "teacher_bf16" and instructions)
 
 
 def test_a_process_cannot_leave_out_a_batch_that_the_others_learn(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
