@@ -39,6 +39,7 @@ from emdistill.ship.gate import LENGTHS
 from emdistill.ship.measurement import busy_notes, full_texts
 from emdistill.show.compress_report import baseline_table, candidates_table, plan_line
 from emdistill.show.page import PLOTLY
+from emdistill.students import student_kind
 from emdistill.tasks.task import TaskData
 from emdistill.teachers.text_alone import answered_by
 from emdistill.training.evaluate import score_sets
@@ -250,7 +251,7 @@ class Compression:
         """Students without layers come first, which take no time; then, method by method, those that use the budget."""
         row = self.study.record.candidates[name]
         methods = list(dict.fromkeys(row.method for row in self._trainable.values()))
-        return row.student not in WITHOUT_LAYERS, methods.index(row.method), -row.uses
+        return student_kind(row.student) not in WITHOUT_LAYERS, methods.index(row.method), -row.uses
 
 
 def _cache(nursery: Nursery, rows: int) -> CacheChoice:

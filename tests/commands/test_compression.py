@@ -84,6 +84,12 @@ def test_one_that_cannot_be_warmed_up_is_left_out_and_the_next_tells_the_speed(s
     assert [final.candidate for final in record.finals] == ["small"]
 
 
+def test_students_without_layers_come_first_however_wide(search: Search) -> None:
+    record = search(planless("2", "1", "bag:64", "bilstm"), {})
+    assert record.plan is not None
+    assert record.plan.candidates == ("bag:64", "bilstm", "2", "1")
+
+
 def test_one_that_fails_as_a_whole_is_left_out_and_the_next_best_trained(search: Search) -> None:
     for step in ("finals/best", "export best"):
         record = search(record_of({"best": [0.9], "next": [0.8]}), {step: ModelError("no form in ONNX\nmore")})
