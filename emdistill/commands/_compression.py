@@ -1,5 +1,6 @@
 """The search of a compression: baselines, prices, a plan, short trainings by turns, and whole ones of the best."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -30,7 +31,7 @@ from emdistill.runs.compression import (
     PlanRow,
 )
 from emdistill.runs.record import RunRecord
-from emdistill.search.halving import Plan, finalists, make_plan, next_final, next_trial
+from emdistill.search.halving import Plan, finalists, make_plan, next_final, next_trial, plan_seconds
 from emdistill.ship.baseline_folder import weight_bytes
 from emdistill.ship.baselines import Setting, make_baseline
 from emdistill.ship.bench import TIMED_TEXTS, time_answers
@@ -222,8 +223,13 @@ class Compression:
         every = {name: record.candidates[name].seconds for name in sorted(fitting, key=self._turn)}
         plan = make_plan(every, available, finals=finals, per_trial=besides, per_final=EXPORT_SECONDS)
         record.plan = PlanRow(**asdict(plan), unlabelled_rows=texts if more else None, cache=cache)
+        largest = make_plan(every, math.inf, finals=finals, per_trial=besides, per_final=EXPORT_SECONDS)
+        of_all = (labelled + more) / (labelled + texts) * plan_seconds(largest, every, EXPORT_SECONDS)
+        needed = 3600 * record.hours - self.study.seconds_left + answered * (labelled + more) + of_all / SPARE
+        line = plan_line(record.plan, fitting=len(fitting), texts=more, hours=needed / 3600)
+        record.notes += [line] if "--hours" in line else []
         self.study.save()
-        say(plan_line(record.plan, fitting=len(fitting), texts=more))
+        say(line)
         return record.plan
 
     def _warmed_up(self, cache: CacheChoice) -> tuple[str, RunRecord, float]:

@@ -1,5 +1,6 @@
 """What a compression tells people: tables, lines, the sentence of verdict, and the page; from its record alone."""
 
+import math
 from pathlib import Path
 
 from emdistill.console import ABSENT, Table, cell, counted, megabytes, short
@@ -76,8 +77,8 @@ def trial_line(record: CompressionRecord, trial: Trial) -> str:
     return f"{trial.candidate}: {outcome} after {share:.0%} of a training, {trial.seconds:.0f} s"
 
 
-def plan_line(plan: PlanRow, *, fitting: int, texts: int) -> str:
-    """Who is tried, and what the time leaves out."""
+def plan_line(plan: PlanRow, *, fitting: int, texts: int, hours: float) -> str:
+    """Who is tried, and what the time leaves out; hours: that would leave out nothing."""
     parts = [f"{counted(len(plan.candidates), 'candidate')} will be tried, {plan.finals} of them trained whole"]
     if fitting > len(plan.candidates):
         parts.append(f"{fitting - len(plan.candidates)} that fit are left out, for there is no time")
@@ -85,6 +86,8 @@ def plan_line(plan: PlanRow, *, fitting: int, texts: int) -> str:
         parts.append(f"{plan.unlabelled_rows:,} of {texts:,} texts without labels are learned from")
     if plan.scale < 1:
         parts.append(f"a whole training is cut to {plan.scale:.0%} of its steps")
+    if len(parts) > 1:
+        parts.append(f"a search anew with --hours {math.ceil(10 * hours) / 10:g} would leave nothing out")
     return "; ".join(parts)
 
 

@@ -8,8 +8,8 @@ from messages import unnamed
 
 from emdistill.console import ABSENT
 from emdistill.runs.baseline_record import TITLES
-from emdistill.runs.compression import TEACHER
-from emdistill.show.compress_report import chart_points, trials_table, verdict
+from emdistill.runs.compression import TEACHER, PlanRow
+from emdistill.show.compress_report import chart_points, plan_line, trials_table, verdict
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,17 @@ def test_a_baseline_that_misses_the_budget_is_named_where_none_keeps_it(score: f
     sentence = verdict(record, final_of("3 balanced", score))
     assert not unnamed(sentence, points, TITLES["tfidf"], "misses")
     assert "take" not in sentence
+
+
+def test_what_the_time_leaves_out_is_said_with_the_hours_that_would_not() -> None:
+    whole = PlanRow(candidates=("3 balanced",), shares=(), finals=1)
+    assert "--hours" not in plan_line(whole, fitting=1, texts=0, hours=0.11)
+    for plan, fitting, texts in (
+        (whole, 2, 0),
+        (replace(whole, scale=0.5), 1, 0),
+        (replace(whole, unlabelled_rows=10), 1, 20),
+    ):
+        assert "--hours 0.2" in plan_line(plan, fitting=fitting, texts=texts, hours=0.11)
 
 
 def test_who_went_furthest_comes_first_by_negative_scores_too() -> None:
