@@ -29,7 +29,7 @@ from emdistill.runs.baseline_record import TITLES, BaselineRecord, read_baseline
 from emdistill.runs.comparison import RUNS, EntryResult, PairedDifference, compare_entries, holm, read_comparison
 from emdistill.runs.record import RUN_FILE, read_run
 from emdistill.show.charts import differences as difference_chart
-from emdistill.show.page import Chart, write_page
+from emdistill.show.page import Chart, Command, Section, write_sections
 from emdistill.show.pareto import pareto_front
 
 LABELS = "hard-labels"
@@ -351,10 +351,12 @@ def write_tables(folder: Path, cells: Sequence[Cell]) -> None:
             if rows
             else []
         )
-    write_page(
-        folder / "results.html", "results", title="Is a distilled student worth it?",
-        tables=made, charts=charts, commands=commands(cells),
-    )  # fmt: skip
+    sections = [
+        Section("", charts),
+        *(Section(title, [table]) for title, table in made.items()),
+        Section("Commands", [Command(command) for command in commands(cells)]),
+    ]
+    write_sections(folder / "results.html", "Is a distilled student worth it?", sections)
 
 
 def spread(entry: EntryResult, metric: str, seeds: int) -> str:

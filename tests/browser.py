@@ -5,7 +5,6 @@ file descriptors 3 and 4. No port is opened, no package is needed, and every wai
 https://chromedevtools.github.io/devtools-protocol/
 """
 
-import base64
 import contextlib
 import json
 import os
@@ -236,16 +235,6 @@ class Page:
         features = [{"name": "prefers-color-scheme", "value": self._scheme}]
         self._call("Emulation.setEmulatedMedia", {"media": media, "features": features})
         self.settle()
-
-    def screenshot(self, path: Path | None = None) -> bytes:
-        """The whole page, not only what the window shows, as PNG."""
-        self.settle()
-        size = self._call("Page.getLayoutMetrics")["cssContentSize"]
-        options = {"captureBeyondViewport": True, "clip": {**size, "scale": 1}}
-        picture = base64.b64decode(self._call("Page.captureScreenshot", options)["data"])
-        if path is not None:
-            path.write_bytes(picture)
-        return picture
 
     def close(self) -> None:
         """Close the page; what was noted of it stays."""

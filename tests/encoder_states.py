@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from emdistill.states import EncoderShape, EncoderStates
 
@@ -96,3 +97,13 @@ def with_padding(states: EncoderStates, filler: float | Callable[[Tensor], Tenso
         return torch.where(valid, tensor, filler(tensor) if callable(filler) else filler)
 
     return leaves(mapped(states, change))
+
+
+def longer(states: EncoderStates, before: int, after: int) -> EncoderStates:
+    """The same states with so many padded tokens more on each side, which hold numbers."""
+    sides = (before, after)
+
+    def pad(tensor: Tensor) -> Tensor:
+        return functional.pad(tensor, {2: (), 3: (0, 0, *sides), 4: (*sides, *sides)}[tensor.ndim], value=17.0)
+
+    return replace(mapped(states, pad), mask=functional.pad(states.mask, sides))

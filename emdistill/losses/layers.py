@@ -41,7 +41,7 @@ class LayerLoss(Loss):
                 batches, C ← μ C + (1 − μ) D with the start's bias taken out; 0: from each batch's own. Buffers
                 remembered_costs [K, M, N] and remembered_share. The loss is of the batch's costs; no gradient passes
                 through the flow.
-    compiled    compute the costs by compiled kernels
+    compiled    whether the costs are computed by compiled kernels; the trainer decides
     Of several processes the costs are the means over all of them, so that all have the same flows and layer weights.
     Raises ConfigError for a memory out of range, or of a fixed mapping; TrainingError, naming the kind, where a cost
     that decides a flow is NaN or infinite.
@@ -58,7 +58,6 @@ class LayerLoss(Loss):
         *,
         layer_mass: float | None = None,
         cost_memory: float = 0.0,
-        compiled: bool = False,
     ) -> None:
         super().__init__()
         if not 0 <= cost_memory < 1:
@@ -78,7 +77,7 @@ class LayerLoss(Loss):
             self.scale = layer_mass * mapping.taught_layers / mapping.mass
         self.costs = tuple(costs)
         self.mapping = mapping
-        self.compiled = compiled
+        self.compiled = False
         self.needs = frozenset().union(*(kind.needs for kind in self.costs))
         if mapping.pairs is not None:
             self.student_layers = frozenset(i for i, _ in mapping.pairs)

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from emdistill.errors import ConfigError, TransportError
 from emdistill.mapping.mapping import LayerMapping
-from emdistill.mapping.transport import TransportPlan
+from emdistill.mapping.transport import TransportPlan, check_shapes
 
 # ε comes down from 1 by this factor, each time from the potentials of the one before.
 COOLING = 4.0
@@ -206,15 +206,8 @@ def _check_epsilon(epsilon: float) -> None:
 
 def check_problem(costs: Tensor, student_weights: Tensor, teacher_weights: Tensor) -> None:
     """Raise TransportError for shapes that disagree; on a CPU also for entries that are no costs or masses."""
-    if costs.ndim < 2 or costs.numel() == 0:
-        raise TransportError(f"costs have shape {tuple(costs.shape)}; they must be matrices [..., M, N] with M, N ≥ 1")
-    batch, layers = costs.shape[:-2], costs.shape[-2:]
+    check_shapes(costs, student_weights, teacher_weights)
     named = {"student_weights": student_weights, "teacher_weights": teacher_weights}
-    for (name, weights), size in zip(named.items(), layers, strict=True):
-        if tuple(weights.shape) not in {(size,), (*batch, size)}:
-            raise TransportError(
-                f"{name} have shape {tuple(weights.shape)}, but costs {tuple(costs.shape)} need ({size},)"
-            )
     if costs.device.type != "cpu":
         return
     for name, values in ({"costs": costs} | named).items():

@@ -49,7 +49,9 @@ def solve_transport(
     Raises TransportError for shapes that disagree, NaN, infinite or negative entries, no mass, and unequal sums.
     """
     costs, student_weights, teacher_weights = map(_as_tensor, (costs, student_weights, teacher_weights))
-    _check_shapes(costs, student_weights, teacher_weights)
+    if costs.ndim != 2:
+        raise TransportError(f"costs have shape {tuple(costs.shape)}; they must be a matrix [M, N] with M, N ≥ 1")
+    check_shapes(costs, student_weights, teacher_weights)
     matrix, student, teacher = map(_to_float64, (costs, student_weights, teacher_weights))
     _check_entries("costs", matrix)
     _check_entries("student_weights", student)
@@ -73,14 +75,15 @@ def _to_float64(values: Tensor) -> Array:
     return array
 
 
-def _check_shapes(costs: Tensor, student_weights: Tensor, teacher_weights: Tensor) -> None:
-    if costs.ndim != 2 or 0 in costs.shape:
-        raise TransportError(f"costs have shape {tuple(costs.shape)}; they must be a matrix [M, N] with M, N ≥ 1")
+def check_shapes(costs: Tensor, student_weights: Tensor, teacher_weights: Tensor) -> None:
+    """Raise TransportError unless the masses, [M] or [..., M] and [N] or [..., N], are those of costs [..., M, N]."""
+    if costs.ndim < 2 or costs.numel() == 0:
+        raise TransportError(f"costs have shape {tuple(costs.shape)}; they must be matrices [..., M, N] with M, N ≥ 1")
     for name, weights, size in (
-        ("student_weights", student_weights, costs.shape[0]),
-        ("teacher_weights", teacher_weights, costs.shape[1]),
+        ("student_weights", student_weights, costs.shape[-2]),
+        ("teacher_weights", teacher_weights, costs.shape[-1]),
     ):
-        if tuple(weights.shape) != (size,):
+        if tuple(weights.shape) not in {(size,), (*costs.shape[:-2], size)}:
             raise TransportError(
                 f"{name} have shape {tuple(weights.shape)}, but costs {tuple(costs.shape)} need ({size},)"
             )

@@ -77,9 +77,9 @@ def training_sample(data: TaskData, tokenizer: Any, max_length: int, output: str
     return Sample(batches, score, task.kind, output)
 
 
-def logits_of(path: Path, samples: Sequence[Sample], *, threads: int | None = None) -> list[NDArray[np.float32]]:
+def logits_of(path: Path, samples: Sequence[Sample]) -> list[NDArray[np.float32]]:
     """Logits [A, C] of each sample's answers, in their order; the samples are of all outputs of the graph."""
-    session = open_session(path, threads=threads, outputs_of=[sample.output for sample in samples])
+    session = open_session(path, outputs_of=[sample.output for sample in samples])
     return [
         np.concatenate([session_answers(session, batch, sample.kind, sample.output) for batch in sample.batches])
         for sample in samples

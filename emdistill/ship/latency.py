@@ -1,4 +1,4 @@
-"""How fast and how large a model is: calls of any runtime timed in turns; parameters, bytes."""
+"""How fast a model is: calls of any runtime, timed in turns."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -236,25 +236,30 @@ from itertools import pairwise
 from typing import NamedTuple"""
 
 
+# What every example.py opens.
+OPENED = f"""folder = Path(__file__).resolve().parent
+config = json.loads((folder / "{CONFIG}").read_text(encoding="utf-8"))
+tokenizer = Tokenizer.from_file(str(folder / "{TOKENIZER}"))  # cuts and pads as the model was trained
+tokenizer.encode_special_tokens = config["splits_special_tokens"]
+session = InferenceSession(str(folder / config["model"]), providers=["CPUExecutionProvider"])
+inputs = {{"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}}"""
+IMPORTED = """from pathlib import Path
+import numpy as np
+from onnxruntime import InferenceSession
+from tokenizers import Tokenizer"""
+
+
 EXAMPLE_OF_SEVERAL = f'''"""python example.py HEAD "a sentence" ["its partner"]: needs numpy, onnxruntime, tokenizers.
 
 Prints the logits of that head by label: one row, or one per token of a head that answers tokens.
 """
 import json, sys
-from pathlib import Path
-import numpy as np
-from onnxruntime import InferenceSession
-from tokenizers import Tokenizer
+{IMPORTED}
 
-folder = Path(__file__).resolve().parent
-config = json.loads((folder / "{CONFIG}").read_text(encoding="utf-8"))
-tokenizer = Tokenizer.from_file(str(folder / "{TOKENIZER}"))  # cuts and pads as the model was trained
-tokenizer.encode_special_tokens = config["splits_special_tokens"]
-session = InferenceSession(str(folder / config["model"]), providers=["CPUExecutionProvider"])
+{OPENED}
 head, *texts = sys.argv[1:] or sys.exit(__doc__)
 encoded = tokenizer.encode(*texts)
 encoded.ids or sys.exit(f"no token is left of {{texts!r}}")
-inputs = {{"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}}
 feed = {{i.name: np.array([getattr(encoded, inputs[i.name])], np.int64) for i in session.get_inputs()}}
 (logits,) = session.run(["logits_" + head], feed)
 for row in logits[0] if logits.ndim == 3 else logits:
@@ -276,17 +281,9 @@ def _example(kind: TaskKind, *, pairs: bool) -> str:
     head = "import json, sys" if kind.one_answer else FOR_SOURCES
     return f'''"""python example.py {usage}: needs numpy, onnxruntime and tokenizers."""
 {head}
-from pathlib import Path
-import numpy as np
-from onnxruntime import InferenceSession
-from tokenizers import Tokenizer
+{IMPORTED}
 
-{kind.example()}folder = Path(__file__).resolve().parent
-config = json.loads((folder / "{CONFIG}").read_text(encoding="utf-8"))
-tokenizer = Tokenizer.from_file(str(folder / "{TOKENIZER}"))  # cuts and pads as the model was trained
-tokenizer.encode_special_tokens = config["splits_special_tokens"]
-session = InferenceSession(str(folder / config["model"]), providers=["CPUExecutionProvider"])
-inputs = {{"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}}
+{kind.example()}{OPENED}
 {GIVEN[pairs]}
 # One by one: on a CPU padding costs more than batches gain.
 for text in {texts}:

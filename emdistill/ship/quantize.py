@@ -140,27 +140,23 @@ def _products_by_token(model: Any, products: Sequence[Any], *, bits: Bits) -> An
     """Each MatMul(x, W) becomes MatMulIntegerToFloat(x̂, Ŵ, scales of the columns) · s, a scale s per token."""
     from onnx import helper, numpy_helper
 
-    graph, chosen = model.graph, {node.name for node in products}
-    matrices = {item.name: item for item in graph.initializer}
-    constants = dict(ROUNDING)
-    nodes, in_int8 = [], set()
-    for node in graph.node:
-        if node.name not in chosen:
-            nodes.append(node)
-            continue
+    matrices = {item.name: item for item in model.graph.initializer}
+    constants, made, in_int8 = dict(ROUNDING), {}, set()
+    for node in products:
         x, w = node.input
-        if x not in in_int8:  # queries, keys and values read the same
-            in_int8.add(x)
-            nodes += _tokens_to_int8(x)
-        constants |= _columns_to_int8(w, numpy_helper.to_array(matrices[w]), 2 ** (bits - 1) - 1)
+        tokens = [] if x in in_int8 else _tokens_to_int8(x)  # queries, keys and values read the same
+        in_int8.add(x)
+        whole, scales = _whole_numbers(numpy_helper.to_array(matrices[w]), 0, 2 ** (bits - 1) - 1)
+        zeros = np.zeros(scales.size, np.int8)
+        constants |= {f"{w}/int8": whole, f"{w}/scales": scales.ravel(), f"{w}/zeros": zeros}
         inputs = [f"{x}/int8", f"{w}/int8", "one", f"{w}/scales", "middle", f"{w}/zeros"]
         product = f"{node.name}/product"
-        nodes.append(helper.make_node("MatMulIntegerToFloat", inputs, [product], product, domain=MICROSOFT))
-        nodes.append(helper.make_node("Mul", [product, f"{x}/scale"], node.output, node.name))
-    del graph.node[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
-    _drop_unused(graph)
+        made[node.name] = [
+            *tokens,
+            helper.make_node("MatMulIntegerToFloat", inputs, [product], product, domain=MICROSOFT),
+            helper.make_node("Mul", [product, f"{x}/scale"], node.output, node.name),
+        ]
+    _replace(model.graph, made, constants)
     if MICROSOFT not in {opset.domain for opset in model.opset_import}:
         model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
     return model
@@ -181,11 +177,10 @@ def _tokens_to_int8(x: str) -> list[Any]:
     return [helper.make_node(kind, inputs, [f"{x}/{name}"], f"{x}/{name}") for kind, inputs, name in steps]
 
 
-def _columns_to_int8(name: str, matrix: NDArray[np.float32], most: int) -> dict[str, NDArray[Any]]:
-    """The matrix in whole numbers up to `most`, the scale and the zero of each column."""
-    scales = np.maximum(np.abs(matrix).max(0) / most, TINY).astype(np.float32)
-    whole = np.rint(matrix / scales).astype(np.int8)
-    return {f"{name}/int8": whole, f"{name}/scales": scales, f"{name}/zeros": np.zeros(scales.size, np.int8)}
+def _whole_numbers(matrix: NDArray[np.float32], axis: int, most: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """The matrix in whole numbers up to `most`, and the scales, one for all that lies along the axis."""
+    scales = np.maximum(np.abs(matrix).max(axis, keepdims=True) / most, TINY).astype(np.float32)
+    return np.rint(matrix / scales).astype(np.int8), scales
 
 
 def _products_by_range(model: Any, products: Sequence[Any], *, calibration: Sequence[Batch], bits: Bits) -> Any:
@@ -198,7 +193,7 @@ def _products_by_range(model: Any, products: Sequence[Any], *, calibration: Sequ
         prepared, quantised = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, prepared)
         quantize_static(
-            prepared, quantised, _reader(prepared, calibration), quant_format=QuantFormat.QDQ,
+            prepared, quantised, _Reader(model, calibration), quant_format=QuantFormat.QDQ,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, per_channel=True, reduce_range=bits < 8,
             op_types_to_quantize=["MatMul"], nodes_to_quantize=[node.name for node in products],
             extra_options={
@@ -223,48 +218,40 @@ def _tables_to_int8(graph: Any, lookups: Sequence[Any]) -> None:
     from onnx import helper, numpy_helper
 
     tables = {item.name: item for item in graph.initializer}
-    for name in dict.fromkeys(node.input[0] for node in lookups):
-        table = numpy_helper.to_array(tables[name])
-        scales = np.maximum(np.abs(table).max(-1, keepdims=True) / 127, TINY).astype(np.float32)
-        rounded = np.rint(table / scales).astype(np.int8)
-        graph.initializer.append(numpy_helper.from_array(rounded, f"{name}/int8"))
-        graph.initializer.append(numpy_helper.from_array(scales, f"{name}/scales"))
+    constants: dict[str, NDArray[Any]] = {}
+    made = {}
     for node in lookups:
         name, ids = node.input
-        made = [
+        whole, scales = _whole_numbers(numpy_helper.to_array(tables[name]), 1, 127)
+        constants |= {f"{name}/int8": whole, f"{name}/scales": scales}
+        made[node.name] = [
             helper.make_node("Gather", [f"{name}/int8", ids], [f"{node.name}/rows"], f"{node.name}/rows"),
             helper.make_node("Cast", [f"{node.name}/rows"], [f"{node.name}/cast"], f"{node.name}/cast", to=FLOAT),
             helper.make_node("Gather", [f"{name}/scales", ids], [f"{node.name}/scales"], f"{node.name}/scales"),
             helper.make_node("Mul", [f"{node.name}/cast", f"{node.name}/scales"], node.output, node.name),
         ]
-        place = list(graph.node).index(node)
-        graph.node.remove(node)
-        for offset, new in enumerate(made):
-            graph.node.insert(place + offset, new)
-    _drop_unused(graph)
+    _replace(graph, made, constants)
 
 
-def _drop_unused(graph: Any) -> None:
+def _replace(graph: Any, made: Mapping[str, Sequence[Any]], constants: Mapping[str, NDArray[Any]]) -> None:
+    """Put the nodes made in the place of those of these names, with their constants; what nothing reads goes."""
+    from onnx import numpy_helper
+
+    nodes = [new for node in graph.node for new in made.get(node.name, [node])]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
     used = {name for node in graph.node for name in node.input}
     for item in [item for item in graph.initializer if item.name not in used]:
         graph.initializer.remove(item)
 
 
-def _reader(prepared: Path, calibration: Sequence[Batch]) -> Any:
+class _Reader:
     """The batches as ONNX Runtime's calibration asks for them: one per call, then None."""
-    import onnx
-    from onnxruntime.quantization import CalibrationDataReader
 
-    names = [item.name for item in onnx.load(prepared).graph.input]
+    def __init__(self, model: Any, calibration: Sequence[Batch]) -> None:
+        names = [item.name for item in model.graph.input]
+        self.left = ({name: np.asarray(batch[name], dtype=np.int64) for name in names} for batch in calibration)
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc,unused-ignore]
-        """One batch after the other."""
-
-        def __init__(self) -> None:
-            self.left = iter(calibration)
-
-        def get_next(self) -> dict[str, NDArray[np.int64]] | None:
-            batch = next(self.left, None)
-            return None if batch is None else {name: np.asarray(batch[name], dtype=np.int64) for name in names}
-
-    return Reader()
+    def get_next(self) -> dict[str, NDArray[np.int64]] | None:
+        return next(self.left, None)

@@ -135,16 +135,11 @@ class Section:
 
 
 def write_sections(path: Path, title: str, sections: Sequence[Section]) -> None:
-    """Write a page of these sections."""
-    write_page(path, "sections", title=title, sections=[section for section in sections if any(section.parts)])
+    """Write a page of these sections in UTF-8, whole or not at all; equal input gives equal bytes.
 
-
-def write_page(path: Path, template: str, *, title: str, **values: Any) -> None:
-    """Write templates/TEMPLATE.html as a page in UTF-8, whole or not at all; equal input gives equal bytes.
-
-    All values are plain text but those inside a chart's figure, which Plotly reads (see `charts.plain`).
+    All of it is plain text but what is inside a chart's figure, which Plotly reads (see `charts.plain`).
     """
-    body = render(f"{template}.html", **values)
+    body = render("sections.html", sections=[section for section in sections if any(section.parts)])
     script = _script_for(path) if 'class="plot"' in body else None
     # Only scripts that bear this number may run. It is a hash of the texts, so that no text can hold it.
     nonce = hashlib.sha256(f"{title}\n{body}".encode("utf-8", "replace")).hexdigest()[:32]

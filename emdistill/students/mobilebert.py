@@ -35,33 +35,19 @@ FORM = re.compile(
 )
 EMBEDDING_SIZE = 128
 HEADS = 4
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "mobilebert": {
-        "num_hidden_layers": 24,
-        "hidden_size": 512,
-        "intra_bottleneck_size": 128,
-        "num_feedforward_networks": 4,
-        "normalization_type": "no_norm",
-        "hidden_act": "relu",
-        "use_bottleneck_attention": False,
-        "key_query_shared_bottleneck": True,
-        "hidden_dropout_prob": 0.0,
-    },
-    "mobilebert-teacher": {
-        "num_hidden_layers": 24,
-        "hidden_size": 512,
-        "intra_bottleneck_size": 1024,
-        "num_feedforward_networks": 1,
-        "normalization_type": "layer_norm",
-        "hidden_act": "gelu",
-        "use_bottleneck_attention": True,
-        "key_query_shared_bottleneck": False,
-        "hidden_dropout_prob": 0.1,
-    },
+# transformers' configuration is by default the published one; what a teacher has otherwise.
+OF_A_TEACHER: dict[str, Any] = {
+    "intra_bottleneck_size": 1024,
+    "num_feedforward_networks": 1,
+    "normalization_type": "layer_norm",
+    "hidden_act": "gelu",
+    "use_bottleneck_attention": True,
+    "key_query_shared_bottleneck": False,
+    "hidden_dropout_prob": 0.1,
 }
 
 
-def read_form(spec: str) -> dict[str, Any]:
+def read_form(spec: str) -> MobileBertConfig:
     """'mobilebert:6x384x96x2-gelu' -> a configuration, published but for what is named; ConfigError for a size of 0."""
     matched = FORM.fullmatch(spec)
     assert matched is not None  # the pattern of this way to write --student
@@ -69,7 +55,7 @@ def read_form(spec: str) -> dict[str, Any]:
     given = {name: int(word) if word.isdecimal() else word for name, word in words.items()}
     if 0 in given.values():
         raise ConfigError(f"--student {spec}: every size is at least 1, as in mobilebert:6x384x96x2")
-    return PUBLISHED[matched["kind"]] | given
+    return MobileBertConfig(**(OF_A_TEACHER if matched["kind"] == "mobilebert-teacher" else {}) | given)
 
 
 def mobilebert_student(
@@ -100,26 +86,24 @@ def mobilebert_student(
 
 def _config(encoder: PreTrainedModel, spec: str) -> MobileBertConfig:
     """The form with the encoder's tokens, and its heads where they divide the width within layers, else 4."""
-    form, theirs = read_form(spec), encoder_shape(encoder).heads
+    config, theirs = read_form(spec), encoder_shape(encoder).heads
     rows, width = embedding_table(encoder).shape
-    within = form["intra_bottleneck_size"]
+    within = config.intra_bottleneck_size
     heads = theirs if theirs and within % theirs == 0 else HEADS
     if within % heads:
         raise ConfigError(
             f"--student {spec}: the width within layers is a multiple of the {heads} attention heads; take "
             f"{-(-within // heads) * heads} instead of {within}"
         )
-    return MobileBertConfig(
-        **form,
-        intermediate_size=4 * within,
-        classifier_activation=False,  # the head reads the first token's state as it is
-        num_attention_heads=heads,
-        vocab_size=rows,
-        embedding_size=min(EMBEDDING_SIZE, form["hidden_size"], width),
-        max_position_embeddings=longest_text(encoder),
-        type_vocab_size=max(1, token_types(encoder.config)),
-        pad_token_id=encoder.config.pad_token_id,
-    )
+    config.intermediate_size = 4 * within
+    config.classifier_activation = False  # the head reads the first token's state as it is
+    config.num_attention_heads = heads
+    config.vocab_size = rows
+    config.embedding_size = min(EMBEDDING_SIZE, config.hidden_size, width)
+    config.max_position_embeddings = longest_text(encoder)
+    config.type_vocab_size = max(1, token_types(encoder.config))
+    config.pad_token_id = encoder.config.pad_token_id
+    return config
 
 
 def _take_embeddings(student: PreTrainedModel, encoder: PreTrainedModel) -> None:

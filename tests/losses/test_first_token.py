@@ -18,14 +18,7 @@ def drawn(layers: int, width: int, seed: int, dtype: torch.dtype = torch.float64
     return random_states(EncoderShape(layers, width, 1), MASK, seed, dtype=dtype)
 
 
-def test_gradient_reaches_first_tokens_only() -> None:
-    student, teacher = leaves(drawn(2, 3, 3)), drawn(2, 3, 4)
-    for gradient in torch.autograd.grad(FirstTokenCosts()(student, teacher).sum(), student.hidden):
-        moved = {(text, place) for text, place in gradient.any(dim=-1).nonzero().tolist()}
-        assert moved == {*FIRST.items()}
-
-
-def test_all_other_tokens_may_hold_anything() -> None:
+def test_all_other_tokens_may_hold_anything_and_get_no_gradient() -> None:
     student, teacher = drawn(2, 6, 5), drawn(3, 6, 6)
     first = torch.zeros(MASK.shape, dtype=torch.bool)
     first[[*FIRST.keys()], [*FIRST.values()]] = True
@@ -35,4 +28,6 @@ def test_all_other_tokens_may_hold_anything() -> None:
     )
     found = FirstTokenCosts()(bad, worse, compiled=True)
     assert torch.equal(found, FirstTokenCosts()(student, teacher))
-    assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(found.sum(), bad.hidden))
+    for gradient in torch.autograd.grad(found.sum(), bad.hidden):
+        assert gradient.isfinite().all()
+        assert {(text, place) for text, place in gradient.any(dim=-1).nonzero().tolist()} == {*FIRST.items()}

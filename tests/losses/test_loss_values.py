@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from encoder_states import leaves, mapped, random_states, tensors, with_padding
+from encoder_states import leaves, longer, random_states, tensors, with_padding
 from linear_programmes import Array, cheapest_flow
 from messages import names
 from plain_losses import hard_cross_entropy, mean_square, soft_cross_entropy
@@ -255,16 +255,8 @@ def test_what_padding_holds_changes_nothing(filler: str, projection: str) -> Non
 def test_more_padding_changes_nothing() -> None:
     mask = random_mask(11)
     student, teacher = drawn(STUDENT, mask, 11), drawn(TEACHER, mask, 12)
-
-    def longer(states: EncoderStates) -> EncoderStates:
-        def pad(tensor: Tensor) -> Tensor:
-            sizes = {2: (0, 0), 3: (0, 0, 0, 3), 4: (0, 3, 0, 3)}[tensor.ndim]
-            return torch.nn.functional.pad(tensor, sizes, value=17.0)
-
-        return replace(mapped(states, pad), mask=torch.nn.functional.pad(states.mask, (0, 3)))
-
     total, terms, _, learned = total_and_gradients(student, teacher)
-    total_2, terms_2, _, learned_2 = total_and_gradients(longer(student), longer(teacher))
+    total_2, terms_2, _, learned_2 = total_and_gradients(longer(student, 0, 3), longer(teacher, 0, 3))
     torch.testing.assert_close(total_2, total, rtol=1e-12, atol=0)
     for name, term in terms.items():
         torch.testing.assert_close(terms_2[name], term, rtol=1e-12, atol=0)

@@ -146,6 +146,18 @@ def test_no_mapping_is_made_without_layers(build: Callable[[int, int], LayerMapp
             build(*layers)
 
 
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("emd", "cost_attention='inverse', weight_floor=0.001, cost_floor=0.01, smoothing=0"),
+        ("sinkhorn", "epsilon=0.01, differentiable=False"),
+        ("unbalanced", "penalty=1"),
+    ],
+)
+def test_a_mapping_prints_its_settings(name: str, settings: str) -> None:
+    assert repr(MAPPINGS[name](3, 6)).partition("(")[2] == f"student_layers=3, teacher_layers=6, {settings})"
+
+
 def test_pairs_may_be_given_instead_of_a_matrix() -> None:
     mapping = FixedMapping.of_pairs([(1, 3), (0, 1), (1, 0)], 3, 4)
     assert mapping.pairs == ((0, 1), (1, 0), (1, 3))
@@ -153,11 +165,6 @@ def test_pairs_may_be_given_instead_of_a_matrix() -> None:
     for pair, *named in (((3, 0), "student layer 3", "0..2"), ((0, -1), "teacher layer -1", "0..3")):
         with names(LayerCountError, *named):
             FixedMapping.of_pairs([(0, 0), pair], 3, 4)
-
-
-def test_layers_that_may_be_taught_are_counted() -> None:
-    assert EmdMapping(3, 6).taught_layers == 3
-    assert FixedMapping(FLOW).taught_layers == 2
 
 
 def test_a_mapping_may_teach_nothing() -> None:

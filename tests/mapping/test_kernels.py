@@ -42,8 +42,8 @@ def costs_and_gradients(
 
 
 def test_same_numbers_one_compilation_for_all_shapes() -> None:
-    """Hidden states and scores of several sizes; states of a half-precision teacher."""
-    kinds = [(SHAPES[0], torch.float32), (SHAPES[1], torch.float32), (SHAPES[0], torch.float16)]
+    """Scores of several sizes, and hidden states of a half-precision teacher."""
+    kinds = [(SHAPES[0], torch.float16), (SHAPES[1], torch.float32)]
     for few, dtype in kinds:
         for number, shape in enumerate([few, (2, *few[1:]), (5, *few[1:-2], 9, 9 if len(few) == 4 else 6)]):
             # The first of a kind compiles; from then on a compilation is an error.

@@ -6,7 +6,7 @@ from messages import names
 from torch import Tensor
 
 from emdistill.errors import ConfigError
-from emdistill.mapping import MAPPINGS, LearnedMapping, solve_transport
+from emdistill.mapping import LearnedMapping, solve_transport
 from emdistill.mapping.learned import learned_plan, price_net
 
 SIZES = [(1, 1), (1, 6), (3, 6), (4, 12), (12, 4), (6, 24)]
@@ -101,8 +101,7 @@ def test_layer_weights_descend_towards_layers_that_are_cheap_and_keep_their_floo
     assert torch.equal(uniform.student_weights, torch.full((3,), 1 / 3))
 
 
-def test_it_is_in_the_table_and_refuses_settings_that_are_none() -> None:
-    assert MAPPINGS["learned"] is LearnedMapping
+def test_settings_that_are_none_are_refused() -> None:
     with names(ConfigError, "weights", "'up'"):
         LearnedMapping(3, 4, weights="up")  # type: ignore[arg-type]
     with names(ConfigError, "step"):

@@ -8,7 +8,7 @@ from messages import names
 from torch import Tensor
 
 from emdistill.errors import ConfigError, TransportError
-from emdistill.mapping import MAPPINGS, TwoLevelMapping, solve_transport, solve_two_level
+from emdistill.mapping import TwoLevelMapping, solve_transport, solve_two_level
 from emdistill.mapping.two_level import even_blocks
 
 SIZES = [(1, 1), (1, 5), (2, 5), (5, 2), (3, 6), (4, 6), (4, 12), (6, 12), (7, 12), (7, 4)]
@@ -139,11 +139,6 @@ def test_the_mapping_is_the_plan_of_its_blocks(dtype: torch.dtype) -> None:
     torch.testing.assert_close(mapping(costs)[1, 0], expected.to(dtype))
     (host,) = mapping.host_inputs(costs)
     assert torch.equal(host, costs)
-
-
-def test_it_is_the_mapping_called_two_level() -> None:
-    assert MAPPINGS["two-level"] is TwoLevelMapping
-    assert repr(TwoLevelMapping(3, 6)) == "TwoLevelMapping(student_blocks=[1, 2], teacher_blocks=[3, 3])"
 
 
 def test_what_cannot_be_is_refused() -> None:

@@ -8,7 +8,7 @@ from messages import names
 from torch import Tensor
 
 from emdistill.errors import ConfigError
-from emdistill.mapping import MAPPINGS, EmdMapping, UnbalancedMapping, layer_costs, solve_transport, solve_unbalanced
+from emdistill.mapping import EmdMapping, UnbalancedMapping, layer_costs, solve_transport, solve_unbalanced
 
 SHAPES = [(1, 1), (1, 5), (4, 1), (2, 2), (3, 6), (4, 6), (6, 12), (7, 4)]
 
@@ -116,11 +116,6 @@ def test_the_mapping_is_the_plan_between_uniform_weights(dtype: torch.dtype) -> 
         torch.testing.assert_close(flow[1, k], expected.to(dtype))
     (host,) = mapping.host_inputs(costs)
     assert torch.equal(host, costs)
-
-
-def test_it_is_the_mapping_called_unbalanced() -> None:
-    assert MAPPINGS["unbalanced"] is UnbalancedMapping
-    assert repr(UnbalancedMapping(3, 6)) == "UnbalancedMapping(student_layers=3, teacher_layers=6, penalty=1)"
 
 
 @pytest.mark.parametrize("penalty", [-1.0, float("nan")])

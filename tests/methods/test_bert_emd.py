@@ -172,12 +172,6 @@ def test_two_negative_weights_do_not_make_a_positive_one() -> None:
         build(beta=-1.0, theta=-1.0, embeddings=0)
 
 
-@pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan")])
-def test_alpha_is_a_share(alpha: float) -> None:
-    with names(ConfigError, "--objective.alpha", alpha):
-        build(alpha=alpha)
-
-
 @pytest.mark.parametrize(("settings", "phase"), [(INTERMEDIATE, "intermediate"), ({"prediction": 0}, "prediction")])
 def test_two_phases_with_an_empty_one(settings: dict[str, float], phase: str) -> None:
     with names(ConfigError, phase):

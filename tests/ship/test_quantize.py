@@ -207,30 +207,20 @@ def test_the_most_sensitive_groups_are_kept_until_the_score_is_near_enough(fp32:
     assert path.read_bytes() == fp32.read_bytes()
 
 
-def test_the_best_of_both_methods_is_written(fp32: Path, tmp_path: Path) -> None:
-    sample = Sample(BATCHES, agreement(one(fp32)), KIND)
-    done = quantize_best(fp32, tmp_path / "int8.onnx", [sample], max_drop=100, threads=1)
-    assert done is not None
-    assert done.method in ("dynamic", "static")
-    assert done.in_float32 == ()
-    same = quantize_dynamic_int8 if done.method == "dynamic" else STATIC
-    same(fp32, tmp_path / "same.onnx", bits=done.bits)
-    assert (tmp_path / "same.onnx").read_bytes() == (tmp_path / "int8.onnx").read_bytes()
-
-
-@pytest.mark.parametrize(("overflows", "bits"), [(True, 7), (False, 8)])
-def test_weights_have_as_many_bits_as_the_processor_can_add(
-    fp32: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overflows: bool, bits: int
+@pytest.mark.parametrize(
+    ("overflows", "asked", "bits"), [(True, None, 7), (False, None, 8), (True, 8, 8), (False, 7, 7)]
+)
+def test_the_best_is_written_with_as_many_bits_as_are_asked_for_or_the_processor_can_add(
+    fp32: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overflows: bool, asked: Any, bits: Any
 ) -> None:
     monkeypatch.setattr("emdistill.ship.int8_choice.int8_overflows", lambda: overflows)
     path, sample = tmp_path / "int8.onnx", Sample(BATCHES, agreement(one(fp32)), KIND)
-    for asked, given in ((None, bits), (7, 7), (8, 8)):
-        done = quantize_best(fp32, path, [sample], max_drop=100, threads=1, bits=asked)
-        assert done is not None
-        assert done.bits == given
-        same = quantize_dynamic_int8 if done.method == "dynamic" else STATIC
-        same(fp32, tmp_path / "same.onnx", bits=given)
-        assert path.read_bytes() == (tmp_path / "same.onnx").read_bytes()
+    done = quantize_best(fp32, path, [sample], max_drop=100, threads=1, bits=asked)
+    assert done is not None
+    assert (done.in_float32, done.bits) == ((), bits)
+    same = {"dynamic": quantize_dynamic_int8, "static": STATIC}[done.method]
+    same(fp32, tmp_path / "same.onnx", bits=bits)
+    assert path.read_bytes() == (tmp_path / "same.onnx").read_bytes()
 
 
 def test_where_nothing_may_be_int8_nothing_is_written(fp32: Path, tmp_path: Path) -> None:

@@ -19,38 +19,23 @@ LABELS = RANDOM.integers(4, size=500)
 HELD = RANDOM.random((500, 4)) < 0.3
 
 
-def test_bins_and_calibration_error_are_those_of_a_loop_over_rows() -> None:
-    probabilities = softmax(LOGITS.astype(np.float64), axis=1)
-    bins = reliability_bins(probabilities.max(axis=1), probabilities.argmax(axis=1) == LABELS)
-    error = 0.0
-    for place, (confidence, accuracy, rows) in enumerate(bins):
-        inside = [
-            (row.max(), row.argmax() == label)
-            for row, label in zip(probabilities, LABELS, strict=True)
-            if place / 10 < row.max() <= (place + 1) / 10
-        ]
-        assert rows == len(inside)
-        if inside:
-            assert confidence == pytest.approx(np.mean([sure for sure, _ in inside]))
-            assert accuracy == pytest.approx(np.mean([right for _, right in inside]))
-            error += len(inside) / 500 * abs(accuracy - confidence)
-    assert sum(rows for _, _, rows in bins) == 500
-    assert calibration_error(bins) == pytest.approx(error)
-
-
-def test_several_labels_are_binned_pair_by_pair() -> None:
-    probabilities = expit(LOGITS.astype(np.float64))
-    pairs = [
-        (float(p), bool(held))
-        for row, helds in zip(probabilities, HELD, strict=True)
-        for p, held in zip(row, helds, strict=True)
-    ]
-    bins = reliability_bins(probabilities, HELD)
+@pytest.mark.parametrize("several", [False, True])
+def test_bins_and_calibration_error_are_those_of_a_loop(several: bool) -> None:
+    """Over the rows' answers, or of several labels over all pairs of a row and a label."""
+    classes = softmax(LOGITS.astype(np.float64), axis=1)
+    probabilities, outcomes = classes.max(axis=1), classes.argmax(axis=1) == LABELS
+    if several:
+        probabilities, outcomes = expit(LOGITS.astype(np.float64)), HELD
+    pairs = list(zip(probabilities.ravel().tolist(), outcomes.ravel().tolist(), strict=True))
+    bins, error = reliability_bins(probabilities, outcomes), 0.0
     for place, (mean, share, count) in enumerate(bins):
         inside = [pair for pair in pairs if place / 10 < pair[0] <= (place + 1) / 10]
         assert count == len(inside)
-        assert (mean, share) == pytest.approx(tuple(np.mean(inside, axis=0)))
-    assert sum(count for _, _, count in bins) == 2000
+        if inside:
+            assert (mean, share) == pytest.approx(tuple(np.mean(inside, axis=0)))
+            error += len(inside) / len(pairs) * abs(share - mean)
+    assert sum(count for _, _, count in bins) == len(pairs)
+    assert calibration_error(bins) == pytest.approx(error)
 
 
 def test_a_model_that_is_sure_and_right_is_calibrated() -> None:

@@ -1,6 +1,7 @@
 """The page: what is in it, what may run in it, where its script stands; no text of it is taken for HTML."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,8 +23,8 @@ from emdistill.show.page import (
     Small,
     code_span,
     plain_line,
+    render,
     share_script,
-    write_page,
     write_sections,
 )
 
@@ -157,9 +158,11 @@ def test_equal_input_gives_equal_bytes_and_an_old_page_is_replaced(tmp_path: Pat
 
 
 def test_a_value_that_is_missing_is_an_error_and_the_old_page_stays(tmp_path: Path) -> None:
-    (tmp_path / "report.html").write_text("old")
     with pytest.raises(jinja2.UndefinedError):
-        write_page(tmp_path / "report.html", "results", title="t")
+        render("sections.html")
+    (tmp_path / "report.html").write_text("old")
+    with pytest.raises(ValueError, match="JSON"):
+        written(tmp_path, charts=[Chart("NaN", {"data": [{"y": [math.nan]}], "layout": {"height": 1}})])
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("report.html", "old")]
 
 

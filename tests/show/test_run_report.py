@@ -198,7 +198,7 @@ def test_the_slider_has_every_record_of_all_stages() -> None:
     assert slider.frames[2].updates[1]["z"] == [[0.0, 1.0]]
 
 
-def test_a_fixed_mapping_has_one_picture(run: Path) -> None:
+def test_a_fixed_mapping_has_one_picture() -> None:
     records = [FlowRecord(step, "a", {"one": [[1.0, 0.0], [0.0, 1.0]]}) for step in (1, 2)]
     parts = flow_section(records, {}).parts
     assert not of_kind(Slider, parts)

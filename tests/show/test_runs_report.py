@@ -171,7 +171,7 @@ def test_the_fronts_by_hand() -> None:
     assert find_fronts(candidates(), "size") == {"": {*candidates()[:3]}}
 
 
-def test_the_charts_hold_the_candidates(tmp_path: Path) -> None:
+def test_the_charts_hold_the_candidates() -> None:
     runs = RunSet("reviews", "accuracy", "dev", 40, candidates(), ("b",))
     numbers = {"a": 1, "b": 2}
     figure = scatter(runs, "latency", find_fronts(runs.candidates, "latency"), numbers)

@@ -7,7 +7,6 @@ from messages import names
 from emdistill.config import RunConfig, as_command, config_dict
 from emdistill.errors import ConfigError
 from emdistill.methods import METHODS, compose_stages
-from emdistill.models import encoder_shape, fingerprint
 from emdistill.options import load_config
 from emdistill.states import CLASSES, NOTHING, WORDS, EncoderShape, Predictions
 from emdistill.students import make_student
@@ -17,19 +16,6 @@ LABELS = ("bad", "good")
 OF_WORDS = Predictions("softmax", CLASSES.problem_type, "TokenClassification")
 OF_ANSWERS = {"soft-targets", "hard-labels"}
 PLACES = {"teacher": "teacher", "data": "data", "output": "run"}
-
-
-def test_the_spec_says_its_width(tiny_encoder, tiny_tokenizer) -> None:
-    teacher, random_state = tiny_encoder(width=128), torch.get_rng_state()
-    for spec, width in {"bag": 128, "bag:8": 8}.items():
-        student, again, other = (
-            make_student(spec, teacher, tiny_tokenizer, labels=LABELS, seed=seed)[0] for seed in (1, 1, 2)
-        )
-        assert encoder_shape(student) == EncoderShape(0, width, 0)
-        assert student.get_input_embeddings().weight.shape == (teacher.config.vocab_size, width)
-        assert student.config.sep_token_id == tiny_tokenizer.sep_token_id
-        assert fingerprint(again) == fingerprint(student) != fingerprint(other)
-    assert torch.equal(torch.get_rng_state(), random_state)
 
 
 def test_its_tokens_stand_to_each_other_as_the_teachers(tiny_encoder, tiny_tokenizer) -> None:

@@ -104,6 +104,29 @@ def test_a_fresh_student_may_be_deeper_than_a_teacher_whose_layers_share_weights
     assert (student.config.num_hidden_layers, student.config.num_hidden_groups) == (6, 4)
 
 
+@pytest.mark.parametrize(
+    ("spec", "shape", "width"),
+    [
+        ("bag", EncoderShape(0, 128, 0), 128),
+        ("bag:8", EncoderShape(0, 8, 0), 8),
+        ("bilstm", EncoderShape(2, 512, 0), 32),
+        ("bilstm:8", EncoderShape(2, 16, 0), 8),
+    ],
+)
+def test_one_that_is_no_transformer_is_as_large_as_its_spec_says(
+    tiny_encoder, tiny_tokenizer, spec: str, shape: EncoderShape, width: int
+) -> None:
+    teacher, random_state = tiny_encoder(width=max(width, 32)), torch.get_rng_state()
+    student, again, other = (
+        make_student(spec, teacher, tiny_tokenizer, labels=LABELS, seed=seed)[0] for seed in (1, 1, 2)
+    )
+    assert encoder_shape(student) == shape
+    assert student.get_input_embeddings().weight.shape == (teacher.config.vocab_size, width)
+    assert student.config.sep_token_id == tiny_tokenizer.sep_token_id
+    assert fingerprint(again) == fingerprint(student) != fingerprint(other)
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
 def test_layers_that_are_not_there(tiny_encoder, tiny_tokenizer):
     teacher = tiny_encoder(layers=6)
     with names(LayerCountError, "--student", "layer 9", "0..5"):
