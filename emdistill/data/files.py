@@ -28,7 +28,6 @@ from emdistill.data.rows import (
     check_file,
     data_file,
     read_rows,
-    separator,
     separator_hint,
     text_lines,
 )
@@ -139,14 +138,9 @@ def _check_rows(rows: Iterator[Row], columns: Columns, bad: BadRows, classes: Ma
         if named:
             label = columns.label
             rows = (Row(line, cells | {label: in_words(cells.get(label), named)}) for line, cells in rows)
-        path = Path(bad.source)
-        between = separator(path) if plain_path(path).suffix.lower() == ".csv" else ""
-        within = list[tuple[int, list[str]]]()  # the line of a row, and the labels of what may be rows in a cell of it
 
         def texts_of_good_rows() -> Iterator[list[str]]:
             for row in rows:
-                if between and (found := _labels_within(row.cells, labels[0], between)):
-                    within.append((row.line, found))
                 problems = [text_problems(row, columns.texts), *(problem_of_label(row, name) for name in labels)]
                 if any(problems):
                     bad.add(row.line, "; ".join(filter(None, problems)))
@@ -159,25 +153,7 @@ def _check_rows(rows: Iterator[Row], columns: Columns, bad: BadRows, classes: Ma
                 yield [row.cells[name] for name in columns.texts]
 
         texts = spooled(_as_datasets(texts_of_good_rows(), ["text", "text_pair"][: len(columns.texts)]))
-    for line, found in within:
-        if (count := sum(label in names for label in found)) > 1:
-            mend = "a quote that a text has is written twice, within quotes; if the text is so, write the rows as JSONL"
-            bad.add(line, f"a cell of this row holds {count} lines that look like rows; {mend}")
     return Examples(bad, lines, texts, cells_of_rows, named)
-
-
-def _labels_within(cells: Mapping[str, Any], label: str, between: str) -> list[str]:
-    """The labels of lines within a cell of CSV, where most of them have as many cells as a row.
-
-    A quote that nobody meant opens a cell, and closes at the next one; what lies between is read as one text.
-    """
-    place = [*cells].index(label)
-    for cell in cells.values():
-        inner = cell.split("\n")[1:-1]
-        rows = [found for found in (line.rstrip("\r").split(between) for line in inner) if len(found) == len(cells)]
-        if 2 * len(rows) > len(inner):
-            return [row[place] for row in rows]
-    return []
 
 
 def _as_datasets(rows: Iterator[list[str]], names: list[str]) -> Iterator[Dataset]:

@@ -13,6 +13,7 @@ import csv
 import itertools
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from emdistill.console import counted
 from emdistill.data.compressed import OPENERS, compression, open_bytes, plain_path
 from emdistill.errors import DataError, listing, nearest
 from emdistill.files import FETCH, is_pointer, matching, sha256
+from emdistill.tasks.kind import DECIMAL
 from emdistill.tasks.task import DataFile
 from emdistill.values import parse_json
 
@@ -37,6 +39,7 @@ LONGEST_OBJECT = 2**27  # bytes of a file that is one JSON object
 SHEETS = (".xlsx", ".xls", ".ods")
 DECIMAL_COMMA = re.compile(r"([+-]?\d+),(\d+)")
 SAYS_SEPARATOR = re.compile(r'"?sep=([,;|\t])"?\s*')  # a line for Excel, before the header
+KNOWN = 1_000  # values of a column, characters of a value, and rows with rows in a cell, that are remembered
 _CELL_LIMIT = Lock()
 
 
@@ -77,7 +80,8 @@ def read_rows(path: Path, bad: BadRows, header: tuple[str, ...] | None = None) -
     check_file(path)
     suffix = plain_path(path).suffix.lower()
     if suffix == ".csv":
-        return _table_rows(path, _csv_cells(path), bad, header)
+        between = separator(path)
+        return _table_rows(path, _csv_cells(path, between), bad, header, _RowsWithin(between))
     if suffix == ".tsv":
         return _table_rows(path, tsv_cells(path), bad, header)
     if suffix in (".jsonl", ".json"):
@@ -182,9 +186,8 @@ def separator(path: Path) -> str:
     return says[1] if says else ";" if ";" in first and "," not in first else ","
 
 
-def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _csv_cells(path: Path, between: str) -> Iterator[tuple[int, list[str]]]:
     of_row: list[str] = []
-    between = separator(path)
 
     def lines() -> Iterator[str]:
         for line in text_lines(path):
@@ -218,8 +221,51 @@ def _with_point(cell: str) -> str:
     return f"{number[1]}.{number[2]}" if number else cell
 
 
+class _RowsWithin:
+    """Rows in a cell of another row.
+
+    A quote that nobody meant opens a cell, and closes at the next one; what lies between is read as one text. So a
+    cell holds lines most of which have as many cells as a row, and in two of them a cell is what others of its column
+    are: a value that occurs, or a number.
+    """
+
+    def __init__(self, between: str) -> None:
+        self._between = between
+        self._known: defaultdict[int, set[str]] = defaultdict(set)  # values by column
+        self._found: list[tuple[int, int, list[list[str]]]] = []  # line, column, rows
+
+    def look(self, line: int, cells: Sequence[str]) -> None:
+        for place, cell in enumerate(cells):
+            if "\n" in cell and len(cells) > 1 and len(self._found) < KNOWN:
+                inner = cell.split("\n")[1:-1]
+                parts = (part.rstrip("\r").split(self._between) for part in inner)
+                rows = [row for row in parts if len(row) == len(cells)]
+                if 2 * len(rows) > len(inner):
+                    self._found.append((line, place, rows))
+            elif cell and len(cell) < KNOWN and len(self._known[place]) < KNOWN:
+                self._known[place].add(cell)
+
+    def report(self, bad: BadRows) -> None:
+        numbers = {place for place, known in self._known.items() if all(map(DECIMAL.fullmatch, known))}
+        mend = "a quote that a text has is written twice, within quotes; if the text is so, write the rows as JSONL"
+        for line, place, rows in self._found:
+            alike = sum(
+                any(
+                    at != place and (cell in self._known[at] or (at in numbers and DECIMAL.fullmatch(cell)))
+                    for at, cell in enumerate(row)
+                )
+                for row in rows
+            )
+            if alike > 1:
+                bad.add(line, f"a cell of this row holds {alike} lines that look like rows; {mend}")
+
+
 def _table_rows(
-    path: Path, rows: Iterator[tuple[int, list[str]]], bad: BadRows, header: tuple[str, ...] | None
+    path: Path,
+    rows: Iterator[tuple[int, list[str]]],
+    bad: BadRows,
+    header: tuple[str, ...] | None,
+    within: _RowsWithin | None = None,
 ) -> Iterator[Row]:
     for line, cells in rows:
         if len(cells) == 1 and len(header or "") != 1 and not cells[0].strip():
@@ -234,7 +280,11 @@ def _table_rows(
         elif header.count("") > 1 and any(cell for name, cell in zip(header, cells, strict=True) if not name):
             bad.add(line, "a cell stands in one of several columns without a name; name these in the first line")
         else:
+            if within is not None:
+                within.look(line, cells)
             yield Row(line, dict(zip(header, cells, strict=True)))
+    if within is not None:
+        within.report(bad)
 
 
 def separator_hint(names: Sequence[str]) -> str:

@@ -315,6 +315,9 @@ def test_rows_that_a_stray_quote_swallows_are_missed(tmp_path: Path, end: str) -
     rows = [row.replace("label", "a;b").replace("bad", "0;1").replace("good", "1;0").replace(",", ";") for row in rows]
     with names(DataError, f"{path}:3", 2, "quote"):
         read(write(path, end.join(rows)), label="a,b")
+    ids = ["id,text", "1,it", '2,"a 5 inch', "3,so so", "4,fine", '5,tall"', "6,it"]
+    with names(DataError, f"{path}:3", 2, "quote"):
+        read_inputs(write(path, end.join(ids)))
     poem = '"it was,good\nso so,fine\nor not,bad\nthe end"'
     assert len(read(write(tmp_path / "poem.csv", f"text,label\n{poem},good\nx,bad\n")).train) == 2
 
