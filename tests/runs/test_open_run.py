@@ -95,6 +95,11 @@ def test_a_run_may_not_replace_what_it_reads(tmp_path: Path, folder: Path, read:
         check_output(folder, overwrite=True, resume=False, reads=[None, str(tmp_path / read)])
 
 
+def test_nor_what_a_pattern_names(tmp_path: Path, folder: Path) -> None:
+    with names(OutputError, folder / "run.json", "--output"):
+        check_output(folder, overwrite=True, resume=False, reads=[f"{tmp_path}/*/*.json"])
+
+
 def test_what_stands_beside_the_runs_own_files_may_be_read(tmp_path: Path, folder: Path) -> None:
     reads = [str(folder / "notes.txt"), str(tmp_path / "teacher"), "owner/model", "3", None]
     check_output(folder, overwrite=True, resume=False, reads=reads)
