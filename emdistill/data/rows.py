@@ -4,7 +4,7 @@ CSV follows RFC 4180: a quoted cell may hold commas and line ends; or semicolons
 says, and a cell of 4,5 is 4.5. In TSV, as in GLUE, quotes are plain text and every line is a row. Text is UTF-8, with
 or without a byte-order mark; lines end in LF, CRLF, or CR alone (old Mac programs); blank lines are no rows. A line has
 at most 64 MiB, and so has a cell. Rows of Parquet files are counted from 1, and so are those of one JSON list, of at
-most 128 MiB, which may stand in an object as its `data`. A .json file in SQuAD's format has a row per question: id,
+most 128 MiB, which may stand in an object as its `data`; or of one object of columns, as pandas writes it. A .json file in SQuAD's format has a row per question: id,
 question, context, answers. The text formats may be compressed: reviews.csv.gz.
 """
 
@@ -33,6 +33,16 @@ from emdistill.values import parse_json
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 _SHOWN_ROWS = 5
+BEGINNINGS = {  # of files that are not what their name says
+    b"PK\x03\x04": "this is a zip archive, as a sheet of Excel is; unpack it, or save the sheet as .csv, in UTF-8",
+    b"\xd0\xcf\x11\xe0": "this is an old Excel or Word file; save the sheet as .csv, in UTF-8",
+    b"\x1f\x8b": "this is packed; call it .gz behind its type, as in rows.csv.gz",
+    b"PAR1": "this is Parquet; call it .parquet",
+    b"ARROW1": "this is Arrow; write it as Parquet",
+    b"SQLite": "this is a database; write the table as .csv, in UTF-8",
+    codecs.BOM_UTF16_LE: "this is UTF-16; save the file as UTF-8",
+    codecs.BOM_UTF16_BE: "this is UTF-16; save the file as UTF-8",
+}
 NO_TEXT = "a NUL stands in this line, so this is no text; save the file as UTF-8, or copy it again"
 LONGEST_LINE = 2**26  # bytes; a packed file of a few kilobytes may hold a line that fills the memory
 LONGEST_OBJECT = 2**27  # bytes of a file that is one JSON object
@@ -129,13 +139,14 @@ def decoded(content: bytes, path: Path, line: int) -> str:
     if len(content) > LONGEST_LINE:
         raise DataError(f"this line has more than {LONGEST_LINE >> 20} MiB; write a row per line", file=path, line=line)
     content = content.removeprefix(codecs.BOM_UTF8) if line == 1 else content
+    known = next((BEGINNINGS[mark] for mark in BEGINNINGS if line == 1 and content.startswith(mark)), "")
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         problem = f"byte {error.start + 1} of this line (0x{content[error.start]:02x}) is not UTF-8"
-        raise DataError(f"{problem}; save the file as UTF-8", file=path, line=line) from None
+        raise DataError(known or f"{problem}; save the file as UTF-8", file=path, line=line) from None
     if line == 1 and "\0" in text:
-        raise DataError(NO_TEXT, file=path, line=line)
+        raise DataError(known or NO_TEXT, file=path, line=line)
     return text
 
 
@@ -307,14 +318,14 @@ def _refuse_twice(names: Sequence[str], path: Path, line: int | None = None) -> 
 
 def _json_rows(path: Path, bad: BadRows) -> Iterator[Row]:
     for number, line in enumerate(text_lines(path), start=1):
-        if number == 1 and line.lstrip().startswith("["):
-            problem = f"this begins a JSON list that is damaged, or of more than {LONGEST_OBJECT >> 20} MiB"
-            raise DataError(f"{problem}; write one JSON object per line", file=path, line=1)
         if not line.strip():
             continue
         try:
             cells = parse_json(line, once=True)
         except ValueError as error:
+            if number == 1 and line.lstrip().startswith("["):
+                problem = f"this begins a JSON list that is damaged, or of more than {LONGEST_OBJECT >> 20} MiB"
+                raise DataError(f"{problem}; write one JSON object per line", file=path, line=1) from None
             bad.add(number, f"{error}; every line must be one JSON object")
             continue
         if isinstance(cells, dict):
@@ -342,7 +353,10 @@ def is_squad(path: Path) -> bool:
 
 
 def _whole_json(path: Path) -> tuple[dict[str, Any] | list[Any], str] | None:
-    """SQuAD's object, or the list of rows, of a file that is one JSON value, and its text; None for any other file."""
+    """SQuAD's object, or the list of rows, of a file that is one JSON value, and its text; None for any other file.
+
+    Rows may be written as an object of columns, each an object of cells by the row's name: pandas' to_json() does so.
+    """
     with open_bytes(path) as file:
         content = file.read(2**10)
         if plain_path(path).suffix.lower() == ".json" or content.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"[":
@@ -354,7 +368,12 @@ def _whole_json(path: Path) -> tuple[dict[str, Any] | list[Any], str] | None:
         return None  # one object per line, perhaps
     if isinstance(whole, list):
         return whole, text
-    if not isinstance(whole, dict) or "data" not in whole:
+    if not isinstance(whole, dict):
+        return None
+    columns = [*whole.values()]
+    if columns and all(isinstance(column, dict) and column.keys() == columns[0].keys() for column in columns):
+        return [{name: column[row] for name, column in whole.items()} for row in columns[0]], text
+    if "data" not in whole:
         return None
     rows = whole["data"]
     are_rows = isinstance(rows, list) and all(isinstance(row, dict) and "paragraphs" not in row for row in rows)
@@ -375,7 +394,7 @@ def _squad_rows(whole: dict[str, Any], content: str, path: Path) -> Iterator[Row
     except (TypeError, KeyError, AttributeError) as error:
         layout = '{"data": [{"paragraphs": [{"context": …, "qas": [{"id": …, "question": …, "answers": […]}]}]}]}'
         problem = f"`data` is no list of objects, and not the layout of SQuAD, {layout}: {type(error).__name__} {error}"
-        raise DataError(problem, file=path, line=line) from None
+        raise DataError(f'{problem}; pandas writes rows with to_json(orient="records")', file=path, line=line) from None
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
