@@ -18,6 +18,8 @@ from emdistill.tasks import KINDS, TaskKind
 from emdistill.tasks.kind import whole_name
 from emdistill.tasks.task import Task, TaskData
 
+OWN = "for data of your own, name the file and leave out --task"
+
 logger = logging.getLogger(__name__)
 
 
@@ -185,7 +187,7 @@ def glue_folders(folder: Path) -> list[str]:
 def _task_folder(glue: GlueTask, data: Path) -> Path:
     """The folder that holds train.tsv: `data`, or the task's folder in it."""
     if data.is_file():
-        raise DataError(f"task {glue.task.name!r} is read from its folder; say --data {data.parent}/", file=data)
+        raise DataError(f"task {glue.task.name!r} is read from its folder; say --data {data.parent}/; {OWN}", file=data)
     if not data.is_dir():
         siblings = [child.name for child in data.parent.iterdir()] if data.parent.is_dir() else []
         raise DataError(f"there is no such folder.{nearest(data.name, siblings)}", file=data)
@@ -196,14 +198,14 @@ def _task_folder(glue: GlueTask, data: Path) -> Path:
             return data / name
     content = listing(sorted(child.name for child in data.iterdir())) or "nothing"
     missing = f"neither train.tsv nor {glue.folder}/train.tsv is in this folder"
-    raise DataError(f"{missing}; it holds {content}", file=data)
+    raise DataError(f"{missing}; it holds {content}; {OWN}", file=data)
 
 
 def _read_file(glue: GlueTask, path: Path) -> Examples:
     read_rows(path, BadRows(path))  # refuses what is no file of rows
     task_of_file = recognise(path)
     if task_of_file is not glue:
-        problem = f"this has not the columns of {glue.folder}; for data of your own, name the file and leave out --task"
+        problem = f"this has not the columns of {glue.folder}; {OWN}"
         if task_of_file:
             problem = (
                 f"this looks like {task_of_file.folder}, not like {glue.task.name}; say --task {task_of_file.task.name}"

@@ -4,8 +4,9 @@ CSV follows RFC 4180: a quoted cell may hold commas and line ends; or semicolons
 says, and a cell of 4,5 is 4.5. In TSV, as in GLUE, quotes are plain text and every line is a row. Text is UTF-8, with
 or without a byte-order mark; lines end in LF, CRLF, or CR alone (old Mac programs); blank lines are no rows. A line has
 at most 64 MiB, and so has a cell. Rows of Parquet files are counted from 1, and so are those of one JSON list, of at
-most 128 MiB, which may stand in an object as its `data`; or of one object of columns, as pandas writes it. A .json file in SQuAD's format has a row per question: id,
-question, context, answers. The text formats may be compressed: reviews.csv.gz.
+most 128 MiB, which may stand in an object as its `data`; or of one object of columns, as pandas writes it. A .json file
+in SQuAD's format has a row per question: id, question, context, answers. The text formats may be compressed:
+reviews.csv.gz.
 """
 
 import codecs
@@ -46,6 +47,8 @@ BEGINNINGS = {  # of files that are not what their name says
 NO_TEXT = "a NUL stands in this line, so this is no text; save the file as UTF-8, or copy it again"
 LONGEST_LINE = 2**26  # bytes; a packed file of a few kilobytes may hold a line that fills the memory
 LONGEST_OBJECT = 2**27  # bytes of a file that is one JSON object
+OF_DATASETS = ("dataset_info.json", "dataset_dict.json")  # in a folder that save_to_disk() has written
+AS_ONE = "of several, datasets' load_dataset() reads all at once, and to_parquet() writes them as one"
 SHEETS = (".xlsx", ".xls", ".ods")
 DECIMAL_COMMA = re.compile(r"([+-]?\d+),(\d+)")
 SAYS_SEPARATOR = re.compile(r'"?sep=([,;|\t])"?\s*')  # a line for Excel, before the header
@@ -113,22 +116,30 @@ def read_rows(path: Path, bad: BadRows, header: tuple[str, ...] | None = None) -
 def check_file(path: Path) -> None:
     """Raise DataError for a folder, a file that is missing (with the nearest name beside it), empty, or a pointer.
 
-    And for a pattern, such as train-*.parquet: what it names stands in several files.
+    And for several files, a pattern such as train-*.parquet or names with commas between: one is read.
     """
+    check_not_saved(path)
     if path.is_dir():
-        raise DataError("this is a folder; name a file in it", file=path)
+        raise DataError(f"this is a folder; name one file ({', '.join(SUFFIXES)}); {AS_ONE}", file=path)
     if not path.is_file() and path.exists():
         raise DataError("this is a pipe or a device, and files are read more than once; write it to a file", file=path)
     if not path.is_file():
-        if files := matching(str(path)):
-            mend = "name one; datasets' load_dataset() reads several at once, and to_parquet() writes them as one"
-            raise DataError(f"{len(files)} files have names like this, and one is read; {mend}", file=path)
+        listed = [name.strip() for name in str(path).split(",")]
+        if files := matching(str(path)) or [name for name in listed[1:] and listed if Path(name).is_file()]:
+            raise DataError(f"this names {counted(len(files), 'file')}, and one is read; name it; {AS_ONE}", file=path)
         neighbours = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
         raise DataError(f"there is no such file.{nearest(path.name, neighbours)}", file=path)
     if path.stat().st_size == 0:
         raise DataError("the file is empty", file=path)
     if is_pointer(path):
         raise DataError(FETCH, file=path)
+
+
+def check_not_saved(folder: Path) -> None:
+    """Raise DataError for a folder that datasets has written, whose Arrow files are not read."""
+    if any((folder / name).is_file() for name in OF_DATASETS):
+        mend = "load it with datasets' load_from_disk(), write each split with to_parquet(), and name that file"
+        raise DataError(f"save_to_disk() has written this folder; {mend}", file=folder)
 
 
 def decoded(content: bytes, path: Path, line: int) -> str:

@@ -23,7 +23,7 @@ from emdistill.data.files import (
     with_list,
 )
 from emdistill.data.form import Form, Request
-from emdistill.data.rows import BadRows, Row, is_squad, read_rows
+from emdistill.data.rows import BadRows, Row, check_not_saved, is_squad, read_rows
 from emdistill.errors import DataError, listing, shown
 from emdistill.tasks import KINDS
 from emdistill.tasks.kind import BadLabel, truth
@@ -91,6 +91,7 @@ def _named(columns: Columns) -> Columns:
 def _from_files(path: Path, columns: Columns) -> dict[str, Examples]:
     if not path.is_dir():
         return {"train": read_questions(path, columns)}
+    check_not_saved(path)
     files = {name: sorted(path.glob(f"{name}*.json")) for name in ("train", "dev")}
     if len(files["train"]) != 1 or len(files["dev"]) > 1:
         content = listing(sorted(child.name for child in path.iterdir())) or "nothing"

@@ -365,6 +365,9 @@ def test_a_pattern_of_several_files_is_no_file(tmp_path: Path) -> None:
         read(tmp_path / "train-*.csv")
     with names(DataError, tmp_path / "dev-*.csv"):
         read(tmp_path / "dev-*.csv")
+    for several in (tmp_path, ",".join(map(str, sorted(tmp_path.iterdir())))):
+        with names(DataError, several, "load_dataset"):
+            read_task_data(str(several))
 
 
 def test_a_text_that_is_its_own_label_is_refused(tmp_path: Path) -> None:
@@ -460,8 +463,11 @@ def test_missing_and_unknown_files_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", ["dataset_info.json", "dataset_dict.json"])
 def test_what_save_to_disk_wrote_is_named(tmp_path: Path, file: str) -> None:
     write(tmp_path / file, "{}")
-    with names(DataError, tmp_path, "to_parquet"):
-        read_task_data(str(tmp_path))
+    for kind in (None, "tagging", "span-answers"):
+        with names(DataError, tmp_path, "save_to_disk", "to_parquet"):
+            read_task_data(str(tmp_path), kind=kind)
+    with names(DataError, tmp_path, "save_to_disk", "to_parquet"):
+        read_inputs(tmp_path)
 
 
 def test_inputs_keep_their_columns_and_need_no_labels(tmp_path: Path) -> None:
