@@ -10,7 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-from emdistill.data.files import Columns, Examples, hub_examples, is_hub_name, load_hub, read_examples, task_data
+from emdistill.data.data_sets import is_data_set, load_splits
+from emdistill.data.files import Columns, Examples, hub_examples, read_examples, task_data
 from emdistill.data.form import Form, Request
 from emdistill.data.rows import BadRows, read_rows, tsv_cells
 from emdistill.errors import DataError, listing, nearest, visible
@@ -129,7 +130,7 @@ class GlueFolders(Form):
     def read(self, request: Request) -> TaskData:
         assert request.task is not None  # no data are known for GLUE's by themselves
         glue = GLUE[request.task]
-        if is_hub_name(request.data):
+        if is_data_set(request.data):
             sources = _hub_sources(glue, request.data, request.dev)
         else:
             sources = _folder_sources(glue, Path(request.data), request.dev)
@@ -151,7 +152,7 @@ def _folder_sources(glue: GlueTask, data: Path, dev: Path | None) -> dict[str, E
 
 def _hub_sources(glue: GlueTask, name: str, dev: Path | None) -> dict[str, Examples]:
     """Of a hub dataset with one configuration per task, such as `nyu-mll/glue`."""
-    splits = load_hub(name, glue.task.name)
+    splits = load_splits(name, glue.task.name)
     columns = Columns(glue.task.text, glue.task.text_pair, glue.task.label)
 
     def read(split: str) -> Examples:

@@ -1,13 +1,14 @@
-"""Rows of a user's own, a text and a label each: files and hub datasets."""
+"""Rows of a user's own, a text and a label each: files and data sets."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 from emdistill.data.compressed import plain_path
-from emdistill.data.files import Examples, hub_examples, hub_sets, is_hub_name, read_examples, task_data
+from emdistill.data.data_sets import hub_sets, is_data_set
+from emdistill.data.files import Examples, hub_examples, read_examples, task_data
 from emdistill.data.form import Form, Request
 from emdistill.data.glue import glue_folders, recognise
-from emdistill.data.rows import AS_ONE, SUFFIXES, check_not_saved
+from emdistill.data.rows import AS_ONE, SUFFIXES
 from emdistill.errors import ConfigError, DataError
 from emdistill.tasks import KINDS
 from emdistill.tasks.task import Task, TaskData
@@ -20,7 +21,7 @@ class OwnRows(Form):
 
     def read(self, request: Request) -> TaskData:
         columns, kind = request.columns, request.kind
-        own = (_from_hub if is_hub_name(request.data) else _from_files)(request)
+        own = (_from_hub if is_data_set(request.data) else _from_files)(request)
         train, cells = own.sources["train"], own.sources["train"].label
         if not cells:
             train.bad.check()
@@ -66,7 +67,7 @@ def _from_hub(request: Request) -> _Own:
         sources["dev"] = read_examples(request.dev, columns)
     elif "dev" in sets:
         sources["dev"] = hub_examples(*sets["dev"], columns)
-    return _Own(name.rpartition("/")[2], sources)
+    return _Own(Path(name).name, sources)
 
 
 def _note_on_quotes(examples: Examples) -> str:
@@ -96,6 +97,5 @@ def _refuse_folder(folder: Path) -> None:
         raise ConfigError(f"{folder} looks like the GLUE task {glue.folder}; {mend}")
     if folders := glue_folders(folder):
         raise ConfigError(f"{folder} holds the GLUE tasks {', '.join(folders)}; say which one with --task")
-    check_not_saved(folder)
     mend = f"name one file ({', '.join(SUFFIXES)}), and the development set's with --dev"
     raise DataError(f"this is a folder; {mend}; {AS_ONE}", file=folder)

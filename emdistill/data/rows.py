@@ -64,10 +64,13 @@ class Row(NamedTuple):
 
 
 class BadRows:
-    """Collects the problems of one source's rows for one message."""
+    """Collects the problems of one source's rows for one message.
 
-    def __init__(self, source: str | Path) -> None:
-        self.source = source
+    digest   SHA-256 of the rows of a source that is no file
+    """
+
+    def __init__(self, source: str | Path, digest: str = "") -> None:
+        self.source, self.digest = source, digest
         self.problems: list[tuple[int, str]] = []
 
     def add(self, line: int, problem: str) -> None:
@@ -118,7 +121,6 @@ def check_file(path: Path) -> None:
 
     And for several files, a pattern such as train-*.parquet or names with commas between: one is read.
     """
-    check_not_saved(path)
     if path.is_dir():
         raise DataError(f"this is a folder; name one file ({', '.join(SUFFIXES)}); {AS_ONE}", file=path)
     if not path.is_file() and path.exists():
@@ -135,11 +137,9 @@ def check_file(path: Path) -> None:
         raise DataError(FETCH, file=path)
 
 
-def check_not_saved(folder: Path) -> None:
-    """Raise DataError for a folder that datasets has written, whose Arrow files are not read."""
-    if any((folder / name).is_file() for name in OF_DATASETS):
-        mend = "load it with datasets' load_from_disk(), write each split with to_parquet(), and name that file"
-        raise DataError(f"save_to_disk() has written this folder; {mend}", file=folder)
+def is_saved(folder: Path) -> bool:
+    """Whether datasets' save_to_disk() has written a folder."""
+    return any((folder / name).is_file() for name in OF_DATASETS)
 
 
 def decoded(content: bytes, path: Path, line: int) -> str:

@@ -1,4 +1,4 @@
-"""Sentences whose words have tags as the data of a task: a user's files, a hub dataset, WNUT-17's folder."""
+"""Sentences whose words have tags as the data of a task: a user's files, a data set, WNUT-17's folder."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from datasets import Dataset, Features, Value
 
 from emdistill.data.compressed import plain_path
-from emdistill.data.files import MIXED_DEV, Columns, Examples, hub_sets, is_hub_name, read_inputs, task_data
+from emdistill.data.data_sets import hub_sets, is_data_set
+from emdistill.data.files import MIXED_DEV, Columns, Examples, read_inputs, task_data
 from emdistill.data.form import Form, Inputs, Request
 from emdistill.data.rows import BadRows, Row
 from emdistill.data.tagged_files import (
@@ -53,8 +54,8 @@ class Tagged(Form):
         if request.task is not None:
             wnut = _task_data(read_wnut17(Path(data), dev), request.task, _DEFAULT, varied=request.varied)
             return replace(wnut, task=replace(wnut.task, description=TASKS[request.task]))
-        if is_hub_name(data):
-            name = data.rpartition("/")[2]
+        if is_data_set(data):
+            name = Path(data).name
             sets = {part: rows for part, rows in hub_sets(data).items() if part == "train" or dev is None}
             sources = {part: hub_tagged(*rows, columns) for part, rows in sets.items()}
         else:

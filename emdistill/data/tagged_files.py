@@ -15,13 +15,13 @@ from datasets import Dataset
 
 from emdistill.console import counted
 from emdistill.data.compressed import plain_path
+from emdistill.data.data_sets import digest, hub_rows
 from emdistill.data.files import (
     HALF_PAIR,
     Columns,
     declared_classes,
     file_classes,
     has_half_pair,
-    hub_rows,
     look_at_first,
     require_columns,
     with_list,
@@ -65,7 +65,7 @@ class TaggedExamples:
 
     @property
     def source(self) -> str | Path:
-        """The file, or the hub dataset and split."""
+        """The file, or the data set and split."""
         return self.bad.source
 
 
@@ -100,8 +100,8 @@ def given_words(cell: Any, source: str | Path) -> Any:
 
 
 def hub_tagged(source: str, split: Dataset, columns: Columns = _DEFAULT) -> TaggedExamples:
-    """The sentences of a hub dataset's split, whose tags may be class labels; raises DataError as `read_tagged`."""
-    bad = BadRows(source)
+    """The sentences of a data set's split, whose tags may be class labels; raises DataError as `read_tagged`."""
+    bad = BadRows(source, digest(split))
     return _checked(_of_rows(hub_rows(split), columns, bad, declared_classes(split.features)), bad)
 
 

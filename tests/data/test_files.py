@@ -460,16 +460,6 @@ def test_missing_and_unknown_files_are_named(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------------------------- rows to predict
 
 
-@pytest.mark.parametrize("file", ["dataset_info.json", "dataset_dict.json"])
-def test_what_save_to_disk_wrote_is_named(tmp_path: Path, file: str) -> None:
-    write(tmp_path / file, "{}")
-    for kind in (None, "tagging", "span-answers"):
-        with names(DataError, tmp_path, "save_to_disk", "to_parquet"):
-            read_task_data(str(tmp_path), kind=kind)
-    with names(DataError, tmp_path, "save_to_disk", "to_parquet"):
-        read_inputs(tmp_path)
-
-
 def test_inputs_keep_their_columns_and_need_no_labels(tmp_path: Path) -> None:
     path = write(tmp_path / "new.jsonl", '{"id": 7, "text": "a"}\n{"id": 8, "text": "b", "more": [1]}\n')
     assert read_inputs(path) == [(1, {"id": 7, "text": "a"}), (2, {"id": 8, "text": "b", "more": [1]})]
