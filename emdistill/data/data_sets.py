@@ -29,9 +29,13 @@ def is_hub_name(data: str) -> bool:
 
 
 def is_data_set(data: str) -> bool:
-    """Whether `load_splits` reads it: a name on the hub, or a folder that `save_to_disk` wrote, or of Parquet files."""
-    folder = Path(data)
-    return is_hub_name(data) or is_saved(folder) or any(any(folder.glob(place)) for place in PARQUET)
+    """Whether `load_splits` reads it: a name on the hub, or a folder that holds a data set."""
+    return is_hub_name(data) or holds_data_set(Path(data))
+
+
+def holds_data_set(folder: Path) -> bool:
+    """Whether `save_to_disk` wrote a folder, or it has the Parquet files of a data set."""
+    return is_saved(folder) or any(any(folder.glob(place)) for place in PARQUET)
 
 
 def load_splits(name: str, config: str | None = None) -> dict[str, Dataset]:

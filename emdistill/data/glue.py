@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-from emdistill.data.data_sets import is_data_set, load_splits
+from emdistill.data.data_sets import holds_data_set, is_data_set, load_splits
 from emdistill.data.files import Columns, Examples, hub_examples, read_examples, task_data
 from emdistill.data.form import Form, Request
 from emdistill.data.rows import BadRows, read_rows, tsv_cells
@@ -130,8 +130,10 @@ class GlueFolders(Form):
     def read(self, request: Request) -> TaskData:
         assert request.task is not None  # no data are known for GLUE's by themselves
         glue = GLUE[request.task]
-        if is_data_set(request.data):
-            sources = _hub_sources(glue, request.data, request.dev)
+        downloaded = Path(request.data, glue.task.name)  # from a hub dataset with a folder per task
+        if is_data_set(request.data) or holds_data_set(downloaded):
+            name = str(downloaded) if holds_data_set(downloaded) else request.data
+            sources = _hub_sources(glue, name, request.dev)
         else:
             sources = _folder_sources(glue, Path(request.data), request.dev)
         return task_data(glue.task, sources, varied=request.varied)
