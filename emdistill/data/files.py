@@ -93,7 +93,8 @@ def hub_examples(source: str, split: Dataset, columns: Columns) -> Examples:
 def declared_classes(features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """The names of class labels, one per row or a list of them, by column."""
     elements = {name: getattr(feature, "feature", feature) for name, feature in features.items()}
-    return {name: tuple(element.names) for name, element in elements.items() if isinstance(element, ClassLabel)}
+    named = {name: tuple(element.names) for name, element in elements.items() if isinstance(element, ClassLabel)}
+    return {name: classes for name, classes in named.items() if all(isinstance(each, str) for each in classes)}
 
 
 def file_classes(path: Path) -> dict[str, tuple[str, ...]]:

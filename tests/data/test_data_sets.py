@@ -71,6 +71,13 @@ def test_words_with_tags_are_read_from_a_folder(tmp_path: Path) -> None:
     assert len(found.files) == 1
 
 
+def test_classes_whose_names_are_no_texts_have_none(tmp_path: Path) -> None:
+    TRAIN.save_to_disk(tmp_path / "news")
+    described = tmp_path / "news" / "dataset_info.json"
+    described.write_text(described.read_text().replace('"world"', '["world"]'))
+    assert read_task_data(str(tmp_path / "news"), text="body").task.labels == ("0", "1")
+
+
 def test_a_damaged_folder_is_named(tmp_path: Path) -> None:
     TRAIN.save_to_disk(tmp_path / "news")
     (arrow,) = (tmp_path / "news").glob("*.arrow")
