@@ -31,6 +31,7 @@ from emdistill.data.tagged_words import (
     words_as_text,
     words_problem,
 )
+from emdistill.data.word_rows import whole_sentences
 from emdistill.errors import ConfigError, DataError
 from emdistill.tasks import KINDS
 from emdistill.tasks.task import Task, TaskData
@@ -70,7 +71,7 @@ class Tagged(Form):
 
     def text_rows(self, file: Path, columns: Columns, bad: BadRows) -> Iterator[Row]:
         if not self.recognises(str(file)):
-            return super().text_rows(file, columns, bad)
+            return whole_sentences(super().text_rows(file, columns, bad), columns.text)
         words = read_words(file, columns.text if columns.text.isdecimal() else None)
         return (Row(row.line, {columns.text: row.cells[TOKENS]}) for row in words.rows)
 
@@ -90,7 +91,8 @@ class Tagged(Form):
             by_number = is_text_named or columns.text.isdecimal()  # else the model learned from a column with a name
             words = read_words(file, columns.text if by_number else None)
             return Inputs(words.rows, task.rows_of_text(*words.columns), words)
-        rows = read_inputs(file, columns.text, problem_of=partial(self.text_problem, file=file))
+        read = read_inputs(file, columns.text, problem_of=partial(self.text_problem, file=file))
+        rows = list(whole_sentences(read, columns.text))
         texts = texts_and_words((row.cells[columns.text] for row in rows), task.words, file)
         return Inputs(rows, task.rows_of_text(*texts))
 
