@@ -33,6 +33,7 @@ from emdistill.data.rows import (
     text_lines,
 )
 from emdistill.errors import DataError, listing, nearest, shown
+from emdistill.hub import asked_once, nearest_here
 from emdistill.tasks.kind import BadLabel, Cell, LabelColumns, text_of
 from emdistill.tasks.task import Task, TaskData
 from emdistill.values import parse_cell
@@ -336,9 +337,12 @@ def is_hub_name(data: str) -> bool:
 def load_hub(name: str, config: str | None = None) -> dict[str, Dataset]:
     """The splits of a hub dataset, by name; no remote code is run. Raises DataError where it cannot be had."""
     try:
-        loaded = datasets.load_dataset(name) if config is None else datasets.load_dataset(name, config)
+        with asked_once():
+            loaded = datasets.load_dataset(name) if config is None else datasets.load_dataset(name, config)
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-        problem = f"there is no such file or folder here, and the hub gives no such dataset ({error})"
+        problem = (
+            f"there is no such file or folder here, and the hub gives no such dataset ({error}).{nearest_here(name)}"
+        )
         raise DataError(problem, file=name) from error
     return dict(loaded)
 
