@@ -13,6 +13,7 @@ from datasets.exceptions import DatasetsError
 from emdistill.data.compressed import plain_path
 from emdistill.data.rows import SUFFIXES, Row, is_saved
 from emdistill.errors import DataError
+from emdistill.hub import asked_once, nearest_here
 
 PARQUET = ("*.parquet", "data/*.parquet")  # where the parts of a downloaded data set stand
 ROWS_AT_ONCE = 1024
@@ -46,21 +47,29 @@ def load_splits(name: str, config: str | None = None) -> dict[str, Dataset]:
     """
     folder = Path(name)
     try:
-        if is_saved(folder):
-            saved = datasets.load_from_disk(str(folder))
-            splits = dict(saved) if isinstance(saved, dict) else {"train": saved}
-            for split in splits.values():
-                split.data.table.validate(full=True)
-        elif folder.is_dir() or config is None:
-            splits = dict(datasets.load_dataset(name))
-        else:
-            splits = dict(datasets.load_dataset(name, config))
+        splits = _splits_of_folder(folder) if folder.is_dir() else _splits_of_hub(name, config)
         return {split: rows.with_format(None) for split, rows in splits.items()}
     except UNREADABLE as error:
-        problem = "there is no such file or folder here, and the hub gives no such dataset"
-        if folder.is_dir():
-            problem = "`datasets` cannot read what is in this folder"
-        raise DataError(f"{problem} ({type(error).__name__}: {error})", file=name) from error
+        problem = f"`datasets` cannot read what is in this folder ({type(error).__name__}: {error})"
+        if not folder.is_dir():
+            problem = f"there is no such file or folder here, and the hub gives no such dataset ({error})."
+            problem += nearest_here(name)
+        raise DataError(problem, file=name) from error
+
+
+def _splits_of_folder(folder: Path) -> dict[str, Dataset]:
+    if not is_saved(folder):
+        return dict(datasets.load_dataset(str(folder)))
+    saved = datasets.load_from_disk(str(folder))
+    splits = dict(saved) if isinstance(saved, dict) else {"train": saved}
+    for split in splits.values():
+        split.data.table.validate(full=True)
+    return splits
+
+
+def _splits_of_hub(name: str, config: str | None) -> dict[str, Dataset]:
+    with asked_once():
+        return dict(datasets.load_dataset(name) if config is None else datasets.load_dataset(name, config))
 
 
 def hub_sets(name: str) -> dict[str, tuple[str, Dataset]]:

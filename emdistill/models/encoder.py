@@ -39,9 +39,9 @@ from emdistill.models.stored_config import (
 )
 from emdistill.models.stored_weights import (
     check_beginnings,
-    check_weight_files,
     load_weights,
     quiet_transformers,
+    weight_files,
 )
 from emdistill.states import SEQUENCE, EncoderShape
 from emdistill.values import read_values
@@ -317,7 +317,7 @@ def _task_models(
     """The stored models of these tasks, each with an encoder of its own."""
     folder = local_folder(source)
     if folder is not None:
-        check_weight_files(folder)
+        weight_files(folder)
     try:
         tensors = load_file(str(cached_file(folder or str(source), "model.safetensors", local_files_only=bool(folder))))
     except (SafetensorError, OSError) as error:

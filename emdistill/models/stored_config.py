@@ -1,5 +1,6 @@
 """What a stored model's config.json says: read without code of its own, and refused where it cannot be used."""
 
+import math
 from pathlib import Path
 from typing import Any, cast
 
@@ -8,7 +9,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from emdistill.config import HUB_ID
 from emdistill.errors import ModelError, listing, shown
-from emdistill.models.families import FAMILIES
+from emdistill.hub import can_be_asked, nearest_here
+from emdistill.models.families import FAMILIES, family_of
 from emdistill.models.label_names import NAMED_LOGITS, names_by_label2id
 from emdistill.models.multi_task import TaskOutputs, saved_tasks
 from emdistill.states import SEQUENCE
@@ -44,7 +46,8 @@ def local_folder(source: Source) -> Path | None:
     if folder.is_file():
         raise ModelError(f"{source} is a file; name the folder of the encoder, which holds config.json")
     if isinstance(source, Path) or not HUB_ID.fullmatch(source):
-        raise ModelError(f"there is no folder {source}; name a folder with an encoder in it, or a hub id")
+        mend = f"name a folder with an encoder in it, or a hub id.{nearest_here(str(source))}"
+        raise ModelError(f"there is no folder {source}; {mend}")
     return None
 
 
@@ -82,7 +85,24 @@ def encoder_config(source: Source) -> PreTrainedConfig:
             f"{source} is a {config.model_type!r} model, no encoder with a sequence-classification head; "
             f"supported families: {', '.join(FAMILIES)}"
         )
+    _check_padding_id(source, config)
     return config
+
+
+def _check_padding_id(source: Source, config: PreTrainedConfig) -> None:
+    """Raise ModelError for an id of padding that the table of tokens has no row for, or that positions lack."""
+    padding, rows, counts = (
+        config.pad_token_id,
+        getattr(config, "vocab_size", math.inf),
+        family_of(config).counts_padding,
+    )
+    least = 0 if counts else -rows  # PyTorch counts from the end
+    if (padding is None and counts) or not (padding is None or least <= padding < rows):
+        where = ", which positions are counted from," if counts else ""
+        raise ModelError(
+            f"{source}: config.json says pad_token_id {padding}{where} and has {rows} tokens; write there the id of "
+            "its tokenizer's padding token"
+        )
 
 
 def read_config(source: Source) -> PreTrainedConfig:
@@ -103,7 +123,8 @@ def read_config(source: Source) -> PreTrainedConfig:
                 '"model_type": "bert"'
             ) from None
         if folder is None:
-            raise ModelError(f"{source} is neither a folder nor a model the hub can give: {error}") from error
+            fault = f"{source} is neither a folder nor a model the hub can give: {error}"
+            raise ModelError(f"{fault}{nearest_here(str(source))}") from error
         raise ModelError(f"{place} cannot be used: {in_short(error)}") from error
     if getattr(config, "auto_map", None):
         raise ModelError(f"{place} {CODE_OF_ITS_OWN}")
@@ -163,8 +184,8 @@ def fills_masks(config: PreTrainedConfig) -> bool:
 
 
 def safely(folder: Path | None) -> dict[str, Any]:
-    """Options of every from_pretrained: no remote code; no network for a folder."""
-    return {"trust_remote_code": False, "local_files_only": folder is not None}
+    """Options of every from_pretrained: no remote code; no network for a folder, or where the hub cannot be asked."""
+    return {"trust_remote_code": False, "local_files_only": folder is not None or not can_be_asked()}
 
 
 def in_short(error: Exception) -> str:

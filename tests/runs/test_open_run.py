@@ -244,6 +244,18 @@ def test_files_may_have_moved(folder: Path) -> None:
         check_same_run(folder, read_run(folder), record(config=CONFIG | {"mapping": "uniform"}, hashes=HASHES))
 
 
+def test_a_student_folder_is_known_by_its_weights(folder: Path) -> None:
+    """It may have moved, not changed; an earlier version kept no hash of it."""
+    then, now = ({"student": f"{place}/small", "student_source": f"{place}/base"} for place in ("old", "new"))
+    hashes = HASHES | {"student": "cc", "student_source": "dd"}
+    write_run(folder, record(config=CONFIG | then))
+    check_same_run(folder, read_run(folder), record(config=CONFIG | then, hashes=hashes))
+    write_run(folder, record(config=CONFIG | then, hashes=hashes))
+    check_same_run(folder, read_run(folder), record(config=CONFIG | now, hashes=hashes))
+    with names(OutputError, "hashes.student", "cc", "ee"):
+        check_same_run(folder, read_run(folder), record(config=CONFIG | then, hashes=hashes | {"student": "ee"}))
+
+
 def test_a_step_has_as_many_rows_however_they_are_shared_out(folder: Path) -> None:
     """Among processes and accumulated gradients; of a record without their number the options are compared."""
     training = {"learning_rate": 1e-4, "per_device_train_batch_size": 16, "gradient_accumulation_steps": 2}
