@@ -80,10 +80,13 @@ def encoder_config(source: Source) -> PreTrainedConfig:
     # Of the models that can classify sequences, those that can also fill masks are encoders.
     classifies = type(config) in transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
     known = config.model_type in FAMILIES or fills_masks(config)
-    if not (classifies and known) or config.is_encoder_decoder or getattr(config, "is_decoder", False):
+    decodes = next((name for name in ("is_encoder_decoder", "is_decoder") if getattr(config, name, False)), None)
+    if not (classifies and known) or decodes:
+        why = f" ({decodes} in config.json)" if decodes else ""
         raise ModelError(
-            f"{source} is a {config.model_type!r} model, no encoder with a sequence-classification head; "
-            f"supported families: {', '.join(FAMILIES)}"
+            f"{source} is a {config.model_type!r} model, no encoder with a sequence-classification head{why}; "
+            f"supported families: {', '.join(FAMILIES)}. Any other model teaches by a file of its answers: "
+            "--teacher answers.jsonl"
         )
     _check_padding_id(source, config)
     return config
@@ -171,8 +174,11 @@ def _checked_labels(path: Path) -> dict[int, str]:
         raise ModelError(f"{path} cannot be used: {error}") from None
     labels = content if isinstance(content, dict) else {}
     count, names = labels.get("num_labels"), labels.get("id2label") or {}
-    if isinstance(count, int) and count > MOST_LABELS:
-        raise ModelError(f"{path} cannot be used: num_labels is {count}, and {MOST_LABELS:,} are the most")
+    if "num_labels" in labels and not (type(count) is int and 0 < count <= MOST_LABELS):
+        raise ModelError(
+            f"{path} cannot be used: num_labels is {shown(count)}, and is a whole number from 1 to {MOST_LABELS:,}; "
+            "correct it, or leave it out where id2label names each logit"
+        )
     if not isinstance(names, dict) or not all(map(str.isdecimal, names)):
         raise ModelError(f"{path} cannot be used: id2label is {shown(names)}; {NAMED_LOGITS}")
     return names_by_label2id(labels)
