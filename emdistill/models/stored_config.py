@@ -59,9 +59,8 @@ def encoder_config(source: Source) -> PreTrainedConfig:
             f"{source} holds adapters ({', '.join(adapters)}), which are not applied here; merge them into the weights "
             "with PEFT's merge_and_unload(), and name the folder that save_pretrained() then writes"
         )
-    files = [] if folder is None else sorted(folder.iterdir())
-    graphs = [path.name for path in files if path.suffix == ".onnx"]
-    if graphs and not any(path.suffix in (".safetensors", ".bin") for path in files):
+    graphs = [] if folder is None else sorted(path.name for path in folder.glob("*.onnx"))
+    if graphs and folder is not None and not _has_weights(folder):
         raise ModelError(
             f"{source} holds a graph ({graphs[0]}), which answers texts and gives no states to learn from; name the "
             "folder of the model that it was exported from, or a file of its answers: --teacher answers.jsonl"
@@ -71,7 +70,7 @@ def encoder_config(source: Source) -> PreTrainedConfig:
             *folder.glob("*/config.json"),
             *folder.glob("snapshots/*/config.json"),
         ]  # the latter in the hub's cache
-        inner = [str(path.parent.relative_to(folder)) for path in sorted(found)]
+        inner = [str(path.parent.relative_to(folder)) for path in sorted(found) if _has_weights(path.parent)]
         mend = f"name a folder in it: {listing(inner)}" if inner else "name the folder that save_pretrained wrote"
         raise ModelError(f"{source} holds no config.json, so no encoder; {mend}")
     config = read_config(source)
@@ -90,6 +89,10 @@ def encoder_config(source: Source) -> PreTrainedConfig:
         )
     _check_padding_id(source, config)
     return config
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(path.suffix in (".safetensors", ".bin") for path in folder.iterdir())
 
 
 def _check_padding_id(source: Source, config: PreTrainedConfig) -> None:
