@@ -110,7 +110,7 @@ def load_classifier(
         name, (stored, made) = min(loaded.other_sizes.items())
         raise ModelError(
             f"{source}: its head is stored for {stored[0]} outputs ({name}), and config.json describes {made[0]}; name "
-            f"all {stored[0]} in its id2label"
+            f"all {stored[0]} in its id2label, without num_labels, which goes before it"
         )
     if loaded.absent and problem_type is None:
         name, mend = min(loaded.absent), _mend_head(source, loaded.other_head)

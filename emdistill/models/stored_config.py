@@ -59,9 +59,8 @@ def encoder_config(source: Source) -> PreTrainedConfig:
             f"{source} holds adapters ({', '.join(adapters)}), which are not applied here; merge them into the weights "
             "with PEFT's merge_and_unload(), and name the folder that save_pretrained() then writes"
         )
-    files = [] if folder is None else sorted(folder.iterdir())
-    graphs = [path.name for path in files if path.suffix == ".onnx"]
-    if graphs and not any(path.suffix in (".safetensors", ".bin") for path in files):
+    graphs = [] if folder is None else sorted(path.name for path in folder.glob("*.onnx"))
+    if graphs and folder is not None and not _has_weights(folder):
         raise ModelError(
             f"{source} holds a graph ({graphs[0]}), which answers texts and gives no states to learn from; name the "
             "folder of the model that it was exported from, or a file of its answers: --teacher answers.jsonl"
@@ -71,7 +70,7 @@ def encoder_config(source: Source) -> PreTrainedConfig:
             *folder.glob("*/config.json"),
             *folder.glob("snapshots/*/config.json"),
         ]  # the latter in the hub's cache
-        inner = [str(path.parent.relative_to(folder)) for path in sorted(found)]
+        inner = [str(path.parent.relative_to(folder)) for path in sorted(found) if _has_weights(path.parent)]
         mend = f"name a folder in it: {listing(inner)}" if inner else "name the folder that save_pretrained wrote"
         raise ModelError(f"{source} holds no config.json, so no encoder; {mend}")
     config = read_config(source)
@@ -80,13 +79,20 @@ def encoder_config(source: Source) -> PreTrainedConfig:
     # Of the models that can classify sequences, those that can also fill masks are encoders.
     classifies = type(config) in transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
     known = config.model_type in FAMILIES or fills_masks(config)
-    if not (classifies and known) or config.is_encoder_decoder or getattr(config, "is_decoder", False):
+    decodes = next((name for name in ("is_encoder_decoder", "is_decoder") if getattr(config, name, False)), None)
+    if not (classifies and known) or decodes:
+        why = f" ({decodes} in config.json)" if decodes else ""
         raise ModelError(
-            f"{source} is a {config.model_type!r} model, no encoder with a sequence-classification head; "
-            f"supported families: {', '.join(FAMILIES)}"
+            f"{source} is a {config.model_type!r} model, no encoder with a sequence-classification head{why}; "
+            f"supported families: {', '.join(FAMILIES)}. Any other model teaches by a file of its answers: "
+            "--teacher answers.jsonl"
         )
     _check_padding_id(source, config)
     return config
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(path.suffix in (".safetensors", ".bin") for path in folder.iterdir())
 
 
 def _check_padding_id(source: Source, config: PreTrainedConfig) -> None:
@@ -171,8 +177,11 @@ def _checked_labels(path: Path) -> dict[int, str]:
         raise ModelError(f"{path} cannot be used: {error}") from None
     labels = content if isinstance(content, dict) else {}
     count, names = labels.get("num_labels"), labels.get("id2label") or {}
-    if isinstance(count, int) and count > MOST_LABELS:
-        raise ModelError(f"{path} cannot be used: num_labels is {count}, and {MOST_LABELS:,} are the most")
+    if "num_labels" in labels and not (type(count) is int and 0 < count <= MOST_LABELS):
+        raise ModelError(
+            f"{path} cannot be used: num_labels is {shown(count)}, and is a whole number from 1 to {MOST_LABELS:,}; "
+            "correct it, or leave it out where id2label names each logit"
+        )
     if not isinstance(names, dict) or not all(map(str.isdecimal, names)):
         raise ModelError(f"{path} cannot be used: id2label is {shown(names)}; {NAMED_LOGITS}")
     return names_by_label2id(labels)
