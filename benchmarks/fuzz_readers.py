@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import torch
+from datasets import ClassLabel, Dataset, Features, Value
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel, PreTrainedTokenizerFast
 
@@ -436,6 +437,12 @@ def glue() -> bytes:
     )
 
 
+def saved(folder: Path) -> None:
+    """As the package datasets saves rows whose labels are classes."""
+    features = Features({"text": Value("string"), "label": ClassLabel(names=list(TASK.labels))})
+    Dataset.from_list(ROWS, features=features).save_to_disk(folder)
+
+
 def tags() -> bytes:
     return lines([{"tokens": ["a", "b"], "tags": ["B-X", "O"]}] * 4)
 
@@ -457,6 +464,7 @@ READERS = {
     "JSONL, tags": of_file("t.jsonl", tags, read("t.jsonl", **TAGGING)),
     "JSONL, entities": of_file("t.jsonl", entities, read("t.jsonl", **TAGGING)),
     "Parquet": rows_of("train.parquet", partial(parquet, ROWS), predicted("train.parquet", "out.parquet")),
+    "saved data set": Reader(partial(folder_files, saved), (read("", text="text"),)),
     "GLUE": of_file("RTE/train.tsv", glue, read("", task="rte")),
     "CoNLL": of_file("t.conll", conll, read("t.conll"), lambda folder: read_words(folder / "t.conll")),
     "CoNLL-U": of_file("t.conllu", conllu, read("t.conllu"), lambda folder: read_words(folder / "t.conllu")),

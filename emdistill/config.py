@@ -45,7 +45,8 @@ class DataConfig:
     """What every verb that trains reads, and where it writes.
 
     Args:
-        data: a GLUE folder, a CSV, TSV, JSONL, Parquet, CoNLL or SQuAD file, a hub dataset, or 'messages'.
+        data: a GLUE folder, a CSV, TSV, JSONL, Parquet, CoNLL or SQuAD file, a hub dataset or a folder of one, or
+            'messages'.
         output: folder of the run.
         task: a task's name (see `emdistill tasks`); files of your own need none.
         text: column of the text.
@@ -107,9 +108,9 @@ class TeachingConfig(CommonConfig):
     """Who teaches whom.
 
     Args:
-        data: a GLUE folder, a CSV, TSV, JSONL, Parquet, CoNLL or SQuAD file, a hub dataset, or 'messages'; raw text
-            for task text; a YAML file of several tasks, for a student of them all; nothing where a teacher and
-            unlabelled text are all there is.
+        data: a GLUE folder, a CSV, TSV, JSONL, Parquet, CoNLL or SQuAD file, a hub dataset or a folder of one, or
+            'messages'; raw text for task text; a YAML file of several tasks, for a student of them all; nothing where
+            a teacher and unlabelled text are all there is.
         rows: learn from at most so many training rows, drawn once for all seeds; of raw text, so many pieces.
         teacher: folder or hub id of the fine-tuned teacher; several of one task, separated by commas, teach by the mean
             of their answers; or a file of its answers, with the columns of the text and logits, probabilities or a

@@ -9,6 +9,7 @@ from functools import cache
 import pytest
 import torch
 import transformers
+from huggingface_hub import constants
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
     AutoConfig,
@@ -131,6 +132,14 @@ def _imports_are_no_garbage() -> None:
 def _one_thread() -> None:
     """Tiny tensors gain nothing from threads, and one thread adds in one order."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_hub() -> Iterator[None]:
+    """Tests have no network, and ask for none."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "HF_HUB_OFFLINE", True)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -17,6 +17,7 @@ from emdistill.models.multi_task import MultiTaskModel, TaskOutputs
 from emdistill.models.task_head import HeadParts
 from emdistill.processes import process_count
 from emdistill.runs.baseline_record import baseline_names
+from emdistill.runs.describe import student_hashes
 from emdistill.runs.reading import reading_of
 from emdistill.students import Student, student_kind
 from emdistill.students.several_heads import with_heads
@@ -45,10 +46,11 @@ class OpenMixture:
 
     def hashes(self, config: RunConfig) -> dict[str, str]:
         """SHA-256 of all that a run of this configuration reads, by name."""
-        hashes = {"mixture": sha256(Path(config.data))}
+        students = student_hashes(config)
+        hashes = {"mixture": sha256(Path(config.data)), **students}
         for asked in self.tasks:
             own = input_hashes(under(config, asked), asked.teacher, asked.data)
-            hashes |= {f"{asked.name}/{name}": digest for name, digest in own.items()}
+            hashes |= {f"{asked.name}/{name}": digest for name, digest in own.items() if name not in students}
         return hashes
 
 

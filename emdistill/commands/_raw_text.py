@@ -16,7 +16,7 @@ from emdistill.models.encoder import encoder_shape, load_encoder, load_tokenizer
 from emdistill.models.masked_lm import has_masked_lm_head
 from emdistill.models.teacher import Teacher
 from emdistill.processes import is_first_process
-from emdistill.runs.describe import describe_model, objective_and_sizes
+from emdistill.runs.describe import describe_model, objective_and_sizes, student_hashes
 from emdistill.runs.distillation import as_distillation
 from emdistill.runs.learn import learn, new_record
 from emdistill.runs.open_run import Run, open_run
@@ -62,7 +62,11 @@ def _distill_text(config: RunConfig, run: Run) -> StudentArtifact:
     record = new_record(
         config,
         lesson,
-        hashes={"teacher": teacher.fingerprint, text.corpus.path.name: text.corpus.sha256},
+        hashes={
+            "teacher": teacher.fingerprint,
+            **student_hashes(config),
+            text.corpus.path.name: text.corpus.sha256,
+        },
         corpus={name: getattr(text.corpus, name) for name in COUNTS},
         selection=LAST_IS_KEPT,
         rows={"train": len(text.train), "held out": len(text.held_out)},

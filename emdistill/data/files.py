@@ -1,11 +1,10 @@
-"""A user's files and hub datasets, checked row by row; and the rows of files to predict.
+"""A user's files and data sets, checked row by row; and the rows of files to predict.
 
 Labels stay as written until the task's kind is known, then become class indices or scores.
 """
 
 import itertools
 import json
-import re
 from array import array
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,28 +12,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import datasets
 import pyarrow
 import pyarrow.parquet
 from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets
-from datasets.exceptions import DatasetsError
 
 from emdistill.data.arrow_files import ROWS_AT_ONCE, spooled
 from emdistill.data.compressed import plain_path
+from emdistill.data.data_sets import digest, hub_rows
 from emdistill.data.rows import (
-    SUFFIXES,
     BadRows,
     Row,
     check_file,
     data_file,
     read_rows,
-    separator,
     separator_hint,
     text_lines,
 )
 from emdistill.errors import DataError, listing, nearest, shown
 from emdistill.tasks.kind import BadLabel, Cell, LabelColumns, text_of
-from emdistill.tasks.task import Task, TaskData
+from emdistill.tasks.task import DataFile, Task, TaskData
 from emdistill.values import parse_cell
 
 # Of a development set of one label.
@@ -79,7 +75,7 @@ class Examples:
 
     @property
     def source(self) -> str | Path:
-        """The file, or the hub dataset and split."""
+        """The file, or the data set and split."""
         return self.bad.source
 
 
@@ -90,14 +86,15 @@ def read_examples(path: Path, columns: Columns, header: tuple[str, ...] | None =
 
 
 def hub_examples(source: str, split: Dataset, columns: Columns) -> Examples:
-    """The checked rows of a hub dataset's split."""
-    return _check_rows(hub_rows(split), columns, BadRows(source), declared_classes(split.features))
+    """The checked rows of a data set's split."""
+    return _check_rows(hub_rows(split), columns, BadRows(source, digest(split)), declared_classes(split.features))
 
 
 def declared_classes(features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """The names of class labels, one per row or a list of them, by column."""
     elements = {name: getattr(feature, "feature", feature) for name, feature in features.items()}
-    return {name: tuple(element.names) for name, element in elements.items() if isinstance(element, ClassLabel)}
+    named = {name: tuple(element.names) for name, element in elements.items() if isinstance(element, ClassLabel)}
+    return {name: classes for name, classes in named.items() if all(isinstance(each, str) for each in classes)}
 
 
 def file_classes(path: Path) -> dict[str, tuple[str, ...]]:
@@ -122,11 +119,6 @@ def in_words(cell: Cell, names: Sequence[str]) -> Cell:
     return words if isinstance(cell, list) else words[0]
 
 
-def hub_rows(split: Dataset) -> Iterator[Row]:
-    """The rows of a hub dataset's split, counted from 1."""
-    return (Row(line, cells) for line, cells in enumerate(split, start=1))
-
-
 def _check_rows(rows: Iterator[Row], columns: Columns, bad: BadRows, classes: Mapping[str, Sequence[str]]) -> Examples:
     """Checks texts and that there is a label; classes: the names of those that are indices, by column."""
     lines, cells_of_rows, names = array("Q"), list[Cell](), dict[Cell, Cell]()
@@ -139,14 +131,9 @@ def _check_rows(rows: Iterator[Row], columns: Columns, bad: BadRows, classes: Ma
         if named:
             label = columns.label
             rows = (Row(line, cells | {label: in_words(cells.get(label), named)}) for line, cells in rows)
-        path = Path(bad.source)
-        between = separator(path) if plain_path(path).suffix.lower() == ".csv" else ""
-        within = list[tuple[int, list[str]]]()  # the line of a row, and the labels of what may be rows in a cell of it
 
         def texts_of_good_rows() -> Iterator[list[str]]:
             for row in rows:
-                if between and (found := _labels_within(row.cells, labels[0], between)):
-                    within.append((row.line, found))
                 problems = [text_problems(row, columns.texts), *(problem_of_label(row, name) for name in labels)]
                 if any(problems):
                     bad.add(row.line, "; ".join(filter(None, problems)))
@@ -159,25 +146,7 @@ def _check_rows(rows: Iterator[Row], columns: Columns, bad: BadRows, classes: Ma
                 yield [row.cells[name] for name in columns.texts]
 
         texts = spooled(_as_datasets(texts_of_good_rows(), ["text", "text_pair"][: len(columns.texts)]))
-    for line, found in within:
-        if (count := sum(label in names for label in found)) > 1:
-            mend = "a quote that a text has is written twice, within quotes; if the text is so, write the rows as JSONL"
-            bad.add(line, f"a cell of this row holds {count} lines that look like rows; {mend}")
     return Examples(bad, lines, texts, cells_of_rows, named)
-
-
-def _labels_within(cells: Mapping[str, Any], label: str, between: str) -> list[str]:
-    """The labels of lines within a cell of CSV, where most of them have as many cells as a row.
-
-    A quote that nobody meant opens a cell, and closes at the next one; what lies between is read as one text.
-    """
-    place = [*cells].index(label)
-    for cell in cells.values():
-        inner = cell.split("\n")[1:-1]
-        rows = [found for found in (line.rstrip("\r").split(between) for line in inner) if len(found) == len(cells)]
-        if 2 * len(rows) > len(inner):
-            return [row[place] for row in rows]
-    return []
 
 
 def _as_datasets(rows: Iterator[list[str]], names: list[str]) -> Iterator[Dataset]:
@@ -322,38 +291,14 @@ def task_data(
     sets = {
         part: to_dataset(examples, task, varied=varied, scored=part != "train") for part, examples in sources.items()
     }
-    paths = {part: examples.source for part, examples in sources.items()}
-    files = tuple(data_file(path, len(sets[part])) for part, path in paths.items() if isinstance(path, Path))
-    return TaskData(task, sets.pop("train"), sets, files, notes=tuple(notes))
-
-
-def is_hub_name(data: str) -> bool:
-    """'name' or 'owner/name', where that is no existing path and no file's name."""
-    named = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", data)
-    return bool(named) and not Path(data).exists() and plain_path(Path(data)).suffix.lower() not in (*SUFFIXES, ".txt")
-
-
-def load_hub(name: str, config: str | None = None) -> dict[str, Dataset]:
-    """The splits of a hub dataset, by name; no remote code is run. Raises DataError where it cannot be had."""
-    try:
-        loaded = datasets.load_dataset(name) if config is None else datasets.load_dataset(name, config)
-    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-        problem = f"there is no such file or folder here, and the hub gives no such dataset ({error})"
-        raise DataError(problem, file=name) from error
-    return dict(loaded)
-
-
-def hub_sets(name: str) -> dict[str, tuple[str, Dataset]]:
-    """'train' and, where there is one, 'dev' of a hub dataset: what messages call the split, and its rows.
-
-    Raises DataError as load_hub, and where there is no split 'train'.
-    """
-    splits = load_hub(name)
-    if "train" not in splits:
-        raise DataError(f"there is no split 'train'; there are: {', '.join(splits)}", file=name)
-    dev = next((split for split in ("validation", "dev") if split in splits), None)
-    chosen = {"train": "train"} | ({} if dev is None else {"dev": dev})
-    return {part: (f"{name} ({split})", splits[split]) for part, split in chosen.items()}
+    files = [
+        data_file(source, len(sets[part]))
+        if isinstance(source := examples.source, Path)
+        else DataFile(Path(source), len(sets[part]), examples.bad.digest)
+        for part, examples in sources.items()
+        if isinstance(examples.source, Path) or examples.bad.digest
+    ]
+    return TaskData(task, sets.pop("train"), sets, tuple(files), notes=tuple(notes))
 
 
 def text_rows(path: Path, columns: Columns, bad: BadRows) -> Iterator[Row]:

@@ -22,7 +22,7 @@ from emdistill.tasks.task import Task, TaskData
 class Request:
     """What a user names of the data to learn from.
 
-    data     a file, a folder, a hub dataset, or the name of a task that brings its own
+    data     a file, a folder, a name on the hub, or the name of a task that brings its own
     columns  the columns of text, second text and label
     dev      a file to score on
     task     one of the form's; None: the data are the user's own

@@ -10,13 +10,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-from emdistill.data.files import Columns, Examples, hub_examples, is_hub_name, load_hub, read_examples, task_data
+from emdistill.data.data_sets import holds_data_set, is_data_set, load_splits
+from emdistill.data.files import Columns, Examples, hub_examples, read_examples, task_data
 from emdistill.data.form import Form, Request
 from emdistill.data.rows import BadRows, read_rows, tsv_cells
 from emdistill.errors import DataError, listing, nearest, visible
 from emdistill.tasks import KINDS, TaskKind
 from emdistill.tasks.kind import whole_name
 from emdistill.tasks.task import Task, TaskData
+
+OWN = "for data of your own, name the file and leave out --task"
 
 logger = logging.getLogger(__name__)
 
@@ -127,8 +130,10 @@ class GlueFolders(Form):
     def read(self, request: Request) -> TaskData:
         assert request.task is not None  # no data are known for GLUE's by themselves
         glue = GLUE[request.task]
-        if is_hub_name(request.data):
-            sources = _hub_sources(glue, request.data, request.dev)
+        downloaded = Path(request.data, glue.task.name)  # from a hub dataset with a folder per task
+        if is_data_set(request.data) or holds_data_set(downloaded):
+            name = str(downloaded) if holds_data_set(downloaded) else request.data
+            sources = _hub_sources(glue, name, request.dev)
         else:
             sources = _folder_sources(glue, Path(request.data), request.dev)
         return task_data(glue.task, sources, varied=request.varied)
@@ -149,7 +154,7 @@ def _folder_sources(glue: GlueTask, data: Path, dev: Path | None) -> dict[str, E
 
 def _hub_sources(glue: GlueTask, name: str, dev: Path | None) -> dict[str, Examples]:
     """Of a hub dataset with one configuration per task, such as `nyu-mll/glue`."""
-    splits = load_hub(name, glue.task.name)
+    splits = load_splits(name, glue.task.name)
     columns = Columns(glue.task.text, glue.task.text_pair, glue.task.label)
 
     def read(split: str) -> Examples:
@@ -185,7 +190,7 @@ def glue_folders(folder: Path) -> list[str]:
 def _task_folder(glue: GlueTask, data: Path) -> Path:
     """The folder that holds train.tsv: `data`, or the task's folder in it."""
     if data.is_file():
-        raise DataError(f"task {glue.task.name!r} is read from its folder; say --data {data.parent}/", file=data)
+        raise DataError(f"task {glue.task.name!r} is read from its folder; say --data {data.parent}/; {OWN}", file=data)
     if not data.is_dir():
         siblings = [child.name for child in data.parent.iterdir()] if data.parent.is_dir() else []
         raise DataError(f"there is no such folder.{nearest(data.name, siblings)}", file=data)
@@ -196,14 +201,14 @@ def _task_folder(glue: GlueTask, data: Path) -> Path:
             return data / name
     content = listing(sorted(child.name for child in data.iterdir())) or "nothing"
     missing = f"neither train.tsv nor {glue.folder}/train.tsv is in this folder"
-    raise DataError(f"{missing}; it holds {content}", file=data)
+    raise DataError(f"{missing}; it holds {content}; {OWN}", file=data)
 
 
 def _read_file(glue: GlueTask, path: Path) -> Examples:
     read_rows(path, BadRows(path))  # refuses what is no file of rows
     task_of_file = recognise(path)
     if task_of_file is not glue:
-        problem = f"this has not the columns of {glue.folder}; for data of your own, name the file and leave out --task"
+        problem = f"this has not the columns of {glue.folder}; {OWN}"
         if task_of_file:
             problem = (
                 f"this looks like {task_of_file.folder}, not like {glue.task.name}; say --task {task_of_file.task.name}"

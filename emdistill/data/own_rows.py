@@ -1,19 +1,19 @@
-"""Rows of a user's own, a text and a label each: files and hub datasets."""
+"""Rows of a user's own, a text and a label each: files and data sets."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 from emdistill.data.compressed import plain_path
-from emdistill.data.files import Examples, hub_examples, hub_sets, is_hub_name, read_examples, task_data
+from emdistill.data.data_sets import hub_sets, is_data_set
+from emdistill.data.files import Examples, hub_examples, read_examples, task_data
 from emdistill.data.form import Form, Request
 from emdistill.data.glue import glue_folders, recognise
-from emdistill.data.rows import SUFFIXES
+from emdistill.data.rows import AS_ONE, SUFFIXES
 from emdistill.errors import ConfigError, DataError
 from emdistill.tasks import KINDS
 from emdistill.tasks.task import Task, TaskData
 
 DIFFERENT, OF_ROWS = 100, 1 / 2  # more different labels than this, in number and per row, are hardly classes
-OF_DATASETS = ("dataset_info.json", "dataset_dict.json")  # in a folder that save_to_disk() has written
 
 
 class OwnRows(Form):
@@ -21,7 +21,7 @@ class OwnRows(Form):
 
     def read(self, request: Request) -> TaskData:
         columns, kind = request.columns, request.kind
-        own = (_from_hub if is_hub_name(request.data) else _from_files)(request)
+        own = (_from_hub if is_data_set(request.data) else _from_files)(request)
         train, cells = own.sources["train"], own.sources["train"].label
         if not cells:
             train.bad.check()
@@ -54,7 +54,7 @@ class _Own(NamedTuple):
 def _from_files(request: Request) -> _Own:
     path = Path(request.data)
     if path.is_dir():
-        raise _folder_without_task(path)
+        _refuse_folder(path)
     files = {"train": path} | ({} if request.dev is None else {"dev": request.dev})
     return _Own(plain_path(path).stem, {part: read_examples(file, request.columns) for part, file in files.items()})
 
@@ -67,7 +67,7 @@ def _from_hub(request: Request) -> _Own:
         sources["dev"] = read_examples(request.dev, columns)
     elif "dev" in sets:
         sources["dev"] = hub_examples(*sets["dev"], columns)
-    return _Own(name.rpartition("/")[2], sources)
+    return _Own(Path(name).name, sources)
 
 
 def _note_on_quotes(examples: Examples) -> str:
@@ -89,16 +89,13 @@ def _is_quoted(text: str) -> bool:
     return text[:1] == text[-1:] == '"' and '""' in inner and '"' not in inner.replace('""', "")
 
 
-def _folder_without_task(folder: Path) -> Exception:
+def _refuse_folder(folder: Path) -> None:
     train = folder / "train.tsv"
     glue = recognise(train) if train.is_file() else None
     if glue:
         mend = f"say --task {glue.task.name}; if it is data of your own, name the file: --data {train}"
-        return ConfigError(f"{folder} looks like the GLUE task {glue.folder}; {mend}")
+        raise ConfigError(f"{folder} looks like the GLUE task {glue.folder}; {mend}")
     if folders := glue_folders(folder):
-        return ConfigError(f"{folder} holds the GLUE tasks {', '.join(folders)}; say which one with --task")
-    if any((folder / name).is_file() for name in OF_DATASETS):
-        mend = "load it with datasets' load_from_disk(), write each split with to_parquet(), and name that file"
-        return DataError(f"save_to_disk() has written this folder; {mend}", file=folder)
+        raise ConfigError(f"{folder} holds the GLUE tasks {', '.join(folders)}; say which one with --task")
     mend = f"name one file ({', '.join(SUFFIXES)}), and the development set's with --dev"
-    return DataError(f"this is a folder; {mend}", file=folder)
+    raise DataError(f"this is a folder; {mend}; {AS_ONE}", file=folder)

@@ -1,4 +1,4 @@
-"""The one entry point to data: GLUE, a user's files or a hub dataset become TaskData."""
+"""The one entry point to data: GLUE, a user's files or a data set become TaskData."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -61,7 +61,7 @@ def read_task_data(
 ) -> TaskData:
     """A task and its checked examples; without a development set a tenth of train is held out as one.
 
-    data        a GLUE or WNUT-17 folder (with `task`), a CSV, TSV, JSONL, Parquet or CoNLL file, a hub dataset, or
+    data        a GLUE or WNUT-17 folder (with `task`), a CSV, TSV, JSONL, Parquet or CoNLL file, a data set, or
                 'messages'
     dev         a file
     kind        a name in KINDS; None: found from the labels

@@ -4,8 +4,9 @@ CSV follows RFC 4180: a quoted cell may hold commas and line ends; or semicolons
 says, and a cell of 4,5 is 4.5. In TSV, as in GLUE, quotes are plain text and every line is a row. Text is UTF-8, with
 or without a byte-order mark; lines end in LF, CRLF, or CR alone (old Mac programs); blank lines are no rows. A line has
 at most 64 MiB, and so has a cell. Rows of Parquet files are counted from 1, and so are those of one JSON list, of at
-most 128 MiB, which may stand in an object as its `data`. A .json file in SQuAD's format has a row per question: id,
-question, context, answers. The text formats may be compressed: reviews.csv.gz.
+most 128 MiB, which may stand in an object as its `data`; or of one object of columns, as pandas writes it. A .json file
+in SQuAD's format has a row per question: id, question, context, answers. The text formats may be compressed:
+reviews.csv.gz.
 """
 
 import codecs
@@ -13,6 +14,7 @@ import csv
 import itertools
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,17 +28,31 @@ from emdistill.console import counted
 from emdistill.data.compressed import OPENERS, compression, open_bytes, plain_path
 from emdistill.errors import DataError, listing, nearest
 from emdistill.files import FETCH, is_pointer, matching, sha256
+from emdistill.tasks.kind import DECIMAL
 from emdistill.tasks.task import DataFile
 from emdistill.values import parse_json
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 _SHOWN_ROWS = 5
+BEGINNINGS = {  # of files that are not what their name says
+    b"PK\x03\x04": "this is a zip archive, as a sheet of Excel is; unpack it, or save the sheet as .csv, in UTF-8",
+    b"\xd0\xcf\x11\xe0": "this is an old Excel or Word file; save the sheet as .csv, in UTF-8",
+    b"\x1f\x8b": "this is packed; call it .gz behind its type, as in rows.csv.gz",
+    b"PAR1": "this is Parquet; call it .parquet",
+    b"ARROW1": "this is Arrow; write it as Parquet",
+    b"SQLite": "this is a database; write the table as .csv, in UTF-8",
+    codecs.BOM_UTF16_LE: "this is UTF-16; save the file as UTF-8",
+    codecs.BOM_UTF16_BE: "this is UTF-16; save the file as UTF-8",
+}
 NO_TEXT = "a NUL stands in this line, so this is no text; save the file as UTF-8, or copy it again"
 LONGEST_LINE = 2**26  # bytes; a packed file of a few kilobytes may hold a line that fills the memory
 LONGEST_OBJECT = 2**27  # bytes of a file that is one JSON object
+OF_DATASETS = ("dataset_info.json", "dataset_dict.json")  # in a folder that save_to_disk() has written
+AS_ONE = "of several, datasets' load_dataset() reads all at once, and to_parquet() writes them as one"
 SHEETS = (".xlsx", ".xls", ".ods")
 DECIMAL_COMMA = re.compile(r"([+-]?\d+),(\d+)")
 SAYS_SEPARATOR = re.compile(r'"?sep=([,;|\t])"?\s*')  # a line for Excel, before the header
+KNOWN = 1_000  # values of a column, characters of a value, and rows with rows in a cell, that are remembered
 _CELL_LIMIT = Lock()
 
 
@@ -48,10 +64,13 @@ class Row(NamedTuple):
 
 
 class BadRows:
-    """Collects the problems of one source's rows for one message."""
+    """Collects the problems of one source's rows for one message.
 
-    def __init__(self, source: str | Path) -> None:
-        self.source = source
+    digest   SHA-256 of the rows of a source that is no file
+    """
+
+    def __init__(self, source: str | Path, digest: str = "") -> None:
+        self.source, self.digest = source, digest
         self.problems: list[tuple[int, str]] = []
 
     def add(self, line: int, problem: str) -> None:
@@ -77,7 +96,8 @@ def read_rows(path: Path, bad: BadRows, header: tuple[str, ...] | None = None) -
     check_file(path)
     suffix = plain_path(path).suffix.lower()
     if suffix == ".csv":
-        return _table_rows(path, _csv_cells(path), bad, header)
+        between = separator(path)
+        return _table_rows(path, _csv_cells(path, between), bad, header, _RowsWithin(between))
     if suffix == ".tsv":
         return _table_rows(path, tsv_cells(path), bad, header)
     if suffix in (".jsonl", ".json"):
@@ -99,22 +119,27 @@ def read_rows(path: Path, bad: BadRows, header: tuple[str, ...] | None = None) -
 def check_file(path: Path) -> None:
     """Raise DataError for a folder, a file that is missing (with the nearest name beside it), empty, or a pointer.
 
-    And for a pattern, such as train-*.parquet: what it names stands in several files.
+    And for several files, a pattern such as train-*.parquet or names with commas between: one is read.
     """
     if path.is_dir():
-        raise DataError("this is a folder; name a file in it", file=path)
+        raise DataError(f"this is a folder; name one file ({', '.join(SUFFIXES)}); {AS_ONE}", file=path)
     if not path.is_file() and path.exists():
         raise DataError("this is a pipe or a device, and files are read more than once; write it to a file", file=path)
     if not path.is_file():
-        if files := matching(str(path)):
-            mend = "name one; datasets' load_dataset() reads several at once, and to_parquet() writes them as one"
-            raise DataError(f"{len(files)} files have names like this, and one is read; {mend}", file=path)
+        listed = [name.strip() for name in str(path).split(",")]
+        if files := matching(str(path)) or [name for name in listed[1:] and listed if Path(name).is_file()]:
+            raise DataError(f"this names {counted(len(files), 'file')}, and one is read; name it; {AS_ONE}", file=path)
         neighbours = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
         raise DataError(f"there is no such file.{nearest(path.name, neighbours)}", file=path)
     if path.stat().st_size == 0:
         raise DataError("the file is empty", file=path)
     if is_pointer(path):
         raise DataError(FETCH, file=path)
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether datasets' save_to_disk() has written a folder."""
+    return any((folder / name).is_file() for name in OF_DATASETS)
 
 
 def decoded(content: bytes, path: Path, line: int) -> str:
@@ -125,13 +150,14 @@ def decoded(content: bytes, path: Path, line: int) -> str:
     if len(content) > LONGEST_LINE:
         raise DataError(f"this line has more than {LONGEST_LINE >> 20} MiB; write a row per line", file=path, line=line)
     content = content.removeprefix(codecs.BOM_UTF8) if line == 1 else content
+    known = next((BEGINNINGS[mark] for mark in BEGINNINGS if line == 1 and content.startswith(mark)), "")
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         problem = f"byte {error.start + 1} of this line (0x{content[error.start]:02x}) is not UTF-8"
-        raise DataError(f"{problem}; save the file as UTF-8", file=path, line=line) from None
+        raise DataError(known or f"{problem}; save the file as UTF-8", file=path, line=line) from None
     if line == 1 and "\0" in text:
-        raise DataError(NO_TEXT, file=path, line=line)
+        raise DataError(known or NO_TEXT, file=path, line=line)
     return text
 
 
@@ -182,9 +208,8 @@ def separator(path: Path) -> str:
     return says[1] if says else ";" if ";" in first and "," not in first else ","
 
 
-def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _csv_cells(path: Path, between: str) -> Iterator[tuple[int, list[str]]]:
     of_row: list[str] = []
-    between = separator(path)
 
     def lines() -> Iterator[str]:
         for line in text_lines(path):
@@ -218,8 +243,51 @@ def _with_point(cell: str) -> str:
     return f"{number[1]}.{number[2]}" if number else cell
 
 
+class _RowsWithin:
+    """Rows in a cell of another row.
+
+    A quote that nobody meant opens a cell, and closes at the next one; what lies between is read as one text. So a
+    cell holds lines most of which have as many cells as a row, and in two of them a cell is what others of its column
+    are: a value that occurs, or a number.
+    """
+
+    def __init__(self, between: str) -> None:
+        self._between = between
+        self._known: defaultdict[int, set[str]] = defaultdict(set)  # values by column
+        self._found: list[tuple[int, int, list[list[str]]]] = []  # line, column, rows
+
+    def look(self, line: int, cells: Sequence[str]) -> None:
+        for place, cell in enumerate(cells):
+            if "\n" in cell and len(cells) > 1 and len(self._found) < KNOWN:
+                inner = cell.split("\n")[1:-1]
+                parts = (part.rstrip("\r").split(self._between) for part in inner)
+                rows = [row for row in parts if len(row) == len(cells)]
+                if 2 * len(rows) > len(inner):
+                    self._found.append((line, place, rows))
+            elif cell and len(cell) < KNOWN and len(self._known[place]) < KNOWN:
+                self._known[place].add(cell)
+
+    def report(self, bad: BadRows) -> None:
+        numbers = {place for place, known in self._known.items() if all(map(DECIMAL.fullmatch, known))}
+        mend = "a quote that a text has is written twice, within quotes; if the text is so, write the rows as JSONL"
+        for line, place, rows in self._found:
+            alike = sum(
+                any(
+                    at != place and (cell in self._known[at] or (at in numbers and DECIMAL.fullmatch(cell)))
+                    for at, cell in enumerate(row)
+                )
+                for row in rows
+            )
+            if alike > 1:
+                bad.add(line, f"a cell of this row holds {alike} lines that look like rows; {mend}")
+
+
 def _table_rows(
-    path: Path, rows: Iterator[tuple[int, list[str]]], bad: BadRows, header: tuple[str, ...] | None
+    path: Path,
+    rows: Iterator[tuple[int, list[str]]],
+    bad: BadRows,
+    header: tuple[str, ...] | None,
+    within: _RowsWithin | None = None,
 ) -> Iterator[Row]:
     for line, cells in rows:
         if len(cells) == 1 and len(header or "") != 1 and not cells[0].strip():
@@ -234,7 +302,11 @@ def _table_rows(
         elif header.count("") > 1 and any(cell for name, cell in zip(header, cells, strict=True) if not name):
             bad.add(line, "a cell stands in one of several columns without a name; name these in the first line")
         else:
+            if within is not None:
+                within.look(line, cells)
             yield Row(line, dict(zip(header, cells, strict=True)))
+    if within is not None:
+        within.report(bad)
 
 
 def separator_hint(names: Sequence[str]) -> str:
@@ -257,14 +329,14 @@ def _refuse_twice(names: Sequence[str], path: Path, line: int | None = None) -> 
 
 def _json_rows(path: Path, bad: BadRows) -> Iterator[Row]:
     for number, line in enumerate(text_lines(path), start=1):
-        if number == 1 and line.lstrip().startswith("["):
-            problem = f"this begins a JSON list that is damaged, or of more than {LONGEST_OBJECT >> 20} MiB"
-            raise DataError(f"{problem}; write one JSON object per line", file=path, line=1)
         if not line.strip():
             continue
         try:
             cells = parse_json(line, once=True)
         except ValueError as error:
+            if number == 1 and line.lstrip().startswith("["):
+                problem = f"this begins a JSON list that is damaged, or of more than {LONGEST_OBJECT >> 20} MiB"
+                raise DataError(f"{problem}; write one JSON object per line", file=path, line=1) from None
             bad.add(number, f"{error}; every line must be one JSON object")
             continue
         if isinstance(cells, dict):
@@ -292,7 +364,10 @@ def is_squad(path: Path) -> bool:
 
 
 def _whole_json(path: Path) -> tuple[dict[str, Any] | list[Any], str] | None:
-    """SQuAD's object, or the list of rows, of a file that is one JSON value, and its text; None for any other file."""
+    """SQuAD's object, or the list of rows, of a file that is one JSON value, and its text; None for any other file.
+
+    Rows may be written as an object of columns, each an object of cells by the row's name: pandas' to_json() does so.
+    """
     with open_bytes(path) as file:
         content = file.read(2**10)
         if plain_path(path).suffix.lower() == ".json" or content.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"[":
@@ -304,7 +379,12 @@ def _whole_json(path: Path) -> tuple[dict[str, Any] | list[Any], str] | None:
         return None  # one object per line, perhaps
     if isinstance(whole, list):
         return whole, text
-    if not isinstance(whole, dict) or "data" not in whole:
+    if not isinstance(whole, dict):
+        return None
+    columns = [*whole.values()]
+    if columns and all(isinstance(column, dict) and column.keys() == columns[0].keys() for column in columns):
+        return [{name: column[row] for name, column in whole.items()} for row in columns[0]], text
+    if "data" not in whole:
         return None
     rows = whole["data"]
     are_rows = isinstance(rows, list) and all(isinstance(row, dict) and "paragraphs" not in row for row in rows)
@@ -325,7 +405,7 @@ def _squad_rows(whole: dict[str, Any], content: str, path: Path) -> Iterator[Row
     except (TypeError, KeyError, AttributeError) as error:
         layout = '{"data": [{"paragraphs": [{"context": …, "qas": [{"id": …, "question": …, "answers": […]}]}]}]}'
         problem = f"`data` is no list of objects, and not the layout of SQuAD, {layout}: {type(error).__name__} {error}"
-        raise DataError(problem, file=path, line=line) from None
+        raise DataError(f'{problem}; pandas writes rows with to_json(orient="records")', file=path, line=line) from None
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:

@@ -10,12 +10,10 @@ from typing import Any, ClassVar
 from datasets import Dataset
 
 from emdistill.data.compressed import plain_path
+from emdistill.data.data_sets import digest, hub_rows, hub_sets, is_data_set
 from emdistill.data.files import (
     Columns,
     Examples,
-    hub_rows,
-    hub_sets,
-    is_hub_name,
     look_at_first,
     require_columns,
     task_data,
@@ -37,7 +35,7 @@ Spans = list[list[int]]
 
 
 class Squad(Form):
-    """Questions: a file in SQuAD's format or of a row per question, a hub dataset, SQuAD's folder."""
+    """Questions: a file in SQuAD's format or of a row per question, a data set, SQuAD's folder."""
 
     columns = QUESTIONS
     kinds = ALWAYS, OR_NONE = KINDS["span-answers"], KINDS["span-answers-or-none"]
@@ -50,7 +48,7 @@ class Squad(Form):
     def read(self, request: Request) -> TaskData:
         """Of a kind that is not named: the one for questions without an answer, where there is one."""
         data, columns = request.data, _named(request.columns)
-        sources = _from_hub(data, columns) if is_hub_name(data) else _from_files(Path(data), columns)
+        sources = _from_hub(data, columns) if is_data_set(data) else _from_files(Path(data), columns)
         if request.dev is not None:
             sources["dev"] = read_questions(request.dev, columns)
         by_file = {source.source: source for source in sources.values()}  # one that is scored is train and dev
@@ -100,7 +98,9 @@ def _from_files(path: Path, columns: Columns) -> dict[str, Examples]:
 
 def _from_hub(name: str, columns: Columns) -> dict[str, Examples]:
     sets = hub_sets(name).items()
-    return {part: _questions(hub_rows(split), columns, BadRows(source)) for part, (source, split) in sets}
+    return {
+        part: _questions(hub_rows(split), columns, BadRows(source, digest(split))) for part, (source, split) in sets
+    }
 
 
 def _questions(rows: Iterator[Row], columns: Columns, bad: BadRows) -> Examples:

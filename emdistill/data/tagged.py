@@ -1,4 +1,4 @@
-"""Sentences whose words have tags as the data of a task: a user's files, a hub dataset, WNUT-17's folder."""
+"""Sentences whose words have tags as the data of a task: a user's files, a data set, WNUT-17's folder."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from datasets import Dataset, Features, Value
 
 from emdistill.data.compressed import plain_path
-from emdistill.data.files import MIXED_DEV, Columns, Examples, hub_sets, is_hub_name, read_inputs, task_data
+from emdistill.data.data_sets import hub_sets, is_data_set
+from emdistill.data.files import MIXED_DEV, Columns, Examples, read_inputs, task_data
 from emdistill.data.form import Form, Inputs, Request
 from emdistill.data.rows import BadRows, Row
 from emdistill.data.tagged_files import (
@@ -30,6 +31,7 @@ from emdistill.data.tagged_words import (
     words_as_text,
     words_problem,
 )
+from emdistill.data.word_rows import whole_sentences
 from emdistill.errors import ConfigError, DataError
 from emdistill.tasks import KINDS
 from emdistill.tasks.task import Task, TaskData
@@ -53,8 +55,8 @@ class Tagged(Form):
         if request.task is not None:
             wnut = _task_data(read_wnut17(Path(data), dev), request.task, _DEFAULT, varied=request.varied)
             return replace(wnut, task=replace(wnut.task, description=TASKS[request.task]))
-        if is_hub_name(data):
-            name = data.rpartition("/")[2]
+        if is_data_set(data):
+            name = Path(data).name
             sets = {part: rows for part, rows in hub_sets(data).items() if part == "train" or dev is None}
             sources = {part: hub_tagged(*rows, columns) for part, rows in sets.items()}
         else:
@@ -69,7 +71,7 @@ class Tagged(Form):
 
     def text_rows(self, file: Path, columns: Columns, bad: BadRows) -> Iterator[Row]:
         if not self.recognises(str(file)):
-            return super().text_rows(file, columns, bad)
+            return whole_sentences(super().text_rows(file, columns, bad), columns.text)
         words = read_words(file, columns.text if columns.text.isdecimal() else None)
         return (Row(row.line, {columns.text: row.cells[TOKENS]}) for row in words.rows)
 
@@ -89,7 +91,8 @@ class Tagged(Form):
             by_number = is_text_named or columns.text.isdecimal()  # else the model learned from a column with a name
             words = read_words(file, columns.text if by_number else None)
             return Inputs(words.rows, task.rows_of_text(*words.columns), words)
-        rows = read_inputs(file, columns.text, problem_of=partial(self.text_problem, file=file))
+        read = read_inputs(file, columns.text, problem_of=partial(self.text_problem, file=file))
+        rows = list(whole_sentences(read, columns.text))
         texts = texts_and_words((row.cells[columns.text] for row in rows), task.words, file)
         return Inputs(rows, task.rows_of_text(*texts))
 

@@ -15,18 +15,19 @@ from datasets import Dataset
 
 from emdistill.console import counted
 from emdistill.data.compressed import plain_path
+from emdistill.data.data_sets import digest, hub_rows
 from emdistill.data.files import (
     HALF_PAIR,
     Columns,
     declared_classes,
     file_classes,
     has_half_pair,
-    hub_rows,
     look_at_first,
     require_columns,
     with_list,
 )
 from emdistill.data.rows import BadRows, Row, check_file, read_rows, text_lines, tsv_cells
+from emdistill.data.word_rows import sentence_column, whole_sentences
 from emdistill.errors import DataError, listing, nearest, shown
 from emdistill.tasks.kind import BadLabel
 from emdistill.tasks.tags import OUTSIDE, Entity, bio, find_scheme, without_beginning
@@ -38,9 +39,10 @@ ROW_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 CONLLU = ["id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc"]
 FORM = CONLLU.index("form")
 # where --text and --label name no column of a file of rows
-TOKEN_COLUMNS = ("tokens", "words")
-TAG_COLUMNS = ("tags", "ner_tags", "labels", "pos_tags")
+TOKEN_COLUMNS = ("tokens", "words", "token", "word")
+TAG_COLUMNS = ("tags", "ner_tags", "labels", "pos_tags", "tag")
 ENTITY_COLUMNS = ("entities", "spans", "labels")
+ENTITY_LABELS = ("label", "type", "entity_group", "labels")  # as annotators, transformers and Label Studio call it
 WNUT17 = {"train": "wnut17train.conll", "dev": "emerging.dev.conll", "test": "emerging.test.annotated"}
 _DEFAULT = Columns()
 
@@ -65,7 +67,7 @@ class TaggedExamples:
 
     @property
     def source(self) -> str | Path:
-        """The file, or the hub dataset and split."""
+        """The file, or the data set and split."""
         return self.bad.source
 
 
@@ -100,8 +102,8 @@ def given_words(cell: Any, source: str | Path) -> Any:
 
 
 def hub_tagged(source: str, split: Dataset, columns: Columns = _DEFAULT) -> TaggedExamples:
-    """The sentences of a hub dataset's split, whose tags may be class labels; raises DataError as `read_tagged`."""
-    bad = BadRows(source)
+    """The sentences of a data set's split, whose tags may be class labels; raises DataError as `read_tagged`."""
+    bad = BadRows(source, digest(split))
     return _checked(_of_rows(hub_rows(split), columns, bad, declared_classes(split.features)), bad)
 
 
@@ -339,24 +341,43 @@ def _of_rows(
     """names: of a column whose tags are class indices."""
     first, rows = look_at_first(rows, bad)
     text = _present(first, columns.text, _DEFAULT.text, TOKEN_COLUMNS)
-    defaults = TAG_COLUMNS if isinstance(given_words(first.cells.get(text), bad.source), list) else ENTITY_COLUMNS
+    first, rows = look_at_first(whole_sentences(rows, text), bad)
+    are_lists = isinstance(given_words(first.cells.get(text), bad.source), list)
+    defaults = TAG_COLUMNS if are_lists else (*ENTITY_COLUMNS, *TAG_COLUMNS)
     label = _present(first, columns.label, _DEFAULT.label, defaults)
     require_columns(first, [text, label], bad.source)
+    alone, several = 0, False  # the line of a first row of one word, and whether one has more: blanks are between them
     for line, cells in rows:
         try:
             content, tags = given_words(cells.get(text), bad.source), with_list(cells.get(label))
+            if isinstance(content, str) and (listed := _listed_tags(tags)):
+                content, tags = _blank_cells(content), listed
+                alone, several = alone or line, several or len(content) > 1
             if isinstance(content, list):
                 yield _of_tokens(line, content, tags, names.get(label, ()))
             else:
                 yield _of_text(line, content, tags)
         except BadLabel as error:
             bad.add(line, str(error))
+    if alone and not several:
+        mend = "add a column `sentence` that numbers them, or write CoNLL: word, tab, tag, and a blank line between"
+        bad.add(alone, f"every row holds one word, and no column tells sentences apart; {mend}")
+
+
+def _listed_tags(tags: Any) -> list[str] | None:
+    """Tags of words, with blanks between or in a list; None for what is none of both, as entities are."""
+    if isinstance(tags, str) and tags.strip():
+        return _blank_cells(tags)
+    return tags if isinstance(tags, list) and tags and all(isinstance(tag, str) for tag in tags) else None
 
 
 def _present(row: Row, named: str, default: str, others: Sequence[str]) -> str:
+    """The column that is named, else that of `others`; of a file of a word per row in any case, as `Word` is."""
     if named in row.cells or named != default:
         return named
-    return next((name for name in others if name in row.cells), named)
+    is_any_case = sentence_column(row.cells) is not None
+    spelled = {name.casefold() if is_any_case else name: name for name in row.cells}
+    return next((spelled[name] for name in others if name in spelled), named)
 
 
 def _of_tokens(line: int, tokens: list[Any], tags: Any, names: Sequence[str]) -> Sentence:
@@ -393,8 +414,7 @@ def _of_text(line: int, text: object, cells: object) -> Sentence:
     if not isinstance(text, str) or not text.strip() or has_half_pair(text):
         raise BadLabel(f"{shown(text)} is no text")
     if not isinstance(cells, list):
-        mend = "; words in a row each are CoNLL: word, tab, tag, and a blank line between sentences"
-        raise BadLabel(f"the entities of a text are a list, empty where there is none; here is {shown(cells)}{mend}")
+        raise BadLabel(f"the entities of a text are a list, empty where there is none; here is {shown(cells)}")
     words = cut_words(text)
     spans = sorted({_span(cell, text) for cell in cells})
     tagged = [_entity(span, text, words) for span in spans]
@@ -406,13 +426,12 @@ def _of_text(line: int, text: object, cells: object) -> Sentence:
 
 
 def _span(cell: Any, text: str) -> tuple[int, int, str]:
-    """An entity as written: [start, end, label], or an object: start and end, or start_offset …, and label, or type."""
+    """An entity as written: [start, end, label], or an object: start and end, or start_offset …, and its label."""
     parts = cell
     if isinstance(cell, dict):
-        parts = [
-            *(cell.get(key, cell.get(f"{key}_offset")) for key in ("start", "end")),
-            cell.get("label", cell.get("type")),
-        ]
+        label = next((cell[key] for key in ENTITY_LABELS if key in cell), None)
+        label = label[0] if isinstance(label, list) and len(label) == 1 else label
+        parts = [*(cell.get(key, cell.get(f"{key}_offset")) for key in ("start", "end")), label]
     if not isinstance(parts, list) or len(parts) != 3 or not isinstance(parts[2], str) or not parts[2].strip():
         raise BadLabel(f"{shown(cell)} is no entity; write [start, end, label]")
     start, end, label = parts

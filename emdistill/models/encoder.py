@@ -39,9 +39,9 @@ from emdistill.models.stored_config import (
 )
 from emdistill.models.stored_weights import (
     check_beginnings,
-    check_weight_files,
     load_weights,
     quiet_transformers,
+    weight_files,
 )
 from emdistill.states import SEQUENCE, EncoderShape
 from emdistill.values import read_values
@@ -110,7 +110,7 @@ def load_classifier(
         name, (stored, made) = min(loaded.other_sizes.items())
         raise ModelError(
             f"{source}: its head is stored for {stored[0]} outputs ({name}), and config.json describes {made[0]}; name "
-            f"all {stored[0]} in its id2label"
+            f"all {stored[0]} in its id2label, without num_labels, which goes before it"
         )
     if loaded.absent and problem_type is None:
         name, mend = min(loaded.absent), _mend_head(source, loaded.other_head)
@@ -317,7 +317,7 @@ def _task_models(
     """The stored models of these tasks, each with an encoder of its own."""
     folder = local_folder(source)
     if folder is not None:
-        check_weight_files(folder)
+        weight_files(folder)
     try:
         tensors = load_file(str(cached_file(folder or str(source), "model.safetensors", local_files_only=bool(folder))))
     except (SafetensorError, OSError) as error:

@@ -1,5 +1,6 @@
 """What a stored model's config.json says: read without code of its own, and refused where it cannot be used."""
 
+import math
 from pathlib import Path
 from typing import Any, cast
 
@@ -8,7 +9,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from emdistill.config import HUB_ID
 from emdistill.errors import ModelError, listing, shown
-from emdistill.models.families import FAMILIES
+from emdistill.hub import can_be_asked, nearest_here
+from emdistill.models.families import FAMILIES, family_of
 from emdistill.models.label_names import NAMED_LOGITS, names_by_label2id
 from emdistill.models.multi_task import TaskOutputs, saved_tasks
 from emdistill.states import SEQUENCE
@@ -44,7 +46,8 @@ def local_folder(source: Source) -> Path | None:
     if folder.is_file():
         raise ModelError(f"{source} is a file; name the folder of the encoder, which holds config.json")
     if isinstance(source, Path) or not HUB_ID.fullmatch(source):
-        raise ModelError(f"there is no folder {source}; name a folder with an encoder in it, or a hub id")
+        mend = f"name a folder with an encoder in it, or a hub id.{nearest_here(str(source))}"
+        raise ModelError(f"there is no folder {source}; {mend}")
     return None
 
 
@@ -56,9 +59,8 @@ def encoder_config(source: Source) -> PreTrainedConfig:
             f"{source} holds adapters ({', '.join(adapters)}), which are not applied here; merge them into the weights "
             "with PEFT's merge_and_unload(), and name the folder that save_pretrained() then writes"
         )
-    files = [] if folder is None else sorted(folder.iterdir())
-    graphs = [path.name for path in files if path.suffix == ".onnx"]
-    if graphs and not any(path.suffix in (".safetensors", ".bin") for path in files):
+    graphs = [] if folder is None else sorted(path.name for path in folder.glob("*.onnx"))
+    if graphs and folder is not None and not _has_weights(folder):
         raise ModelError(
             f"{source} holds a graph ({graphs[0]}), which answers texts and gives no states to learn from; name the "
             "folder of the model that it was exported from, or a file of its answers: --teacher answers.jsonl"
@@ -68,7 +70,7 @@ def encoder_config(source: Source) -> PreTrainedConfig:
             *folder.glob("*/config.json"),
             *folder.glob("snapshots/*/config.json"),
         ]  # the latter in the hub's cache
-        inner = [str(path.parent.relative_to(folder)) for path in sorted(found)]
+        inner = [str(path.parent.relative_to(folder)) for path in sorted(found) if _has_weights(path.parent)]
         mend = f"name a folder in it: {listing(inner)}" if inner else "name the folder that save_pretrained wrote"
         raise ModelError(f"{source} holds no config.json, so no encoder; {mend}")
     config = read_config(source)
@@ -77,12 +79,36 @@ def encoder_config(source: Source) -> PreTrainedConfig:
     # Of the models that can classify sequences, those that can also fill masks are encoders.
     classifies = type(config) in transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
     known = config.model_type in FAMILIES or fills_masks(config)
-    if not (classifies and known) or config.is_encoder_decoder or getattr(config, "is_decoder", False):
+    decodes = next((name for name in ("is_encoder_decoder", "is_decoder") if getattr(config, name, False)), None)
+    if not (classifies and known) or decodes:
+        why = f" ({decodes} in config.json)" if decodes else ""
         raise ModelError(
-            f"{source} is a {config.model_type!r} model, no encoder with a sequence-classification head; "
-            f"supported families: {', '.join(FAMILIES)}"
+            f"{source} is a {config.model_type!r} model, no encoder with a sequence-classification head{why}; "
+            f"supported families: {', '.join(FAMILIES)}. Any other model teaches by a file of its answers: "
+            "--teacher answers.jsonl"
         )
+    _check_padding_id(source, config)
     return config
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(path.suffix in (".safetensors", ".bin") for path in folder.iterdir())
+
+
+def _check_padding_id(source: Source, config: PreTrainedConfig) -> None:
+    """Raise ModelError for an id of padding that the table of tokens has no row for, or that positions lack."""
+    padding, rows, counts = (
+        config.pad_token_id,
+        getattr(config, "vocab_size", math.inf),
+        family_of(config).counts_padding,
+    )
+    least = 0 if counts else -rows  # PyTorch counts from the end
+    if (padding is None and counts) or not (padding is None or least <= padding < rows):
+        where = ", which positions are counted from," if counts else ""
+        raise ModelError(
+            f"{source}: config.json says pad_token_id {padding}{where} and has {rows} tokens; write there the id of "
+            "its tokenizer's padding token"
+        )
 
 
 def read_config(source: Source) -> PreTrainedConfig:
@@ -103,7 +129,8 @@ def read_config(source: Source) -> PreTrainedConfig:
                 '"model_type": "bert"'
             ) from None
         if folder is None:
-            raise ModelError(f"{source} is neither a folder nor a model the hub can give: {error}") from error
+            fault = f"{source} is neither a folder nor a model the hub can give: {error}"
+            raise ModelError(f"{fault}{nearest_here(str(source))}") from error
         raise ModelError(f"{place} cannot be used: {in_short(error)}") from error
     if getattr(config, "auto_map", None):
         raise ModelError(f"{place} {CODE_OF_ITS_OWN}")
@@ -150,8 +177,11 @@ def _checked_labels(path: Path) -> dict[int, str]:
         raise ModelError(f"{path} cannot be used: {error}") from None
     labels = content if isinstance(content, dict) else {}
     count, names = labels.get("num_labels"), labels.get("id2label") or {}
-    if isinstance(count, int) and count > MOST_LABELS:
-        raise ModelError(f"{path} cannot be used: num_labels is {count}, and {MOST_LABELS:,} are the most")
+    if "num_labels" in labels and not (type(count) is int and 0 < count <= MOST_LABELS):
+        raise ModelError(
+            f"{path} cannot be used: num_labels is {shown(count)}, and is a whole number from 1 to {MOST_LABELS:,}; "
+            "correct it, or leave it out where id2label names each logit"
+        )
     if not isinstance(names, dict) or not all(map(str.isdecimal, names)):
         raise ModelError(f"{path} cannot be used: id2label is {shown(names)}; {NAMED_LOGITS}")
     return names_by_label2id(labels)
@@ -163,8 +193,8 @@ def fills_masks(config: PreTrainedConfig) -> bool:
 
 
 def safely(folder: Path | None) -> dict[str, Any]:
-    """Options of every from_pretrained: no remote code; no network for a folder."""
-    return {"trust_remote_code": False, "local_files_only": folder is not None}
+    """Options of every from_pretrained: no remote code; no network for a folder, or where the hub cannot be asked."""
+    return {"trust_remote_code": False, "local_files_only": folder is not None or not can_be_asked()}
 
 
 def in_short(error: Exception) -> str:

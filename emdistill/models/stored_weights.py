@@ -76,12 +76,10 @@ class Loaded(NamedTuple):
 def load_weights(auto_class: Any, source: Source, config: PreTrainedConfig) -> Loaded:
     """The model in float32, with what is fresh in it; raises ModelError for weights that cannot be used."""
     folder = local_folder(source)
-    if folder is not None:
-        check_weight_files(folder)
     model: PreTrainedModel
     try:
         if folder is not None:
-            _check_sizes(folder, auto_class, config)
+            _check_sizes(folder, weight_files(folder), auto_class, config)
         with quiet_transformers():
             model, report = auto_class.from_pretrained(
                 folder or str(source),
@@ -105,11 +103,11 @@ def load_weights(auto_class: Any, source: Source, config: PreTrainedConfig) -> L
     return Loaded(model, absent, other_sizes, {*report["unexpected_keys"]})
 
 
-def check_weight_files(folder: Path) -> None:
-    """Raise ModelError where the weights are not there, not fetched, or stand in a pickle."""
+def weight_files(folder: Path) -> list[Path]:
+    """The files of weights; raises ModelError where they are not there, not fetched, or stand in a pickle."""
     if files := [folder / WEIGHTS] if (folder / WEIGHTS).is_file() else weight_parts(folder):
         check_beginnings(files)
-        return
+        return files
     if pickles := sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES):
         raise ModelError(
             f"{folder} has its weights only in {pickles[0]}, a pickle, which is never loaded; convert it where you "
@@ -162,13 +160,13 @@ def _check_layers_read(source: Source, model: PreTrainedModel, unread: Iterable[
         )
 
 
-def _check_sizes(folder: Path, auto_class: Any, config: PreTrainedConfig) -> None:
+def _check_sizes(folder: Path, files: Iterable[Path], auto_class: Any, config: PreTrainedConfig) -> None:
     """Raise ModelError for a config.json whose model is much larger than its weights: making it would never end.
 
     And for weights in less than 16 bits, which are no numbers without their scales, and for tables without a row.
     """
     shapes: list[list[int]] = []
-    for file in weight_parts(folder) or [folder / WEIGHTS]:
+    for file in files:
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 (no mapping)
                 part = tensors.get_slice(name)

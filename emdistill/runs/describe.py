@@ -1,5 +1,6 @@
 """What goes into a record: versions, hashes, the shapes of models, the task and its data."""
 
+import hashlib
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,13 +11,15 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from emdistill.config import student_recipe
+from emdistill.config import RunConfig, holds_model, student_recipe
 from emdistill.console import counted
 from emdistill.data.batches import note_cut
 from emdistill.data.unlabelled import texts_kept
+from emdistill.files import sha256
 from emdistill.models.encoder import encoder_shape
 from emdistill.models.inputs import longest_text
 from emdistill.models.size import model_size, parameter_count
+from emdistill.models.stored_weights import weight_files
 from emdistill.runs.record import FileRecord, ModelRecord, RunRecord, TaskRecord
 from emdistill.tasks.mixture import MEAN, MIXTURE
 from emdistill.tasks.task import TaskData
@@ -34,6 +37,19 @@ def versions() -> dict[str, str]:
 def file_hashes(data: TaskData) -> dict[str, str]:
     """SHA-256, by name."""
     return by_name({str(file.path): file.sha256 for file in data.files})
+
+
+def student_hashes(config: RunConfig) -> dict[str, str]:
+    """SHA-256 of the weights in the folders that --student and --student-source name, by option."""
+    places = {name: getattr(config, name) for name in ("student", "student_source")}
+    folders = {name: Path(place).expanduser() for name, place in places.items() if place and holds_model(place)}
+    return {name: _sha256_of_all(weight_files(folder)) for name, folder in folders.items()}
+
+
+def _sha256_of_all(files: Sequence[Path]) -> str:
+    """That of one file, or of the hashes of several."""
+    hashes = [sha256(file) for file in files]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()
 
 
 def by_name(hashes: Mapping[str, str]) -> dict[str, str]:

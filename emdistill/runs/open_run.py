@@ -40,7 +40,8 @@ WHILE_RUNNING = ("checkpoints", "teacher_cache")
 RESULTS = ("*.safetensors", "student/*.safetensors", "predictions.jsonl", "flows.jsonl", "tasks/*/predictions.jsonl")
 # What a run may be resumed with another value of: names of places, of which the contents are compared, by hash,
 NAMED = ("teacher", "model", "data", "dev", "unlabelled")
-FILES = {"augmented", "mapping"}  # the same, where it is a file's and not another name
+# the same, where it is a file's or folder's and not another name; of some an earlier version kept no hash,
+FILES = {"augmented", "mapping", "student", "student_source"}
 # and besides what decides nothing about the student.
 PLACES = (*NAMED, "output", "keep_checkpoints", "teacher_cache_folder", "baselines")
 # How the rows of a step are shared out; it is their number that counts.
@@ -220,8 +221,9 @@ def check_same_run(folder: Path, before: RunRecord, now: RunRecord) -> None:
             f"choose --training.per_device_train_batch_size for {process_count()} at work, so that a step has as "
             f"many rows as then; {mend}"
         )
-    then |= {f"hashes.{name}": before.hashes.get(name) for name in now.hashes}
-    later |= {f"hashes.{name}": value for name, value in now.hashes.items()}
+    hashes = [name for name in now.hashes if name in before.hashes or name not in FILES]
+    then |= {f"hashes.{name}": before.hashes.get(name) for name in hashes}
+    later |= {f"hashes.{name}": now.hashes[name] for name in hashes}
     if other := differences(then, later):
         raise OutputError(f"{folder} holds a run of another configuration:\n{other}\n{mend}")
 

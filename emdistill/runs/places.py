@@ -8,6 +8,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from emdistill.errors import BusyError, ConfigError, OutputError
+from emdistill.files import matching
 
 LOCK = ".lock"
 
@@ -29,7 +30,7 @@ def check_file(place: Path, suffixes: Collection[str], *, overwrite: bool, reads
         raise ConfigError(f"--output {place}: name a file that ends in {', '.join(suffixes)}")
     if place.is_dir():
         raise OutputError(f"--output {place} is a folder; name a file")
-    if any(name is not None and Path(name).resolve() == place.resolve() for name in reads):
+    if any(Path(name).resolve() == place.resolve() for name in _each(reads)):
         raise OutputError(f"{place} is read by this command, which would replace it; choose another --output")
     if place.exists() and not overwrite:
         raise OutputError(f"{place} exists already; --overwrite replaces it")
@@ -48,10 +49,15 @@ def check_folder(folder: Path, mark: str, content: str) -> None:
         raise OutputError(f"{folder} is not empty and holds no {content}; choose another --output")
 
 
+def _each(reads: Iterable[str | None]) -> Iterator[str]:
+    """What is read, by name; of a pattern the files that it names."""
+    return (file for name in filter(None, reads) for file in matching(name) or [name])
+
+
 def check_not_read(folder: Path, own: Iterable[str], reads: Iterable[str | None]) -> None:
     """Refuse to read the folder itself, or what lies in its files and folders of these names, which are replaced."""
     places = [folder.resolve() / name for name in own]
-    for name in filter(None, reads):
+    for name in _each(reads):
         place = Path(name).resolve()
         if place == folder.resolve() or any(place.is_relative_to(file) for file in places):
             raise OutputError(f"{name} is read by this command, which would replace it; choose another --output")
@@ -65,7 +71,7 @@ def check_replaceable(
         raise OutputError(f"--output {folder} is the folder that this command runs in; name one inside it")
     check_writable(folder)
     check_writable(folder.absolute().parent)  # where the folder is put in its place
-    for name in reads:
+    for name in _each(reads):
         if Path(name).resolve().is_relative_to(folder.resolve()):
             raise OutputError(f"{name} is read by this command, which would replace it; choose another --output")
     names = {item.name for item in folder.iterdir()} if folder.is_dir() else set()

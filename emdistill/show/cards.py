@@ -101,7 +101,7 @@ def text_card(run: Distillation) -> str:
         "text.md",
         run,
         {},
-        text=[(name, digest) for name, digest in run.record.hashes.items() if name != "teacher"],
+        text=[(name, digest) for name, digest in run.record.hashes.items() if name not in run.record.config],
         losses=Table(["term", "as born", "after training"], losses),
     )
 

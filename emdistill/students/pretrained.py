@@ -25,18 +25,17 @@ def pretrained_student(
     For masked words it must have a masked-LM head; for no predictions it loses such a head. torch's random state stays.
     Raises ModelError where it cannot be loaded or lacks that head.
     """
-    tokenizer = load_tokenizer(source)
     if predictions.of_task:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             model = load_classifier(source, labels=labels, problem_type=predictions.problem_type, head=predictions.head)
-            return model, tokenizer
+        return model, load_tokenizer(source)
     model = load_encoder(source)
     if predictions.link is None:
-        return cast(PreTrainedModel, model.base_model), tokenizer
+        return cast(PreTrainedModel, model.base_model), load_tokenizer(source)
     if not has_masked_lm_head(model):
         raise ModelError(
             f"{source} has no masked-LM head, and the teacher has one; take an encoder that was saved with it "
             "(AutoModelForMaskedLM), or keep the teacher's layers: --student 3"
         )
-    return model, tokenizer
+    return model, load_tokenizer(source)

@@ -8,7 +8,7 @@ from emdistill.data.labels import as_the_model_counts
 from emdistill.data.teacher_answers import is_answers_file, read_teacher_answers
 from emdistill.errors import ConfigError
 from emdistill.files import sha256
-from emdistill.runs.describe import by_name, file_hashes
+from emdistill.runs.describe import by_name, file_hashes, student_hashes
 from emdistill.tasks.task import TaskData
 from emdistill.teachers.opened import Nobody, OpenTeacher, TeacherFile, TeacherModel
 from emdistill.teachers.several import TeacherModels, teacher_names, teacher_weights
@@ -58,6 +58,7 @@ def input_hashes(config: RunConfig, teacher: OpenTeacher, data: TaskData) -> dic
     texts = {} if text is None else by_name(text.digests())
     return {
         "teacher": teacher.fingerprint,
+        **student_hashes(config),
         **file_hashes(data),
         **{f"unlabelled {name}": hash for name, hash in texts.items()},
         **{name: sha256(file) for name, file in files.items() if file.is_file()},

@@ -79,7 +79,7 @@ class TeacherModels(TeacherModel):
         self.fingerprint = hashlib.sha256(" ".join(prints).encode()).hexdigest()
 
     def _beside_the_first(self, name: str) -> Teacher:
-        tokenizer, model = load_tokenizer(name), load_classifier(name)
+        model, tokenizer = load_classifier(name), load_tokenizer(name)
         if teachers_own(tokenizer, self.tokenizer) is not None:
             raise TokenizerError(
                 f"--teacher: {name} reads other tokens than {self.names[0]}, and several teachers share one tokenizer; "

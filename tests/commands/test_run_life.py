@@ -85,6 +85,21 @@ def test_a_kill_between_score_and_page_is_mended_by_resuming(
     assert whole.timings["training_seconds"] >= half.timings["training_seconds"] > 0
 
 
+@pytest.mark.parametrize("option", ["--student", "--student-source"])
+def test_a_student_whose_folder_was_changed_is_another_run(
+    place: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], tiny_encoder: Any, option: str
+) -> None:
+    small = tmp_path / "small"
+    shutil.copytree(place.folder / "encoder", small)
+    short = ["--method", "soft-targets", "--training.max_steps=1", option, str(small)]
+    command = place.distill("--output", str(tmp_path / "run"), *short)
+    assert main(command) == 0
+    tiny_encoder("bert", layers=4, width=24, heads=4, seed=9).save_pretrained(small)
+    capsys.readouterr()
+    assert main([*command, "--resume"]) == 2
+    assert f"hashes.{option.strip('-').replace('-', '_')}" in capsys.readouterr().err
+
+
 THREE_EPOCHS = ("--training.num_train_epochs=3", "--keep-checkpoints")
 
 

@@ -315,6 +315,9 @@ def test_rows_that_a_stray_quote_swallows_are_missed(tmp_path: Path, end: str) -
     rows = [row.replace("label", "a;b").replace("bad", "0;1").replace("good", "1;0").replace(",", ";") for row in rows]
     with names(DataError, f"{path}:3", 2, "quote"):
         read(write(path, end.join(rows)), label="a,b")
+    ids = ["id,text", "1,it", '2,"a 5 inch', "3,so so", "4,fine", '5,tall"', "6,it"]
+    with names(DataError, f"{path}:3", 2, "quote"):
+        read_inputs(write(path, end.join(ids)))
     poem = '"it was,good\nso so,fine\nor not,bad\nthe end"'
     assert len(read(write(tmp_path / "poem.csv", f"text,label\n{poem},good\nx,bad\n")).train) == 2
 
@@ -362,6 +365,9 @@ def test_a_pattern_of_several_files_is_no_file(tmp_path: Path) -> None:
         read(tmp_path / "train-*.csv")
     with names(DataError, tmp_path / "dev-*.csv"):
         read(tmp_path / "dev-*.csv")
+    for several in (tmp_path, ",".join(map(str, sorted(tmp_path.iterdir())))):
+        with names(DataError, several, "load_dataset"):
+            read_task_data(str(several))
 
 
 def test_a_text_that_is_its_own_label_is_refused(tmp_path: Path) -> None:
@@ -452,13 +458,6 @@ def test_missing_and_unknown_files_are_named(tmp_path: Path) -> None:
 
 
 # -------------------------------------------------------------------------------------------- rows to predict
-
-
-@pytest.mark.parametrize("file", ["dataset_info.json", "dataset_dict.json"])
-def test_what_save_to_disk_wrote_is_named(tmp_path: Path, file: str) -> None:
-    write(tmp_path / file, "{}")
-    with names(DataError, tmp_path, "to_parquet"):
-        read_task_data(str(tmp_path))
 
 
 def test_inputs_keep_their_columns_and_need_no_labels(tmp_path: Path) -> None:

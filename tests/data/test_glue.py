@@ -189,6 +189,17 @@ def test_the_hub_gives_the_same_tasks(monkeypatch: pytest.MonkeyPatch, name: str
     assert found.train["label"][:] == [0, len(found.task.labels) - 1] if found.task.labels else [0.5, 4.0]
 
 
+def test_a_download_has_a_folder_per_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.chdir(tmp_path)
+    for part in ("train", "validation"):
+        (tmp_path / "glue" / "rte").mkdir(parents=True, exist_ok=True)
+        hub_split("rte").to_parquet(tmp_path / "glue" / "rte" / f"{part}-00000-of-00001.parquet")
+    assert read_task_data("glue", task="rte").evaluation["dev"]["text"][:] == ["a", "b"]
+    with names(DataError, "glue", "MRPC"):
+        read_task_data("glue", task="mrpc")
+
+
 # ------------------------------------------------------------------------------------------------ the real files
 
 

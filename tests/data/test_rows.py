@@ -109,9 +109,31 @@ def test_excel_separates_by_semicolons_where_a_comma_is_decimal(tmp_path: Path, 
 
 
 def test_a_spreadsheet_is_to_be_saved_as_csv(tmp_path: Path) -> None:
-    path = write(tmp_path / "x.xlsx", b"PK\3\4")
-    with names(DataError, path, re.compile(r"sheet as \.csv")):
-        read(path)
+    for name in ("x.xlsx", "x.csv"):  # renaming it helps nobody
+        path = write(tmp_path / name, b"PK\3\4\x14\0\6\0")
+        with names(DataError, path, re.compile(r"sheet as \.csv")):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (gzip.compress(b"text\na\n", mtime=0), ".gz"),
+        ("text\na\n".encode("utf-16"), "UTF-16"),
+        (b"PAR1\x15\0", "Parquet"),
+    ],
+)
+def test_what_the_name_does_not_say_is_named(tmp_path: Path, content: bytes, named: str) -> None:
+    with names(DataError, tmp_path / "x.csv", named):
+        read(write(tmp_path / "x.csv", content))
+
+
+def test_columns_of_pandas_are_rows(tmp_path: Path) -> None:
+    columns: dict[str, dict[str, Any]] = {"text": {"0": "a", "7": "b"}, "label": {"0": 1, "7": None}}
+    path = write(tmp_path / "x.json", json.dumps(columns))
+    assert [row.cells for row in read(path)] == [{"text": "a", "label": 1}, {"text": "b", "label": None}]
+    columns["label"].pop("7")
+    assert [row.cells for row in read(write(path, json.dumps(columns)))] == [columns]
 
 
 def test_quotes_are_text_in_tsv(tmp_path: Path) -> None:
@@ -230,7 +252,7 @@ def test_damaged_parquet_is_refused(tmp_path: Path, damage: str) -> None:
 
 def test_values_and_names_are_cut_short_in_messages(tmp_path: Path) -> None:
     column = {str(n): f"a rather long review, number {n}" for n in range(1_000)}
-    path = write(tmp_path / "columns.json", json.dumps({"text": column, "label": column}))
+    path = write(tmp_path / "columns.json", json.dumps([{"text": column, "label": column}]))
     with names(DataError, path, "'text'") as caught:
         read_inputs(path)
     assert caught.value.line == 1

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 from messages import names
 
 from emdistill.data.files import Columns
@@ -98,12 +99,13 @@ def test_files_that_hold_no_questions(tmp_path: Path, content: str) -> None:
 
 def test_a_hub_dataset_has_questions(monkeypatch: pytest.MonkeyPatch) -> None:
     cells = {"question": "Who?", "context": CONTEXT, "answers": {"text": ["Ada Lovelace"], "answer_start": [0]}}
-    splits = {"train": [cells, cells], "validation": [cells]}
+    splits = {"train": Dataset.from_list([cells, cells]), "validation": Dataset.from_list([cells])}
     monkeypatch.setattr("datasets.load_dataset", lambda name: splits)
     read = read_task_data("some/questions", kind="span-answers")
     assert read.train["label"][:] == [[[0, 12]]] * 2
     assert read.evaluation["dev"]["text_pair"][:] == [CONTEXT]
-    splits["validation"] = [cells, cells | {"answers": {"text": ["Ada"], "answer_start": [1]}}]
+    wrong = cells | {"answers": {"text": ["Ada"], "answer_start": [1]}}
+    splits["validation"] = Dataset.from_list([cells, wrong])
     with names(DataError, "some/questions (validation):2", "'Ada'"):
         read_task_data("some/questions", kind="span-answers")
 

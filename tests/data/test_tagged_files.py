@@ -1,3 +1,4 @@
+import csv
 import gzip
 import json
 from pathlib import Path
@@ -223,6 +224,7 @@ TEXT = "Ms. Ada Lovelace, of London"
         {"label": [[4, 16, "person"], [20, 27, "place"]]},
         {"spans": [{"start_offset": 4, "end_offset": 16, "label": "person"}, [21, 27, "place"]]},
         {"entities": [{"type": "person", "start": 4, "end": 16}, {"type": "place", "start": 21, "end": 27}]},
+        {"label": [{"labels": ["person"], "start": 4, "end": 16}, {"entity_group": "place", "start": 21, "end": 27}]},
     ],
 )
 def test_texts_with_entities(tmp_path: Path, cells: dict[str, object]) -> None:
@@ -263,11 +265,23 @@ def test_entities_that_cannot_be_used(tmp_path: Path, entities: object) -> None:
         read(path)
 
 
-def test_words_in_rows_of_their_own_are_conll(tmp_path: Path) -> None:
-    path = tmp_path / "ner.csv"
-    path.write_text("Sentence #,Word,POS,Tag\nSentence: 1,Ann,NNP,B-per\n,lives,VB,O\n")
-    with names(DataError, f"{path}:2", f"{path}:3", "CoNLL"):
-        read_tagged(path, Columns("Word", label="Tag"))
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_words_in_rows_of_their_own_say_which_are_a_sentence(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"ner.{suffix}"
+    write(path, "word,tag\nAnn,B-per\nlives,O\n".replace(",", "," if suffix == "csv" else "\t"))
+    with names(DataError, f"{path}:2", "sentence", "CoNLL"):
+        read(path)
+
+
+@pytest.mark.parametrize("tags", ["B-org O O", '["B-org", "O", "O"]', "['B-org' 'O' 'O']"])
+def test_words_with_blanks_between(tmp_path: Path, tags: str) -> None:
+    path = tmp_path / "a.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["text", "labels"], ["EU  rejects it", tags], ["it", "O"]])
+    assert read(path) == [(["EU", "rejects", "it"], ["B-org", "O", "O"]), (["it"], ["O"])]
+    write(path, "text,labels\nEU rejects it,O O\n")
+    with names(DataError, f"{path}:2", 3, 2):
+        read(path)
 
 
 def test_an_entity_within_a_word_needs_other_words(tmp_path: Path) -> None:

@@ -226,6 +226,7 @@ def test_glue_text_has_the_hub_s_columns_or_the_files_own(tmp_path: Path, tiny_t
         ("more.jsonl", '{"body": "a"}\n{"body": " "}\n{"body": 3}\n', (":2", ":3", "'body'")),
         ("more.jsonl", '{"text": "a"}\n', ("'body'", "text")),
         ("more.csv", "body,id\na,1\nb\n", (":3",)),
+        ("more.csv", 'id,body\n1,a\n2,"b\n3,c\n4,d\n5,e"\n6,f\n', (":3", 2, "quote")),
         ("more.txt", b"a\n\xe9\n", (":2", "UTF-8")),
         ("more.txt.gz", b"no gzip", ("more.txt.gz",)),
         ("more.jsonl.zst", zst(b'{"body": "a"}\n' * 100)[:-12], ("more.jsonl.zst",)),

@@ -92,6 +92,15 @@ def test_a_head_and_a_config_that_count_logits_differently_are_refused(tiny_enco
         load_classifier(tmp_path)
 
 
+@pytest.mark.parametrize("count", [0, -1, 2.0, "2", None, True])
+def test_a_number_of_labels_that_is_none_is_named(tiny_encoder, tmp_path, count):
+    tiny_encoder(layers=1).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_labels": count}))
+    with names(ModelError, tmp_path / "config.json", "num_labels", repr(count)):
+        load_classifier(tmp_path)
+
+
 def test_a_head_of_another_size_is_replaced_and_one_that_fits_is_kept(tiny_encoder, tmp_path):
     model = tiny_encoder()
     model.save_pretrained(tmp_path)
@@ -130,7 +139,7 @@ def test_folders_that_are_no_encoder(tmp_path):
         (tmp_path / adapter).unlink()
     for decoder in (GPT2Config(), {"model_type": "t5"}, {"model_type": "bart"}):
         config.write_text(json.dumps(decoder if isinstance(decoder, dict) else decoder.to_dict()))
-        with names(ModelError, tmp_path, "bert, roberta, xlm-roberta"):
+        with names(ModelError, tmp_path, "bert, roberta, xlm-roberta", "--teacher answers.jsonl"):
             load_classifier(tmp_path)
 
 
@@ -304,7 +313,7 @@ def test_layers_that_hold_more_than_the_config_describes_are_refused(tiny_encode
 
 def test_a_decoder_is_no_encoder_though_its_family_is_known(tiny_encoder, tmp_path):
     tiny_encoder(is_decoder=True).save_pretrained(tmp_path)
-    with names(ModelError, tmp_path):
+    with names(ModelError, tmp_path, "is_decoder", "config.json"):
         load_classifier(tmp_path)
 
 

@@ -148,6 +148,31 @@ def test_a_tokenizer_without_an_encoder_beside_it_is_taken_as_it_is(tiny_tokeniz
     assert len(load_tokenizer(tmp_path)) == len(tiny_tokenizer)
 
 
+@pytest.mark.parametrize(
+    ("family", "row"), [("roberta", None), ("camembert", -1), ("xlm-roberta", 5000), ("bert", 5000)]
+)
+def test_an_id_of_padding_that_no_row_has_is_refused(tiny_encoder, tmp_path, family, row):
+    """RoBERTa's positions are counted from it: None was a traceback of the first batch, and -1 read no token at all."""
+    tiny_encoder(family, layers=1).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"pad_token_id": row}))
+    for load in (load_classifier, load_encoder):
+        with names(ModelError, tmp_path, "config.json", "pad_token_id", row):
+            load(tmp_path)
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert", "mpnet"])
+def test_a_family_that_counts_positions_from_the_left_needs_no_id_of_padding(
+    tiny_encoder, tiny_tokenizer, tmp_path, family
+):
+    model = tiny_encoder(family, layers=1)
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"pad_token_id": None}))
+    inputs = tiny_tokenizer(["good", "the movie was good"], padding=True, return_tensors="pt")
+    torch.testing.assert_close(load_classifier(tmp_path)(**inputs).logits, model(**inputs).logits)
+
+
 # --------------------------------------------------------------------------------------------------- unknown families
 
 

@@ -12,6 +12,7 @@ from emdistill.errors import HeadError, ModelError, TokenizerError
 from emdistill.models import load_classifier, load_tokenizer, save_student
 from emdistill.models.encoder import load_encoder
 from emdistill.students import make_student
+from emdistill.students.pretrained import pretrained_student
 
 
 def say(folder: Path, **entries: object) -> None:
@@ -92,6 +93,16 @@ def test_the_folder_of_the_hubs_cache_names_its_snapshot(tiny_encoder, tmp_path)
     tiny_encoder().save_pretrained(tmp_path / "snapshots" / "86b5e09")
     with names(ModelError, tmp_path, "snapshots/86b5e09"):
         load_classifier(tmp_path)
+
+
+def test_a_folder_of_sentence_transformers_names_the_encoder_in_it(tiny_encoder, tiny_tokenizer, tmp_path):
+    save_student(tiny_encoder(layers=1), tiny_tokenizer, tmp_path / "0_Transformer")
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text('{"word_embedding_dimension": 32}')
+    for load in (load_classifier, load_encoder, pretrained_student):
+        with names(ModelError, tmp_path, "0_Transformer") as caught:
+            load(tmp_path)
+        assert "1_Pooling" not in str(caught.value)
 
 
 ENTRIES = [

@@ -95,6 +95,11 @@ def test_a_run_may_not_replace_what_it_reads(tmp_path: Path, folder: Path, read:
         check_output(folder, overwrite=True, resume=False, reads=[None, str(tmp_path / read)])
 
 
+def test_nor_what_a_pattern_names(tmp_path: Path, folder: Path) -> None:
+    with names(OutputError, folder / "run.json", "--output"):
+        check_output(folder, overwrite=True, resume=False, reads=[f"{tmp_path}/*/*.json"])
+
+
 def test_what_stands_beside_the_runs_own_files_may_be_read(tmp_path: Path, folder: Path) -> None:
     reads = [str(folder / "notes.txt"), str(tmp_path / "teacher"), "owner/model", "3", None]
     check_output(folder, overwrite=True, resume=False, reads=reads)
@@ -237,6 +242,18 @@ def test_files_may_have_moved(folder: Path) -> None:
         check_same_run(folder, read_run(folder), record(config=CONFIG | now, hashes=hashes | {"mapping": "ee"}))
     with names(OutputError, "config.mapping", "uniform"):
         check_same_run(folder, read_run(folder), record(config=CONFIG | {"mapping": "uniform"}, hashes=HASHES))
+
+
+def test_a_student_folder_is_known_by_its_weights(folder: Path) -> None:
+    """It may have moved, not changed; an earlier version kept no hash of it."""
+    then, now = ({"student": f"{place}/small", "student_source": f"{place}/base"} for place in ("old", "new"))
+    hashes = HASHES | {"student": "cc", "student_source": "dd"}
+    write_run(folder, record(config=CONFIG | then))
+    check_same_run(folder, read_run(folder), record(config=CONFIG | then, hashes=hashes))
+    write_run(folder, record(config=CONFIG | then, hashes=hashes))
+    check_same_run(folder, read_run(folder), record(config=CONFIG | now, hashes=hashes))
+    with names(OutputError, "hashes.student", "cc", "ee"):
+        check_same_run(folder, read_run(folder), record(config=CONFIG | then, hashes=hashes | {"student": "ee"}))
 
 
 def test_a_step_has_as_many_rows_however_they_are_shared_out(folder: Path) -> None:

@@ -95,6 +95,7 @@ class Family:
     keeps_first      whether the first layer is unlike the others and stays in its place
     put_right        changes a model that is loaded, in place, so that a text's states do not depend on its padding
     brought          whether it is emdistill that brings it to transformers (models/), and must be installed to load one
+    counts_padding   whether a text's first position is the row after padding's, by the config's pad_token_id
     rotary           whether queries and keys are rotated in pairs, so that heads have an even number of neurons
     without          what the family does not carry: capability (CAPABILITIES) -> reason
     """
@@ -115,6 +116,7 @@ class Family:
     keeps_first: bool = False
     put_right: Callable[[PreTrainedModel], None] = as_it_is
     brought: bool = False
+    counts_padding: bool = False
     rotary: bool = False
     without: Mapping[str, str] = field(default_factory=dict)
 

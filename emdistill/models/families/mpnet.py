@@ -45,4 +45,5 @@ MPNET = replace(
     ),
     outside={**ROBERTA.outside, "encoder.relative_attention_bias": (None, HEAD)},
     own_attention=OwnAttention("attention.attn", _attend),
+    counts_padding=False,  # 1 is the row of padding, whatever the config says
 )

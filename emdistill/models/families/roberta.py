@@ -18,4 +18,5 @@ ROBERTA = replace(
         "lm_head.decoder": (None, RESIDUAL),
     },
     masked_lm=("lm_head",),
+    counts_padding=True,
 )
