@@ -6,28 +6,29 @@ is the exit code, anything else is for those who call it from Python.
 
 import os
 import shlex
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
-from io import TextIOWrapper
-from types import FrameType
+from io import BufferedWriter, FileIO, TextIOWrapper
 from typing import Any
 
 from emdistill.console import Terminal
 from emdistill.errors import ConfigError, EmdistillError, Interrupted, nearest, visible
 from emdistill.files import storage_errors
 from emdistill.options import call, read_words
-from emdistill.processes import is_first_process
+from emdistill.processes import has_lost_another, is_first_process
+from emdistill.stopping import ended_by_signals, stop_requests
 
 NOTHING = "nothing was written"
 ANEW = "nothing was begun; to start again:"
 AGAIN = "go on from there:"
 RESUME = "go on from there with --resume:"
+# Seconds that a process which is not the first waits before it speaks of a failure: where the first one has it too,
+# torchrun ends this one by then.
+PATIENCE = 30.0
 SWITCHES = ("--overwrite", "--resume")  # what goes on says neither
 
 # Before torch is loaded, which reads it once: OpenMP's threads sleep while they wait for each other. By default they
@@ -78,10 +79,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     141 where nobody reads the output any more, as behind `| head`.
     """
     _write_what_it_cannot_show_as_codes(sys.stdout)
+    if sys.stderr is sys.__stderr__ and isinstance(sys.stderr, TextIOWrapper):
+        sys.stderr = _that_may_be_lost(sys.stderr)
+    if sys.stdout is sys.__stdout__ and isinstance(sys.stdout, TextIOWrapper) and sys.stdout.isatty():
+        sys.stdout = _that_may_be_lost(sys.stdout)
     verb, *words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     console = Terminal(stderr=True, soft_wrap=True, highlight=False)
     try:
-        with _terminated_as_interrupted(), storage_errors("the output"):
+        with stop_requests(_stop_as_by_ctrl_c), storage_errors("the output"):
             answer = run(verb, words)
             if isinstance(answer, str) and is_first_process():
                 print(visible(answer))
@@ -89,13 +94,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes there
         return 141
-    except (EmdistillError, OSError) as error:
+    except (Interrupted, KeyboardInterrupt) as stop:
+        if is_first_process():
+            with ended_by_signals():
+                console.print(f"{visible(str(stop)) or 'interrupted'}; {_what_now(verb, words, stop)}", markup=False)
+        return 130
+    except Exception as error:
+        if has_lost_another(error):
+            console.print("another process of this training has ended, and with it this one", markup=False)
+            return 2
+        if not is_first_process():
+            with ended_by_signals():
+                time.sleep(PATIENCE)
+        if not isinstance(error, (EmdistillError, OSError)):
+            raise
         console.print(f"[bold red]{type(error).__name__}[/]: ", end="")
         console.print(visible(str(error)), markup=False)
         return 2
-    except (Interrupted, KeyboardInterrupt) as stop:
-        console.print(f"{visible(str(stop)) or 'interrupted'}; {_what_now(verb, words, stop)}", markup=False)
-        return 130
     return answer if isinstance(answer, int) else 0
 
 
@@ -103,6 +118,22 @@ def _write_what_it_cannot_show_as_codes(stream: Any) -> None:
     """Where the output takes ASCII or Latin-1 alone, as some batch systems ask for: \\u2016 for ‖, not an error."""
     if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
         stream.reconfigure(errors="backslashreplace")
+
+
+class _Unheard(FileIO):
+    """A stream whose reader may leave: a terminal that is closed, a `tee` that the same Ctrl-C has ended."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError:  # the work goes on, and what was asked for is done
+            return len(data)
+
+
+def _that_may_be_lost(stream: TextIOWrapper) -> TextIOWrapper:
+    """The same stream, whose failures end no work."""
+    raw = _Unheard(stream.fileno(), "wb", closefd=False)
+    return TextIOWrapper(BufferedWriter(raw), stream.encoding, stream.errors, line_buffering=True)
 
 
 def _what_now(verb: str, words: Sequence[str], stop: BaseException) -> str:
@@ -122,21 +153,8 @@ def _what_now(verb: str, words: Sequence[str], stop: BaseException) -> str:
     return f"{way} {shlex.join(['emdistill', verb, *kept, *['--resume'] * (way == RESUME)])}"
 
 
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """While open, SIGTERM is met as Ctrl-C is."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, on_signal)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+def _stop_as_by_ctrl_c(number: int) -> None:
+    raise KeyboardInterrupt
 
 
 def run(verb: str, words: Sequence[str]) -> Any:

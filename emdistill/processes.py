@@ -7,6 +7,12 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+# What gloo, NCCL and the store by which processes meet say of one that is there no more.
+LOST = (
+    "Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote server shutdown or crash",
+    "remote process exited",
+)  # fmt: skip
+
 
 def is_first_process() -> bool:
     """Whether this process writes files and speaks; of a training by several processes only one does."""
@@ -16,6 +22,11 @@ def is_first_process() -> bool:
 def process_count() -> int:
     """How many processes train here together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def has_lost_another(error: BaseException) -> bool:
+    """Whether an error is what torch says to a process of a training of which another one has ended."""
+    return process_count() > 1 and any(sign in str(error) for sign in LOST)
 
 
 def wait_for_all() -> None:

@@ -18,6 +18,7 @@ FLOORS = {
     "console": 0,
     "config": 0,
     "processes": 0,
+    "stopping": 0,
     "tasks": 1,
     "data": 1,
     "models": 1,

@@ -7,6 +7,7 @@ from transformers import TrainingArguments
 
 from emdistill.errors import ConfigError
 from emdistill.models.arithmetic import has_bfloat16
+from emdistill.stopping import ended_by_signals
 
 # What decides how long a student learns, and from how much: one for all that is compared, but for learning rates.
 BUDGET = (
@@ -58,7 +59,8 @@ class DistillationArguments(TrainingArguments):
     skip_bad_batches: bool = field(default=False)
 
     def __post_init__(self) -> None:
-        super().__post_init__()  # type: ignore[no-untyped-call]
+        with ended_by_signals():  # the processes of a training meet here, and one may wait for another that has failed
+            super().__post_init__()  # type: ignore[no-untyped-call]
         if self.fsdp and self.device.type == "cpu":  # transformers would pass over it without a word
             raise ConfigError(
                 "--training.fsdp shards over accelerators, and this is a CPU; leave it out: torchrun alone"

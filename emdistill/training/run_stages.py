@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from safetensors.torch import load_model, save_model
@@ -22,6 +21,7 @@ from emdistill.errors import Interrupted, tell
 from emdistill.files import damage, folder_written_whole, put_back, seal, storage_errors
 from emdistill.models.teacher import TeacherSource
 from emdistill.processes import any_process, is_first_process, wait_for_all
+from emdistill.stopping import CTRL_C, stop_requests
 from emdistill.training.lesson import Lesson
 from emdistill.training.trainer import DistillationTrainer
 
@@ -166,27 +166,22 @@ class StopOnRequest(TrainerCallback):
 
 @contextlib.contextmanager
 def _stop_on_interrupt(stage: str) -> Iterator[StopOnRequest]:
-    """While open, the first Ctrl-C or SIGTERM asks for a checkpoint and a stop; the second one stops at once."""
+    """While open, the first Ctrl-C or warning asks for a checkpoint and a stop; a Ctrl-C after it stops at once.
+
+    A further warning does not: `timeout`, batch systems and terminals send several at a time.
+    """
     stop = StopOnRequest(stage)
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
 
-    def on_signal(number: int, frame: FrameType | None) -> None:
+    def on_request(number: int) -> None:
+        if stop.requested:
+            return
         stop.requested = True
-        put_back_handlers()
+        signal.signal(CTRL_C, signal.default_int_handler)
         if is_first_process():
-            print("\nstopping with a checkpoint; press Ctrl-C again to stop at once", file=sys.stderr)
+            print("\nstopping with a checkpoint; press Ctrl-C to stop at once", file=sys.stderr)
 
-    def put_back_handlers() -> None:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with stop_requests(on_request, ctrl_c=True):
         yield stop
-    finally:
-        put_back_handlers()
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ import emdistill
 from emdistill import StudentArtifact, cli, distill
 from emdistill.cli import AGAIN, COMMANDS, RESUME, Command, load, main
 from emdistill.console import say
-from emdistill.errors import Interrupted
+from emdistill.errors import Interrupted, tell
 from emdistill.models.encoder import fingerprint
 from emdistill.options import option_parser, target_of
 from emdistill.runs.answers import read_predictions
@@ -303,6 +303,25 @@ def test_a_reader_that_leaves_in_the_midst_of_the_work_is_told_from_a_no_go(monk
         monkeypatch.setattr(sys, "stdout", output)
         monkeypatch.setattr(cli, "run", lambda verb, words: say("a line about the work"))
         assert main(["export"]) == 141
+
+
+def test_words_that_nobody_hears_stop_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`2>&1 | tee log`: the Ctrl-C that asks for a checkpoint ends tee, which was to hear of it."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = []
+
+    def work(verb: str, words: list[str]) -> None:
+        tell("a line about the work")
+        done.append(verb)
+        raise Interrupted("stopped")
+
+    with open(writing, "w", encoding="utf-8") as errors:  # noqa: PTH123
+        for name in ("stderr", "__stderr__"):
+            monkeypatch.setattr(sys, name, errors)
+        monkeypatch.setattr(cli, "run", work)
+        assert main(["export"]) == 130
+    assert done == ["export"]
 
 
 def test_what_the_output_cannot_show_is_written_as_codes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,27 @@ def test_two_processes_write_one_run_once(place: Any, run_in_processes: RunInPro
         for folder in (tmp_path / "one", tmp_path / "two")
     )
     assert one == two
+
+
+def test_where_the_first_process_refuses_all_end_and_it_alone_speaks(
+    place: Any, run_in_processes: RunInProcesses, tmp_path: Path
+) -> None:
+    """The other one waits for it where processes meet, in C++, where Python hears no signal."""
+    started = time.monotonic()
+    code, told = run_in_processes(2, place.distill("--output", f"{tmp_path}/none", "--resume"), tmp_path)
+    assert (code, told["1.err"]) == (2, "")
+    assert not unnamed(told["0.err"], f"{tmp_path}/none", "--resume")
+    assert time.monotonic() - started < 100
+
+
+def test_a_full_disk_of_the_first_process_ends_the_other_without_a_trace(
+    place: Any, run_in_processes: RunInProcesses, tmp_path: Path
+) -> None:
+    words = place.distill("--output", f"{tmp_path}/run", "--training.save_strategy=steps", "--training.save_steps=2")
+    code, told = run_in_processes(2, words, tmp_path, longest=50_000)  # of a checkpoint's 70,000
+    assert code == 2
+    assert not unnamed(told["0.err"], f"{tmp_path}/run", "checkpoint-2")
+    assert "Traceback" not in told["1.err"]
 
 
 def test_a_run_goes_on_in_another_number_of_processes(

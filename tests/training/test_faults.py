@@ -25,6 +25,7 @@ from emdistill.files import (
     storage_errors,
     write_whole,
 )
+from emdistill.stopping import WARNINGS
 
 OPERATIONS = [(os, "fsync"), (os, "replace"), (os, "rename")]
 
@@ -186,9 +187,28 @@ def test_a_checkpoint_whose_best_one_is_lost_is_passed_over(new_run: Any, finish
     assert_same_outcome(finished_run(choose=True), resumed)
 
 
-def test_sigterm_ends_with_a_checkpoint(new_run: Any) -> None:
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("warning", WARNINGS, ids=lambda number: number.name)
+def test_a_warning_ends_with_a_checkpoint_however_often_it_comes(new_run: Any, warning: signal.Signals) -> None:
+    """As `timeout`, batch systems and terminals that are closed send it: to the process, and to its group."""
+    before = signal.getsignal(warning)
+
+    def warn_twice() -> None:
+        signal.raise_signal(warning)
+        signal.raise_signal(warning)
+
     with names(Interrupted, 4, "'joint'"):
-        new_run().go(AtStep(3, action=lambda: signal.raise_signal(signal.SIGTERM)))
+        new_run().go(AtStep(3, action=warn_twice))
     assert (new_run().folder / "checkpoints" / "joint" / "checkpoint-4" / MANIFEST).is_file()
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(warning) == before
+
+
+@pytest.mark.parametrize("met", [signal.SIG_IGN, lambda number, frame: None], ids=["ignored", "by the caller"])
+def test_a_warning_that_somebody_else_meets_stops_nothing(new_run: Any, finished_run: Any, met: Any) -> None:
+    """nohup has SIGHUP ignored; a program that calls this one may requeue its job at SIGUSR1."""
+    before = signal.signal(WARNINGS[-1], met)
+    try:
+        run = new_run()
+        run.go(AtStep(3, action=lambda: signal.raise_signal(WARNINGS[-1])))
+    finally:
+        signal.signal(WARNINGS[-1], before)
+    assert_same_outcome(finished_run(), run)
