@@ -6,7 +6,7 @@ import pytest
 from huggingface_hub import constants
 from messages import names
 
-from emdistill.data.files import load_hub
+from emdistill.data.data_sets import load_splits
 from emdistill.errors import DataError, ModelError
 from emdistill.hub import asked_once, can_be_asked
 from emdistill.models import load_classifier
@@ -59,7 +59,7 @@ def test_a_mistyped_name_is_refused_at_once_with_what_stands_beside_it(
     with names(ModelError, "./teachr", "'teacher'"):
         load_classifier("./teachr")
     with names(DataError, "reveiws", "'reviews'"):
-        load_hub("reveiws")
+        load_splits("reveiws")
     assert session.asked == 3
 
 

@@ -97,11 +97,8 @@ def _has_weights(folder: Path) -> bool:
 
 def _check_padding_id(source: Source, config: PreTrainedConfig) -> None:
     """Raise ModelError for an id of padding that the table of tokens has no row for, or that positions lack."""
-    padding, rows, counts = (
-        config.pad_token_id,
-        getattr(config, "vocab_size", math.inf),
-        family_of(config).counts_padding,
-    )
+    padding, rows = getattr(config, "pad_token_id", None), getattr(config, "vocab_size", math.inf)
+    counts = family_of(config).counts_padding
     least = 0 if counts else -rows  # PyTorch counts from the end
     if (padding is None and counts) or not (padding is None or least <= padding < rows):
         where = ", which positions are counted from," if counts else ""
