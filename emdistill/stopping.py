@@ -29,11 +29,11 @@ def stop_requests(heard: Callable[[int], None], *, ctrl_c: bool = False) -> Iter
         return
     taken = [number for number in WARNINGS if signal.getsignal(number) == signal.SIG_DFL]
     _listeners.append(heard)
-    with _handled(_on_signal, [*taken, CTRL_C] if ctrl_c else taken):
-        try:
+    try:
+        with _handled(_on_signal, [*taken, CTRL_C] if ctrl_c else taken):
             yield
-        finally:
-            _listeners.pop()
+    finally:  # once no handler of this one is left to ask it
+        _listeners.pop()
 
 
 @contextmanager

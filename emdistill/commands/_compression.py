@@ -227,7 +227,7 @@ class Compression:
         of_all = (labelled + more) / (labelled + texts) * plan_seconds(largest, every, EXPORT_SECONDS)
         needed = 3600 * record.hours - self.study.seconds_left + answered * (labelled + more) + of_all / SPARE
         line = plan_line(record.plan, fitting=len(fitting), texts=more, hours=needed / 3600)
-        record.notes += [line] if "--hours" in line else []
+        record.notes.append(line)
         self.study.save()
         say(line)
         return record.plan

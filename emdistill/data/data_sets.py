@@ -10,13 +10,14 @@ import pyarrow
 from datasets import Dataset
 from datasets.exceptions import DatasetsError
 
+from emdistill.data.arrow_files import ROWS_AT_ONCE
 from emdistill.data.compressed import plain_path
-from emdistill.data.rows import SUFFIXES, Row, is_saved
+from emdistill.data.rows import SUFFIXES, Row
 from emdistill.errors import DataError
 from emdistill.hub import asked_once, nearest_here
 
 PARQUET = ("*.parquet", "data/*.parquet")  # where the parts of a downloaded data set stand
-ROWS_AT_ONCE = 1024
+SAVED = ("dataset_info.json", "dataset_dict.json")  # in a folder that save_to_disk() has written
 # What the package raises for damaged folders, beside what it means to.
 UNREADABLE = (
     OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, DatasetsError, pyarrow.ArrowException,
@@ -32,6 +33,11 @@ def is_hub_name(data: str) -> bool:
 def is_data_set(data: str) -> bool:
     """Whether `load_splits` reads it: a name on the hub, or a folder that holds a data set."""
     return is_hub_name(data) or holds_data_set(Path(data))
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether `save_to_disk` wrote a folder."""
+    return any((folder / name).is_file() for name in SAVED)
 
 
 def holds_data_set(folder: Path) -> bool:
@@ -72,7 +78,7 @@ def _splits_of_hub(name: str, config: str | None) -> dict[str, Dataset]:
         return dict(datasets.load_dataset(name) if config is None else datasets.load_dataset(name, config))
 
 
-def hub_sets(name: str) -> dict[str, tuple[str, Dataset]]:
+def train_and_dev(name: str) -> dict[str, tuple[str, Dataset]]:
     """'train' and, where there is one, 'dev' of a data set: what messages call the split, and its rows.
 
     Raises DataError as load_splits, and where there is no split 'train'.
@@ -85,7 +91,7 @@ def hub_sets(name: str) -> dict[str, tuple[str, Dataset]]:
     return {part: (f"{name} ({split})", splits[split]) for part, split in chosen.items()}
 
 
-def hub_rows(split: Dataset) -> Iterator[Row]:
+def split_rows(split: Dataset) -> Iterator[Row]:
     """The rows of a data set's split, counted from 1."""
     return (Row(line, cells) for line, cells in enumerate(split, start=1))
 

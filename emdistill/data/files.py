@@ -18,7 +18,7 @@ from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets
 
 from emdistill.data.arrow_files import ROWS_AT_ONCE, spooled
 from emdistill.data.compressed import plain_path
-from emdistill.data.data_sets import digest, hub_rows
+from emdistill.data.data_sets import digest, split_rows
 from emdistill.data.rows import (
     BadRows,
     Row,
@@ -85,9 +85,9 @@ def read_examples(path: Path, columns: Columns, header: tuple[str, ...] | None =
     return _check_rows(read_rows(path, bad, header), columns, bad, file_classes(path))
 
 
-def hub_examples(source: str, split: Dataset, columns: Columns) -> Examples:
+def split_examples(source: str, split: Dataset, columns: Columns) -> Examples:
     """The checked rows of a data set's split."""
-    return _check_rows(hub_rows(split), columns, BadRows(source, digest(split)), declared_classes(split.features))
+    return _check_rows(split_rows(split), columns, BadRows(source, digest(split)), declared_classes(split.features))
 
 
 def declared_classes(features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

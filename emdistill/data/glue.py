@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from emdistill.data.data_sets import holds_data_set, is_data_set, load_splits
-from emdistill.data.files import Columns, Examples, hub_examples, read_examples, task_data
+from emdistill.data.files import Columns, Examples, read_examples, split_examples, task_data
 from emdistill.data.form import Form, Request
 from emdistill.data.rows import BadRows, read_rows, tsv_cells
 from emdistill.errors import DataError, listing, nearest, visible
@@ -131,9 +131,9 @@ class GlueFolders(Form):
         assert request.task is not None  # no data are known for GLUE's by themselves
         glue = GLUE[request.task]
         downloaded = Path(request.data, glue.task.name)  # from a hub dataset with a folder per task
-        if is_data_set(request.data) or holds_data_set(downloaded):
-            name = str(downloaded) if holds_data_set(downloaded) else request.data
-            sources = _hub_sources(glue, name, request.dev)
+        name = str(downloaded) if holds_data_set(downloaded) else request.data
+        if is_data_set(name):
+            sources = _sources_of_splits(glue, name, request.dev)
         else:
             sources = _folder_sources(glue, Path(request.data), request.dev)
         return task_data(glue.task, sources, varied=request.varied)
@@ -152,15 +152,15 @@ def _folder_sources(glue: GlueTask, data: Path, dev: Path | None) -> dict[str, E
     return {name: _read_file(glue, path) for name, path in paths.items()}
 
 
-def _hub_sources(glue: GlueTask, name: str, dev: Path | None) -> dict[str, Examples]:
-    """Of a hub dataset with one configuration per task, such as `nyu-mll/glue`."""
+def _sources_of_splits(glue: GlueTask, name: str, dev: Path | None) -> dict[str, Examples]:
+    """Of a data set; the hub's has a configuration per task, as `nyu-mll/glue`."""
     splits = load_splits(name, glue.task.name)
     columns = Columns(glue.task.text, glue.task.text_pair, glue.task.label)
 
     def read(split: str) -> Examples:
         if split not in splits:
             raise DataError(f"there is no split {split!r}; there are: {listing(splits)}", file=name)
-        return _in_words(glue, hub_examples(f"{name} ({glue.task.name}, {split})", splits[split], columns))
+        return _in_words(glue, split_examples(f"{name} ({glue.task.name}, {split})", splits[split], columns))
 
     scored = {"dev": _read_file(glue, dev)} if dev else {part: read(split) for part, _, split in glue.evaluation}
     return {"train": read("train"), **scored}

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from emdistill.data.compressed import plain_path
-from emdistill.data.data_sets import hub_sets, is_data_set
-from emdistill.data.files import Examples, hub_examples, read_examples, task_data
+from emdistill.data.data_sets import is_data_set, train_and_dev
+from emdistill.data.files import Examples, read_examples, split_examples, task_data
 from emdistill.data.form import Form, Request
 from emdistill.data.glue import glue_folders, recognise
 from emdistill.data.rows import AS_ONE, SUFFIXES
@@ -21,7 +21,7 @@ class OwnRows(Form):
 
     def read(self, request: Request) -> TaskData:
         columns, kind = request.columns, request.kind
-        own = (_from_hub if is_data_set(request.data) else _from_files)(request)
+        own = (_from_data_set if is_data_set(request.data) else _from_files)(request)
         train, cells = own.sources["train"], own.sources["train"].label
         if not cells:
             train.bad.check()
@@ -59,14 +59,14 @@ def _from_files(request: Request) -> _Own:
     return _Own(plain_path(path).stem, {part: read_examples(file, request.columns) for part, file in files.items()})
 
 
-def _from_hub(request: Request) -> _Own:
+def _from_data_set(request: Request) -> _Own:
     name, columns = request.data, request.columns
-    sets = hub_sets(name)
-    sources = {"train": hub_examples(*sets["train"], columns)}
+    sets = train_and_dev(name)
+    sources = {"train": split_examples(*sets["train"], columns)}
     if request.dev is not None:
         sources["dev"] = read_examples(request.dev, columns)
     elif "dev" in sets:
-        sources["dev"] = hub_examples(*sets["dev"], columns)
+        sources["dev"] = split_examples(*sets["dev"], columns)
     return _Own(Path(name).name, sources)
 
 

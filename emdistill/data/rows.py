@@ -47,7 +47,6 @@ BEGINNINGS = {  # of files that are not what their name says
 NO_TEXT = "a NUL stands in this line, so this is no text; save the file as UTF-8, or copy it again"
 LONGEST_LINE = 2**26  # bytes; a packed file of a few kilobytes may hold a line that fills the memory
 LONGEST_OBJECT = 2**27  # bytes of a file that is one JSON object
-OF_DATASETS = ("dataset_info.json", "dataset_dict.json")  # in a folder that save_to_disk() has written
 AS_ONE = "of several, datasets' load_dataset() reads all at once, and to_parquet() writes them as one"
 SHEETS = (".xlsx", ".xls", ".ods")
 DECIMAL_COMMA = re.compile(r"([+-]?\d+),(\d+)")
@@ -135,11 +134,6 @@ def check_file(path: Path) -> None:
         raise DataError("the file is empty", file=path)
     if is_pointer(path):
         raise DataError(FETCH, file=path)
-
-
-def is_saved(folder: Path) -> bool:
-    """Whether datasets' save_to_disk() has written a folder."""
-    return any((folder / name).is_file() for name in OF_DATASETS)
 
 
 def decoded(content: bytes, path: Path, line: int) -> str:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from datasets import Dataset
 
 from emdistill.data.compressed import plain_path
-from emdistill.data.data_sets import digest, hub_rows, hub_sets, is_data_set
+from emdistill.data.data_sets import digest, is_data_set, split_rows, train_and_dev
 from emdistill.data.files import (
     Columns,
     Examples,
@@ -48,7 +48,7 @@ class Squad(Form):
     def read(self, request: Request) -> TaskData:
         """Of a kind that is not named: the one for questions without an answer, where there is one."""
         data, columns = request.data, _named(request.columns)
-        sources = _from_hub(data, columns) if is_data_set(data) else _from_files(Path(data), columns)
+        sources = _from_data_set(data, columns) if is_data_set(data) else _from_files(Path(data), columns)
         if request.dev is not None:
             sources["dev"] = read_questions(request.dev, columns)
         by_file = {source.source: source for source in sources.values()}  # one that is scored is train and dev
@@ -96,10 +96,10 @@ def _from_files(path: Path, columns: Columns) -> dict[str, Examples]:
     return {name: read_questions(file, columns) for name, of_part in files.items() for file in of_part}
 
 
-def _from_hub(name: str, columns: Columns) -> dict[str, Examples]:
-    sets = hub_sets(name).items()
+def _from_data_set(name: str, columns: Columns) -> dict[str, Examples]:
+    sets = train_and_dev(name).items()
     return {
-        part: _questions(hub_rows(split), columns, BadRows(source, digest(split))) for part, (source, split) in sets
+        part: _questions(split_rows(split), columns, BadRows(source, digest(split))) for part, (source, split) in sets
     }
 
 

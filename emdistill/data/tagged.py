@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from datasets import Dataset, Features, Value
 
 from emdistill.data.compressed import plain_path
-from emdistill.data.data_sets import hub_sets, is_data_set
+from emdistill.data.data_sets import is_data_set, train_and_dev
 from emdistill.data.files import MIXED_DEV, Columns, Examples, read_inputs, task_data
 from emdistill.data.form import Form, Inputs, Request
 from emdistill.data.rows import BadRows, Row
@@ -17,10 +17,10 @@ from emdistill.data.tagged_files import (
     SUFFIXES,
     TOKEN_COLUMNS,
     TaggedExamples,
-    hub_tagged,
     notes_on_tags,
     read_tagged,
     read_wnut17,
+    split_tagged,
 )
 from emdistill.data.tagged_words import (
     TOKENS,
@@ -57,8 +57,8 @@ class Tagged(Form):
             return replace(wnut, task=replace(wnut.task, description=TASKS[request.task]))
         if is_data_set(data):
             name = Path(data).name
-            sets = {part: rows for part, rows in hub_sets(data).items() if part == "train" or dev is None}
-            sources = {part: hub_tagged(*rows, columns) for part, rows in sets.items()}
+            sets = {part: rows for part, rows in train_and_dev(data).items() if part == "train" or dev is None}
+            sources = {part: split_tagged(*rows, columns) for part, rows in sets.items()}
         else:
             name = plain_path(Path(data)).stem
             sources = {"train": read_tagged(Path(data), columns)}

@@ -15,7 +15,7 @@ from datasets import Dataset
 
 from emdistill.console import counted
 from emdistill.data.compressed import plain_path
-from emdistill.data.data_sets import digest, hub_rows
+from emdistill.data.data_sets import digest, split_rows
 from emdistill.data.files import (
     HALF_PAIR,
     Columns,
@@ -101,10 +101,10 @@ def given_words(cell: Any, source: str | Path) -> Any:
     return cell if not isinstance(words, list) or not all(isinstance(word, str) for word in words) else words
 
 
-def hub_tagged(source: str, split: Dataset, columns: Columns = _DEFAULT) -> TaggedExamples:
+def split_tagged(source: str, split: Dataset, columns: Columns = _DEFAULT) -> TaggedExamples:
     """The sentences of a data set's split, whose tags may be class labels; raises DataError as `read_tagged`."""
     bad = BadRows(source, digest(split))
-    return _checked(_of_rows(hub_rows(split), columns, bad, declared_classes(split.features)), bad)
+    return _checked(_of_rows(split_rows(split), columns, bad, declared_classes(split.features)), bad)
 
 
 def read_wnut17(folder: Path, dev: Path | None = None) -> dict[str, TaggedExamples]:

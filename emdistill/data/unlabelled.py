@@ -20,7 +20,7 @@ import pyarrow as pa
 from datasets import Dataset, Features
 
 from emdistill.data.arrow_files import ROWS_AT_ONCE, keep_rows
-from emdistill.data.data_sets import digest, hub_rows, is_data_set, load_splits
+from emdistill.data.data_sets import digest, is_data_set, load_splits, split_rows
 from emdistill.data.files import Columns, look_at_first, require_columns, text_problems
 from emdistill.data.form import Form
 from emdistill.data.read import form_of_task
@@ -180,7 +180,9 @@ def kept_texts(text: UnlabelledText, scored: Seen, labelled: Seen, counts: Count
 def _chunks(name: str, text: UnlabelledText) -> Iterator[list[Texts]]:
     """The checked texts of a source; raises DataError with the lines of rows that cannot be used."""
     bad, choices, source = BadRows(name), text.columns, Path(name)
-    source_rows = hub_rows(_hub_split(name)) if is_data_set(name) else text.form.text_rows(source, choices[0], bad)
+    source_rows = (
+        split_rows(_unlabelled_split(name)) if is_data_set(name) else text.form.text_rows(source, choices[0], bad)
+    )
     first, rows = look_at_first(source_rows, bad)
     columns = next((choice for choice in choices if first.cells.keys() >= {*choice.texts}), choices[0])
     require_columns(first, columns.texts, name)
@@ -193,7 +195,7 @@ def _chunks(name: str, text: UnlabelledText) -> Iterator[list[Texts]]:
     bad.check()
 
 
-def _hub_split(name: str) -> Dataset:
+def _unlabelled_split(name: str) -> Dataset:
     splits = load_splits(name)
     for split in HUB_SPLITS:
         if split in splits:
@@ -203,7 +205,7 @@ def _hub_split(name: str) -> Dataset:
 
 def _digest(name: str) -> str:
     if is_data_set(name):
-        return digest(_hub_split(name))
+        return digest(_unlabelled_split(name))
     path = Path(name)
     check_file(path)
     status = path.stat()

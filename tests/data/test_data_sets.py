@@ -7,9 +7,8 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from messages import names
 
-from emdistill.data.data_sets import is_data_set, load_splits
+from emdistill.data.data_sets import is_data_set, is_saved, load_splits
 from emdistill.data.read import read_task_data
-from emdistill.data.rows import is_saved
 from emdistill.errors import DataError
 
 FEATURES = Features({"body": Value("string"), "label": ClassLabel(names=["world", "arts"])})

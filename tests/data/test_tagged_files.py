@@ -8,7 +8,7 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 from messages import names
 
 from emdistill.data.files import Columns
-from emdistill.data.tagged_files import WNUT17, hub_tagged, notes_on_tags, read_tagged, read_wnut17
+from emdistill.data.tagged_files import WNUT17, notes_on_tags, read_tagged, read_wnut17, split_tagged
 from emdistill.data.tagged_words import read_words
 from emdistill.errors import DataError
 
@@ -178,12 +178,12 @@ def test_csv_of_datasets_holds_lists_as_numpy_writes_them(tmp_path: Path) -> Non
 def test_tags_of_a_hub_dataset_have_names(tmp_path: Path) -> None:
     features = Features({"tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=["O", "B-org"]))})
     split = Dataset.from_dict({"tokens": [["EU", "x"]], "ner_tags": [[1, 0]]}, features=features)
-    assert hub_tagged("a/b (train)", split).sentences == [(1, "EU x", [(0, 2), (3, 4)], ["B-org", "O"])]
+    assert split_tagged("a/b (train)", split).sentences == [(1, "EU x", [(0, 2), (3, 4)], ["B-org", "O"])]
     split.to_parquet(tmp_path / "a.parquet")
     assert read(tmp_path / "a.parquet") == [(["EU", "x"], ["B-org", "O"])]
     broken = Dataset.from_dict({"tokens": [["EU", "x"]], "ner_tags": [[-1, 0]]}, features=features)
     with names(DataError, "a/b (train):1", -1):
-        hub_tagged("a/b (train)", broken)
+        split_tagged("a/b (train)", broken)
 
 
 @pytest.mark.parametrize(
